@@ -1,0 +1,2 @@
+//! crypto
+pub mod chunker;

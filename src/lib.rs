@@ -1,0 +1,10 @@
+//! Encrypted backups on a server that is not trusted.
+//!
+//! Reading order: [`name`] and [`error`], then the core ([`crypto`], [`format`]), which is pure and small, then
+//! [`storage`], then what joins them ([`repo`]), then the operations.
+
+pub mod crypto;
+pub mod error;
+pub mod format;
+pub mod name;
+pub mod storage;

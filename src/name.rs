@@ -1,0 +1,191 @@
+//! The names of everything a server holds. A name is a type, so a listing can never become a path:
+//! what does not parse is not one of ours and is never opened.
+
+use std::fmt;
+
+/// The 32 bytes that name an object (record or pack), see [`crate::crypto::seal`]; shown as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub [u8; 32]);
+
+impl ObjectId {
+    /// Exactly 64 lower-case hex digits, else `None`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.as_bytes();
+        if text.len() != 64 {
+            return None;
+        }
+        let mut id = [0; 32];
+        for (byte, pair) in id.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+        }
+        Some(ObjectId(id))
+    }
+
+    /// The first eight hex digits, for people.
+    pub fn short(&self) -> String {
+        hex(&self.0[..4])
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectId({})", self.short())
+    }
+}
+
+fn hex_digit(c: u8) -> Option<u8> {
+    match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from_digit(d.into(), 16).expect("below 16")).collect()
+}
+
+/// The folders of a repository that hold objects of one sort. `init` makes them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Folder {
+    /// The repository's root; the only object in it is `config`.
+    Root,
+    /// `keys/`
+    Keys,
+    /// `log/`
+    Log,
+    /// `packs/` itself; it holds the sixteen folders and no object.
+    Packs,
+    /// `packs/<x>/`, x below 16.
+    PackShard(u8),
+}
+
+impl Folder {
+    /// Every folder below the root, parents first.
+    pub fn all() -> impl Iterator<Item = Folder> {
+        [Folder::Keys, Folder::Log, Folder::Packs].into_iter().chain((0..16).map(Folder::PackShard))
+    }
+
+    /// The path relative to the repository's root, without a slash at its end; empty for the root.
+    pub fn path(&self) -> String {
+        match self {
+            Folder::Root => String::new(),
+            Folder::Keys => "keys".into(),
+            Folder::Log => "log".into(),
+            Folder::Packs => "packs".into(),
+            Folder::PackShard(x) => format!("packs/{:x}", x & 15),
+        }
+    }
+
+    /// What a listing of this folder calls `name`, if that is a name of ours.
+    pub fn parse(&self, name: &str) -> Option<Name> {
+        match self {
+            Folder::Root => (name == "config").then_some(Name::Config),
+            Folder::Keys => ObjectId::parse(name).map(Name::Key),
+            Folder::Log => {
+                let (sequence, id) = name.split_at_checked(8)?;
+                let lower = |c: u8| hex_digit(c).is_some();
+                let sequence = sequence.bytes().all(lower).then(|| u32::from_str_radix(sequence, 16).ok())??;
+                Some(Name::Record { sequence, id: ObjectId::parse(id.strip_prefix('-')?)? })
+            }
+            Folder::Packs => None,
+            Folder::PackShard(x) => ObjectId::parse(name).filter(|id| id.0[0] >> 4 == *x).map(Name::Pack),
+        }
+    }
+}
+
+/// The name of one object: the only paths the server ever sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    /// `config`
+    Config,
+    /// `keys/<id>`, id = SHA-256 of the file.
+    Key(ObjectId),
+    /// `log/<sequence>-<id>`
+    Record {
+        /// The Lamport sequence number.
+        sequence: u32,
+        /// The record's object id.
+        id: ObjectId,
+    },
+    /// `packs/<x>/<id>`
+    Pack(ObjectId),
+}
+
+impl Name {
+    /// The folder that holds it.
+    pub fn folder(&self) -> Folder {
+        match self {
+            Name::Config => Folder::Root,
+            Name::Key(_) => Folder::Keys,
+            Name::Record { .. } => Folder::Log,
+            Name::Pack(id) => Folder::PackShard(id.0[0] >> 4),
+        }
+    }
+
+    /// The name within its folder.
+    pub fn file(&self) -> String {
+        match self {
+            Name::Config => "config".into(),
+            Name::Key(id) | Name::Pack(id) => id.to_string(),
+            Name::Record { sequence, id } => format!("{sequence:08x}-{id}"),
+        }
+    }
+
+    /// The path relative to the repository's root.
+    pub fn path(&self) -> String {
+        match self.folder() {
+            Folder::Root => self.file(),
+            folder => format!("{}/{}", folder.path(), self.file()),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_can_never_become_a_path() {
+        assert_eq!(ObjectId::parse("../../etc/passwd"), None);
+        let hex64 = "a".repeat(64);
+        for bad in
+            ["..", ".", "", "a/b", "config/", "\u{1b}[2J", &hex64.to_uppercase(), &hex64[1..], &format!("{hex64}a")]
+        {
+            for folder in Folder::all().chain([Folder::Root]) {
+                assert_eq!(folder.parse(bad), None, "{bad:?} in {folder:?}");
+            }
+        }
+        assert_eq!(Folder::PackShard(3).parse(&hex64), None, "a pack in a foreign shard");
+        for bad in [
+            format!("+0000001-{hex64}"),
+            format!("0000000A-{hex64}"),
+            format!("00000001{hex64}"),
+            format!("é000000-{hex64}"),
+        ] {
+            assert_eq!(Folder::Log.parse(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_name_parses_back_from_its_folder() {
+        let id = ObjectId([0xab; 32]);
+        for name in [Name::Config, Name::Key(id), Name::Record { sequence: 0x1f, id }, Name::Pack(id)] {
+            assert_eq!(name.folder().parse(&name.file()), Some(name));
+        }
+        assert_eq!(Name::Record { sequence: 31, id }.path(), format!("log/0000001f-{}", "ab".repeat(32)));
+    }
+}

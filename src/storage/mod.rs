@@ -1,0 +1,71 @@
+//! Where sealed objects live: a folder on this machine or on an SFTP server. Sees names and sealed bytes only.
+//!
+//! # The contract, held by one suite over every implementation (`tests/storage.rs`)
+//!
+//! - All calls may come from many threads at once and block until they are done or have failed.
+//! - An object is written once. [`Storage::put`] creates exclusively ([`Kind::Exists`] if the name is taken), writes,
+//!   syncs where the server can, closes, and checks the size; only then it returns `Ok`. A failed put may leave a torso
+//!   under that name, which is never repaired: the caller takes a new id. New objects have mode 0400, folders 0700.
+//! - Every call but `put` is idempotent, so an implementation repeats it by itself after a lost connection, for as long
+//!   as its options allow. A `put` whose connection was lost is repeated too: if the name is then taken by exactly as
+//!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].
+//! - [`Storage::read`] gives exactly the bytes asked for, or [`Kind::Missing`] (no such object), or [`Kind::Damaged`]
+//!   (the object ends before the range does). Whatever a server sends beyond the range is dropped unseen.
+//! - Nothing is trusted about what comes back: sizes and listings are claims, contents are verified by the caller.
+//! - Errors are of kind `Connection` (not reached, refused, timed out, gave up retrying), `NoSpace`, `Missing`, `Exists`,
+//!   `Damaged`, `NoRepository` (the root folder itself is not there) or `Failed`.
+//!
+//! [`Kind::Exists`]: crate::error::Kind::Exists
+//! [`Kind::Missing`]: crate::error::Kind::Missing
+//! [`Kind::Damaged`]: crate::error::Kind::Damaged
+
+use crate::error::Result;
+use crate::name::{Folder, Name};
+
+mod memory;
+
+pub use memory::Memory;
+
+/// One object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; entries that are not ours never get here.
+    pub name: Name,
+    /// Its size in bytes, as the server claims.
+    pub size: u64,
+    /// Its modification time in seconds since the epoch, as the server claims.
+    pub mtime: i64,
+}
+
+/// A place for sealed objects. See the module for the contract.
+pub trait Storage: Send + Sync {
+    /// Makes the root folder and every folder of [`Folder::all`] with mode 0700; those that exist are left as they are.
+    fn create_folders(&self) -> Result<()>;
+
+    /// The objects in a folder, in no order. Names that are not ours are left out; at most 10 million are read.
+    fn list(&self, folder: Folder) -> Result<Vec<Entry>>;
+
+    /// How many names a folder holds that are no object and no folder of ours (`init` refuses such a root).
+    fn foreign(&self, folder: Folder) -> Result<usize>;
+
+    /// The size of an object in bytes, or [`crate::error::Kind::Missing`].
+    fn size(&self, name: &Name) -> Result<u64>;
+
+    /// Exactly `len` bytes from `offset` on.
+    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>>;
+
+    /// Writes a new object.
+    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()>;
+
+    /// Removes an object; one that is not there is removed already.
+    fn remove(&self, name: &Name) -> Result<()>;
+
+    /// Whether `put` can be trusted to have reached the server's disk (`fsync@openssh.com`, or a local folder).
+    fn syncs(&self) -> bool;
+
+    /// Bytes sent and received so far, as the transport counts them.
+    fn traffic(&self) -> (u64, u64);
+
+    /// The address, for people; never a secret.
+    fn address(&self) -> String;
+}
