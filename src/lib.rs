@@ -7,4 +7,6 @@ pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod name;
+pub mod progress;
+pub mod repo;
 pub mod storage;

@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// The 32 bytes that name an object (record or pack), see [`crate::crypto::seal`]; shown as 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ObjectId(pub [u8; 32]);
 
 impl ObjectId {

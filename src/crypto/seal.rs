@@ -1,0 +1,293 @@
+//! Sealed objects: the one envelope around everything on the server but `config` and key files.
+//!
+//! ```text
+//! object_id  = HMAC-SHA256(K_object-id, type || 32 random bytes || SHA-256(plaintext))
+//! key(32) || base_nonce(12) || commitment(32)
+//!            = HKDF-Expand(K_object, "nfreezer/v1/object" || 0 || type || object_id || be64(L), 76)
+//! file       = "NFRZOBJ1" || object_id || commitment || block_0 || block_1 || ...
+//! block_i    = AES-256-GCM(key, base_nonce XOR (000000 || final_i || be64(i)), 64 KiB of plaintext), no AAD
+//! ```
+//!
+//! `key` and `base_nonce` belong to one object id, type and plaintext length `L`; an id is never reused, so no
+//! (key, nonce) pair repeats. The id depends on the plaintext, so even a random generator that repeats itself (a cloned
+//! virtual machine) gives equal ids for equal plaintexts only. The commitment binds id, type and length, so a cut, an
+//! extension, an object under another name or of another type fails before a single block is decrypted.
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::keys::{Keys, hmac};
+use crate::error::{Error, Result};
+use crate::name::ObjectId;
+
+/// Plaintext bytes in every block but the last.
+pub const BLOCK: usize = 64 << 10;
+/// Bytes of a GCM tag.
+pub const TAG: usize = 16;
+/// Magic, object id, commitment.
+pub const HEADER: usize = 72;
+const MAGIC: &[u8; 8] = b"NFRZOBJ1";
+
+/// What an object holds. Part of its key and id: one can never be taken for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ObjectType {
+    /// A record of the log.
+    Record = 1,
+    /// A pack of file contents.
+    Data = 2,
+    /// A pack of directory pages, reference lists and extended attributes.
+    Meta = 3,
+}
+
+/// Blocks of an object of `plain` bytes: at least one.
+pub fn blocks(plain: u64) -> u64 {
+    plain.div_ceil(BLOCK as u64).max(1)
+}
+
+/// Size of the file of an object of `plain` bytes: `72 + L + 16 n`.
+pub fn sealed_len(plain: u64) -> u64 {
+    HEADER as u64 + plain + TAG as u64 * blocks(plain)
+}
+
+/// The inverse of [`sealed_len`]; `None` for a size that no object has.
+pub fn plain_len(sealed: u64) -> Option<u64> {
+    let body = sealed.checked_sub(HEADER as u64)?;
+    let plain = body.checked_sub(TAG as u64 * body.div_ceil((BLOCK + TAG) as u64).max(1))?;
+    (sealed_len(plain) == sealed).then_some(plain)
+}
+
+/// Seals `plaintext` under a fresh id and gives the id and the whole file. `random` must be fresh for each call.
+pub fn seal(keys: &Keys, kind: ObjectType, random: &[u8; 32], plaintext: &[u8]) -> (ObjectId, Vec<u8>) {
+    let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(plaintext)]));
+    let length = plaintext.len() as u64;
+    let (cipher, commitment) = Cipher::new(keys, kind, &id, length);
+    let mut file = Vec::with_capacity(sealed_len(length) as usize);
+    file.extend_from_slice(MAGIC);
+    file.extend_from_slice(&id.0);
+    file.extend_from_slice(&commitment);
+    for i in 0..blocks(length) {
+        let plain = &plaintext[i as usize * BLOCK..plaintext.len().min((i as usize + 1) * BLOCK)];
+        let start = file.len();
+        file.extend_from_slice(plain);
+        let nonce = Nonce::from(cipher.nonce(i));
+        let tag = cipher.aead.encrypt_inout_detached(&nonce, b"", (&mut file[start..]).into());
+        file.extend_from_slice(&tag.expect("64 KiB are far below the limit of GCM"));
+    }
+    (id, file)
+}
+
+struct Cipher {
+    aead: Aes256Gcm,
+    base_nonce: [u8; 12],
+    blocks: u64,
+}
+
+impl Cipher {
+    fn new(keys: &Keys, kind: ObjectType, id: &ObjectId, length: u64) -> (Self, [u8; 32]) {
+        let info = [b"nfreezer/v1/object\0".as_slice(), &[kind as u8], &id.0, &length.to_be_bytes()].concat();
+        let mut okm = Zeroizing::new([0; 76]);
+        let prk = Hkdf::<Sha256>::from_prk(keys.object.expose()).expect("32 bytes are a key");
+        prk.expand(&info, okm.as_mut()).expect("76 bytes are below the limit");
+        let aead = Aes256Gcm::new_from_slice(&okm[..32]).expect("32 bytes are a key");
+        let base_nonce = okm[32..44].try_into().expect("12 bytes");
+        (Cipher { aead, base_nonce, blocks: blocks(length) }, okm[44..].try_into().expect("32 bytes"))
+    }
+
+    /// `base_nonce XOR (00 00 00 || final || be64(i))`
+    fn nonce(&self, i: u64) -> [u8; 12] {
+        let mut nonce = self.base_nonce;
+        nonce[3] ^= u8::from(i + 1 == self.blocks);
+        nonce[4..].iter_mut().zip(i.to_be_bytes()).for_each(|(n, b)| *n ^= b);
+        nonce
+    }
+}
+
+/// An object whose header was verified; only it can decrypt blocks. Costs no memory to speak of: keep it.
+pub struct Opener {
+    id: ObjectId,
+    cipher: Cipher,
+    length: u64,
+}
+
+impl Opener {
+    /// Verifies the first [`HEADER`] bytes of the object that is known as `id`, of type `kind`, with `length` bytes of
+    /// plaintext (from the file's size by [`plain_len`], or from a reference). Nothing else is read before that.
+    pub fn new(keys: &Keys, kind: ObjectType, id: ObjectId, length: u64, header: &[u8]) -> Result<Self> {
+        let damaged = |what: &str| Err(Error::damaged(format!("object {id} is damaged: {what}")));
+        let Some(header) = header.first_chunk::<HEADER>() else {
+            return damaged("it ends within its header");
+        };
+        if header[..7] == MAGIC[..7] && header[7] != MAGIC[7] {
+            return damaged("it is of a newer format; a newer nfreezer may read it");
+        }
+        if &header[..8] != MAGIC || header[8..40] != id.0 {
+            return damaged("its header is not the one of this object");
+        }
+        let (cipher, commitment) = Cipher::new(keys, kind, &id, length);
+        if !bool::from(commitment.ct_eq(&header[40..])) {
+            return damaged("its commitment is wrong (cut off, altered, or of another type or repository)");
+        }
+        Ok(Opener { id, cipher, length })
+    }
+
+    /// Where blocks `from..to` are in the file: (offset, length).
+    pub fn place(&self, from: u64, to: u64) -> (u64, usize) {
+        block_place(self.length, from, to)
+    }
+
+    /// Decrypts block `i` in place and gives its plaintext; the sealed bytes must be exactly those of the block.
+    pub fn open<'a>(&self, i: u64, sealed: &'a mut [u8]) -> Result<&'a [u8]> {
+        let damaged = || Error::damaged(format!("object {} is damaged in block {i}", self.id));
+        if i >= self.cipher.blocks || sealed.len() != self.place(i, i + 1).1 {
+            return Err(damaged());
+        }
+        let (plain, tag) = sealed.split_at_mut(sealed.len() - TAG);
+        let (nonce, tag) = (Nonce::from(self.cipher.nonce(i)), Tag::try_from(&*tag).expect("16 bytes"));
+        let opened = self.cipher.aead.decrypt_inout_detached(&nonce, b"", (&mut *plain).into(), &tag);
+        opened.map_err(|_| damaged()).map(|()| &*plain)
+    }
+}
+
+/// Where blocks `from..to` of an object of `plain` bytes are in its file: (offset, length). `from < to <= blocks`.
+pub fn block_place(plain: u64, from: u64, to: u64) -> (u64, usize) {
+    let start = HEADER as u64 + from * (BLOCK + TAG) as u64;
+    let end = (HEADER as u64 + to * (BLOCK + TAG) as u64).min(sealed_len(plain));
+    (start, end.saturating_sub(start) as usize)
+}
+
+/// Verifies and decrypts a whole file. Gives nothing unless every block is right.
+pub fn open(keys: &Keys, kind: ObjectType, id: ObjectId, mut file: Vec<u8>) -> Result<Vec<u8>> {
+    let damaged = || Error::damaged(format!("object {id} is damaged: no object has its size"));
+    let length = plain_len(file.len() as u64).ok_or_else(damaged)?;
+    let opener = Opener::new(keys, kind, id, length, &file)?;
+    let mut plain = Vec::with_capacity(length as usize);
+    for i in 0..blocks(length) {
+        let (start, len) = opener.place(i, i + 1);
+        plain.extend_from_slice(opener.open(i, &mut file[start as usize..start as usize + len])?);
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::keys::RepoId;
+    use crate::crypto::secret::Secret;
+
+    fn keys() -> Keys {
+        Keys::derive(&Secret::new([1; 32]), &RepoId([2; 32]))
+    }
+
+    fn sealed(len: usize) -> (ObjectId, Vec<u8>, Vec<u8>) {
+        let plain: Vec<u8> = (0..len).map(|i| (i * 7 + i / 251) as u8).collect();
+        let (id, file) = seal(&keys(), ObjectType::Data, &[3; 32], &plain);
+        (id, file, plain)
+    }
+
+    #[test]
+    fn sizes_can_be_inverted_and_nothing_else_is_a_size() {
+        for plain in [0, 1, 65535, 65536, 65537, 131072, 131073, 16 << 20] {
+            assert_eq!(plain_len(sealed_len(plain)), Some(plain));
+        }
+        let lengths: std::collections::HashSet<u64> = (0..200_000).map(sealed_len).collect();
+        for size in 0..200_000 {
+            assert_eq!(plain_len(size).is_some(), lengths.contains(&size), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_opens() {
+        for len in [0, 1, 65535, 65536, 65537, 200_000] {
+            let (id, file, plain) = sealed(len);
+            assert_eq!(file.len() as u64, sealed_len(len as u64));
+            assert_eq!(open(&keys(), ObjectType::Data, id, file).unwrap(), plain);
+        }
+    }
+
+    #[test]
+    fn t01_every_flipped_bit_of_a_small_object_is_refused() {
+        let (id, file, _) = sealed(100);
+        for i in 0..file.len() * 8 {
+            let mut bad = file.clone();
+            bad[i / 8] ^= 1 << (i % 8);
+            assert!(open(&keys(), ObjectType::Data, id, bad).is_err(), "bit {i}");
+        }
+    }
+
+    #[test]
+    fn t02_t03_t07_every_cut_and_extension_is_refused() {
+        let (id, file, _) = sealed(200_000);
+        let cuts = (0..200).chain(
+            (1..4).flat_map(|b| [-1, 0, 1].map(|d| (HEADER + b * (BLOCK + TAG)) as i64 + d)).map(|n| n as usize),
+        );
+        for len in cuts {
+            assert!(open(&keys(), ObjectType::Data, id, file[..len].to_vec()).is_err(), "cut to {len}");
+        }
+        for extra in [1, 15, 16, 17, BLOCK + TAG] {
+            let mut long = file.clone();
+            long.extend(vec![0; extra]);
+            assert!(open(&keys(), ObjectType::Data, id, long).is_err(), "{extra} more");
+        }
+        let mut doubled = file.clone();
+        doubled.extend_from_slice(&file[HEADER..HEADER + BLOCK + TAG]);
+        assert!(open(&keys(), ObjectType::Data, id, doubled).is_err(), "a valid block of the same object appended");
+    }
+
+    #[test]
+    fn t04_t05_t06_blocks_stay_where_they_are() {
+        let (id, file, _) = sealed(3 * BLOCK);
+        let (_, other) = seal(&keys(), ObjectType::Data, &[4; 32], &vec![9; 3 * BLOCK]);
+        let block = |f: &[u8], i: usize| f[HEADER + i * (BLOCK + TAG)..HEADER + (i + 1) * (BLOCK + TAG)].to_vec();
+        for (to, from, source) in [(0, 1, &file), (1, 0, &file), (2, 1, &file), (1, 2, &file), (1, 1, &other)] {
+            let mut bad = file.clone();
+            bad[HEADER + to * (BLOCK + TAG)..HEADER + (to + 1) * (BLOCK + TAG)].copy_from_slice(&block(source, from));
+            assert!(open(&keys(), ObjectType::Data, id, bad).is_err(), "block {from} at {to}");
+        }
+    }
+
+    #[test]
+    fn t09_t12_t13_an_object_under_another_name_type_or_repository_is_refused() {
+        let (id, file, _) = sealed(10);
+        let (other_id, other) = seal(&keys(), ObjectType::Data, &[4; 32], &[1; 10]);
+        assert!(open(&keys(), ObjectType::Data, id, other.clone()).is_err());
+        assert!(open(&keys(), ObjectType::Data, other_id, file.clone()).is_err());
+        assert!(open(&keys(), ObjectType::Meta, id, file.clone()).is_err());
+        assert!(open(&keys(), ObjectType::Record, id, file.clone()).is_err());
+        let foreign = Keys::derive(&Secret::new([1; 32]), &RepoId([3; 32]));
+        assert!(open(&foreign, ObjectType::Data, id, file.clone()).is_err());
+        let mut newer = file;
+        newer[7] = b'2';
+        assert!(open(&keys(), ObjectType::Data, id, newer).unwrap_err().to_string().contains("newer format"));
+    }
+
+    #[test]
+    fn one_block_opens_alone_and_damage_elsewhere_does_not_matter() {
+        let (id, mut file, plain) = sealed(3 * BLOCK + 5);
+        file[HEADER + 2 * (BLOCK + TAG) + 17] ^= 1;
+        let opener = Opener::new(&keys(), ObjectType::Data, id, plain.len() as u64, &file[..HEADER]).unwrap();
+        for i in 0..4 {
+            let (start, len) = opener.place(i, i + 1);
+            let mut block = file[start as usize..start as usize + len].to_vec();
+            let opened = opener.open(i, &mut block);
+            match i {
+                2 => assert!(opened.unwrap_err().to_string().contains(&id.to_string())),
+                _ => assert_eq!(opened.unwrap(), &plain[i as usize * BLOCK..plain.len().min((i as usize + 1) * BLOCK)]),
+            }
+        }
+    }
+
+    #[test]
+    fn t73_a_random_generator_that_repeats_itself_gives_other_ids_for_other_contents() {
+        let (a, file_a) = seal(&keys(), ObjectType::Data, &[0; 32], b"one");
+        let (b, file_b) = seal(&keys(), ObjectType::Data, &[0; 32], b"two");
+        let (c, file_c) = seal(&keys(), ObjectType::Data, &[0; 32], b"one");
+        assert_ne!(a, b);
+        assert_ne!(file_a[40..], file_b[40..]);
+        assert_eq!((a, file_a), (c, file_c));
+    }
+}

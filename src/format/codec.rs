@@ -1,0 +1,81 @@
+//! The encoding below all variable structures: postcard 1 (<https://postcard.jamesmunns.com/wire-format>), made
+//! canonical, and the size classes that objects are padded to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The bytes of a value.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("writing to memory cannot fail")
+}
+
+/// The value of these bytes, if they are exactly what [`encode`] makes of it: no longer varint, nothing behind it.
+pub fn decode<'a, T: Deserialize<'a> + Serialize>(what: &str, bytes: &'a [u8]) -> Result<T> {
+    let value: T = postcard::from_bytes(bytes).map_err(|e| malformed(what, &e.to_string()))?;
+    if encode(&value) != bytes {
+        return Err(malformed(what, "not in canonical form"));
+    }
+    Ok(value)
+}
+
+/// The error of every decoder in this layer.
+pub fn malformed(what: &str, why: &str) -> Error {
+    Error::damaged(format!("{what} is malformed: {why}"))
+}
+
+/// The smallest of 4, 5, 6, 7 times a power of two (and at least `floor`) that holds `len`: at most 25 % more, so a
+/// size shows the server two bits beside its magnitude.
+pub fn padded(len: usize, floor: usize) -> usize {
+    let unit = (len.max(floor).max(4).next_power_of_two() / 8).max(1);
+    let exact = len.max(floor).div_ceil(unit);
+    exact.max(4) * unit
+}
+
+/// A cursor over big-endian fields that cannot run over.
+pub struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    /// The next four bytes as a number.
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// The next `len` bytes.
+    pub fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_fall_into_few_classes() {
+        let classes: std::collections::BTreeSet<_> = (1..=16 << 10).map(|n| padded(n * 1024, 64 << 10)).collect();
+        assert_eq!(classes.len(), 33, "64 KiB to 16 MiB in quarter octaves");
+        for len in [1, 4096, 4097, 5120, 5121, 65536, 65537, 1 << 24] {
+            let class = padded(len, 4096);
+            assert!(class >= len && class <= (len.max(4096) * 5).div_ceil(4), "{len} -> {class}");
+        }
+        assert_eq!([padded(0, 4096), padded(4097, 4096), padded(16 << 20, 65536)], [4096, 5120, 16 << 20]);
+    }
+
+    #[test]
+    fn t58_t59_longer_varints_and_trailing_bytes_are_refused() {
+        assert_eq!(decode::<u32>("number", &[5]).unwrap(), 5);
+        assert!(decode::<u32>("number", &[0x85, 0x00]).is_err());
+        assert!(decode::<u32>("number", &[5, 0]).is_err());
+        assert!(decode::<u32>("number", &[]).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! The two kinds of files that are not sealed objects: `config`, which is public, and key files, which hold the master
+//! key under one passphrase.
+//!
+//! ```text
+//! config   = "NFRZREPO" || be32(1) || repo_id (32)                                                      (44 bytes)
+//!
+//! key file =   0  "NFRZKEY1"
+//!              8  repo_id (32)
+//!             40  1 (Argon2id v0x13), flags (0), 0, 0
+//!             44  be32(memory in KiB) be32(passes) be32(lanes)
+//!             56  salt (32)
+//!             88  commitment (32)
+//!            120  AES-256-GCM(DEK (32) || be64(created) || label length (1) || label (63) || zeros (24)), tag (16)
+//!            264  end
+//! ikm      = Argon2id(passphrase, salt, memory, passes, lanes)
+//! key (32) || nonce (12) || commitment (32) = HKDF-Expand(ikm, "nfreezer/v1/keywrap" || 0 || file[0..88], 76)
+//! AAD      = file[0..120]
+//! ```
+//!
+//! A key file is named by its SHA-256. The commitment is compared before anything is decrypted, and covers the KDF's
+//! parameters: a server that writes a key file of its own learns nothing from whether we go on.
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::codec::{Reader, malformed};
+use crate::crypto::kdf::KdfCost;
+use crate::crypto::keys::{MasterKey, RepoId};
+use crate::crypto::secret::{Passphrase, Secret};
+use crate::error::{Error, Kind, Result};
+use crate::name::ObjectId;
+
+/// Size of `config`.
+pub const CONFIG: usize = 44;
+/// Size of every key file.
+pub const KEY_FILE: usize = 264;
+const PAYLOAD: usize = 128;
+const CIPHERTEXT: usize = 120;
+/// Longest label, in bytes.
+pub const LABEL: usize = 63;
+
+/// The bytes of `config`.
+pub fn encode_config(repo_id: &RepoId) -> Vec<u8> {
+    [b"NFRZREPO".as_slice(), &1u32.to_be_bytes(), &repo_id.0].concat()
+}
+
+/// The repository id of a `config`; refuses other formats and versions.
+pub fn decode_config(bytes: &[u8]) -> Result<RepoId> {
+    let mut reader = Reader(bytes);
+    let wrong = || Error::new(Kind::NoRepository, "this is not a repository: `config` is not one of nfreezer's");
+    if reader.bytes(8) != Some(b"NFRZREPO") {
+        return Err(wrong());
+    }
+    let version = reader.u32().ok_or_else(wrong)?;
+    if version != 1 {
+        let text = format!("the repository has format version {version}, this nfreezer knows version 1");
+        return Err(Error::failed(text).hint("use a newer nfreezer"));
+    }
+    let id = reader.array().ok_or_else(wrong)?;
+    if reader.0.is_empty() { Ok(RepoId(id)) } else { Err(wrong()) }
+}
+
+/// What a key file holds beside the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// When it was made, in seconds since the epoch.
+    pub created: u64,
+    /// What the user called it; at most [`LABEL`] bytes.
+    pub label: String,
+}
+
+/// Wraps the master key under a passphrase; gives the file's name and bytes. `salt` must be fresh.
+pub fn wrap(
+    master: &MasterKey,
+    repo_id: &RepoId,
+    passphrase: &Passphrase,
+    cost: KdfCost,
+    salt: &[u8; 32],
+    info: &KeyInfo,
+) -> Result<(ObjectId, Vec<u8>)> {
+    if info.label.len() > LABEL {
+        return Err(Error::new(Kind::Usage, format!("the label of a key is at most {LABEL} bytes")));
+    }
+    let numbers = [cost.memory_kib, cost.passes, cost.lanes].map(u32::to_be_bytes).concat();
+    let mut file = [b"NFRZKEY1".as_slice(), &repo_id.0, &[1, 0, 0, 0], &numbers, salt].concat();
+    let (aead, nonce, commitment) = wrap_key(cost.derive(passphrase, salt)?.expose(), &file);
+    file.extend_from_slice(&commitment);
+    let mut payload = Zeroizing::new([0; PAYLOAD]);
+    payload[..32].copy_from_slice(master.expose());
+    payload[32..40].copy_from_slice(&info.created.to_be_bytes());
+    payload[40] = info.label.len() as u8;
+    payload[41..41 + info.label.len()].copy_from_slice(info.label.as_bytes());
+    let tag = aead.encrypt_inout_detached(&nonce, &file, payload.as_mut_slice().into()).expect("128 bytes");
+    file.extend_from_slice(payload.as_slice());
+    file.extend_from_slice(&tag);
+    Ok((ObjectId(Sha256::digest(&file).into()), file))
+}
+
+/// What can be known of a key file without its passphrase. The order of checks is that of security.md 3.6.
+pub struct KeyFile<'a> {
+    bytes: &'a [u8; KEY_FILE],
+    cost: KdfCost,
+}
+
+impl<'a> KeyFile<'a> {
+    /// Checks name, layout, repository and the bounds of the KDF, without running it.
+    pub fn parse(id: &ObjectId, repo_id: &RepoId, bytes: &'a [u8]) -> Result<Self> {
+        let wrong = |why| malformed(&format!("key file {}", id.short()), why);
+        let bytes: &[u8; KEY_FILE] = bytes.try_into().map_err(|_| wrong("its size"))?;
+        if Sha256::digest(bytes).as_slice() != id.0 {
+            return Err(wrong("its contents do not match its name"));
+        }
+        if &bytes[..8] != b"NFRZKEY1" || bytes[40..44] != [1, 0, 0, 0] {
+            return Err(wrong("it is of another format"));
+        }
+        if bytes[8..40] != repo_id.0 {
+            return Err(wrong("it belongs to another repository"));
+        }
+        let mut numbers = Reader(&bytes[44..56]);
+        let [memory_kib, passes, lanes] = [(); 3].map(|()| numbers.u32().expect("12 bytes"));
+        let cost = KdfCost { memory_kib, passes, lanes };
+        cost.check()?;
+        Ok(KeyFile { bytes, cost })
+    }
+
+    /// What opening it costs: files are tried cheapest first.
+    pub fn cost(&self) -> KdfCost {
+        self.cost
+    }
+
+    /// Unwraps the master key. [`Kind::Passphrase`] if it is the wrong passphrase or the file was altered.
+    pub fn open(&self, passphrase: &Passphrase) -> Result<(MasterKey, KeyInfo)> {
+        let wrong = || Error::new(Kind::Passphrase, "the passphrase is not one of this repository");
+        let salt = self.bytes[56..88].try_into().expect("32 bytes");
+        let (aead, nonce, commitment) = wrap_key(self.cost.derive(passphrase, salt)?.expose(), &self.bytes[..88]);
+        if !bool::from(commitment.ct_eq(&self.bytes[88..CIPHERTEXT])) {
+            return Err(wrong());
+        }
+        let (sealed, tag) = self.bytes[CIPHERTEXT..].split_at(PAYLOAD);
+        let mut payload = Zeroizing::new(<[u8; PAYLOAD]>::try_from(sealed).expect("128 bytes"));
+        let tag = Tag::try_from(tag).expect("16 bytes");
+        let buffer = payload.as_mut_slice().into();
+        aead.decrypt_inout_detached(&nonce, &self.bytes[..CIPHERTEXT], buffer, &tag).map_err(|_| wrong())?;
+        let label = payload[41..].get(..usize::from(payload[40]).min(LABEL + 1)).expect("below 87 bytes");
+        let padding = payload[41 + label.len()..].iter().all(|b| *b == 0);
+        let label = std::str::from_utf8(label).ok().filter(|label| padding && label.len() <= LABEL);
+        let label = label.ok_or_else(|| malformed("the payload of the key file", "its label"))?.to_owned();
+        let created = u64::from_be_bytes(payload[32..40].try_into().expect("8 bytes"));
+        Ok((Secret::new(payload[..32].try_into().expect("32 bytes")), KeyInfo { created, label }))
+    }
+}
+
+fn wrap_key(ikm: &[u8; 32], header: &[u8]) -> (Aes256Gcm, Nonce<aes_gcm::aead::consts::U12>, [u8; 32]) {
+    let mut okm = Zeroizing::new([0; 76]);
+    let info = [b"nfreezer/v1/keywrap\0".as_slice(), header].concat();
+    let prk = Hkdf::<Sha256>::from_prk(ikm).expect("32 bytes are a key");
+    prk.expand(&info, okm.as_mut()).expect("76 bytes are below the limit");
+    let nonce: [u8; 12] = okm[32..44].try_into().expect("12 bytes");
+    (Aes256Gcm::new_from_slice(&okm[..32]).expect("32 bytes"), nonce.into(), okm[44..].try_into().expect("32 bytes"))
+}

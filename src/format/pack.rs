@@ -1,0 +1,114 @@
+//! Packs: many chunks in one object of constant size.
+//!
+//! ```text
+//! plaintext = chunk || chunk || .. || zero padding || table || be32(entries)
+//! entry     = chunk id (16) || be32(offset) || be32(stored length) || be32(kind << 24 | length)       (28 bytes)
+//! ```
+
+use super::codec::{Reader, malformed, padded};
+use super::limits;
+use super::reference::{PackRef, Ref};
+use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::error::Result;
+use crate::name::ObjectId;
+
+const ENTRY: usize = 28;
+
+/// One row of a pack's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The chunk's id.
+    pub id: ChunkId,
+    /// What it is.
+    pub kind: ChunkKind,
+    /// Where it starts in the pack's plaintext.
+    pub offset: u32,
+    /// Its length there.
+    pub stored: u32,
+    /// Its plaintext length.
+    pub len: u32,
+}
+
+impl Entry {
+    /// The reference to this chunk in `pack`.
+    pub fn in_pack(&self, pack: PackRef) -> Ref {
+        Ref { id: self.id, pack, offset: self.offset, stored: self.stored, len: self.len }
+    }
+}
+
+/// A pack that is being filled.
+pub struct Builder {
+    plain: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder { plain: Vec::with_capacity(limits::PACK), entries: Vec::new() }
+    }
+}
+
+impl Builder {
+    /// Bytes that a chunk may have to still fit.
+    pub fn room(&self) -> usize {
+        (limits::PACK - 4).saturating_sub(self.plain.len() + ENTRY * (self.entries.len() + 1))
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Appends a chunk in its stored form and gives its row. It must fit ([`Builder::room`]).
+    pub fn add(&mut self, id: ChunkId, kind: ChunkKind, stored: &[u8], len: usize) -> Entry {
+        assert!(stored.len() <= self.room() && len <= limits::CHUNK, "the caller asks for room first");
+        let entry = Entry { id, kind, offset: self.plain.len() as u32, stored: stored.len() as u32, len: len as u32 };
+        self.plain.extend_from_slice(stored);
+        self.entries.push(entry);
+        entry
+    }
+
+    /// The pack's plaintext and its rows: padded to the full size if `full`, else to the next class.
+    pub fn finish(mut self, full: bool) -> (Vec<u8>, Vec<Entry>) {
+        let table = ENTRY * self.entries.len() + 4;
+        let used = self.plain.len() + table;
+        let size = if full { limits::PACK } else { padded(used, limits::PACK_FLOOR) };
+        self.plain.resize(size - table, 0);
+        for e in &self.entries {
+            let form = (e.kind as u32) << 24 | e.len;
+            self.plain.extend_from_slice(&e.id.0);
+            [e.offset, e.stored, form].iter().for_each(|n| self.plain.extend_from_slice(&n.to_be_bytes()));
+        }
+        self.plain.extend_from_slice(&(self.entries.len() as u32).to_be_bytes());
+        (self.plain, self.entries)
+    }
+}
+
+/// Length of the table with its count, from the last four bytes of a pack of `len` bytes of plaintext.
+pub fn table_len(len: u32, last: [u8; 4]) -> Result<usize> {
+    let size = u64::from(u32::from_be_bytes(last)) * ENTRY as u64 + 4;
+    let fits = size <= u64::from(len) && len as usize <= limits::PACK;
+    fits.then_some(size as usize).ok_or_else(|| malformed("the table of a pack", "longer than the pack"))
+}
+
+/// The rows of a pack from its last [`table_len`] bytes. Rows are in order and do not overlap.
+pub fn decode_table(id: ObjectId, len: u32, table: &[u8]) -> Result<Vec<Entry>> {
+    let wrong = || malformed(&format!("the table of pack {id}"), "out of bounds");
+    let end_of_chunks = (len as usize).checked_sub(table.len()).ok_or_else(wrong)?;
+    let rows = table.len().checked_sub(4).ok_or_else(wrong)?;
+    let mut reader = Reader(table);
+    let mut entries: Vec<Entry> = Vec::with_capacity(rows / ENTRY);
+    for _ in 0..rows / ENTRY {
+        let id = ChunkId(reader.array().ok_or_else(wrong)?);
+        let [offset, stored, form] = [(); 3].map(|()| reader.u32().unwrap_or(u32::MAX));
+        let kind = ChunkKind::from_number((form >> 24) as u8).ok_or_else(wrong)?;
+        let entry = Entry { id, kind, offset, stored, len: form & 0xff_ffff };
+        entry.in_pack(PackRef { id: ObjectId([0; 32]), len }).check()?;
+        let previous_end = entries.last().map_or(0, |e| e.offset + e.stored);
+        if offset < previous_end || (offset + stored) as usize > end_of_chunks {
+            return Err(wrong());
+        }
+        entries.push(entry);
+    }
+    if reader.u32() == Some(entries.len() as u32) && reader.0.is_empty() { Ok(entries) } else { Err(wrong()) }
+}

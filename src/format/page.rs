@@ -1,0 +1,247 @@
+//! Directories: pages of nodes in strictly ascending byte order of their names.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::Bytes;
+
+use super::codec::{self, malformed};
+use super::reference::{PackRef, PackTable, Ref, WireExtent, WireRef};
+use super::tree::{Attrs, Content, Node, Xattrs, valid_name};
+use crate::crypto::keys::Keys;
+use crate::error::Result;
+
+/// A page of a directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Page {
+    /// Entries.
+    Leaf(Vec<Node>),
+    /// Pages below.
+    Upper(Vec<Row>),
+}
+
+/// A row of an upper page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The first name below it.
+    pub first: Vec<u8>,
+    /// Entries below it.
+    pub count: u64,
+    /// The page.
+    pub page: Ref,
+}
+
+/// Where a directory is cut into pages: after an entry from the 128th on with one chance in 512 that a PRF of its name
+/// decides, so that one changed entry changes one page of each level.
+pub fn page_ends(keys: &Keys, entries: usize, name: &[u8]) -> bool {
+    entries >= 128 && keys.name_hash(1, name) & 511 == 0
+}
+
+#[derive(Serialize, Deserialize)]
+struct WirePage<'a> {
+    packs: Vec<PackRef>,
+    attrs: Vec<Attrs>,
+    #[serde(borrow)]
+    rows: WireRows<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireRows<'a> {
+    #[serde(borrow)]
+    Leaf(Vec<WireNode<'a>>),
+    #[serde(borrow)]
+    Upper(Vec<(&'a Bytes, u64, WireRef)>),
+}
+
+/// Times and inode numbers are differences to the node before (to 0 for the first), in wrapping arithmetic.
+#[derive(Serialize, Deserialize)]
+struct WireNode<'a> {
+    #[serde(borrow)]
+    name: &'a Bytes,
+    attrs: u32,
+    mtime: i64,
+    mtime_ns: u32,
+    ctime: i64,
+    inode: i64,
+    #[serde(borrow)]
+    extra: Option<WireExtra<'a>>,
+    #[serde(borrow)]
+    content: WireContent<'a>,
+}
+
+/// Absent if it would be one link, no flag and no attribute.
+#[derive(Serialize, Deserialize)]
+struct WireExtra<'a> {
+    nlink: u32,
+    flags: u8,
+    #[serde(borrow)]
+    xattrs: WireXattrs<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireXattrs<'a> {
+    #[serde(borrow)]
+    Inline(Vec<(&'a Bytes, &'a Bytes)>),
+    Stored(WireRef),
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireContent<'a> {
+    File(Vec<WireExtent>),
+    Large(u64, WireRef),
+    Directory(Option<WireRef>),
+    #[serde(borrow)]
+    Symlink(&'a Bytes),
+    Block(u32, u32),
+    Char(u32, u32),
+    Fifo,
+    Socket,
+    Unreadable(u32),
+}
+
+#[derive(Default)]
+struct Previous {
+    mtime: i64,
+    ctime: i64,
+    inode: u64,
+}
+
+impl Page {
+    /// The plaintext of its chunk in the pack `own` ([`PackRef::SELF`] while that is being filled).
+    pub fn encode(&self, own: &PackRef) -> Vec<u8> {
+        let (mut packs, mut attrs) = (PackTable::new(), Vec::new());
+        let rows = match self {
+            Page::Leaf(nodes) => {
+                let mut previous = Previous::default();
+                WireRows::Leaf(nodes.iter().map(|n| wire_node(n, &mut packs, &mut attrs, &mut previous)).collect())
+            }
+            Page::Upper(rows) => {
+                WireRows::Upper(rows.iter().map(|r| (Bytes::new(&r.first), r.count, packs.encode(&r.page))).collect())
+            }
+        };
+        codec::encode(&WirePage { packs: packs.rows(own), attrs: attrs.into_iter().cloned().collect(), rows })
+    }
+
+    /// The inverse of [`Page::encode`]; refuses anything else.
+    pub fn decode(bytes: &[u8], own: &PackRef) -> Result<Self> {
+        let wrong = |why| malformed("a directory page", why);
+        let wire: WirePage<'_> = postcard::from_bytes(bytes).map_err(|_| wrong("it does not parse"))?;
+        let mut packs = PackTable::read(wire.packs, own);
+        let attrs: Vec<_> = wire.attrs.into_iter().map(Arc::new).collect();
+        let page = match &wire.rows {
+            WireRows::Leaf(nodes) => {
+                let mut previous = Previous::default();
+                let nodes = nodes.iter().map(|w| read_node(w, &mut packs, &attrs, &mut previous));
+                Page::Leaf(nodes.collect::<Result<_>>()?)
+            }
+            WireRows::Upper(rows) => {
+                let row = |(first, count, page): &(&Bytes, u64, WireRef)| {
+                    Ok(Row { first: first.to_vec(), count: *count, page: packs.decode(page)? })
+                };
+                Page::Upper(rows.iter().map(row).collect::<Result<_>>()?)
+            }
+        };
+        page.check()?;
+        if page.encode(own) != bytes {
+            return Err(wrong("not in canonical form"));
+        }
+        Ok(page)
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |why| malformed("a directory page", why);
+        let names: Vec<&[u8]> = match self {
+            Page::Leaf(nodes) => nodes.iter().map(|n| n.name.as_slice()).collect(),
+            Page::Upper(rows) => rows.iter().map(|r| r.first.as_slice()).collect(),
+        };
+        if names.is_empty() || !names.iter().all(|n| valid_name(n)) || !names.is_sorted_by(|a, b| a < b) {
+            return Err(wrong("its names"));
+        }
+        match self {
+            Page::Leaf(nodes) => nodes.iter().try_for_each(Node::check),
+            Page::Upper(rows) if rows.iter().any(|r| r.count == 0) => Err(wrong("an empty page below it")),
+            Page::Upper(_) => Ok(()),
+        }
+    }
+}
+
+fn wire_node<'a>(
+    n: &'a Node,
+    packs: &mut PackTable,
+    table: &mut Vec<&'a Attrs>,
+    previous: &mut Previous,
+) -> WireNode<'a> {
+    let attrs = table.iter().rposition(|a| **a == *n.attrs).unwrap_or_else(|| {
+        table.push(&n.attrs);
+        table.len() - 1
+    });
+    let content = match &n.content {
+        Content::File(extents) => WireContent::File(extents.iter().map(|e| packs.encode_extent(e)).collect()),
+        Content::Large { size, list } => WireContent::Large(*size, packs.encode(list)),
+        Content::Directory(page) => WireContent::Directory(page.as_ref().map(|p| packs.encode(p))),
+        Content::Symlink(target) => WireContent::Symlink(Bytes::new(target)),
+        Content::Block(major, minor) => WireContent::Block(*major, *minor),
+        Content::Char(major, minor) => WireContent::Char(*major, *minor),
+        Content::Fifo => WireContent::Fifo,
+        Content::Socket => WireContent::Socket,
+        Content::Unreadable(errno) => WireContent::Unreadable(*errno),
+    };
+    let plain = n.nlink == 1 && n.flags == 0 && n.xattrs == Xattrs::Inline(Vec::new());
+    let extra = (!plain).then(|| WireExtra {
+        nlink: n.nlink,
+        flags: n.flags,
+        xattrs: match &n.xattrs {
+            Xattrs::Inline(list) => {
+                WireXattrs::Inline(list.iter().map(|(k, v)| (Bytes::new(k), Bytes::new(v))).collect())
+            }
+            Xattrs::Stored(r) => WireXattrs::Stored(packs.encode(r)),
+        },
+    });
+    let wire = WireNode {
+        name: Bytes::new(&n.name),
+        attrs: attrs as u32,
+        mtime: n.mtime.0.wrapping_sub(previous.mtime),
+        mtime_ns: n.mtime.1,
+        ctime: n.ctime.wrapping_sub(previous.ctime),
+        inode: n.inode.wrapping_sub(previous.inode) as i64,
+        extra,
+        content,
+    };
+    *previous = Previous { mtime: n.mtime.0, ctime: n.ctime, inode: n.inode };
+    wire
+}
+
+fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], previous: &mut Previous) -> Result<Node> {
+    let attrs = table.get(w.attrs as usize).ok_or_else(|| malformed("a directory entry", "its attributes"))?;
+    let content = match &w.content {
+        WireContent::File(extents) => {
+            Content::File(extents.iter().map(|e| packs.decode_extent(e)).collect::<Result<_>>()?)
+        }
+        WireContent::Large(size, list) => Content::Large { size: *size, list: packs.decode(list)? },
+        WireContent::Directory(page) => Content::Directory(page.as_ref().map(|p| packs.decode(p)).transpose()?),
+        WireContent::Symlink(target) => Content::Symlink(target.to_vec()),
+        WireContent::Block(major, minor) => Content::Block(*major, *minor),
+        WireContent::Char(major, minor) => Content::Char(*major, *minor),
+        WireContent::Fifo => Content::Fifo,
+        WireContent::Socket => Content::Socket,
+        WireContent::Unreadable(errno) => Content::Unreadable(*errno),
+    };
+    let xattrs = match w.extra.as_ref().map(|e| &e.xattrs) {
+        None => Xattrs::Inline(Vec::new()),
+        Some(WireXattrs::Inline(list)) => Xattrs::Inline(list.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()),
+        Some(WireXattrs::Stored(r)) => Xattrs::Stored(packs.decode(r)?),
+    };
+    let node = Node {
+        name: w.name.to_vec(),
+        attrs: Arc::clone(attrs),
+        mtime: (previous.mtime.wrapping_add(w.mtime), w.mtime_ns),
+        ctime: previous.ctime.wrapping_add(w.ctime),
+        inode: previous.inode.wrapping_add(w.inode as u64),
+        nlink: w.extra.as_ref().map_or(1, |e| e.nlink),
+        flags: w.extra.as_ref().map_or(0, |e| e.flags),
+        xattrs,
+        content,
+    };
+    *previous = Previous { mtime: node.mtime.0, ctime: node.ctime, inode: node.inode };
+    Ok(node)
+}

@@ -1,0 +1,50 @@
+//! Writing: packs, and the one record that makes them count.
+
+use super::log::State;
+use super::{Repository, now, random};
+use crate::crypto::seal::{self, ObjectType};
+use crate::error::{Error, Kind, Result};
+use crate::format::limits;
+use crate::format::record::{self, Head, NewSection};
+use crate::format::reference::PackRef;
+use crate::name::{Name, ObjectId};
+
+/// Attempts under a new id, where a name is taken by the torso of an upload that broke.
+const ATTEMPTS: usize = 5;
+
+impl Repository {
+    /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked).
+    pub fn put_pack(&self, kind: ObjectType, plain: &[u8]) -> Result<PackRef> {
+        let id = self.put_sealed(kind, plain, Name::Pack)?;
+        Ok(PackRef { id, len: plain.len() as u32 })
+    }
+
+    /// Commits one record on top of everything the log holds now: fills in `sequence`, `heads` and `time`. `state` is
+    /// refreshed first and knows the new record afterwards. Every pack it names must be stored already.
+    pub fn commit(&self, state: &mut State, mut head: Head, sections: &[NewSection]) -> Result<ObjectId> {
+        self.refresh(state)?;
+        head.sequence = state.next_sequence();
+        head.heads = state.frontier();
+        head.time = now();
+        head.snapshots.sort_by_key(|s| s.id);
+        let sequence = head.sequence;
+        let plain = record::encode(head, sections);
+        if plain.len() > limits::RECORD {
+            return Err(Error::failed("too many new chunks for one record"));
+        }
+        let id = self.put_sealed(ObjectType::Record, &plain, |id| Name::Record { sequence, id })?;
+        self.refresh(state)?;
+        Ok(id)
+    }
+
+    fn put_sealed(&self, kind: ObjectType, plain: &[u8], name: impl Fn(ObjectId) -> Name) -> Result<ObjectId> {
+        for _ in 0..ATTEMPTS {
+            let (id, file) = seal::seal(&self.keys, kind, &random()?, plain);
+            match self.storage.put(&name(id), &file) {
+                Err(e) if e.kind() == Kind::Exists => continue,
+                other => return other.map(|()| id),
+            }
+        }
+        Err(Error::failed(format!("the server answers {ATTEMPTS} times that a random new name exists already")))
+    }
+}

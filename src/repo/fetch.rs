@@ -1,0 +1,214 @@
+//! Verified blocks: each is fetched once however many readers wait for it, and kept in a cache that is bounded in bytes.
+//! Nothing gets in here whose commitment and tag were not right.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use lru::LruCache;
+
+use crate::crypto::keys::Keys;
+use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType, Opener};
+use crate::error::{Error, Result};
+use crate::name::{Name, ObjectId};
+use crate::storage::Storage;
+
+/// How much is fetched around what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The blocks that hold it.
+    Exact,
+    /// The whole stretch of this many blocks (aligned) that it lies in: for neighbours that will be wanted next.
+    Blocks(u32),
+}
+
+/// An object as a reader knows it before the first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    pub name: Name,
+    pub id: ObjectId,
+    pub kind: ObjectType,
+    pub len: u64,
+}
+
+/// Figures of the cache since the repository was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Blocks that were there already.
+    pub hits: u64,
+    /// Blocks that had to be fetched.
+    pub misses: u64,
+    /// Ranged reads sent to the storage.
+    pub reads: u64,
+    /// Sealed bytes that came back.
+    pub bytes: u64,
+}
+
+type Key = (ObjectId, u32);
+
+struct Inner {
+    blocks: LruCache<Key, Arc<[u8]>>,
+    openers: LruCache<ObjectId, Arc<Opener>>,
+    pending: HashSet<Key>,
+    stats: CacheStats,
+}
+
+pub(super) struct Fetcher {
+    storage: Arc<dyn Storage>,
+    keys: Arc<Keys>,
+    inner: Mutex<Inner>,
+    arrived: Condvar,
+}
+
+/// Objects whose verified headers are remembered; about 1 KiB each.
+const OPENERS: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+
+impl Fetcher {
+    pub fn new(storage: Arc<dyn Storage>, keys: Arc<Keys>, cache: usize) -> Self {
+        let blocks = NonZeroUsize::new(cache / BLOCK).unwrap_or(NonZeroUsize::MIN);
+        let inner = Inner {
+            blocks: LruCache::new(blocks),
+            openers: LruCache::new(OPENERS),
+            pending: HashSet::new(),
+            stats: CacheStats::default(),
+        };
+        Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new() }
+    }
+
+    pub fn stats(&self) -> CacheStats {
+        self.lock().stats
+    }
+
+    /// The plaintext bytes `range` of an object, every one of them verified.
+    pub fn read(&self, object: &Object, range: Range<u64>, span: Span) -> Result<Vec<u8>> {
+        if range.start > range.end || range.end > object.len {
+            return Err(Error::damaged(format!("a reference points behind the end of object {}", object.id)));
+        }
+        let mut out = Vec::with_capacity((range.end - range.start) as usize);
+        let mut block = (range.start / BLOCK as u64) as u32;
+        while (out.len() as u64) < range.end - range.start {
+            let last = (range.end - 1) / BLOCK as u64;
+            let plain = self.block(object, block, last as u32 + 1, span)?;
+            let at = u64::from(block) * BLOCK as u64;
+            let from = range.start.saturating_sub(at) as usize;
+            let to = (range.end - at).min(plain.len() as u64) as usize;
+            out.extend_from_slice(&plain[from..to]);
+            block += 1;
+        }
+        Ok(out)
+    }
+
+    /// One block; what is fetched for it reaches up to `end` (the caller's range) and over `span`.
+    fn block(&self, object: &Object, block: u32, end: u32, span: Span) -> Result<Arc<[u8]>> {
+        let mut inner = self.lock();
+        let mut counted = false;
+        loop {
+            if let Some(plain) = inner.blocks.get(&(object.id, block)).cloned() {
+                inner.stats.hits += u64::from(!counted);
+                return Ok(plain);
+            }
+            if !inner.pending.contains(&(object.id, block)) {
+                break;
+            }
+            counted = true;
+            inner = self.arrived.wait(inner).expect("no holder panics");
+        }
+        let run = self.claim(&mut inner, object, block, end, span);
+        drop(inner);
+        let mut claim = Claim { fetcher: self, id: object.id, run: run.clone() };
+        let blocks = self.fetch(object, run.clone())?;
+        let wanted = Arc::clone(&blocks[(block - run.start) as usize]);
+        claim.fill(blocks);
+        Ok(wanted)
+    }
+
+    /// Marks the stretch around `block` that nobody has or fetches as being fetched by us.
+    fn claim(&self, inner: &mut Inner, object: &Object, block: u32, end: u32, span: Span) -> Range<u32> {
+        let total = seal::blocks(object.len) as u32;
+        let (low, high) = match span {
+            Span::Exact => (block, end),
+            Span::Blocks(n) => (block / n * n, end.max(block / n * n + n)),
+        };
+        // No more than half of the cache, so that what is fetched survives until it is used; at most 4 MiB a read.
+        let most = (inner.blocks.cap().get() as u32 / 2).clamp(1, 64);
+        let free = |i: &u32| !inner.pending.contains(&(object.id, *i)) && !inner.blocks.contains(&(object.id, *i));
+        let stop = (block + 1..high.min(total).min(block + most)).find(|i| !free(i));
+        let stop = stop.unwrap_or(high.min(total).min(block + most)).max(block + 1);
+        let start = (low.max(stop.saturating_sub(most))..block).rev().take_while(free).last().unwrap_or(block);
+        inner.pending.extend((start..stop).map(|i| (object.id, i)));
+        inner.stats.misses += u64::from(stop - start);
+        start..stop
+    }
+
+    fn fetch(&self, object: &Object, run: Range<u32>) -> Result<Vec<Arc<[u8]>>> {
+        let (offset, len) = seal::block_place(object.len, run.start.into(), run.end.into());
+        let known = self.lock().openers.get(&object.id).cloned();
+        // A header that is near comes with the same read, one that is far with a second read at the same time.
+        let near = known.is_none() && offset <= 4 * BLOCK as u64;
+        let from = if near { 0 } else { offset };
+        let (sealed, header) = std::thread::scope(|scope| {
+            let header = (known.is_none() && !near).then(|| scope.spawn(|| self.read_sealed(object, 0, HEADER)));
+            let sealed = self.read_sealed(object, from, (offset - from) as usize + len);
+            (sealed, header.map(|h| h.join().expect("reading does not panic")))
+        });
+        let mut sealed = sealed?;
+        let opener = match (known, header) {
+            (Some(opener), _) => opener,
+            (None, Some(header)) => self.opener(object, &header?)?,
+            (None, None) => self.opener(object, &sealed)?,
+        };
+        let mut blocks = Vec::with_capacity(run.len());
+        for i in run {
+            let (start, len) = opener.place(i.into(), u64::from(i) + 1);
+            let start = (start - from) as usize;
+            blocks.push(Arc::from(opener.open(i.into(), &mut sealed[start..start + len])?));
+        }
+        Ok(blocks)
+    }
+
+    fn read_sealed(&self, object: &Object, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let bytes = self.storage.read(&object.name, offset, len)?;
+        let mut inner = self.lock();
+        inner.stats.reads += 1;
+        inner.stats.bytes += len as u64;
+        Ok(bytes)
+    }
+
+    fn opener(&self, object: &Object, header: &[u8]) -> Result<Arc<Opener>> {
+        let opener = Arc::new(Opener::new(&self.keys, object.kind, object.id, object.len, header)?);
+        self.lock().openers.put(object.id, Arc::clone(&opener));
+        Ok(opener)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder panics")
+    }
+}
+
+/// Blocks that this thread fetches; whatever happens, others stop waiting for them when it is dropped.
+struct Claim<'a> {
+    fetcher: &'a Fetcher,
+    id: ObjectId,
+    run: Range<u32>,
+}
+
+impl Claim<'_> {
+    fn fill(&mut self, blocks: Vec<Arc<[u8]>>) {
+        let mut inner = self.fetcher.lock();
+        for (i, plain) in self.run.clone().zip(blocks) {
+            inner.blocks.put((self.id, i), plain);
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.fetcher.lock();
+        self.run.clone().for_each(|i| {
+            inner.pending.remove(&(self.id, i));
+        });
+        drop(inner);
+        self.fetcher.arrived.notify_all();
+    }
+}

@@ -1,0 +1,209 @@
+//! The state of a repository: the fold of its log.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::fetch::{Object, Span};
+use super::{Repository, parallel};
+use crate::crypto::seal::{self, BLOCK, ObjectType};
+use crate::error::{Error, Kind, Result};
+use crate::format::limits;
+use crate::format::record::{self, Deed, Record, Section, SectionKind, Snapshot, SnapshotId};
+use crate::name::{Folder, Name, ObjectId};
+use crate::storage::Entry;
+
+/// Records that are read at the same time.
+const READERS: usize = 16;
+/// Records up to this size are read whole, with one round trip.
+const WHOLE: u64 = 256 << 10;
+
+/// A record that was read.
+#[derive(Clone, Debug)]
+struct Known {
+    sequence: u32,
+    len: u64,
+    record: Arc<Record>,
+}
+
+/// What the log says. [`Repository::refresh`] brings it up to date.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    known: BTreeMap<ObjectId, Known>,
+    incomplete: BTreeMap<ObjectId, String>,
+    listed: BTreeSet<ObjectId>,
+}
+
+/// A section that is in force, and the record that holds it.
+#[derive(Clone, Debug)]
+pub struct LiveSection {
+    pub(super) object: Object,
+    pub(super) base: u64,
+    /// Its place and fences.
+    pub section: Section,
+    /// The packs section that an index section counts in.
+    pub(super) packs: Option<Box<LiveSection>>,
+}
+
+impl State {
+    /// Records in force: not superseded by another one.
+    fn live(&self) -> impl Iterator<Item = (&ObjectId, &Known)> {
+        let superseded: HashSet<&ObjectId> = self.known.values().flat_map(|k| &k.record.head.superseded).collect();
+        self.known.iter().filter(move |(id, _)| !superseded.contains(id))
+    }
+
+    /// Number of records in force.
+    pub fn records(&self) -> usize {
+        self.live().count()
+    }
+
+    /// Ids of the records that no other record follows, ascending: the `heads` of the next one.
+    pub fn frontier(&self) -> Vec<ObjectId> {
+        let followed: HashSet<&ObjectId> = self.known.values().flat_map(|k| &k.record.head.heads).collect();
+        self.known.keys().filter(|id| !followed.contains(id)).copied().collect()
+    }
+
+    /// The sequence of the next record.
+    pub fn next_sequence(&self) -> u32 {
+        self.known.values().map(|k| k.sequence).max().map_or(1, |s| s.saturating_add(1))
+    }
+
+    /// Every snapshot that is not forgotten, oldest first, with its tags as marked last.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.fold(false)
+    }
+
+    /// Every snapshot that was forgotten and not undeleted, oldest first.
+    pub fn forgotten(&self) -> Vec<Snapshot> {
+        self.fold(true)
+    }
+
+    fn fold(&self, want_forgotten: bool) -> Vec<Snapshot> {
+        let mut all: BTreeMap<SnapshotId, Snapshot> = BTreeMap::new();
+        let mut marks = Vec::new();
+        for (id, known) in self.live() {
+            let head = &known.record.head;
+            all.extend(head.snapshots.iter().map(|s| (s.id, s.clone())));
+            marks.extend(head.marks.iter().map(|m| ((m.sequence, m.record.unwrap_or(*id)), m)));
+        }
+        marks.sort_by_key(|(order, _)| *order);
+        let mut forgotten = HashSet::new();
+        for (_, mark) in marks {
+            match &mark.deed {
+                Deed::Forget => drop(forgotten.insert(mark.snapshot)),
+                Deed::Undelete => drop(forgotten.remove(&mark.snapshot)),
+                Deed::Tag(tags) => {
+                    if let Some(s) = all.get_mut(&mark.snapshot) {
+                        s.tags.clone_from(tags);
+                    }
+                }
+            }
+        }
+        let mut wanted: Vec<_> = all.into_values().filter(|s| forgotten.contains(&s.id) == want_forgotten).collect();
+        wanted.sort_by_key(|s| (s.time, s.id));
+        wanted
+    }
+
+    /// Packs that must not be referred to any more: condemned or dropped.
+    pub fn doomed_packs(&self) -> HashSet<ObjectId> {
+        let heads = self.live().map(|(_, k)| &k.record.head);
+        heads.flat_map(|h| h.condemned.iter().map(|(id, _)| *id).chain(h.dropped.iter().copied())).collect()
+    }
+
+    /// Index sections in force.
+    pub fn index_sections(&self) -> Vec<LiveSection> {
+        let place = |id: &ObjectId, known: &Known, section: &Section| {
+            let (sequence, id, len) = section.record.unwrap_or((known.sequence, *id, known.len));
+            let holder = self.known.get(&id).map(|k| k.record.base);
+            let object = Object { name: Name::Record { sequence, id }, id, kind: ObjectType::Record, len };
+            Some(LiveSection { object, base: holder?, section: section.clone(), packs: None })
+        };
+        let mut found = Vec::new();
+        for (id, known) in self.live() {
+            let sections = &known.record.head.sections;
+            for section in sections {
+                let SectionKind::Index { packs } = section.kind else { continue };
+                let Some(mut index) = place(id, known, section) else { continue };
+                index.packs = place(id, known, &sections[packs as usize]).map(Box::new);
+                found.push(index);
+            }
+        }
+        found
+    }
+
+    /// What a user should know: records that cannot be read, records that are named but not there.
+    pub fn warnings(&self) -> Vec<String> {
+        let incomplete = self.incomplete.iter().map(|(id, why)| format!("incomplete record log/*-{id}: {why}"));
+        let missing = self.missing().into_iter();
+        let missing = missing.map(|id| format!("record {id} is missing: the server has lost it or hides it"));
+        incomplete.chain(missing).collect()
+    }
+
+    /// Records that others name as their predecessors and that are neither there nor superseded.
+    fn missing(&self) -> BTreeSet<ObjectId> {
+        let heads = self.known.values().map(|k| &k.record.head);
+        let covered: HashSet<&ObjectId> = heads.clone().flat_map(|h| &h.superseded).collect();
+        let named = heads.flat_map(|h| &h.heads);
+        named.filter(|id| !self.listed.contains(id) && !covered.contains(id)).copied().collect()
+    }
+}
+
+impl Repository {
+    /// Reads the log.
+    pub fn state(&self) -> Result<State> {
+        let mut state = State::default();
+        self.refresh(&mut state)?;
+        Ok(state)
+    }
+
+    /// Reads what the log has gained. A listing is not atomic: where a named record is missing, it is made again.
+    /// Gives whether anything is new.
+    pub fn refresh(&self, state: &mut State) -> Result<bool> {
+        let before = state.known.len();
+        for _ in 0..3 {
+            let listing = self.storage.list(Folder::Log)?;
+            state.listed = listing.iter().filter_map(|e| record_of(e).map(|(_, id)| id)).collect();
+            let new =
+                listing.into_iter().filter(|e| record_of(e).is_some_and(|(_, id)| !state.known.contains_key(&id)));
+            let results = parallel(READERS, new.collect(), |entry| (entry.clone(), self.read_record(&entry)));
+            let mut vanished = false;
+            for (entry, result) in results {
+                let Some((sequence, id)) = record_of(&entry) else { continue };
+                match result {
+                    Ok((len, record)) => {
+                        state.incomplete.remove(&id);
+                        state.known.insert(id, Known { sequence, len, record: Arc::new(record) });
+                    }
+                    Err(e) if e.kind() == Kind::Missing => vanished = true,
+                    Err(e) if e.kind() == Kind::Damaged => drop(state.incomplete.insert(id, e.to_string())),
+                    Err(e) => return Err(e),
+                }
+            }
+            if !vanished && state.missing().is_empty() {
+                break;
+            }
+        }
+        Ok(state.known.len() > before)
+    }
+
+    fn read_record(&self, entry: &Entry) -> Result<(u64, Record)> {
+        let Some((sequence, id)) = record_of(entry) else { return Err(Error::damaged("not a record")) };
+        let len = seal::plain_len(entry.size).filter(|len| *len >= 4 && *len <= limits::RECORD as u64);
+        let len = len.ok_or_else(|| Error::damaged("no record has its size (it is being written, or was cut off)"))?;
+        let object = Object { name: entry.name, id, kind: ObjectType::Record, len };
+        let whole = if entry.size <= WHOLE { len } else { BLOCK as u64 };
+        let start = self.fetcher.read(&object, 0..whole.min(len), Span::Exact)?;
+        let end = record::head_end(start[..4].try_into().expect("at least four bytes"))?;
+        let start = match start.get(..end) {
+            Some(head) => head.to_vec(),
+            None => self.fetcher.read(&object, 0..end as u64, Span::Exact)?,
+        };
+        Ok((len, record::decode(sequence, &start)?))
+    }
+}
+
+fn record_of(entry: &Entry) -> Option<(u32, ObjectId)> {
+    match entry.name {
+        Name::Record { sequence, id } => Some((sequence, id)),
+        _ => None,
+    }
+}

@@ -1,0 +1,95 @@
+//! From references to verified contents.
+
+use std::ops::Range;
+
+use super::fetch::{Object, Span};
+use super::{Index, Repository};
+use crate::crypto::keys::ChunkKind;
+use crate::crypto::seal::ObjectType;
+use crate::error::{Error, Result};
+use crate::format::limits::FRAME;
+use crate::format::list::List;
+use crate::format::page::Page;
+use crate::format::reference::{PackRef, Ref};
+use crate::format::tree::{self, Node, Xattrs};
+use crate::format::{pack, stored};
+use crate::name::Name;
+
+/// Metadata is fetched in stretches of 1 MiB: neighbours in a pack are neighbours in the tree.
+const META_SPAN: Span = Span::Blocks(16);
+
+impl Repository {
+    /// The plaintext of a whole chunk, verified by its tags and by its id.
+    pub fn chunk(&self, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
+        let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
+        let plain = stored::unpack(r, self.fetcher.read(&object(kind, &r.pack), range, span)?)?;
+        if plain.len() != r.len as usize || self.keys().chunk_id(kind, &plain) != r.id {
+            return Err(Error::damaged(format!("a chunk in pack {} does not have the contents of its id", r.pack.id)));
+        }
+        Ok(plain)
+    }
+
+    /// The plaintext bytes `range` of a chunk of file contents, verified by commitment and tags; only the blocks and
+    /// frames that hold them are fetched.
+    pub fn part(&self, r: &Ref, range: Range<u32>, span: Span) -> Result<Vec<u8>> {
+        let object = object(ChunkKind::Data, &r.pack);
+        let at = |from: usize, to: usize| u64::from(r.offset) + from as u64..u64::from(r.offset) + to as u64;
+        let Range { start: from, end: to } = range.start as usize..range.end.min(r.len) as usize;
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        if r.stored == r.len {
+            return self.fetcher.read(&object, at(from, to), span);
+        }
+        let table = self.fetcher.read(&object, at(0, stored::table_len(r)), span)?;
+        let frames = stored::frames(r, &table)?;
+        let (first, last) = (from / FRAME, (to - 1) / FRAME);
+        let bytes = self.fetcher.read(&object, at(frames[first].start, frames[last].end), span)?;
+        let mut plain = Vec::with_capacity((last + 1 - first) * FRAME);
+        for i in first..=last {
+            let frame = frames[i].start - frames[first].start..frames[i].end - frames[first].start;
+            plain.extend_from_slice(&stored::unpack_frame(r, i, &bytes[frame])?);
+        }
+        plain.truncate(to - first * FRAME);
+        plain.drain(..from - first * FRAME);
+        Ok(plain)
+    }
+
+    /// A page of a directory.
+    pub fn page(&self, r: &Ref) -> Result<Page> {
+        Page::decode(&self.chunk(ChunkKind::Page, r, META_SPAN)?, &r.pack)
+    }
+
+    /// A page of a reference list.
+    pub fn list(&self, r: &Ref) -> Result<List> {
+        List::decode(&self.chunk(ChunkKind::List, r, META_SPAN)?, &r.pack)
+    }
+
+    /// The extended attributes of a node.
+    pub fn xattrs(&self, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        match &node.xattrs {
+            Xattrs::Inline(list) => Ok(list.clone()),
+            Xattrs::Stored(r) => tree::decode_xattrs(&self.chunk(ChunkKind::Xattrs, r, META_SPAN)?),
+        }
+    }
+
+    /// The rows of a pack's table, for `check`, `prune` and recovery.
+    pub fn pack_table(&self, kind: ObjectType, pack: &PackRef) -> Result<Vec<pack::Entry>> {
+        let object = Object { name: Name::Pack(pack.id), id: pack.id, kind, len: pack.len.into() };
+        let last = self.fetcher.read(&object, u64::from(pack.len).saturating_sub(4)..pack.len.into(), Span::Exact)?;
+        let last = last.try_into().map_err(|_| Error::damaged(format!("pack {} has no table", pack.id)))?;
+        let len = pack::table_len(pack.len, last)?;
+        let range = u64::from(pack.len) - len as u64..pack.len.into();
+        pack::decode_table(pack.id, pack.len, &self.fetcher.read(&object, range, Span::Exact)?)
+    }
+
+    /// Where a chunk lives now whose pack was dropped. `None`: nowhere.
+    pub fn moved(&self, index: &Index<'_>, kind: ChunkKind, r: &Ref) -> Result<Option<Ref>> {
+        Ok(index.find(&r.id)?.filter(|(k, found)| *k == kind && found.len == r.len).map(|(_, found)| found))
+    }
+}
+
+fn object(kind: ChunkKind, pack: &PackRef) -> Object {
+    let kind = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
+    Object { name: Name::Pack(pack.id), id: pack.id, kind, len: pack.len.into() }
+}

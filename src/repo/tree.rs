@@ -1,0 +1,196 @@
+//! Walking saved trees: entries of a directory in order, one entry by name, a path in a snapshot, extents of a file.
+
+use std::sync::Arc;
+
+use super::{Repository, State};
+use crate::error::{Error, Kind, Result};
+use crate::format::limits;
+use crate::format::list::List;
+use crate::format::page::{Page, Row};
+use crate::format::record::Snapshot;
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::{Attrs, Content, Node, Xattrs};
+use crate::name::hex;
+
+/// The entries of one directory in order; pages are fetched as they are reached.
+pub struct Entries<'r> {
+    repo: &'r Repository,
+    nodes: std::vec::IntoIter<Node>,
+    rows: Vec<std::vec::IntoIter<Row>>,
+    first: Option<Ref>,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Node>;
+
+    fn next(&mut self) -> Option<Result<Node>> {
+        loop {
+            if let Some(node) = self.nodes.next() {
+                return Some(Ok(node));
+            }
+            let page = self.first.take().or_else(|| self.next_page())?;
+            match self.repo.page(&page) {
+                Ok(Page::Leaf(nodes)) => self.nodes = nodes.into_iter(),
+                Ok(Page::Upper(rows)) if self.rows.len() < limits::LEVELS => self.rows.push(rows.into_iter()),
+                Ok(Page::Upper(_)) => {
+                    self.rows.clear();
+                    return Some(Err(Error::damaged("a directory has too many levels of pages")));
+                }
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+}
+
+impl Entries<'_> {
+    fn next_page(&mut self) -> Option<Ref> {
+        while let Some(rows) = self.rows.last_mut() {
+            match rows.next() {
+                Some(row) => return Some(row.page),
+                None => drop(self.rows.pop()),
+            }
+        }
+        None
+    }
+}
+
+/// The extents of one file in order; pages of its list are fetched as they are reached.
+pub struct Extents<'r> {
+    repo: &'r Repository,
+    extents: std::vec::IntoIter<Extent>,
+    rows: Vec<std::vec::IntoIter<(u64, Ref)>>,
+    first: Option<Ref>,
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Result<Extent>> {
+        loop {
+            if let Some(extent) = self.extents.next() {
+                return Some(Ok(extent));
+            }
+            let list = self.first.take().or_else(|| self.next_list())?;
+            match self.repo.list(&list) {
+                Ok(List::Leaf(extents)) => self.extents = extents.into_iter(),
+                Ok(List::Upper(rows)) if self.rows.len() < limits::LEVELS => self.rows.push(rows.into_iter()),
+                Ok(List::Upper(_)) => {
+                    self.rows.clear();
+                    return Some(Err(Error::damaged("a file has too many levels of reference lists")));
+                }
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+}
+
+impl Extents<'_> {
+    fn next_list(&mut self) -> Option<Ref> {
+        while let Some(rows) = self.rows.last_mut() {
+            match rows.next() {
+                Some((_, list)) => return Some(list),
+                None => drop(self.rows.pop()),
+            }
+        }
+        None
+    }
+}
+
+impl Repository {
+    /// The entries of a directory, given its top page (`None`: empty).
+    pub fn entries(&self, directory: Option<&Ref>) -> Entries<'_> {
+        Entries { repo: self, nodes: Vec::new().into_iter(), rows: Vec::new(), first: directory.copied() }
+    }
+
+    /// One entry of a directory by name, with one page per level.
+    pub fn entry(&self, directory: Option<&Ref>, name: &[u8]) -> Result<Option<Node>> {
+        let Some(mut page) = directory.copied() else { return Ok(None) };
+        for _ in 0..=limits::LEVELS {
+            match self.page(&page)? {
+                Page::Leaf(nodes) => return Ok(nodes.into_iter().find(|n| n.name == name)),
+                Page::Upper(rows) => match rows.iter().rev().find(|row| row.first.as_slice() <= name) {
+                    Some(row) => page = row.page,
+                    None => return Ok(None),
+                },
+            }
+        }
+        Err(Error::damaged("a directory has too many levels of pages"))
+    }
+
+    /// The extents of a regular file; nothing for other nodes.
+    pub fn extents(&self, content: &Content) -> Extents<'_> {
+        let (extents, first) = match content {
+            Content::File(extents) => (extents.clone(), None),
+            Content::Large { list, .. } => (Vec::new(), Some(*list)),
+            _ => (Vec::new(), None),
+        };
+        Extents { repo: self, extents: extents.into_iter(), rows: Vec::new(), first }
+    }
+
+    /// The node at a path of a snapshot; slashes at the ends and doubled ones do not matter, the empty path is the root.
+    pub fn at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Node> {
+        let mut node = root(snapshot);
+        for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            let found = match &node.content {
+                Content::Directory(page) => self.entry(page.as_ref(), part)?,
+                _ => None,
+            };
+            node = found.ok_or_else(|| {
+                let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), short(&snapshot.id));
+                Error::failed(text).hint("`nfreezer ls SNAPSHOT:PATH` shows what is there")
+            })?;
+        }
+        Ok(node)
+    }
+}
+
+/// The root of a snapshot as a node; its attributes are nobody's in particular.
+pub fn root(snapshot: &Snapshot) -> Node {
+    let attrs = Attrs { mode: 0o755, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 };
+    Node {
+        name: Vec::new(),
+        attrs: Arc::new(attrs),
+        mtime: snapshot.time,
+        ctime: 0,
+        inode: 0,
+        nlink: 2,
+        flags: 0,
+        xattrs: Xattrs::Inline(Vec::new()),
+        content: Content::Directory(snapshot.root),
+    }
+}
+
+/// The first eight hex digits of a snapshot's id.
+pub fn short(id: &[u8; 16]) -> String {
+    hex(&id[..4])
+}
+
+impl State {
+    /// The snapshot that a user means by `latest`, `latest~N`, or the beginning of an id (at least 4 digits).
+    /// Partial snapshots are never `latest`.
+    pub fn select(&self, text: &str) -> Result<Snapshot> {
+        let snapshots = self.snapshots();
+        let hint = "`nfreezer snapshots` lists them";
+        if let Some(rest) = text.strip_prefix("latest") {
+            let back = match rest.strip_prefix('~') {
+                None if rest.is_empty() => Some(0),
+                n => n.and_then(|n| n.parse::<usize>().ok()),
+            };
+            if let Some(back) = back {
+                let found = snapshots.into_iter().filter(|s| !s.partial).rev().nth(back);
+                return found.ok_or_else(|| Error::failed(format!("no snapshot {text}")).hint(hint));
+            }
+        }
+        let prefix = text.to_ascii_lowercase();
+        if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let text = format!("not a snapshot: {text}");
+            return Err(Error::new(Kind::Usage, text).hint("give `latest`, `latest~N`, or 4 or more digits of an id"));
+        }
+        let mut found = snapshots.into_iter().filter(|s| hex(&s.id).starts_with(&prefix));
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(Error::failed(format!("no snapshot {text}")).hint(hint)),
+            (Some(_), Some(_)) => Err(Error::failed(format!("more than one snapshot begins with {text}")).hint(hint)),
+        }
+    }
+}
