@@ -10,3 +10,4 @@ pub mod name;
 pub mod progress;
 pub mod repo;
 pub mod storage;
+pub mod vfs;
