@@ -6,6 +6,7 @@
 pub mod crypto;
 pub mod error;
 pub mod format;
+pub mod mount;
 pub mod name;
 pub mod progress;
 pub mod repo;
