@@ -354,7 +354,7 @@ impl Helper {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(["--exact", "helper", "--ignored", "--nocapture"]);
         command.env("NFREEZER_TEST_MOUNT", &folder).stdout(std::process::Stdio::piped());
-        env.iter().for_each(|name| drop(command.env(name, "1")));
+        command.envs(env.iter().map(|name| (name, "1")));
         let mut child = command.spawn().unwrap();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -368,6 +368,10 @@ impl Helper {
 
     fn path(&self, below: &str) -> std::path::PathBuf {
         self.dir.path().join("m").join(below)
+    }
+
+    fn mounted(&self) -> Option<mount::Row> {
+        mount::mounted_at(&self.dir.path().canonicalize().unwrap().join("m"))
     }
 
     fn signal(&self, signal: &str) {
@@ -402,7 +406,7 @@ fn sigterm_unmounts_while_a_reader_is_busy() {
     assert!(success && said.contains("ENDED"), "{said}");
     assert!(start.elapsed() < Duration::from_secs(8));
     assert!(reader.join().unwrap().is_some());
-    assert!(mount::mounted_at(&helper.path("").canonicalize().unwrap()).is_none());
+    assert!(helper.mounted().is_none());
 }
 
 #[test]
@@ -423,7 +427,7 @@ fn a_dead_mount_is_mended_at_the_next_one() {
 fn an_ordinary_user_mounts_by_fusermount3_and_owns_what_he_sees() {
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut helper = Helper::start(&user, &["NFREEZER_TEST_OWNER"]);
-    let row = mount::mounted_at(&helper.path("").canonicalize().unwrap()).unwrap();
+    let row = helper.mounted().unwrap();
     assert_eq!(row.kind, "fuse.nfreezer");
     let as_user = |args: &[&str]| Command::new(user[0]).args(&user[1..]).args(args).output().unwrap();
     let path = |p| helper.path(p).to_str().unwrap().to_owned();
@@ -433,7 +437,7 @@ fn an_ordinary_user_mounts_by_fusermount3_and_owns_what_he_sees() {
     assert_eq!(errno(fs::read_dir(helper.path(""))), Some(libc::EACCES), "root is another user");
     helper.signal("-TERM");
     assert!(helper.end().0);
-    assert!(mount::mounted_at(&helper.path("").canonicalize().unwrap()).is_none());
+    assert!(helper.mounted().is_none());
 }
 
 #[test]

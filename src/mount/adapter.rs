@@ -14,6 +14,7 @@ use fuser::{
 };
 
 use super::core::{Core, What};
+use crate::format::limits::NAME;
 use crate::vfs::{Attr, Fault, Kind, Mode, Seek, Vfs};
 
 /// Nothing below a snapshot changes.
@@ -145,6 +146,9 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.core.counters.lookups.fetch_add(1, Relaxed);
+        if name.len() > NAME {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
         let (parent, name) = (parent.0, name.as_bytes().to_vec());
         self.core.answer(
             What::Node(parent),

@@ -11,7 +11,7 @@ mod log;
 mod pool;
 mod refresh;
 
-pub use attach::{mounted_at, release};
+pub use attach::{Row, mounted_at, release};
 pub use log::{Log, shown};
 
 use std::path::{Path, PathBuf};
