@@ -220,7 +220,7 @@ impl Filesystem for Adapter {
                 reply!(reply, data, data => {
                     core.counters.bytes.fetch_add(data.bytes.len() as u64, Relaxed);
                     reply.data(&data.bytes);
-                    data.ahead.iter().for_each(|ahead| core.ahead(ahead));
+                    data.ahead.into_iter().for_each(|ahead| core.ahead(ahead));
                 });
             },
             |_, _| (),
@@ -380,7 +380,7 @@ mod tests {
     fn times_and_devices_as_the_kernel_has_them() {
         assert_eq!(time((-1, 999_999_999)), UNIX_EPOCH - Duration::from_nanos(1));
         assert_eq!(time((5, 1)), UNIX_EPOCH + Duration::new(5, 1));
-        drop((time((i64::MAX, 0)), time((i64::MIN, 0))));
+        let _ = (time((i64::MAX, 0)), time((i64::MIN, 0)));
         assert_eq!([device((8, 17)), device((300, 70_000))], [0x811, 0x1111_2c70]);
     }
 }

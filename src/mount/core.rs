@@ -13,6 +13,7 @@ use super::log::Limited;
 use super::pool::{Clock, Pool};
 use super::refresh::Poke;
 use crate::error::Error;
+use crate::format::reference::PackRef;
 use crate::vfs::{Ahead, Fault, Mode, Vfs};
 
 /// Threads for reads, and those of them that never work ahead.
@@ -166,11 +167,29 @@ impl Core {
     }
 
     /// Fetches ahead when nothing else is to be done, in stretches of 1 MiB.
-    pub fn ahead(self: &Arc<Self>, ahead: &Ahead) {
-        for part in ahead.parts() {
+    pub fn ahead(self: &Arc<Self>, ahead: Ahead) {
+        match self.vfs.plan(&ahead, Mode::Cached) {
+            Ok(parts) => self.ahead_parts(&ahead, parts),
+            Err(_) => {
+                let core = Arc::clone(self);
+                self.data.ahead(move || {
+                    if let Ok(parts) = core.vfs.plan(&ahead, Mode::Fetch) {
+                        core.ahead_parts(&ahead, parts);
+                    }
+                });
+            }
+        }
+    }
+
+    fn ahead_parts(self: &Arc<Self>, ahead: &Ahead, parts: Vec<(PackRef, Range<u32>)>) {
+        for (pack, range) in parts {
             self.counters.ahead.fetch_add(1, Relaxed);
-            let core = Arc::clone(self);
-            self.data.ahead(move || core.vfs.fetch_ahead(&part));
+            let (core, ahead) = (Arc::clone(self), ahead.clone());
+            self.data.ahead(move || {
+                if core.vfs.wanted(&ahead) {
+                    core.vfs.fetch_ahead(&pack, &range);
+                }
+            });
         }
     }
 

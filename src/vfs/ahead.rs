@@ -3,7 +3,8 @@
 //! - **Files**: a sequential reader has a window before it, which grows only when that reader had to wait. Reads that come
 //!   a little out of order (the kernel sends several at once) belong to the same reader; up to four readers a file.
 //! - **Packs**: small files lie in their pack in the order of the walk, and their inode numbers keep that order (see
-//!   [`super::inode`]), so whoever copies a folder reads packs upwards. Then whole stretches are fetched, and the next one ahead.
+//!   [`super::inode`]), so whoever copies a folder reads packs upwards. Then whole stretches are fetched, and the next one
+//!   ahead. The same for larger files in a directory where the last ones were read to their end.
 //!
 //! Whoever reads here and there gets blocks of 64 KiB and nothing else.
 
@@ -20,6 +21,8 @@ use crate::repo::Span;
 
 /// First window of a sequential reader that waited, in bytes.
 const FIRST: u64 = 1 << 20;
+/// Nobody has a window before this much was read: looking at the beginning of a file must not fetch more of it.
+const PATIENCE: u64 = 512 << 10;
 /// How far behind another one a read may come and still belong to the same reader, in bytes.
 const BACK: u64 = 2 << 20;
 /// Readers a file, and readers a pack.
@@ -28,7 +31,9 @@ const READERS: usize = 4;
 const FILES: NonZeroUsize = NonZeroUsize::new(1024).expect("positive");
 const PACKS: NonZeroUsize = NonZeroUsize::new(64).expect("positive");
 /// Files up to this size are read by pack, larger ones by file.
-pub const SMALL: u64 = 1 << 20;
+const SMALL: u64 = 256 << 10;
+/// Files up to this size too, where files are read whole.
+const MEDIUM: u64 = 16 << 20;
 /// A gap in a pack that still counts as going on, in bytes.
 const GAP: u32 = 1 << 20;
 /// Blocks of a whole stretch: 4 MiB.
@@ -43,34 +48,27 @@ pub enum Ahead {
     Pack(PackRef, Range<u32>),
 }
 
-impl Ahead {
-    /// The same in parts of at most 1 MiB, for several threads.
-    pub fn parts(&self) -> Vec<Ahead> {
-        const PART: u64 = 1 << 20;
-        match self {
-            Ahead::File(ino, range) => {
-                let part = |from: u64| Ahead::File(*ino, from..range.end.min(from + PART));
-                range.clone().step_by(PART as usize).map(part).collect()
-            }
-            Ahead::Pack(pack, range) => {
-                let part = |from: u32| Ahead::Pack(*pack, from..range.end.min(from + PART as u32));
-                range.clone().step_by(PART as usize).map(part).collect()
-            }
-        }
-    }
-}
-
 /// What the reads so far were like.
 pub struct Readers {
     files: Mutex<LruCache<u64, Vec<Stream>>>,
     packs: Mutex<LruCache<ObjectId, Vec<Climb>>>,
+    habits: Mutex<LruCache<u64, Habit>>,
     most: u64,
+}
+
+/// How files of a directory are read.
+#[derive(Default)]
+struct Habit {
+    /// Files read to their end, one after the other.
+    whole: u32,
+    /// The one that was begun last, until its end is read.
+    open: Option<u64>,
 }
 
 /// A sequential reader of a file.
 struct Stream {
     next: u64,
-    reads: u32,
+    bytes: u64,
     window: u64,
     /// Up to where it was fetched ahead.
     ahead: u64,
@@ -90,8 +88,26 @@ impl Readers {
         Readers {
             files: Mutex::new(LruCache::new(FILES)),
             packs: Mutex::new(LruCache::new(PACKS)),
+            habits: Mutex::new(LruCache::new(FILES)),
             most: most.max(FIRST),
         }
+    }
+
+    /// Whether a file is one of many that are read by pack: `range` of it, of `size` bytes, in directory `dir`, was asked for.
+    pub fn by_pack(&self, dir: u64, ino: u64, range: &Range<u64>, size: u64) -> bool {
+        let mut habits = self.habits.lock().expect("no holder panics");
+        let habit = habits.get_or_insert_mut(dir, Habit::default);
+        if range.start == 0 && habit.open != Some(ino) {
+            if habit.open.is_some() {
+                habit.whole /= 2;
+            }
+            habit.open = Some(ino);
+        }
+        let whole = habit.whole >= 2;
+        if range.end >= size && habit.open == Some(ino) {
+            (habit.whole, habit.open) = (habit.whole.saturating_add(1), None);
+        }
+        size <= SMALL || (size <= MEDIUM && whole)
     }
 
     /// `range` of a large file of `size` bytes was asked for; `waits`: it is not in memory.
@@ -101,15 +117,15 @@ impl Readers {
         let near = |s: &Stream| range.start + BACK >= s.next && range.start <= s.next + s.window.max(FIRST / 4);
         let Some(at) = streams.iter().position(near) else {
             streams.truncate(READERS - 1);
-            let reads = u32::from(range.start == 0);
-            streams.insert(0, Stream { next: range.end, reads, window: 0, ahead: 0 });
+            let bytes = range.end - range.start;
+            streams.insert(0, Stream { next: range.end, bytes, window: 0, ahead: 0 });
             return None;
         };
         streams[..=at].rotate_right(1);
         let stream = &mut streams[0];
-        stream.reads += 1;
+        stream.bytes += range.end - range.start;
         stream.next = stream.next.max(range.end);
-        if waits && stream.reads > 1 {
+        if waits && stream.bytes > PATIENCE {
             stream.window = (stream.window * 2).clamp(FIRST, self.most);
         }
         let from = stream.ahead.max(stream.next);
@@ -128,8 +144,8 @@ impl Readers {
         files.peek(&ino).is_some_and(|streams| streams.iter().any(about))
     }
 
-    /// A chunk of a small file was asked for: how much to fetch around it, and what after it.
-    pub fn small(&self, r: &Ref) -> (Span, Option<Ahead>) {
+    /// A chunk of a file that is read by pack was asked for: how much to fetch around it, and what after it.
+    pub fn pack(&self, r: &Ref) -> (Span, Option<Ahead>) {
         let mut packs = self.packs.lock().expect("no holder panics");
         // Whoever has climbed to the end of one pack goes on at the beginning of the next.
         let fresh = !packs.contains(&r.pack.id) && r.offset < GAP;
@@ -188,19 +204,32 @@ mod tests {
         for at in [100, 900, 300, 700, 500] {
             assert_eq!(read(at * MIB, true), None, "here and there");
         }
-        assert_eq!(readers.file(8, &(0..100), 100, true), None);
+        for i in 0..8 {
+            assert_eq!(readers.file(8, &(i << 16..i + 1 << 16), MIB * 4, true), None, "only its first 512 KiB");
+        }
     }
 
     #[test]
     fn small_files_in_the_order_of_their_pack_come_in_stretches() {
         let readers = Readers::new(MIB);
         let pack = |n| PackRef { id: ObjectId([n; 32]), len: 16 << 20 };
-        let file =
-            |n, offset| readers.small(&Ref { id: ChunkId([0; 16]), pack: pack(n), offset, stored: 5000, len: 5000 });
+        let chunk = |n, offset| Ref { id: ChunkId([0; 16]), pack: pack(n), offset, stored: 5000, len: 5000 };
+        let file = |n, offset| readers.pack(&chunk(n, offset));
         let advice: Vec<_> = (0..3300).map(|i| file(1, i * 5000)).collect();
         assert_eq!([0, 2, 7].map(|i: usize| advice[i].0), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
         assert_eq!(advice.iter().filter(|a| a.1.is_some()).count(), 3, "each further stretch once");
         assert_eq!(file(2, 0).0, Span::Blocks(64), "the next pack goes on");
         assert_eq!([9, 2, 7, 1, 4].map(|i| file(3, i << 20).0), [Span::Exact; 5], "here and there");
+    }
+
+    #[test]
+    fn photos_are_read_by_pack_only_where_they_are_read_whole() {
+        let readers = Readers::new(MIB);
+        let preview = |ino| readers.by_pack(1, ino, &(0..MIB / 8), 4 * MIB);
+        let copy = |ino| (0..4).map(|i| readers.by_pack(1, ino, &(i * MIB..(i + 1) * MIB), 4 * MIB)).last().unwrap();
+        assert_eq!((1..5).map(preview).collect::<Vec<_>>(), [false; 4]);
+        assert_eq!((5..9).map(copy).collect::<Vec<_>>(), [false, false, true, true]);
+        assert_eq!((9..13).map(preview).collect::<Vec<_>>(), [true, true, false, false]);
+        assert!(readers.by_pack(2, 77, &(0..100), 100) && !readers.by_pack(2, 78, &(0..100), 1 << 30));
     }
 }

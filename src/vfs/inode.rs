@@ -9,8 +9,9 @@
 //!
 //! `H` is `name_hash(3, ..)`, keyed. So identical files of different snapshots share a number, and with it the kernel's
 //! page cache, and two nodes of one snapshot share one only if they are links of each other or equal in all that is
-//! shown. The first 16 bits of a file with contents are its place (8 bits of its pack's name, then the block in
-//! the pack): `cp` and `find` read a directory in the order of inode numbers, which is then the order on the server.
+//! shown. The first bits of what has contents are their place (8 bits of the pack's name, then for a file 8 bits of
+//! the offset in that pack, for a directory 16): `cp`, for one, reads a directory in the order of inode numbers, which
+//! is then the order on the server. At least 40 bits are left to tell apart what lies at the same place.
 
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::BLOCK;
@@ -21,9 +22,12 @@ use crate::format::tree::{Attrs, Content, Node, Xattrs};
 /// The number of the root.
 pub const ROOT: u64 = 1;
 
-/// The number of the directory `name` in the directory `parent`.
-pub fn directory(keys: &Keys, parent: u64, name: &[u8]) -> u64 {
-    hash(keys, &[b"d".as_slice(), &parent.to_be_bytes(), name].concat())
+/// The number of the directory `name` in the directory `parent`; `page`: its top page.
+pub fn directory(keys: &Keys, parent: u64, name: &[u8], page: Option<&Ref>) -> u64 {
+    let number = hash(keys, &[b"d".as_slice(), &parent.to_be_bytes(), name].concat());
+    let Some(r) = page else { return number };
+    let place = u64::from(r.pack.id.0[1]) << 16 | u64::from(r.offset >> 8) & 0xffff;
+    above_root(place << 40 | number >> 24)
 }
 
 /// The number of the root of a snapshot, shown in the directory `parent`.

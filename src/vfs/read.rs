@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::ahead::{Ahead, SMALL};
+use super::ahead::Ahead;
 use super::attr::{Fault, again, passing};
 use super::cache::Cache;
 use super::pages::Extents;
+use super::table::Place;
 use super::{Mode, Vfs};
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::BLOCK;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits::{FRAME, LEVELS};
-use crate::format::reference::{Extent, Ref};
+use crate::format::reference::{Extent, PackRef, Ref};
+use crate::format::stored::unpack_frame;
 use crate::format::tree::Content;
 use crate::repo::{Span, parallel};
 
@@ -37,7 +39,7 @@ const SEARCH: usize = 64;
 pub struct Data {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// What should be fetched now that it was read, see [`Vfs::fetch_ahead`].
+    /// What should be fetched now that it was read, see [`Vfs::plan`].
     pub ahead: Option<Ahead>,
 }
 
@@ -68,6 +70,8 @@ impl Contents {
 }
 
 struct Opened {
+    /// The directory where it was first seen.
+    dir: u64,
     size: u64,
     top: Top,
 }
@@ -92,59 +96,86 @@ impl Vfs {
             return Ok(Data { bytes: Vec::new(), ahead: None });
         }
         let pieces = self.pieces(&file, range.clone(), mode)?;
-        let small = file.size <= SMALL;
-        let first = pieces.iter().find_map(|p| if let Piece::Part(r, _) = p { Some(r) } else { None });
-        if let Some(bytes) = self.in_memory(&pieces) {
-            let ahead = match first {
-                Some(r) if small => self.readers.small(r).1,
-                _ => self.readers.file(ino, &range, file.size, false),
-            };
-            return Ok(Data { bytes, ahead });
-        }
-        if mode == Mode::Cached {
+        let here = self.in_memory(&pieces);
+        if here.is_none() && mode == Mode::Cached {
             return Err(Fault::Wait);
         }
+        let first = pieces.iter().find_map(|p| if let Piece::Part(r, _) = p { Some(r) } else { None });
         let (span, ahead) = match first {
-            Some(r) if small => self.readers.small(r),
-            _ => (Span::Exact, self.readers.file(ino, &range, file.size, true)),
+            Some(r) if self.readers.by_pack(file.dir, ino, &range, file.size) => self.readers.pack(r),
+            _ => (Span::Exact, self.readers.file(ino, &range, file.size, here.is_none())),
         };
-        let parts = match pieces.as_slice() {
-            [Piece::Part(r, part)] => vec![self.part(r, part, span)],
-            _ => parallel(PARTS, pieces, |piece| match piece {
-                Piece::Zeros(len) => Ok(vec![0; len]),
-                Piece::Part(r, part) => self.part(&r, &part, span),
-            }),
+        let bytes = match here {
+            Some(bytes) => bytes,
+            None => self.fetch(pieces, span)?,
         };
+        Ok(Data { bytes, ahead })
+    }
+
+    fn fetch(&self, pieces: Vec<Piece>, span: Span) -> Result<Vec<u8>> {
+        if let [Piece::Part(r, part)] = pieces.as_slice() {
+            return self.part(r, part, span);
+        }
+        // Chunks that lie one behind the other come with one read.
+        if let Some(all) = joined(&pieces)
+            && let Ok(bytes) = self.repo.part(&all, 0..all.len, span)
+        {
+            return Ok(bytes);
+        }
+        let parts = parallel(PARTS, pieces, |piece| match piece {
+            Piece::Zeros(len) => Ok(vec![0; len]),
+            Piece::Part(r, part) => self.part(&r, &part, span),
+        });
         let mut parts = parts.into_iter();
         let mut bytes = parts.next().unwrap_or_else(|| Ok(Vec::new()))?;
         for part in parts {
             bytes.extend_from_slice(&part?);
         }
-        Ok(Data { bytes, ahead })
+        Ok(bytes)
     }
 
-    /// Fetches what a read advised, unless nobody is about to come to it. Errors will be seen by whoever reads it.
-    pub fn fetch_ahead(&self, ahead: &Ahead) {
+    /// Where the bytes are that a read advised to fetch, in stretches of at most 1 MiB; nothing if nobody is about to
+    /// come to them any more.
+    pub fn plan(&self, ahead: &Ahead, mode: Mode) -> Result<Vec<(PackRef, Range<u32>)>, Fault> {
+        const STRETCH: usize = 1 << 20;
+        let mut runs: Vec<(PackRef, Range<u32>)> = Vec::new();
         match ahead {
-            Ahead::File(ino, range) if self.readers.wanted(*ino, range) => {
-                let Ok(file) = self.opened(*ino, Mode::Fetch) else { return };
-                let Ok(pieces) = self.pieces(&file, range.clone(), Mode::Fetch) else { return };
-                for piece in pieces {
-                    if let Piece::Part(r, part) = &piece
-                        && self.in_memory(std::slice::from_ref(&piece)).is_none()
-                        && self.part(r, part, Span::Exact).is_err()
-                    {
-                        return;
+            Ahead::Pack(pack, range) => runs.push((*pack, range.clone())),
+            Ahead::File(ino, range) if self.wanted(ahead) => {
+                let file = self.opened(*ino, mode)?;
+                for piece in self.pieces(&file, range.clone(), mode)? {
+                    let Piece::Part(r, part) = piece else { continue };
+                    let place = match r.stored == r.len {
+                        true => r.offset + part.start..r.offset + part.end,
+                        false => r.offset..r.offset + r.stored,
+                    };
+                    match runs.last_mut() {
+                        Some((pack, run)) if pack.id == r.pack.id && run.end == place.start => run.end = place.end,
+                        _ => runs.push((r.pack, place)),
                     }
                 }
             }
             Ahead::File(..) => {}
-            Ahead::Pack(pack, range) => {
-                let len = range.len() as u32;
-                let raw = Ref { id: ChunkId([0; 16]), pack: *pack, offset: range.start, stored: len, len };
-                drop(self.repo.part(&raw, 0..len, Span::Exact));
-            }
         }
+        let aligned = |(pack, run): (PackRef, Range<u32>)| {
+            let from = run.start - run.start % BLOCK as u32;
+            let to = run.end.next_multiple_of(BLOCK as u32).min(pack.len);
+            (from..to).step_by(STRETCH).map(move |at| (pack, at..to.min(at + STRETCH as u32)))
+        };
+        Ok(runs.into_iter().flat_map(aligned).collect())
+    }
+
+    /// Whether somebody is still about to come to what was advised.
+    pub fn wanted(&self, ahead: &Ahead) -> bool {
+        match ahead {
+            Ahead::File(ino, range) => self.readers.wanted(*ino, range),
+            Ahead::Pack(..) => true,
+        }
+    }
+
+    /// Fetches a stretch of a pack of file contents. Errors will be seen by whoever reads it.
+    pub fn fetch_ahead(&self, pack: &PackRef, range: &Range<u32>) {
+        drop(self.repo.part(&raw(*pack, range.clone()), 0..range.len() as u32, Span::Exact));
     }
 
     /// The first position from `offset` on that is data, or a hole.
@@ -180,8 +211,12 @@ impl Vfs {
             Content::Large { list, .. } => Some(Top::List(*list)),
             _ => None,
         };
+        let dir = match self.place(ino) {
+            Some(Place::Entry(dir, _)) => dir.attr.ino,
+            _ => ino,
+        };
         let file = self.with_node(ino, mode, |node| {
-            Some(Arc::new(Opened { size: node.content.size(), top: opened(&node.content)? }))
+            Some(Arc::new(Opened { dir, size: node.content.size(), top: opened(&node.content)? }))
         })?;
         let file = file.ok_or(Fault::Invalid)?;
         cache().put(ino, Arc::clone(&file));
@@ -251,6 +286,7 @@ impl Vfs {
                     self.repo.part_in_memory(r, part.clone(), &mut out).then_some(())?;
                 }
                 Piece::Part(r, part) => {
+                    self.unpack_in_memory(r);
                     for i in frames(part) {
                         self.contents.frames.cached(&(r.id, i)).map(|frame| cut(&frame, i, part, &mut out))?;
                     }
@@ -258,6 +294,19 @@ impl Vfs {
             }
         }
         Some(out)
+    }
+
+    /// Unpacks a chunk of one frame whose bytes are in memory: that takes less time than a worker to wake up.
+    fn unpack_in_memory(&self, r: &Ref) {
+        let mut bytes = Vec::new();
+        if r.len as usize <= FRAME
+            && self.contents.frames.cached(&(r.id, 0)).is_none()
+            && self.repo.part_in_memory(&raw(r.pack, r.offset..r.offset + r.stored), 0..r.stored, &mut bytes)
+            && let Ok(frame) = unpack_frame(r, 0, &bytes)
+        {
+            let weight = frame.len();
+            self.contents.frames.put((r.id, 0), Arc::from(frame), weight);
+        }
     }
 
     /// Bytes of a chunk, fetched and verified. What failed a moment ago fails again without being tried.
@@ -310,6 +359,28 @@ impl Vfs {
         }
         Ok(out)
     }
+}
+
+/// Bytes of a pack as if they were a chunk.
+fn raw(pack: PackRef, range: Range<u32>) -> Ref {
+    let len = range.len() as u32;
+    Ref { id: ChunkId([0; 16]), pack, offset: range.start, stored: len, len }
+}
+
+/// The place of pieces of raw chunks that lie one behind the other in one pack.
+fn joined(pieces: &[Piece]) -> Option<Ref> {
+    let mut all: Option<(PackRef, Range<u32>)> = None;
+    for piece in pieces {
+        let Piece::Part(r, part) = piece else { return None };
+        let (from, to) = (r.offset.checked_add(part.start)?, r.offset.checked_add(part.end)?);
+        match &mut all {
+            _ if r.stored != r.len => return None,
+            None => all = Some((r.pack, from..to)),
+            Some((pack, range)) if *pack == r.pack && range.end == from => range.end = to,
+            Some(_) => return None,
+        }
+    }
+    all.map(|(pack, range)| raw(pack, range))
 }
 
 /// The frames that hold these bytes of a compressed chunk.

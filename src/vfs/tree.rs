@@ -261,7 +261,7 @@ impl Vfs {
         let keys = self.repo.keys();
         let ino = match (&node.content, ino) {
             (Content::Unreadable(_), _) => return None,
-            (Content::Directory(_), _) => inode::directory(keys, dir.attr.ino, &node.name),
+            (Content::Directory(page), _) => inode::directory(keys, dir.attr.ino, &node.name, page.as_ref()),
             (_, 0) => inode::linked(keys, &dir.snapshot, node),
             (_, ino) => ino,
         };

@@ -95,7 +95,7 @@ impl View {
     }
 
     fn below(&mut self, keys: &Keys, parent: usize, name: &[u8]) -> usize {
-        let ino = inode::directory(keys, self.folders[parent].ino, name);
+        let ino = inode::directory(keys, self.folders[parent].ino, name, None);
         let at = self.folder(parent, name, ino);
         self.folders[parent].entries.push((name.to_vec(), Target::Folder(at)));
         at
