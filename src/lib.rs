@@ -8,5 +8,6 @@ pub mod error;
 pub mod format;
 pub mod name;
 pub mod progress;
+pub mod push;
 pub mod repo;
 pub mod storage;
