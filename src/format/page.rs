@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 
 use super::codec::{self, malformed};
+use super::limits;
 use super::reference::{PackRef, PackTable, Ref, WireExtent, WireRef};
 use super::tree::{Attrs, Content, Node, Xattrs, valid_name};
 use crate::crypto::keys::Keys;
@@ -125,6 +126,9 @@ impl Page {
     /// The inverse of [`Page::encode`]; refuses anything else.
     pub fn decode(bytes: &[u8], own: &PackRef) -> Result<Self> {
         let wrong = |why| malformed("a directory page", why);
+        if bytes.len() > limits::PAGE {
+            return Err(wrong("it is too long"));
+        }
         let wire: WirePage<'_> = postcard::from_bytes(bytes).map_err(|_| wrong("it does not parse"))?;
         let mut packs = PackTable::read(wire.packs, own);
         let attrs: Vec<_> = wire.attrs.into_iter().map(Arc::new).collect();
