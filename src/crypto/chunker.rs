@@ -21,13 +21,13 @@
 //!
 //! # Why two windows collide with probability 2^-128, exactly
 //!
-//! For windows v != w, H(v) + H(w) is the sum over byte values b of c_b(x) T[b], where c_b has the coefficient 1 at
-//! x^(63-i) iff exactly one of v_i, w_i is b. As v != w some c_b is not the zero polynomial, and its degree is below
-//! 64, so it is not divisible by the irreducible modulus: c_b is invertible in F. T[b] is uniform in F^2 and
-//! independent of the other entries, hence so are c_b T[b] and the sum: it is (0, 0) with probability 2^-64 * 2^-64.
-//! Among q windows any pair collides with probability below q^2 2^-129. The argument is that of a Toeplitz hash over
-//! GF(2^128); F^2 needs no carry from one 64-bit word to the next, which makes a step nearly twice as fast. (It needs a
-//! field of at least 2^64 elements: with four components in GF(2^32), polynomials of degree below 64 could vanish.)
+//! For windows v != w, `H(v) + H(w)` is the sum of `c_b T[b]` over all byte values b, where the polynomial `c_b` has
+//! the coefficient 1 at x^(63-i) iff exactly one of `v_i`, `w_i` is b. As v != w some `c_b` is not zero; its degree is
+//! below 64, so the irreducible modulus does not divide it: it is invertible in F. `T[b]` is uniform in F^2 and
+//! independent of the other entries, hence `c_b T[b]` is uniform too, and so is the sum: it is (0, 0) with probability
+//! 2^-64 * 2^-64. Among q windows any pair collides with probability below q^2 2^-129. The argument is that of an
+//! LFSR-Toeplitz hash over GF(2^128); F^2 needs no carry from one 64-bit word to the next, so a step takes 60 % of the
+//! time. (Four components in GF(2^32) would not do: there, polynomials of degree below 64 can vanish.)
 //!
 //! # What the data decides
 //!
