@@ -1,9 +1,10 @@
 //! Cuts file contents into chunks where the contents say so, under a key. Pure: no I/O, no clock, no randomness.
 //!
-//! A server that logs which extents a mount reads learns chunk lengths. With a linear hash (gear, buzhash, Rabin with a secret
-//! table or polynomial) every boundary is an equation in the key, and such keys have been recovered. Here a universal hash makes
-//! windows collide with negligible probability and AES makes the decision (UHF-then-PRF, "Chk-PHTE", IACR ePrint 2025/558):
-//! each *distinct* window gets an independent coin. Equal windows decide alike; that is what deduplication is.
+//! A server that logs which extents a mount reads learns chunk lengths. With a linear hash (gear, buzhash, Rabin with a
+//! secret table or polynomial) every boundary is an equation in the key, and such keys have been recovered. Here a
+//! universal hash makes windows collide with negligible probability and AES makes the decision (UHF-then-PRF,
+//! "Chk-PHTE", IACR ePrint 2025/558): each *distinct* window gets an independent coin. Equal windows decide alike; that
+//! is what deduplication is.
 //!
 //! # Definition of `nfreezer-cdc-v1`
 //!
@@ -12,26 +13,27 @@
 //! T[b] = (be64(table[16b .. 16b+8]), be64(table[16b+8 .. 16b+16]))  in F^2,  b = 0..=255
 //! H(n) = x^63 T[data[n-64]] + x^62 T[data[n-63]] + ... + x^0 T[data[n-1]]  in F^2: the 64 bytes before position n
 //! v(n) = be64(first 8 bytes of AES-256[prf](be64(H(n).0) || be64(H(n).1)))
-//! cut(data) = the least n in MIN <= n < e with v(n) mod 2^(20 if n < AVG else 18) = 0; if there is none, e; e = min(len, MAX)
+//! cut(data) = the least n in MIN <= n < e with v(n) mod 2^(20 if n < AVG else 18) = 0, else e
+//!        where e = min(len, MAX)
 //! ```
 //!
 //! `data` begins behind the last cut, so a decision depends on the window and the position since the last cut only.
 //!
 //! # Why two windows collide with probability 2^-128, exactly
 //!
-//! For windows v != w, H(v) + H(w) is the sum over byte values b of c_b(x) T[b], where c_b has the coefficient 1 at x^(63-i)
-//! iff exactly one of v_i, w_i is b. As v != w some c_b is not the zero polynomial, and its degree is below 64, so it is not
-//! divisible by the irreducible modulus: c_b is invertible in F. T[b] is uniform in F^2 and independent of the other entries,
-//! hence so are c_b T[b] and the sum: it is (0, 0) with probability 2^-64 * 2^-64. Among q windows any pair collides with
-//! probability below q^2 2^-129. The argument is that of a Toeplitz hash over GF(2^128); F^2 needs no carry from one 64-bit
-//! word to the next, which makes a step nearly twice as fast. (It needs a field of at least 2^64 elements: with
-//! four components in GF(2^32), polynomials of degree below 64 could vanish.)
+//! For windows v != w, `H(v) + H(w)` is the sum of `c_b T[b]` over all byte values b, where the polynomial `c_b` has
+//! the coefficient 1 at x^(63-i) iff exactly one of `v_i`, `w_i` is b. As v != w some `c_b` is not zero; its degree is
+//! below 64, so the irreducible modulus does not divide it: it is invertible in F. `T[b]` is uniform in F^2 and
+//! independent of the other entries, hence `c_b T[b]` is uniform too, and so is the sum: it is (0, 0) with probability
+//! 2^-64 * 2^-64. Among q windows any pair collides with probability below q^2 2^-129. The argument is that of an
+//! LFSR-Toeplitz hash over GF(2^128); F^2 needs no carry from one 64-bit word to the next, so a step takes 60 % of the
+//! time. (Four components in GF(2^32) would not do: there, polynomials of degree below 64 can vanish.)
 //!
 //! # What the data decides
 //!
 //! Data of period p has p distinct windows: it is cut at one of the first p positions from MIN on (or from AVG on), or
-//! never before MAX; constant data at MIN with probability 2^-20, at AVG with 2^-18, else at MAX.
-//! Random data gives 1070 KiB on average; one chunk in 268,000 reaches MAX.
+//! never before MAX; constant data at MIN with probability 2^-20, at AVG with 2^-18, else at MAX. Random data gives
+//! 1070 KiB on average; one chunk in 268,000 reaches MAX.
 
 use std::fmt;
 
@@ -41,7 +43,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// The least length of a chunk that is not the last one of its file.
 pub const MIN: usize = 512 << 10;
-/// Where the decision turns from strict to loose; the average chunk is 4 % longer.
+/// Where the decision turns from strict to loose; the average chunk is 1070 KiB.
 pub const AVG: usize = 1 << 20;
 /// The greatest length of a chunk.
 pub const MAX: usize = 4 << 20;
@@ -85,10 +87,10 @@ impl ChunkerKey {
         ChunkerKey { enters, leaves, prf: Box::new(Aes256Enc::new(prf.into())) }
     }
 
-    /// The length of the chunk at the front of `data`, which holds all that is left of the file or at least [`MAX`] bytes of it.
+    /// The length of the chunk at the front of `data`: all that is left of the file, or at least [`MAX`] bytes of it.
     ///
-    /// At most `data.len()`; 0 for no data only. What lies behind [`MAX`] is not looked at, and the first
-    /// [`MIN`] bytes (but for the last 64 of them) are not hashed.
+    /// At most `data.len()`; 0 for no data only. What lies behind [`MAX`] is not looked at, nor are the bytes
+    /// before the window of [`MIN`]: half of the data is never hashed.
     #[must_use]
     pub fn cut(&self, data: &[u8]) -> usize {
         let end = data.len().min(MAX);
@@ -107,7 +109,10 @@ impl ChunkerKey {
             let (near, far) = blocks[..2 * half].split_at_mut(half);
             self.digests(data, [from, from + count - half], [near, far]);
             self.prf.encrypt_blocks(&mut blocks[..2 * half]);
-            let hit = |block: &Block| block.first_chunk().is_some_and(|v| u64::from_be_bytes(*v) & mask == 0);
+            // v and mask are swapped alike, so that a little-endian machine need not swap v at all.
+            let hit = |block: &Block| {
+                block.first_chunk().is_some_and(|v| u64::from_be_bytes(*v).swap_bytes() & mask.swap_bytes() == 0)
+            };
             if let Some(i) = blocks[..2 * half].iter().position(hit) {
                 return Some(if i < half { from + i } else { from + count - 2 * half + i });
             }
@@ -115,23 +120,26 @@ impl ChunkerKey {
         None
     }
 
-    /// Writes H(n), H(n+1), ... for both n into blocks of the same number. Two lanes, as one step must wait for the one before.
+    /// Writes H(n), H(n+1), ... for both n, into as many blocks each: two lanes, as a step waits for the one before.
+    ///
+    /// `H(n+1) = x H(n) + T[data[n]] + x^64 T[data[n-64]]`
     fn digests(&self, data: &[u8], n: [usize; 2], [near, far]: [&mut [Block]; 2]) {
         let count = near.len();
-        let [(mut g, g_out, g_in), (mut h, h_out, h_in)] = n.map(|n| {
-            let before = &data[n - 1 - WINDOW..n - 1 + count];
-            let (window, entering) = before.split_at(WINDOW);
-            let hash = window.iter().fold([0; 2], |hash, &b| step(hash, self.enters[usize::from(b)]));
-            (hash, &before[..count], entering)
-        });
-        let enter = |pair: (&u8, &u8)| {
-            let (t, u) = (self.enters[usize::from(*pair.0)], self.leaves[usize::from(*pair.1)]);
+        let [(g_out, g_in), (h_out, h_in)] = n.map(|n| (&data[n - 1 - WINDOW..][..count], &data[n - 1..][..count]));
+        let [g_window, h_window] = n.map(|n| &data[n - 1 - WINDOW..n - 1]);
+        let (mut g, mut h) = ([0; 2], [0; 2]);
+        for (&a, &b) in g_window.iter().zip(h_window) {
+            g = step(g, self.enters[usize::from(a)]);
+            h = step(h, self.enters[usize::from(b)]);
+        }
+        let change = |(&enters, &leaves): (&u8, &u8)| {
+            let (t, u) = (self.enters[usize::from(enters)], self.leaves[usize::from(leaves)]);
             [t[0] ^ u[0], t[1] ^ u[1]]
         };
         let lanes = g_in.iter().zip(g_out).zip(h_in.iter().zip(h_out));
         for ((near, far), (g_bytes, h_bytes)) in near.iter_mut().zip(far).zip(lanes) {
-            g = step(g, enter(g_bytes));
-            h = step(h, enter(h_bytes));
+            g = step(g, change(g_bytes));
+            h = step(h, change(h_bytes));
             *near = block(g);
             *far = block(h);
         }
@@ -216,7 +224,7 @@ mod tests {
         fn cut(&self, data: &[u8]) -> usize {
             let end = data.len().min(MAX);
             let bits = |n: usize| if n < AVG { 20 } else { 18 };
-            (MIN..end).find(|&n| self.v(&data[n - WINDOW..n]) % (1 << bits(n)) == 0).unwrap_or(end)
+            (MIN..end).find(|&n| self.v(&data[n - WINDOW..n]).trailing_zeros() >= bits(n)).unwrap_or(end)
         }
     }
 
