@@ -19,6 +19,8 @@ use crate::error::{Error, Kind};
 const SENDING: usize = 4 << 20;
 /// Bytes of answers due, over all channels of a session; more only queues in buffers on the way (transport.md, Recipe A).
 const EXPECTING: usize = 16 << 20;
+/// Of these on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
+const EXPECTING_ON_ONE: usize = 8 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;
 /// What wakes an eventfd: it takes eight bytes in the machine's own order, and any number but 0 does.
@@ -278,10 +280,10 @@ impl Call<'_> {
             if let Some(why) = &state.lost {
                 return Err(Fault::Lost(why.clone()));
             }
-            let ready = state.channels.iter().filter(|channel| channel.ready).count().max(2);
+            let total: usize = state.channels.iter().map(|channel| channel.expecting).sum();
             let channel = &state.channels[self.channel];
             let full = channel.sending > 0 && channel.sending + sends > SENDING
-                || channel.expecting > 0 && channel.expecting + expects > EXPECTING / ready;
+                || channel.expecting > 0 && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
             if !full {
                 break;
             }
