@@ -283,7 +283,8 @@ impl Call<'_> {
             let total: usize = state.channels.iter().map(|channel| channel.expecting).sum();
             let channel = &state.channels[self.channel];
             let full = channel.sending > 0 && channel.sending + sends > SENDING
-                || channel.expecting > 0 && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
+                || channel.expecting > 0
+                    && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
             if !full {
                 break;
             }

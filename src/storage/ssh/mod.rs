@@ -33,8 +33,10 @@ const CHANNELS: usize = 4;
 /// OpenSSH asks for secrets itself, and a person needs time.
 const TIME_TO_TYPE: Duration = Duration::from_secs(300);
 
+/// CTR first: libssh2 calls OpenSSL for each block, which costs 4.5 s/GB for GCM, 3.3 for CTR with an encrypt-then-MAC, and the
+/// strict key exchange of both sides guards the sequence numbers. Everything that passes is sealed by us anyway.
 const CIPHERS: &str =
-    "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr";
+    "aes256-ctr,aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes192-ctr,aes128-ctr";
 const MACS: &str = "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512";
 /// Without certificates: libssh2 would take one and could not verify it.
 const HOST_KEYS: &[(&str, &[&str])] = &[
