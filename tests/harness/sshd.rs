@@ -238,6 +238,11 @@ impl Sshd {
         fs::read_to_string(self.at("log")).unwrap_or_default()
     }
 
+    /// How many logins OpenSSH has accepted.
+    pub fn logins(&self) -> usize {
+        self.log().lines().filter(|line| line.contains("Accepted publickey ")).count()
+    }
+
     /// A folder in which the test may keep what it likes.
     pub fn scratch(&self) -> &Path {
         self.folder.path()

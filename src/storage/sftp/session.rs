@@ -170,7 +170,7 @@ impl Session {
             polling: AtomicBool::new(false),
             traffic,
         });
-        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout);
+        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout, first_answer);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
         let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
         let deadline = Instant::now() + first_answer;
