@@ -179,17 +179,6 @@ fn wire_node<'a>(
         table.push(&n.attrs);
         table.len() - 1
     });
-    let content = match &n.content {
-        Content::File(extents) => WireContent::File(extents.iter().map(|e| packs.encode_extent(e)).collect()),
-        Content::Large { size, list } => WireContent::Large(*size, packs.encode(list)),
-        Content::Directory(page) => WireContent::Directory(page.as_ref().map(|p| packs.encode(p))),
-        Content::Symlink(target) => WireContent::Symlink(Bytes::new(target)),
-        Content::Block(major, minor) => WireContent::Block(*major, *minor),
-        Content::Char(major, minor) => WireContent::Char(*major, *minor),
-        Content::Fifo => WireContent::Fifo,
-        Content::Socket => WireContent::Socket,
-        Content::Unreadable(errno) => WireContent::Unreadable(*errno),
-    };
     let plain = n.nlink == 1 && n.flags == 0 && n.xattrs == Xattrs::Inline(Vec::new());
     let extra = (!plain).then(|| WireExtra {
         nlink: n.nlink,
@@ -201,6 +190,17 @@ fn wire_node<'a>(
             Xattrs::Stored(r) => WireXattrs::Stored(packs.encode(r)),
         },
     });
+    let content = match &n.content {
+        Content::File(extents) => WireContent::File(extents.iter().map(|e| packs.encode_extent(e)).collect()),
+        Content::Large { size, list } => WireContent::Large(*size, packs.encode(list)),
+        Content::Directory(page) => WireContent::Directory(page.as_ref().map(|p| packs.encode(p))),
+        Content::Symlink(target) => WireContent::Symlink(Bytes::new(target)),
+        Content::Block(major, minor) => WireContent::Block(*major, *minor),
+        Content::Char(major, minor) => WireContent::Char(*major, *minor),
+        Content::Fifo => WireContent::Fifo,
+        Content::Socket => WireContent::Socket,
+        Content::Unreadable(errno) => WireContent::Unreadable(*errno),
+    };
     let wire = WireNode {
         name: Bytes::new(&n.name),
         attrs: attrs as u32,
@@ -217,6 +217,11 @@ fn wire_node<'a>(
 
 fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], previous: &mut Previous) -> Result<Node> {
     let attrs = table.get(w.attrs as usize).ok_or_else(|| malformed("a directory entry", "its attributes"))?;
+    let xattrs = match w.extra.as_ref().map(|e| &e.xattrs) {
+        None => Xattrs::Inline(Vec::new()),
+        Some(WireXattrs::Inline(list)) => Xattrs::Inline(list.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()),
+        Some(WireXattrs::Stored(r)) => Xattrs::Stored(packs.decode(r)?),
+    };
     let content = match &w.content {
         WireContent::File(extents) => {
             Content::File(extents.iter().map(|e| packs.decode_extent(e)).collect::<Result<_>>()?)
@@ -229,11 +234,6 @@ fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], prev
         WireContent::Fifo => Content::Fifo,
         WireContent::Socket => Content::Socket,
         WireContent::Unreadable(errno) => Content::Unreadable(*errno),
-    };
-    let xattrs = match w.extra.as_ref().map(|e| &e.xattrs) {
-        None => Xattrs::Inline(Vec::new()),
-        Some(WireXattrs::Inline(list)) => Xattrs::Inline(list.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()),
-        Some(WireXattrs::Stored(r)) => Xattrs::Stored(packs.decode(r)?),
     };
     let node = Node {
         name: w.name.to_vec(),
