@@ -3,10 +3,12 @@
 //! Reading order: [`name`] and [`error`], then the core ([`crypto`], [`format`]), which is pure and small, then
 //! [`storage`], then what joins them ([`repo`]), then the operations.
 
+pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod name;
 pub mod progress;
 pub mod repo;
+pub mod restore;
 pub mod storage;
