@@ -1,0 +1,5 @@
+//! What tests share: real servers, a slow line, a hermetic environment.
+#![allow(dead_code, missing_docs)]
+
+pub mod proxy;
+pub mod sshd;
