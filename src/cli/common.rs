@@ -7,12 +7,10 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::passphrase::{self, Terminal};
-use super::seam as storage;
-use super::seam::Location;
 use super::show;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
-use crate::storage::Storage;
+use crate::storage::{self, Location, Storage};
 
 const REPOSITORY: &str = "Repository";
 const OUTPUT: &str = "Output";

@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use super::Common;
-use super::seam::Prompt;
 use super::show;
 use crate::crypto::secret::Passphrase;
 use crate::error::{Error, Kind, Result};
+use crate::storage::Prompt;
 
 /// Longest passphrase in bytes, so that a wrong file name does not fill the memory.
 const LONGEST: u64 = 64 << 10;

@@ -1,62 +1,10 @@
-//! Stands in for what branches storage and push bring; goes away with their merge.
-#![allow(missing_docs)]
+//! Stands in for what branch push brings; goes away with its merge.
+#![allow(missing_docs, dead_code)]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::storage::Storage;
-
-pub enum Location {
-    Local(PathBuf),
-    Sftp(()),
-}
-impl Location {
-    pub fn parse(text: &str) -> Result<Self> {
-        Ok(if text.contains(':') { Location::Sftp(()) } else { Location::Local(text.into()) })
-    }
-}
-pub trait Prompt: Send + Sync {
-    fn secret(&self, text: &str) -> Result<String>;
-}
-pub enum Transport {
-    Auto,
-    Ssh2,
-    OpenSsh,
-}
-pub struct Options {
-    pub transport: Transport,
-    pub connections: Option<usize>,
-    pub identity: Vec<PathBuf>,
-    pub port: Option<u16>,
-    pub accept_new_host_key: bool,
-    pub retry_for: Duration,
-    pub ssh_command: Option<String>,
-    pub prompt: Arc<dyn Prompt>,
-}
-struct No;
-impl Prompt for No {
-    fn secret(&self, _: &str) -> Result<String> {
-        Err(Error::failed("no prompt"))
-    }
-}
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            transport: Transport::Auto,
-            connections: None,
-            identity: Vec::new(),
-            port: None,
-            accept_new_host_key: false,
-            retry_for: Duration::ZERO,
-            ssh_command: None,
-            prompt: Arc::new(No),
-        }
-    }
-}
-pub fn open(_: &Location, _: Options) -> Result<Box<dyn Storage>> {
-    Err(Error::failed("no storage yet"))
-}
 
 pub mod push {
     use super::*;

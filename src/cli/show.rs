@@ -79,9 +79,9 @@ pub fn object(value: Value) -> Map<String, Value> {
 
 /// One JSON object on one line, of ASCII and printable characters only: what a terminal could obey is escaped.
 pub fn json_line(kind: &str, fields: Map<String, Value>) -> String {
-    let mut map = object(json!({ "type": kind, "schema": SCHEMA }));
-    map.extend(fields);
-    let plain = Value::Object(map).to_string();
+    let rest = Value::Object(fields).to_string();
+    let comma = if rest == "{}" { "" } else { "," };
+    let plain = format!("{{\"type\":\"{kind}\",\"schema\":{SCHEMA}{comma}{}", &rest[1..]);
     let mut out = String::with_capacity(plain.len());
     for c in plain.chars() {
         if harmful(c) {
