@@ -3,6 +3,9 @@
 //! Reading order: [`name`] and [`error`], then the core ([`crypto`], [`format`]), which is pure and small, then
 //! [`storage`], then what joins them ([`repo`]), then the operations.
 
+#![forbid(unsafe_code)]
+
+pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod format;
@@ -10,4 +13,5 @@ pub mod name;
 pub mod progress;
 pub mod push;
 pub mod repo;
+pub mod restore;
 pub mod storage;

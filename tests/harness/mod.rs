@@ -1,5 +1,7 @@
-//! What several test files share.
+//! What tests share: trees, bad days, real servers, a slow line, a hermetic environment.
 #![allow(dead_code, missing_docs)]
 
 pub mod faults;
+pub mod proxy;
+pub mod sshd;
 pub mod tree;

@@ -1,0 +1,188 @@
+//! The second transport: child processes `ssh -s HOST sftp`, each of which is one SFTP channel. They bring everything that
+//! OpenSSH can do (jump hosts, security keys, certificates, GSSAPI) and take less CPU than libssh2.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::storage::sftp::link::{Grow, Link};
+use crate::storage::sftp::printable;
+
+/// Buffer of the socket to a child, each way; the system may give less.
+const BUFFER: usize = 1 << 20;
+/// How much of what a child says on stderr is kept.
+const STDERR: usize = 4096;
+
+/// The command line of a child.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The program and its arguments for the first process, which may ask for secrets at the terminal.
+    pub first: Vec<String>,
+    /// The same for the others, which must not.
+    pub more: Vec<String>,
+}
+
+struct Process {
+    child: Child,
+    socket: UnixStream,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    blocked: bool,
+}
+
+/// The children of one connection.
+pub struct Children {
+    program: Program,
+    processes: Vec<Process>,
+}
+
+impl Children {
+    /// Starts the first process.
+    pub fn start(program: Program) -> io::Result<Self> {
+        let first = spawn(&program.first)?;
+        Ok(Children { program, processes: vec![first] })
+    }
+}
+
+fn spawn(words: &[String]) -> io::Result<Process> {
+    let (name, arguments) = words.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    for socket in [&ours, &theirs] {
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, BUFFER);
+    }
+    let input = OwnedFd::from(theirs);
+    let output = input.try_clone()?;
+    let mut command = Command::new(name);
+    command.args(arguments).stdin(input).stdout(output).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    drop(command); // it holds the other ends
+    let stderr = Arc::new(Mutex::new(Vec::new()));
+    if let Some(mut pipe) = child.stderr.take() {
+        let kept = Arc::clone(&stderr);
+        std::thread::Builder::new().name("ssh stderr".into()).spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                let mut kept = kept.lock().expect("no holder panics");
+                kept.extend_from_slice(&buffer[..count]);
+                let surplus = kept.len().saturating_sub(STDERR);
+                kept.drain(..surplus);
+            }
+        })?;
+    }
+    Ok(Process { child, socket: ours, stderr, blocked: false })
+}
+
+impl Link for Children {
+    fn begin(&mut self) {
+        self.processes.iter_mut().for_each(|process| process.blocked = false);
+    }
+
+    fn read(&mut self, channel: usize, into: &mut [u8]) -> io::Result<usize> {
+        self.processes[channel].socket.read(into)
+    }
+
+    fn write(&mut self, channel: usize, from: &[u8]) -> io::Result<usize> {
+        let process = &mut self.processes[channel];
+        let written = process.socket.write(from);
+        process.blocked |= matches!(&written, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        written
+    }
+
+    fn grow(&mut self) -> Grow {
+        match spawn(&self.program.more) {
+            Ok(process) => {
+                self.processes.push(process);
+                Grow::Opened
+            }
+            Err(_) => Grow::Refused,
+        }
+    }
+
+    fn eager(&self) -> bool {
+        false
+    }
+
+    fn buffered(&self) -> bool {
+        false
+    }
+
+    fn poll_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        for process in &self.processes {
+            let out = if process.blocked { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(&process.socket, PollFlags::IN | out));
+        }
+    }
+
+    fn shutdown(&mut self, _: bool) {
+        for process in &mut self.processes {
+            let _ = process.socket.shutdown(std::net::Shutdown::Both);
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+        self.processes.clear();
+    }
+
+    /// The last line on stderr of a child that ended; a child that just closed its stream is given a moment to end.
+    fn complaint(&mut self) -> Option<String> {
+        for process in &mut self.processes {
+            for _ in 0..50 {
+                if !matches!(process.child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let text = printable_lines(&process.stderr.lock().expect("no holder panics"));
+            if text.is_some() {
+                return text;
+            }
+        }
+        None
+    }
+}
+
+fn printable_lines(bytes: &[u8]) -> Option<String> {
+    let lines = bytes.split(|byte| *byte == b'\n' || *byte == b'\r').map(printable);
+    let lines: Vec<String> = lines.map(|line| line.trim().to_string()).filter(|line| !line.is_empty()).collect();
+    let tail = &lines[lines.len().saturating_sub(2)..];
+    (!tail.is_empty()).then(|| tail.join("; "))
+}
+
+/// Splits a command line into words: blanks part them, quotes and backslashes keep. No shell, no variables.
+pub fn words(line: &str) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('\\', None | Some('"')) => word.get_or_insert_default().push(chars.next()?),
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    (quote.is_none() && !words.is_empty()).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_are_split_as_a_shell_would_but_nothing_is_expanded() {
+        let split = |line| words(line).unwrap_or_default().join("|");
+        assert_eq!(split(r#"ssh -o "a b" 'c $d' e\ f -s  h"#), r"ssh|-o|a b|c $d|e f|-s|h");
+        assert_eq!(split("x ''"), "x|");
+        for bad in ["", "  ", "a 'b", "a \\"] {
+            assert_eq!(words(bad), None, "{bad:?}");
+        }
+    }
+}
