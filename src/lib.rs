@@ -3,6 +3,8 @@
 //! Reading order: [`name`] and [`error`], then the core ([`crypto`], [`format`]), which is pure and small, then
 //! [`storage`], then what joins them ([`repo`]), then the operations.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod crypto;
 pub mod error;

@@ -51,7 +51,8 @@ pub struct Common {
     #[arg(long, global = true, value_name = "TIME", default_value = "15m", value_parser = duration,
         help_heading = REPOSITORY)]
     pub retry_for: Duration,
-    /// Further options: `sftp.command=COMMAND` runs COMMAND, which speaks SFTP, instead of ssh
+    /// Further options: `sftp.command=COMMAND` runs COMMAND, which speaks SFTP, instead of ssh;
+    /// `ssh.config=FILE` is read instead of ~/.ssh/config
     #[arg(short = 'o', long = "option", global = true, value_name = "KEY=VALUE", help_heading = REPOSITORY)]
     pub option: Vec<String>,
     /// One JSON object a line on standard output, the last one of type `summary` or `error`
@@ -122,13 +123,14 @@ impl Common {
         for option in &self.option {
             match option.split_once('=') {
                 Some(("sftp.command", command)) => options.ssh_command = Some(command.into()),
+                Some(("ssh.config", file)) => options.ssh_config = Some(file.into()),
                 Some(("sftp.connections", n)) => {
                     let n = n.parse().ok().filter(|n| (1..=64).contains(n));
                     options.connections = Some(n.ok_or_else(|| Error::new(Kind::Usage, "sftp.connections: 1 to 64"))?);
                 }
                 _ => {
                     let text = format!("unknown option -o {}", show::text(option.as_bytes()));
-                    return Err(Error::new(Kind::Usage, text).hint("known: sftp.command=, sftp.connections="));
+                    return Err(Error::new(Kind::Usage, text).hint("known: sftp.command=, sftp.connections=, ssh.config="));
                 }
             }
         }

@@ -7,11 +7,12 @@
 //! stored = the plaintext                                                                       (if stored == len)
 //! ```
 //!
-//! A frame that is as long as its plaintext is the plaintext.
+//! A frame that is as long as its plaintext is the plaintext; a longer one is refused, and so is more than one zstd frame.
 
 use std::ops::Range;
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
 
 use super::codec::{Reader, malformed};
 use super::limits::FRAME;
@@ -87,8 +88,10 @@ pub fn unpack_frame(r: &Ref, i: usize, frame: &[u8]) -> Result<Vec<u8>> {
     }
     let mut plain = vec![0; len];
     let mut decompressor = Decompressor::new().map_err(|_| wrong())?;
+    // One frame and nothing behind it: zstd itself would go on with a second one, other decoders would not.
+    let single = zstd_safe::find_frame_compressed_size(frame).is_ok_and(|size| size == frame.len());
     let written = decompressor.decompress_to_buffer(frame, &mut plain[..]).map_err(|_| wrong())?;
-    if written == len { Ok(plain) } else { Err(wrong()) }
+    if single && frame.len() < len && written == len { Ok(plain) } else { Err(wrong()) }
 }
 
 /// The plaintext of a whole chunk. The caller verifies its id.

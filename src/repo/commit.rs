@@ -4,7 +4,6 @@ use super::log::State;
 use super::{Repository, now, random};
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
-use crate::format::limits;
 use crate::format::record::{self, Head, NewSection};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
@@ -19,8 +18,8 @@ impl Repository {
         Ok(PackRef { id, len: plain.len() as u32 })
     }
 
-    /// Commits one record on top of everything the log holds now: fills in `sequence`, `heads` and `time`. `state` is
-    /// refreshed first and knows the new record afterwards. Every pack it names must be stored already.
+    /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
+    /// `time`. `state` is refreshed first and knows the new record afterwards. Every pack it names must be stored already.
     pub fn commit(&self, state: &mut State, mut head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.refresh(state)?;
         head.sequence = state.next_sequence();
@@ -28,10 +27,9 @@ impl Repository {
         head.time = now();
         head.snapshots.sort_by_key(|s| s.id);
         let sequence = head.sequence;
-        let plain = record::encode(head, sections);
-        if plain.len() > limits::RECORD {
-            return Err(Error::failed("too many new chunks for one record"));
-        }
+        head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);
+        head.marks.sort_by_key(record::Mark::order);
+        let plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
         let id = self.put_sealed(ObjectType::Record, &plain, |id| Name::Record { sequence, id })?;
         self.refresh(state)?;
         Ok(id)

@@ -138,7 +138,9 @@ impl Fetcher {
         let claim = Claim { fetcher: self, id: object.id, run: run.clone() };
         // Damage or a cut in a neighbour is not the reader's business: then the block is fetched alone.
         let (from, blocks) = match self.fetch(object, run.clone(), block) {
-            Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => (block, self.fetch(object, block..block + 1, block)?),
+            Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
+                (block, self.fetch(object, block..block + 1, block)?)
+            }
             other => (run.start, other?),
         };
         let wanted = blocks[(block - from) as usize].clone();

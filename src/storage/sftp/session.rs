@@ -170,7 +170,7 @@ impl Session {
             polling: AtomicBool::new(false),
             traffic,
         });
-        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout);
+        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout, first_answer);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
         let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
         let deadline = Instant::now() + first_answer;
@@ -283,7 +283,8 @@ impl Call<'_> {
             let total: usize = state.channels.iter().map(|channel| channel.expecting).sum();
             let channel = &state.channels[self.channel];
             let full = channel.sending > 0 && channel.sending + sends > SENDING
-                || channel.expecting > 0 && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
+                || channel.expecting > 0
+                    && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
             if !full {
                 break;
             }
