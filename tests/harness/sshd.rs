@@ -326,11 +326,14 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Kills all descendants of a process, by /proc.
-fn kill_children(parent: u32) {
+/// All descendants of a process, by /proc.
+pub fn descendants(parent: u32) -> Vec<u32> {
     let children = |parent: u32| -> Vec<u32> {
-        let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+        lists
+            .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .collect()
     };
     let mut all = children(parent);
     let mut next = 0;
@@ -338,9 +341,16 @@ fn kill_children(parent: u32) {
         all.extend(children(all[next]));
         next += 1;
     }
-    for pid in all {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+    all
+}
+
+/// Sends a signal to one process that may have ended.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+fn kill_children(parent: u32) {
+    descendants(parent).into_iter().for_each(|pid| signal(pid, rustix::process::Signal::KILL));
 }

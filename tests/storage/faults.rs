@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::harness::proxy::Proxy;
-use crate::harness::sshd::run;
+use crate::harness::sshd::{descendants, run, signal};
 use crate::*;
 
 #[test]
@@ -143,4 +143,35 @@ fn any_program_that_speaks_sftp_will_do() {
         let options = Options { io_timeout: Duration::from_secs(2), ..with(bad) };
         assert_eq!(open_error(&location, options).kind(), Kind::Connection, "{bad}");
     }
+}
+
+#[test]
+fn a_ctrl_c_at_the_terminal_does_not_reach_the_children() {
+    let sshd = Sshd::start();
+    local_repo(&sshd);
+    let storage = sshd.storage(Transport::OpenSsh);
+    let comm = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let mut children = descendants(std::process::id());
+    // other tests may run beside this one; their children must not mind either
+    children.retain(|pid| comm(*pid).trim() == "ssh");
+    assert!(!children.is_empty());
+    for pid in children {
+        signal(pid, rustix::process::Signal::INT);
+        signal(pid, rustix::process::Signal::HUP);
+    }
+    storage.put(&Name::Pack(fresh()), &noise(1, 1_000_000)).expect("a new object");
+    storage.list(Folder::Log).expect("a listing");
+    assert_eq!(sshd.logins(), 1, "the first connection is still there");
+}
+
+#[test]
+fn a_server_without_extensions_is_used_and_said_not_to_sync() {
+    let plain = "internal-sftp -P fsync,statvfs,limits".into();
+    let sshd = Sshd::with(Setup { sftp_server: plain, ..Setup::default() });
+    local_repo(&sshd);
+    let storage = sshd.storage(Transport::Ssh2);
+    assert!(!storage.syncs());
+    let (name, bytes) = (Name::Pack(fresh()), noise(1, 1_000_000));
+    storage.put(&name, &bytes).expect("a new object");
+    assert_eq!(storage.read(&name, 1, 999_999).expect("a range"), bytes[1..]);
 }

@@ -23,6 +23,8 @@ const EXPECTING: usize = 16 << 20;
 const EXPECTING_ON_ONE: usize = 8 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;
+/// A channel with so many bytes on the way is worth a second one; a few small requests are not.
+const BUSY: usize = 32 << 10;
 /// What wakes an eventfd: it takes eight bytes in the machine's own order, and any number but 0 does.
 const ONE: [u8; 8] = [1; 8];
 
@@ -233,7 +235,7 @@ impl Session {
 
     fn call_on_locked(&self, state: &mut State, channel: usize, put: bool) -> Call<'_> {
         let chosen = &mut state.channels[channel];
-        let busy = chosen.puts > 0 || chosen.sending + chosen.expecting > 0;
+        let busy = chosen.puts > 0 || chosen.sending + chosen.expecting >= BUSY;
         chosen.puts += usize::from(put);
         let crowded = busy && !state.crowded;
         state.crowded |= busy;

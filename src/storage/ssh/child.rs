@@ -18,6 +18,10 @@ const BUFFER: usize = 1 << 20;
 /// How much of what a child says on stderr is kept.
 const STDERR: usize = 4096;
 
+/// A Ctrl-C reaches all programs of the terminal; the children must live on while a push writes its last record. Signals that
+/// are ignored stay so over `exec`, and `ssh` respects that.
+const DEAF: &str = r#"trap '' INT QUIT HUP; exec "$@""#;
+
 /// The command line of a child.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -49,7 +53,6 @@ impl Children {
 }
 
 fn spawn(words: &[String]) -> io::Result<Process> {
-    let (name, arguments) = words.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     for socket in [&ours, &theirs] {
@@ -57,8 +60,8 @@ fn spawn(words: &[String]) -> io::Result<Process> {
     }
     let input = OwnedFd::from(theirs);
     let output = input.try_clone()?;
-    let mut command = Command::new(name);
-    command.args(arguments).stdin(input).stdout(output).stderr(Stdio::piped());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", DEAF, "sh"]).args(words).stdin(input).stdout(output).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     drop(command); // it holds the other ends
     let stderr = Arc::new(Mutex::new(Vec::new()));
