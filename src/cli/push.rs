@@ -91,12 +91,12 @@ fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
     ))?;
     let seconds = s.duration.as_secs_f64();
     out.line(format_args!("sent {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
-    out.line(format_args!("snapshot {} saved", short(&s.snapshot)))
+    out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
 }
 
 fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
-        "snapshot": hex(&s.snapshot), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
+        "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
         "received": s.received, "skipped": s.skipped, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))

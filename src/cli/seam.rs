@@ -23,7 +23,7 @@ pub mod push {
     }
     pub use PushOptions as Options;
     pub struct Summary {
-        pub snapshot: [u8; 16],
+        pub snapshot: crate::format::record::Snapshot,
         pub new: u64,
         pub changed: u64,
         pub unchanged: u64,
