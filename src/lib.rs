@@ -15,3 +15,4 @@ pub mod push;
 pub mod repo;
 pub mod restore;
 pub mod storage;
+pub mod vfs;
