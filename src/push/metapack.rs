@@ -35,7 +35,7 @@ impl<'c> MetaPack<'c> {
         index: &'c Index<'c>,
         compression: i32,
     ) -> Result<Self> {
-        let (packer, open) = (Packer::new(compression)?, None);
+        let (packer, open) = (Packer::new(compression.max(1))?, None);
         let (places, entries, written, added) = Default::default();
         Ok(MetaPack { repo, control, packs, index, packer, open, places, entries, written, added })
     }
