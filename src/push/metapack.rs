@@ -66,7 +66,7 @@ impl<'c> MetaPack<'c> {
         let Some((number, builder)) = self.open.take() else { return Ok(None) };
         self.control.check()?;
         let (plain, entries) = builder.finish(full);
-        let pack = self.repo.put_pack(ObjectType::Meta, &plain)?;
+        let pack = self.repo.put_pack(ObjectType::Meta, plain)?;
         self.written += sealed_len(pack.len.into());
         self.packs.stored(number, pack);
         self.entries.extend(entries.into_iter().map(|entry| (number, entry)));
