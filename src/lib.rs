@@ -11,6 +11,8 @@ pub mod error;
 pub mod format;
 pub mod name;
 pub mod progress;
+pub mod push;
 pub mod repo;
 pub mod restore;
 pub mod storage;
+pub mod vfs;

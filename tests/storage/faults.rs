@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use nfreezer::storage::Remote;
+
 use crate::harness::proxy::Proxy;
 use crate::harness::sshd::{descendants, run, signal};
 use crate::*;
@@ -131,14 +133,17 @@ impl Drop for Unmount {
 #[test]
 fn any_program_that_speaks_sftp_will_do() {
     let folder = tempfile::tempdir().expect("a folder");
-    let location = Location::Sftp(nfreezer::storage::Remote {
-        user: None,
-        host: "anywhere".into(),
-        port: None,
-        path: folder.path().join("repo").display().to_string(),
-    });
+    let path = folder.path().join("repo").display().to_string();
+    let remote = Remote { user: None, host: "anywhere".into(), port: None, path };
+    let location = Location::Sftp(remote.clone());
     let with = |command: &str| Options { ssh_command: Some(command.into()), ..Options::default() };
     suite(&*open(&location, with("/usr/lib/openssh/sftp-server")).expect("started"));
+    // only the first process gets through: the others end, and are done without
+    let flag = folder.path().join("flag");
+    let once = format!("sh -c 'mkdir {} && exec /usr/lib/openssh/sftp-server'", flag.display());
+    let second = Remote { path: folder.path().join("second").display().to_string(), ..remote };
+    let storage = open(&Location::Sftp(second), with(&once)).expect("started");
+    suite(&*storage);
     for bad in ["cat", "true", "false", "/does/not/exist", "yes", "sh -c 'echo no >&2; exit 3'"] {
         let options = Options { io_timeout: Duration::from_secs(2), ..with(bad) };
         assert_eq!(open_error(&location, options).kind(), Kind::Connection, "{bad}");

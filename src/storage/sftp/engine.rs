@@ -28,6 +28,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     streams: Vec<Stream>,
     wanted: usize,
+    growing: bool,
     io_timeout: Duration,
     first_answer: Duration,
     progress: Instant,
@@ -56,6 +57,7 @@ impl Engine {
             shared,
             streams: vec![first],
             wanted,
+            growing: false,
             io_timeout,
             first_answer,
             progress: now,
@@ -133,10 +135,14 @@ impl Engine {
     /// One step towards more channels, if they are wanted. True if one was opened.
     fn grow(&mut self) -> bool {
         let greeted = self.streams.first().is_some_and(|stream| stream.greeted) && self.features.is_some();
-        if self.streams.len() >= self.wanted || !greeted || !(self.link.eager() || self.shared.state().crowded) {
+        let wanted = self.streams.len() < self.wanted && greeted && (self.link.eager() || self.shared.state().crowded);
+        // what was begun is ended: a packet of it may be half sent
+        if !wanted && !self.growing {
             return false;
         }
-        match self.link.grow() {
+        let step = self.link.grow();
+        self.growing = step == Grow::Pending;
+        match step {
             Grow::Pending => false,
             Grow::Refused => {
                 self.wanted = self.streams.len();
@@ -219,8 +225,9 @@ impl Engine {
 
     /// A channel that never began to speak is done without, and no more are tried.
     fn close(&mut self, number: usize) {
-        self.streams[number].closed = true;
+        self.streams[number] = Stream { closed: true, ..Stream::default() };
         self.wanted = self.streams.len();
+        self.link.close(number);
     }
 
     fn dispatch(&mut self, number: usize, packet: Vec<u8>, done: &mut Vec<Submit>) -> Step<()> {

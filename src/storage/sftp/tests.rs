@@ -63,6 +63,8 @@ impl Link for Wire {
         Grow::Refused
     }
 
+    fn close(&mut self, _: usize) {}
+
     fn eager(&self) -> bool {
         true
     }
