@@ -130,7 +130,9 @@ impl Common {
                 }
                 _ => {
                     let text = format!("unknown option -o {}", show::text(option.as_bytes()));
-                    return Err(Error::new(Kind::Usage, text).hint("known: sftp.command=, sftp.connections=, ssh.config="));
+                    return Err(
+                        Error::new(Kind::Usage, text).hint("known: sftp.command=, sftp.connections=, ssh.config=")
+                    );
                 }
             }
         }
