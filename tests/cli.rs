@@ -5,7 +5,8 @@ mod harness;
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
 
 use harness::cli::{Env, PASSPHRASE};
@@ -173,4 +174,158 @@ fn names_of_others_are_escaped_in_messages() {
     assert!(output.stderr.contains(r"no\x1b[2Jsuch\u{202e}source\n"), "{}", output.stderr);
     let output = env.nfreezer(["-r", "no\u{1b}[2J\u{202e}", "snapshots"]).exits(10);
     assert!(!output.stderr.contains(['\u{1b}', '\u{202e}']), "{}", output.stderr);
+}
+
+/// A tree with hostile names, pushed as `/…/source`.
+fn with_snapshot() -> Env {
+    let env = with_repository();
+    env.write("source/plain", "plain");
+    env.write("source/sub/esc\u{1b}[2J\u{202e}\nx", "hostile");
+    let odd = std::ffi::OsStr::from_bytes(b"odd \xff");
+    fs::write(env.path("source").join(odd), "odd").unwrap();
+    symlink("esc\u{1b}]0;title\u{7}", env.path("source/link")).unwrap();
+    let output = env.nfreezer(["push", "source", "--tag", "t\u{1b}[31m", "--host", "h\u{202e}", "--description", "d"]);
+    let output = output.success();
+    assert!(output.stdout.contains("3 new") && output.stdout.contains("saved"), "{}", output.stdout);
+    env
+}
+
+#[test]
+fn push_ls_snapshots_and_restore_work_together() {
+    let env = with_snapshot();
+    let inside = format!("latest:{}", env.path("source").display());
+    let table = env.nfreezer(["snapshots"]).success().stdout;
+    assert!(table.starts_with("ID ") && table.contains("source") && table.contains("1 snapshot"), "{table}");
+    let names = env.nfreezer(["ls", &inside]).success().stdout;
+    assert_eq!(names, "link\nodd \\xff\nplain\nsub/\n");
+    let all = env.nfreezer(["ls", "-l", "-R", &inside]).success().stdout;
+    assert!(all.contains(r"sub/esc\x1b[2J\u{202e}\nx") && all.contains(r"link -> esc\x1b]0;title\x07"), "{all}");
+    for text in [&table, &names, &all] {
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{text}");
+    }
+    let output = env.nfreezer(["restore", &inside, "--target", "out"]).success();
+    assert!(output.stdout.contains("restored 3 files"), "{}", output.stdout);
+    assert_eq!(fs::read(env.path("out/sub/esc\u{1b}[2J\u{202e}\nx")).unwrap(), b"hostile");
+    // Again: nothing to do. Then somebody changes a file: it is not clobbered silently.
+    env.nfreezer(["restore", &inside, "-t", "out"]).done();
+    env.write("out/plain", "mine!");
+    let output = env.nfreezer(["restore", &inside, "-t", "out"]).exits(1);
+    assert!(output.stderr.contains("plain") && output.stderr.contains("--overwrite"), "{}", output.stderr);
+    assert_eq!(fs::read(env.path("out/plain")).unwrap(), b"mine!");
+    env.nfreezer(["restore", &inside, "-t", "out", "--overwrite", "if-changed"]).done();
+    assert_eq!(fs::read(env.path("out/plain")).unwrap(), b"plain");
+    // One file, without progress and words.
+    let output = env.nfreezer(["restore", &format!("{inside}/plain"), "-t", "one", "-q"]).success();
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+    assert_eq!(fs::read(env.path("one/plain")).unwrap(), b"plain");
+}
+
+#[test]
+fn json_of_every_command_holds_names_without_loss() {
+    let env = with_snapshot();
+    let inside = format!("latest:{}", env.path("source").display());
+    let pushed = env.nfreezer(["push", "source", "--json", "--time", "2020-02-02T02:02:02Z"]).success();
+    let summary = pushed.objects().pop().unwrap();
+    let files: u64 = ["new", "changed", "unchanged"].iter().filter_map(|field| summary[field].as_u64()).sum();
+    assert_eq!((files, summary["snapshot"].as_str().map(str::len)), (3, Some(32)));
+    let snapshots = env.nfreezer(["snapshots", "--json"]).success().objects();
+    assert_eq!((snapshots.len(), snapshots[0]["time"].as_str()), (3, Some("2020-02-02T02:02:02.000000000Z")));
+    assert_eq!((&snapshots[1]["host"], &snapshots[1]["tags"][0]), (&"h\u{202e}".into(), &"t\u{1b}[31m".into()));
+    let output = env.nfreezer(["ls", "-R", "--json", &inside]).success();
+    assert!(output.stdout.bytes().all(|b| b == b'\n' || (b >= b' ' && b != 0x7f)), "{}", output.stdout);
+    assert!(!output.stdout.contains('\u{202e}'));
+    let nodes = output.objects();
+    let find = |field: &str, value: &str| nodes.iter().find(|n| n[field] == value).unwrap().clone();
+    assert_eq!(find("path", "sub/esc\u{1b}[2J\u{202e}\nx")["size"], 7);
+    assert_eq!(find("path_bytes", "6f646420ff")["kind"], "file");
+    assert_eq!(find("path", "link")["target"], "esc\u{1b}]0;title\u{7}");
+    let restored = env.nfreezer(["restore", &inside, "-t", "out", "--json"]).success().objects();
+    assert_eq!(restored.last().unwrap()["files"], 3);
+}
+
+#[test]
+fn damage_is_told_and_exits_with_4() {
+    let env = with_repository();
+    let mut state = 1u64;
+    let mut noise = |len: usize| -> Vec<u8> {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    };
+    env.write("source/big", noise(3 << 20));
+    env.nfreezer(["push", "source/big"]).done();
+    env.write("source/small", noise(100));
+    env.nfreezer(["push", "source"]).done();
+    // The largest pack is that of `big`.
+    let shards = fs::read_dir(env.path("repo/packs")).unwrap().flat_map(|s| fs::read_dir(s.unwrap().path()).unwrap());
+    let pack = shards.map(|p| p.unwrap().path()).max_by_key(|p| p.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[1 << 20] ^= 1;
+    fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    let inside = format!("latest:{}", env.path("source").display());
+    let output = env.nfreezer(["restore", &inside, "-t", "out", "--json"]).exits(4);
+    let id = pack.file_name().unwrap().to_str().unwrap();
+    assert!(output.stderr.contains("/big") && output.stderr.contains(id), "{}", output.stderr);
+    let objects = output.objects();
+    assert_eq!((objects[0]["type"].as_str(), objects.last().unwrap()["damaged"].as_u64()), (Some("error"), Some(1)));
+    let names: Vec<_> = fs::read_dir(env.path("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["small"], "no torso");
+}
+
+#[test]
+fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let env = with_repository();
+    env.write("source/open", "open");
+    let closed = env.write("source/closed", "closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    for folder in [env.path("").parent().unwrap(), &env.path(""), &env.path("source"), &env.home()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let mut open = vec![env.path("repo")];
+    while let Some(path) = open.pop() {
+        std::os::unix::fs::lchown(&path, Some(65534), Some(65534)).unwrap();
+        open.extend(fs::read_dir(&path).into_iter().flatten().map(|e| e.unwrap().path()));
+    }
+    let binary = env.path("nfreezer");
+    fs::copy(env!("CARGO_BIN_EXE_nfreezer"), &binary).unwrap();
+    let command = env.command(["push", "source"]);
+    let mut user = std::process::Command::new("setpriv");
+    user.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary).args(command.get_args());
+    user.env_clear().envs(command.get_envs().filter_map(|(n, v)| Some((n, v?)))).current_dir(env.path(""));
+    let output = user.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("skipped") && stderr.contains("closed"), "{stderr}");
+    let inside = format!("latest:{}", env.path("source").display());
+    let output = env.nfreezer(["restore", &inside, "-t", "out"]).success();
+    assert!(output.stderr.contains("was not readable when it was saved"), "{}", output.stderr);
+    assert!(env.path("out/open").exists() && !env.path("out/closed").exists());
+}
+
+#[test]
+fn a_signal_ends_a_restore_with_128_and_its_number() {
+    let env = with_repository();
+    let same: Vec<u8> = (0..8u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for i in 0..60 {
+        env.write(&format!("source/{i}"), &same);
+    }
+    env.nfreezer(["push", "source"]).done();
+    for (signal, code) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143)] {
+        let mut command = env.command(["restore", "latest", "-t", "out"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while !env.path("out").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.contains("interrupted")), (Some(code), true), "{stderr}");
+        fs::remove_dir_all(env.path("out")).unwrap();
+    }
 }
