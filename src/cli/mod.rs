@@ -16,7 +16,6 @@ pub mod passphrase;
 pub mod progress;
 mod push;
 mod restore;
-mod seam;
 pub mod show;
 pub mod signals;
 mod snapshots;

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::common::{Common, looks_remote, open_repository};
 use super::progress::Reporter;
-use super::seam::push;
 use super::show::{self, Output};
 use super::{INCOMPLETE, OK, signals};
 use crate::error::{Error, Kind, Result};
 use crate::name::hex;
+use crate::push;
 use crate::repo::tree::short;
 use crate::storage::Location;
 
