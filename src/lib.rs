@@ -5,10 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod name;
 pub mod progress;
+pub mod push;
 pub mod repo;
+pub mod restore;
 pub mod storage;
+pub mod vfs;

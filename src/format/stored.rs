@@ -23,29 +23,30 @@ use crate::error::{Error, Result};
 const PROBE: usize = 32 << 10;
 
 /// Compresses chunks. One per thread; it keeps zstd's working memory (a few MiB).
-pub struct Packer(Compressor<'static>);
+pub struct Packer(Option<Compressor<'static>>);
 
 impl Packer {
-    /// `level` as zstd counts, 1 to 22.
+    /// `level` as zstd counts, 1 to 22; 0: everything stays raw.
     pub fn new(level: i32) -> Result<Self> {
-        let new = Compressor::new(level).map_err(|e| Error::io("set up compression", e))?;
-        Ok(Packer(new))
+        let new = (level > 0).then(|| Compressor::new(level)).transpose();
+        new.map(Packer).map_err(|e| Error::io("set up compression", e))
     }
 
     /// The stored form of a chunk; `None` if it is the plaintext itself.
     pub fn pack(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+        let compressor = self.0.as_mut()?;
         if plain.len() > 2 * PROBE {
             let middle = plain.len() / 2;
             let shrinks =
                 |c: &mut Compressor<'_>, part: &[u8]| c.compress(part).is_ok_and(|z| z.len() < part.len() / 64 * 62);
-            if !shrinks(&mut self.0, &plain[..PROBE]) && !shrinks(&mut self.0, &plain[middle..middle + PROBE]) {
+            if !shrinks(compressor, &plain[..PROBE]) && !shrinks(compressor, &plain[middle..middle + PROBE]) {
                 return None;
             }
         }
         let count = plain.len().div_ceil(FRAME);
         let mut out = vec![0; 4 * count.saturating_sub(1)];
         for (i, part) in plain.chunks(FRAME).enumerate() {
-            let frame = self.0.compress(part).ok().filter(|z| z.len() < part.len());
+            let frame = compressor.compress(part).ok().filter(|z| z.len() < part.len());
             let frame = frame.as_deref().unwrap_or(part);
             if let Some(length) = out[..4 * (count - 1)].get_mut(4 * i..4 * i + 4) {
                 length.copy_from_slice(&(frame.len() as u32).to_be_bytes());

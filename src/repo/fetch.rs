@@ -10,7 +10,7 @@ use lru::LruCache;
 
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType, Opener};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::name::{Name, ObjectId};
 use crate::storage::Storage;
 
@@ -99,6 +99,25 @@ impl Fetcher {
         Ok(out)
     }
 
+    /// Appends the plaintext bytes `range` to `out` if every block of them is in memory; gives whether they were.
+    pub fn peek(&self, object: &Object, range: Range<u64>, out: &mut Vec<u8>) -> bool {
+        if range.start >= range.end || range.end > object.len {
+            return range.start == range.end;
+        }
+        let (first, last) = (range.start / BLOCK as u64, (range.end - 1) / BLOCK as u64);
+        let mut inner = self.lock();
+        let blocks = (first..=last).map(|i| inner.blocks.get(&(object.id, i as u32)).cloned());
+        let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else { return false };
+        inner.stats.hits += blocks.len() as u64;
+        drop(inner);
+        for (i, plain) in (first..).zip(blocks) {
+            let at = i * BLOCK as u64;
+            let from = range.start.saturating_sub(at) as usize;
+            out.extend_from_slice(&plain[from..(range.end - at).min(plain.len() as u64) as usize]);
+        }
+        true
+    }
+
     /// One block; what is fetched for it reaches up to `end` (the caller's range) and over `span`.
     fn block(&self, object: &Object, block: u32, end: u32, span: Span) -> Result<Arc<[u8]>> {
         let mut inner = self.lock();
@@ -116,11 +135,17 @@ impl Fetcher {
         }
         let run = self.claim(&mut inner, object, block, end, span);
         drop(inner);
-        let mut claim = Claim { fetcher: self, id: object.id, run: run.clone() };
-        let blocks = self.fetch(object, run.clone())?;
-        let wanted = Arc::clone(&blocks[(block - run.start) as usize]);
-        claim.fill(blocks);
-        Ok(wanted)
+        let claim = Claim { fetcher: self, id: object.id, run: run.clone() };
+        // Damage or a cut in a neighbour is not the reader's business: then the block is fetched alone.
+        let (from, blocks) = match self.fetch(object, run.clone(), block) {
+            Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
+                (block, self.fetch(object, block..block + 1, block)?)
+            }
+            other => (run.start, other?),
+        };
+        let wanted = blocks[(block - from) as usize].clone();
+        claim.fill(from, blocks);
+        wanted.ok_or_else(|| Error::damaged(format!("object {} is damaged in block {block}", object.id)))
     }
 
     /// Marks the stretch around `block` that nobody has or fetches as being fetched by us.
@@ -141,7 +166,8 @@ impl Fetcher {
         start..stop
     }
 
-    fn fetch(&self, object: &Object, run: Range<u32>) -> Result<Vec<Arc<[u8]>>> {
+    /// Fetches a run of blocks. Fails if `wanted` is damaged; other damaged blocks are `None`.
+    fn fetch(&self, object: &Object, run: Range<u32>, wanted: u32) -> Result<Vec<Option<Arc<[u8]>>>> {
         let (offset, len) = seal::block_place(object.len, run.start.into(), run.end.into());
         let known = self.lock().openers.get(&object.id).cloned();
         // A header that is near comes with the same read, one that is far with a second read at the same time.
@@ -162,7 +188,11 @@ impl Fetcher {
         for i in run {
             let (start, len) = opener.place(i.into(), u64::from(i) + 1);
             let start = (start - from) as usize;
-            blocks.push(Arc::from(opener.open(i.into(), &mut sealed[start..start + len])?));
+            match opener.open(i.into(), &mut sealed[start..start + len]) {
+                Ok(plain) => blocks.push(Some(Arc::from(plain))),
+                Err(e) if i == wanted => return Err(e),
+                Err(_) => blocks.push(None),
+            }
         }
         Ok(blocks)
     }
@@ -194,10 +224,10 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    fn fill(&mut self, blocks: Vec<Arc<[u8]>>) {
+    fn fill(&self, from: u32, blocks: Vec<Option<Arc<[u8]>>>) {
         let mut inner = self.fetcher.lock();
-        for (i, plain) in self.run.clone().zip(blocks) {
-            inner.blocks.put((self.id, i), plain);
+        for (i, plain) in (from..).zip(blocks) {
+            plain.and_then(|plain| inner.blocks.put((self.id, i), plain));
         }
     }
 }

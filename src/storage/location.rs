@@ -76,7 +76,7 @@ impl Location {
 
 /// `[user@]host:path`; `None` if there is no colon before the first slash.
 fn scp(text: &str) -> Result<Option<Remote>> {
-    let (user, rest) = split_user(text, '/')?;
+    let (user, rest) = split_user(text, false)?;
     let (host, path) = if let Some(inner) = rest.strip_prefix('[') {
         match inner.split_once("]:") {
             Some(parts) => parts,
@@ -95,7 +95,7 @@ fn scp(text: &str) -> Result<Option<Remote>> {
 /// `[user@]host[:port]/path`, where a second slash makes the path absolute.
 fn url(rest: &str) -> Result<Remote> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, place) = split_user(authority, '/')?;
+    let (user, place) = split_user(authority, true)?;
     let (host, port) = if let Some(inner) = place.strip_prefix('[') {
         let (host, after) = inner.split_once(']').ok_or_else(|| usage("a bracket of the host is not closed"))?;
         match after.strip_prefix(':') {
@@ -116,20 +116,18 @@ fn url(rest: &str) -> Result<Remote> {
     remote(user, host, port, home_relative(path)?)
 }
 
-/// The user in front of the last `@` that stands before the first `stop`.
-fn split_user(text: &str, stop: char) -> Result<(Option<&str>, &str)> {
-    let head = text.find(stop).map_or(text, |end| &text[..end]);
-    let Some(at) = head.find('@') else { return Ok((None, text)) };
-    // `host:a@b` is a path with an @, `user:password@host` is a secret where none belongs
-    match head[..at].find(':') {
-        Some(_)
-            if head[at + 1..].contains(':') || stop == '/' && !head[at..].contains('/') && head.len() == text.len() =>
-        {
-            Err(usage("an address holds no password; nfreezer asks for it, or uses your keys"))
-        }
-        Some(_) => Ok((None, text)),
-        None => Ok((Some(&text[..at]), &text[at + 1..])),
+/// The user in front of the first `@` that stands before a slash. A colon in front of it is a password in a URL, and part of
+/// the path in `host:a@b`; in `user:secret@host:path` it can only be meant as a password.
+fn split_user(text: &str, url: bool) -> Result<(Option<&str>, &str)> {
+    let head = text.find('/').map_or(text, |end| &text[..end]);
+    let Some((user, rest)) = head.split_once('@') else { return Ok((None, text)) };
+    if !user.contains(':') {
+        return Ok((Some(user), &text[user.len() + 1..]));
     }
+    if url || rest.contains(':') {
+        return Err(usage("an address holds no password; nfreezer asks for it, or uses your keys"));
+    }
+    Ok((None, text))
 }
 
 fn home_relative(path: &str) -> Result<&str> {

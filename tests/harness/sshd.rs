@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub struct Setup {
     pub sftp_server: String,
     /// More lines of `sshd_config`; they come first, and the first value counts.
     pub extra: String,
+    /// An account of the server's own with this password, in a mount namespace with another `/etc/passwd`. Needs root.
+    pub account: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -35,9 +38,14 @@ impl Default for Setup {
             key_prefix: String::new(),
             sftp_server: "internal-sftp".into(),
             extra: String::new(),
+            account: None,
         }
     }
 }
+
+/// The account of [`Setup::account`].
+pub const ACCOUNT: &str = "nfztest";
+const ACCOUNT_ID: u32 = 54_321;
 
 /// The line of design.md 9.
 pub const APPEND_ONLY: &str = r#"restrict,command="internal-sftp -P remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data -u 0377" "#;
@@ -46,6 +54,7 @@ pub const APPEND_ONLY: &str = r#"restrict,command="internal-sftp -P remove,rmdir
 pub struct Sshd {
     folder: TempDir,
     pub port: u16,
+    pub user: String,
     program: Program,
     process: Option<Child>,
 }
@@ -56,9 +65,10 @@ impl Sshd {
         Sshd::with(Setup::default())
     }
 
-    /// OpenSSH whose key may only add.
+    /// OpenSSH whose key may only add. Not for root, whom no file mode stops.
     pub fn append_only() -> Sshd {
-        Sshd::with(Setup { key_prefix: APPEND_ONLY.into(), ..Setup::default() })
+        let account = rustix::process::getuid().is_root().then_some("unused");
+        Sshd::with(Setup { key_prefix: APPEND_ONLY.into(), account, ..Setup::default() })
     }
 
     /// Dropbear with OpenSSH's sftp-server.
@@ -73,7 +83,10 @@ impl Sshd {
         keygen(&at("host_ed25519"), "ed25519", "");
         keygen(&at("id_ed25519"), "ed25519", "");
         let public = fs::read_to_string(at("id_ed25519.pub")).expect("a public key");
-        let mut sshd = Sshd { port: free_port(), program: setup.program, process: None, folder };
+        let mut sshd = Sshd { port: free_port(), program: setup.program, process: None, folder, user: user() };
+        if let Some(password) = setup.account {
+            sshd.make_account(password);
+        }
         match setup.program {
             Program::OpenSsh => {
                 fs::write(at("authorized_keys"), format!("{}{public}", setup.key_prefix)).expect("written");
@@ -105,6 +118,20 @@ impl Sshd {
         sshd
     }
 
+    /// Adds an account to copies of the system's files; its home is the scratch folder.
+    fn make_account(&mut self, password: &str) {
+        assert!(rustix::process::getuid().is_root(), "the tests with an account of their own need root");
+        let read = |file: &str| fs::read_to_string(file).expect("readable for root");
+        let home = self.folder.path().display().to_string();
+        let hash = run("openssl", &["passwd", "-6", password]);
+        let line = format!("{ACCOUNT}:x:{ACCOUNT_ID}:{ACCOUNT_ID}::{home}:/bin/sh\n");
+        fs::write(self.at("passwd"), read("/etc/passwd") + &line).expect("written");
+        fs::write(self.at("shadow"), read("/etc/shadow") + &format!("{ACCOUNT}:{}:19000::::::\n", hash.trim()))
+            .expect("written");
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o711)).expect("ours");
+        self.user = ACCOUNT.into();
+    }
+
     fn known_host_line(&self, public: &str) {
         fs::write(self.known_hosts(), format!("[127.0.0.1]:{} {}\n", self.port, public.trim())).expect("written");
     }
@@ -113,8 +140,19 @@ impl Sshd {
     pub fn resume(&mut self) {
         let mut command = match self.program {
             Program::OpenSsh => {
-                let _ = fs::create_dir_all("/run/sshd");
-                let mut command = Command::new("/usr/sbin/sshd");
+                if rustix::process::getuid().is_root() {
+                    fs::create_dir_all("/run/sshd").expect("sshd's own folder");
+                }
+                let mut command = match self.user == ACCOUNT {
+                    false => Command::new("/usr/sbin/sshd"),
+                    true => {
+                        let mut command = private_mounts(
+                            r#"mount --bind "$1" /etc/passwd && mount --bind "$2" /etc/shadow && shift 2 && exec /usr/sbin/sshd "$@""#,
+                        );
+                        command.arg(self.at("passwd")).arg(self.at("shadow"));
+                        command
+                    }
+                };
                 command.arg("-D").arg("-f").arg(self.at("sshd_config")).arg("-E").arg(self.at("log"));
                 command
             }
@@ -174,6 +212,9 @@ impl Sshd {
     pub fn files(&self) -> PathBuf {
         let files = self.at("files");
         fs::create_dir_all(&files).expect("a folder");
+        if self.user == ACCOUNT {
+            chown(&files, Some(ACCOUNT_ID), Some(ACCOUNT_ID)).expect("we are root");
+        }
         files
     }
 
@@ -197,6 +238,11 @@ impl Sshd {
         fs::read_to_string(self.at("log")).unwrap_or_default()
     }
 
+    /// How many logins OpenSSH has accepted.
+    pub fn logins(&self) -> usize {
+        self.log().lines().filter(|line| line.contains("Accepted publickey ")).count()
+    }
+
     /// A folder in which the test may keep what it likes.
     pub fn scratch(&self) -> &Path {
         self.folder.path()
@@ -209,7 +255,7 @@ impl Sshd {
 
     /// The same through another port (a proxy's).
     pub fn location_by(&self, port: u16, path: &Path) -> Location {
-        let text = format!("sftp://{}@127.0.0.1:{port}/{}", user(), path.display());
+        let text = format!("sftp://{}@127.0.0.1:{port}/{}", self.user, path.display());
         Location::parse(&text).expect("an address")
     }
 
@@ -268,15 +314,26 @@ pub fn user() -> String {
     run("id", &["-un"]).trim().into()
 }
 
+/// A shell script in a mount namespace of its own, for which more arguments follow.
+fn private_mounts(script: &str) -> Command {
+    assert!(rustix::process::getuid().is_root(), "this test needs root (a mount namespace)");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    command
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Kills all descendants of a process, by /proc.
-fn kill_children(parent: u32) {
+/// All descendants of a process, by /proc.
+pub fn descendants(parent: u32) -> Vec<u32> {
     let children = |parent: u32| -> Vec<u32> {
-        let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+        lists
+            .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .collect()
     };
     let mut all = children(parent);
     let mut next = 0;
@@ -284,9 +341,16 @@ fn kill_children(parent: u32) {
         all.extend(children(all[next]));
         next += 1;
     }
-    for pid in all {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+    all
+}
+
+/// Sends a signal to one process that may have ended.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+fn kill_children(parent: u32) {
+    descendants(parent).into_iter().for_each(|pid| signal(pid, rustix::process::Signal::KILL));
 }

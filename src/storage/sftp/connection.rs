@@ -111,14 +111,17 @@ impl Connection {
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::FOR_READING).u32(0);
         call.send(1, open, SMALL)?;
         let mut file = None;
+        let mut no_file = false;
         for _ in 0..2 {
             let (tag, answer) = call.receive()?;
             match (tag, call.decode(&answer)?) {
                 (0, Reply::Attrs(attrs)) if !attrs.may_be_file() => {
+                    no_file = true;
                     if !attrs.may_be_folder() && file.is_none() {
+                        // the server may hang in OPEN for ever, and this channel with it
                         self.session.give_up("something that is no file stands in an object's place");
+                        break;
                     }
-                    return Err(errors::no_object(name));
                 }
                 (0, Reply::Attrs(_) | Reply::Status(..)) => {}
                 (_, Reply::Handle(handle)) => {
@@ -128,8 +131,12 @@ impl Connection {
                 (_, Reply::Status(packet::NO_SUCH_FILE, _)) => {
                     return Err(self.missing(Kind::Missing, format!("no object {name}")));
                 }
+                (_, Reply::Status(..)) if no_file => {}
                 (_, other) => return Err(errors::refused(call, "open", &path, other)),
             }
+        }
+        if no_file {
+            return Err(errors::no_object(name));
         }
         let file = file.ok_or_else(|| call.nonsense("no handle"))?;
         let before = self.files.lock().expect("no holder panics").push(*name, Arc::clone(&file));

@@ -2,7 +2,6 @@
 //! to the caller that asked. It trusts nothing: an answer nobody asked for, of an impossible length, or too late ends the
 //! connection, and every caller learns of that end.
 
-use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,57 +10,27 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::link::{Grow, Link};
-use super::packet::{self, Cursor, Frames, Malformed, Reply, Request};
-use super::session::{Channel, Features, Message, SMALL, Shared, Submit};
+use super::packet::{self, Cursor, Malformed, Reply, Request};
+use super::session::{Channel, Features, Message, Shared, Submit};
+use super::stream::{PLAIN_FEATURES, Pending, Stream, read_extensions, read_limits};
 
 /// One read from a channel; a multiple of SSH's packets of 32 KiB.
 const SCRATCH: usize = 256 << 10;
 /// A channel yields to the others after so many bytes.
 const TURN: usize = 1 << 20;
-/// Small requests are sent together up to this size, below one SSH packet.
-const TOGETHER: usize = 30_000;
 /// What an answer may be longer than expected: messages, long attributes.
 const SLACK: usize = 64 << 10;
-/// Packets of a server that does not tell its limits: what every server must take (draft, section 3).
-const PLAIN: usize = 32 << 10;
-/// The largest READ and WRITE: OpenSSH's limit.
-const LARGEST: usize = 255 << 10;
 /// A request is overdue after so many times the timeout even if others are answered.
 const OVERDUE: u32 = 20;
-
-/// A request that was sent.
-struct Pending {
-    submit: Submit,
-    since: Instant,
-}
-
-/// One byte stream.
-#[derive(Default)]
-struct Stream {
-    out: VecDeque<Vec<u8>>,
-    position: usize,
-    frames: Frames,
-    pending: HashMap<u32, Pending>,
-    greeted: bool,
-    closed: bool,
-}
-
-impl Stream {
-    fn push(&mut self, packet: Vec<u8>) {
-        let alone = self.out.len() < 2 || packet.len() > TOGETHER / 2; // the first may be half sent: it must stay as it is
-        match self.out.back_mut() {
-            Some(last) if !alone && last.len() + packet.len() < TOGETHER => last.extend(packet),
-            _ => self.out.push_back(packet),
-        }
-    }
-}
 
 pub struct Engine {
     link: Box<dyn Link>,
     shared: Arc<Shared>,
     streams: Vec<Stream>,
     wanted: usize,
+    growing: bool,
     io_timeout: Duration,
+    first_answer: Duration,
     progress: Instant,
     checked: Instant,
     scratch: Vec<u8>,
@@ -73,7 +42,13 @@ pub struct Engine {
 type Step<T> = Result<T, String>;
 
 impl Engine {
-    pub fn new(link: Box<dyn Link>, shared: Arc<Shared>, wanted: usize, io_timeout: Duration) -> Self {
+    pub fn new(
+        link: Box<dyn Link>,
+        shared: Arc<Shared>,
+        wanted: usize,
+        io_timeout: Duration,
+        first_answer: Duration,
+    ) -> Self {
         let now = Instant::now();
         let mut first = Stream::default();
         first.push(packet::init());
@@ -82,7 +57,9 @@ impl Engine {
             shared,
             streams: vec![first],
             wanted,
+            growing: false,
             io_timeout,
+            first_answer,
             progress: now,
             checked: now,
             scratch: vec![0; SCRATCH],
@@ -158,10 +135,14 @@ impl Engine {
     /// One step towards more channels, if they are wanted. True if one was opened.
     fn grow(&mut self) -> bool {
         let greeted = self.streams.first().is_some_and(|stream| stream.greeted) && self.features.is_some();
-        if self.streams.len() >= self.wanted || !greeted || !(self.link.eager() || self.shared.state().crowded) {
+        let wanted = self.streams.len() < self.wanted && greeted && (self.link.eager() || self.shared.state().crowded);
+        // what was begun is ended: a packet of it may be half sent
+        if !wanted && !self.growing {
             return false;
         }
-        match self.link.grow() {
+        let step = self.link.grow();
+        self.growing = step == Grow::Pending;
+        match step {
             Grow::Pending => false,
             Grow::Refused => {
                 self.wanted = self.streams.len();
@@ -244,8 +225,9 @@ impl Engine {
 
     /// A channel that never began to speak is done without, and no more are tried.
     fn close(&mut self, number: usize) {
-        self.streams[number].closed = true;
+        self.streams[number] = Stream { closed: true, ..Stream::default() };
         self.wanted = self.streams.len();
+        self.link.close(number);
     }
 
     fn dispatch(&mut self, number: usize, packet: Vec<u8>, done: &mut Vec<Submit>) -> Step<()> {
@@ -286,14 +268,7 @@ impl Engine {
 
     /// The server said which extensions it has; the first channel asks for the limits, where they can be asked for.
     fn greeted(&mut self, number: usize, mut from: Cursor<'_>) -> Result<(), Malformed> {
-        let mut features = PLAIN_FEATURES;
-        let mut limits = false;
-        while !from.is_empty() {
-            let (name, _version) = (from.string()?, from.string()?);
-            features.fsync |= name == b"fsync@openssh.com";
-            features.statvfs |= name == b"statvfs@openssh.com";
-            limits |= name == b"limits@openssh.com";
-        }
+        let (features, limits) = read_extensions(&mut from)?;
         if number > 0 {
             self.ready(number, None);
         } else if limits {
@@ -366,8 +341,11 @@ impl Engine {
             self.progress = now;
             return Ok(());
         }
-        if now - self.progress >= self.io_timeout {
-            return Err(format!("the server did not answer for {} s", self.io_timeout.as_secs_f32()));
+        // until the first answer a person may be typing a password at the prompt of `ssh`
+        let greeted = self.streams.first().is_some_and(|stream| stream.greeted);
+        let limit = if greeted { self.io_timeout } else { self.first_answer };
+        if now - self.progress >= limit {
+            return Err(format!("the server did not answer for {} s", limit.as_secs_f32()));
         }
         if now - self.checked > self.io_timeout {
             self.checked = now;
@@ -398,22 +376,6 @@ impl Drop for Engine {
     }
 }
 
-const PLAIN_FEATURES: Features =
-    Features { fsync: false, statvfs: false, max_read: PLAIN, max_write: PLAIN, max_handles: 64 };
-
 fn nonsense(what: &str) -> String {
     format!("the server does not speak proper SFTP: it sent {what}")
-}
-
-/// `limits@openssh.com`: longest packet, READ and WRITE, open handles; 0 is "no limit".
-fn read_limits(bytes: &[u8], features: &mut Features) -> Result<(), Malformed> {
-    let mut from = Cursor::new(bytes);
-    let mut limit =
-        || from.u64().map(|value| if value == 0 { usize::MAX } else { usize::try_from(value).unwrap_or(usize::MAX) });
-    let (packet, read, write, handles) = (limit()?, limit()?, limit()?, limit()?);
-    let usable = |value: usize| value.min(packet.saturating_sub(SMALL)).clamp(1 << 10, LARGEST);
-    features.max_read = usable(read);
-    features.max_write = usable(write);
-    features.max_handles = handles.clamp(8, 1024);
-    Ok(())
 }

@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::name::Folder;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
 
-/// READDIRs on the way at once: OpenSSH gives 100 names for each.
+/// READDIRs on the way at once: OpenSSH gives 100 names for each. More are sent when half of them are answered: by then
+/// the end of a short listing has been seen, and nobody waits another round trip for requests that came too late.
 const READDIRS: usize = 32;
 /// About what one answer to READDIR has.
 const NAMES: usize = packet::MAX_PACKET;
@@ -47,7 +48,8 @@ impl Connection {
         let mut without_attrs = Vec::new();
         let mut ended = false;
         loop {
-            while !ended && call.due() < READDIRS {
+            let more = if !ended && call.due() <= READDIRS / 2 { READDIRS - call.due() } else { 0 };
+            for _ in 0..more {
                 call.send(0, Request::new(packet::READDIR).string(handle), NAMES / 4)?;
             }
             if call.due() == 0 {

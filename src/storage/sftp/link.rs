@@ -19,6 +19,9 @@ pub trait Link: Send {
     /// One step towards one more channel.
     fn grow(&mut self) -> Grow;
 
+    /// A channel that never began to speak is not read or written any more: nothing waits for it from now on.
+    fn close(&mut self, channel: usize);
+
     /// Whether more channels are opened at once, not only when those there are busy.
     fn eager(&self) -> bool;
 

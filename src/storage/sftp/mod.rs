@@ -8,6 +8,9 @@ mod folders;
 pub mod link;
 mod packet;
 mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

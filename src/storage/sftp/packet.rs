@@ -30,7 +30,6 @@ pub const NO_SUCH_FILE: u32 = 2;
 pub const PERMISSION_DENIED: u32 = 3;
 pub const UNSUPPORTED: u32 = 8;
 /// Of later versions of the protocol, but some servers send them.
-pub const ALREADY_EXISTS: u32 = 11;
 pub const NO_SPACE: u32 = 14;
 pub const QUOTA: u32 = 15;
 

@@ -19,8 +19,12 @@ use crate::error::{Error, Kind};
 const SENDING: usize = 4 << 20;
 /// Bytes of answers due, over all channels of a session; more only queues in buffers on the way (transport.md, Recipe A).
 const EXPECTING: usize = 16 << 20;
+/// Of these on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
+const EXPECTING_ON_ONE: usize = 8 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;
+/// A channel with so many bytes on the way is worth a second one; a few small requests are not.
+const BUSY: usize = 32 << 10;
 /// What wakes an eventfd: it takes eight bytes in the machine's own order, and any number but 0 does.
 const ONE: [u8; 8] = [1; 8];
 
@@ -168,7 +172,7 @@ impl Session {
             polling: AtomicBool::new(false),
             traffic,
         });
-        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout);
+        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout, first_answer);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
         let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
         let deadline = Instant::now() + first_answer;
@@ -231,7 +235,7 @@ impl Session {
 
     fn call_on_locked(&self, state: &mut State, channel: usize, put: bool) -> Call<'_> {
         let chosen = &mut state.channels[channel];
-        let busy = chosen.puts > 0 || chosen.sending + chosen.expecting > 0;
+        let busy = chosen.puts > 0 || chosen.sending + chosen.expecting >= BUSY;
         chosen.puts += usize::from(put);
         let crowded = busy && !state.crowded;
         state.crowded |= busy;
@@ -278,10 +282,11 @@ impl Call<'_> {
             if let Some(why) = &state.lost {
                 return Err(Fault::Lost(why.clone()));
             }
-            let ready = state.channels.iter().filter(|channel| channel.ready).count().max(2);
+            let total: usize = state.channels.iter().map(|channel| channel.expecting).sum();
             let channel = &state.channels[self.channel];
             let full = channel.sending > 0 && channel.sending + sends > SENDING
-                || channel.expecting > 0 && channel.expecting + expects > EXPECTING / ready;
+                || channel.expecting > 0
+                    && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
             if !full {
                 break;
             }

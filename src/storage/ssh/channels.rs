@@ -20,6 +20,8 @@ const WOULD_BLOCK: ErrorCode = ErrorCode::Session(-37);
 /// An authenticated session and its channels.
 pub struct Channels {
     channels: Vec<Channel>,
+    /// Those that are not used any more. They are kept: to free one, libssh2 would send a packet in the middle of others.
+    closed: Vec<usize>,
     opening: Opening,
     session: Session,
     socket: TcpStream,
@@ -37,7 +39,14 @@ impl Channels {
         let mut channel = session.channel_open("session", WINDOW, SSH_PACKET, None)?;
         channel.subsystem("sftp")?;
         session.set_blocking(false);
-        Ok(Channels { channels: vec![channel], opening: Opening::Channel, session, socket, blocked: false })
+        Ok(Channels {
+            channels: vec![channel],
+            closed: Vec::new(),
+            opening: Opening::Channel,
+            session,
+            socket,
+            blocked: false,
+        })
     }
 
     fn note_direction(&mut self) {
@@ -97,12 +106,17 @@ impl Link for Channels {
         }
     }
 
+    fn close(&mut self, channel: usize) {
+        self.closed.push(channel);
+    }
+
     fn eager(&self) -> bool {
         true
     }
 
     fn buffered(&self) -> bool {
-        self.channels.iter().any(|channel| channel.read_window().available > 0)
+        let open = self.channels.iter().enumerate().filter(|(number, _)| !self.closed.contains(number));
+        open.map(|(_, channel)| channel.read_window().available).any(|available| available > 0)
     }
 
     fn poll_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {

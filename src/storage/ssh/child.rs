@@ -18,6 +18,10 @@ const BUFFER: usize = 1 << 20;
 /// How much of what a child says on stderr is kept.
 const STDERR: usize = 4096;
 
+/// A Ctrl-C reaches all programs of the terminal; the children must live on while a push writes its last record. Signals that
+/// are ignored stay so over `exec`, and `ssh` respects that.
+const DEAF: &str = r#"trap '' INT QUIT HUP; exec "$@""#;
+
 /// The command line of a child.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -34,22 +38,30 @@ struct Process {
     blocked: bool,
 }
 
+impl Process {
+    fn end(mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The children of one connection.
 pub struct Children {
     program: Program,
-    processes: Vec<Process>,
+    /// `None` where one was closed.
+    processes: Vec<Option<Process>>,
 }
 
 impl Children {
     /// Starts the first process.
     pub fn start(program: Program) -> io::Result<Self> {
         let first = spawn(&program.first)?;
-        Ok(Children { program, processes: vec![first] })
+        Ok(Children { program, processes: vec![Some(first)] })
     }
 }
 
 fn spawn(words: &[String]) -> io::Result<Process> {
-    let (name, arguments) = words.split_first().ok_or_else(|| io::Error::other("an empty command"))?;
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     for socket in [&ours, &theirs] {
@@ -57,8 +69,8 @@ fn spawn(words: &[String]) -> io::Result<Process> {
     }
     let input = OwnedFd::from(theirs);
     let output = input.try_clone()?;
-    let mut command = Command::new(name);
-    command.args(arguments).stdin(input).stdout(output).stderr(Stdio::piped());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", DEAF, "sh"]).args(words).stdin(input).stdout(output).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     drop(command); // it holds the other ends
     let stderr = Arc::new(Mutex::new(Vec::new()));
@@ -79,15 +91,15 @@ fn spawn(words: &[String]) -> io::Result<Process> {
 
 impl Link for Children {
     fn begin(&mut self) {
-        self.processes.iter_mut().for_each(|process| process.blocked = false);
+        self.processes.iter_mut().flatten().for_each(|process| process.blocked = false);
     }
 
     fn read(&mut self, channel: usize, into: &mut [u8]) -> io::Result<usize> {
-        self.processes[channel].socket.read(into)
+        self.processes[channel].as_mut().map_or(Ok(0), |process| process.socket.read(into))
     }
 
     fn write(&mut self, channel: usize, from: &[u8]) -> io::Result<usize> {
-        let process = &mut self.processes[channel];
+        let Some(process) = &mut self.processes[channel] else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let written = process.socket.write(from);
         process.blocked |= matches!(&written, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         written
@@ -96,10 +108,16 @@ impl Link for Children {
     fn grow(&mut self) -> Grow {
         match spawn(&self.program.more) {
             Ok(process) => {
-                self.processes.push(process);
+                self.processes.push(Some(process));
                 Grow::Opened
             }
             Err(_) => Grow::Refused,
+        }
+    }
+
+    fn close(&mut self, channel: usize) {
+        if let Some(process) = self.processes[channel].take() {
+            process.end();
         }
     }
 
@@ -112,24 +130,19 @@ impl Link for Children {
     }
 
     fn poll_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        for process in &self.processes {
+        for process in self.processes.iter().flatten() {
             let out = if process.blocked { PollFlags::OUT } else { PollFlags::empty() };
             fds.push(PollFd::new(&process.socket, PollFlags::IN | out));
         }
     }
 
     fn shutdown(&mut self, _: bool) {
-        for process in &mut self.processes {
-            let _ = process.socket.shutdown(std::net::Shutdown::Both);
-            let _ = process.child.kill();
-            let _ = process.child.wait();
-        }
-        self.processes.clear();
+        self.processes.drain(..).flatten().for_each(Process::end);
     }
 
     /// The last line on stderr of a child that ended; a child that just closed its stream is given a moment to end.
     fn complaint(&mut self) -> Option<String> {
-        for process in &mut self.processes {
+        for process in self.processes.iter_mut().flatten() {
             for _ in 0..50 {
                 if !matches!(process.child.try_wait(), Ok(None)) {
                     break;

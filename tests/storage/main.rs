@@ -1,6 +1,10 @@
 //! The storage's contract, held by one suite over every implementation and over real servers; and the bad days of a server.
 
+#[path = "../harness/mod.rs"]
 mod harness;
+
+mod faults;
+mod logins;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +13,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use harness::sshd::{Program, Setup, Sshd};
-use nfreezer::error::Kind;
+use harness::sshd::{Setup, Sshd, run};
+use nfreezer::error::{Error, Kind};
 use nfreezer::name::{Folder, Name, ObjectId};
-use nfreezer::storage::{Local, Memory, Storage, Transport};
+use nfreezer::storage::{Local, Location, Memory, Options, Storage, Transport, open};
 
 /// A name nobody has had yet.
 fn fresh() -> ObjectId {
@@ -229,5 +233,81 @@ fn dropbear_through_openssh() {
 fn a_server_that_allows_one_channel_only() {
     let sshd = Sshd::with(Setup { extra: "MaxSessions 1".into(), ..Setup::default() });
     suite(&*sshd.storage(Transport::Ssh2));
-    let _ = Program::OpenSsh;
+}
+
+fn local_repo(sshd: &Sshd) -> std::path::PathBuf {
+    let root = sshd.files().join("repo");
+    Local::new(&root).create_folders().expect("folders");
+    root
+}
+
+fn open_error(location: &Location, options: Options) -> Error {
+    open(location, options).map(|_| ()).expect_err("an error")
+}
+
+#[test]
+fn an_append_only_key_can_put_read_and_list_and_nothing_else() {
+    let sshd = Sshd::append_only();
+    let root = local_repo(&sshd);
+    run("chown", &["-R", &format!("--reference={}", sshd.files().display()), &root.display().to_string()]);
+    let name = Name::Pack(fresh());
+    let bytes = noise(1, 1_000_000);
+    for transport in [Transport::Ssh2, Transport::OpenSsh] {
+        let storage = sshd.storage(transport);
+        assert!(storage.syncs());
+        let mine = Name::Pack(fresh());
+        storage.put(&mine, &bytes).expect("a new object");
+        assert_eq!(storage.read(&mine, 5, 999_995).expect("a range"), bytes[5..]);
+        assert!(storage.list(mine.folder()).expect("a listing").iter().any(|entry| entry.name == mine));
+        assert_eq!(kind(storage.put(&mine, &bytes)), Kind::Exists);
+        let refused = storage.remove(&mine).expect_err("may not remove");
+        assert!(refused.kind() == Kind::Failed && refused.to_string().contains("permission denied"), "{refused}");
+        storage.create_folders().expect("all are there");
+    }
+    sshd.storage(Transport::Ssh2).put(&name, &bytes).expect("a new object");
+    let path = root.join(name.path());
+    let before = fs::metadata(&path).expect("there");
+    assert_eq!(before.mode() & 0o7777, 0o400);
+
+    // the same with another client, which tries everything that SFTP has
+    let session = raw_session(&sshd);
+    let sftp = session.sftp().expect("SFTP");
+    use ssh2::{OpenFlags, OpenType, RenameFlags};
+    let all = OpenFlags::WRITE;
+    for flags in
+        [all, all | OpenFlags::TRUNCATE, all | OpenFlags::APPEND, all | OpenFlags::CREATE | OpenFlags::TRUNCATE]
+    {
+        assert!(sftp.open_mode(&path, flags, 0o600, OpenType::File).is_err(), "opened with {flags:?}");
+    }
+    let other = root.join("packs/0/other");
+    let stat =
+        ssh2::FileStat { size: Some(0), uid: None, gid: None, perm: Some(0o600), atime: Some(0), mtime: Some(0) };
+    assert!(sftp.setstat(&path, stat.clone()).is_err());
+    assert!(sftp.unlink(&path).is_err());
+    assert!(sftp.rename(&path, &other, Some(RenameFlags::all())).is_err());
+    assert!(sftp.rename(&path, &other, None).is_err());
+    assert!(sftp.rmdir(&root.join("packs/0")).is_err());
+    assert!(sftp.mkdir(&other, 0o700).is_err());
+    assert!(sftp.symlink(&path, &other).is_err());
+    let mut file = sftp.open(&path).expect("may read");
+    assert!(file.setstat(stat).is_err());
+    assert!(std::io::Write::write(&mut file, b"x").is_err());
+    assert!(
+        session.channel_session().and_then(|mut channel| channel.exec("rm -rf /tmp/none")).is_ok(),
+        "it is given SFTP instead"
+    );
+    let after = fs::metadata(&path).expect("there");
+    assert_eq!((after.mode(), after.mtime_nsec(), after.len()), (before.mode(), before.mtime_nsec(), before.len()));
+    assert_eq!(fs::read(&path).expect("readable"), bytes);
+    assert!(!other.exists());
+}
+
+/// A login of the crate ssh2 alone.
+fn raw_session(sshd: &Sshd) -> ssh2::Session {
+    let mut session = ssh2::Session::new().expect("a session");
+    session.set_tcp_stream(std::net::TcpStream::connect(("127.0.0.1", sshd.port)).expect("connected"));
+    session.set_timeout(10_000);
+    session.handshake().expect("a handshake");
+    session.userauth_pubkey_file(&sshd.user, None, &sshd.identity(), None).expect("logged in");
+    session
 }

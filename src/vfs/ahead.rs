@@ -1,0 +1,189 @@
+//! When to fetch more than was asked for. Nothing is fetched here: it looks at reads and gives advice.
+//!
+//! - **Files**: a sequential reader has a window before it, which grows only when that reader had to wait. Reads that come
+//!   a little out of order (the kernel sends several at once) belong to the same reader; up to four readers a file.
+//! - **Packs**: small files lie in their pack in the order of the walk, and their inode numbers keep that order (see
+//!   [`super::inode`]), so whoever copies a folder reads packs upwards. Then whole stretches are fetched, and the next one ahead.
+//!
+//! Whoever reads here and there gets blocks of 64 KiB and nothing else.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use lru::LruCache;
+
+use crate::crypto::seal::BLOCK;
+use crate::format::reference::{PackRef, Ref};
+use crate::name::ObjectId;
+use crate::repo::Span;
+
+/// First window of a sequential reader that waited, in bytes.
+const FIRST: u64 = 1 << 20;
+/// How far behind another one a read may come and still belong to the same reader, in bytes.
+const BACK: u64 = 2 << 20;
+/// Readers a file, and readers a pack.
+const READERS: usize = 4;
+/// Files and packs whose readers are remembered.
+const FILES: NonZeroUsize = NonZeroUsize::new(1024).expect("positive");
+const PACKS: NonZeroUsize = NonZeroUsize::new(64).expect("positive");
+/// Files up to this size are read by pack, larger ones by file.
+pub const SMALL: u64 = 1 << 20;
+/// A gap in a pack that still counts as going on, in bytes.
+const GAP: u32 = 1 << 20;
+/// Blocks of a whole stretch: 4 MiB.
+const STRETCH: u32 = 64;
+
+/// Something to fetch before it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Bytes of the file with this inode number.
+    File(u64, Range<u64>),
+    /// Plaintext bytes of a pack.
+    Pack(PackRef, Range<u32>),
+}
+
+/// What the reads so far were like.
+pub struct Readers {
+    files: Mutex<LruCache<u64, Vec<Stream>>>,
+    packs: Mutex<LruCache<ObjectId, Vec<Climb>>>,
+    most: u64,
+}
+
+/// A sequential reader of a file.
+struct Stream {
+    next: u64,
+    reads: u32,
+    window: u64,
+    /// Up to where it was fetched ahead.
+    ahead: u64,
+}
+
+/// A reader of small files that goes upwards in a pack.
+struct Climb {
+    pack: PackRef,
+    end: u32,
+    files: u32,
+    ahead: u32,
+}
+
+impl Readers {
+    /// Windows grow up to `most` bytes.
+    pub fn new(most: u64) -> Self {
+        Readers {
+            files: Mutex::new(LruCache::new(FILES)),
+            packs: Mutex::new(LruCache::new(PACKS)),
+            most: most.max(FIRST),
+        }
+    }
+
+    /// `range` of a large file of `size` bytes was asked for; `waits`: it is not in memory.
+    pub fn file(&self, ino: u64, range: &Range<u64>, size: u64, waits: bool) -> Option<Ahead> {
+        let mut files = self.files.lock().expect("no holder panics");
+        let streams = files.get_or_insert_mut(ino, Vec::new);
+        let near = |s: &Stream| range.start + BACK >= s.next && range.start <= s.next + s.window.max(FIRST / 4);
+        let Some(at) = streams.iter().position(near) else {
+            streams.truncate(READERS - 1);
+            let reads = u32::from(range.start == 0);
+            streams.insert(0, Stream { next: range.end, reads, window: 0, ahead: 0 });
+            return None;
+        };
+        streams[..=at].rotate_right(1);
+        let stream = &mut streams[0];
+        stream.reads += 1;
+        stream.next = stream.next.max(range.end);
+        if waits && stream.reads > 1 {
+            stream.window = (stream.window * 2).clamp(FIRST, self.most);
+        }
+        let from = stream.ahead.max(stream.next);
+        let to = (stream.next + stream.window).min(size);
+        let worth = to > from && (to - from >= stream.window / 4 || to == size);
+        worth.then(|| {
+            stream.ahead = to;
+            Ahead::File(ino, from..to)
+        })
+    }
+
+    /// Whether a reader of the file is still about to come to `range`.
+    pub fn wanted(&self, ino: u64, range: &Range<u64>) -> bool {
+        let files = self.files.lock().expect("no holder panics");
+        let about = |s: &Stream| s.next < range.end && range.start <= s.next + s.window;
+        files.peek(&ino).is_some_and(|streams| streams.iter().any(about))
+    }
+
+    /// A chunk of a small file was asked for: how much to fetch around it, and what after it.
+    pub fn small(&self, r: &Ref) -> (Span, Option<Ahead>) {
+        let mut packs = self.packs.lock().expect("no holder panics");
+        // Whoever has climbed to the end of one pack goes on at the beginning of the next.
+        let fresh = !packs.contains(&r.pack.id) && r.offset < GAP;
+        let done = |c: &Climb| c.end + GAP > c.pack.len && c.files >= 8;
+        let inherited = fresh && packs.iter().take(8).any(|(_, climbs)| climbs.iter().any(done));
+        let climbs = packs.get_or_insert_mut(r.pack.id, Vec::new);
+        let near = |c: &Climb| r.offset.saturating_add(BLOCK as u32) >= c.end && r.offset <= c.end.saturating_add(GAP);
+        let Some(at) = climbs.iter().position(near) else {
+            climbs.truncate(READERS - 1);
+            let files = if inherited { 8 } else { 1 };
+            climbs.insert(0, Climb { pack: r.pack, end: r.offset + r.stored, files, ahead: 0 });
+            return (span(files), None);
+        };
+        climbs[..=at].rotate_right(1);
+        let climb = &mut climbs[0];
+        if r.offset >= climb.end {
+            climb.files += 1;
+        }
+        climb.end = climb.end.max(r.offset + r.stored);
+        let stretch = STRETCH * BLOCK as u32;
+        let next = climb.end.next_multiple_of(stretch);
+        // In the second half of a stretch the next one is fetched.
+        let soon = climb.files >= 8 && next - climb.end < stretch / 2 && climb.ahead < next + 1 && next < r.pack.len;
+        let ahead = soon.then(|| {
+            climb.ahead = next + 1;
+            Ahead::Pack(r.pack, next..r.pack.len.min(next + stretch))
+        });
+        (span(climb.files), ahead)
+    }
+}
+
+fn span(files: u32) -> Span {
+    match files {
+        0..3 => Span::Exact,
+        3..8 => Span::Blocks(STRETCH / 4),
+        _ => Span::Blocks(STRETCH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::keys::ChunkId;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_window_grows_only_for_a_sequential_reader_who_waits() {
+        let readers = Readers::new(16 * MIB);
+        let read = |start, waits| readers.file(9, &(start..start + MIB), 1 << 40, waits);
+        assert_eq!(read(0, true), None, "the first read says nothing");
+        assert_eq!(read(MIB, true), Some(Ahead::File(9, 2 * MIB..3 * MIB)));
+        assert_eq!(read(3 * MIB, false), Some(Ahead::File(9, 4 * MIB..5 * MIB)), "out of order");
+        assert_eq!(read(2 * MIB, true), Some(Ahead::File(9, 5 * MIB..6 * MIB)));
+        assert!(readers.wanted(9, &(5 * MIB..6 * MIB)) && !readers.wanted(9, &(50 * MIB..60 * MIB)));
+        for at in [100, 900, 300, 700, 500] {
+            assert_eq!(read(at * MIB, true), None, "here and there");
+        }
+        assert_eq!(readers.file(8, &(0..100), 100, true), None);
+    }
+
+    #[test]
+    fn small_files_in_the_order_of_their_pack_come_in_stretches() {
+        let readers = Readers::new(MIB);
+        let pack = |n| PackRef { id: ObjectId([n; 32]), len: 16 << 20 };
+        let file =
+            |n, offset| readers.small(&Ref { id: ChunkId([0; 16]), pack: pack(n), offset, stored: 5000, len: 5000 });
+        let advice: Vec<_> = (0..3300).map(|i| file(1, i * 5000)).collect();
+        assert_eq!([0, 2, 7].map(|i: usize| advice[i].0), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
+        assert_eq!(advice.iter().filter(|a| a.1.is_some()).count(), 3, "each further stretch once");
+        assert_eq!(file(2, 0).0, Span::Blocks(64), "the next pack goes on");
+        assert_eq!([9, 2, 7, 1, 4].map(|i| file(3, i << 20).0), [Span::Exact; 5], "here and there");
+    }
+}

@@ -1,0 +1,119 @@
+//! Inode numbers: 64 bits, stable across remounts, never 0, 1 only for the root.
+//!
+//! ```text
+//! directory  = H("d" || number of its parent || name)        each path of the view has its own
+//! snapshot   = H("s" || number of its parent || snapshot id) so `latest` gets new numbers when it moves on
+//! one link   = H("1" || attributes || extended attributes || contents)
+//! more links = H("n" || snapshot id || file system || inode || ctime || contents)
+//! ```
+//!
+//! `H` is `name_hash(3, ..)`, keyed. So identical files of different snapshots share a number, and with it the kernel's
+//! page cache, and two nodes of one snapshot share one only if they are links of each other or equal in all that is
+//! shown. The first 16 bits of a file with contents are its place (8 bits of its pack's name, then the block in
+//! the pack): `cp` and `find` read a directory in the order of inode numbers, which is then the order on the server.
+
+use crate::crypto::keys::Keys;
+use crate::crypto::seal::BLOCK;
+use crate::format::record::SnapshotId;
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::{Attrs, Content, Node, Xattrs};
+
+/// The number of the root.
+pub const ROOT: u64 = 1;
+
+/// The number of the directory `name` in the directory `parent`.
+pub fn directory(keys: &Keys, parent: u64, name: &[u8]) -> u64 {
+    hash(keys, &[b"d".as_slice(), &parent.to_be_bytes(), name].concat())
+}
+
+/// The number of the root of a snapshot, shown in the directory `parent`.
+pub fn snapshot(keys: &Keys, parent: u64, id: &SnapshotId) -> u64 {
+    hash(keys, &[b"s".as_slice(), &parent.to_be_bytes(), id].concat())
+}
+
+/// The number of a node with one link.
+pub fn single(keys: &Keys, node: &Node) -> u64 {
+    let Attrs { mode, uid, gid, .. } = &*node.attrs;
+    let mut bytes = Vec::with_capacity(128);
+    bytes.push(b'1');
+    bytes.extend_from_slice(&mode.to_be_bytes());
+    bytes.extend_from_slice(&uid.to_be_bytes());
+    bytes.extend_from_slice(&gid.to_be_bytes());
+    bytes.extend_from_slice(&node.mtime.0.to_be_bytes());
+    bytes.extend_from_slice(&node.mtime.1.to_be_bytes());
+    match &node.xattrs {
+        Xattrs::Inline(list) => {
+            put(&mut bytes, &(list.len() as u32).to_be_bytes());
+            list.iter().for_each(|(name, value)| [name, value].iter().for_each(|part| put(&mut bytes, part)));
+        }
+        Xattrs::Stored(r) => put(&mut bytes, &r.id.0),
+    }
+    contents(&mut bytes, &node.content);
+    placed(keys, node, &bytes)
+}
+
+/// The number of a node with several links.
+pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
+    let mut bytes = Vec::with_capacity(128);
+    bytes.push(b'n');
+    bytes.extend_from_slice(id);
+    bytes.extend_from_slice(&node.attrs.fs.to_be_bytes());
+    bytes.extend_from_slice(&node.inode.to_be_bytes());
+    bytes.extend_from_slice(&node.ctime.to_be_bytes());
+    contents(&mut bytes, &node.content);
+    placed(keys, node, &bytes)
+}
+
+fn contents(bytes: &mut Vec<u8>, content: &Content) {
+    let (kind, numbers) = match content {
+        Content::File(_) => (1, [0; 2]),
+        Content::Large { size, list } => {
+            put(bytes, &list.id.0);
+            (2, [(*size >> 32) as u32, *size as u32])
+        }
+        Content::Directory(_) => (3, [0; 2]),
+        Content::Symlink(target) => {
+            put(bytes, target);
+            (4, [0; 2])
+        }
+        Content::Block(major, minor) => (5, [*major, *minor]),
+        Content::Char(major, minor) => (6, [*major, *minor]),
+        Content::Fifo => (7, [0; 2]),
+        Content::Socket => (8, [0; 2]),
+        Content::Unreadable(errno) => (9, [*errno, 0]),
+    };
+    bytes.push(kind);
+    numbers.iter().for_each(|n| bytes.extend_from_slice(&n.to_be_bytes()));
+    let Content::File(extents) = content else { return };
+    for extent in extents {
+        match extent {
+            Extent::Data(r) => put(bytes, &r.id.0),
+            Extent::Hole(len) => put(bytes, &len.to_be_bytes()),
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(part);
+}
+
+fn placed(keys: &Keys, node: &Node, bytes: &[u8]) -> u64 {
+    let number = hash(keys, bytes);
+    let Some(r) = first(&node.content) else { return number };
+    let place = u64::from(r.pack.id.0[1]) << 8 | u64::from(r.offset) / BLOCK as u64 & 0xff;
+    above_root(place << 48 | number >> 16)
+}
+
+fn first(content: &Content) -> Option<&Ref> {
+    let Content::File(extents) = content else { return None };
+    extents.iter().find_map(|e| if let Extent::Data(r) = e { Some(r) } else { None })
+}
+
+fn hash(keys: &Keys, bytes: &[u8]) -> u64 {
+    above_root(keys.name_hash(3, bytes))
+}
+
+fn above_root(number: u64) -> u64 {
+    if number <= ROOT { number + 2 } else { number }
+}

@@ -1,0 +1,221 @@
+//! The backup as a file system, without a kernel: nodes by inode number, answered from memory or fetched.
+//!
+//! No type of a FUSE library and no thread is in here. Every operation takes a [`Mode`]: asked for what is in memory it
+//! never waits and may answer [`Fault::Wait`]; asked to fetch it may take as long as the storage does. Nothing below a
+//! snapshot ever changes, so all that is shown there may be kept for ever; only the folders of the view change, by
+//! [`Vfs::refresh`].
+
+pub mod ahead;
+mod attr;
+mod cache;
+pub mod inode;
+mod pages;
+mod read;
+mod table;
+mod tree;
+mod view;
+
+pub use ahead::Ahead;
+pub use attr::{Attr, Fault, Kind, Totals};
+pub use pages::Attributes;
+pub use read::{Data, Seek};
+pub use tree::Entry;
+pub use view::{Invalidation, file_name};
+
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+
+use jiff::tz::TimeZone;
+
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::format::record::Snapshot;
+use crate::format::tree::Content;
+use crate::repo::{Repository, State, tree::root};
+use ahead::Readers;
+use attr::Attr as A;
+use pages::Pages;
+use read::Contents;
+use table::{Dir, Table};
+use view::View;
+
+/// Whether an operation may fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Answer from memory at once, or with [`Fault::Wait`].
+    Cached,
+    /// Fetch what is not in memory.
+    Fetch,
+}
+
+/// How the tree is shown.
+pub struct Options {
+    /// User and group that all nodes appear with; `None`: those of the backup.
+    pub owner: Option<(u32, u32)>,
+    /// User and group of the folders above the snapshots.
+    pub mounter: (u32, u32),
+    /// The zone of the times in names.
+    pub zone: TimeZone,
+    /// Show just this directory: a snapshot and a path in it.
+    pub at: Option<(Snapshot, Vec<u8>)>,
+    /// Bytes of verified blocks that the repository keeps; bounds what is fetched ahead.
+    pub cache: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { owner: None, mounter: (0, 0), zone: TimeZone::UTC, at: None, cache: 96 << 20 }
+    }
+}
+
+/// See the module.
+pub struct Vfs {
+    repo: Arc<Repository>,
+    options: Options,
+    pages: Pages,
+    view: RwLock<View>,
+    table: Mutex<Table>,
+    contents: Contents,
+    readers: Readers,
+    has_xattrs: bool,
+    totals: Mutex<Totals>,
+}
+
+/// Figures for people.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Nodes that the kernel knows, directories included.
+    pub nodes: usize,
+    /// Directories among them, and those above them.
+    pub directories: usize,
+    /// Bytes of decoded pages.
+    pub pages: usize,
+}
+
+impl Vfs {
+    /// The file system of a repository in this state.
+    pub fn new(repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
+        let snapshots = state.snapshots();
+        let shown = |s: &&Snapshot| options.at.as_ref().is_none_or(|(at, _)| at.id == s.id);
+        let has_xattrs = snapshots.iter().filter(shown).any(|s| s.stats.xattrs > 0);
+        let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
+        let mut table = Table::default();
+        let view = match &options.at {
+            None => View::new(repo.keys(), snapshots, &options.zone),
+            Some((snapshot, path)) => {
+                table.hold_dir(inode::ROOT, root_at(&repo, snapshot, path, &options)?);
+                View::default()
+            }
+        };
+        Ok(Vfs {
+            pages: Pages::new(Arc::clone(&repo), state),
+            contents: Contents::new(),
+            readers: Readers::new(options.cache as u64 / 6),
+            view: RwLock::new(view),
+            table: Mutex::new(table),
+            totals: Mutex::new(totals),
+            repo,
+            options,
+            has_xattrs,
+        })
+    }
+
+    /// Shows the snapshots of a newer state. What the kernel must drop is given back.
+    pub fn refresh(&self, state: State) -> Vec<Invalidation> {
+        let snapshots = state.snapshots();
+        self.pages.set_state(state);
+        if self.options.at.is_some() {
+            return Vec::new();
+        }
+        *self.totals.lock().expect("no holder panics") = totals(newest(&snapshots));
+        let new = View::new(self.repo.keys(), snapshots, &self.options.zone);
+        let mut view = self.view.write().expect("no holder panics");
+        let changes = new.changes(&view);
+        *view = new;
+        changes
+    }
+
+    /// Whether any snapshot had extended attributes when this was made.
+    pub fn has_xattrs(&self) -> bool {
+        self.has_xattrs
+    }
+
+    /// Whether this number is a folder above the snapshots, whose entries change.
+    pub fn is_view(&self, ino: u64) -> bool {
+        self.view().find(ino).is_some()
+    }
+
+    /// The kernel takes `count` look-ups of a node back.
+    pub fn forget(&self, ino: u64, count: u64) {
+        self.table().forget(ino, count);
+    }
+
+    /// Like [`Vfs::forget`] for many.
+    pub fn forget_all(&self, nodes: impl Iterator<Item = (u64, u64)>) {
+        let mut table = self.table();
+        nodes.for_each(|(ino, count)| table.forget(ino, count));
+    }
+
+    /// For `statfs`.
+    pub fn totals(&self) -> Totals {
+        *self.totals.lock().expect("no holder panics")
+    }
+
+    /// Figures for people.
+    pub fn figures(&self) -> Figures {
+        let (nodes, directories) = self.table().len();
+        Figures { nodes, directories, pages: self.pages.bytes() }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repo
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no holder panics")
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().expect("no holder panics")
+    }
+}
+
+fn newest(snapshots: &[Snapshot]) -> Option<&Snapshot> {
+    snapshots.iter().rev().find(|s| !s.partial)
+}
+
+fn totals(snapshot: Option<&Snapshot>) -> Totals {
+    let of = |s: &Snapshot| Totals {
+        bytes: s.stats.bytes,
+        nodes: s.stats.files.saturating_add(s.stats.directories).saturating_add(s.stats.others),
+    };
+    snapshot.map_or(Totals::default(), of)
+}
+
+/// The root of a mount that shows one directory of one snapshot.
+fn root_at(
+    repo: &Repository,
+    snapshot: &Snapshot,
+    path: &[u8],
+    options: &Options,
+) -> Result<impl FnOnce(u32) -> Dir + use<>> {
+    let node = match path.iter().all(|b| *b == b'/') {
+        true => root(snapshot),
+        false => repo.at(snapshot, path)?,
+    };
+    let Content::Directory(page) = node.content else {
+        return Err(Error::new(ErrorKind::Failed, format!("{} is no directory", path.escape_ascii()))
+            .hint("a directory can be mounted; `nfreezer dump` or `restore` gives a single file"));
+    };
+    let attr = A::of(&node, inode::ROOT, options.owner);
+    let snapshot = snapshot.id;
+    Ok(move |number| Dir {
+        number,
+        parent: None,
+        above: inode::ROOT,
+        name: Box::default(),
+        page,
+        snapshot,
+        attr,
+        node: Some(Box::new(node)),
+    })
+}

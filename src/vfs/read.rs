@@ -1,0 +1,340 @@
+//! Contents of files: from positions to extents to verified bytes.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::ahead::{Ahead, SMALL};
+use super::attr::{Fault, again, passing};
+use super::cache::Cache;
+use super::pages::Extents;
+use super::{Mode, Vfs};
+use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::crypto::seal::BLOCK;
+use crate::error::{Error, Kind, Result};
+use crate::format::limits::{FRAME, LEVELS};
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::Content;
+use crate::repo::{Span, parallel};
+
+/// Bytes of decompressed frames that are kept.
+const FRAMES: usize = 24 << 20;
+/// Files whose extents are at hand without a page of their directory.
+const OPENED: NonZeroUsize = NonZeroUsize::new(2048).expect("positive");
+/// Places that failed and are not tried again for [`PAUSE`]: the kernel repeats each failed read at once.
+const FAILING: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+const PAUSE: Duration = Duration::from_secs(3);
+/// Places fetched at the same time for one read.
+const PARTS: usize = 4;
+/// Pages of a list that one search for a hole reads; behind them it calls holes data, which is allowed.
+const SEARCH: usize = 64;
+
+/// What a read gives.
+#[derive(Debug)]
+pub struct Data {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What should be fetched now that it was read, see [`Vfs::fetch_ahead`].
+    pub ahead: Option<Ahead>,
+}
+
+/// What to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// The next byte that is stored.
+    Data,
+    /// The next byte that is not, at the latest the end of the file.
+    Hole,
+}
+
+/// What is known of contents at the moment.
+pub(super) struct Contents {
+    opened: Mutex<LruCache<u64, Arc<Opened>>>,
+    frames: Cache<(ChunkId, u32), [u8]>,
+    failing: Mutex<LruCache<([u8; 16], u32), (Instant, Error)>>,
+}
+
+impl Contents {
+    pub fn new() -> Self {
+        Contents {
+            opened: Mutex::new(LruCache::new(OPENED)),
+            frames: Cache::new(FRAMES),
+            failing: Mutex::new(LruCache::new(FAILING)),
+        }
+    }
+}
+
+struct Opened {
+    size: u64,
+    top: Top,
+}
+
+enum Top {
+    Inline(Arc<Extents>),
+    List(Ref),
+}
+
+/// A stretch of a file: bytes of one extent.
+enum Piece {
+    Zeros(usize),
+    Part(Ref, Range<u32>),
+}
+
+impl Vfs {
+    /// The bytes of a file from `offset` on, at most `size`; fewer only at its end.
+    pub fn read(&self, ino: u64, offset: u64, size: u32, mode: Mode) -> Result<Data, Fault> {
+        let file = self.opened(ino, mode)?;
+        let range = offset..offset.saturating_add(size.into()).min(file.size);
+        if range.is_empty() {
+            return Ok(Data { bytes: Vec::new(), ahead: None });
+        }
+        let pieces = self.pieces(&file, range.clone(), mode)?;
+        let small = file.size <= SMALL;
+        let first = pieces.iter().find_map(|p| if let Piece::Part(r, _) = p { Some(r) } else { None });
+        if let Some(bytes) = self.in_memory(&pieces) {
+            let ahead = match first {
+                Some(r) if small => self.readers.small(r).1,
+                _ => self.readers.file(ino, &range, file.size, false),
+            };
+            return Ok(Data { bytes, ahead });
+        }
+        if mode == Mode::Cached {
+            return Err(Fault::Wait);
+        }
+        let (span, ahead) = match first {
+            Some(r) if small => self.readers.small(r),
+            _ => (Span::Exact, self.readers.file(ino, &range, file.size, true)),
+        };
+        let parts = match pieces.as_slice() {
+            [Piece::Part(r, part)] => vec![self.part(r, part, span)],
+            _ => parallel(PARTS, pieces, |piece| match piece {
+                Piece::Zeros(len) => Ok(vec![0; len]),
+                Piece::Part(r, part) => self.part(&r, &part, span),
+            }),
+        };
+        let mut parts = parts.into_iter();
+        let mut bytes = parts.next().unwrap_or_else(|| Ok(Vec::new()))?;
+        for part in parts {
+            bytes.extend_from_slice(&part?);
+        }
+        Ok(Data { bytes, ahead })
+    }
+
+    /// Fetches what a read advised, unless nobody is about to come to it. Errors will be seen by whoever reads it.
+    pub fn fetch_ahead(&self, ahead: &Ahead) {
+        match ahead {
+            Ahead::File(ino, range) if self.readers.wanted(*ino, range) => {
+                let Ok(file) = self.opened(*ino, Mode::Fetch) else { return };
+                let Ok(pieces) = self.pieces(&file, range.clone(), Mode::Fetch) else { return };
+                for piece in pieces {
+                    if let Piece::Part(r, part) = &piece
+                        && self.in_memory(std::slice::from_ref(&piece)).is_none()
+                        && self.part(r, part, Span::Exact).is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+            Ahead::File(..) => {}
+            Ahead::Pack(pack, range) => {
+                let len = range.len() as u32;
+                let raw = Ref { id: ChunkId([0; 16]), pack: *pack, offset: range.start, stored: len, len };
+                drop(self.repo.part(&raw, 0..len, Span::Exact));
+            }
+        }
+    }
+
+    /// The first position from `offset` on that is data, or a hole.
+    pub fn seek(&self, ino: u64, offset: u64, what: Seek, mode: Mode) -> Result<u64, Fault> {
+        let file = self.opened(ino, mode)?;
+        if offset >= file.size {
+            return Err(Fault::Beyond);
+        }
+        let mut at = offset;
+        for _ in 0..SEARCH {
+            let (leaf, base) = self.leaf(&file, at, mode)?;
+            let Extents::Leaf(extents, ends) = &*leaf else { return Err(broken()) };
+            for i in ends.partition_point(|end| base + end <= at)..extents.len() {
+                if matches!(extents[i], Extent::Hole(_)) == (what == Seek::Hole) {
+                    return Ok(at);
+                }
+                at = base + ends[i];
+            }
+            if at >= file.size {
+                return if what == Seek::Hole { Ok(file.size) } else { Err(Fault::Beyond) };
+            }
+        }
+        Ok(if what == Seek::Hole { file.size } else { at })
+    }
+
+    fn opened(&self, ino: u64, mode: Mode) -> Result<Arc<Opened>, Fault> {
+        let cache = || self.contents.opened.lock().expect("no holder panics");
+        if let Some(file) = cache().get(&ino) {
+            return Ok(Arc::clone(file));
+        }
+        let opened = |content: &Content| match content {
+            Content::File(extents) => Some(Top::Inline(Arc::new(Extents::leaf(extents.clone())))),
+            Content::Large { list, .. } => Some(Top::List(*list)),
+            _ => None,
+        };
+        let file = self.with_node(ino, mode, |node| {
+            Some(Arc::new(Opened { size: node.content.size(), top: opened(&node.content)? }))
+        })?;
+        let file = file.ok_or(Fault::Invalid)?;
+        cache().put(ino, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// The page of the list that holds a position, and where in the file it begins.
+    fn leaf(&self, file: &Opened, position: u64, mode: Mode) -> Result<(Arc<Extents>, u64), Fault> {
+        let mut list = match &file.top {
+            Top::Inline(leaf) => return Ok((Arc::clone(leaf), 0)),
+            Top::List(list) => *list,
+        };
+        let mut base = 0;
+        for _ in 0..=LEVELS {
+            let page = self.pages.list(&list, mode)?;
+            match &*page {
+                Extents::Leaf(_, ends) if ends.last().is_some_and(|end| position < base + end) => {
+                    return Ok((page, base));
+                }
+                Extents::Leaf(..) => return Err(broken()),
+                Extents::Upper(rows, ends) => {
+                    let row = ends.partition_point(|end| base + end <= position);
+                    list = *rows.get(row).ok_or_else(broken)?;
+                    base += if row > 0 { ends[row - 1] } else { 0 };
+                }
+            }
+        }
+        Err(broken())
+    }
+
+    fn pieces(&self, file: &Opened, range: Range<u64>, mode: Mode) -> Result<Vec<Piece>, Fault> {
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let (leaf, base) = self.leaf(file, at, mode)?;
+            let Extents::Leaf(extents, ends) = &*leaf else { return Err(broken()) };
+            let before = at;
+            for i in ends.partition_point(|end| base + end <= at)..extents.len() {
+                let (start, end) = (base + ends[i] - extents[i].len(), (base + ends[i]).min(range.end));
+                pieces.push(match &extents[i] {
+                    Extent::Hole(_) => Piece::Zeros((end - at) as usize),
+                    Extent::Data(r) => Piece::Part(*r, (at - start) as u32..(end - start) as u32),
+                });
+                at = end;
+                if at >= range.end {
+                    break;
+                }
+            }
+            if at == before {
+                return Err(broken());
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The bytes of these pieces, if all of them are in memory.
+    fn in_memory(&self, pieces: &[Piece]) -> Option<Vec<u8>> {
+        let len = |p: &Piece| match p {
+            Piece::Zeros(len) => *len,
+            Piece::Part(_, part) => part.len(),
+        };
+        let mut out = Vec::with_capacity(pieces.iter().map(len).sum());
+        for piece in pieces {
+            match piece {
+                Piece::Zeros(len) => out.resize(out.len() + len, 0),
+                Piece::Part(r, part) if r.stored == r.len => {
+                    self.repo.part_in_memory(r, part.clone(), &mut out).then_some(())?;
+                }
+                Piece::Part(r, part) => {
+                    for i in frames(part) {
+                        self.contents.frames.cached(&(r.id, i)).map(|frame| cut(&frame, i, part, &mut out))?;
+                    }
+                }
+            }
+        }
+        Some(out)
+    }
+
+    /// Bytes of a chunk, fetched and verified. What failed a moment ago fails again without being tried.
+    fn part(&self, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
+        let units = units(r, part);
+        {
+            let mut failing = self.contents.failing.lock().expect("no holder panics");
+            for unit in &units {
+                match failing.get(unit) {
+                    Some((since, error)) if since.elapsed() < PAUSE => return Err(again(error)),
+                    Some(_) => drop(failing.pop(unit)),
+                    None => {}
+                }
+            }
+        }
+        let result = self.pages.with(ChunkKind::Data, r, |r| {
+            if r.stored == r.len { self.repo.part(r, part.clone(), span) } else { self.unpacked(r, part, span) }
+        });
+        if let Err(e) = &result
+            && (units.len() == 1 || passing(e))
+        {
+            let mut failing = self.contents.failing.lock().expect("no holder panics");
+            units.into_iter().for_each(|unit| drop(failing.put(unit, (Instant::now(), again(e)))));
+        }
+        result
+    }
+
+    /// Bytes of a compressed chunk; whole frames are fetched and kept.
+    fn unpacked(&self, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(part.len());
+        let wanted: Vec<u32> = frames(part).collect();
+        let missing = |i: &&u32| self.contents.frames.cached(&(r.id, **i)).is_none();
+        if let (Some(first), Some(last)) = (wanted.iter().find(missing), wanted.iter().rev().find(missing)) {
+            let whole = first * FRAME as u32..r.len.min((last + 1) * FRAME as u32);
+            let plain = self.repo.part(r, whole, span)?;
+            for (i, frame) in (*first..).zip(plain.chunks(FRAME)) {
+                self.contents.frames.put((r.id, i), Arc::from(frame), frame.len());
+                cut(frame, i, part, &mut out);
+            }
+            if out.len() == part.len() {
+                return Ok(out);
+            }
+            out.clear();
+        }
+        for i in wanted {
+            match self.contents.frames.cached(&(r.id, i)) {
+                Some(frame) => cut(&frame, i, part, &mut out),
+                None => return self.repo.part(r, part.clone(), span),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The frames that hold these bytes of a compressed chunk.
+fn frames(part: &Range<u32>) -> impl Iterator<Item = u32> + use<> {
+    part.start / FRAME as u32..part.end.div_ceil(FRAME as u32)
+}
+
+/// Appends what `part` wants of frame `i`.
+fn cut(frame: &[u8], i: u32, part: &Range<u32>, out: &mut Vec<u8>) {
+    let at = i as usize * FRAME;
+    let from = (part.start as usize).saturating_sub(at);
+    let to = (part.end as usize).saturating_sub(at).min(frame.len());
+    out.extend_from_slice(frame.get(from..to).unwrap_or_default());
+}
+
+/// What fails together: blocks of the pack for raw chunks, frames for compressed ones.
+fn units(r: &Ref, part: &Range<u32>) -> Vec<([u8; 16], u32)> {
+    if r.stored < r.len {
+        return frames(part).map(|i| (r.id.0, i)).collect();
+    }
+    let pack = *r.pack.id.0.first_chunk().expect("32 bytes");
+    let block = |i: u32| ((u64::from(r.offset) + u64::from(i)) / BLOCK as u64) as u32;
+    (block(part.start)..=block(part.end - 1)).map(|i| (pack, i)).collect()
+}
+
+fn broken() -> Fault {
+    Fault::Broken(Error::new(Kind::Damaged, "a file's reference list does not cover its size"))
+}

@@ -1,0 +1,189 @@
+//! The nodes that the kernel knows: number -> (directory, position), counted by its look-ups and dropped by its forgets.
+//! 24 bytes a file; a directory is kept for as long as the kernel knows it or anything below it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::attr::Attr;
+use super::inode::ROOT;
+use crate::format::record::SnapshotId;
+use crate::format::reference::Ref;
+use crate::format::tree::Node;
+
+/// A directory of a snapshot.
+pub struct Dir {
+    /// Its number in the table.
+    pub number: u32,
+    /// The number of the directory that holds it, and its position there; `None` for the root of a snapshot.
+    pub parent: Option<(u32, u32)>,
+    /// The inode number of the directory that holds it.
+    pub above: u64,
+    /// Its name; empty for the root of a mount.
+    pub name: Box<[u8]>,
+    /// Its top page.
+    pub page: Option<Ref>,
+    /// The snapshot that it belongs to.
+    pub snapshot: SnapshotId,
+    /// What `stat` shows; holds its inode number.
+    pub attr: Attr,
+    /// The node, where it is in no directory that we know: the root of a mount.
+    pub node: Option<Box<Node>>,
+}
+
+/// What is behind a number.
+pub enum Place {
+    /// A directory.
+    Dir(Arc<Dir>),
+    /// Anything else: its directory and its position there.
+    Entry(Arc<Dir>, u32),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Table {
+    slots: HashMap<u64, Slot>,
+    dirs: Vec<Option<Held>>,
+    free: Vec<u32>,
+}
+
+struct Slot {
+    dir: u32,
+    /// [`ITSELF`]: the slot is the directory number `dir`.
+    position: u32,
+    lookups: u32,
+}
+
+struct Held {
+    dir: Arc<Dir>,
+    /// Slots whose directory it is.
+    below: u32,
+}
+
+const ITSELF: u32 = u32::MAX;
+
+impl Table {
+    /// What is known by this number.
+    pub fn place(&self, ino: u64) -> Option<Place> {
+        let slot = self.slots.get(&ino)?;
+        let dir = Arc::clone(&self.dirs.get(slot.dir as usize)?.as_ref()?.dir);
+        Some(if slot.position == ITSELF { Place::Dir(dir) } else { Place::Entry(dir, slot.position) })
+    }
+
+    /// A directory by its number in the table.
+    pub fn dir(&self, number: u32) -> Option<Arc<Dir>> {
+        Some(Arc::clone(&self.dirs.get(number as usize)?.as_ref()?.dir))
+    }
+
+    /// Counts one look-up of a file, which becomes known if it is not.
+    pub fn hold_entry(&mut self, ino: u64, dir: u32, position: u32) {
+        let slot = self.slots.entry(ino).or_insert_with(|| {
+            if let Some(Some(held)) = self.dirs.get_mut(dir as usize) {
+                held.below += 1;
+            }
+            Slot { dir, position, lookups: 0 }
+        });
+        slot.lookups = slot.lookups.saturating_add(1);
+    }
+
+    /// Counts one look-up of a directory, which becomes known if it is not; `make` gets its number in the table.
+    pub fn hold_dir(&mut self, ino: u64, make: impl FnOnce(u32) -> Dir) {
+        if let Some(slot) = self.slots.get_mut(&ino) {
+            slot.lookups = slot.lookups.saturating_add(1);
+            return;
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.dirs.push(None);
+            self.dirs.len() as u32 - 1
+        });
+        let dir = make(number);
+        if let Some((parent, _)) = dir.parent
+            && let Some(Some(held)) = self.dirs.get_mut(parent as usize)
+        {
+            held.below += 1;
+        }
+        self.dirs[number as usize] = Some(Held { dir: Arc::new(dir), below: 0 });
+        self.slots.insert(ino, Slot { dir: number, position: ITSELF, lookups: 1 });
+    }
+
+    /// The kernel takes `count` look-ups back.
+    pub fn forget(&mut self, ino: u64, count: u64) {
+        let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return };
+        slot.lookups = slot.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        if slot.lookups > 0 {
+            return;
+        }
+        let (dir, position) = (slot.dir, slot.position);
+        if position == ITSELF {
+            self.drop_unused(dir);
+        } else {
+            self.slots.remove(&ino);
+            self.release(dir);
+        }
+    }
+
+    fn release(&mut self, dir: u32) {
+        if let Some(Some(held)) = self.dirs.get_mut(dir as usize) {
+            held.below -= 1;
+        }
+        self.drop_unused(dir);
+    }
+
+    /// Drops a directory that the kernel does not know and that holds nothing known, and then perhaps those above it.
+    fn drop_unused(&mut self, dir: u32) {
+        let mut next = Some(dir);
+        while let Some(number) = next.take() {
+            let Some(Some(held)) = self.dirs.get(number as usize) else { return };
+            let ino = held.dir.attr.ino;
+            if held.below > 0 || self.slots.get(&ino).is_some_and(|slot| slot.lookups > 0) {
+                return;
+            }
+            let parent = held.dir.parent;
+            self.slots.remove(&ino);
+            self.dirs[number as usize] = None;
+            self.free.push(number);
+            let Some((parent, _)) = parent else { return };
+            if let Some(Some(held)) = self.dirs.get_mut(parent as usize) {
+                held.below -= 1;
+                next = Some(parent);
+            }
+        }
+    }
+
+    /// Nodes and directories known.
+    pub fn len(&self) -> (usize, usize) {
+        (self.slots.len(), self.dirs.len() - self.free.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::attr::Kind;
+
+    fn dir(number: u32, ino: u64, parent: Option<(u32, u32)>) -> Dir {
+        let (mtime, device) = ((0, 0), (0, 0));
+        let kind = Kind::Directory;
+        let attr = Attr { ino, kind, mode: 0, nlink: 1, uid: 0, gid: 0, size: 0, blocks: 0, mtime, device };
+        Dir { number, parent, above: 1, name: Box::default(), page: None, snapshot: [0; 16], attr, node: None }
+    }
+
+    #[test]
+    fn a_directory_stays_while_anything_below_it_is_known() {
+        let mut table = Table::default();
+        table.hold_dir(10, |n| dir(n, 10, None));
+        table.hold_dir(11, |n| dir(n, 11, Some((0, 3))));
+        table.hold_entry(20, 1, 5);
+        table.hold_entry(20, 0, 9); // another link, seen later: the first place stays
+        table.forget(10, 1);
+        table.forget(11, 1);
+        assert_eq!(table.len(), (3, 2));
+        assert!(matches!(table.place(20), Some(Place::Entry(d, 5)) if d.attr.ino == 11));
+        table.forget(20, 1);
+        assert!(table.place(20).is_some() && table.place(10).is_some());
+        table.forget(20, 1);
+        assert_eq!(table.len(), (0, 0));
+        table.hold_dir(12, |n| dir(n, 12, None));
+        assert_eq!(table.len(), (1, 1), "numbers are used again");
+        table.forget(99, 1);
+    }
+}

@@ -1,0 +1,337 @@
+//! Names and nodes: look-ups, attributes, listings, link targets, extended attributes.
+
+use std::sync::Arc;
+
+use super::attr::{Attr, Fault, Kind};
+use super::pages::{Attributes, Directory};
+use super::table::{Dir, Place};
+use super::view::{Folder, Target, View};
+use super::{Mode, Vfs, inode};
+use crate::error::Error;
+use crate::format::limits::LEVELS;
+use crate::format::record::Snapshot;
+use crate::format::tree::{Content, Node, Xattrs};
+use crate::repo::tree::root;
+
+/// One entry of a listing.
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its attributes.
+    pub attr: Attr,
+    /// The offset at which the listing goes on behind it.
+    pub next: u64,
+}
+
+/// A node where it stands: in a leaf page that is in memory.
+pub(super) struct At {
+    leaf: Arc<Directory>,
+    index: usize,
+    pub position: u32,
+}
+
+impl At {
+    pub fn node(&self) -> Option<(&Node, u64)> {
+        match &*self.leaf {
+            Directory::Leaf(nodes, inos) => Some((nodes.get(self.index)?, *inos.get(self.index)?)),
+            Directory::Upper(..) => None,
+        }
+    }
+}
+
+impl Vfs {
+    /// The node called `name` in a directory, which counts as one look-up; `None`: there is none.
+    pub fn lookup(&self, parent: u64, name: &[u8], mode: Mode) -> Result<Option<Attr>, Fault> {
+        {
+            let view = self.view();
+            if let Some(folder) = view.find(parent) {
+                return Ok(view.target(folder, name).map(|target| self.target(&view, folder, name, target, true)));
+            }
+        }
+        let Some(Place::Dir(dir)) = self.place(parent) else { return Err(Fault::Stale) };
+        let Some(at) = self.find(&dir, name, mode)? else { return Ok(None) };
+        match self.attr(&dir, &at) {
+            Some(attr) if self.hold(&dir, &at, &attr) => Ok(Some(attr)),
+            Some(_) => Err(Fault::Stale),
+            None => Ok(None),
+        }
+    }
+
+    /// The attributes of a node.
+    pub fn getattr(&self, ino: u64, mode: Mode) -> Result<Attr, Fault> {
+        {
+            let view = self.view();
+            if let Some(folder) = view.find(ino) {
+                return Ok(self.folder(folder));
+            }
+        }
+        match self.place(ino).ok_or(Fault::Stale)? {
+            Place::Dir(dir) => Ok(dir.attr),
+            Place::Entry(dir, position) => {
+                let at = self.at(&dir, position.into(), mode)?.ok_or_else(|| damaged("it ends too early"))?;
+                Ok(self.attr(&dir, &at).map(|attr| Attr { ino, ..attr }).ok_or(Fault::Stale)?)
+            }
+        }
+    }
+
+    /// The entries of a directory from `offset` on (0 at first, then the `next` of an entry), until `add` says that no
+    /// more fit. With `hold`, each but `.` and `..` that was added counts as one look-up.
+    pub fn readdir(
+        &self,
+        ino: u64,
+        offset: u64,
+        hold: bool,
+        mode: Mode,
+        add: &mut dyn FnMut(&Entry<'_>) -> bool,
+    ) -> Result<(), Fault> {
+        let view = self.view();
+        if let Some(folder) = view.find(ino) {
+            let (own, above) = (self.folder(folder), self.folder(&view.folders[folder.parent]));
+            if dots(own, above, offset, add) {
+                return Ok(());
+            }
+            let skip = offset.saturating_sub(2) as usize;
+            for (i, (name, target)) in folder.entries.iter().enumerate().skip(skip) {
+                let attr = self.target(&view, folder, name, target, hold);
+                if add(&Entry { name, attr, next: i as u64 + 3 }) {
+                    if hold && matches!(target, Target::Snapshot(_)) {
+                        self.forget(attr.ino, 1);
+                    }
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        drop(view);
+        let Some(Place::Dir(dir)) = self.place(ino) else { return Err(Fault::Stale) };
+        let mut position = offset.saturating_sub(2);
+        let mut next = match self.at(&dir, position, mode) {
+            // Nothing is added before it is sure that there is something to wait for.
+            Err(Fault::Wait) => return Err(Fault::Wait),
+            other => other?,
+        };
+        if dots(dir.attr, Attr { ino: dir.above, ..dir.attr }, offset, add) {
+            return Ok(());
+        }
+        while let Some(mut at) = next {
+            while at.node().is_some() {
+                if let Some(attr) = self.attr(&dir, &at) {
+                    let name = at.node().map_or(b"".as_slice(), |(node, _)| &node.name);
+                    if add(&Entry { name, attr, next: position + 3 }) || (hold && !self.hold(&dir, &at, &attr)) {
+                        return Ok(());
+                    }
+                }
+                position += 1;
+                (at.index, at.position) = (at.index + 1, at.position + 1);
+            }
+            next = match self.at(&dir, position, mode) {
+                // What was added is an answer; the next question waits.
+                Err(Fault::Wait) => None,
+                other => other?,
+            };
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, ino: u64, mode: Mode) -> Result<Vec<u8>, Fault> {
+        self.with_node(ino, mode, |node| match &node.content {
+            Content::Symlink(target) => Ok(target.clone()),
+            _ => Err(Fault::Invalid),
+        })?
+    }
+
+    /// The extended attributes of a node.
+    pub fn xattrs(&self, ino: u64, mode: Mode) -> Result<Arc<Attributes>, Fault> {
+        if self.is_view(ino) {
+            return Ok(Arc::default());
+        }
+        let node = self.with_node(ino, mode, |node| match &node.xattrs {
+            Xattrs::Inline(list) if list.is_empty() => None,
+            _ => Some(node.clone()),
+        })?;
+        node.map_or(Ok(Arc::default()), |node| self.pages.xattrs(&node, mode))
+    }
+
+    /// One extended attribute of a node.
+    pub fn getxattr(&self, ino: u64, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
+        let list = self.xattrs(ino, mode)?;
+        let at = list.binary_search_by(|(n, _)| n.as_slice().cmp(name)).map_err(|_| Fault::NoAttribute)?;
+        Ok(list[at].1.clone())
+    }
+
+    /// The path of a node below the mount point, for messages; found without fetching.
+    pub fn path(&self, ino: u64) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let mut dir = match self.place(ino) {
+            Some(Place::Dir(dir)) => Some(dir),
+            Some(Place::Entry(dir, position)) => {
+                let name = self.at(&dir, position.into(), Mode::Cached).ok().flatten();
+                let name = name.and_then(|at| at.node().map(|(node, _)| node.name.clone()));
+                parts.push(name.unwrap_or_else(|| b"?".to_vec()));
+                Some(dir)
+            }
+            None => None,
+        };
+        let mut above = ino;
+        while let Some(d) = dir {
+            parts.push(d.name.to_vec());
+            above = d.above;
+            dir = d.parent.and_then(|(number, _)| self.table().dir(number));
+        }
+        let view = self.view();
+        let mut folder = view.find(above);
+        while let Some(f) = folder.filter(|f| f.ino != inode::ROOT) {
+            parts.push(f.name.clone());
+            folder = view.folders.get(f.parent);
+        }
+        parts.iter().rev().filter(|p| !p.is_empty()).flat_map(|p| [b"/".as_slice(), p]).collect::<Vec<_>>().concat()
+    }
+
+    pub(super) fn place(&self, ino: u64) -> Option<Place> {
+        self.table().place(ino)
+    }
+
+    pub(super) fn with_node<T>(&self, ino: u64, mode: Mode, f: impl FnOnce(&Node) -> T) -> Result<T, Fault> {
+        let (dir, position) = match self.place(ino).ok_or(Fault::Stale)? {
+            Place::Entry(dir, position) => (dir, position),
+            Place::Dir(dir) => match (&dir.node, dir.parent) {
+                (Some(node), _) => return Ok(f(node)),
+                (None, Some((number, position))) => (self.table().dir(number).ok_or(Fault::Stale)?, position),
+                (None, None) => return Err(Fault::Invalid),
+            },
+        };
+        let at = self.at(&dir, position.into(), mode)?;
+        let node = at.as_ref().and_then(At::node).ok_or_else(|| damaged("it ends too early"))?;
+        Ok(f(node.0))
+    }
+
+    /// The entry at a position of a directory; `None` behind the last.
+    pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode) -> Result<Option<At>, Fault> {
+        let Some(mut page) = dir.page else { return Ok(None) };
+        let mut left = position;
+        for _ in 0..=LEVELS {
+            let leaf = self.pages.directory(&page, mode)?;
+            match &*leaf {
+                Directory::Leaf(nodes, _) => {
+                    let index = usize::try_from(left).ok().filter(|i| *i < nodes.len());
+                    let position = u32::try_from(position).map_err(|_| damaged("too many entries"))?;
+                    return Ok(index.map(|index| At { leaf, index, position }));
+                }
+                Directory::Upper(rows, ends) => {
+                    let row = ends.partition_point(|end| *end <= left);
+                    let Some((_, below)) = rows.get(row) else { return Ok(None) };
+                    left -= if row > 0 { ends[row - 1] } else { 0 };
+                    page = *below;
+                }
+            }
+        }
+        Err(damaged("too many levels of pages"))
+    }
+
+    /// The entry of a name in a directory.
+    fn find(&self, dir: &Dir, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+        let Some(mut page) = dir.page else { return Ok(None) };
+        let mut before = 0;
+        for _ in 0..=LEVELS {
+            let leaf = self.pages.directory(&page, mode)?;
+            match &*leaf {
+                Directory::Leaf(nodes, _) => {
+                    let Ok(index) = nodes.binary_search_by(|n| n.name.as_slice().cmp(name)) else { return Ok(None) };
+                    let position = u32::try_from(before + index as u64).map_err(|_| damaged("too many entries"))?;
+                    return Ok(Some(At { leaf, index, position }));
+                }
+                Directory::Upper(rows, ends) => {
+                    let Some(row) = rows.partition_point(|row| row.0.as_slice() <= name).checked_sub(1) else {
+                        return Ok(None);
+                    };
+                    before += if row > 0 { ends[row - 1] } else { 0 };
+                    page = rows[row].1;
+                }
+            }
+        }
+        Err(damaged("too many levels of pages"))
+    }
+
+    /// What `stat` shows of an entry; `None` for what could not be read when the snapshot was taken.
+    fn attr(&self, dir: &Dir, at: &At) -> Option<Attr> {
+        let (node, ino) = at.node()?;
+        let keys = self.repo.keys();
+        let ino = match (&node.content, ino) {
+            (Content::Unreadable(_), _) => return None,
+            (Content::Directory(_), _) => inode::directory(keys, dir.attr.ino, &node.name),
+            (_, 0) => inode::linked(keys, &dir.snapshot, node),
+            (_, ino) => ino,
+        };
+        Some(Attr::of(node, ino, self.options.owner))
+    }
+
+    /// Counts a look-up of an entry. False if the directory itself is not known any more.
+    fn hold(&self, dir: &Arc<Dir>, at: &At, attr: &Attr) -> bool {
+        let Some((node, _)) = at.node() else { return false };
+        let mut table = self.table();
+        if !table.dir(dir.number).is_some_and(|known| Arc::ptr_eq(&known, dir)) {
+            return false;
+        }
+        match node.content {
+            Content::Directory(page) => table.hold_dir(attr.ino, |number| Dir {
+                number,
+                parent: Some((dir.number, at.position)),
+                above: dir.attr.ino,
+                name: node.name.as_slice().into(),
+                page,
+                snapshot: dir.snapshot,
+                attr: *attr,
+                node: None,
+            }),
+            _ => table.hold_entry(attr.ino, dir.number, at.position),
+        }
+        true
+    }
+
+    fn target(&self, view: &View, folder: &Folder, name: &[u8], target: &Target, hold: bool) -> Attr {
+        match target {
+            Target::Folder(at) => self.folder(&view.folders[*at]),
+            Target::Snapshot(snapshot) => {
+                let attr = self.snapshot(folder, snapshot);
+                if hold {
+                    let dir = |number| Dir {
+                        number,
+                        parent: None,
+                        above: folder.ino,
+                        name: name.into(),
+                        page: snapshot.root,
+                        snapshot: snapshot.id,
+                        attr,
+                        node: Some(Box::new(root(snapshot))),
+                    };
+                    self.table().hold_dir(attr.ino, dir);
+                }
+                attr
+            }
+        }
+    }
+
+    /// The root of a snapshot. One link means "how many is not known", as btrfs says it.
+    fn snapshot(&self, folder: &Folder, snapshot: &Snapshot) -> Attr {
+        let ino = inode::snapshot(self.repo.keys(), folder.ino, &snapshot.id);
+        Attr { nlink: 1, ..Attr::of(&root(snapshot), ino, self.options.owner) }
+    }
+
+    fn folder(&self, folder: &Folder) -> Attr {
+        let (uid, gid) = self.options.mounter;
+        let nlink = folder.entries.len() as u32 + 2;
+        let (ino, mtime, device) = (folder.ino, folder.newest, (0, 0));
+        Attr { ino, kind: Kind::Directory, mode: 0o755, nlink, uid, gid, size: 0, blocks: 0, mtime, device }
+    }
+}
+
+/// `.` and `..`; gives whether no more fit.
+fn dots(own: Attr, above: Attr, offset: u64, add: &mut dyn FnMut(&Entry<'_>) -> bool) -> bool {
+    (offset == 0 && add(&Entry { name: b".", attr: own, next: 1 }))
+        || (offset <= 1 && add(&Entry { name: b"..", attr: above, next: 2 }))
+}
+
+fn damaged(why: &str) -> Fault {
+    Fault::Broken(Error::damaged(format!("a directory is malformed: {why}")))
+}

@@ -1,0 +1,479 @@
+//! Writes trees into a repository without `push`: any shape of pages and lists, any node, any snapshot.
+#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use nfreezer::crypto::kdf::KdfCost;
+use nfreezer::crypto::keys::{ChunkId, ChunkKind};
+use nfreezer::crypto::seal::ObjectType;
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::format::list::List;
+use nfreezer::format::pack::Builder;
+use nfreezer::format::page::{Page, Row};
+use nfreezer::format::record::{Head, NewSection, SectionKind, Snapshot, Stats};
+use nfreezer::format::reference::{Extent, PackRef, Ref};
+use nfreezer::format::stored::Packer;
+use nfreezer::format::tree::{Attrs, Content, Node, Xattrs, encode_xattrs};
+use nfreezer::format::{index, pack};
+use nfreezer::name::ObjectId;
+use nfreezer::repo::{Repository, State};
+use nfreezer::storage::Storage;
+
+pub fn repository(storage: Arc<dyn Storage>) -> Repository {
+    let passphrase = Passphrase::new("test".into()).unwrap();
+    Repository::init(storage, &passphrase, KdfCost::DEFAULT, "test").unwrap()
+}
+
+/// Bytes that do not compress, different for each seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+#[derive(Clone, Debug)]
+pub enum Segment {
+    Bytes(Vec<u8>),
+    /// [`noise`], made chunk by chunk.
+    Noise(u64, u64),
+    Hole(u64),
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    File(Vec<Segment>),
+    Dir(BTreeMap<Vec<u8>, Item>),
+    Symlink(Vec<u8>),
+    Block(u32, u32),
+    Char(u32, u32),
+    Fifo,
+    Socket,
+    Unreadable(u32),
+}
+
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub what: What,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: (i64, u32),
+    pub inode: u64,
+    pub nlink: u32,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Item {
+    pub fn new(what: What) -> Item {
+        let mode = if matches!(what, What::Dir(_)) { 0o755 } else { 0o644 };
+        Item { what, mode, uid: 0, gid: 0, mtime: (1_700_000_000, 5), inode: 0, nlink: 1, xattrs: Vec::new() }
+    }
+
+    pub fn file(bytes: impl AsRef<[u8]>) -> Item {
+        let bytes = bytes.as_ref().to_vec();
+        Item::new(What::File(if bytes.is_empty() { Vec::new() } else { vec![Segment::Bytes(bytes)] }))
+    }
+
+    pub fn dir<N: Into<Vec<u8>>>(entries: impl IntoIterator<Item = (N, Item)>) -> Item {
+        Item::new(What::Dir(entries.into_iter().map(|(name, item)| (name.into(), item)).collect()))
+    }
+
+    /// A real file or folder with all that is below it.
+    pub fn read(path: &Path) -> Item {
+        let meta = path.symlink_metadata().unwrap();
+        let kind = meta.file_type();
+        let device = || (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+        let what = match () {
+            () if kind.is_dir() => {
+                let entries = path.read_dir().unwrap().map(|e| e.unwrap());
+                What::Dir(entries.map(|e| (e.file_name().as_bytes().to_vec(), Item::read(&e.path()))).collect())
+            }
+            () if kind.is_symlink() => What::Symlink(path.read_link().unwrap().as_os_str().as_bytes().to_vec()),
+            () if kind.is_block_device() => What::Block(device().0, device().1),
+            () if kind.is_char_device() => What::Char(device().0, device().1),
+            () if kind.is_fifo() => What::Fifo,
+            () if kind.is_socket() => What::Socket,
+            () => What::File(segments(path, meta.len())),
+        };
+        Item {
+            what,
+            mode: meta.mode() as u16 & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime: (meta.mtime(), meta.mtime_nsec() as u32),
+            inode: meta.ino(),
+            nlink: meta.nlink() as u32,
+            xattrs: xattrs(path),
+        }
+    }
+}
+
+fn segments(path: &Path, len: u64) -> Vec<Segment> {
+    use rustix::fs::SeekFrom;
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path).unwrap();
+    let (mut at, mut segments) = (0, Vec::new());
+    while at < len {
+        let data = rustix::fs::seek(&file, SeekFrom::Data(at)).unwrap_or(len).min(len);
+        if data > at {
+            segments.push(Segment::Hole(data - at));
+        }
+        if data == len {
+            break;
+        }
+        at = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap();
+        let mut bytes = vec![0; (at - data) as usize];
+        file.read_exact_at(&mut bytes, data).unwrap();
+        segments.push(Segment::Bytes(bytes));
+    }
+    segments
+}
+
+fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut names = vec![0; 64 << 10];
+    let len = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
+    let value = |name: &[u8]| {
+        let mut value = vec![0; 64 << 10];
+        let len = rustix::fs::lgetxattr(path, std::ffi::OsStr::from_bytes(name), &mut value).unwrap();
+        value[..len].to_vec()
+    };
+    let names = names[..len].split(|b| *b == 0).filter(|n| !n.is_empty());
+    let mut list: Vec<_> = names.map(|n| (n.to_vec(), value(n))).collect();
+    list.sort();
+    list
+}
+
+/// How trees are laid out; small figures give many levels.
+pub struct Writer<'r> {
+    pub repo: &'r Repository,
+    pub chunk: usize,
+    pub page_rows: usize,
+    pub list_rows: usize,
+    data: Filling,
+    meta: Filling,
+    /// Contents that are stored already, from [`Writer::commit_and_keep`].
+    pub known: HashMap<ChunkId, Ref>,
+    stats: Stats,
+}
+
+/// A pack that is being filled, and those before it. References to pack n name it `fake(n)` until it is stored.
+#[derive(Default)]
+struct Filling {
+    builder: Builder,
+    real: Vec<PackRef>,
+    entries: Vec<(u32, pack::Entry)>,
+}
+
+fn fake(kind: ObjectType, n: usize) -> PackRef {
+    let mut id = [0xee; 32];
+    id[0] = kind as u8;
+    id[1..9].copy_from_slice(&(n as u64).to_be_bytes());
+    PackRef { id: ObjectId(id), len: 16 << 20 }
+}
+
+impl<'r> Writer<'r> {
+    pub fn new(repo: &'r Repository) -> Self {
+        let (data, meta) = Default::default();
+        Writer {
+            repo,
+            chunk: 1 << 20,
+            page_rows: 600,
+            list_rows: 1000,
+            data,
+            meta,
+            known: HashMap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Writes a tree and commits it as a snapshot, which `change` may alter before.
+    pub fn commit(self, state: &mut State, tree: &Item, change: impl FnOnce(&mut Snapshot)) -> Snapshot {
+        self.commit_and_keep(state, tree, change).0
+    }
+
+    /// Gives also where all contents are now, for the next snapshot.
+    pub fn commit_and_keep(
+        mut self,
+        state: &mut State,
+        tree: &Item,
+        change: impl FnOnce(&mut Snapshot),
+    ) -> (Snapshot, HashMap<ChunkId, Ref>) {
+        let What::Dir(entries) = &tree.what else { panic!("a root is a directory") };
+        let mut nodes = self.contents(entries);
+        self.flush(ObjectType::Data);
+        let root = self.pages(&mut nodes);
+        self.flush(ObjectType::Meta);
+        let root = root.map(|r| self.final_ref(&r, false));
+        let mut snapshot = Snapshot {
+            id: nfreezer::repo::random().unwrap(),
+            time: (1_764_000_000, 0),
+            host: "host".into(),
+            user: "me".into(),
+            paths: Vec::new(),
+            more_paths: 0,
+            group: 0,
+            tags: Vec::new(),
+            description: String::new(),
+            root,
+            partial: false,
+            warnings: 0,
+            stats: self.stats,
+            program: "test".into(),
+        };
+        change(&mut snapshot);
+        let (packs, index) = self.index();
+        let (index, fences) = index::encode(&index);
+        let sections = [
+            NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&packs), fences: Vec::new() },
+            NewSection { kind: SectionKind::Index { packs: 0 }, bytes: index, fences },
+        ];
+        let head = Head { snapshots: vec![snapshot.clone()], ..Head::default() };
+        self.repo.commit(state, head, &sections).unwrap();
+        let known = self.known.iter().map(|(id, r)| (*id, self.final_ref(r, false))).collect();
+        (snapshot, known)
+    }
+
+    fn index(&self) -> (Vec<(PackRef, ObjectType)>, Vec<(u32, pack::Entry)>) {
+        let of = |f: &Filling, kind| f.real.iter().map(|p| (*p, kind)).collect::<Vec<_>>();
+        let packs = [of(&self.data, ObjectType::Data), of(&self.meta, ObjectType::Meta)].concat();
+        let base = self.data.real.len() as u32;
+        let meta = self.meta.entries.iter().map(|(n, e)| (n + base, *e));
+        let mut index: Vec<_> = self.data.entries.iter().copied().chain(meta).collect();
+        index.sort_by_key(|(_, e)| e.id);
+        (packs, index)
+    }
+
+    /// Stores all contents and gives nodes whose references are not final; directories hold their nodes aside.
+    fn contents(&mut self, entries: &BTreeMap<Vec<u8>, Item>) -> Vec<Sub> {
+        entries.iter().map(|(name, item)| self.node(name, item)).collect()
+    }
+
+    fn node(&mut self, name: &[u8], item: &Item) -> Sub {
+        let (mut extents, mut below) = (Vec::new(), Vec::new());
+        let content = match &item.what {
+            What::File(segments) => {
+                self.stats.files += 1;
+                segments.iter().for_each(|s| self.segment(s, &mut extents));
+                self.stats.bytes += extents.iter().map(Extent::len).sum::<u64>();
+                Content::File(Vec::new())
+            }
+            What::Dir(entries) => {
+                self.stats.directories += 1;
+                below = self.contents(entries);
+                Content::Directory(None)
+            }
+            What::Symlink(target) => Content::Symlink(target.clone()),
+            What::Block(major, minor) => Content::Block(*major, *minor),
+            What::Char(major, minor) => Content::Char(*major, *minor),
+            What::Fifo => Content::Fifo,
+            What::Socket => Content::Socket,
+            What::Unreadable(errno) => Content::Unreadable(*errno),
+        };
+        self.stats.xattrs += u64::from(!item.xattrs.is_empty());
+        let (user, group) = Default::default();
+        let attrs = Attrs { mode: item.mode, uid: item.uid, gid: item.gid, user, group, fs: 0 };
+        let xattrs = Xattrs::Inline(item.xattrs.clone());
+        let (mtime, inode, nlink) = (item.mtime, item.inode, item.nlink);
+        let node = Node {
+            name: name.to_vec(),
+            attrs: Arc::new(attrs),
+            mtime,
+            ctime: 7,
+            inode,
+            nlink,
+            flags: 0,
+            xattrs,
+            content,
+        };
+        Sub { node, extents, below }
+    }
+
+    fn segment(&mut self, segment: &Segment, extents: &mut Vec<Extent>) {
+        match segment {
+            Segment::Hole(len) => extents.push(Extent::Hole(*len)),
+            Segment::Bytes(bytes) => {
+                bytes
+                    .chunks(self.chunk)
+                    .for_each(|c| extents.push(Extent::Data(self.chunk(ObjectType::Data, ChunkKind::Data, c))));
+            }
+            Segment::Noise(seed, len) => {
+                let mut at = 0;
+                while at < *len {
+                    let part = noise(seed.wrapping_add(at << 20), (*len - at).min(self.chunk as u64) as usize);
+                    extents.push(Extent::Data(self.chunk(ObjectType::Data, ChunkKind::Data, &part)));
+                    at += part.len() as u64;
+                }
+            }
+        }
+    }
+
+    fn chunk(&mut self, pack: ObjectType, kind: ChunkKind, plain: &[u8]) -> Ref {
+        let id = self.repo.keys().chunk_id(kind, plain);
+        if let Some(r) = self.known.get(&id) {
+            return *r;
+        }
+        let packed = Packer::new(3).unwrap().pack(plain);
+        let stored = packed.as_deref().unwrap_or(plain);
+        if self.filling(pack).builder.room() < stored.len() {
+            self.flush(pack);
+        }
+        let filling = self.filling(pack);
+        let entry = filling.builder.add(id, kind, stored, plain.len());
+        let r = entry.in_pack(fake(pack, filling.real.len()));
+        if kind == ChunkKind::Data {
+            self.known.insert(id, r);
+        }
+        r
+    }
+
+    fn filling(&mut self, kind: ObjectType) -> &mut Filling {
+        if kind == ObjectType::Data { &mut self.data } else { &mut self.meta }
+    }
+
+    fn flush(&mut self, kind: ObjectType) {
+        let repo = self.repo;
+        let filling = self.filling(kind);
+        if filling.builder.is_empty() {
+            return;
+        }
+        let (plain, entries) = std::mem::take(&mut filling.builder).finish(false);
+        let number = filling.real.len() as u32;
+        filling.entries.extend(entries.into_iter().map(|e| (number, e)));
+        let pack = repo.put_pack(kind, &plain).unwrap();
+        self.filling(kind).real.push(pack);
+    }
+
+    fn final_ref(&self, r: &Ref, in_page: bool) -> Ref {
+        if r.pack.id.0[9..] != [0xee; 23] {
+            return *r;
+        }
+        let n = u64::from_be_bytes(r.pack.id.0[1..9].try_into().unwrap()) as usize;
+        let real = if r.pack.id.0[0] == ObjectType::Data as u8 { &self.data.real } else { &self.meta.real };
+        let pack = real.get(n).copied().unwrap_or_else(|| {
+            assert!(in_page);
+            PackRef::SELF
+        });
+        Ref { pack, ..*r }
+    }
+
+    fn final_extent(&self, e: &Extent) -> Extent {
+        match e {
+            Extent::Data(r) => Extent::Data(self.final_ref(r, true)),
+            hole => *hole,
+        }
+    }
+
+    /// Adds a page or list: encoded anew if the pack it would have been in is full.
+    fn add(&mut self, kind: ChunkKind, encode: &dyn Fn(&Self) -> Vec<u8>) -> Ref {
+        let plain = encode(self);
+        if self.meta.builder.room() < plain.len() {
+            self.flush(ObjectType::Meta);
+        }
+        let plain = encode(self);
+        self.chunk(ObjectType::Meta, kind, &plain)
+    }
+
+    fn pages(&mut self, nodes: &mut [Sub]) -> Option<Ref> {
+        for Sub { node, extents, below } in nodes.iter_mut() {
+            match &mut node.content {
+                Content::Directory(page) => {
+                    node.nlink =
+                        2 + below.iter().filter(|b| matches!(b.node.content, Content::Directory(_))).count() as u32;
+                    *page = self.pages(below);
+                }
+                Content::File(inline) if extents.len() <= 4 => inline.clone_from(extents),
+                Content::File(_) => {
+                    let size = extents.iter().map(Extent::len).sum();
+                    node.content = Content::Large { size, list: self.list(extents) };
+                }
+                _ => {}
+            }
+            if let Xattrs::Inline(list) = &node.xattrs
+                && list.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() > 4096
+            {
+                let plain = encode_xattrs(list);
+                node.xattrs = Xattrs::Stored(self.add(ChunkKind::Xattrs, &|_| plain.clone()));
+            }
+        }
+        let leaves: Vec<Vec<Node>> =
+            nodes.chunks(self.page_rows).map(|c| c.iter().map(|sub| sub.node.clone()).collect()).collect();
+        let mut rows: Vec<Row> = Vec::new();
+        for leaf in leaves {
+            let (first, count) = (leaf[0].name.clone(), leaf.len() as u64);
+            let page = self.add(ChunkKind::Page, &|w| {
+                let nodes = leaf.iter().map(|n| w.final_node(n)).collect();
+                Page::Leaf(nodes).encode(&PackRef::SELF)
+            });
+            rows.push(Row { first, count, page });
+        }
+        while rows.len() > 1 {
+            let mut above = Vec::new();
+            for below in rows.chunks(self.page_rows) {
+                let (first, count) = (below[0].first.clone(), below.iter().map(|r| r.count).sum());
+                let page = self.add(ChunkKind::Page, &|w| {
+                    let rows = below.iter().map(|r| Row { page: w.final_ref(&r.page, true), ..r.clone() }).collect();
+                    Page::Upper(rows).encode(&PackRef::SELF)
+                });
+                above.push(Row { first, count, page });
+            }
+            rows = above;
+        }
+        rows.pop().map(|row| row.page)
+    }
+
+    fn final_node(&self, node: &Node) -> Node {
+        let mut node = node.clone();
+        match &mut node.content {
+            Content::File(extents) => extents.iter_mut().for_each(|e| *e = self.final_extent(e)),
+            Content::Large { list, .. } => *list = self.final_ref(list, true),
+            Content::Directory(Some(page)) => *page = self.final_ref(page, true),
+            _ => {}
+        }
+        if let Xattrs::Stored(r) = &mut node.xattrs {
+            *r = self.final_ref(r, true);
+        }
+        node
+    }
+
+    fn list(&mut self, extents: &[Extent]) -> Ref {
+        let mut rows: Vec<(u64, Ref)> = Vec::new();
+        for leaf in extents.chunks(self.list_rows) {
+            let span = leaf.iter().map(Extent::len).sum();
+            let list = self.add(ChunkKind::List, &|w| {
+                List::Leaf(leaf.iter().map(|e| w.final_extent(e)).collect()).encode(&PackRef::SELF)
+            });
+            rows.push((span, list));
+        }
+        while rows.len() > 1 {
+            let mut above = Vec::new();
+            for below in rows.chunks(self.list_rows) {
+                let span = below.iter().map(|(span, _)| span).sum();
+                let list = self.add(ChunkKind::List, &|w| {
+                    let rows = below.iter().map(|(span, r)| (*span, w.final_ref(r, true))).collect();
+                    List::Upper(rows).encode(&PackRef::SELF)
+                });
+                above.push((span, list));
+            }
+            rows = above;
+        }
+        rows.pop().expect("a file with a list is not empty").1
+    }
+}
+
+/// A node, its extents and, of a directory, what is below it.
+struct Sub {
+    node: Node,
+    extents: Vec<Extent>,
+    below: Vec<Sub>,
+}
