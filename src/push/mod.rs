@@ -74,7 +74,7 @@ pub struct Options {
     pub description: String,
     /// The snapshot's time (seconds since the epoch, nanoseconds) if not now.
     pub time: Option<(i64, u32)>,
-    /// Level of zstd, 1 to 22.
+    /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
     pub compression: i32,
     /// Directories, by (device, inode), that are left out: the repository itself, mounted snapshots.
     pub exclude_dev_ino: Vec<(u64, u64)>,
@@ -167,7 +167,7 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         new: stats.new,
         changed: stats.changed,
         unchanged: done.unchanged,
-        renamed: 0,
+        renamed: done.renamed,
         read: done.read,
         added: stats.added,
         stored: stats.stored,
@@ -206,6 +206,7 @@ struct Done {
     root: Option<Ref>,
     stats: Stats,
     unchanged: u64,
+    renamed: u64,
     read: u64,
     meta: Vec<(u32, crate::format::pack::Entry)>,
 }
@@ -246,8 +247,8 @@ impl Run<'_> {
         });
         control.result()?;
         let stats = Stats { added: data.added() + tree.meta.added, stored: tree.meta.written + written, ..tree.stats };
-        let unchanged = tree.unchanged;
-        Ok(Done { root, stats, unchanged, read, meta: tree.meta.into_entries() })
+        let (unchanged, renamed) = (tree.unchanged, tree.renamed);
+        Ok(Done { root, stats, unchanged, renamed, read, meta: tree.meta.into_entries() })
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Shared<'w> {
 
 pub(super) struct Reader<'w> {
     shared: Shared<'w>,
-    packer: Packer,
+    packer: Option<Packer>,
     window: Vec<u8>,
     /// Stored forms of small chunks that were claimed and are not in a pack yet.
     small: Vec<u8>,
@@ -80,7 +80,7 @@ impl From<Error> for Trouble {
 
 impl<'w> Reader<'w> {
     pub fn new(shared: Shared<'w>, compression: i32) -> Result<Self> {
-        let packer = Packer::new(compression)?;
+        let packer = (compression != 0).then(|| Packer::new(compression)).transpose()?;
         Ok(Reader { shared, packer, window: Vec::new(), small: Vec::new(), fresh: Vec::new(), read: 0 })
     }
 
@@ -223,7 +223,7 @@ impl<'w> Reader<'w> {
             return Ok(Piece::Known(id, place));
         }
         if data.chunks.claim(id, plain.len())? {
-            let packed = self.packer.pack(plain);
+            let packed = self.packer.as_mut().and_then(|packer| packer.pack(plain));
             let stored = packed.as_deref().unwrap_or(plain);
             if stored.len() >= LARGE {
                 data.add(std::iter::once(Fresh { id, len: plain.len(), stored }))?;
