@@ -283,7 +283,7 @@ fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
     let env = with_repository();
     env.write("source/open", "open");
     let closed = env.write("source/closed", "closed");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     for folder in [env.path("").parent().unwrap(), &env.path(""), &env.path("source"), &env.home()] {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
     }
@@ -328,4 +328,34 @@ fn a_signal_ends_a_restore_with_128_and_its_number() {
         assert_eq!((output.status.code(), stderr.contains("interrupted")), (Some(code), true), "{stderr}");
         fs::remove_dir_all(env.path("out")).unwrap();
     }
+}
+
+#[test]
+fn a_real_server_is_trusted_only_when_told_so_and_serves_the_whole_path() {
+    let sshd = harness::sshd::Sshd::start();
+    let mut env = Env::new();
+    let address = format!("sftp://{}@127.0.0.1:{}/{}/repo", sshd.user, sshd.port, sshd.files().display());
+    // Known hosts of its own, also for `ssh`, which knows no HOME.
+    let known = env.path("known_hosts");
+    let config = env.write("ssh_config", format!("UserKnownHostsFile {}\nIdentityAgent none\n", known.display()));
+    let option = format!("ssh.config={}", config.display());
+    env.set("NFREEZER_REPOSITORY", &address);
+    let identity = sshd.identity();
+    let ssh = |rest: &[&str]| {
+        let common = ["-i", identity.to_str().unwrap(), "-o", &option];
+        env.nfreezer(common.iter().chain(rest))
+    };
+    let output = ssh(&["init"]).exits(13);
+    assert!(output.stderr.contains("SHA256:") && output.stderr.contains("--accept-new-host-key"), "{}", output.stderr);
+    ssh(&["init", "--accept-new-host-key"]).done();
+    env.write("source/file", "over the line");
+    ssh(&["push", "source"]).done();
+    let inside = format!("latest:{}", env.path("source").display());
+    for transport in ["ssh2", "openssh"] {
+        let output = ssh(&["restore", &inside, "-t", transport, "--transport", transport, "--json"]).success();
+        assert!(output.objects().last().unwrap()["received"].as_u64().unwrap() > 1000);
+        assert_eq!(fs::read(env.path(transport).join("file")).unwrap(), b"over the line");
+    }
+    let output = env.nfreezer(["-o", "nonsense=1", "snapshots"]).exits(2);
+    assert!(output.stderr.contains("ssh.config="), "{}", output.stderr);
 }

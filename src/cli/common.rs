@@ -156,7 +156,7 @@ pub fn open_repository(common: &Common) -> Result<Repository> {
 pub fn read_state(repo: &Repository, out: &mut show::Output) -> Result<State> {
     let state = repo.state()?;
     state.warnings().iter().try_for_each(|text| show::warning(out, text))?;
-    Ok(state)
+    out.flush().map(|()| state)
 }
 
 /// `latest:/etc` -> (`latest`, `/etc`); without a colon the path is empty.

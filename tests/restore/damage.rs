@@ -1,5 +1,8 @@
 //! Damage and interruption stay where they are: all else is restored, and no torso gets a name.
 
+use nfreezer::format::record::{NewSection, SectionKind};
+use nfreezer::format::{index, pack};
+
 use super::support::*;
 
 fn flip(memory: &Memory, r: &Ref) {
@@ -109,4 +112,26 @@ fn an_interrupted_restore_leaves_no_torso_and_the_next_one_completes() {
         fs::set_permissions(out.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
         drop(keep);
     }
+}
+
+#[test]
+fn a_chunk_whose_pack_was_dropped_is_found_by_the_index() {
+    let Repo { repo, memory } = repo();
+    let (old, new) = (data(&repo, b"moved"), data(&repo, b"moved"));
+    let entry =
+        |r: &Ref| pack::Entry { id: r.id, kind: ChunkKind::Data, offset: r.offset, stored: r.stored, len: r.len };
+    let (bytes, fences) = index::encode(&[(0, entry(&new))]);
+    let packs = index::encode_packs(&[(new.pack, ObjectType::Data)]);
+    let sections = [
+        NewSection { kind: SectionKind::Packs, bytes: packs, fences: Vec::new() },
+        NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences },
+    ];
+    let head = Head { dropped: vec![old.pack.id], ..Head::default() };
+    repo.commit(&mut repo.state().unwrap(), head, &sections).unwrap();
+    memory.remove(&Name::Pack(old.pack.id)).unwrap();
+    let nodes = ["a", "b"].map(|name| node(name, 0o644, Content::File(vec![Extent::Data(old)])));
+    let s = snapshot(&repo, nodes.to_vec());
+    let (_keep, out) = target();
+    assert_eq!(plain(&repo, &s, &out).0.files, 2);
+    assert_eq!(fs::read(out.join("b")).unwrap(), b"moved");
 }
