@@ -21,11 +21,9 @@ def show(text):  # nothing that came from a repository reaches the terminal raw
     text = text if isinstance(text, str) else b"/".join(text).decode("utf-8", "surrogateescape")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 def report(text, code=4):
-    codes.append(code)
-    print("recover:", text, file=sys.stderr)
+    codes.append(print("recover:", text, file=sys.stderr) or code)
 def fail(text, code=1): sys.exit((report(text), code)[1])
 def expand(prk, info, n): return HKDFExpand(SHA256(), n, info).derive(prk)
-
 # 8.1 postcard: a type is a function that takes a value from the front of `c`
 def check(t, ok): return lambda c: (value := t(c), need(ok(value), "a value is out of bounds, or cut off"))[0]
 def raw(n): return check(lambda c: c.read(min(n, 1 << 30)), lambda data: len(data) == n)
