@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 mod common;
 mod init;
 mod ls;
+mod mount;
 pub mod passphrase;
 pub mod progress;
 mod push;
@@ -61,6 +62,11 @@ enum Command {
     /// Write what a snapshot holds into a folder
     #[command(aliases = ["extract", "pull"])]
     Restore(restore::Args),
+    /// Show the backup as a folder
+    Mount(mount::Args),
+    /// Take a mounted backup away
+    #[command(alias = "unmount")]
+    Umount(mount::UmountArgs),
     /// Show the version
     Version,
     /// nfreezer has no locks
@@ -120,6 +126,8 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Snapshots(args) => snapshots::run(&common, &args),
         Command::Ls(args) => ls::run(&common, &args),
         Command::Restore(args) => restore::run(&common, &args),
+        Command::Mount(args) => mount::run(&common, &args),
+        Command::Umount(args) => mount::umount(&common, &args),
         Command::Version => version(&common),
         Command::Unlock => {
             let mut out = show::Output::new(common.json);

@@ -157,6 +157,13 @@ pub fn notice(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A line of another process of ours, or to one, on standard output as it is.
+pub fn relay(line: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(|e| Error::io("write to standard output", e))
+}
+
 /// A failure on standard error, and as an object where those are wanted.
 pub fn error(json: bool, error: &Error, code: u8) {
     notice(format_args!("nfreezer: error: {}", message(&error.to_string())));
