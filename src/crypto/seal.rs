@@ -63,22 +63,30 @@ pub fn plain_len(sealed: u64) -> Option<u64> {
 
 /// Seals `plaintext` under a fresh id and gives the id and the whole file. `random` must be fresh for each call.
 pub fn seal(keys: &Keys, kind: ObjectType, random: &[u8; 32], plaintext: &[u8]) -> (ObjectId, Vec<u8>) {
-    let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(plaintext)]));
-    let length = plaintext.len() as u64;
+    let mut file = Vec::with_capacity(sealed_len(plaintext.len() as u64) as usize);
+    file.extend_from_slice(plaintext);
+    (seal_in_place(keys, kind, random, &mut file), file)
+}
+
+/// As [`seal`], but the plaintext in `buffer` becomes the file: nothing is held twice.
+pub fn seal_in_place(keys: &Keys, kind: ObjectType, random: &[u8; 32], buffer: &mut Vec<u8>) -> ObjectId {
+    let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(&buffer)]));
+    let length = buffer.len() as u64;
     let (cipher, commitment) = Cipher::new(keys, kind, &id, length);
-    let mut file = Vec::with_capacity(sealed_len(length) as usize);
-    file.extend_from_slice(MAGIC);
-    file.extend_from_slice(&id.0);
-    file.extend_from_slice(&commitment);
-    for i in 0..blocks(length) {
-        let plain = &plaintext[i as usize * BLOCK..plaintext.len().min((i as usize + 1) * BLOCK)];
-        let start = file.len();
-        file.extend_from_slice(plain);
-        let nonce = Nonce::from(cipher.nonce(i));
-        let tag = cipher.aead.encrypt_inout_detached(&nonce, b"", (&mut file[start..]).into());
-        file.extend_from_slice(&tag.expect("64 KiB are far below the limit of GCM"));
+    buffer.resize(sealed_len(length) as usize, 0);
+    // From the last block on: each moves towards the end, to where no block is that has not moved yet.
+    for i in (0..blocks(length)).rev() {
+        let plain = i as usize * BLOCK..(length as usize).min((i as usize + 1) * BLOCK);
+        let (start, len) = block_place(length, i, i + 1);
+        let start = start as usize;
+        buffer.copy_within(plain, start);
+        let (block, tag) = buffer[start..start + len].split_at_mut(len - TAG);
+        let sealed = cipher.aead.encrypt_inout_detached(&Nonce::from(cipher.nonce(i)), b"", block.into());
+        tag.copy_from_slice(&sealed.expect("64 KiB are far below the limit of GCM"));
     }
-    (id, file)
+    let header = [MAGIC.as_slice(), &id.0, &commitment].concat();
+    buffer[..HEADER].copy_from_slice(&header);
+    id
 }
 
 struct Cipher {

@@ -37,6 +37,9 @@ pub(super) struct Data<'c> {
     pub chunks: &'c Chunks,
     pub packs: &'c Packs<'c>,
     filling: Mutex<Filling>,
+    /// Buffers of packs that were stored. They are used again because allocators keep freed ones of this size: what
+    /// bounds the number of packs then bounds the memory too.
+    spare: Mutex<Vec<Vec<u8>>>,
     added: AtomicU64,
 }
 
@@ -55,7 +58,7 @@ struct Open {
 impl<'c> Data<'c> {
     pub fn new(control: &'c Control<'c>, chunks: &'c Chunks, packs: &'c Packs<'c>, uploads: Sender<Upload>) -> Self {
         let filling = Mutex::new(Filling { open: [None, None], uploads: Some(uploads) });
-        Data { control, chunks, packs, filling, added: AtomicU64::new(0) }
+        Data { control, chunks, packs, filling, spare: Mutex::default(), added: AtomicU64::new(0) }
     }
 
     /// Puts chunks that the caller has claimed into packs. Waits where the line is slower than we are.
@@ -88,7 +91,9 @@ impl<'c> Data<'c> {
                 index
             }
         };
-        let new = || Open { number: self.packs.open(ObjectType::Data), builder: Builder::default() };
+        let spare = || self.spare.lock().expect("no holder panics").pop();
+        let builder = || spare().map_or_else(Builder::default, Builder::new);
+        let new = || Open { number: self.packs.open(ObjectType::Data), builder: builder() };
         Ok(filling.open[index].get_or_insert_with(new))
     }
 
@@ -121,17 +126,13 @@ impl<'c> Data<'c> {
 }
 
 /// The body of an uploading thread: seals and stores packs until there are no more. Gives the bytes written.
-pub(super) fn upload(
-    repo: &Repository,
-    control: &Control<'_>,
-    packs: &Packs<'_>,
-    uploads: &Receiver<Upload>,
-) -> Result<u64> {
+pub(super) fn upload(repo: &Repository, data: &Data<'_>, uploads: &Receiver<Upload>) -> Result<u64> {
     let mut written = 0;
-    while let Some(Upload { number, plain }) = control.receive(uploads)? {
-        let pack = repo.put_pack(ObjectType::Data, plain)?;
+    while let Some(Upload { number, mut plain }) = data.control.receive(uploads)? {
+        let pack = repo.put_pack(ObjectType::Data, &mut plain)?;
         written += sealed_len(pack.len.into());
-        packs.stored(number, pack);
+        data.packs.stored(number, pack);
+        data.spare.lock().expect("no holder panics").push(plain);
     }
     Ok(written)
 }

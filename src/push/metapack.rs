@@ -19,6 +19,7 @@ pub(super) struct MetaPack<'c> {
     index: &'c Index<'c>,
     packer: Packer,
     open: Option<(u32, Builder)>,
+    spare: Option<Vec<u8>>,
     places: IdMap<Place>,
     entries: Vec<(u32, Entry)>,
     /// Sealed bytes of the packs that were stored.
@@ -35,9 +36,9 @@ impl<'c> MetaPack<'c> {
         index: &'c Index<'c>,
         compression: i32,
     ) -> Result<Self> {
-        let (packer, open) = (Packer::new(compression.max(1))?, None);
+        let (packer, open, spare) = (Packer::new(compression.max(1))?, None, None);
         let (places, entries, written, added) = Default::default();
-        Ok(MetaPack { repo, control, packs, index, packer, open, places, entries, written, added })
+        Ok(MetaPack { repo, control, packs, index, packer, open, spare, places, entries, written, added })
     }
 
     /// Adds a chunk that refers to the open pack by `SELF`. `None`: there is no room, [`MetaPack::close`] comes first.
@@ -50,8 +51,9 @@ impl<'c> MetaPack<'c> {
         }
         let packed = self.packer.pack(plain);
         let stored = packed.as_deref().unwrap_or(plain);
-        let packs = self.packs;
-        let (number, builder) = self.open.get_or_insert_with(|| (packs.open(ObjectType::Meta), Builder::default()));
+        let (packs, spare) = (self.packs, &mut self.spare);
+        let mut new = || spare.take().map_or_else(Builder::default, Builder::new);
+        let (number, builder) = self.open.get_or_insert_with(|| (packs.open(ObjectType::Meta), new()));
         if builder.room() < stored.len() {
             return Ok(None);
         }
@@ -65,8 +67,9 @@ impl<'c> MetaPack<'c> {
     pub fn close(&mut self, full: bool) -> Result<Option<PackRef>> {
         let Some((number, builder)) = self.open.take() else { return Ok(None) };
         self.control.check()?;
-        let (plain, entries) = builder.finish(full);
-        let pack = self.repo.put_pack(ObjectType::Meta, plain)?;
+        let (mut plain, entries) = builder.finish(full);
+        let pack = self.repo.put_pack(ObjectType::Meta, &mut plain)?;
+        self.spare = Some(plain);
         self.written += sealed_len(pack.len.into());
         self.packs.stored(number, pack);
         self.entries.extend(entries.into_iter().map(|entry| (number, entry)));

@@ -238,7 +238,7 @@ impl Run<'_> {
         let mut tree = Tree::new(repo, control, &line, &data, meta);
         let (root, read, written) = thread::scope(|scope| {
             let uploaders: Vec<_> = (0..data::UPLOADS)
-                .map(|_| scope.spawn(|| control.run(|| data::upload(repo, control, packs, &to_upload))))
+                .map(|_| scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload))))
                 .collect();
             let workers: Vec<_> = (0..workers())
                 .map(|_| {
