@@ -104,7 +104,7 @@ fn t57_the_largest_page_of_the_smallest_nodes_costs_little() {
 #[test]
 fn t63_a_zstd_bomb_reserves_no_more_than_a_part() {
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
-    let claims = [&[0x28, 0xb5, 0x2f, 0xfd, 0xe0][..], &(1u64 << 40).to_le_bytes(), &[0x03, 0, 0]].concat();
+    let claims = [&[0x28, 0xb5, 0x2f, 0xfd, 0xe0][..], &[0, 0, 0, 0, 0, 1, 0, 0], &[0x03, 0, 0]].concat();
     for stored in [bomb, claims] {
         for len in [stored.len() as u32 + 1, 4 << 20] {
             let pack = PackRef { id: ObjectId([1; 32]), len: 1 << 24 };
