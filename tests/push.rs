@@ -121,11 +121,27 @@ fn files_younger_than_the_last_push_are_read_again_and_still_nothing_is_written(
 fn after_mv_of_the_top_folder_no_content_is_sent() {
     let setup = Setup::new();
     (0..300).for_each(|i| write(setup.top().join(format!("old/{}/{i}", i % 20)), noise(i, 20_000)));
+    tree::settle();
     setup.push();
     fs::rename(setup.top().join("old"), setup.top().join("new")).unwrap();
     let second = setup.push();
     setup.assert_equal(&second);
     assert!(second.sent < 100 << 10, "{}", second.sent);
+    assert_eq!((second.read, second.renamed, second.new), (0, 300, 0), "a renamed folder is not even read again");
+    fs::create_dir(setup.top().join("deeper")).unwrap();
+    fs::rename(setup.top().join("new/7"), setup.top().join("deeper/7")).unwrap();
+    fs::rename(setup.top().join("new/8/8"), setup.top().join("eight")).unwrap();
+    let third = setup.push();
+    setup.assert_equal(&third);
+    assert_eq!(
+        (third.read, third.renamed, third.new),
+        (20_000, 15, 1),
+        "a renamed file is read, for its ctime changed"
+    );
+    assert!(third.sent < 100 << 10, "{}", third.sent);
+    fs::rename(setup.top(), setup.dir.path().join("other")).unwrap();
+    let fourth = push(&setup.repo, &options(&[&setup.dir.path().join("other")]), &Silent).unwrap();
+    assert_eq!((fourth.read, fourth.renamed), (20_000, 299), "also where the source itself was renamed");
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn holes_lists_of_many_levels_and_the_end_of_the_file() {
     writer.commit(&mut repo.state, &tree, |_| {});
     let vfs = repo.vfs();
     let f = lookup(&vfs, "latest/f").unwrap();
-    assert_eq!((f.size, f.blocks), (model.len() as u64, f.size.div_ceil(512) - 1));
+    assert_eq!((f.size, f.blocks), (model.len() as u64, f.size / 512 - 1));
     for (offset, size) in
         [(0, 1 << 20), (1, 1), (699, 3), (5699, 700), (model.len() as u64 - 1, 4096), (40_000, 30_000)]
     {

@@ -130,7 +130,9 @@ impl Common {
                 }
                 _ => {
                     let text = format!("unknown option -o {}", show::text(option.as_bytes()));
-                    return Err(Error::new(Kind::Usage, text).hint("known: sftp.command=, sftp.connections=, ssh.config="));
+                    return Err(
+                        Error::new(Kind::Usage, text).hint("known: sftp.command=, sftp.connections=, ssh.config=")
+                    );
                 }
             }
         }
@@ -154,7 +156,7 @@ pub fn open_repository(common: &Common) -> Result<Repository> {
 pub fn read_state(repo: &Repository, out: &mut show::Output) -> Result<State> {
     let state = repo.state()?;
     state.warnings().iter().try_for_each(|text| show::warning(out, text))?;
-    Ok(state)
+    out.flush().map(|()| state)
 }
 
 /// `latest:/etc` -> (`latest`, `/etc`); without a colon the path is empty.

@@ -16,7 +16,6 @@ pub mod passphrase;
 pub mod progress;
 mod push;
 mod restore;
-mod seam;
 pub mod show;
 pub mod signals;
 mod snapshots;
@@ -71,7 +70,7 @@ enum Command {
 
 /// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
-    harden();
+    prepare();
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
         let payload = info.payload();
@@ -154,12 +153,14 @@ pub fn exit_code(kind: Kind) -> u8 {
     }
 }
 
-/// No core dump and no debugger of the same user sees the keys. Best effort.
-fn harden() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = setrlimit(Resource::Core, none);
+/// No core dump and no debugger of the same user sees the keys; as many open files as this user may have, since a restore
+/// holds directories open. Best effort.
+fn prepare() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ impl Reporter {
         let bar = (watched && !common.quiet).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(RATE));
             bar.set_style(style(false));
+            bar.set_prefix("0");
             bar
         });
         let now = Instant::now();

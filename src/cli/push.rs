@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::common::{Common, looks_remote, open_repository};
 use super::progress::Reporter;
-use super::seam::push;
 use super::show::{self, Output};
 use super::{INCOMPLETE, OK, signals};
 use crate::error::{Error, Kind, Result};
 use crate::name::hex;
+use crate::push;
 use crate::repo::tree::short;
 use crate::storage::Location;
 
@@ -60,7 +60,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         time: args.time,
         compression: args.compression.0,
         stop: signals::stop_flag()?,
-        exclude_dev_ino: own_folder(common),
+        exclude_dev_ino: own_folder(common).into_iter().chain(mounted_backups()).collect(),
     };
     let result = push::push(&repo, &options, &reporter);
     reporter.finish();
@@ -132,6 +132,19 @@ fn own_folder(common: &Common) -> Vec<(u64, u64)> {
         Ok(Location::Local(path)) => path.metadata().map(|m| (m.dev(), m.ino())).into_iter().collect(),
         _ => Vec::new(),
     }
+}
+
+/// The roots of mounted backups. From the mount table: a `stat` of a mount that hangs would hang too.
+fn mounted_backups() -> Vec<(u64, u64)> {
+    const ROOT: u64 = 1; // inode number of the root of every FUSE file system
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let device = |line: &str| {
+        let (place, kind) = line.split_once(" - ")?;
+        let (major, minor) = place.split(' ').nth(2)?.split_once(':')?;
+        let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
+        kind.starts_with("fuse.nfreezer ").then_some((device, ROOT))
+    };
+    table.lines().filter_map(device).collect()
 }
 
 fn host() -> String {

@@ -39,8 +39,14 @@ impl<'p> Control<'p> {
         }
     }
 
+    /// Runs the body of a thread. Ends the push if it fails, and also if it panics, so that nobody waits for it.
+    pub fn run<T>(&self, body: impl FnOnce() -> Result<T>) -> Option<T> {
+        let _alarm = Alarm(self);
+        self.note(body())
+    }
+
     /// Ends the push if this thread failed. The first error is the one that is told.
-    pub fn note<T>(&self, result: Result<T>) -> Option<T> {
+    fn note<T>(&self, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
@@ -97,5 +103,15 @@ impl<'p> Control<'p> {
 
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
+    }
+}
+
+struct Alarm<'c>(&'c Control<'c>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.ended.store(true, Ordering::Relaxed);
+        }
     }
 }

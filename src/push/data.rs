@@ -129,7 +129,7 @@ pub(super) fn upload(
 ) -> Result<u64> {
     let mut written = 0;
     while let Some(Upload { number, plain }) = control.receive(uploads)? {
-        let pack = repo.put_pack(ObjectType::Data, &plain)?;
+        let pack = repo.put_pack(ObjectType::Data, plain)?;
         written += sealed_len(pack.len.into());
         packs.stored(number, pack);
     }

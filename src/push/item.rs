@@ -30,7 +30,7 @@ pub(super) enum Item {
     /// A file to read.
     File(Box<Job>),
     /// A further link to a file that came before.
-    Link { dir: Arc<Dir>, node: Node, link: Link, old: Option<Box<Node>> },
+    Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.
     Leave,
 }
@@ -49,6 +49,7 @@ pub(super) enum Was {
     New,
     Changed,
     Unchanged,
+    Renamed,
 }
 
 impl Was {

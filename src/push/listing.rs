@@ -57,6 +57,11 @@ impl Listing {
         self.places.dedup_by(|a, b| name(*a) == name(*b));
     }
 
+    /// How many names are left.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
     /// Takes the next name.
     pub fn next(&mut self) -> Option<Vec<u8>> {
         let (at, len) = self.places.pop()?;

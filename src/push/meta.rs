@@ -49,7 +49,7 @@ pub(super) fn id(stat: &Stat) -> (u64, u64) {
 /// Modification time.
 #[allow(clippy::unnecessary_cast)]
 pub(super) fn mtime(stat: &Stat) -> (i64, u32) {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as u32)
+    (stat.st_mtime as i64, (stat.st_mtime_nsec as u32).min(999_999_999))
 }
 
 /// Status change time in nanoseconds.
@@ -197,6 +197,7 @@ fn read_xattrs(
         }
     }
     pairs.sort_unstable();
+    pairs.dedup_by(|a, b| a.0 == b.0);
     Ok(pairs)
 }
 

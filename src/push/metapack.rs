@@ -35,7 +35,7 @@ impl<'c> MetaPack<'c> {
         index: &'c Index<'c>,
         compression: i32,
     ) -> Result<Self> {
-        let (packer, open) = (Packer::new(compression)?, None);
+        let (packer, open) = (Packer::new(compression.max(1))?, None);
         let (places, entries, written, added) = Default::default();
         Ok(MetaPack { repo, control, packs, index, packer, open, places, entries, written, added })
     }
@@ -66,7 +66,7 @@ impl<'c> MetaPack<'c> {
         let Some((number, builder)) = self.open.take() else { return Ok(None) };
         self.control.check()?;
         let (plain, entries) = builder.finish(full);
-        let pack = self.repo.put_pack(ObjectType::Meta, &plain)?;
+        let pack = self.repo.put_pack(ObjectType::Meta, plain)?;
         self.written += sealed_len(pack.len.into());
         self.packs.stored(number, pack);
         self.entries.extend(entries.into_iter().map(|entry| (number, entry)));

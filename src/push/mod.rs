@@ -16,6 +16,7 @@
 mod chunks;
 mod commit;
 mod control;
+mod cut;
 mod data;
 mod folder;
 mod item;
@@ -33,7 +34,7 @@ mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -48,13 +49,14 @@ use crate::repo::{Index, Repository, State, random};
 
 use chunks::Chunks;
 use control::Control;
+use cut::Shared;
 use data::Data;
 use line::Line;
 use meta::Nodes;
 use metapack::MetaPack;
 use packs::Packs;
 use parent::Parents;
-use read::{Reader, Shared};
+use read::Reader;
 use source::Plan;
 use tree::Tree;
 use walk::Walk;
@@ -74,7 +76,7 @@ pub struct Options {
     pub description: String,
     /// The snapshot's time (seconds since the epoch, nanoseconds) if not now.
     pub time: Option<(i64, u32)>,
-    /// Level of zstd, 1 to 22.
+    /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
     pub compression: i32,
     /// Directories, by (device, inode), that are left out: the repository itself, mounted snapshots.
     pub exclude_dev_ino: Vec<(u64, u64)>,
@@ -167,7 +169,7 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         new: stats.new,
         changed: stats.changed,
         unchanged: done.unchanged,
-        renamed: 0,
+        renamed: done.renamed,
         read: done.read,
         added: stats.added,
         stored: stats.stored,
@@ -206,6 +208,7 @@ struct Done {
     root: Option<Ref>,
     stats: Stats,
     unchanged: u64,
+    renamed: u64,
     read: u64,
     meta: Vec<(u32, crate::format::pack::Entry)>,
 }
@@ -214,31 +217,42 @@ impl Run<'_> {
     fn run(&self, plan: &Plan, chunks: &Chunks, packs: &Packs<'_>) -> Result<Done> {
         let Run { repo, options, control, parents, state } = *self;
         let index = Index::new(repo, state);
-        let (nodes, warned) = (Nodes::default(), AtomicBool::new(false));
+        let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
         let line = Line::new(control);
         let (uploads, to_upload) = crossbeam_channel::bounded(0);
         let (work, to_do) = crossbeam_channel::bounded(WAITING);
+        let (offer, tasks) = crossbeam_channel::bounded(0);
         let data = Data::new(control, chunks, packs, uploads);
         let walk = Walk { repo, control, parents, nodes: &nodes, line: &line, work, exclude: &options.exclude_dev_ino };
-        let shared = Shared { repo, control, nodes: &nodes, index: &index, data: &data, line: &line, warned: &warned };
+        let shared = Shared {
+            repo,
+            control,
+            nodes: &nodes,
+            index: &index,
+            data: &data,
+            line: &line,
+            idle: &idle,
+            warned: &warned,
+        };
         let meta = MetaPack::new(repo, control, packs, &index, options.compression)?;
         let mut tree = Tree::new(repo, control, &line, &data, meta);
         let (root, read, written) = thread::scope(|scope| {
             let uploaders: Vec<_> = (0..data::UPLOADS)
-                .map(|_| scope.spawn(|| control.note(data::upload(repo, control, packs, &to_upload))))
+                .map(|_| scope.spawn(|| control.run(|| data::upload(repo, control, packs, &to_upload))))
                 .collect();
             let workers: Vec<_> = (0..workers())
                 .map(|_| {
-                    scope.spawn(|| {
-                        let reader = Reader::new(shared, options.compression);
-                        control.note(reader.and_then(|reader| reader.run(&to_do)))
+                    let (offer, to_do, tasks) = (offer.clone(), &to_do, &tasks);
+                    scope.spawn(move || {
+                        control.run(|| Reader::new(shared, options.compression, offer)?.run(to_do, tasks))
                     })
                 })
                 .collect();
-            let tree = scope.spawn(|| control.note(tree.run()));
-            control.note(walk.run(plan));
+            drop(offer);
+            let tree = scope.spawn(|| control.run(|| tree.run()));
+            control.run(|| walk.run(plan));
             let read: u64 = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
-            control.note(data.finish());
+            control.run(|| data.finish());
             let written: u64 =
                 uploaders.into_iter().filter_map(|thread| thread.join().expect("it does not panic")).sum();
             let root: Option<Option<Ref>> = tree.join().expect("it does not panic");
@@ -246,15 +260,16 @@ impl Run<'_> {
         });
         control.result()?;
         let stats = Stats { added: data.added() + tree.meta.added, stored: tree.meta.written + written, ..tree.stats };
-        let unchanged = tree.unchanged;
-        Ok(Done { root, stats, unchanged, read, meta: tree.meta.into_entries() })
+        let (unchanged, renamed) = (tree.unchanged, tree.renamed);
+        Ok(Done { root, stats, unchanged, renamed, read, meta: tree.meta.into_entries() })
     }
 }
 
 /// Batches between the walker and the workers.
 const WAITING: usize = 8;
 
-/// Workers: one for each core, but no more than their windows (8 MiB each) allow.
+/// Workers: one for each core, but no more than the memory for their windows (8 MiB each) allows; four of them read
+/// more than any line takes.
 fn workers() -> usize {
-    thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
+    thread::available_parallelism().map_or(2, usize::from).clamp(1, 4)
 }

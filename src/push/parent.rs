@@ -1,6 +1,7 @@
 //! The snapshots before this one: what need not be read again. Walked in step with the file system, never held whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
 
 use rustix::fs::Stat;
 
@@ -21,12 +22,19 @@ const GRANULE: i64 = 20_000_000;
 /// The same where times are whole seconds, or two (FAT).
 const COARSE: i64 = 2_000_000_000;
 
+/// Entries of a new directory from which on it is looked for elsewhere in the old tree.
+const WORTH_LOOKING: usize = 64;
+
 /// Everything that is needed to trust or distrust what earlier snapshots say.
 pub(super) struct Parents {
     /// In order of preference: the unfinished push that this one continues, then the last whole one.
     pub snapshots: Vec<Snapshot>,
     doomed: HashSet<ObjectId>,
+    moved: OnceLock<Moved>,
 }
+
+/// The directories of the parents by inode number: when the push that saved them began, and their top page.
+type Moved = HashMap<u64, (i64, Option<Ref>)>;
 
 impl Parents {
     /// The newest snapshots of the same host and paths, else the newest of the same host. Snapshots from the future
@@ -43,13 +51,49 @@ impl Parents {
         if snapshots.iter().all(|s| s.partial) {
             snapshots.extend(all.iter().rev().find(|s| s.host == host && !s.partial).cloned());
         }
-        Parents { snapshots, doomed: state.doomed_packs() }
+        Parents { snapshots, doomed: state.doomed_packs(), moved: OnceLock::new() }
     }
 
     /// The root directories.
     pub fn roots<'r>(&self, repo: &'r Repository, control: &'r Control<'r>) -> Vec<Old<'r>> {
-        let time = |s: &Snapshot| s.time.0.saturating_mul(1_000_000_000).saturating_add(s.time.1.into());
-        self.snapshots.iter().map(|s| Old::new(repo, control, time(s), s.root)).collect()
+        self.snapshots.iter().map(|s| Old::new(repo, control, begun(s), s.root)).collect()
+    }
+
+    /// A directory that no snapshot has at its path: perhaps it was elsewhere before. It is enough to guess, since
+    /// every file in it is still compared by itself.
+    pub fn elsewhere<'r>(
+        &self,
+        repo: &'r Repository,
+        control: &'r Control<'r>,
+        stat: &Stat,
+        entries: usize,
+    ) -> Option<Old<'r>> {
+        // Looking costs reading the old tree, once. A folder that was moved is older than the snapshot inside, though
+        // not outside; a new one is worth it if a lot is in it.
+        let old = self.snapshots.iter().any(|s| meta::mtime(stat) < s.time);
+        let look = self.moved.get().is_some() || old && entries > 0 || entries >= WORTH_LOOKING;
+        if self.snapshots.is_empty() || !look {
+            return None;
+        }
+        let moved = self.moved.get_or_init(|| self.directories(repo));
+        let (time, page) = moved.get(&meta::id(stat).1)?;
+        Some(Old { moved: true, ..Old::new(repo, control, *time, *page) })
+    }
+
+    fn directories(&self, repo: &Repository) -> Moved {
+        let mut moved = Moved::new();
+        for snapshot in self.snapshots.iter().rev() {
+            let mut pages = vec![snapshot.root];
+            while let Some(page) = pages.pop() {
+                for node in repo.entries(page.as_ref()).map_while(Result::ok) {
+                    if let Content::Directory(page) = node.content {
+                        moved.insert(node.inode, (begun(snapshot), page));
+                        pages.push(page);
+                    }
+                }
+            }
+        }
+        moved
     }
 
     /// Whether a reference may be taken over: prune has no plans for its pack.
@@ -102,9 +146,16 @@ impl Parents {
     }
 }
 
+/// When the push began, in nanoseconds.
+fn begun(s: &Snapshot) -> i64 {
+    s.time.0.saturating_mul(1_000_000_000).saturating_add(s.time.1.into())
+}
+
 /// A node of an earlier snapshot.
 pub(super) struct Found {
     pub node: Node,
+    /// It was at another path.
+    pub moved: bool,
     /// When the push that saved it began, in nanoseconds.
     time: i64,
 }
@@ -114,6 +165,7 @@ pub(super) struct Old<'r> {
     repo: &'r Repository,
     control: &'r Control<'r>,
     time: i64,
+    moved: bool,
     first: Option<Ref>,
     rows: Vec<std::vec::IntoIter<Row>>,
     nodes: std::iter::Peekable<std::vec::IntoIter<Node>>,
@@ -123,13 +175,15 @@ pub(super) struct Old<'r> {
 impl<'r> Old<'r> {
     fn new(repo: &'r Repository, control: &'r Control<'r>, time: i64, first: Option<Ref>) -> Self {
         let nodes = Vec::new().into_iter().peekable();
-        Old { repo, control, time, first, rows: Vec::new(), nodes, pages: Vec::new() }
+        Old { repo, control, time, moved: false, first, rows: Vec::new(), nodes, pages: Vec::new() }
     }
 
     /// The directory that `found`, an entry of this one, is.
     pub fn below(&self, found: &Found) -> Option<Old<'r>> {
         match found.node.content {
-            Content::Directory(page) => Some(Old::new(self.repo, self.control, self.time, page)),
+            Content::Directory(page) => {
+                Some(Old { moved: self.moved, ..Old::new(self.repo, self.control, self.time, page) })
+            }
             _ => None,
         }
     }
@@ -141,8 +195,8 @@ impl<'r> Old<'r> {
             while self.nodes.next_if(|node| node.name.as_slice() < name).is_some() {}
             match self.nodes.peek() {
                 Some(node) if node.name == name => {
-                    let time = self.time;
-                    return Ok(self.nodes.next().map(|node| Found { node, time }));
+                    let (time, moved) = (self.time, self.moved);
+                    return Ok(self.nodes.next().map(|node| Found { node, moved, time }));
                 }
                 Some(_) => return Ok(None),
                 None => {}

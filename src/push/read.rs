@@ -1,27 +1,21 @@
-//! Reads files: contents become chunks, chunks that nobody has are compressed and put into packs. One [`Reader`] for
-//! each worker thread, with its own buffers and compressor.
+//! Reads files, whatever happens to them meanwhile. One [`Reader`] for each worker thread, with its own window.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::{self, Errno};
 
-use super::chunks::Place;
-use super::control::Control;
-use super::data::{Data, Fresh};
+use super::control::PATIENCE;
+use super::cut::{Cutter, Given, Shared, Task};
 use super::item::{Batch, Item, Job, Piece};
-use super::line::Line;
-use super::meta::{self, Nodes, error};
+use super::meta::{self, error};
 use crate::crypto::chunker;
-use crate::crypto::keys::{ChunkId, ChunkKind};
-use crate::error::{Error, Kind, Result};
-use crate::format::stored::Packer;
+use crate::error::{Error, Result};
 use crate::format::tree::{CHANGED, Xattrs};
 use crate::progress::Event;
-use crate::repo::{Index, Repository};
 
 /// Bytes of a file that are held at once: the chunker must see [`chunker::MAX`], and what lies behind is moved to the
 /// front when that is reached.
@@ -30,34 +24,20 @@ const WINDOW: usize = 2 * chunker::MAX;
 const HOLE: u64 = 64 << 10;
 /// Attempts to read a file that changes meanwhile.
 const ATTEMPTS: usize = 3;
-/// Chunks of at least this many stored bytes go to their pack at once, smaller ones together.
-const LARGE: usize = 128 << 10;
-/// Stored bytes of small chunks that go to their packs together.
-const TOGETHER: usize = 1 << 20;
 /// Files of this size on are shown and read ahead of by the kernel.
 const SHOWN: u64 = 4 << 20;
 
-/// What all workers share.
-#[derive(Clone, Copy)]
-pub(super) struct Shared<'w> {
-    pub repo: &'w Repository,
-    pub control: &'w Control<'w>,
-    pub nodes: &'w Nodes,
-    pub index: &'w Index<'w>,
-    pub data: &'w Data<'w>,
-    pub line: &'w Line<'w, Batch>,
-    /// Whether the damaged index was reported.
-    pub warned: &'w AtomicBool,
+pub(super) struct Reader<'w> {
+    cutter: Cutter<'w>,
+    window: Vec<u8>,
+    offer: Option<Sender<Task>>,
 }
 
-pub(super) struct Reader<'w> {
-    shared: Shared<'w>,
-    packer: Packer,
-    window: Vec<u8>,
-    /// Stored forms of small chunks that were claimed and are not in a pack yet.
-    small: Vec<u8>,
-    fresh: Vec<(ChunkId, usize, Range<usize>)>,
-    read: u64,
+enum Next {
+    Batch(u64, Batch),
+    Task(Task),
+    Nothing,
+    End,
 }
 
 /// Why a file could not be read: something with the file, or something that ends the push.
@@ -79,30 +59,63 @@ impl From<Error> for Trouble {
 }
 
 impl<'w> Reader<'w> {
-    pub fn new(shared: Shared<'w>, compression: i32) -> Result<Self> {
-        let packer = Packer::new(compression)?;
-        Ok(Reader { shared, packer, window: Vec::new(), small: Vec::new(), fresh: Vec::new(), read: 0 })
+    /// Chunks of large files go to `offer` while somebody waits there.
+    pub fn new(shared: Shared<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
+        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer) })
     }
 
     /// The body of a worker thread. Gives the bytes read.
-    pub fn run(mut self, work: &Receiver<(u64, Batch)>) -> Result<u64> {
-        while let Some((number, mut batch)) = self.shared.control.receive(work)? {
-            for item in &mut batch.items {
-                if let Item::File(job) = item {
-                    self.shared.control.check()?;
-                    self.file(job)?;
+    pub fn run(mut self, work: &Receiver<(u64, Batch)>, tasks: &Receiver<Task>) -> Result<u64> {
+        let Shared { control, line, idle, .. } = self.cutter.shared;
+        loop {
+            match self.next(work, tasks)? {
+                Next::Batch(number, mut batch) => {
+                    self.batch(&mut batch)?;
+                    line.finish(number, batch);
                 }
+                Next::Task(task) => self.cutter.serve(&task)?,
+                Next::Nothing => {}
+                Next::End => break,
             }
-            self.flush()?;
-            self.shared.control.event(Event::Done { files: batch.files as u64, bytes: 0 });
-            self.shared.line.finish(number, batch);
         }
-        Ok(self.read)
+        // No more files for this one; others may still be at large ones.
+        self.offer = None;
+        idle.fetch_add(1, Ordering::Relaxed);
+        while let Some(task) = control.receive(tasks)? {
+            self.cutter.serve(&task)?;
+        }
+        Ok(self.cutter.read)
+    }
+
+    fn next(&self, work: &Receiver<(u64, Batch)>, tasks: &Receiver<Task>) -> Result<Next> {
+        let Shared { control, idle, .. } = self.cutter.shared;
+        control.check()?;
+        idle.fetch_add(1, Ordering::Relaxed);
+        let next = crossbeam_channel::select! {
+            recv(work) -> batch => batch.map_or(Next::End, |(number, batch)| Next::Batch(number, batch)),
+            recv(tasks) -> task => task.map_or(Next::Nothing, Next::Task),
+            default(PATIENCE) => Next::Nothing,
+        };
+        idle.fetch_sub(1, Ordering::Relaxed);
+        Ok(next)
+    }
+
+    fn batch(&mut self, batch: &mut Batch) -> Result<()> {
+        for item in &mut batch.items {
+            if let Item::File(job) = item {
+                self.cutter.shared.control.check()?;
+                self.file(job)?;
+            }
+        }
+        self.cutter.flush()?;
+        self.cutter.shared.control.event(Event::Done { files: batch.files as u64, bytes: 0 });
+        Ok(())
     }
 
     fn file(&mut self, job: &mut Job) -> Result<()> {
         if job.stat.st_size as u64 >= SHOWN {
-            self.shared.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
+            self.cutter.flush()?; // others may wait for what came before
+            self.cutter.shared.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
         }
         for _ in 0..ATTEMPTS {
             let gave_up = match self.attempt(job) {
@@ -114,7 +127,7 @@ impl<'w> Reader<'w> {
             if gave_up == Errno::NOENT {
                 job.gone = true;
             } else {
-                self.shared.control.skip(&job.dir.path_of(&job.node.name), &error("read the file", gave_up));
+                self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &error("read the file", gave_up));
                 job.node.content = meta::unreadable(gave_up);
             }
             return Ok(());
@@ -132,33 +145,39 @@ impl<'w> Reader<'w> {
         }
         if !same(&job.stat, &before) {
             let name = std::mem::take(&mut job.node.name);
-            job.node = self.shared.nodes.node(name, &before, job.node.content.clone());
+            job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
             job.stat = before;
         }
         job.node.xattrs = Xattrs::Inline(self.xattrs(job, &fd));
         job.pieces.clear();
-        let mut pieces = std::mem::take(&mut job.pieces);
-        let read = self.contents(&fd, &before, &mut pieces)?;
-        job.pieces = pieces;
+        let mut given = Given::default();
+        let read = self.contents(&fd, &before, &mut job.pieces, &mut given)?;
+        self.cutter.collect(&mut job.pieces, &mut given)?;
         Ok(read == before.st_size as u64 && same(&before, &fs::fstat(&fd)?))
     }
 
     fn xattrs(&self, job: &Job, fd: &OwnedFd) -> meta::Pairs {
         meta::xattrs_of(fd).unwrap_or_else(|errno| {
             let path = job.dir.path_of(&job.node.name);
-            self.shared.control.skip(&path, &error("read its extended attributes", errno));
+            self.cutter.shared.control.skip(&path, &error("read its extended attributes", errno));
             Vec::new()
         })
     }
 
     /// Gives the length of what was there, holes included.
-    fn contents(&mut self, fd: &OwnedFd, stat: &Stat, pieces: &mut Vec<Piece>) -> Result<u64, Trouble> {
+    fn contents(
+        &mut self,
+        fd: &OwnedFd,
+        stat: &Stat,
+        pieces: &mut Vec<Piece>,
+        given: &mut Given,
+    ) -> Result<u64, Trouble> {
         let size = stat.st_size as u64;
         if size >= SHOWN {
             let _ = fs::fadvise(fd, 0, None, Advice::Sequential); // only advice
         }
         if (stat.st_blocks as u64).saturating_mul(512) >= size {
-            return self.stretch(fd, 0..size, pieces);
+            return self.stretch(fd, 0..size, pieces, given);
         }
         let mut at = 0;
         while at < size {
@@ -169,7 +188,7 @@ impl<'w> Reader<'w> {
             if data.start > at {
                 pieces.push(Piece::Hole(data.start - at));
             }
-            at = self.stretch(fd, data.clone(), pieces)?;
+            at = self.stretch(fd, data.clone(), pieces, given)?;
             if at < data.end {
                 break; // it was cut off meanwhile
             }
@@ -178,7 +197,13 @@ impl<'w> Reader<'w> {
     }
 
     /// Cuts a stretch of the file into chunks. Gives where it ended.
-    fn stretch(&mut self, fd: &OwnedFd, range: Range<u64>, pieces: &mut Vec<Piece>) -> Result<u64, Trouble> {
+    fn stretch(
+        &mut self,
+        fd: &OwnedFd,
+        range: Range<u64>,
+        pieces: &mut Vec<Piece>,
+        given: &mut Given,
+    ) -> Result<u64, Trouble> {
         let Range { start: mut at, end: mut stop } = range;
         let capacity = (stop - at).min(WINDOW as u64) as usize;
         let mut window = std::mem::take(&mut self.window);
@@ -195,78 +220,23 @@ impl<'w> Reader<'w> {
                 }
             }
             while to - from >= chunker::MAX || (at >= stop && to > from) {
-                let len = self.shared.repo.keys().chunker().cut(&window[from..to]);
-                pieces.push(self.chunk(&window[from..from + len])?);
+                let len = self.cutter.shared.repo.keys().chunker().cut(&window[from..to]);
+                let plain = &window[from..from + len];
+                match &self.offer {
+                    Some(offer) if capacity > chunker::MAX => self.cutter.give(plain, pieces, given, offer)?,
+                    _ => pieces.push(self.cutter.chunk(plain)?),
+                }
                 from += len;
             }
             if at >= stop {
                 break stop;
             }
-            self.shared.control.check()?;
+            self.cutter.shared.control.check()?;
             window.copy_within(from..to, 0);
             (from, to) = (0, to - from);
         };
         self.window = window;
         Ok(done)
-    }
-
-    /// Finds a chunk or adds it.
-    fn chunk(&mut self, plain: &[u8]) -> Result<Piece> {
-        let Shared { repo, control, data, .. } = self.shared;
-        self.read += plain.len() as u64;
-        control.event(Event::Done { files: 0, bytes: plain.len() as u64 });
-        let id = repo.keys().chunk_id(ChunkKind::Data, plain);
-        if data.chunks.has(&id, plain.len())? {
-            return Ok(Piece::New(id));
-        }
-        if let Some(place) = self.known(&id, plain.len())? {
-            return Ok(Piece::Known(id, place));
-        }
-        if data.chunks.claim(id, plain.len())? {
-            let packed = self.packer.pack(plain);
-            let stored = packed.as_deref().unwrap_or(plain);
-            if stored.len() >= LARGE {
-                data.add(std::iter::once(Fresh { id, len: plain.len(), stored }))?;
-            } else {
-                let start = self.small.len();
-                self.small.extend_from_slice(stored);
-                self.fresh.push((id, plain.len(), start..self.small.len()));
-                if self.small.len() >= TOGETHER {
-                    self.flush()?;
-                }
-            }
-        }
-        Ok(Piece::New(id))
-    }
-
-    /// Where the repository has it. What cannot be looked up is sent again: that costs time, not safety.
-    fn known(&self, id: &ChunkId, len: usize) -> Result<Option<Place>> {
-        let Shared { control, index, data, warned, .. } = self.shared;
-        match index.find(id) {
-            Ok(Some((ChunkKind::Data, r))) if r.len as usize == len => {
-                let pack = data.packs.earlier(r.pack);
-                Ok(Some(Place { pack, offset: r.offset, stored: r.stored, len: r.len }))
-            }
-            Ok(_) => Ok(None),
-            Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {
-                if !warned.swap(true, Ordering::Relaxed) {
-                    control.warn(&format!("part of the index cannot be read, its contents are sent again: {e}"));
-                }
-                Ok(None)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Puts the small chunks into packs.
-    fn flush(&mut self) -> Result<()> {
-        if self.fresh.is_empty() {
-            return Ok(());
-        }
-        let fresh = self.fresh.drain(..);
-        self.shared.data.add(fresh.map(|(id, len, at)| Fresh { id, len, stored: &self.small[at] }))?;
-        self.small.clear();
-        Ok(())
     }
 }
 

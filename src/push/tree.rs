@@ -33,6 +33,7 @@ pub(super) struct Tree<'c> {
     hand: Option<Node>,
     pub stats: Stats,
     pub unchanged: u64,
+    pub renamed: u64,
 }
 
 /// A file with links that are still to come.
@@ -52,8 +53,8 @@ impl<'c> Tree<'c> {
         meta: MetaPack<'c>,
     ) -> Self {
         let stack = vec![Folder::new(None, true, None)];
-        let (list, links, hand, stats, unchanged) = Default::default();
-        Tree { repo, control, line, data, meta, stack, list, links, hand, stats, unchanged }
+        let (list, links, hand, stats, unchanged, renamed) = Default::default();
+        Tree { repo, control, line, data, meta, stack, list, links, hand, stats, unchanged, renamed }
     }
 
     /// Takes all steps; gives the top page of the root.
@@ -90,7 +91,7 @@ impl<'c> Tree<'c> {
             }
             Item::File(job) if job.gone => Ok(()),
             Item::File(job) => self.file(*job),
-            Item::Link { dir, mut node, link, old } => {
+            Item::Link { mut node, link, old } => {
                 match self.links.get(&link) {
                     Some(first) => {
                         (node.content, node.xattrs) = (first.content.clone(), first.xattrs.clone());
@@ -100,7 +101,7 @@ impl<'c> Tree<'c> {
                 }
                 if let Content::Unreadable(_) = node.content {
                     let why = Error::failed("cannot read the file: another link to it could not be read");
-                    self.control.skip(&dir.path_of(&node.name), &why);
+                    self.control.skip(&self.path(&node.name), &why);
                 }
                 self.remember(Some(link), &node);
                 let was = Was::compare(old.as_deref(), &node);
@@ -165,7 +166,12 @@ impl<'c> Tree<'c> {
         }
     }
 
-    fn add_file(&mut self, node: Node, was: Was) -> Result<()> {
+    fn add_file(&mut self, mut node: Node, was: Was) -> Result<()> {
+        if let Err(why) = node.check() {
+            self.control.skip(&self.path(&node.name), &why);
+            node.content = super::meta::unreadable(rustix::io::Errno::INVAL);
+            node.xattrs = Xattrs::Inline(Vec::new());
+        }
         match &node.content {
             Content::File(_) | Content::Large { .. } => {
                 self.stats.files += 1;
@@ -174,6 +180,7 @@ impl<'c> Tree<'c> {
                     Was::New => self.stats.new += 1,
                     Was::Changed => self.stats.changed += 1,
                     Was::Unchanged => self.unchanged += 1,
+                    Was::Renamed => self.renamed += 1,
                 }
             }
             Content::Unreadable(_) => self.stats.unreadable += 1,
@@ -195,6 +202,12 @@ impl<'c> Tree<'c> {
         } else {
             Ok(())
         }
+    }
+
+    /// The path of an entry of the directory on top of the stack.
+    fn path(&self, name: &[u8]) -> Vec<u8> {
+        let folders = self.stack.iter().filter_map(|folder| folder.node.as_ref()).map(|node| node.name.as_slice());
+        folders.chain([name]).flat_map(|name| [b"/", name].concat()).collect()
     }
 
     /// The directory on top of the stack is complete.

@@ -193,7 +193,11 @@ impl<'w> Walker<'w> {
         };
         node.xattrs = self.xattrs(&found, stat, &below.path, || meta::xattrs_of(&below.fd));
         let old = self.levels.last().map_or(&[][..], |level| &level.old);
-        let old = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
+        let mut old: Vec<_> = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
+        if old.is_empty() {
+            let Walk { repo, control, parents, .. } = self.walk;
+            old.extend(parents.elsewhere(repo, control, stat, listing.len()));
+        }
         let id = meta::id(stat);
         let level = Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old };
         self.levels.push(level);
@@ -239,20 +243,19 @@ impl<'w> Walker<'w> {
         let mut found = found.into_iter().flatten();
         let link = (meta::nlink(stat) > 1).then_some(meta::id(stat));
         if let Some(same) = same {
-            let old = found.nth(same).map(|found| found.node);
-            if let Some(old) = &old {
-                node.content.clone_from(&old.content);
-                node.xattrs.clone_from(&old.xattrs);
-            }
+            let Some(Found { node: old, moved, .. }) = found.nth(same) else { return Ok(()) };
+            node.content.clone_from(&old.content);
+            node.xattrs.clone_from(&old.xattrs);
+            let was = if moved { Was::Renamed } else { Was::compare(Some(&old), &node) };
             self.done = (self.done.0 + 1, self.done.1 + size);
             link.map(|link| self.is_further(link, stat));
-            return self.push(Item::Node { was: Was::compare(old.as_ref(), &node), node, link });
+            return self.push(Item::Node { node, was, link });
         }
         let old = found.next().map(|found| Box::new(found.node));
         match link {
             Some(link) if self.is_further(link, stat) => {
                 self.done = (self.done.0 + 1, self.done.1 + size);
-                self.push(Item::Link { dir, node, link, old })
+                self.push(Item::Link { node, link, old })
             }
             link => {
                 self.batch.files += 1;

@@ -1,5 +1,7 @@
 //! Writing: packs, and the one record that makes them count.
 
+use std::borrow::Cow;
+
 use super::log::State;
 use super::{Repository, now, random};
 use crate::crypto::seal::{self, ObjectType};
@@ -12,10 +14,12 @@ use crate::name::{Name, ObjectId};
 const ATTEMPTS: usize = 5;
 
 impl Repository {
-    /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked).
-    pub fn put_pack(&self, kind: ObjectType, plain: &[u8]) -> Result<PackRef> {
-        let id = self.put_sealed(kind, plain, Name::Pack)?;
-        Ok(PackRef { id, len: plain.len() as u32 })
+    /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked). A plaintext
+    /// that is given away is freed before the upload begins, so that each upload holds one copy and not two.
+    pub fn put_pack<'p>(&self, kind: ObjectType, plain: impl Into<Cow<'p, [u8]>>) -> Result<PackRef> {
+        let plain = plain.into();
+        let len = plain.len() as u32;
+        Ok(PackRef { id: self.put_sealed(kind, plain, Name::Pack)?, len })
     }
 
     /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
@@ -30,16 +34,26 @@ impl Repository {
         head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);
         head.marks.sort_by_key(record::Mark::order);
         let plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
-        let id = self.put_sealed(ObjectType::Record, &plain, |id| Name::Record { sequence, id })?;
+        let id = self.put_sealed(ObjectType::Record, plain.into(), |id| Name::Record { sequence, id })?;
         self.refresh(state)?;
         Ok(id)
     }
 
-    fn put_sealed(&self, kind: ObjectType, plain: &[u8], name: impl Fn(ObjectId) -> Name) -> Result<ObjectId> {
+    fn put_sealed(
+        &self,
+        kind: ObjectType,
+        mut plain: Cow<'_, [u8]>,
+        name: impl Fn(ObjectId) -> Name,
+    ) -> Result<ObjectId> {
         for _ in 0..ATTEMPTS {
-            let (id, file) = seal::seal(&self.keys, kind, &random()?, plain);
+            let (id, file) = seal::seal(&self.keys, kind, &random()?, &plain);
+            let ours = matches!(plain, Cow::Owned(_));
+            if ours {
+                plain = Cow::Owned(Vec::new());
+            }
             match self.storage.put(&name(id), &file) {
-                Err(e) if e.kind() == Kind::Exists => continue,
+                Err(e) if e.kind() == Kind::Exists && ours => plain = seal::open(&self.keys, kind, id, file)?.into(),
+                Err(e) if e.kind() == Kind::Exists => {}
                 other => return other.map(|()| id),
             }
         }

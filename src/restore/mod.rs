@@ -219,7 +219,11 @@ impl Run<'_> {
     /// Reports that `path` is not restored, or ends everything where going on makes no sense.
     fn skip(&self, path: &[u8], why: Error) {
         match why.kind() {
-            Kind::Connection | Kind::NoSpace | Kind::Tampering | Kind::Interrupted(_) => return self.halt(why),
+            Kind::NoSpace => {
+                let why = why.while_doing(String::from_utf8_lossy(path));
+                return self.halt(why.hint("make room, then the same command goes on from here"));
+            }
+            Kind::Connection | Kind::Tampering | Kind::Interrupted(_) => return self.halt(why),
             Kind::Damaged | Kind::Missing => add(&self.tally.damaged, 1),
             _ => add(&self.tally.failed, 1),
         }

@@ -107,7 +107,7 @@ fn do_job(run: &Run<'_>, job: Job) {
             if let Err(e) = file.write(run, offset, &refs) {
                 let (kind, text) = (e.kind(), e.to_string());
                 if matches!(kind, Kind::Connection | Kind::NoSpace) {
-                    run.halt(e);
+                    run.skip(&file.path(), e); // ends everything, without waiting for the other parts
                 }
                 file.fail(Error::new(kind, text));
             }

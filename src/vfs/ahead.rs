@@ -43,6 +43,23 @@ pub enum Ahead {
     Pack(PackRef, Range<u32>),
 }
 
+impl Ahead {
+    /// The same in parts of at most 1 MiB, for several threads.
+    pub fn parts(&self) -> Vec<Ahead> {
+        const PART: u64 = 1 << 20;
+        match self {
+            Ahead::File(ino, range) => {
+                let part = |from: u64| Ahead::File(*ino, from..range.end.min(from + PART));
+                range.clone().step_by(PART as usize).map(part).collect()
+            }
+            Ahead::Pack(pack, range) => {
+                let part = |from: u32| Ahead::Pack(*pack, from..range.end.min(from + PART as u32));
+                range.clone().step_by(PART as usize).map(part).collect()
+            }
+        }
+    }
+}
+
 /// What the reads so far were like.
 pub struct Readers {
     files: Mutex<LruCache<u64, Vec<Stream>>>,

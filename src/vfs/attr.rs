@@ -58,7 +58,7 @@ impl Attr {
             Content::File(extents) => (Kind::File, stored(extents).div_ceil(512), (0, 0)),
             // Its holes are known to its list only. One block less than full says "look for holes" (`lseek`) to `cp`
             // and `tar`; reading the list for every `ls` would cost far more than that is wrong.
-            Content::Large { size, .. } => (Kind::File, size.div_ceil(512) - 1, (0, 0)),
+            Content::Large { size, .. } => (Kind::File, (size / 512).saturating_sub(1), (0, 0)),
             Content::Directory(_) => (Kind::Directory, 0, (0, 0)),
             Content::Symlink(_) => (Kind::Symlink, 0, (0, 0)),
             Content::Block(major, minor) => (Kind::Block, 0, (*major, *minor)),

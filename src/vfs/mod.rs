@@ -148,12 +148,6 @@ impl Vfs {
         self.table().forget(ino, count);
     }
 
-    /// Like [`Vfs::forget`] for many.
-    pub fn forget_all(&self, nodes: impl Iterator<Item = (u64, u64)>) {
-        let mut table = self.table();
-        nodes.for_each(|(ino, count)| table.forget(ino, count));
-    }
-
     /// For `statfs`.
     pub fn totals(&self) -> Totals {
         *self.totals.lock().expect("no holder panics")

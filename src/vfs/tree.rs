@@ -113,6 +113,7 @@ impl Vfs {
         if dots(dir.attr, Attr { ino: dir.above, ..dir.attr }, offset, add) {
             return Ok(());
         }
+        let mut added = offset <= 1;
         while let Some(mut at) = next {
             while at.node().is_some() {
                 if let Some(attr) = self.attr(&dir, &at) {
@@ -120,13 +121,14 @@ impl Vfs {
                     if add(&Entry { name, attr, next: position + 3 }) || (hold && !self.hold(&dir, &at, &attr)) {
                         return Ok(());
                     }
+                    added = true;
                 }
                 position += 1;
                 (at.index, at.position) = (at.index + 1, at.position + 1);
             }
             next = match self.at(&dir, position, mode) {
-                // What was added is an answer; the next question waits.
-                Err(Fault::Wait) => None,
+                // What was added is an answer; the next question waits or fails.
+                Err(_) if added => None,
                 other => other?,
             };
         }

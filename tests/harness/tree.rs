@@ -276,6 +276,8 @@ fn names(top: &Path) {
         write(top.join("below").join(OsStr::from_bytes(name)).join("x"), name);
     }
     fs::create_dir_all(top.join("empty/empty/empty")).unwrap();
+    write(top.join("deep").join("d/".repeat(300)).join("x"), b"deep");
+    (0..300).for_each(|i| write(top.join("deep").join("d/".repeat(i)).join("z"), b"after the folder"));
 }
 
 fn contents(top: &Path) {

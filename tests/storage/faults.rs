@@ -25,17 +25,22 @@ fn a_connection_that_breaks_again_and_again_only_costs_time() {
         let sshd = Sshd::start();
         local_repo(&sshd);
         let storage = sshd.storage(transport);
-        let ended = AtomicBool::new(false);
+        let (ended, done) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
             scope.spawn(|| {
+                // by progress, not by time: a busy machine may need longer than any pause to connect
+                let mut next = 5;
                 while !ended.load(Ordering::SeqCst) {
-                    thread::sleep(Duration::from_millis(400));
-                    sshd.kill_sessions();
+                    if done.load(Ordering::SeqCst) >= next {
+                        next += 9;
+                        sshd.kill_sessions();
+                    }
+                    thread::sleep(Duration::from_millis(3));
                 }
             });
             let callers: Vec<_> = (0..4u64)
                 .map(|seed| {
-                    let storage = &storage;
+                    let (storage, done) = (&storage, &done);
                     scope.spawn(move || {
                         for round in 0..6 {
                             let bytes = noise(seed * 10 + round, 3_000_000);
@@ -47,9 +52,12 @@ fn a_connection_that_breaks_again_and_again_only_costs_time() {
                                     Err(e) => panic!("{e:?}"),
                                 }
                             };
+                            done.fetch_add(1, Ordering::SeqCst);
                             assert_eq!(storage.read(&name, 1, 2_999_999).expect("a range"), bytes[1..]);
+                            done.fetch_add(1, Ordering::SeqCst);
                             assert_eq!(storage.size(&name).expect("a size"), 3_000_000);
                             storage.list(Folder::Log).expect("a listing");
+                            done.fetch_add(2, Ordering::SeqCst);
                         }
                     })
                 })

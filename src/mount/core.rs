@@ -1,0 +1,228 @@
+//! What every request goes through: answered at once from memory, else by a worker, else refused when the time is over.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::log::Limited;
+use super::pool::{Clock, Pool};
+use super::refresh::Poke;
+use crate::error::Error;
+use crate::vfs::{Ahead, Fault, Mode, Vfs};
+
+/// Threads for reads, and those of them that never work ahead.
+const READERS: (usize, usize) = (20, 6);
+/// Threads for names and attributes.
+const NAMERS: usize = 6;
+/// Stretches of files whose reads timed out lately, in units of [`UNIT`]; they are refused at once for [`PAUSE`],
+/// because the kernel repeats each failed read.
+const TIMED_OUT: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+const UNIT: u64 = 64 << 10;
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// What a request is about, for messages.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A name in this directory, a listing, attributes of this node.
+    Node(u64),
+    /// Bytes of a file.
+    Read(u64, Range<u64>),
+}
+
+/// Requests of each kind since the mount, and what became of them.
+#[derive(Default)]
+pub struct Counters {
+    /// By name.
+    pub lookups: AtomicU64,
+    /// Attributes.
+    pub attributes: AtomicU64,
+    /// Parts of listings.
+    pub listings: AtomicU64,
+    /// Extended attributes.
+    pub xattrs: AtomicU64,
+    /// Reads.
+    pub reads: AtomicU64,
+    /// Bytes they gave.
+    pub bytes: AtomicU64,
+    /// Requests that had to wait for the storage.
+    pub waited: AtomicU64,
+    /// Requests that were refused because something could not be fetched or verified.
+    pub failed: AtomicU64,
+    /// Stretches fetched ahead.
+    pub ahead: AtomicU64,
+}
+
+/// See the module.
+pub struct Core {
+    pub vfs: Arc<Vfs>,
+    pub log: Limited,
+    pub poke: Poke,
+    pub counters: Counters,
+    data: Pool,
+    names: Pool,
+    clock: Clock,
+    stopping: AtomicBool,
+    timed_out: Mutex<LruCache<(u64, u64), Instant>>,
+}
+
+impl Core {
+    pub fn new(vfs: Arc<Vfs>, log: Limited, poke: Poke, timeout: Duration) -> std::io::Result<Self> {
+        Ok(Core {
+            vfs,
+            log,
+            poke,
+            counters: Counters::default(),
+            data: Pool::new("read", READERS.0, READERS.1)?,
+            names: Pool::new("name", NAMERS, NAMERS)?,
+            clock: Clock::new(timeout)?,
+            stopping: AtomicBool::new(false),
+            timed_out: Mutex::new(LruCache::new(TIMED_OUT)),
+        })
+    }
+
+    /// Refuses everything that waits and everything that would have to.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.clock.close();
+    }
+
+    /// Answers a request: `op` is asked for what is in memory, and if it has to wait, again by a worker. `answer` gets
+    /// the reply and the result; `undo` gets a result that nobody waits for any more.
+    pub fn answer<R: Send + 'static, T: 'static>(
+        self: &Arc<Self>,
+        what: What,
+        reply: R,
+        op: impl Fn(&Vfs, Mode) -> Result<T, Fault> + Send + 'static,
+        answer: impl Fn(&Arc<Core>, R, Result<T, Fault>) + Send + Sync + Clone + 'static,
+        undo: impl FnOnce(&Vfs, T) + Send + 'static,
+    ) {
+        match guarded(|| op(&self.vfs, Mode::Cached)) {
+            Err(Fault::Wait) => {}
+            result => return self.finish(&what, reply, result, &answer),
+        }
+        if let What::Read(ino, range) = &what
+            && self.gave_up(*ino, range)
+        {
+            let error = Fault::Broken(Error::failed("the storage did not answer in time, a moment ago"));
+            return self.finish(&what, reply, Err(error), &answer);
+        }
+        self.counters.waited.fetch_add(1, Relaxed);
+        let late = {
+            let (core, what, answer) = (Arc::clone(self), what.clone(), answer.clone());
+            move |reply| {
+                let why =
+                    if core.stopping.load(Relaxed) { "unmounting" } else { "the storage does not answer in time" };
+                if let What::Read(ino, range) = &what {
+                    core.give_up(*ino, range);
+                }
+                core.finish(&what, reply, Err(Fault::Broken(Error::failed(why))), &answer);
+            }
+        };
+        let ticket = self.clock.watch(reply, late);
+        let core = Arc::clone(self);
+        let pool = if matches!(what, What::Read(..)) { &self.data } else { &self.names };
+        pool.run(move || {
+            let result = guarded(|| op(&core.vfs, Mode::Fetch));
+            match (ticket.take(), result) {
+                (Some(reply), result) => core.finish(&what, reply, result, &answer),
+                (None, Ok(late)) => undo(&core.vfs, late),
+                (None, Err(_)) => {}
+            }
+        });
+    }
+
+    fn finish<R, T>(
+        self: &Arc<Self>,
+        what: &What,
+        reply: R,
+        result: Result<T, Fault>,
+        answer: &impl Fn(&Arc<Core>, R, Result<T, Fault>),
+    ) {
+        if let Err(Fault::Broken(e)) = &result {
+            self.counters.failed.fetch_add(1, Relaxed);
+            if !self.stopping.load(Relaxed) {
+                self.report(what, e);
+            }
+        }
+        drop(catch_unwind(AssertUnwindSafe(|| answer(self, reply, result))));
+    }
+
+    fn report(&self, what: &What, error: &Error) {
+        self.log.line(|| {
+            let ino = match what {
+                What::Node(ino) | What::Read(ino, _) => *ino,
+            };
+            let path = super::log::shown(&self.vfs.path(ino));
+            match what {
+                What::Node(_) => format!("cannot look into {path}: {error}"),
+                What::Read(_, range) => format!("cannot read {path} at {}..{}: {error}", range.start, range.end),
+            }
+        });
+    }
+
+    /// Fetches ahead when nothing else is to be done, in stretches of 1 MiB.
+    pub fn ahead(self: &Arc<Self>, ahead: &Ahead) {
+        for part in ahead.parts() {
+            self.counters.ahead.fetch_add(1, Relaxed);
+            let core = Arc::clone(self);
+            self.data.ahead(move || core.vfs.fetch_ahead(&part));
+        }
+    }
+
+    fn gave_up(&self, ino: u64, range: &Range<u64>) -> bool {
+        let mut timed_out = self.timed_out.lock().expect("no holder panics");
+        !timed_out.is_empty()
+            && (range.start / UNIT..range.end.div_ceil(UNIT))
+                .any(|unit| timed_out.get(&(ino, unit)).is_some_and(|at| at.elapsed() < PAUSE))
+    }
+
+    fn give_up(&self, ino: u64, range: &Range<u64>) {
+        let mut timed_out = self.timed_out.lock().expect("no holder panics");
+        let now = Instant::now();
+        for unit in range.start / UNIT..range.end.div_ceil(UNIT) {
+            timed_out.put((ino, unit), now);
+        }
+    }
+
+    /// Figures for people.
+    pub fn statistics(&self) -> String {
+        let c = &self.counters;
+        let n = |counter: &AtomicU64| counter.load(Relaxed);
+        let (cache, figures) = (self.vfs.repository().cache_stats(), self.vfs.figures());
+        let (sent, received) = self.vfs.repository().storage().traffic();
+        format!(
+            "requests: {} lookups, {} attributes, {} listings, {} xattrs, {} reads ({} bytes); {} waited, {} failed, \
+             {} now in the queue\n\
+             blocks: {} from memory, {} fetched in {} reads of {} bytes, {} stretches ahead\n\
+             memory: {} nodes, {} directories, {} bytes of pages\n\
+             line: {sent} bytes sent, {received} received",
+            n(&c.lookups),
+            n(&c.attributes),
+            n(&c.listings),
+            n(&c.xattrs),
+            n(&c.reads),
+            n(&c.bytes),
+            n(&c.waited),
+            n(&c.failed),
+            self.data.waiting() + self.names.waiting(),
+            cache.hits,
+            cache.misses,
+            cache.reads,
+            cache.bytes,
+            n(&c.ahead),
+            figures.nodes,
+            figures.directories,
+            figures.pages,
+        )
+    }
+}
+
+fn guarded<T>(op: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(op))
+        .unwrap_or_else(|_| Err(Fault::Broken(Error::failed("internal error: a handler panicked"))))
+}

@@ -1,0 +1,97 @@
+//! Real mounts for tests: mounted in this process, unmounted on drop, with a look for what is left behind.
+#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nfreezer::mount::{self, Options};
+use nfreezer::repo::{Repository, State};
+
+/// A mount of a repository in a folder of its own.
+pub struct Mounted {
+    mounted: Option<mount::Mounted>,
+    dir: tempfile::TempDir,
+    pub messages: Arc<Mutex<Vec<String>>>,
+}
+
+impl Mounted {
+    pub fn new(repo: Arc<Repository>, state: State) -> Self {
+        Mounted::with(repo, state, |_| {})
+    }
+
+    pub fn with(repo: Arc<Repository>, state: State, change: impl FnOnce(&mut Options)) -> Self {
+        require_fuse();
+        let dir = tempfile::tempdir().unwrap();
+        let messages = Arc::<Mutex<Vec<String>>>::default();
+        let log = Arc::clone(&messages);
+        let mut options =
+            Options { log: Arc::new(move |line| log.lock().unwrap().push(line.into())), ..Options::default() };
+        change(&mut options);
+        let mounted = mount::Mounted::start(repo, state, dir.path(), options).unwrap();
+        assert_eq!(mount::mounted_at(&dir.path().canonicalize().unwrap()).unwrap().kind, "fuse.nfreezer");
+        Mounted { mounted: Some(mounted), dir, messages }
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    pub fn inner(&self) -> &mount::Mounted {
+        self.mounted.as_ref().unwrap()
+    }
+
+    /// The figure before this word in the statistics.
+    pub fn count(&self, word: &str) -> u64 {
+        let text = self.inner().statistics();
+        let before = text.split(word).next().unwrap().trim_end();
+        before.rsplit([' ', '(']).next().unwrap().parse().unwrap_or_else(|_| panic!("{word} in {text}"))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let mounted = self.mounted.take().unwrap();
+        let path = mounted.dir().clone();
+        let detached = mounted.detach();
+        let ended = mounted.wait(Duration::from_secs(20));
+        drop(mounted);
+        if !std::thread::panicking() {
+            detached.unwrap();
+            assert!(ended, "the session ends when nobody uses it any more");
+            assert!(mount::mounted_at(&path).is_none(), "it is still mounted");
+        }
+    }
+}
+
+/// Fails where real mounts are not possible: a skipped test proves nothing.
+pub fn require_fuse() {
+    let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    assert!(device.is_ok(), "/dev/fuse cannot be opened ({device:?}): run scripts/setup.sh as root");
+}
+
+/// Waits for something that will be true soon.
+pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not after 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a command and gives what it printed; fails unless it succeeds.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Descriptors of this process that belong to FUSE.
+pub fn fuse_descriptors() -> usize {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    fds.filter(|fd| {
+        fd.as_ref().is_ok_and(|fd| std::fs::read_link(fd.path()).is_ok_and(|p| p == Path::new("/dev/fuse")))
+    })
+    .count()
+}
