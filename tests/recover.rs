@@ -21,7 +21,7 @@ use nfreezer::format::tree::{self, Attrs, Content, Node, Xattrs};
 use nfreezer::format::{index, pack, stored};
 use nfreezer::name::{Name, hex};
 use nfreezer::repo::{Index, Repository, Span, State};
-use nfreezer::storage::{Local, Storage};
+use nfreezer::storage::Local;
 use sha2::{Digest, Sha256};
 
 const PASSPHRASE: &str = "golden, not secret";
@@ -661,7 +661,7 @@ assert all((n.mtime, n.ctime, n.inode) == (1700000000 * 10**9 + 5, 1700000000000
 assert read(r.directory_page, "page upper") == (False, [(b"a", ref(7, P, 0, 9000, 12000)), (b"m", ref(8, B, 5, 90, 90))], b"a")
 MiB = 1 << 20
 assert read(r.list_page, "list leaf")[1] == (ref(1, A, 0, MiB, MiB), ref(2, A, MiB, 100, 200), 4096, ref(1, A, 0, MiB, MiB))
-assert read(r.list_page, "list upper") == (False, [(1 << 31, ref(9, P, 0, 60000, 70000)), (4096, ref(10, P, 60000, 30, 30))], (1 << 31) + 4096)
+assert read(r.list_page, "list upper") == (False, ((1 << 31, ref(9, P, 0, 60000, 70000)), (4096, ref(10, P, 60000, 30, 30))), (1 << 31) + 4096)
 assert r.decode(r.attributes, dec(v["xattrs"]), r.CHUNK) == ((b"user.a", b"1"), (b"user.b", b""))
 record = dec(v["record: to the end of its index"])
 end = 4 + int.from_bytes(record[:4], "big")

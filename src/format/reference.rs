@@ -67,9 +67,9 @@ impl Extent {
         }
     }
 
-    /// Never: an extent covers at least one byte.
+    /// Only of what [`Extent::check`] refuses.
     pub fn is_empty(&self) -> bool {
-        false
+        self.len() == 0
     }
 
     /// Checks lengths and place.

@@ -97,10 +97,11 @@ pub fn unpack_frame(r: &Ref, i: usize, frame: &[u8]) -> Result<Vec<u8>> {
 
 /// The plaintext of a whole chunk. The caller verifies its id.
 pub fn unpack(r: &Ref, stored: Vec<u8>) -> Result<Vec<u8>> {
+    let table = stored.get(..table_len(r)).filter(|_| stored.len() == r.stored as usize);
+    let table = table.ok_or_else(|| malformed("a chunk", "it has another length than its reference says"))?;
     if r.stored == r.len {
         return Ok(stored);
     }
-    let table = stored.get(..table_len(r)).ok_or_else(|| malformed("a compressed chunk", "too short"))?;
     let mut plain = Vec::with_capacity(r.len as usize);
     for (i, place) in frames(r, table)?.into_iter().enumerate() {
         plain.extend_from_slice(&unpack_frame(r, i, &stored[place])?);

@@ -118,7 +118,7 @@ impl Node {
             && short(&self.attrs.group)
             && self.content.size() <= limits::FILE
             && match &self.content {
-                Content::File(extents) => extents.len() <= limits::INLINE_EXTENTS,
+                Content::File(list) => list.len() <= limits::INLINE_EXTENTS && list.iter().all(|e| !e.is_empty()),
                 Content::Large { size, .. } => *size > 0,
                 Content::Symlink(target) => (1..=limits::TARGET).contains(&target.len()) && !target.contains(&0),
                 _ => true,
