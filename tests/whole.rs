@@ -94,10 +94,10 @@ impl Client {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The summary of a push, as JSON.
-    fn push(&self, sources: &[&str]) -> serde_json::Value {
+    /// The summary of a push that ends with this code, as JSON.
+    fn push(&self, sources: &[&str], code: Option<i32>) -> serde_json::Value {
         let output = self.nfreezer(&[&["push", "--json"], sources].concat());
-        assert!(output.status.success(), "push {sources:?}: {}", text(&output));
+        assert_eq!(output.status.code(), code, "push {sources:?}: {}", text(&output));
         let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned();
         serde_json::from_str(&last).unwrap()
     }
@@ -141,8 +141,9 @@ fn text(output: &Output) -> String {
 }
 
 /// What rsync would change to make `to` what `from` is.
-fn difference(client: &Client, from: &Path, to: &Path) -> String {
+fn difference(client: &Client, from: &Path, to: &Path, without: &[&Path]) -> String {
     let mut rsync = client.command("rsync");
+    without.iter().for_each(|path| drop(rsync.arg(format!("--exclude=/{}", path.display()))));
     rsync.args(["-naHAX", "--delete", "--checksum", "--itemize-changes"]);
     let output = rsync.arg(format!("{}/", from.display())).arg(format!("{}/", to.display())).output().unwrap();
     text(&output).trim().strip_prefix("exit status: 0").map_or_else(|| text(&output), |rest| rest.trim().to_owned())
@@ -167,32 +168,45 @@ fn python_folders() -> Vec<PathBuf> {
     entries.filter(|p| p.is_dir() && p.file_name().unwrap().to_string_lossy().starts_with("python3")).collect()
 }
 
+/// What below these folders this client cannot read.
+fn unreadable(client: &Client, sources: &[&str]) -> Vec<PathBuf> {
+    let mut find = client.command("find");
+    find.args(sources).args(["(", "-type", "d", "-o", "-type", "f", ")", "!", "-readable", "-prune", "-print"]);
+    let output = find.output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+}
+
 fn whole_way(uid: Option<u32>) {
     let sshd = Sshd::start();
     let client = Client::of(&sshd, uid);
     let mut sources = vec![PathBuf::from("/usr/share")];
     sources.extend(python_folders());
     let sources: Vec<&str> = sources.iter().map(|p| p.to_str().unwrap()).collect();
+    let unreadable = unreadable(&client, &sources);
+    assert!(uid.is_some() || unreadable.is_empty());
+    let code = Some(if unreadable.is_empty() { 0 } else { 3 });
     client.ok(&["init"]);
-    let first = client.push(&sources);
-    assert!(first["files"].as_u64().unwrap() > 10_000, "{first}");
+    let first = client.push(&sources, code);
+    assert!(first["new"].as_u64().unwrap() > 10_000, "{first}");
+    assert_eq!(first["skipped"], unreadable.len(), "{first}");
 
     let mounted = client.mount(&["--owner", "keep"]);
     for source in &sources {
         let source = Path::new(source);
-        assert_eq!(difference(&client, &mounted.latest(source), source), "", "the mount, {source:?}");
+        let without: Vec<_> = unreadable.iter().filter_map(|path| path.strip_prefix(source).ok()).collect();
+        assert_eq!(difference(&client, &mounted.latest(source), source, &without), "", "the mount, {source:?}");
         // Only root can give files away, so only root gets back the owners of the system's files.
         if uid.is_none() {
             let target = client.folder("restored").join(source.file_name().unwrap());
             let what = format!("latest:{}", source.display());
             client.ok(&["restore", &what, "--target", target.to_str().unwrap()]);
-            assert_eq!(difference(&client, &target, source), "", "the restore, {source:?}");
+            assert_eq!(difference(&client, &target, source, &[]), "", "the restore, {source:?}");
             fs::remove_dir_all(target).unwrap();
         }
     }
     drop(mounted);
 
-    let again = client.push(&sources);
+    let again = client.push(&sources, code);
     assert_eq!(again["packs"], 0, "{again}");
     assert!(again["sent"].as_u64().unwrap() < 20_000, "{again}");
 }
@@ -230,12 +244,12 @@ fn an_ordinary_user_gets_own_files_back_from_mount_and_restore() {
     let client = Client::of(&sshd, Some(NOBODY));
     let tree = small_tree(&client);
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     let mounted = client.mount(&[]);
-    assert_eq!(difference(&client, &mounted.latest(&tree), &tree), "");
+    assert_eq!(difference(&client, &mounted.latest(&tree), &tree, &[]), "");
     let target = client.folder("restored");
     client.ok(&["restore", &format!("latest:{}", tree.display()), "--target", target.to_str().unwrap()]);
-    assert_eq!(difference(&client, &target, &tree), "");
+    assert_eq!(difference(&client, &target, &tree, &[]), "");
 }
 
 #[test]
@@ -248,16 +262,16 @@ fn every_kind_of_file_comes_back_by_cp() {
     fs::create_dir(&many).unwrap();
     (0..100_000).for_each(|i| drop(fs::File::create(many.join(format!("entry {i}"))).unwrap()));
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     let mounted = client.mount(&[]);
-    assert_eq!(difference(&client, &mounted.latest(&tree), &tree), "", "the mount");
+    assert_eq!(difference(&client, &mounted.latest(&tree), &tree, &[]), "", "the mount");
     let copy = client.home.path().join("copy");
     let cp = client.command("cp").arg("-a").arg(mounted.latest(&tree)).arg(&copy).output().unwrap();
     assert!(cp.status.success(), "{}", text(&cp));
-    assert_eq!(difference(&client, &copy, &tree), "", "cp -a");
+    assert_eq!(difference(&client, &copy, &tree, &[]), "", "cp -a");
     let target = client.home.path().join("restored");
     client.ok(&["restore", &format!("latest:{}", tree.display()), "--target", target.to_str().unwrap()]);
-    assert_eq!(difference(&client, &target, &tree), "", "the restore");
+    assert_eq!(difference(&client, &target, &tree, &[]), "", "the restore");
 }
 
 #[test]
@@ -266,7 +280,7 @@ fn the_server_sees_no_name_no_content_and_few_sizes() {
     let client = Client::of(&sshd, None);
     let tree = small_tree(&client);
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap(), "--tag", "telltale-tag", "--description", "telltale-description"]);
+    client.push(&[tree.to_str().unwrap(), "--tag", "telltale-tag", "--description", "telltale-description"], Some(0));
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let words = ["letters", "alice", "image.raw", "secret sentence", "telltale", "photos", "nfreezer 0"];
     for file in files(&sshd.files().join("repository")) {
@@ -288,15 +302,15 @@ fn a_renamed_top_folder_sends_no_content() {
     let client = Client::of(&sshd, None);
     let tree = small_tree(&client);
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     let moved = client.home.path().join("moved");
     fs::rename(&tree, &moved).unwrap();
-    let summary = client.push(&[moved.to_str().unwrap()]);
+    let summary = client.push(&[moved.to_str().unwrap()], Some(0));
     assert_eq!((summary["read"].as_u64(), summary["renamed"].as_u64()), (Some(0), Some(3)), "{summary}");
     assert!(summary["added"].as_u64().unwrap() < 10_000, "only directories are new: {summary}");
     assert!(summary["sent"].as_u64().unwrap() < 200_000, "{summary}");
     let mounted = client.mount(&[]);
-    assert_eq!(difference(&client, &mounted.latest(&moved), &moved), "");
+    assert_eq!(difference(&client, &mounted.latest(&moved), &moved, &[]), "");
 }
 
 #[test]
@@ -305,7 +319,7 @@ fn a_push_killed_at_any_moment_loses_nothing() {
     let client = Client::of(&sshd, None);
     let tree = small_tree(&client);
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     let before = client.ok(&["ls", "latest", "-R"]);
     let more = client.folder("more");
     for i in 0..400u32 {
@@ -329,9 +343,9 @@ fn a_push_killed_at_any_moment_loses_nothing() {
             assert!(snapshot["partial"] == true || [Some(3), Some(400)].contains(&files), "half a snapshot: {line}");
         }
     }
-    client.push(&[more.to_str().unwrap()]);
+    client.push(&[more.to_str().unwrap()], Some(0));
     let mounted = client.mount(&[]);
-    assert_eq!(difference(&client, &mounted.latest(&more), &more), "");
+    assert_eq!(difference(&client, &mounted.latest(&more), &more, &[]), "");
     drop(mounted);
     let snapshots = client.ok(&["snapshots", "--json"]);
     let first: serde_json::Value = serde_json::from_str(snapshots.lines().next().unwrap()).unwrap();
@@ -344,7 +358,7 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
     let client = Client::new(folder.path().join("repository").display().to_string(), None);
     let tree = small_tree(&client);
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     // The photo has packs of its own in a second push, so that a pack without the letters exists.
     let photo = tree.join("photos/second.raw");
     fs::write(
@@ -352,7 +366,7 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
         (0u64..2_000_000).map(|i| (i.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as u8).collect::<Vec<_>>(),
     )
     .unwrap();
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     for pack in files(&folder.path().join("repository/packs")) {
         fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
         let file = fs::OpenOptions::new().read(true).write(true).open(&pack).unwrap();
@@ -392,7 +406,7 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
     }
     let target = client.folder("restored");
     client.ok(&["restore", &format!("latest:{}", tree.display()), "--target", target.to_str().unwrap()]);
-    assert_eq!(difference(&client, &target, &tree), "");
+    assert_eq!(difference(&client, &target, &tree, &[]), "");
 }
 
 #[test]
@@ -404,15 +418,15 @@ fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
     let key = fs::read_to_string(full.authorized_keys()).unwrap();
     fs::write(full.authorized_keys(), format!("{}{key}", harness::sshd::APPEND_ONLY)).unwrap();
     let tree = small_tree(&client);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     fs::write(tree.join("new"), "more").unwrap();
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     let mounted = client.mount(&[]);
-    assert_eq!(difference(&client, &mounted.latest(&tree), &tree), "");
+    assert_eq!(difference(&client, &mounted.latest(&tree), &tree, &[]), "");
     drop(mounted);
     let target = client.folder("restored");
     client.ok(&["restore", &format!("latest:{}", tree.display()), "--target", target.to_str().unwrap()]);
-    assert_eq!(difference(&client, &target, &tree), "");
+    assert_eq!(difference(&client, &target, &tree, &[]), "");
 
     let repository = full.files().join("repository");
     let before: Vec<_> = files(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
@@ -440,12 +454,12 @@ fn recover_py_gives_back_what_restore_gives_back() {
     let tree = client.folder("nasty");
     harness::tree::nasty(&tree);
     client.ok(&["init"]);
-    client.push(&[tree.to_str().unwrap()]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
     let target = client.home.path().join("recovered");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.py");
     let mut recover = Command::new("python3");
     recover.arg(script).arg("restore").arg(&repository).arg("latest").arg(&target);
     let recover = recover.env("NFREEZER_PASSWORD", "correct horse").output().unwrap();
     assert!(recover.status.success(), "{}", text(&recover));
-    assert_eq!(difference(&client, &target.join(tree.strip_prefix("/").unwrap()), &tree), "");
+    assert_eq!(difference(&client, &target.join(tree.strip_prefix("/").unwrap()), &tree, &[]), "");
 }

@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
 
 mod local;
@@ -44,7 +44,11 @@ const MAX_ENTRIES: usize = 10_000_000;
 /// whether there is a repository is not looked at.
 pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
     match location {
-        Location::Local(path) => Ok(Box::new(Local::new(path))),
+        Location::Local(path) => {
+            // A mount in the background leaves the folder it was started in.
+            let path = std::path::absolute(path).map_err(|e| Error::io("find the repository's folder", e))?;
+            Ok(Box::new(Local::new(path)))
+        }
         Location::Sftp(remote) => {
             let traffic = Arc::new(sftp::Traffic::default());
             let retry_for = options.retry_for;

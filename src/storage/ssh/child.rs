@@ -71,6 +71,10 @@ fn spawn(words: &[String]) -> io::Result<Process> {
     let output = input.try_clone()?;
     let mut command = Command::new("/bin/sh");
     command.args(["-c", DEAF, "sh"]).args(words).stdin(input).stdout(output).stderr(Stdio::piped());
+    // The passphrase is nobody else's business.
+    for name in ["NFREEZER_PASSWORD", "NFREEZER_PASSWORD_FILE", "NFREEZER_PASSWORD_COMMAND"] {
+        command.env_remove(name);
+    }
     let mut child = command.spawn()?;
     drop(command); // it holds the other ends
     let stderr = Arc::new(Mutex::new(Vec::new()));
