@@ -2,14 +2,14 @@
 """recover.py list REPO | recover.py restore REPO SNAPSHOT|latest DIR, for a local copy of an nfreezer repository; from docs/format.md alone.
 Needs Python 3.11, cryptography, argon2-cffi and zstandard. The passphrase comes from NFREEZER_PASSWORD or is asked for.
 Exit codes: 0 well, 1 failed, 2 usage, 4 something is damaged or missing, 10 no repository, 12 wrong passphrase."""
-import bisect, collections, functools, getpass, hashlib, hmac, io, os, re, resource, stat, struct, sys, time, zstandard
+import bisect, collections, functools, getpass, hashlib, hmac, io, os, re, resource, stat, struct, sys, time, unicodedata, zstandard
 from argon2.low_level import Type, hash_secret_raw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-BLOCK, PACK, CHUNK, PAGE, FRAME, LEVELS, HEAD, RECORD = 1 << 16, 1 << 24, 4 << 20, 256 << 10, 256 << 10, 8, 32 << 20, 128 << 20
+BLOCK, PACK, CHUNK, PAGE, FRAME, LEVELS, HEAD, RECORD = 1 << 16, 1 << 26, 4 << 20, 256 << 10, 256 << 10, 8, 32 << 20, 128 << 20
 SPAN, UNKNOWN, ROOT = 1 << 64, zstandard.CONTENTSIZE_UNKNOWN, os.geteuid() == 0
 Ref = collections.namedtuple("Ref", "id pack offset stored len")  # pack = (id, plaintext length)
 Node = collections.namedtuple("Node", "name attrs mtime inode ctime nlink flags xattrs kind content")
@@ -61,9 +61,10 @@ filename = check(label, lambda b: b not in (b".", b"..") and b"/" not in b)
 attributes = check(seq(fields(label, blob)), lambda pairs: ascending([name for name, _ in pairs]))
 owner = fields(check(u16, lambda mode: mode <= 0o7777), u32, u32, short, short, u32)
 def reference(c): return checked(Ref(id16(c), fields(id32, u32)(c), u32(c), u32(c), u32(c)))
+extra = check(seq(fields(u32, blob)), lambda rows: ascending([key for key, _ in rows]))  # what later versions add
 snapshot = check(named(id=id16, time=fields(i64, nanoseconds), host=text, user=text, paths=seq(blob), more=u32, group=u64, tags=seq(text),
                        description=text, root=option(reference), partial=enum(fields(), fields()), warnings=u32,
-                       stats=fields(*[u64] * 11), program=text), lambda s: s["end"] - s["start"] <= 4096)
+                       stats=fields(*[u64] * 11), program=text, extra=extra), lambda s: s["end"] - s["start"] <= 4096)
 mark = named(sequence=u32, record=option(id32), snapshot=id16, time=i64, deed=enum(fields(), fields(), seq(text)))
 holder, fences = check(fields(u32, id32, u64), lambda h: h[2] <= RECORD), check(seq(u64), lambda f: list(f) == sorted(f))
 section = check(named(kind=enum(fields(), u32, fields()), record=option(holder), offset=u32, len=u32, sha256=id32, fences=fences),
@@ -71,7 +72,7 @@ section = check(named(kind=enum(fields(), u32, fields()), record=option(holder),
                 and len(s["fences"]) == (-(-s["len"] // BLOCK) if s["kind"][0] == 1 else 0))
 ids, condemned = check(seq(id32), ascending), check(seq(fields(id32, i64)), lambda rows: ascending([id for id, _ in rows]))
 head = named(sequence=u32, heads=ids, time=i64, snapshots=check(seq(snapshot), lambda rows: ascending([s["id"] for s in rows])),
-             marks=seq(mark), condemned=condemned, dropped=ids, superseded=ids, sections=seq(section))
+             marks=seq(mark), condemned=condemned, dropped=ids, superseded=ids, sections=seq(section), extra=extra)
 class Table:  # 8.2: the packs of a page that was read from the pack `own`, and the references that follow
     def __init__(self, c, own):
         rows = check(seq(fields(id32, u32)), lambda rows: len(set(rows)) == len(rows) and own not in rows)(c)
@@ -120,7 +121,7 @@ class Repository:
         with open(os.path.join(self.path, name), "rb", buffering=0) as file: return os.pread(file.fileno(), length, start)
     def names(self, folder, pattern): return sorted(n for n in os.listdir(os.path.join(self.path, folder)) if re.fullmatch(pattern, n))
     def unlock(self, repo_id):  # 4.2
-        passphrase, files = os.environb.get(b"NFREEZER_PASSWORD") or getpass.getpass("passphrase: ").encode(), []
+        text, files = os.environ.get("NFREEZER_PASSWORD") or getpass.getpass("passphrase: "), []
         for name in self.names("keys", "[0-9a-f]{64}"):
             file = self.file("keys/" + name, 0, 265)
             if len(file) != 264 or hashlib.sha256(file).hexdigest() != name or file[:44] != b"NFRZKEY1" + repo_id + b"\1\0\0\0": continue
@@ -128,7 +129,7 @@ class Repository:
             if 65536 <= memory <= 2 << 20 and passes <= 16 and 1 <= lanes <= 16 and 192 << 10 <= memory * passes <= 8 << 20:
                 files.append((memory * passes, file, memory, passes, lanes))
         for _, file, memory, passes, lanes in sorted(files)[:16]:
-            ikm = hash_secret_raw(passphrase, file[56:88], passes, memory, lanes, 32, Type.ID, 0x13)
+            ikm = hash_secret_raw(unicodedata.normalize("NFC", text).encode(errors="surrogateescape"), file[56:88], passes, memory, lanes, 32, Type.ID, 0x13)
             okm = expand(ikm, b"nfreezer/v1/keywrap\0" + file[:88], 76)
             if not hmac.compare_digest(okm[44:], file[88:120]): continue
             try: payload = AESGCM(okm[:32]).decrypt(okm[32:44], file[120:], file[:120])

@@ -135,6 +135,7 @@ fn snapshot() -> Snapshot {
         warnings: 0,
         stats: Stats { files: 3, directories: 2, bytes: 300, added: 150, stored: 65536, ..Stats::default() },
         program: "nfreezer 0.1.0".into(),
+        extra: Vec::new(),
     }
 }
 
@@ -167,6 +168,7 @@ fn head_and_sections() -> (Head, Vec<NewSection>) {
         dropped: vec![ObjectId([0xa0; 32])],
         superseded: vec![ObjectId([0x66; 32])],
         sections: vec![foreign],
+        extra: vec![(9, serde_bytes::ByteBuf::from(b"later".to_vec()))],
     };
     let packs = index::encode_packs(&[(PACK_A, ObjectType::Data), (PACK_B, ObjectType::Meta)]);
     let rows = [(0, entry(1, ChunkKind::Data, 1000, 50, 100)), (1, entry(6, ChunkKind::Page, 1, 40, 41))];
@@ -892,7 +894,7 @@ fn t62_nodes_out_of_bounds_are_refused() {
         reference(1, PACK_A, 0, 10, 9),
         reference(1, PACK_A, (1 << 24) - 8, 9, 9),
         reference(1, PACK_A, u32::MAX, 9, 9),
-        reference(1, PackRef { len: (1 << 24) + 1, ..PACK_A }, 0, 9, 9),
+        reference(1, PackRef { len: (64 << 20) + 1, ..PACK_A }, 0, 9, 9),
         reference(1, PACK_A, 0, 9, (4 << 20) + 1),
     ] {
         assert!(bad.check().is_err());
@@ -1060,4 +1062,14 @@ fn a_page_names_its_own_pack_by_self_only() {
     let elsewhere = PackRef { id: ObjectId([0xdd; 32]), len: 65536 };
     let Page::Leaf(nodes) = Page::decode(&bytes, &elsewhere).unwrap() else { panic!() };
     assert!(matches!(&nodes[5].content, Content::Directory(Some(r)) if r.pack == elsewhere));
+}
+
+#[test]
+fn what_a_later_version_adds_is_ignored_and_kept_in_order() {
+    let (mut head, _) = head_and_sections();
+    let plain = record::encode(head.clone(), &[]).unwrap();
+    let end = record::head_end(plain[..4].try_into().unwrap()).unwrap();
+    assert_eq!(record::decode(head.sequence, &plain[..end]).unwrap().head.extra, head.extra);
+    head.extra.push(head.extra[0].clone());
+    record::encode(head, &[]).unwrap_err();
 }

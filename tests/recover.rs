@@ -157,8 +157,8 @@ impl Filling {
     }
 
     fn seal(self, repo: &Repository) -> (PackRef, Vec<pack::Entry>) {
-        let (plain, entries) = self.builder.finish(false);
-        (repo.put_pack(self.kind, &plain).unwrap(), entries)
+        let (mut plain, entries) = self.builder.finish(false);
+        (repo.put_pack(self.kind, &mut plain).unwrap(), entries)
     }
 }
 
@@ -191,6 +191,7 @@ fn snapshot(id: u8, time: i64, root: Ref) -> Snapshot {
         warnings: 0,
         stats: Stats::default(),
         program: "nfreezer test".into(),
+        extra: vec![(5, serde_bytes::ByteBuf::from(b"of a later version".to_vec()))],
     }
 }
 

@@ -94,7 +94,7 @@ impl Builder {
 /// Length of the table with its count, from the last four bytes of a pack of `len` bytes of plaintext.
 pub fn table_len(len: u32, last: [u8; 4]) -> Result<usize> {
     let size = u64::from(u32::from_be_bytes(last)) * ENTRY as u64 + 4;
-    let fits = size <= u64::from(len) && len as usize <= limits::PACK;
+    let fits = size <= u64::from(len) && len as usize <= limits::PACK_READ;
     fits.then_some(size as usize).ok_or_else(|| malformed("the table of a pack", "longer than the pack"))
 }
 

@@ -36,7 +36,12 @@ pub struct Head {
     pub superseded: Vec<ObjectId>,
     /// Where the sections are.
     pub sections: Vec<Section>,
+    /// What later versions have to say, ascending by key; keys that are not known are ignored.
+    pub extra: Vec<Extra>,
 }
+
+/// A key and a value that a later version gives a meaning.
+pub type Extra = (u32, serde_bytes::ByteBuf);
 
 /// The id of a snapshot: 16 random bytes, shown as 32 hex digits.
 pub type SnapshotId = [u8; 16];
@@ -72,6 +77,8 @@ pub struct Snapshot {
     pub stats: Stats,
     /// The program that wrote it, for example `nfreezer 0.1.0`.
     pub program: String,
+    /// What later versions have to say, ascending by key; keys that are not known are ignored.
+    pub extra: Vec<Extra>,
 }
 
 /// The server could not sync to disk when the snapshot was written.
@@ -232,7 +239,8 @@ pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
         && head.condemned.is_sorted_by(|a, b| a.0 < b.0)
         && head.dropped.is_sorted_by(|a, b| a < b)
         && head.superseded.is_sorted_by(|a, b| a < b)
-        && head.marks.is_sorted_by(|a, b| a.order() < b.order());
+        && head.marks.is_sorted_by(|a, b| a.order() < b.order())
+        && head.extra.is_sorted_by(|a, b| a.0 < b.0);
     if !sorted {
         return Err(wrong("a list is out of order"));
     }
@@ -266,7 +274,9 @@ pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
 }
 
 fn check_snapshot(s: &Snapshot) -> Result<()> {
-    let fits = codec::encode(s).len() <= limits::SNAPSHOT && s.time.1 < 1_000_000_000;
+    let fits = codec::encode(s).len() <= limits::SNAPSHOT
+        && s.time.1 < 1_000_000_000
+        && s.extra.is_sorted_by(|a, b| a.0 < b.0);
     let root = s.root.as_ref().map_or(Ok(()), Ref::check);
     if fits { root } else { Err(malformed("a snapshot", "out of bounds")) }
 }

@@ -157,6 +157,7 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
         stats: Stats { milliseconds: started.elapsed().as_millis() as u64, ..done.stats },
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
+        extra: Vec::new(),
     };
     let snapshot = commit::fit(snapshot)?;
     let record = commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;

@@ -47,7 +47,7 @@ pub fn chunks(repo: &Repository, kind: ChunkKind, plain: &[&[u8]]) -> Vec<Ref> {
     let mut builder = Builder::default();
     let entries: Vec<_> = plain.iter().map(|p| builder.add(repo.keys().chunk_id(kind, p), kind, p, p.len())).collect();
     let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
-    let pack = repo.put_pack(object, &builder.finish(false).0).unwrap();
+    let pack = repo.put_pack(object, &mut builder.finish(false).0).unwrap();
     entries.iter().map(|e| e.in_pack(pack)).collect()
 }
 
@@ -105,6 +105,7 @@ pub fn snapshot(repo: &Repository, nodes: Vec<Node>) -> Snapshot {
         warnings: 0,
         stats: Stats::default(),
         program: "test".into(),
+        extra: Vec::new(),
     }
 }
 
