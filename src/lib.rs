@@ -3,12 +3,17 @@
 //! Reading order: [`name`] and [`error`], then the core ([`crypto`], [`format`]), which is pure and small, then
 //! [`storage`], then what joins them ([`repo`]), then the operations.
 
+#![forbid(unsafe_code)]
+
+pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod mount;
 pub mod name;
 pub mod progress;
+pub mod push;
 pub mod repo;
+pub mod restore;
 pub mod storage;
 pub mod vfs;

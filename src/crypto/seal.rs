@@ -63,22 +63,30 @@ pub fn plain_len(sealed: u64) -> Option<u64> {
 
 /// Seals `plaintext` under a fresh id and gives the id and the whole file. `random` must be fresh for each call.
 pub fn seal(keys: &Keys, kind: ObjectType, random: &[u8; 32], plaintext: &[u8]) -> (ObjectId, Vec<u8>) {
-    let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(plaintext)]));
-    let length = plaintext.len() as u64;
+    let mut file = Vec::with_capacity(sealed_len(plaintext.len() as u64) as usize);
+    file.extend_from_slice(plaintext);
+    (seal_in_place(keys, kind, random, &mut file), file)
+}
+
+/// As [`seal`], but the plaintext in `buffer` becomes the file: nothing is held twice.
+pub fn seal_in_place(keys: &Keys, kind: ObjectType, random: &[u8; 32], buffer: &mut Vec<u8>) -> ObjectId {
+    let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(&buffer)]));
+    let length = buffer.len() as u64;
     let (cipher, commitment) = Cipher::new(keys, kind, &id, length);
-    let mut file = Vec::with_capacity(sealed_len(length) as usize);
-    file.extend_from_slice(MAGIC);
-    file.extend_from_slice(&id.0);
-    file.extend_from_slice(&commitment);
-    for i in 0..blocks(length) {
-        let plain = &plaintext[i as usize * BLOCK..plaintext.len().min((i as usize + 1) * BLOCK)];
-        let start = file.len();
-        file.extend_from_slice(plain);
-        let nonce = Nonce::from(cipher.nonce(i));
-        let tag = cipher.aead.encrypt_inout_detached(&nonce, b"", (&mut file[start..]).into());
-        file.extend_from_slice(&tag.expect("64 KiB are far below the limit of GCM"));
+    buffer.resize(sealed_len(length) as usize, 0);
+    // From the last block on: each moves towards the end, to where no block is that has not moved yet.
+    for i in (0..blocks(length)).rev() {
+        let plain = i as usize * BLOCK..(length as usize).min((i as usize + 1) * BLOCK);
+        let (start, len) = block_place(length, i, i + 1);
+        let start = start as usize;
+        buffer.copy_within(plain, start);
+        let (block, tag) = buffer[start..start + len].split_at_mut(len - TAG);
+        let sealed = cipher.aead.encrypt_inout_detached(&Nonce::from(cipher.nonce(i)), b"", block.into());
+        tag.copy_from_slice(&sealed.expect("64 KiB are far below the limit of GCM"));
     }
-    (id, file)
+    let header = [MAGIC.as_slice(), &id.0, &commitment].concat();
+    buffer[..HEADER].copy_from_slice(&header);
+    id
 }
 
 struct Cipher {
@@ -289,5 +297,87 @@ mod tests {
         assert_ne!(a, b);
         assert_ne!(file_a[40..], file_b[40..]);
         assert_eq!((a, file_a), (c, file_c));
+    }
+
+    /// Every (key, nonce) that sealing uses, as [`seal`] derives them.
+    fn pairs(random: &[u8; 32], kind: ObjectType, plain: &[u8]) -> (ObjectId, Vec<[u8; 44]>) {
+        let (id, file) = seal(&keys(), kind, random, plain);
+        let length = plain.len() as u64;
+        let (cipher, commitment) = Cipher::new(&keys(), kind, &id, length);
+        assert_eq!(commitment, file[40..72], "these are the pairs of this object");
+        let info = [b"nfreezer/v1/object\0".as_slice(), &[kind as u8], &id.0, &length.to_be_bytes()].concat();
+        let mut key = [0; 32];
+        Hkdf::<Sha256>::from_prk(keys().object.expose()).unwrap().expand(&info, &mut key).unwrap();
+        let pair = |i| [key.as_slice(), &cipher.nonce(i)].concat().try_into().unwrap();
+        (id, (0..blocks(length)).map(pair).collect())
+    }
+
+    #[test]
+    fn t72_no_key_and_nonce_are_used_for_two_plaintexts_whatever_the_random_generator_does() {
+        let mut seen = std::collections::HashMap::new();
+        let kinds = [ObjectType::Record, ObjectType::Data, ObjectType::Meta];
+        for i in 0..20_000_u32 {
+            // A generator that repeats itself after four objects; contents of all lengths, some equal.
+            let random = [(i % 4) as u8; 32];
+            let mut plain = vec![(i % 7) as u8; (i % 1013) as usize];
+            if i % 500 == 0 {
+                plain.resize(3 * BLOCK + i as usize, 1);
+            }
+            let kind = kinds[i as usize % 3];
+            let (id, pairs) = pairs(&random, kind, &plain);
+            for (block, pair) in pairs.into_iter().enumerate() {
+                let new = (kind, id, plain.clone(), block);
+                let old = seen.entry(pair).or_insert_with(|| new.clone());
+                assert_eq!(*old, new, "one key and nonce for two plaintexts");
+            }
+        }
+        assert!(seen.len() > 10_000);
+    }
+
+    #[test]
+    fn t72_the_nonces_of_one_object_are_all_different_and_the_last_block_has_its_own() {
+        let (cipher, _) = Cipher::new(&keys(), ObjectType::Data, &ObjectId([1; 32]), 300 * BLOCK as u64);
+        let nonces: std::collections::HashSet<_> = (0..300).map(|i| cipher.nonce(i)).collect();
+        assert_eq!(nonces.len(), 300);
+        let (longer, _) = Cipher::new(&keys(), ObjectType::Data, &ObjectId([1; 32]), 301 * BLOCK as u64);
+        let relative = |c: &Cipher, i| c.nonce(i).iter().zip(c.base_nonce).map(|(a, b)| a ^ b).collect::<Vec<_>>();
+        assert_eq!(relative(&cipher, 299)[3], 1);
+        assert_eq!(relative(&longer, 299)[3], 0);
+        assert_eq!(relative(&longer, 299)[4..], 299_u64.to_be_bytes());
+    }
+
+    #[test]
+    fn t08_a_zeroed_or_foreign_commitment_is_refused_before_any_block_is_looked_at() {
+        let (id, file, plain) = sealed(100);
+        let (_, other) = seal(&keys(), ObjectType::Data, &[4; 32], &plain);
+        // Only a header is there: nothing could be decrypted.
+        let header = |commitment: &[u8]| [&file[..40], commitment].concat();
+        let open = |header: &[u8], len| Opener::new(&keys(), ObjectType::Data, id, len, header).map(drop);
+        open(&header(&file[40..72]), 100).unwrap();
+        for bad in [header(&[0; 32]), header(&other[40..72]), other[..72].to_vec(), file[..71].to_vec(), Vec::new()] {
+            assert_eq!(open(&bad, 100).unwrap_err().kind(), crate::error::Kind::Damaged);
+        }
+        for length in [0, 99, 101, 65636, u64::MAX] {
+            assert!(open(&file[..72], length).is_err(), "as an object of {length} bytes");
+        }
+    }
+
+    #[test]
+    fn t76_nothing_is_released_of_an_object_with_one_bad_block() {
+        let (id, file, _) = sealed(3 * BLOCK + 5);
+        for at in [HEADER, HEADER + BLOCK + TAG - 1, file.len() - 1] {
+            let mut bad = file.clone();
+            bad[at] ^= 1;
+            assert!(open(&keys(), ObjectType::Data, id, bad).is_err());
+        }
+        let opener = Opener::new(&keys(), ObjectType::Data, id, 3 * BLOCK as u64 + 5, &file).unwrap();
+        let mut block = file[HEADER..HEADER + BLOCK + TAG].to_vec();
+        block[0] ^= 1;
+        let before = block.clone();
+        assert!(opener.open(0, &mut block).is_err());
+        assert_eq!(block, before, "a block with a wrong tag is not even decrypted");
+        assert!(opener.open(4, &mut block).is_err() && opener.open(u64::MAX, &mut block).is_err());
+        assert!(opener.open(3, &mut block).is_err(), "the last block is shorter");
+        assert!(opener.open(1, &mut []).is_err());
     }
 }

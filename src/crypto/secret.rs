@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use unicode_normalization::UnicodeNormalization;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// `N` secret bytes: wiped on drop, silent when printed, never serialised.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -31,9 +32,10 @@ impl<const N: usize> fmt::Debug for Secret<N> {
 pub struct Passphrase(String);
 
 impl Passphrase {
-    /// `None` if it is empty.
+    /// In Unicode's normal form C, since keyboards and systems differ in how they compose a letter. `None` if it is empty.
     pub fn new(text: String) -> Option<Self> {
-        (!text.is_empty()).then_some(Passphrase(text))
+        let text = Zeroizing::new(text);
+        (!text.is_empty()).then(|| Passphrase(text.nfc().collect()))
     }
 
     /// Its UTF-8 bytes, for the KDF.
@@ -51,6 +53,13 @@ impl fmt::Debug for Passphrase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_passphrase_is_the_same_however_its_letters_are_composed() {
+        let bytes = |text: &str| Passphrase::new(text.into()).unwrap().expose().to_vec();
+        assert_eq!(bytes("cafe\u{301}"), bytes("caf\u{e9}"));
+        assert!(Passphrase::new(String::new()).is_none());
+    }
 
     #[test]
     fn a_secret_is_silent_when_printed() {

@@ -81,7 +81,7 @@ pub fn decode_packs(bytes: &[u8]) -> Result<Vec<(PackRef, ObjectType)>> {
     let one = |row: &[u8; PACK_ROW]| {
         let mut reader = Reader(row);
         let id = ObjectId(reader.array().ok_or_else(wrong)?);
-        let len = reader.u32().filter(|len| *len as usize <= super::limits::PACK).ok_or_else(wrong)?;
+        let len = reader.u32().filter(|len| *len as usize <= super::limits::PACK_READ).ok_or_else(wrong)?;
         let kind = match reader.u32() {
             Some(2) => ObjectType::Data,
             Some(3) => ObjectType::Meta,

@@ -1,7 +1,9 @@
 //! Every limit of the format in one place. What exceeds one is refused when written and damaged when read.
 
-/// Plaintext of a full pack, in bytes.
+/// Plaintext of a full pack as it is written, in bytes.
 pub const PACK: usize = 16 << 20;
+/// Largest plaintext of a pack that is read: room for a later writer that measures another size to be better.
+pub const PACK_READ: usize = 64 << 20;
 /// Smallest plaintext of a pack.
 pub const PACK_FLOOR: usize = 64 << 10;
 /// Smallest plaintext of a record.

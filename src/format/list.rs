@@ -16,7 +16,8 @@ pub enum List {
     Upper(Vec<(u64, Ref)>),
 }
 
-/// Most rows of a page. A row is at most 74 bytes, so a page stays below [`limits::PAGE`].
+/// Most rows of a page. A row is at most 75 bytes (of an upper page: span 9, id 16, pack 2, skip 4, stored 4, len 4, and
+/// 36 in the table of packs), so a page stays below [`limits::PAGE`].
 const ROWS: usize = 3072;
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +60,9 @@ impl List {
     /// The inverse of [`List::encode`]; refuses anything else.
     pub fn decode(bytes: &[u8], own: &PackRef) -> Result<Self> {
         let wrong = |why| malformed("a reference list", why);
+        if bytes.len() > limits::PAGE {
+            return Err(wrong("it is too long"));
+        }
         let wire: Wire = postcard::from_bytes(bytes).map_err(|_| wrong("it does not parse"))?;
         let mut table = PackTable::read(wire.packs, own);
         let list = match &wire.rows {

@@ -9,6 +9,7 @@ use super::codec::{Reader, malformed, padded};
 use super::limits;
 use super::reference::{PackRef, Ref};
 use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::crypto::seal::sealed_len;
 use crate::error::Result;
 use crate::name::ObjectId;
 
@@ -44,11 +45,17 @@ pub struct Builder {
 
 impl Default for Builder {
     fn default() -> Self {
-        Builder { plain: Vec::with_capacity(limits::PACK), entries: Vec::new() }
+        Builder::new(Vec::with_capacity(sealed_len(limits::PACK as u64) as usize))
     }
 }
 
 impl Builder {
+    /// A pack that is filled in this buffer, whose former contents are dropped.
+    pub fn new(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Builder { plain: buffer, entries: Vec::new() }
+    }
+
     /// Bytes that a chunk may have to still fit.
     pub fn room(&self) -> usize {
         (limits::PACK - 4).saturating_sub(self.plain.len() + ENTRY * (self.entries.len() + 1))
@@ -87,7 +94,7 @@ impl Builder {
 /// Length of the table with its count, from the last four bytes of a pack of `len` bytes of plaintext.
 pub fn table_len(len: u32, last: [u8; 4]) -> Result<usize> {
     let size = u64::from(u32::from_be_bytes(last)) * ENTRY as u64 + 4;
-    let fits = size <= u64::from(len) && len as usize <= limits::PACK;
+    let fits = size <= u64::from(len) && len as usize <= limits::PACK_READ;
     fits.then_some(size as usize).ok_or_else(|| malformed("the table of a pack", "longer than the pack"))
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 
 use super::codec::{self, malformed};
+use super::limits;
 use super::reference::{PackRef, PackTable, Ref, WireExtent, WireRef};
 use super::tree::{Attrs, Content, Node, Xattrs, valid_name};
 use crate::crypto::keys::Keys;
@@ -125,6 +126,9 @@ impl Page {
     /// The inverse of [`Page::encode`]; refuses anything else.
     pub fn decode(bytes: &[u8], own: &PackRef) -> Result<Self> {
         let wrong = |why| malformed("a directory page", why);
+        if bytes.len() > limits::PAGE {
+            return Err(wrong("it is too long"));
+        }
         let wire: WirePage<'_> = postcard::from_bytes(bytes).map_err(|_| wrong("it does not parse"))?;
         let mut packs = PackTable::read(wire.packs, own);
         let attrs: Vec<_> = wire.attrs.into_iter().map(Arc::new).collect();
@@ -175,17 +179,6 @@ fn wire_node<'a>(
         table.push(&n.attrs);
         table.len() - 1
     });
-    let content = match &n.content {
-        Content::File(extents) => WireContent::File(extents.iter().map(|e| packs.encode_extent(e)).collect()),
-        Content::Large { size, list } => WireContent::Large(*size, packs.encode(list)),
-        Content::Directory(page) => WireContent::Directory(page.as_ref().map(|p| packs.encode(p))),
-        Content::Symlink(target) => WireContent::Symlink(Bytes::new(target)),
-        Content::Block(major, minor) => WireContent::Block(*major, *minor),
-        Content::Char(major, minor) => WireContent::Char(*major, *minor),
-        Content::Fifo => WireContent::Fifo,
-        Content::Socket => WireContent::Socket,
-        Content::Unreadable(errno) => WireContent::Unreadable(*errno),
-    };
     let plain = n.nlink == 1 && n.flags == 0 && n.xattrs == Xattrs::Inline(Vec::new());
     let extra = (!plain).then(|| WireExtra {
         nlink: n.nlink,
@@ -197,6 +190,17 @@ fn wire_node<'a>(
             Xattrs::Stored(r) => WireXattrs::Stored(packs.encode(r)),
         },
     });
+    let content = match &n.content {
+        Content::File(extents) => WireContent::File(extents.iter().map(|e| packs.encode_extent(e)).collect()),
+        Content::Large { size, list } => WireContent::Large(*size, packs.encode(list)),
+        Content::Directory(page) => WireContent::Directory(page.as_ref().map(|p| packs.encode(p))),
+        Content::Symlink(target) => WireContent::Symlink(Bytes::new(target)),
+        Content::Block(major, minor) => WireContent::Block(*major, *minor),
+        Content::Char(major, minor) => WireContent::Char(*major, *minor),
+        Content::Fifo => WireContent::Fifo,
+        Content::Socket => WireContent::Socket,
+        Content::Unreadable(errno) => WireContent::Unreadable(*errno),
+    };
     let wire = WireNode {
         name: Bytes::new(&n.name),
         attrs: attrs as u32,
@@ -213,6 +217,11 @@ fn wire_node<'a>(
 
 fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], previous: &mut Previous) -> Result<Node> {
     let attrs = table.get(w.attrs as usize).ok_or_else(|| malformed("a directory entry", "its attributes"))?;
+    let xattrs = match w.extra.as_ref().map(|e| &e.xattrs) {
+        None => Xattrs::Inline(Vec::new()),
+        Some(WireXattrs::Inline(list)) => Xattrs::Inline(list.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()),
+        Some(WireXattrs::Stored(r)) => Xattrs::Stored(packs.decode(r)?),
+    };
     let content = match &w.content {
         WireContent::File(extents) => {
             Content::File(extents.iter().map(|e| packs.decode_extent(e)).collect::<Result<_>>()?)
@@ -225,11 +234,6 @@ fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], prev
         WireContent::Fifo => Content::Fifo,
         WireContent::Socket => Content::Socket,
         WireContent::Unreadable(errno) => Content::Unreadable(*errno),
-    };
-    let xattrs = match w.extra.as_ref().map(|e| &e.xattrs) {
-        None => Xattrs::Inline(Vec::new()),
-        Some(WireXattrs::Inline(list)) => Xattrs::Inline(list.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()),
-        Some(WireXattrs::Stored(r)) => Xattrs::Stored(packs.decode(r)?),
     };
     let node = Node {
         name: w.name.to_vec(),

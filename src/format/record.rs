@@ -26,7 +26,7 @@ pub struct Head {
     pub time: i64,
     /// Snapshots added, ascending by id.
     pub snapshots: Vec<Snapshot>,
-    /// What became of snapshots, ascending by (sequence, record, snapshot).
+    /// What became of snapshots, strictly ascending by (sequence, record, snapshot, whether it is [`Deed::Tag`]).
     pub marks: Vec<Mark>,
     /// Packs that prune will drop, with the time of the mark, ascending by id.
     pub condemned: Vec<(ObjectId, i64)>,
@@ -36,7 +36,12 @@ pub struct Head {
     pub superseded: Vec<ObjectId>,
     /// Where the sections are.
     pub sections: Vec<Section>,
+    /// What later versions have to say, ascending by key; keys that are not known are ignored.
+    pub extra: Vec<Extra>,
 }
+
+/// A key and a value that a later version gives a meaning.
+pub type Extra = (u32, serde_bytes::ByteBuf);
 
 /// The id of a snapshot: 16 random bytes, shown as 32 hex digits.
 pub type SnapshotId = [u8; 16];
@@ -72,6 +77,8 @@ pub struct Snapshot {
     pub stats: Stats,
     /// The program that wrote it, for example `nfreezer 0.1.0`.
     pub program: String,
+    /// What later versions have to say, ascending by key; keys that are not known are ignored.
+    pub extra: Vec<Extra>,
 }
 
 /// The server could not sync to disk when the snapshot was written.
@@ -107,7 +114,7 @@ pub struct Stats {
 /// What became of a snapshot; of two marks the later by (sequence, record) holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The sequence of the record that first held it.
+    /// The sequence of the record that first held it: below that of the head, or equal to it if that is this one.
     pub sequence: u32,
     /// That record, if it is not this one.
     pub record: Option<ObjectId>,
@@ -117,6 +124,13 @@ pub struct Mark {
     pub time: i64,
     /// What.
     pub deed: Deed,
+}
+
+impl Mark {
+    /// Where it stands in a head; two marks of one order contradict each other.
+    pub fn order(&self) -> (u32, Option<ObjectId>, SnapshotId, bool) {
+        (self.sequence, self.record, self.snapshot, matches!(self.deed, Deed::Tag(_)))
+    }
 }
 
 /// What a mark does.
@@ -180,8 +194,9 @@ pub struct NewSection {
     pub fences: Vec<u64>,
 }
 
-/// The plaintext of a record with these new sections, which are entered into the head.
-pub fn encode(mut head: Head, sections: &[NewSection]) -> Vec<u8> {
+/// The plaintext of a record with these new sections, which are entered into the head. Fails where [`decode`] would:
+/// what no reader accepts is never committed.
+pub fn encode(mut head: Head, sections: &[NewSection]) -> Result<Vec<u8>> {
     let align = align(sections.iter().map(|s| s.bytes.len() as u32));
     let mut end = 0;
     for s in sections {
@@ -190,14 +205,16 @@ pub fn encode(mut head: Head, sections: &[NewSection]) -> Vec<u8> {
         head.sections.push(Section { kind: s.kind, record: None, offset: end, len, sha256, fences: s.fences.clone() });
         end = (end + len).next_multiple_of(align as u32);
     }
-    let head = codec::encode(&head);
-    let mut plain = [&(head.len() as u32).to_be_bytes(), head.as_slice()].concat();
+    let bytes = codec::encode(&head);
+    let mut plain = [&(bytes.len() as u32).to_be_bytes(), bytes.as_slice()].concat();
+    decode(head.sequence, &plain)?;
     for s in sections {
         plain.resize(plain.len().next_multiple_of(align), 0);
         plain.extend_from_slice(&s.bytes);
     }
     plain.resize(padded(plain.len(), limits::RECORD_FLOOR), 0);
-    plain
+    let fits = bytes.len() <= limits::HEAD && plain.len() <= limits::RECORD;
+    if fits { Ok(plain) } else { Err(malformed("a record", "too long")) }
 }
 
 fn align(mut lengths: impl Iterator<Item = u32>) -> usize {
@@ -221,17 +238,24 @@ pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
         && head.snapshots.is_sorted_by(|a, b| a.id < b.id)
         && head.condemned.is_sorted_by(|a, b| a.0 < b.0)
         && head.dropped.is_sorted_by(|a, b| a < b)
-        && head.superseded.is_sorted_by(|a, b| a < b);
+        && head.superseded.is_sorted_by(|a, b| a < b)
+        && head.marks.is_sorted_by(|a, b| a.order() < b.order())
+        && head.extra.is_sorted_by(|a, b| a.0 < b.0);
     if !sorted {
         return Err(wrong("a list is out of order"));
+    }
+    let dated = |m: &Mark| if m.record.is_some() { m.sequence < sequence } else { m.sequence == sequence };
+    if !head.marks.iter().all(dated) {
+        return Err(wrong("a mark of another time"));
     }
     head.snapshots.iter().try_for_each(check_snapshot)?;
     let section_fits = |s: &Section| {
         let packs = |i: u32| head.sections.get(i as usize).is_some_and(|p| p.kind == SectionKind::Packs);
         s.len as usize <= limits::SECTION
+            && s.record.is_none_or(|(before, _, len)| before < sequence && len <= limits::RECORD as u64)
             && match s.kind {
-                SectionKind::Packs => (s.len as usize).is_multiple_of(super::index::PACK_ROW),
-                SectionKind::Ancestry => s.len.is_multiple_of(8),
+                SectionKind::Packs => (s.len as usize).is_multiple_of(super::index::PACK_ROW) && s.fences.is_empty(),
+                SectionKind::Ancestry => s.len.is_multiple_of(8) && s.fences.is_empty(),
                 SectionKind::Index { packs: i } => {
                     let fences = (s.len as usize).div_ceil(super::index::FENCED);
                     packs(i)
@@ -250,7 +274,9 @@ pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
 }
 
 fn check_snapshot(s: &Snapshot) -> Result<()> {
-    let fits = codec::encode(s).len() <= limits::SNAPSHOT && s.time.1 < 1_000_000_000;
+    let fits = codec::encode(s).len() <= limits::SNAPSHOT
+        && s.time.1 < 1_000_000_000
+        && s.extra.is_sorted_by(|a, b| a.0 < b.0);
     let root = s.root.as_ref().map_or(Ok(()), Ref::check);
     if fits { root } else { Err(malformed("a snapshot", "out of bounds")) }
 }

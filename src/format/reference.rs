@@ -41,7 +41,7 @@ impl Ref {
     /// Checks lengths against the limits and the place against the pack.
     pub fn check(&self) -> Result<()> {
         let end = u64::from(self.offset) + u64::from(self.stored);
-        let fits = self.pack.len as usize <= limits::PACK
+        let fits = self.pack.len as usize <= limits::PACK_READ
             && (1..=limits::CHUNK as u32).contains(&self.len)
             && (1..=self.len).contains(&self.stored)
             && end <= u64::from(self.pack.len);
@@ -67,9 +67,9 @@ impl Extent {
         }
     }
 
-    /// Never: an extent covers at least one byte.
+    /// Only of what [`Extent::check`] refuses.
     pub fn is_empty(&self) -> bool {
-        false
+        self.len() == 0
     }
 
     /// Checks lengths and place.

@@ -7,11 +7,12 @@
 //! stored = the plaintext                                                                       (if stored == len)
 //! ```
 //!
-//! A frame that is as long as its plaintext is the plaintext.
+//! A frame that is as long as its plaintext is the plaintext; a longer one is refused, and so is more than one zstd frame.
 
 use std::ops::Range;
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
 
 use super::codec::{Reader, malformed};
 use super::limits::FRAME;
@@ -22,29 +23,30 @@ use crate::error::{Error, Result};
 const PROBE: usize = 32 << 10;
 
 /// Compresses chunks. One per thread; it keeps zstd's working memory (a few MiB).
-pub struct Packer(Compressor<'static>);
+pub struct Packer(Option<Compressor<'static>>);
 
 impl Packer {
-    /// `level` as zstd counts, 1 to 22.
+    /// `level` as zstd counts, 1 to 22; 0: everything stays raw.
     pub fn new(level: i32) -> Result<Self> {
-        let new = Compressor::new(level).map_err(|e| Error::io("set up compression", e))?;
-        Ok(Packer(new))
+        let new = (level > 0).then(|| Compressor::new(level)).transpose();
+        new.map(Packer).map_err(|e| Error::io("set up compression", e))
     }
 
     /// The stored form of a chunk; `None` if it is the plaintext itself.
     pub fn pack(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+        let compressor = self.0.as_mut()?;
         if plain.len() > 2 * PROBE {
             let middle = plain.len() / 2;
             let shrinks =
                 |c: &mut Compressor<'_>, part: &[u8]| c.compress(part).is_ok_and(|z| z.len() < part.len() / 64 * 62);
-            if !shrinks(&mut self.0, &plain[..PROBE]) && !shrinks(&mut self.0, &plain[middle..middle + PROBE]) {
+            if !shrinks(compressor, &plain[..PROBE]) && !shrinks(compressor, &plain[middle..middle + PROBE]) {
                 return None;
             }
         }
         let count = plain.len().div_ceil(FRAME);
         let mut out = vec![0; 4 * count.saturating_sub(1)];
         for (i, part) in plain.chunks(FRAME).enumerate() {
-            let frame = self.0.compress(part).ok().filter(|z| z.len() < part.len());
+            let frame = compressor.compress(part).ok().filter(|z| z.len() < part.len());
             let frame = frame.as_deref().unwrap_or(part);
             if let Some(length) = out[..4 * (count - 1)].get_mut(4 * i..4 * i + 4) {
                 length.copy_from_slice(&(frame.len() as u32).to_be_bytes());
@@ -87,16 +89,19 @@ pub fn unpack_frame(r: &Ref, i: usize, frame: &[u8]) -> Result<Vec<u8>> {
     }
     let mut plain = vec![0; len];
     let mut decompressor = Decompressor::new().map_err(|_| wrong())?;
+    // One frame and nothing behind it: zstd itself would go on with a second one, other decoders would not.
+    let single = zstd_safe::find_frame_compressed_size(frame).is_ok_and(|size| size == frame.len());
     let written = decompressor.decompress_to_buffer(frame, &mut plain[..]).map_err(|_| wrong())?;
-    if written == len { Ok(plain) } else { Err(wrong()) }
+    if single && frame.len() < len && written == len { Ok(plain) } else { Err(wrong()) }
 }
 
 /// The plaintext of a whole chunk. The caller verifies its id.
 pub fn unpack(r: &Ref, stored: Vec<u8>) -> Result<Vec<u8>> {
+    let table = stored.get(..table_len(r)).filter(|_| stored.len() == r.stored as usize);
+    let table = table.ok_or_else(|| malformed("a chunk", "it has another length than its reference says"))?;
     if r.stored == r.len {
         return Ok(stored);
     }
-    let table = stored.get(..table_len(r)).ok_or_else(|| malformed("a compressed chunk", "too short"))?;
     let mut plain = Vec::with_capacity(r.len as usize);
     for (i, place) in frames(r, table)?.into_iter().enumerate() {
         plain.extend_from_slice(&unpack_frame(r, i, &stored[place])?);

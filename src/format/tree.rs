@@ -107,16 +107,18 @@ impl Content {
 }
 
 impl Node {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Checks everything but the name: what fails here is refused by every reader, so a writer must not write it.
+    pub fn check(&self) -> Result<()> {
         let short = |name: &[u8]| name.len() <= limits::NAME;
         let fits = self.mtime.1 < 1_000_000_000
             && self.nlink > 0
+            && self.flags <= PARTIAL | CHANGED
             && self.attrs.mode <= 0o7777
             && short(&self.attrs.user)
             && short(&self.attrs.group)
             && self.content.size() <= limits::FILE
             && match &self.content {
-                Content::File(extents) => extents.len() <= limits::INLINE_EXTENTS,
+                Content::File(list) => list.len() <= limits::INLINE_EXTENTS && list.iter().all(|e| !e.is_empty()),
                 Content::Large { size, .. } => *size > 0,
                 Content::Symlink(target) => (1..=limits::TARGET).contains(&target.len()) && !target.contains(&0),
                 _ => true,
@@ -153,10 +155,11 @@ pub fn valid_name(name: &[u8]) -> bool {
         && !name.contains(&0)
 }
 
-fn valid_xattrs(list: &[(Vec<u8>, Vec<u8>)], most: usize) -> bool {
-    list.iter().all(|(name, _)| (1..=limits::NAME).contains(&name.len()) && !name.contains(&0))
-        && list.is_sorted_by(|a, b| a.0 < b.0)
-        && list.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= most
+fn valid_xattrs<B: AsRef<[u8]>>(list: &[(B, B)], most: usize) -> bool {
+    let names = || list.iter().map(|(name, _)| name.as_ref());
+    names().all(|name| (1..=limits::NAME).contains(&name.len()) && !name.contains(&0))
+        && names().is_sorted_by(|a, b| a < b)
+        && list.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len()).sum::<usize>() <= most
 }
 
 /// The plaintext of a chunk of extended attributes.
@@ -167,7 +170,8 @@ pub fn encode_xattrs(list: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
 /// The inverse of [`encode_xattrs`].
 pub fn decode_xattrs(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let list: Vec<(&Bytes, &Bytes)> = codec::decode("a chunk of extended attributes", bytes)?;
-    let list: Vec<_> = list.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-    let fits = !list.is_empty() && valid_xattrs(&list, limits::CHUNK);
-    if fits { Ok(list) } else { Err(malformed("a chunk of extended attributes", "out of bounds")) }
+    if list.is_empty() || !valid_xattrs(&list, limits::CHUNK) {
+        return Err(malformed("a chunk of extended attributes", "out of bounds"));
+    }
+    Ok(list.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
 }

@@ -4,7 +4,6 @@ use super::log::State;
 use super::{Repository, now, random};
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
-use crate::format::limits;
 use crate::format::record::{self, Head, NewSection};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
@@ -13,14 +12,15 @@ use crate::name::{Name, ObjectId};
 const ATTEMPTS: usize = 5;
 
 impl Repository {
-    /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked).
-    pub fn put_pack(&self, kind: ObjectType, plain: &[u8]) -> Result<PackRef> {
-        let id = self.put_sealed(kind, plain, Name::Pack)?;
-        Ok(PackRef { id, len: plain.len() as u32 })
+    /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked). What is in
+    /// `buffer` is sealed there, so that an upload holds its pack once; afterwards the buffer can be used again.
+    pub fn put_pack(&self, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
+        let len = buffer.len() as u32;
+        Ok(PackRef { id: self.put_sealed(kind, buffer, Name::Pack)?, len })
     }
 
-    /// Commits one record on top of everything the log holds now: fills in `sequence`, `heads` and `time`. `state` is
-    /// refreshed first and knows the new record afterwards. Every pack it names must be stored already.
+    /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
+    /// `time`. `state` is refreshed first and knows the new record afterwards. Every pack it names must be stored already.
     pub fn commit(&self, state: &mut State, mut head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.refresh(state)?;
         head.sequence = state.next_sequence();
@@ -28,20 +28,21 @@ impl Repository {
         head.time = now();
         head.snapshots.sort_by_key(|s| s.id);
         let sequence = head.sequence;
-        let plain = record::encode(head, sections);
-        if plain.len() > limits::RECORD {
-            return Err(Error::failed("too many new chunks for one record"));
-        }
-        let id = self.put_sealed(ObjectType::Record, &plain, |id| Name::Record { sequence, id })?;
+        head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);
+        head.marks.sort_by_key(record::Mark::order);
+        let mut plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
+        let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id })?;
         self.refresh(state)?;
         Ok(id)
     }
 
-    fn put_sealed(&self, kind: ObjectType, plain: &[u8], name: impl Fn(ObjectId) -> Name) -> Result<ObjectId> {
+    fn put_sealed(&self, kind: ObjectType, buffer: &mut Vec<u8>, name: impl Fn(ObjectId) -> Name) -> Result<ObjectId> {
         for _ in 0..ATTEMPTS {
-            let (id, file) = seal::seal(&self.keys, kind, &random()?, plain);
-            match self.storage.put(&name(id), &file) {
-                Err(e) if e.kind() == Kind::Exists => continue,
+            let id = seal::seal_in_place(&self.keys, kind, &random()?, buffer);
+            match self.storage.put(&name(id), buffer) {
+                Err(e) if e.kind() == Kind::Exists => {
+                    *buffer = seal::open(&self.keys, kind, id, std::mem::take(buffer))?
+                }
                 other => return other.map(|()| id),
             }
         }

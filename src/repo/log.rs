@@ -31,6 +31,8 @@ pub struct State {
     known: BTreeMap<ObjectId, Known>,
     incomplete: BTreeMap<ObjectId, String>,
     listed: BTreeSet<ObjectId>,
+    /// Prefixes of merged records; read only when a record seems to be missing.
+    ancestry: HashSet<u64>,
 }
 
 /// A section that is in force, and the record that holds it.
@@ -111,23 +113,25 @@ impl State {
 
     /// Index sections in force.
     pub fn index_sections(&self) -> Vec<LiveSection> {
-        let place = |id: &ObjectId, known: &Known, section: &Section| {
-            let (sequence, id, len) = section.record.unwrap_or((known.sequence, *id, known.len));
-            let holder = self.known.get(&id).map(|k| k.record.base);
-            let object = Object { name: Name::Record { sequence, id }, id, kind: ObjectType::Record, len };
-            Some(LiveSection { object, base: holder?, section: section.clone(), packs: None })
-        };
         let mut found = Vec::new();
         for (id, known) in self.live() {
             let sections = &known.record.head.sections;
             for section in sections {
                 let SectionKind::Index { packs } = section.kind else { continue };
-                let Some(mut index) = place(id, known, section) else { continue };
-                index.packs = place(id, known, &sections[packs as usize]).map(Box::new);
+                let Some(mut index) = self.place(id, known, section) else { continue };
+                index.packs = self.place(id, known, &sections[packs as usize]).map(Box::new);
                 found.push(index);
             }
         }
         found
+    }
+
+    /// Where a section of a record is; `None` if the record that holds it was not read.
+    fn place(&self, id: &ObjectId, known: &Known, section: &Section) -> Option<LiveSection> {
+        let (sequence, id, len) = section.record.unwrap_or((known.sequence, *id, known.len));
+        let base = self.known.get(&id)?.record.base;
+        let object = Object { name: Name::Record { sequence, id }, id, kind: ObjectType::Record, len };
+        Some(LiveSection { object, base, section: section.clone(), packs: None })
     }
 
     /// What a user should know: records that cannot be read, records that are named but not there.
@@ -138,12 +142,13 @@ impl State {
         incomplete.chain(missing).collect()
     }
 
-    /// Records that others name as their predecessors and that are neither there nor superseded.
+    /// Records that others name as their predecessors and that are neither there, nor superseded, nor merged long ago.
     fn missing(&self) -> BTreeSet<ObjectId> {
         let heads = self.known.values().map(|k| &k.record.head);
         let covered: HashSet<&ObjectId> = heads.clone().flat_map(|h| &h.superseded).collect();
         let named = heads.flat_map(|h| &h.heads);
-        named.filter(|id| !self.listed.contains(id) && !covered.contains(id)).copied().collect()
+        let gone = named.filter(|id| !self.listed.contains(id) && !covered.contains(id));
+        gone.filter(|id| !self.ancestry.contains(&prefix(id))).copied().collect()
     }
 }
 
@@ -178,11 +183,27 @@ impl Repository {
                     Err(e) => return Err(e),
                 }
             }
+            if !state.missing().is_empty() {
+                self.read_ancestry(state)?;
+            }
             if !vanished && state.missing().is_empty() {
                 break;
             }
         }
         Ok(state.known.len() > before)
+    }
+
+    fn read_ancestry(&self, state: &mut State) -> Result<()> {
+        let mut places = Vec::new();
+        for (id, known) in &state.known {
+            let merged = known.record.head.sections.iter().filter(|s| s.kind == SectionKind::Ancestry);
+            places.extend(merged.filter_map(|section| state.place(id, known, section)));
+        }
+        for place in places {
+            let bytes = self.section(&place)?;
+            state.ancestry.extend(bytes.as_chunks::<8>().0.iter().map(|prefix| u64::from_be_bytes(*prefix)));
+        }
+        Ok(())
     }
 
     fn read_record(&self, entry: &Entry) -> Result<(u64, Record)> {
@@ -206,4 +227,8 @@ fn record_of(entry: &Entry) -> Option<(u32, ObjectId)> {
         Name::Record { sequence, id } => Some((sequence, id)),
         _ => None,
     }
+}
+
+fn prefix(id: &ObjectId) -> u64 {
+    u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"))
 }

@@ -12,12 +12,14 @@ use crate::format::reference::{Extent, Ref};
 use crate::format::tree::{Attrs, Content, Node, Xattrs};
 use crate::name::hex;
 
-/// The entries of one directory in order; pages are fetched as they are reached.
+/// The entries of one directory in order; pages are fetched as they are reached. Names ascend strictly over all pages,
+/// so no name comes twice, however the pages were made.
 pub struct Entries<'r> {
     repo: &'r Repository,
     nodes: std::vec::IntoIter<Node>,
     rows: Vec<std::vec::IntoIter<Row>>,
     first: Option<Ref>,
+    last: Vec<u8>,
 }
 
 impl Iterator for Entries<'_> {
@@ -28,9 +30,16 @@ impl Iterator for Entries<'_> {
             if let Some(node) = self.nodes.next() {
                 return Some(Ok(node));
             }
-            let page = self.first.take().or_else(|| self.next_page())?;
-            match self.repo.page(&page) {
-                Ok(Page::Leaf(nodes)) => self.nodes = nodes.into_iter(),
+            let (page, name) = self.first.take().map(|page| (page, None)).or_else(|| self.next_page())?;
+            match self.repo.page_from(&page, name.as_deref()) {
+                Ok(Page::Leaf(nodes)) if nodes[0].name <= self.last => {
+                    self.rows.clear();
+                    return Some(Err(Error::damaged("the pages of a directory overlap")));
+                }
+                Ok(Page::Leaf(nodes)) => {
+                    self.last.clone_from(&nodes[nodes.len() - 1].name);
+                    self.nodes = nodes.into_iter();
+                }
                 Ok(Page::Upper(rows)) if self.rows.len() < limits::LEVELS => self.rows.push(rows.into_iter()),
                 Ok(Page::Upper(_)) => {
                     self.rows.clear();
@@ -43,10 +52,10 @@ impl Iterator for Entries<'_> {
 }
 
 impl Entries<'_> {
-    fn next_page(&mut self) -> Option<Ref> {
+    fn next_page(&mut self) -> Option<(Ref, Option<Vec<u8>>)> {
         while let Some(rows) = self.rows.last_mut() {
             match rows.next() {
-                Some(row) => return Some(row.page),
+                Some(row) => return Some((row.page, Some(row.first))),
                 None => drop(self.rows.pop()),
             }
         }
@@ -59,7 +68,7 @@ pub struct Extents<'r> {
     repo: &'r Repository,
     extents: std::vec::IntoIter<Extent>,
     rows: Vec<std::vec::IntoIter<(u64, Ref)>>,
-    first: Option<Ref>,
+    first: Option<(u64, Ref)>,
 }
 
 impl Iterator for Extents<'_> {
@@ -70,8 +79,12 @@ impl Iterator for Extents<'_> {
             if let Some(extent) = self.extents.next() {
                 return Some(Ok(extent));
             }
-            let list = self.first.take().or_else(|| self.next_list())?;
+            let (span, list) = self.first.take().or_else(|| self.next_list())?;
             match self.repo.list(&list) {
+                Ok(list) if list.span() != span => {
+                    self.rows.clear();
+                    return Some(Err(Error::damaged("a reference list does not cover what it is said to cover")));
+                }
                 Ok(List::Leaf(extents)) => self.extents = extents.into_iter(),
                 Ok(List::Upper(rows)) if self.rows.len() < limits::LEVELS => self.rows.push(rows.into_iter()),
                 Ok(List::Upper(_)) => {
@@ -85,10 +98,10 @@ impl Iterator for Extents<'_> {
 }
 
 impl Extents<'_> {
-    fn next_list(&mut self) -> Option<Ref> {
+    fn next_list(&mut self) -> Option<(u64, Ref)> {
         while let Some(rows) = self.rows.last_mut() {
             match rows.next() {
-                Some((_, list)) => return Some(list),
+                Some(row) => return Some(row),
                 None => drop(self.rows.pop()),
             }
         }
@@ -99,17 +112,34 @@ impl Extents<'_> {
 impl Repository {
     /// The entries of a directory, given its top page (`None`: empty).
     pub fn entries(&self, directory: Option<&Ref>) -> Entries<'_> {
-        Entries { repo: self, nodes: Vec::new().into_iter(), rows: Vec::new(), first: directory.copied() }
+        let (nodes, rows, last) = (Vec::new().into_iter(), Vec::new(), Vec::new());
+        Entries { repo: self, nodes, rows, first: directory.copied(), last }
+    }
+
+    /// A page whose first name is `first`, if that is known from the page above it.
+    fn page_from(&self, page: &Ref, first: Option<&[u8]>) -> Result<Page> {
+        let page = self.page(page)?;
+        let found = match &page {
+            Page::Leaf(nodes) => &nodes[0].name,
+            Page::Upper(rows) => &rows[0].first,
+        };
+        if first.is_some_and(|first| first != found) {
+            return Err(Error::damaged(
+                "a page of a directory does not begin with the name that it is said to begin with",
+            ));
+        }
+        Ok(page)
     }
 
     /// One entry of a directory by name, with one page per level.
     pub fn entry(&self, directory: Option<&Ref>, name: &[u8]) -> Result<Option<Node>> {
         let Some(mut page) = directory.copied() else { return Ok(None) };
+        let mut first = None;
         for _ in 0..=limits::LEVELS {
-            match self.page(&page)? {
+            match self.page_from(&page, first.as_deref())? {
                 Page::Leaf(nodes) => return Ok(nodes.into_iter().find(|n| n.name == name)),
-                Page::Upper(rows) => match rows.iter().rev().find(|row| row.first.as_slice() <= name) {
-                    Some(row) => page = row.page,
+                Page::Upper(rows) => match rows.into_iter().rev().find(|row| row.first.as_slice() <= name) {
+                    Some(row) => (page, first) = (row.page, Some(row.first)),
                     None => return Ok(None),
                 },
             }
@@ -121,7 +151,7 @@ impl Repository {
     pub fn extents(&self, content: &Content) -> Extents<'_> {
         let (extents, first) = match content {
             Content::File(extents) => (extents.clone(), None),
-            Content::Large { list, .. } => (Vec::new(), Some(*list)),
+            Content::Large { size, list } => (Vec::new(), Some((*size, *list))),
             _ => (Vec::new(), None),
         };
         Extents { repo: self, extents: extents.into_iter(), rows: Vec::new(), first }

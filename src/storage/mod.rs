@@ -19,12 +19,51 @@
 //! [`Kind::Missing`]: crate::error::Kind::Missing
 //! [`Kind::Damaged`]: crate::error::Kind::Damaged
 
-use crate::error::Result;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
 
+mod local;
+mod location;
 mod memory;
+mod options;
+mod retry;
+mod sftp;
+mod ssh;
 
+pub use local::Local;
+pub use location::{Location, Remote};
 pub use memory::Memory;
+pub use options::{NoPrompt, Options, Prompt, Transport};
+
+/// A listing with more names than this is refused.
+const MAX_ENTRIES: usize = 10_000_000;
+
+/// Opens the storage at `location`. A server is connected to, and a first connection that fails is reported at once;
+/// whether there is a repository is not looked at.
+pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
+    match location {
+        Location::Local(path) => {
+            // A mount in the background leaves the folder it was started in.
+            let path = std::path::absolute(path).map_err(|e| Error::io("find the repository's folder", e))?;
+            Ok(Box::new(Local::new(path)))
+        }
+        Location::Sftp(remote) => {
+            let traffic = Arc::new(sftp::Traffic::default());
+            let retry_for = options.retry_for;
+            let dialer = ssh::Dialer::new(remote, options, Arc::clone(&traffic))?;
+            let connections = retry::Reconnecting::new(Box::new(dialer), retry_for)?;
+            Ok(Box::new(sftp::Sftp::new(connections, traffic, remote.to_string())?))
+        }
+    }
+}
+
+/// Whether `name` within `folder` is one of the folders that `init` makes.
+fn is_own_folder(folder: Folder, name: &str) -> bool {
+    let path = if folder == Folder::Root { name.into() } else { format!("{}/{name}", folder.path()) };
+    Folder::all().any(|own| own.path() == path)
+}
 
 /// One object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +102,8 @@ pub trait Storage: Send + Sync {
     /// Whether `put` can be trusted to have reached the server's disk (`fsync@openssh.com`, or a local folder).
     fn syncs(&self) -> bool;
 
-    /// Bytes sent and received so far, as the transport counts them.
+    /// Bytes sent and received so far: over SFTP what went through its streams (packets with their headers, without
+    /// what SSH and TCP add), else bytes of objects.
     fn traffic(&self) -> (u64, u64);
 
     /// The address, for people; never a secret.

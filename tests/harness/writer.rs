@@ -230,6 +230,7 @@ impl<'r> Writer<'r> {
             warnings: 0,
             stats: self.stats,
             program: "test".into(),
+            extra: Vec::new(),
         };
         change(&mut snapshot);
         let (packs, index) = self.index();
@@ -347,10 +348,10 @@ impl<'r> Writer<'r> {
         if filling.builder.is_empty() {
             return;
         }
-        let (plain, entries) = std::mem::take(&mut filling.builder).finish(false);
+        let (mut plain, entries) = std::mem::take(&mut filling.builder).finish(false);
         let number = filling.real.len() as u32;
         filling.entries.extend(entries.into_iter().map(|e| (number, e)));
-        let pack = repo.put_pack(kind, &plain).unwrap();
+        let pack = repo.put_pack(kind, &mut plain).unwrap();
         self.filling(kind).real.push(pack);
     }
 

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
+# 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
+#   scripts/bench.sh push|mount|all
+# FILES (100000), BIG_MIB (1024) and WORK (/dev/shm/nfreezer-bench) may be set. The server's files lie in WORK: in memory,
+# so that the figures are those of processors, protocol and line, not of a disk. Bytes are counted by the proxy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-all}
+FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-1024} WORK=${WORK:-/dev/shm/nfreezer-bench}
+scripts/setup.sh bench
+cargo build --release --quiet --example delay_proxy && cargo build --release --quiet
+nfreezer=$PWD/target/release/nfreezer proxy=$PWD/target/release/examples/delay_proxy
+port=2822 near=2823 far=2824
+
+rm -rf "$WORK"; mkdir -p "$WORK"/{data,server,home/.ssh,results,mnt}; chmod 700 "$WORK" "$WORK/home/.ssh"
+export HOME=$WORK/home RESTIC_PASSWORD=bench NFREEZER_PASSWORD=bench BORG_PASSPHRASE=bench RESTIC_CACHE_DIR=$WORK/restic-cache
+pids=()
+finish() {
+  for m in $(awk -v w="$WORK" 'index($2, w) == 1 { print $2 }' /proc/mounts); do umount -l "$m" || true; done
+  [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  rm -rf "$WORK"
+}
+trap finish EXIT
+
+# --- the server and the line
+ssh-keygen -q -t ed25519 -N '' -f "$WORK/home/.ssh/id_ed25519"
+ssh-keygen -q -t ed25519 -N '' -f "$WORK/host_key"
+cp "$WORK/home/.ssh/id_ed25519.pub" "$WORK/authorized_keys"
+cat > "$WORK/sshd_config" <<EOF
+Port $port
+ListenAddress 127.0.0.1
+HostKey $WORK/host_key
+AuthorizedKeysFile $WORK/authorized_keys
+StrictModes no
+PidFile none
+Subsystem sftp internal-sftp
+MaxStartups 100
+EOF
+mkdir -p /run/sshd
+/usr/sbin/sshd -D -f "$WORK/sshd_config" & pids+=($!)
+mkfifo "$WORK/near" "$WORK/far"
+"$proxy" $near $port 0 < "$WORK/near" > "$WORK/near.out" & pids+=($!)
+"$proxy" $far $port 25 < "$WORK/far" > "$WORK/far.out" & pids+=($!)
+exec 8> "$WORK/near" 9> "$WORK/far"
+for p in $port $near $far; do
+  key=$(cut -d' ' -f1,2 "$WORK/host_key.pub")
+  echo "[127.0.0.1]:$p $key" >> "$WORK/home/.ssh/known_hosts"
+  printf 'Host line%s\n HostName 127.0.0.1\n Port %s\n User root\n IdentityFile %s\n UserKnownHostsFile %s\n ControlMaster no\n' \
+    "$p" "$p" "$WORK/home/.ssh/id_ed25519" "$WORK/home/.ssh/known_hosts" >> "$WORK/home/.ssh/config"
+done
+# OpenSSH looks in the account's home, not in $HOME.
+ssh_command="ssh -F $WORK/home/.ssh/config"
+until timeout 5 $ssh_command line$near true 2>/dev/null; do :; done
+
+# --- the data
+echo "bench: making data" >&2
+mkdir "$WORK/data/A" "$WORK/data/B"
+find /usr/share /usr/include /usr/lib /root/.cargo/registry/src /root/.pyenv -type f -size -1024k -print0 2>/dev/null |
+  head -z -n "$FILES" | cpio -0pdm --quiet "$WORK/data/A" 2>/dev/null || true
+head -c "$((BIG_MIB / 2))M" /dev/urandom > "$WORK/data/B/random"
+(cd "$WORK/data/A" && find . -name '*.rs' -o -name '*.py' -o -name '*.h' -o -name '*.txt' | head -20000 | xargs -d '\n' cat) |
+  head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text"
+echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files" | tee "$WORK/results/data"
+
+count() { # the proxy's bytes so far: up down
+  local out=$WORK/$1.out lines; lines=$(wc -l < "$out")
+  echo >&"$([ "$1" = near ] && echo 8 || echo 9)"
+  until [ "$(wc -l < "$out")" -gt "$lines" ]; do :; done
+  tail -n 1 "$out"
+}
+row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memory of the client, bytes up and down
+  local tool=$1 link=$2 work=$3; shift 3
+  local before after status=0; read -r -a before <<< "$(count "$link")"
+  timeout "${LIMIT:-300}" /usr/bin/time -o "$WORK/time" -f '%e %U %S %M' "$@" > "$WORK/log" 2>&1 || status=$?
+  read -r -a after <<< "$(count "$link")"
+  read -r wall user system rss <<< "$(tail -n 1 "$WORK/time")"
+  [ $status = 0 ] || { echo "$tool $work: status $status: $(tail -n 2 "$WORK/log")" >&2; }
+  awk -v t="$tool" -v l="$link" -v w="$work" -v s="$wall" -v c="$user" -v d="$system" -v r="$rss" -v st=$status \
+    -v u=$((after[0] - before[0])) -v v=$((after[1] - before[1])) 'BEGIN {
+      printf "| %s | %s | %s | %.2f | %.2f | %d | %.2f | %.2f | %s |\n", w, l == "far" ? "50 ms" : "0 ms", t, s, c + d, r / 1024, u / 1e6, v / 1e6, st ? "status " st : "" }' |
+    tee -a "$WORK/results/rows"
+}
+port_of() { [ "$1" = far ] && echo $far || echo $near; }
+have() { command -v "$1" > /dev/null; }
+nf() { local link=$1; shift; "$nfreezer" "$@"; }
+
+push_rows() {
+  local link=$1 p; p=$(port_of "$link")
+  local sshopts="-F $WORK/home/.ssh/config"
+  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link" NFREEZER_RSH="$ssh_command"
+  "$nfreezer" init -q
+  row nfreezer "$link" "first push of A" "$nfreezer" push -q "$WORK/data/A"
+  row nfreezer "$link" "push of A, no change" "$nfreezer" push -q "$WORK/data/A"
+  mv "$WORK/data/A/usr" "$WORK/data/A/usr2"
+  row nfreezer "$link" "push of A, top folder renamed" "$nfreezer" push -q "$WORK/data/A"
+  mv "$WORK/data/A/usr2" "$WORK/data/A/usr"
+  row nfreezer "$link" "first push of B" "$nfreezer" push -q "$WORK/data/B"
+  if have restic; then
+    export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-$link"
+    local r=(restic -q -o "sftp.command=$ssh_command line$p -s sftp")
+    "${r[@]}" init > /dev/null
+    row restic "$link" "first push of A" "${r[@]}" backup "$WORK/data/A"
+    row restic "$link" "push of A, no change" "${r[@]}" backup "$WORK/data/A"
+    rm -rf "$RESTIC_CACHE_DIR"
+    row "restic, cache deleted" "$link" "push of A, no change" "${r[@]}" backup "$WORK/data/A"
+    row restic "$link" "first push of B" "${r[@]}" backup "$WORK/data/B"
+  fi
+  mkdir -p "$WORK/server/plain-$link"
+  row "sftp put (no encryption at rest)" "$link" "first push of B" bash -c "echo 'put -r $WORK/data/B $WORK/server/plain-$link/B' | sftp -q -F $WORK/home/.ssh/config -b - line$p"
+}
+
+mount_rows() { # needs push_rows of the same link
+  local link=$1 p mnt=$WORK/mnt; p=$(port_of "$link")
+  reading() { # reading TOOL ROOT
+    row "$1" "$link" "find over A, cold" find "$2$WORK/data/A" -type f -size -1
+    row "$1" "$link" "find over A, again" find "$2$WORK/data/A" -type f -size -1
+    mkdir -p "$WORK/out"; rm -rf "$WORK/out"/*
+    LIMIT=60 row "$1" "$link" "cp -a of $(find "$WORK/data/A/usr/share/doc" -type f | wc -l) small files" cp -a "$2$WORK/data/A/usr/share/doc" "$WORK/out/"
+    LIMIT=120 row "$1" "$link" "cp of B" cp -r "$2$WORK/data/B" "$WORK/out/"
+    rm -rf "$WORK/out"
+    row "$1" "$link" "1,000 random reads of 4 KiB" python3 - "$2$WORK/data/B/random" <<'EOF'
+import os, random, sys
+f = os.open(sys.argv[1], os.O_RDONLY); size = os.fstat(f).st_size; random.seed(1)
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
+for _ in range(int(os.environ.get("READS", 1000))): os.pread(f, 4096, random.randrange(size // 4096) * 4096)
+EOF
+  }
+  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
+  row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' && ls '$mnt/latest'"
+  reading nfreezer "$mnt/snapshots/$(ls "$mnt/snapshots" | head -n 1)" || true
+  "$nfreezer" umount "$mnt"
+}
+
+# `time` and `bash -c` above run in this shell's environment; the account's own ssh files are not touched.
+echo "| work | round trip | tool | wall s | client CPU s | client RSS MiB | MB up | MB down | |" | tee "$WORK/results/rows"
+echo "|---|---|---|---:|---:|---:|---:|---:|---|" | tee -a "$WORK/results/rows"
+for link in near far; do
+  case $what in push) push_rows $link ;; mount | all) push_rows $link; mount_rows $link ;; esac
+done

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The main job once, on a local folder as the repository: installs what is missing, builds, makes a repository, pushes
+# a folder, mounts the backup, browses it, copies out of it, compares, unmounts. Leaves nothing behind but the build.
+#   scripts/quickstart.sh [FOLDER]        (default: this project's docs)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source_folder=$(realpath "${1:-docs}")
+scripts/setup.sh
+cargo build --release --quiet
+nfreezer=$PWD/target/release/nfreezer
+
+work=$(mktemp -d)
+clean() { "$nfreezer" umount "$work/mnt" 2>/dev/null || true; rm -rf "$work"; }
+trap clean EXIT
+say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+
+export NFREEZER_REPOSITORY=$work/repository
+NFREEZER_PASSWORD=$(head -c 18 /dev/urandom | base64)
+export NFREEZER_PASSWORD
+mkdir "$work/mnt"
+
+say "$nfreezer" init
+say "$nfreezer" push "$source_folder"
+say "$nfreezer" push "$source_folder"
+say "$nfreezer" snapshots
+say "$nfreezer" mount "$work/mnt"
+say ls "$work/mnt" "$work/mnt/latest$source_folder"
+say cp -a "$work/mnt/latest$source_folder" "$work/copy"
+say diff -r "$source_folder" "$work/copy"
+say "$nfreezer" umount "$work/mnt"
+say "$nfreezer" restore "latest:$source_folder" --target "$work/restored"
+say diff -r "$source_folder" "$work/restored"
+printf '\nWhat went in came out, twice. What the server would see:\n'
+(cd "$NFREEZER_REPOSITORY" && find . -type f | head -5)

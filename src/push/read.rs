@@ -1,0 +1,268 @@
+//! Reads files, whatever happens to them meanwhile. One [`Reader`] for each worker thread, with its own window.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
+use rustix::io::{self, Errno};
+
+use super::control::PATIENCE;
+use super::cut::{Cutter, Given, Shared, Task};
+use super::item::{Batch, Item, Job, Piece};
+use super::meta::{self, error};
+use crate::crypto::chunker;
+use crate::error::{Error, Result};
+use crate::format::tree::{CHANGED, Xattrs};
+use crate::progress::Event;
+
+/// Bytes of a file that are held at once: the chunker must see [`chunker::MAX`], and what lies behind is moved to the
+/// front when that is reached.
+const WINDOW: usize = 2 * chunker::MAX;
+/// Holes shorter than this are read as zeros: a chunk for each stretch between them would cost more.
+const HOLE: u64 = 64 << 10;
+/// Attempts to read a file that changes meanwhile.
+const ATTEMPTS: usize = 3;
+/// Files of this size on are shown and read ahead of by the kernel.
+const SHOWN: u64 = 4 << 20;
+
+pub(super) struct Reader<'w> {
+    cutter: Cutter<'w>,
+    window: Vec<u8>,
+    offer: Option<Sender<Task>>,
+}
+
+enum Next {
+    Batch(u64, Batch),
+    Task(Task),
+    Nothing,
+    End,
+}
+
+/// Why a file could not be read: something with the file, or something that ends the push.
+enum Trouble {
+    File(Errno),
+    Push(Error),
+}
+
+impl From<Errno> for Trouble {
+    fn from(errno: Errno) -> Self {
+        Trouble::File(errno)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Push(error)
+    }
+}
+
+impl<'w> Reader<'w> {
+    /// Chunks of large files go to `offer` while somebody waits there.
+    pub fn new(shared: Shared<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
+        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer) })
+    }
+
+    /// The body of a worker thread. Gives the bytes read.
+    pub fn run(mut self, work: &Receiver<(u64, Batch)>, tasks: &Receiver<Task>) -> Result<u64> {
+        let Shared { control, line, idle, .. } = self.cutter.shared;
+        loop {
+            match self.next(work, tasks)? {
+                Next::Batch(number, mut batch) => {
+                    self.batch(&mut batch)?;
+                    line.finish(number, batch);
+                }
+                Next::Task(task) => self.cutter.serve(&task)?,
+                Next::Nothing => {}
+                Next::End => break,
+            }
+        }
+        // No more files for this one; others may still be at large ones.
+        self.offer = None;
+        idle.fetch_add(1, Ordering::Relaxed);
+        while let Some(task) = control.receive(tasks)? {
+            self.cutter.serve(&task)?;
+        }
+        Ok(self.cutter.read)
+    }
+
+    fn next(&self, work: &Receiver<(u64, Batch)>, tasks: &Receiver<Task>) -> Result<Next> {
+        let Shared { control, idle, .. } = self.cutter.shared;
+        control.check()?;
+        idle.fetch_add(1, Ordering::Relaxed);
+        let next = crossbeam_channel::select! {
+            recv(work) -> batch => batch.map_or(Next::End, |(number, batch)| Next::Batch(number, batch)),
+            recv(tasks) -> task => task.map_or(Next::Nothing, Next::Task),
+            default(PATIENCE) => Next::Nothing,
+        };
+        idle.fetch_sub(1, Ordering::Relaxed);
+        Ok(next)
+    }
+
+    fn batch(&mut self, batch: &mut Batch) -> Result<()> {
+        for item in &mut batch.items {
+            if let Item::File(job) = item {
+                self.cutter.shared.control.check()?;
+                self.file(job)?;
+            }
+        }
+        self.cutter.flush()?;
+        self.cutter.shared.control.event(Event::Done { files: batch.files as u64, bytes: 0 });
+        Ok(())
+    }
+
+    fn file(&mut self, job: &mut Job) -> Result<()> {
+        if job.stat.st_size as u64 >= SHOWN {
+            self.cutter.flush()?; // others may wait for what came before
+            self.cutter.shared.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
+        }
+        for _ in 0..ATTEMPTS {
+            let gave_up = match self.attempt(job) {
+                Ok(true) => return Ok(()),
+                Ok(false) => continue,
+                Err(Trouble::Push(error)) => return Err(error),
+                Err(Trouble::File(errno)) => errno,
+            };
+            if gave_up == Errno::NOENT {
+                job.gone = true;
+            } else {
+                self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &error("read the file", gave_up));
+                job.node.content = meta::unreadable(gave_up);
+            }
+            return Ok(());
+        }
+        job.node.flags |= CHANGED;
+        Ok(())
+    }
+
+    /// Reads the file once; gives whether it stayed the same meanwhile.
+    fn attempt(&mut self, job: &mut Job) -> Result<bool, Trouble> {
+        let fd = job.dir.open(&job.node.name, OFlags::NOFOLLOW)?;
+        let before = fs::fstat(&fd)?;
+        if meta::kind(&before) != FileType::RegularFile {
+            return Err(Errno::STALE.into());
+        }
+        if !same(&job.stat, &before) {
+            let name = std::mem::take(&mut job.node.name);
+            job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
+            job.stat = before;
+        }
+        job.node.xattrs = Xattrs::Inline(self.xattrs(job, &fd));
+        job.pieces.clear();
+        let mut given = Given::default();
+        let read = self.contents(&fd, &before, &mut job.pieces, &mut given)?;
+        self.cutter.collect(&mut job.pieces, &mut given)?;
+        Ok(read == before.st_size as u64 && same(&before, &fs::fstat(&fd)?))
+    }
+
+    fn xattrs(&self, job: &Job, fd: &OwnedFd) -> meta::Pairs {
+        meta::xattrs_of(fd).unwrap_or_else(|errno| {
+            let path = job.dir.path_of(&job.node.name);
+            self.cutter.shared.control.skip(&path, &error("read its extended attributes", errno));
+            Vec::new()
+        })
+    }
+
+    /// Gives the length of what was there, holes included.
+    fn contents(
+        &mut self,
+        fd: &OwnedFd,
+        stat: &Stat,
+        pieces: &mut Vec<Piece>,
+        given: &mut Given,
+    ) -> Result<u64, Trouble> {
+        let size = stat.st_size as u64;
+        if size >= SHOWN {
+            let _ = fs::fadvise(fd, 0, None, Advice::Sequential); // only advice
+        }
+        if (stat.st_blocks as u64).saturating_mul(512) >= size {
+            return self.stretch(fd, 0..size, pieces, given);
+        }
+        let mut at = 0;
+        while at < size {
+            let data = match next_data(fd, at, size)? {
+                data if data.start - at < HOLE && data.start < size => at..data.end,
+                data => data,
+            };
+            if data.start > at {
+                pieces.push(Piece::Hole(data.start - at));
+            }
+            at = self.stretch(fd, data.clone(), pieces, given)?;
+            if at < data.end {
+                break; // it was cut off meanwhile
+            }
+        }
+        Ok(at)
+    }
+
+    /// Cuts a stretch of the file into chunks. Gives where it ended.
+    fn stretch(
+        &mut self,
+        fd: &OwnedFd,
+        range: Range<u64>,
+        pieces: &mut Vec<Piece>,
+        given: &mut Given,
+    ) -> Result<u64, Trouble> {
+        let Range { start: mut at, end: mut stop } = range;
+        let capacity = (stop - at).min(WINDOW as u64) as usize;
+        let mut window = std::mem::take(&mut self.window);
+        window.resize(window.len().max(capacity), 0);
+        let (mut from, mut to) = (0, 0);
+        let done = loop {
+            while to < capacity && at < stop {
+                let want = capacity.min(to.saturating_add(usize::try_from(stop - at).unwrap_or(usize::MAX)));
+                match io::pread(fd, &mut window[to..want], at) {
+                    Ok(0) => stop = at,
+                    Ok(n) => (to, at) = (to + n, at + n as u64),
+                    Err(Errno::INTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            while to - from >= chunker::MAX || (at >= stop && to > from) {
+                let len = self.cutter.shared.repo.keys().chunker().cut(&window[from..to]);
+                let plain = &window[from..from + len];
+                match &self.offer {
+                    Some(offer) if capacity > chunker::MAX => self.cutter.give(plain, pieces, given, offer)?,
+                    _ => pieces.push(self.cutter.chunk(plain)?),
+                }
+                from += len;
+            }
+            if at >= stop {
+                break stop;
+            }
+            self.cutter.shared.control.check()?;
+            window.copy_within(from..to, 0);
+            (from, to) = (0, to - from);
+        };
+        self.window = window;
+        Ok(done)
+    }
+}
+
+fn same(a: &Stat, b: &Stat) -> bool {
+    let id = |s: &Stat| (meta::id(s), s.st_size as u64, meta::mtime(s), meta::ctime(s));
+    id(a) == id(b)
+}
+
+/// The first stretch of data from `at` on that ends at a hole worth its name; empty at the end if there is none.
+fn next_data(fd: &OwnedFd, at: u64, size: u64) -> Result<Range<u64>, Errno> {
+    let start = match fs::seek(fd, SeekFrom::Data(at)) {
+        Err(Errno::NXIO) => return Ok(size..size),
+        // A file system that knows no holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(at..size),
+        other => other?.min(size),
+    };
+    if start == size {
+        return Ok(size..size);
+    }
+    let mut end = fs::seek(fd, SeekFrom::Hole(start))?.min(size);
+    while end < size {
+        match fs::seek(fd, SeekFrom::Data(end)) {
+            Ok(next) if next - end < HOLE => end = fs::seek(fd, SeekFrom::Hole(next))?.min(size),
+            Err(errno) if errno != Errno::NXIO => return Err(errno),
+            _ => break,
+        }
+    }
+    Ok(start..end)
+}

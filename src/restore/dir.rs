@@ -1,0 +1,249 @@
+//! Directories of the target, held open. Everything else is done on one name below one of them.
+//!
+//! A name is a single component (the format refuses `/`, `.` and `..`), so `O_NOFOLLOW` on each step is all that is
+//! needed to stay below the target: what `openat2` with `RESOLVE_BENEATH` would give for longer paths.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Overwrite, Run, add, attributes};
+use crate::error::{Error, Kind, Result};
+use crate::format::tree::{Content, Node};
+use crate::name::hex;
+use crate::repo::random;
+
+pub(super) const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+const ACCESS_ACL: &str = "system.posix_acl_access";
+
+/// A directory of the target. It gets its attributes when its last holder lets go ([`release`]).
+pub(super) struct Dir {
+    pub parent: Option<Arc<Dir>>,
+    pub name: Vec<u8>,
+    /// The saved directory, for its attributes; `None` if they are not ours to set.
+    saved: Option<Node>,
+    /// Device and inode, to know it again.
+    id: (u64, u64),
+    /// What is made in it inherits an ACL that nobody saved.
+    pub inherits: bool,
+    /// `None` once the walk is far below it; see [`Dir::reopen`].
+    pub fd: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+/// A directory that is open.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub dir: Arc<Dir>,
+    pub fd: Arc<OwnedFd>,
+}
+
+impl Held {
+    fn new(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, fd: OwnedFd, stat: &Stat, made: bool) -> Self {
+        let fd = Arc::new(fd);
+        let inherits = !made && rustix::fs::fgetxattr(&fd, DEFAULT_ACL, &mut [0u8; 0]).is_ok_and(|n| n > 0);
+        let id = identity(stat);
+        let dir = Dir { parent, name: name.to_vec(), saved, id, inherits, fd: Mutex::new(Some(Arc::clone(&fd))) };
+        Held { dir: Arc::new(dir), fd }
+    }
+
+    /// The path in the snapshot of an entry, for people.
+    pub fn path(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = self.dir.path();
+        if path != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
+
+    /// What is there under this name, never followed.
+    pub fn stat(&self, name: &[u8]) -> Result<Option<Stat>, Errno> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub fn unlink(&self, name: &[u8]) {
+        let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+    }
+}
+
+impl Dir {
+    /// The path in the snapshot, for people.
+    pub fn path(&self) -> Vec<u8> {
+        let mut path = self.below_target();
+        let top = std::iter::successors(Some(self), |d| d.parent.as_deref()).last().unwrap_or(self);
+        if !path.is_empty() && top.name != b"/" {
+            path.insert(0, b'/');
+        }
+        path.splice(0..0, top.name.iter().copied());
+        path
+    }
+
+    /// The path relative to the target; empty for the target itself.
+    pub fn below_target(&self) -> Vec<u8> {
+        let up = std::iter::successors(Some(self), |d| d.parent.as_deref());
+        let mut names: Vec<&[u8]> = up.filter(|d| d.parent.is_some()).map(|d| d.name.as_slice()).collect();
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// The open directory; if it was closed meanwhile, again through `..` of a directory below it.
+    pub fn reopen(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>> {
+        let mut fd = self.fd.lock().expect("no holder panics");
+        if let Some(fd) = &*fd {
+            return Ok(Arc::clone(fd));
+        }
+        let again = rustix::fs::openat(below, "..", FOLDER, Mode::empty()).and_then(|new| {
+            let same = identity(&rustix::fs::fstat(&new)?) == self.id;
+            if same { Ok(new) } else { Err(Errno::STALE) }
+        });
+        let again = Arc::new(again.map_err(|e| Error::io("return to a directory of the target", e.into()))?);
+        *fd = Some(Arc::clone(&again));
+        Ok(again)
+    }
+}
+
+pub(super) fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Opens the target, or makes it. `saved` is the directory whose contents it gets: it gets its attributes too, if it was
+/// made now or holds nothing yet.
+pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>) -> Result<Held> {
+    // Without a slash or dot at the end, which would follow a link.
+    let path: PathBuf = path.components().collect();
+    let doing = || format!("open the target {}", path.display());
+    let mut made = false;
+    if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(|e| Error::io(doing(), e))?;
+        }
+        rustix::fs::mkdir(&path, Mode::RWXU).map_err(|e| Error::io(doing(), e.into()))?;
+        made = true;
+    }
+    let fd = rustix::fs::open(&path, FOLDER, Mode::empty()).map_err(|e| match e {
+        Errno::LOOP | Errno::NOTDIR => Error::failed(format!("the target {} is not a folder", path.display()))
+            .hint("a symbolic link is not followed: give the folder it points to"),
+        e => Error::io(doing(), e.into()),
+    })?;
+    let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(doing(), e.into()))?;
+    let ours = made || is_empty(&fd).map_err(|e| Error::io(doing(), e.into()))?;
+    Ok(Held::new(None, name, saved.filter(|_| ours).cloned(), fd, &stat, made))
+}
+
+fn is_empty(fd: &OwnedFd) -> Result<bool, Errno> {
+    for entry in rustix::fs::Dir::read_from(fd)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes a directory with mode 0700, or opens the one that is there.
+pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
+    let failed = |e: Errno| Error::io("make the directory", e.into());
+    let mkdir = || rustix::fs::mkdirat(&parent.fd, &node.name, Mode::RWXU);
+    let open = |flags| rustix::fs::openat(&parent.fd, &node.name, flags, Mode::empty());
+    let mut made = match mkdir() {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(e) => return Err(failed(e)),
+    };
+    let fd = match open(FOLDER) {
+        Err(Errno::NOTDIR | Errno::LOOP) if !made && run.options.overwrite != Overwrite::Never => {
+            parent.unlink(&node.name);
+            mkdir().map_err(failed)?;
+            made = true;
+            open(FOLDER)
+        }
+        Err(Errno::NOTDIR | Errno::LOOP) => return Err(Error::new(Kind::Exists, "something else is in its place")),
+        Err(Errno::ACCESS) if !made => {
+            // Ours without the right to read it: perhaps what an earlier restore left.
+            let path = open(OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC).map_err(failed)?;
+            rustix::fs::chmod(attributes::proc_path(&path), Mode::RWXU).and_then(|()| open(FOLDER))
+        }
+        other => other,
+    };
+    let fd = fd.map_err(failed)?;
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    let own = stat.st_uid == rustix::process::geteuid().as_raw();
+    if made && !own {
+        return Err(Error::failed("somebody exchanged the new directory"));
+    }
+    if made && parent.dir.inherits {
+        let _ = rustix::fs::fremovexattr(&fd, DEFAULT_ACL);
+        let _ = rustix::fs::fremovexattr(&fd, ACCESS_ACL);
+        let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
+    } else if !made && own && stat.st_mode & 0o700 != 0o700 {
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(stat.st_mode | 0o700)).map_err(failed)?;
+    }
+    let node = Node { content: Content::Directory(None), ..node.clone() };
+    let name = node.name.clone();
+    Ok(Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), fd, &stat, made))
+}
+
+/// Takes off what a new file inherited from the default ACL of a directory that was there before.
+pub(super) fn disinherit(held: &Held, fd: &OwnedFd) {
+    if held.dir.inherits {
+        let _ = rustix::fs::fremovexattr(fd, ACCESS_ACL);
+    }
+}
+
+/// Lets go of a directory. The last holder sets its attributes, then lets go of its parent.
+pub(super) fn release(run: &Run<'_>, held: Held) {
+    let Held { mut dir, mut fd } = held;
+    loop {
+        let Some(last) = Arc::into_inner(dir) else { return };
+        // Before its mode may forbid the way up.
+        let up = last.parent.as_ref().map(|parent| parent.reopen(&fd));
+        if let Some(node) = &last.saved {
+            attributes::of_open(run, &fd, node, &|| last.path());
+            if last.parent.is_some() {
+                add(&run.tally.directories, 1);
+            }
+        }
+        match (last.parent, up) {
+            (Some(parent), Some(Ok(up))) => (dir, fd) = (parent, up),
+            (_, Some(Err(e))) => return run.skip(&last.name, e),
+            _ => return,
+        }
+    }
+}
+
+/// A name that nobody can foresee, for what is not complete.
+pub(super) fn temporary() -> Result<Vec<u8>> {
+    Ok([b".nfreezer-partial-".as_slice(), hex(&random::<8>()?).as_bytes()].concat())
+}
+
+/// Gives what is complete its final name. Without `replace` an entry that is there stays, and the answer is `Exists`.
+pub(super) fn place(held: &Held, temporary: &[u8], name: &[u8], replace: bool) -> Result<()> {
+    use rustix::fs::{RenameFlags, linkat, renameat, renameat_with};
+    let fd = &held.fd;
+    let placed = match replace {
+        true => renameat(fd, temporary, fd, name),
+        false => match renameat_with(fd, temporary, fd, name, RenameFlags::NOREPLACE) {
+            // This file system does not know the flag (NFS).
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                linkat(fd, temporary, fd, name, AtFlags::empty()).inspect(|()| held.unlink(temporary))
+            }
+            other => other,
+        },
+    };
+    placed.map_err(|e| {
+        held.unlink(temporary);
+        match e {
+            Errno::EXIST => Error::new(Kind::Exists, "something of this name appeared meanwhile"),
+            Errno::ISDIR => Error::new(Kind::Exists, "a directory is in its place"),
+            e => Error::io("give it its name", e.into()),
+        }
+    })
+}

@@ -1,0 +1,117 @@
+//! Verified chunks, fetched in large stretches where neighbours will be wanted too, and ahead of their use.
+//!
+//! The walk announces what it queues; per stretch of 4 MiB of a pack this holds how much of it is wanted. A stretch that
+//! several references want is fetched as a whole, once, early; a lonely chunk alone.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, OnceLock};
+
+use crossbeam_channel::Sender;
+
+use crate::crypto::keys::ChunkKind;
+use crate::crypto::seal::BLOCK;
+use crate::error::{Error, Kind, Result};
+use crate::format::reference::Ref;
+use crate::name::ObjectId;
+use crate::repo::{Index, Repository, Span};
+
+/// Blocks of a stretch: 4 MiB.
+const STRETCH: u32 = 64;
+/// Stored bytes that may be queued: with [`STRETCH`] and the cache of 96 MiB, what is fetched early survives until used.
+const WINDOW: u64 = 48 << 20;
+/// From so many references or bytes on a stretch is fetched as a whole.
+const NEIGHBOURS: (u32, u64) = (4, 1 << 20);
+
+type Place = (ObjectId, u32);
+
+#[derive(Default)]
+struct Wanted {
+    queued: u64,
+    stretches: HashMap<Place, (u32, u64, bool)>,
+}
+
+pub(super) struct Fetch<'a> {
+    repo: &'a Repository,
+    wanted: Mutex<Wanted>,
+    less: Condvar,
+    index: OnceLock<Result<Index<'a>>>,
+}
+
+fn place(r: &Ref) -> Place {
+    (r.pack.id, r.offset / (STRETCH * BLOCK as u32))
+}
+
+impl<'a> Fetch<'a> {
+    pub fn new(repo: &'a Repository) -> Self {
+        Fetch { repo, wanted: Mutex::default(), less: Condvar::new(), index: OnceLock::new() }
+    }
+
+    /// Says that these will be asked for, and waits while too much is queued. A stretch that has become worth it goes to
+    /// `early`, whose other end calls [`Fetch::touch`].
+    pub fn announce(&self, refs: &[Ref], early: &Sender<Ref>) {
+        let mut wanted = self.wanted.lock().expect("no holder panics");
+        while wanted.queued >= WINDOW {
+            wanted = self.less.wait(wanted).expect("no holder panics");
+        }
+        let mut worth = Vec::new();
+        for r in refs {
+            wanted.queued += u64::from(r.stored);
+            let (count, bytes, asked) = wanted.stretches.entry(place(r)).or_default();
+            *count += 1;
+            *bytes += u64::from(r.stored);
+            if !*asked && (*count >= NEIGHBOURS.0 || *bytes >= NEIGHBOURS.1) {
+                *asked = true;
+                worth.push(*r);
+            }
+        }
+        drop(wanted);
+        for r in worth {
+            // A failure would only mean that nobody fetches early.
+            let _ = early.send(r);
+        }
+    }
+
+    /// Says that this is done.
+    pub fn done(&self, refs: &[Ref]) {
+        let mut wanted = self.wanted.lock().expect("no holder panics");
+        for r in refs {
+            wanted.queued -= u64::from(r.stored);
+            if let Some((count, bytes, _)) = wanted.stretches.get_mut(&place(r)) {
+                *count -= 1;
+                *bytes -= u64::from(r.stored);
+                if *count == 0 {
+                    wanted.stretches.remove(&place(r));
+                }
+            }
+        }
+        drop(wanted);
+        self.less.notify_all();
+    }
+
+    /// Brings the stretch around this into the cache. Whoever needs the bytes sees and reports what goes wrong.
+    pub fn touch(&self, r: &Ref) {
+        let _ = self.repo.part(r, 0..1, Span::Blocks(STRETCH));
+    }
+
+    /// The contents of a chunk, verified by their id; from where the index has them if their pack was dropped.
+    pub fn chunk(&self, r: &Ref) -> Result<Vec<u8>> {
+        let span = match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
+            Some((_, _, true)) => Span::Blocks(STRETCH),
+            _ => Span::Exact,
+        };
+        match self.repo.chunk(ChunkKind::Data, r, span) {
+            Err(e) if e.kind() == Kind::Missing => match self.moved(r)? {
+                Some(new) => self.repo.chunk(ChunkKind::Data, &new, span),
+                None => Err(Error::new(Kind::Missing, format!("{e}, and the index has no other place for its chunk"))),
+            },
+            other => other,
+        }
+    }
+
+    fn moved(&self, r: &Ref) -> Result<Option<Ref>> {
+        let index = self.index.get_or_init(|| Ok(Index::new(self.repo, &self.repo.state()?)));
+        let index = index.as_ref().map_err(|e| Error::new(e.kind(), e.to_string()))?;
+        let moved = self.repo.moved(index, ChunkKind::Data, r)?;
+        Ok(moved.filter(|new| new.pack != r.pack))
+    }
+}

@@ -1,0 +1,264 @@
+//! Regular files. Parts of one file may be written by several threads; whoever lets go of it last gives it its size, its
+//! attributes and its name, or removes what there is of it.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::dir::{self, Held};
+use super::links::Key;
+use super::{Overwrite, Run, add, attributes};
+use crate::crypto::keys::ChunkKind;
+use crate::error::{Error, Kind, Result};
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::Node;
+use crate::progress::Event;
+
+/// A file that is being restored.
+pub(super) struct File {
+    pub held: Held,
+    pub node: Node,
+    /// Whether it may take the place of something.
+    pub replace: bool,
+    /// Under which key further names of it wait.
+    pub key: Option<Key>,
+    /// Bytes of chunks; the rest of its size is holes.
+    written: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<(Arc<OwnedFd>, Vec<u8>)>,
+    failed: Option<Error>,
+}
+
+impl File {
+    pub fn new(held: Held, node: Node, replace: bool, key: Option<Key>) -> Self {
+        File { held, node, replace, key, written: AtomicU64::new(0), state: Mutex::default() }
+    }
+
+    pub fn path(&self) -> Vec<u8> {
+        self.held.path(&self.node.name)
+    }
+
+    /// It will not get its name; the first reason is kept.
+    pub fn fail(&self, why: Error) {
+        self.state.lock().expect("no holder panics").failed.get_or_insert(why);
+    }
+
+    /// The file under its temporary name, made by who needs it first.
+    fn open(&self, run: &Run<'_>) -> Result<Arc<OwnedFd>> {
+        const NEW: OFlags =
+            OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+        let mut state = self.state.lock().expect("no holder panics");
+        if let Some((fd, _)) = &state.open {
+            return Ok(Arc::clone(fd));
+        }
+        run.progress.event(Event::File { path: &self.path() });
+        let name = dir::temporary()?;
+        let fd = rustix::fs::openat(&self.held.fd, &name, NEW, Mode::RUSR | Mode::WUSR);
+        let fd = Arc::new(fd.map_err(|e| Error::io("make the file", e.into()))?);
+        dir::disinherit(&self.held, &fd);
+        state.open = Some((Arc::clone(&fd), name));
+        Ok(fd)
+    }
+
+    /// Fetches, verifies and writes chunks that follow each other from `offset` on.
+    pub fn write(&self, run: &Run<'_>, mut offset: u64, refs: &[Ref]) -> Result<()> {
+        for r in refs {
+            if self.state.lock().expect("no holder panics").failed.is_some() || run.halted() {
+                return Err(ended());
+            }
+            let bytes = run.fetch.chunk(r)?;
+            let fd = self.open(run)?;
+            write_all(&fd, &bytes, offset)?;
+            offset += bytes.len() as u64;
+            add(&self.written, bytes.len() as u64);
+            run.progress.event(Event::Done { files: 0, bytes: bytes.len() as u64 });
+        }
+        Ok(())
+    }
+
+    /// Writes all of it in this thread.
+    pub fn write_whole(&self, run: &Run<'_>) -> Result<()> {
+        let mut offset = 0;
+        for extent in run.repo.extents(&self.node.content) {
+            let extent = extent?;
+            if let Extent::Data(r) = &extent {
+                self.write(run, offset, std::slice::from_ref(r))?;
+            }
+            offset += extent.len();
+        }
+        self.check_size(offset)
+    }
+
+    /// Its parts must cover what its node says.
+    pub fn check_size(&self, covered: u64) -> Result<()> {
+        let size = self.node.content.size();
+        let text = || Error::damaged(format!("its parts are {covered} bytes, and it should have {size}"));
+        (covered == size).then_some(()).ok_or_else(text)
+    }
+
+    fn complete(&self, run: &Run<'_>) -> Result<(u64, u64)> {
+        if let Some(why) = self.state.lock().expect("no holder panics").failed.take() {
+            return Err(why);
+        }
+        let fd = self.open(run)?;
+        rustix::fs::ftruncate(&fd, self.node.content.size()).map_err(|e| Error::io("write", e.into()))?;
+        attributes::of_open(run, &fd, &self.node, &|| self.path());
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("look at the new file", e.into()))?;
+        let open = self.state.lock().expect("no holder panics").open.take();
+        if let Some((_, temporary)) = open {
+            dir::place(&self.held, &temporary, &self.node.name, self.replace)?;
+        }
+        Ok(dir::identity(&stat))
+    }
+}
+
+/// What a part answers that was not written because the end was decided elsewhere.
+pub(super) fn ended() -> Error {
+    Error::new(Kind::Interrupted(0), "ended early")
+}
+
+/// Lets go of a file; the last holder finishes it.
+pub(super) fn release(run: &Run<'_>, file: Arc<File>) {
+    if let Some(file) = Arc::into_inner(file) {
+        finish(run, file);
+    }
+}
+
+/// Gives a file its name, or removes it and reports why.
+pub(super) fn finish(run: &Run<'_>, file: File) {
+    let result = file.complete(run);
+    if let Some((_, temporary)) = &file.state.lock().expect("no holder panics").open {
+        file.held.unlink(temporary);
+    }
+    match &result {
+        Ok(_) => {
+            let size = file.node.content.size();
+            add(&run.tally.files, 1);
+            add(&run.tally.bytes, size);
+            let holes = size.saturating_sub(file.written.load(Ordering::Relaxed));
+            run.progress.event(Event::Done { files: 1, bytes: holes });
+        }
+        Err(why) => run.skip(&file.path(), copy(why)),
+    }
+    if let Some(key) = &file.key {
+        super::links::complete(run, key, &file.held, &file.node, result);
+    }
+    dir::release(run, file.held);
+}
+
+pub(super) fn copy(e: &Error) -> Error {
+    Error::new(e.kind(), e.to_string())
+}
+
+/// A file of the right size is there already: compares it by its contents, and does what the options say.
+pub(super) fn existing(run: &Run<'_>, file: File) {
+    match compare(run, &file) {
+        Ok(Some(fd)) => {
+            if run.options.overwrite == Overwrite::IfChanged {
+                attributes::of_open(run, &fd, &file.node, &|| file.path());
+            }
+            add(&run.tally.existing, 1);
+            run.progress.event(Event::Done { files: 1, bytes: file.node.content.size() });
+            dir::release(run, file.held);
+        }
+        Ok(None) if run.options.overwrite == Overwrite::Never => {
+            run.skip(&file.path(), in_the_way());
+            dir::release(run, file.held);
+        }
+        Ok(None) => {
+            file.write_whole(run).unwrap_or_else(|e| file.fail(e));
+            finish(run, file);
+        }
+        Err(e) => {
+            run.skip(&file.path(), e);
+            dir::release(run, file.held);
+        }
+    }
+}
+
+/// Why something that is there is left alone.
+pub(super) fn in_the_way() -> Error {
+    Error::new(Kind::Exists, "it exists already and is different; --overwrite if-changed replaces it")
+}
+
+/// The open file, if it holds what was saved. Nothing is fetched but reference lists: chunk ids tell.
+fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
+    let failed = |e: Errno| Error::io("compare what is there", e.into());
+    // NONBLOCK: should it have become a named pipe meanwhile.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&file.held.fd, &file.node.name, flags, Mode::empty()).map_err(failed)?;
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+    if !regular || stat.st_size as u64 != file.node.content.size() {
+        return Ok(None);
+    }
+    let mut offset = 0;
+    for extent in run.repo.extents(&file.node.content) {
+        if run.halted() {
+            return Err(ended());
+        }
+        let extent = extent?;
+        let equal = match &extent {
+            Extent::Data(r) => read_exact(&fd, r.len as usize, offset)
+                .map(|bytes| bytes.is_some_and(|b| run.repo.keys().chunk_id(ChunkKind::Data, &b) == r.id)),
+            Extent::Hole(len) => is_zero(&fd, offset, offset.saturating_add(*len)),
+        };
+        if !equal.map_err(failed)? {
+            return Ok(None);
+        }
+        offset += extent.len();
+    }
+    file.check_size(offset).map(|()| Some(fd))
+}
+
+fn read_exact(fd: &OwnedFd, len: usize, offset: u64) -> Result<Option<Vec<u8>>, Errno> {
+    let mut bytes = vec![0; len];
+    let mut done = 0;
+    while done < len {
+        match rustix::io::pread(fd, &mut bytes[done..], offset + done as u64) {
+            Ok(0) => return Ok(None),
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// Whether this range holds zeros only; what the file system knows as a hole is not read.
+fn is_zero(fd: &OwnedFd, mut from: u64, to: u64) -> Result<bool, Errno> {
+    while from < to {
+        from = match rustix::fs::seek(fd, SeekFrom::Data(from)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => return Ok(true),
+            Err(e) => return Err(e),
+        };
+        let len = to.saturating_sub(from).min(1 << 20);
+        match read_exact(fd, len as usize, from)? {
+            Some(bytes) if bytes.iter().all(|b| *b == 0) => from += len,
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::io("write", e.into())),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Hard links: further names of an inode that this run has made, never of one that was there before.
+//!
+//! Two saved names are one file if they agree in file system, inode, ctime and contents. The first one is restored; the
+//! others wait for it or, if it is complete, are linked at once. It is found again by its path, step by step without
+//! following links, and must still be the inode that was made.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::dir::{self, Held};
+use super::file::{self, File, copy};
+use super::{Run, add, node};
+use crate::error::{Error, Result};
+use crate::format::reference::Extent;
+use crate::format::tree::{Content, Node};
+use crate::progress::Event;
+
+/// Names that may wait; each holds its directory open.
+const WAITING: usize = 1024;
+
+/// What two names of one file have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    fs: u32,
+    inode: u64,
+    ctime: i64,
+    contents: u64,
+}
+
+impl Key {
+    /// `None` for what had one name only.
+    pub fn of(node: &Node) -> Option<Self> {
+        if node.nlink < 2 {
+            return None;
+        }
+        let mut hash = DefaultHasher::new();
+        match &node.content {
+            Content::File(extents) => extents.iter().for_each(|e| match e {
+                Extent::Data(r) => (1, r.id).hash(&mut hash),
+                Extent::Hole(len) => (2, len).hash(&mut hash),
+            }),
+            Content::Large { size, list } => (3, size, list.id).hash(&mut hash),
+            Content::Symlink(target) => (4, target).hash(&mut hash),
+            Content::Block(major, minor) => (5, major, minor).hash(&mut hash),
+            Content::Char(major, minor) => (6, major, minor).hash(&mut hash),
+            Content::Fifo => 7.hash(&mut hash),
+            Content::Socket => 8.hash(&mut hash),
+            Content::Directory(_) | Content::Unreadable(_) => return None,
+        }
+        Some(Key { fs: node.attrs.fs, inode: node.inode, ctime: node.ctime, contents: hash.finish() })
+    }
+}
+
+/// Where the first name of a file is.
+#[derive(Clone)]
+pub(super) struct First {
+    path: Arc<[u8]>,
+    id: (u64, u64),
+}
+
+/// A further name.
+pub(super) struct Name {
+    held: Held,
+    node: Node,
+    replace: bool,
+}
+
+enum Entry {
+    /// Being restored; these wait.
+    Coming(Vec<Name>),
+    Made(First),
+}
+
+#[derive(Default)]
+struct Inner {
+    known: HashMap<Key, (Entry, u32)>,
+    waiting: usize,
+}
+
+pub(super) struct Links {
+    target: Arc<OwnedFd>,
+    inner: Mutex<Inner>,
+    fewer: Condvar,
+}
+
+/// What to do with a name of a file that had several.
+pub(super) enum Meet {
+    /// Restore it; others may wait for it.
+    First(Held, Node),
+    /// It waits and will be seen to.
+    Waits,
+    /// Link it.
+    Made(First, Name),
+}
+
+impl Links {
+    pub fn new(target: Arc<OwnedFd>) -> Self {
+        Links { target, inner: Mutex::default(), fewer: Condvar::new() }
+    }
+
+    /// Called by the walk for each name of such a file.
+    pub fn meet(&self, key: Key, held: Held, node: Node, replace: bool) -> Meet {
+        let mut inner = self.inner.lock().expect("no holder panics");
+        while inner.waiting >= WAITING && matches!(inner.known.get(&key), Some((Entry::Coming(_), _))) {
+            inner = self.fewer.wait(inner).expect("no holder panics");
+        }
+        let Inner { known, waiting } = &mut *inner;
+        let Some((entry, seen)) = known.get_mut(&key) else {
+            known.insert(key, (Entry::Coming(Vec::new()), 1));
+            return Meet::First(held, node);
+        };
+        *seen += 1;
+        match entry {
+            Entry::Coming(names) => {
+                names.push(Name { held, node, replace });
+                *waiting += 1;
+                Meet::Waits
+            }
+            Entry::Made(first) => {
+                let first = first.clone();
+                if *seen >= node.nlink {
+                    known.remove(&key);
+                }
+                Meet::Made(first, Name { held, node, replace })
+            }
+        }
+    }
+}
+
+/// The first name is complete, or will never be: sees to those that wait for it.
+pub(super) fn complete(run: &Run<'_>, key: &Key, held: &Held, node: &Node, result: Result<(u64, u64)>) {
+    let first = result.map(|id| {
+        let mut path = held.dir.below_target();
+        path.push(b'/');
+        path.extend_from_slice(&node.name);
+        First { path: path.into(), id }
+    });
+    let names = {
+        let mut inner = run.links.inner.lock().expect("no holder panics");
+        let Some((entry, seen)) = inner.known.remove(key) else { return };
+        if let Ok(first) = &first
+            && seen < node.nlink
+        {
+            inner.known.insert(*key, (Entry::Made(first.clone()), seen));
+        }
+        let names = if let Entry::Coming(names) = entry { names } else { Vec::new() };
+        inner.waiting -= names.len();
+        names
+    };
+    run.links.fewer.notify_all();
+    for name in names {
+        match &first {
+            Ok(first) => link(run, first, name),
+            Err(why) => {
+                run.skip(&name.held.path(&name.node.name), copy(why));
+                dir::release(run, name.held);
+            }
+        }
+    }
+}
+
+/// Makes a further name of what was restored; where this file system cannot, a copy.
+pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
+    let Name { held, node, replace } = name;
+    let path = held.path(&node.name);
+    match try_link(run, first, &held, &node, replace) {
+        Ok(()) => {
+            add(&run.tally.links, 1);
+            if matches!(node.content, Content::File(_) | Content::Large { .. }) {
+                run.progress.event(Event::Done { files: 1, bytes: node.content.size() });
+            }
+            dir::release(run, held);
+        }
+        Err(Errno::ACCESS | Errno::PERM | Errno::MLINK | Errno::XDEV | Errno::OPNOTSUPP | Errno::STALE) => {
+            let text = format!("{} becomes a copy: no hard link can be made", String::from_utf8_lossy(&path));
+            run.progress.event(Event::Warning { text: &text });
+            if matches!(node.content, Content::File(_) | Content::Large { .. }) {
+                let file = File::new(held, node, replace, None);
+                file.write_whole(run).unwrap_or_else(|e| file.fail(e));
+                return file::finish(run, file);
+            }
+            node::make(run, &held, &node, replace).map(drop).unwrap_or_else(|e| run.skip(&path, e));
+            dir::release(run, held);
+        }
+        Err(e) => {
+            let e = if e == Errno::EXIST { file::in_the_way() } else { Error::io("make the hard link", e.into()) };
+            run.skip(&path, e);
+            dir::release(run, held);
+        }
+    }
+}
+
+fn try_link(run: &Run<'_>, first: &First, held: &Held, node: &Node, replace: bool) -> Result<(), Errno> {
+    const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    let mut parts: Vec<&[u8]> = first.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).collect();
+    let name = parts.pop().unwrap_or_default();
+    let mut step: Option<OwnedFd> = None;
+    for part in parts {
+        let from = step.as_ref().unwrap_or(&run.links.target);
+        step = Some(rustix::fs::openat(from, part, STEP, Mode::empty())?);
+    }
+    let from = step.as_ref().unwrap_or(&run.links.target);
+    let is_first = |fd: &OwnedFd, name: &[u8]| {
+        rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| dir::identity(&stat) == first.id)
+    };
+    if !is_first(from, name)? {
+        return Err(Errno::STALE);
+    }
+    let temporary = dir::temporary().map_err(|_| Errno::IO)?;
+    // Never follows: a symbolic link under that name would be linked itself.
+    rustix::fs::linkat(from, name, &held.fd, &temporary, AtFlags::empty())?;
+    if !is_first(&held.fd, &temporary)? {
+        held.unlink(&temporary);
+        return Err(Errno::STALE);
+    }
+    let placed = dir::place(held, &temporary, &node.name, replace);
+    // Renaming one name of a file to another one does nothing.
+    held.unlink(&temporary);
+    placed.map_err(|_| Errno::EXIST)
+}

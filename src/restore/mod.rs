@@ -1,0 +1,237 @@
+//! Restore: writes what a snapshot holds below a path into a folder.
+//!
+//! The snapshot may come from a malicious writer of the same repository, and other users may be able to write into the
+//! target. So every call works on one name below a directory that is held open and was opened without following a
+//! symbolic link ([`dir`]); contents are verified as whole chunks before one byte of them is written; nothing appears
+//! under its final name before it is complete, attributes included ([`file`]).
+//!
+//! One thread walks the tree in order ([`walk`]) and makes directories, links and special files; several threads fetch,
+//! verify and write contents ([`queue`]). A directory gets its attributes when the last entry below it is done.
+
+mod attributes;
+mod dir;
+mod fetch;
+mod file;
+mod links;
+mod node;
+mod owners;
+mod queue;
+mod walk;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::record::Snapshot;
+use crate::format::tree::Content;
+use crate::progress::{Event, Progress};
+use crate::repo::Repository;
+
+/// What to do with an entry that is there already and is not equal. Directories are merged in every case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Leave it as it is and report it. Equal contents are no failure, and nothing about them is touched.
+    #[default]
+    Never,
+    /// Replace it; equal contents only get the saved attributes.
+    IfChanged,
+    /// Replace it without comparing.
+    Always,
+}
+
+/// How to restore.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to do with what is there.
+    pub overwrite: Overwrite,
+    /// Owners by number even where this machine knows the saved names.
+    pub numeric_ids: bool,
+    /// Not 0: a signal asks to stop.
+    pub stop: Arc<AtomicI32>,
+    /// Threads that fetch, verify and write.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // More than cores: most of them wait for the server.
+        Options { overwrite: Overwrite::Never, numeric_ids: false, stop: Arc::default(), threads: 12 }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Regular files written.
+    pub files: u64,
+    /// Their bytes, holes included.
+    pub bytes: u64,
+    /// Directories made or merged.
+    pub directories: u64,
+    /// Further names of files and others.
+    pub links: u64,
+    /// Symbolic links, named pipes, sockets and devices.
+    pub others: u64,
+    /// Entries that were there already and are equal.
+    pub existing: u64,
+    /// Entries that are missing or incomplete because an object is damaged or missing.
+    pub damaged: u64,
+    /// Entries that could not be written, or were left because something else is in their place.
+    pub failed: u64,
+    /// Entries that the snapshot does not hold because they were not readable when it was taken.
+    pub unreadable: u64,
+    /// Devices that only root can make.
+    pub left_out: u64,
+    /// Owners and extended attributes that could not be set: not permitted to this user, or unknown to this file system.
+    pub attributes: u64,
+    /// Bytes received from the storage.
+    pub received: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Restores what `path` holds in `snapshot` into `target`: the entries of a directory land in it, anything else as
+/// `target/NAME`. `target` is made if it is missing.
+///
+/// What is damaged or cannot be written is reported ([`Event::Skipped`]) and counted, and the rest is restored. An error
+/// means that the restore ended early: the path is not in the snapshot, the connection is lost for good, the disk is full,
+/// or `options.stop` was set.
+pub fn restore(
+    repo: &Repository,
+    snapshot: &Snapshot,
+    path: &[u8],
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let started = Instant::now();
+    let (_, before) = repo.storage().traffic();
+    let top = repo.at(snapshot, path)?;
+    let is_directory = matches!(top.content, Content::Directory(_));
+    let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+    // The root of a snapshot has no attributes of its own.
+    let attributes = (is_directory && !parts.is_empty()).then_some(&top);
+    let base = if is_directory { parts.as_slice() } else { &parts[..parts.len() - 1] };
+    let target = dir::open_target(target, &[b"/", base.join(&b'/').as_slice()].concat(), attributes)?;
+    if holds_all(snapshot, &parts) {
+        progress.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes });
+    }
+    let run = Run {
+        repo,
+        options,
+        progress,
+        owners: owners::Owners::new(options.numeric_ids),
+        tally: Tally::default(),
+        fatal: Mutex::new(None),
+        halted: AtomicBool::new(false),
+        fetch: fetch::Fetch::new(repo),
+        links: links::Links::new(Arc::clone(&target.fd)),
+    };
+    queue::work(&run, |queue| walk::walk(&run, queue, top, target));
+    if let Some(e) = run.fatal.into_inner().expect("no holder panics") {
+        return Err(e);
+    }
+    let mut summary = run.tally.summary();
+    summary.received = repo.storage().traffic().1.saturating_sub(before);
+    summary.duration = started.elapsed();
+    Ok(summary)
+}
+
+/// Whether all that the snapshot holds lies below this path, so that its figures are those of this restore.
+fn holds_all(snapshot: &Snapshot, parts: &[&[u8]]) -> bool {
+    let below = |source: &[u8]| {
+        let mut source = source.split(|b| *b == b'/').filter(|part| !part.is_empty());
+        parts.iter().all(|part| source.next() == Some(part))
+    };
+    parts.is_empty() || (snapshot.more_paths == 0 && snapshot.paths.iter().all(|p| below(p)))
+}
+
+/// One restore, shared by its threads.
+struct Run<'a> {
+    repo: &'a Repository,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    owners: owners::Owners,
+    tally: Tally,
+    fatal: Mutex<Option<Error>>,
+    halted: AtomicBool,
+    fetch: fetch::Fetch<'a>,
+    links: links::Links,
+}
+
+#[derive(Default)]
+struct Tally {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    directories: AtomicU64,
+    links: AtomicU64,
+    others: AtomicU64,
+    existing: AtomicU64,
+    damaged: AtomicU64,
+    failed: AtomicU64,
+    unreadable: AtomicU64,
+    left_out: AtomicU64,
+    attributes: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Tally {
+    fn summary(&self) -> Summary {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Summary {
+            files: get(&self.files),
+            bytes: get(&self.bytes),
+            directories: get(&self.directories),
+            links: get(&self.links),
+            others: get(&self.others),
+            existing: get(&self.existing),
+            damaged: get(&self.damaged),
+            failed: get(&self.failed),
+            unreadable: get(&self.unreadable),
+            left_out: get(&self.left_out),
+            attributes: get(&self.attributes),
+            received: 0,
+            duration: Duration::ZERO,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Whether everything shall come to its end; the reason is in `fatal` then.
+    fn halted(&self) -> bool {
+        let signal = self.options.stop.load(Ordering::Relaxed);
+        if signal != 0 && !self.halted.load(Ordering::Relaxed) {
+            self.halt(interrupted(signal));
+        }
+        self.halted.load(Ordering::Relaxed)
+    }
+
+    fn halt(&self, why: Error) {
+        self.fatal.lock().expect("no holder panics").get_or_insert(why);
+        self.halted.store(true, Ordering::Relaxed);
+    }
+
+    /// Reports that `path` is not restored, or ends everything where going on makes no sense.
+    fn skip(&self, path: &[u8], why: Error) {
+        match why.kind() {
+            Kind::NoSpace => {
+                let why = why.while_doing(String::from_utf8_lossy(path));
+                return self.halt(why.hint("make room, then the same command goes on from here"));
+            }
+            Kind::Connection | Kind::Tampering | Kind::Interrupted(_) => return self.halt(why),
+            Kind::Damaged | Kind::Missing => add(&self.tally.damaged, 1),
+            _ => add(&self.tally.failed, 1),
+        }
+        self.progress.event(Event::Skipped { path, why: &why });
+    }
+}
+
+fn interrupted(signal: i32) -> Error {
+    Error::new(Kind::Interrupted(signal), "interrupted: what is restored so far is complete, the rest is missing")
+        .hint("the same command goes on from here")
+}

@@ -1,0 +1,126 @@
+//! The threads that fetch, verify and write what the walk finds.
+
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::Run;
+use super::dir::Held;
+use super::file::{self, File, ended};
+use super::links::Key;
+use crate::error::{Error, Kind};
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::Node;
+
+/// Plaintext of one job; larger files are written by several threads.
+const PART: u64 = 4 << 20;
+/// Threads that fetch stretches early; a storage has four channels.
+const EARLY: usize = 4;
+
+enum Job {
+    /// Chunks that follow each other in a file.
+    Part(Arc<File>, u64, Vec<Ref>),
+    /// A file that is there already with the same size.
+    Existing(Box<File>),
+}
+
+/// What the walk hands over.
+pub(super) struct Queue {
+    jobs: Sender<Job>,
+    early: Sender<Ref>,
+}
+
+/// Runs the walk with threads that take its jobs; returns when all is done.
+pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue)) {
+    thread::scope(|scope| {
+        let (jobs, waiting) = bounded(capacity());
+        let (early, wanted) = bounded::<Ref>(2 * EARLY);
+        for _ in 0..run.options.threads.max(1) {
+            let waiting = waiting.clone();
+            scope.spawn(move || waiting.iter().for_each(|job| do_job(run, job)));
+        }
+        for _ in 0..EARLY {
+            let wanted = wanted.clone();
+            scope.spawn(move || wanted.iter().filter(|_| !run.halted()).for_each(|r| run.fetch.touch(&r)));
+        }
+        drop((waiting, wanted)); // from here on only the threads hold these ends
+        walk(&Queue { jobs, early });
+    });
+}
+
+/// Jobs that may wait. Each may hold a directory open.
+fn capacity() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    (limit / 4).clamp(16, 4096) as usize
+}
+
+impl Queue {
+    /// Restores a file.
+    pub fn file(&self, run: &Run<'_>, held: Held, node: Node, replace: bool, key: Option<Key>) {
+        let content = node.content.clone();
+        let file = Arc::new(File::new(held, node, replace, key));
+        let (mut offset, mut start, mut refs) = (0, 0, Vec::new());
+        let send = |file, start, refs: Vec<Ref>| {
+            run.fetch.announce(&refs, &self.early);
+            // The other ends live until the walk is over.
+            self.jobs.send(Job::Part(file, start, refs)).expect("the threads wait for jobs");
+        };
+        for extent in run.repo.extents(&content) {
+            let extent = match extent {
+                Ok(extent) => extent,
+                Err(e) => {
+                    file.fail(e);
+                    break;
+                }
+            };
+            if run.halted() {
+                file.fail(ended());
+                break;
+            }
+            let is_hole = matches!(extent, Extent::Hole(_));
+            if !refs.is_empty() && (is_hole || offset - start + extent.len() > PART) {
+                send(Arc::clone(&file), start, std::mem::take(&mut refs));
+            }
+            if let Extent::Data(r) = &extent {
+                start = if refs.is_empty() { offset } else { start };
+                refs.push(*r);
+            }
+            offset += extent.len();
+        }
+        file.check_size(offset).unwrap_or_else(|e| file.fail(e));
+        send(file, start, refs);
+    }
+
+    /// Compares a file with what is there.
+    pub fn existing(&self, held: Held, node: Node) {
+        let file = Box::new(File::new(held, node, true, None));
+        self.jobs.send(Job::Existing(file)).expect("the threads wait for jobs");
+    }
+}
+
+fn do_job(run: &Run<'_>, job: Job) {
+    match job {
+        Job::Existing(file) => file::existing(run, *file),
+        Job::Part(file, offset, refs) => {
+            let _announced = Announced(run, &refs);
+            if let Err(e) = file.write(run, offset, &refs) {
+                let (kind, text) = (e.kind(), e.to_string());
+                if matches!(kind, Kind::Connection | Kind::NoSpace) {
+                    run.skip(&file.path(), e); // ends everything, without waiting for the other parts
+                }
+                file.fail(Error::new(kind, text));
+            }
+            file::release(run, file);
+        }
+    }
+}
+
+/// References that count as queued until this is dropped, whatever happens.
+struct Announced<'r, 'a>(&'r Run<'a>, &'r [Ref]);
+
+impl Drop for Announced<'_, '_> {
+    fn drop(&mut self) {
+        self.0.fetch.done(self.1);
+    }
+}

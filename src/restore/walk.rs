@@ -1,0 +1,141 @@
+//! The walk over the saved tree: one thread, in order, with a stack of its own. Makes directories, links and special
+//! files itself and queues what has contents.
+
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+
+use super::dir::{self, Dir, Held};
+use super::file::in_the_way;
+use super::links::{self, Key, Meet};
+use super::queue::Queue;
+use super::{Overwrite, Run, add, node};
+use crate::error::{Error, Result};
+use crate::format::limits;
+use crate::format::tree::{self, Content, Node};
+use crate::progress::Event;
+use crate::repo::tree::Entries;
+
+/// Directories above the walk that stay open.
+const OPEN: usize = 64;
+
+/// Restores `top` into `target`: its entries if it is a directory, else itself.
+pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
+    let Content::Directory(page) = &top.content else {
+        entry(run, queue, &target, top);
+        return dir::release(run, target);
+    };
+    let mut stack: Vec<(Entries<'_>, Arc<Dir>)> = vec![(run.repo.entries(page.as_ref()), Arc::clone(&target.dir))];
+    let mut here = target;
+    while let Some((entries, _)) = stack.last_mut() {
+        // When the end was decided, all directories are left in order.
+        let next = if run.halted() { None } else { entries.next() };
+        match next {
+            Some(Ok(node)) => match &node.content {
+                Content::Directory(page) => {
+                    let page = *page;
+                    let made = match stack.len() <= limits::DEPTH {
+                        true => dir::make(run, &here, &node),
+                        false => Err(Error::damaged("the directories are nested too deeply")),
+                    };
+                    match made {
+                        Ok(made) => {
+                            stack.push((run.repo.entries(page.as_ref()), Arc::clone(&made.dir)));
+                            dir::release(run, std::mem::replace(&mut here, made));
+                            if let Some(i) = stack.len().checked_sub(OPEN).filter(|i| *i > 0) {
+                                *stack[i].1.fd.lock().expect("no holder panics") = None;
+                            }
+                        }
+                        Err(e) => run.skip(&here.path(&node.name), e),
+                    }
+                }
+                _ => entry(run, queue, &here, node),
+            },
+            Some(Err(e)) => run.skip(&here.dir.path(), Error::while_doing(e, "entries of the directory are lost")),
+            None => {
+                drop(stack.pop());
+                let Some((_, parent)) = stack.last() else { break };
+                match parent.reopen(&here.fd) {
+                    Ok(fd) => {
+                        let parent = Held { dir: Arc::clone(parent), fd };
+                        dir::release(run, std::mem::replace(&mut here, parent));
+                    }
+                    Err(e) => {
+                        run.halt(e);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+    dir::release(run, here);
+}
+
+fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
+    if let Content::Unreadable(errno) = node.content {
+        add(&run.tally.unreadable, 1);
+        let why = std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
+        return warn(run, &held.path(&node.name), &format!("was not readable when it was saved: {why}"));
+    }
+    if node.flags & tree::PARTIAL != 0 {
+        warn(
+            run,
+            &held.path(&node.name),
+            "was not saved to its end: what there is of it gets the suffix .nfreezer-partial",
+        );
+        node.name.extend_from_slice(b".nfreezer-partial");
+    }
+    let path = held.path(&node.name);
+    place(run, queue, held, node).unwrap_or_else(|e| run.skip(&path, e));
+}
+
+fn warn(run: &Run<'_>, path: &[u8], what: &str) {
+    run.progress.event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
+}
+
+/// Looks at what is there, and at other names of the same file, and does or queues what is to be done.
+fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
+    let there = held.stat(&node.name).map_err(|e| Error::io("look what is there", e.into()))?;
+    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
+    if let Some(stat) = &there
+        && run.options.overwrite != Overwrite::Always
+    {
+        let same_size = stat.st_size as u64 == node.content.size();
+        if is_file && FileType::from_raw_mode(stat.st_mode).is_file() && same_size {
+            queue.existing(held.clone(), node);
+            return Ok(());
+        }
+        if !is_file && node::is_equal(held, &node, stat) {
+            add(&run.tally.existing, 1);
+            return Ok(());
+        }
+        if run.options.overwrite == Overwrite::Never {
+            return Err(in_the_way());
+        }
+    }
+    let replace = there.is_some();
+    let key = Key::of(&node);
+    let (held, node) = match key {
+        None => (held.clone(), node),
+        Some(key) => match run.links.meet(key, held.clone(), node, replace) {
+            Meet::First(held, node) => (held, node),
+            Meet::Waits => return Ok(()),
+            Meet::Made(first, name) => {
+                links::link(run, &first, name);
+                return Ok(());
+            }
+        },
+    };
+    if is_file {
+        queue.file(run, held, node, replace, key);
+        return Ok(());
+    }
+    let made = node::make(run, &held, &node, replace);
+    let result = made.as_ref().map(drop).map_err(super::file::copy);
+    if let Some(key) = &key {
+        let left_out = || Error::failed("its first name could not be made");
+        links::complete(run, key, &held, &node, made.and_then(|id| id.ok_or_else(left_out)));
+    }
+    dir::release(run, held);
+    result
+}

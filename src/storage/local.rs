@@ -1,0 +1,186 @@
+//! A repository in a folder of this machine: the same rules as on a server (exclusive create, mode 0400, synced).
+//! An object is never reached through a symbolic link, and what is no regular file is no object.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::OFlags;
+
+use super::{Entry, MAX_ENTRIES, Storage, is_own_folder};
+use crate::error::{Error, Kind, Result};
+use crate::name::{Folder, Name};
+
+/// A folder on this machine.
+pub struct Local {
+    root: PathBuf,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Local {
+    /// The repository at `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Local { root: root.into(), sent: AtomicU64::new(0), received: AtomicU64::new(0) }
+    }
+
+    fn place(&self, path: &str) -> PathBuf {
+        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
+    }
+
+    /// Says what a failed call means: `NoRepository` if the root is not there, `missing` if only the thing is not.
+    fn failed(&self, doing: &str, path: &Path, missing: Kind, e: io::Error) -> Error {
+        match e.kind() {
+            ErrorKind::NotFound if !self.root.is_dir() => {
+                Error::new(Kind::NoRepository, format!("there is no folder {}", self.root.display()))
+            }
+            ErrorKind::NotFound => Error::new(missing, format!("cannot {doing} {}: it does not exist", path.display())),
+            _ => Error::io(format!("{doing} {}", path.display()), e),
+        }
+    }
+
+    /// Opens an object; O_NONBLOCK so that a pipe in its place does not hang.
+    fn open(&self, name: &Name) -> Result<(File, u64)> {
+        let path = self.place(&name.path());
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            Ok(file) => file,
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => return Err(no_object(name)),
+            Err(e) => return Err(self.failed("open", &path, Kind::Missing, e)),
+        };
+        let meta = file.metadata().map_err(|e| Error::io(format!("look at {}", path.display()), e))?;
+        if meta.is_file() { Ok((file, meta.len())) } else { Err(no_object(name)) }
+    }
+
+    fn scan(&self, folder: Folder) -> Result<(Vec<Entry>, usize)> {
+        let path = self.place(&folder.path());
+        let failed = |e| self.failed("list", &path, Kind::Missing, e);
+        let (mut entries, mut foreign) = (Vec::new(), 0);
+        for (count, item) in fs::read_dir(&path).map_err(failed)?.enumerate() {
+            let item = item.map_err(failed)?;
+            if count >= MAX_ENTRIES {
+                return Err(Error::failed(format!("{} holds more than {MAX_ENTRIES} names", path.display())));
+            }
+            let file = item.file_name();
+            let name = file.to_str().and_then(|text| folder.parse(text));
+            let meta = match item.metadata() {
+                Ok(meta) => meta,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue, // removed meanwhile
+                Err(e) => return Err(failed(e)),
+            };
+            match name {
+                Some(name) if meta.is_file() => entries.push(Entry { name, size: meta.len(), mtime: meta.mtime() }),
+                None if meta.is_dir() && file.to_str().is_some_and(|text| is_own_folder(folder, text)) => {}
+                _ => foreign += 1,
+            }
+        }
+        Ok((entries, foreign))
+    }
+}
+
+fn no_object(name: &Name) -> Error {
+    Error::damaged(format!("{name} is not a regular file"))
+}
+
+impl Storage for Local {
+    fn create_folders(&self) -> Result<()> {
+        for folder in [Folder::Root].into_iter().chain(Folder::all()) {
+            let path = self.place(&folder.path());
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    return Err(Error::failed(format!(
+                        "cannot make the folder {}: its parent does not exist",
+                        path.display()
+                    ))
+                    .hint("make the parent folder first, or mend the address"));
+                }
+                Err(e) => return Err(Error::io(format!("make the folder {}", path.display()), e)),
+            }
+        }
+        sync_folder(&self.root)
+    }
+
+    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
+        self.scan(folder).map(|(entries, _)| entries)
+    }
+
+    fn foreign(&self, folder: Folder) -> Result<usize> {
+        self.scan(folder).map(|(_, foreign)| foreign)
+    }
+
+    fn size(&self, name: &Name) -> Result<u64> {
+        let path = self.place(&name.path());
+        let meta = fs::symlink_metadata(&path).map_err(|e| self.failed("look at", &path, Kind::Missing, e))?;
+        if meta.is_file() { Ok(meta.len()) } else { Err(no_object(name)) }
+    }
+
+    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let (file, size) = self.open(name)?;
+        let short = || Error::damaged(format!("object {name} ends too early"));
+        if offset.checked_add(len as u64).is_none_or(|end| end > size) {
+            return Err(short());
+        }
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => short(),
+            _ => Error::io(format!("read {name}"), e),
+        })?;
+        self.received.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+        let path = self.place(&name.path());
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o400).custom_flags(flags).open(&path)
+        {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
+            }
+            Err(e) => return Err(self.failed("create", &path, Kind::Failed, e)),
+        };
+        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| file.metadata());
+        let meta = written.map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+        if meta.len() != bytes.len() as u64 {
+            return Err(Error::failed(format!(
+                "{} has {} bytes after {} were written",
+                path.display(),
+                meta.len(),
+                bytes.len()
+            )));
+        }
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        sync_folder(path.parent().unwrap_or(&self.root))
+    }
+
+    fn remove(&self, name: &Name) -> Result<()> {
+        let path = self.place(&name.path());
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound && self.root.is_dir() => Ok(()),
+            Err(e) => Err(self.failed("remove", &path, Kind::Missing, e)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn syncs(&self) -> bool {
+        true
+    }
+
+    fn traffic(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    fn address(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+/// Makes new names of a folder durable.
+fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(format!("sync {}", path.display()), e))
+}

@@ -1,0 +1,322 @@
+//! The operations of the storage over one connection: pipelined, and each a few lines of protocol. Nothing is repeated
+//! here; a lost connection is reported as [`Fault::Lost`] and the caller repeats the whole operation.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, Weak};
+
+use lru::LruCache;
+
+use super::errors::{self, Refusal};
+use super::packet::{self, Attrs, Reply, Request};
+use super::session::{Call, Fault, SMALL, Session, Shared};
+use crate::error::{Error, Kind, Result};
+use crate::name::Name;
+
+/// Files that are kept open for the next read.
+const OPEN_FILES: usize = 64;
+/// A read goes to the channel on which its file is open unless that has so much more to do than another.
+const PATIENCE: usize = 4 << 20;
+/// Tags of what follows the WRITEs of a put; those count from 0.
+const FSYNC: u32 = u32::MAX;
+const FSTAT: u32 = u32::MAX - 1;
+const CLOSE: u32 = u32::MAX - 2;
+
+/// A file that is open on the server; closed when the last user lets go.
+struct OpenFile {
+    channel: usize,
+    handle: Vec<u8>,
+    shared: Weak<Shared>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.tell(self.channel, Request::new(packet::CLOSE).string(&self.handle));
+        }
+    }
+}
+
+/// A live connection to the server, and the repository's place on it.
+pub struct Connection {
+    pub session: Session,
+    files: Mutex<LruCache<Name, Arc<OpenFile>>>,
+    root: String,
+}
+
+impl Connection {
+    pub fn new(session: Session, root: &str) -> Self {
+        let open = OPEN_FILES.min(session.features.max_handles / 2).max(1);
+        let files = Mutex::new(LruCache::new(NonZeroUsize::new(open).unwrap_or(NonZeroUsize::MIN)));
+        Connection { session, files, root: root.into() }
+    }
+
+    /// The path on the server of something in the repository; empty for the root itself.
+    pub fn path(&self, inner: &str) -> String {
+        match (inner, self.root.as_str()) {
+            ("", root) => root.into(),
+            (inner, "/") => format!("/{inner}"),
+            (inner, root) => format!("{root}/{inner}"),
+        }
+    }
+
+    /// What is at `path`, or `None`; `follow` goes through symbolic links.
+    pub fn look(&self, path: &str, follow: bool) -> Result<Option<Attrs>, Fault> {
+        let mut call = self.session.call(false);
+        let kind = if follow { packet::STAT } else { packet::LSTAT };
+        let request = Request::new(kind).string(path.as_bytes());
+        call.send(0, request, SMALL)?;
+        let (_, answer) = call.receive()?;
+        match call.decode(&answer)? {
+            Reply::Attrs(attrs) => Ok(Some(attrs)),
+            Reply::Status(packet::NO_SUCH_FILE, _) => Ok(None),
+            other => Err(errors::refused(&call, "look at", path, other)),
+        }
+    }
+
+    /// The answer to a missing thing: the repository itself may be what is missing.
+    pub fn missing(&self, kind: Kind, text: String) -> Fault {
+        match self.look(&self.path(""), true) {
+            Ok(None) => Fault::Final(Error::new(
+                Kind::NoRepository,
+                format!("there is no folder {} on the server", self.path("")),
+            )),
+            Ok(Some(_)) => Fault::Final(Error::new(kind, text)),
+            Err(fault) => fault,
+        }
+    }
+
+    /// The size of an object.
+    pub fn size(&self, name: &Name) -> Result<u64, Fault> {
+        match self.look(&self.path(&name.path()), false)? {
+            None => Err(self.missing(Kind::Missing, format!("no object {name}"))),
+            Some(attrs) if !attrs.may_be_file() => Err(errors::no_object(name)),
+            Some(attrs) => attrs.size.ok_or_else(|| errors::unusable("the server does not tell the size of files")),
+        }
+    }
+
+    fn cached(&self, name: &Name) -> Option<Arc<OpenFile>> {
+        self.files.lock().expect("no holder panics").get(name).cloned()
+    }
+
+    /// Forgets an open file, which closes it once nobody reads from it.
+    pub fn forget(&self, name: &Name) {
+        let file = self.files.lock().expect("no holder panics").pop(name);
+        drop(file); // outside the lock
+    }
+
+    /// An open file for `name`, on the channel of `call`. LSTAT goes ahead of OPEN: a pipe would block the server there.
+    fn open(&self, call: &mut Call<'_>, name: &Name) -> Result<Arc<OpenFile>, Fault> {
+        let path = self.path(&name.path());
+        call.send(0, Request::new(packet::LSTAT).string(path.as_bytes()), SMALL)?;
+        let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::FOR_READING).u32(0);
+        call.send(1, open, SMALL)?;
+        let mut file = None;
+        let mut no_file = false;
+        for _ in 0..2 {
+            let (tag, answer) = call.receive()?;
+            match (tag, call.decode(&answer)?) {
+                (0, Reply::Attrs(attrs)) if !attrs.may_be_file() => {
+                    no_file = true;
+                    if !attrs.may_be_folder() && file.is_none() {
+                        // the server may hang in OPEN for ever, and this channel with it
+                        self.session.give_up("something that is no file stands in an object's place");
+                        break;
+                    }
+                }
+                (0, Reply::Attrs(_) | Reply::Status(..)) => {}
+                (_, Reply::Handle(handle)) => {
+                    let shared = Arc::downgrade(&self.session.shared);
+                    file = Some(Arc::new(OpenFile { channel: call.channel, handle: handle.into(), shared }));
+                }
+                (_, Reply::Status(packet::NO_SUCH_FILE, _)) => {
+                    return Err(self.missing(Kind::Missing, format!("no object {name}")));
+                }
+                (_, Reply::Status(..)) if no_file => {}
+                (_, other) => return Err(errors::refused(call, "open", &path, other)),
+            }
+        }
+        if no_file {
+            return Err(errors::no_object(name));
+        }
+        let file = file.ok_or_else(|| call.nonsense("no handle"))?;
+        let before = self.files.lock().expect("no holder panics").push(*name, Arc::clone(&file));
+        drop(before);
+        Ok(file)
+    }
+
+    /// Exactly `len` bytes from `offset` on.
+    pub fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {
+        let early = || Fault::Final(Error::damaged(format!("object {name} ends too early")));
+        if len == 0 || offset.checked_add(len as u64).is_none() {
+            return if len == 0 && self.size(name)? >= offset { Ok(Vec::new()) } else { Err(early()) };
+        }
+        let near = self.cached(name);
+        let mut call = match &near {
+            Some(file) => self.session.call_near(file.channel, PATIENCE),
+            None => self.session.call(false),
+        };
+        let file = match near {
+            Some(file) if file.channel == call.channel => file,
+            _ => self.open(&mut call, name)?,
+        };
+        let most = self.session.features.max_read;
+        let mut bytes = vec![0; len];
+        // what was asked for, by tag: (place in `bytes`, length)
+        let mut asked: Vec<(usize, usize)> = Vec::new();
+        let mut again: Vec<(usize, usize)> = Vec::new();
+        let mut next = 0;
+        let limit = 2 * (len / most) + 64;
+        loop {
+            let wanted = again.pop().or_else(|| {
+                let part = (next, most.min(len - next));
+                next += part.1;
+                (part.1 > 0).then_some(part)
+            });
+            let answer = match wanted {
+                Some((at, count)) => {
+                    if asked.len() > limit {
+                        return Err(errors::unusable("the server gives far less than it is asked for"));
+                    }
+                    let tag = u32::try_from(asked.len()).unwrap_or(u32::MAX);
+                    asked.push((at, count));
+                    let request = Request::new(packet::READ).string(&file.handle).u64(offset + at as u64);
+                    let expects = count + SMALL;
+                    call.send(tag, request.u32(u32::try_from(count).unwrap_or(u32::MAX)), expects)?;
+                    call.try_receive()?
+                }
+                None if call.due() > 0 => Some(call.receive()?),
+                None => return Ok(bytes),
+            };
+            let Some((tag, answer)) = answer else { continue };
+            let (at, count) = asked[tag as usize];
+            match call.decode(&answer)? {
+                Reply::Data(data) if data.is_empty() || data.len() > count => {
+                    return Err(call.nonsense("data of a wrong length"));
+                }
+                Reply::Data(data) => {
+                    bytes[at..at + data.len()].copy_from_slice(data);
+                    if data.len() < count {
+                        again.push((at + data.len(), count - data.len()));
+                    }
+                }
+                Reply::Status(packet::EOF, _) => return Err(early()),
+                other => return Err(errors::refused(&call, "read", &self.path(&name.path()), other)),
+            }
+        }
+    }
+
+    /// Creates an object and writes it. `again` means that an earlier try may have done so already.
+    pub fn put(&self, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
+        let path = self.path(&name.path());
+        let mut call = self.session.call(true);
+        let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::NEW_FOR_WRITING).mode(0o400);
+        call.send(0, open, SMALL)?;
+        let (_, answer) = call.receive()?;
+        let handle = match call.decode(&answer)? {
+            Reply::Handle(handle) => handle.to_vec(),
+            Reply::Status(code, text) if code != packet::OK => {
+                drop(call);
+                return self.not_created(name, bytes, again, Refusal { code, text });
+            }
+            _ => return Err(call.nonsense("a wrong answer to OPEN")),
+        };
+        let features = self.session.features;
+        let mut refusal = None;
+        let mut size = None;
+        let mut handle_answer = |call: &Call<'_>, (tag, answer): (u32, Vec<u8>)| -> Result<(), Fault> {
+            match (tag, call.decode(&answer)?) {
+                (FSTAT, Reply::Attrs(attrs)) => size = attrs.size,
+                (_, Reply::Status(packet::OK, _)) if tag != FSTAT => {}
+                (_, Reply::Status(code, text)) => refusal = refusal.take().or(Some((tag, Refusal { code, text }))),
+                _ => return Err(call.nonsense("a wrong answer to WRITE")),
+            }
+            Ok(())
+        };
+        let mut at = 0;
+        for (tag, part) in (0..).zip(bytes.chunks(features.max_write)) {
+            let write = Request::with_room(packet::WRITE, part.len() + handle.len() + 20);
+            call.send(tag, write.string(&handle).u64(at).string(part), SMALL)?;
+            at += part.len() as u64;
+            while let Some(answer) = call.try_receive()? {
+                handle_answer(&call, answer)?;
+            }
+        }
+        if features.fsync {
+            call.send(FSYNC, Request::extended("fsync@openssh.com").string(&handle), SMALL)?;
+        }
+        call.send(FSTAT, Request::new(packet::FSTAT).string(&handle), SMALL)?;
+        call.send(CLOSE, Request::new(packet::CLOSE).string(&handle), SMALL)?;
+        while call.due() > 0 {
+            let answer = call.receive()?;
+            handle_answer(&call, answer)?;
+        }
+        match (refusal, size) {
+            (None, Some(size)) if size == bytes.len() as u64 => Ok(()),
+            (None, size) => Err(Fault::Final(Error::failed(format!(
+                "{path} has {} bytes on the server after {} were written",
+                size.map_or("an unknown number of".into(), |size| size.to_string()),
+                bytes.len()
+            )))),
+            (Some((tag, refusal)), _) => {
+                let doing = if tag == FSYNC { "sync" } else { "write" };
+                Err(self.maybe_full(doing, &path, bytes.len() as u64, refusal))
+            }
+        }
+    }
+
+    /// Why an object could not be created; or that it was, before the connection was lost.
+    fn not_created(&self, name: &Name, bytes: &[u8], again: bool, refusal: Refusal) -> Result<(), Fault> {
+        let path = self.path(&name.path());
+        let exists = || Fault::Final(Error::new(Kind::Exists, format!("object {name} exists already")));
+        if refusal.code == packet::NO_SUCH_FILE {
+            let folder = self.path(&name.folder().path());
+            return Err(self.missing(Kind::Failed, format!("cannot create {path}: the folder {folder} is not there")));
+        }
+        match self.look(&path, false)? {
+            None => Err(self.maybe_full("create", &path, bytes.len() as u64, refusal)),
+            // exactly as long: then it is what was sent before, and it may not be on the disk yet. Read, because a WRITE
+            // in its middle may have failed.
+            Some(found) if again && found.may_be_file() && found.size == Some(bytes.len() as u64) => {
+                if self.read(name, 0, bytes.len())? != bytes {
+                    return Err(exists());
+                }
+                let mut call = self.session.call(false);
+                let file = self.open(&mut call, name)?;
+                if !self.session.features.fsync {
+                    return Ok(());
+                }
+                call.ask(Request::extended("fsync@openssh.com").string(&file.handle), |reply| match reply {
+                    Reply::Status(packet::OK, _) => Ok(()),
+                    _ => Err(exists()), // a new object can be synced
+                })
+            }
+            Some(_) => Err(exists()),
+        }
+    }
+
+    /// SFTP 3 has one code for most failures; the server's words or the free space tell a full disk from the others.
+    pub fn maybe_full(&self, doing: &str, path: &str, len: u64, refusal: Refusal) -> Fault {
+        if refusal.names_no_space() || self.is_full(path, len) {
+            let text = format!("cannot {doing} {path}: the server has no space left");
+            return Fault::Final(
+                Error::new(Kind::NoSpace, text)
+                    .hint("free space on the server, or run `nfreezer prune` with a full key"),
+            );
+        }
+        Fault::Final(refusal.error(doing, path))
+    }
+
+    /// Whether the file system there says that it has no room for `len` bytes or for one more file. False if not known.
+    fn is_full(&self, path: &str, len: u64) -> bool {
+        let folder = path.rsplit_once('/').map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+        if !self.session.features.statvfs || self.session.is_lost() {
+            return false;
+        }
+        let mut call = self.session.call(false);
+        let full = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
+            Reply::Extended(bytes) => Ok(errors::says_full(bytes, len).unwrap_or(false)),
+            _ => Ok(false),
+        });
+        full.unwrap_or(false)
+    }
+}

@@ -1,0 +1,68 @@
+//! What the refusals of an SFTP server mean. Version 3 has few codes and OpenSSH's texts repeat them, so this says honestly
+//! what is not known.
+
+use super::packet::{self, Cursor, Malformed, Reply};
+use super::session::{Call, Fault};
+use crate::error::{Error, Kind};
+use crate::name::Name;
+
+/// A status that is not OK.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: u32,
+    pub text: String,
+}
+
+impl Refusal {
+    /// Whether code or text name a full disk or quota.
+    pub fn names_no_space(&self) -> bool {
+        let text = self.text.to_lowercase();
+        matches!(self.code, packet::NO_SPACE | packet::QUOTA)
+            || ["no space", "disk full", "quota", "not enough space"].iter().any(|words| text.contains(words))
+    }
+
+    pub fn error(&self, doing: &str, path: &str) -> Error {
+        match self.code {
+            packet::PERMISSION_DENIED => Error::failed(format!("cannot {doing} {path} on the server: permission denied"))
+                .hint("an append-only key cannot do this (only init and prune need a full one), or the folder belongs to another account"),
+            packet::NO_SUCH_FILE => Error::new(Kind::Missing, format!("cannot {doing} {path} on the server: it does not exist")),
+            packet::UNSUPPORTED => Error::failed(format!("cannot {doing} {path}: the server does not support this")),
+            _ if self.text.is_empty() || self.text.eq_ignore_ascii_case("failure") => {
+                Error::failed(format!("cannot {doing} {path}: the server refused and gave no reason"))
+                    .hint("the log of the server may name it (a quota, a read-only or broken disk, ...)")
+            }
+            code => Error::failed(format!("cannot {doing} {path}: the server says \"{}\" (code {code})", self.text)),
+        }
+    }
+}
+
+/// An answer that is not the one hoped for.
+pub fn refused(call: &Call<'_>, doing: &str, path: &str, reply: Reply<'_>) -> Fault {
+    match reply {
+        Reply::Status(code, text) if code != packet::OK => Fault::Final(Refusal { code, text }.error(doing, path)),
+        _ => call.nonsense("an answer of a wrong type"),
+    }
+}
+
+/// Something else stands where an object should be.
+pub fn no_object(name: &Name) -> Fault {
+    Fault::Final(Error::damaged(format!("{name} is not a regular file")))
+}
+
+/// A server that cannot be worked with.
+pub fn unusable(text: &str) -> Fault {
+    Fault::Final(Error::failed(text))
+}
+
+/// `statvfs@openssh.com`: eleven numbers: block size, fragment size, blocks, free, available, files, free, available, ...
+pub fn says_full(bytes: &[u8], len: u64) -> Result<bool, Malformed> {
+    let mut from = Cursor::new(bytes);
+    let mut numbers = [0; 11];
+    for number in &mut numbers {
+        *number = from.u64()?;
+    }
+    let [_, fragment, _, _, available, files, _, files_available, ..] = numbers;
+    // a torso of this object may fill what was free before; a MiB is what file systems keep back for themselves
+    let room = available.saturating_mul(fragment);
+    Ok(room < len.max(1 << 20) || files > 0 && files_available == 0)
+}

@@ -1,0 +1,50 @@
+//! What the SFTP engine needs of a transport: a few byte streams ("channels") to as many SFTP servers on one machine,
+//! none of which ever blocks. The engine's thread owns it.
+
+use std::io;
+
+use rustix::event::PollFd;
+
+/// Byte streams to a server.
+pub trait Link: Send {
+    /// A new round of reads and writes begins: forget which of them would have blocked.
+    fn begin(&mut self);
+
+    /// Reads from a channel; `Ok(0)` is its end, `WouldBlock` that nothing is there.
+    fn read(&mut self, channel: usize, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes to a channel. After `WouldBlock` the same bytes are offered again before any others (libssh2 insists).
+    fn write(&mut self, channel: usize, from: &[u8]) -> io::Result<usize>;
+
+    /// One step towards one more channel.
+    fn grow(&mut self) -> Grow;
+
+    /// A channel that never began to speak is not read or written any more: nothing waits for it from now on.
+    fn close(&mut self, channel: usize);
+
+    /// Whether more channels are opened at once, not only when those there are busy.
+    fn eager(&self) -> bool;
+
+    /// Whether bytes wait that no poll would show.
+    fn buffered(&self) -> bool;
+
+    /// What to wait for until the next round.
+    fn poll_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>);
+
+    /// Ends everything at once, without waiting for the server; `lost` if the connection is broken or not to be trusted.
+    fn shutdown(&mut self, lost: bool);
+
+    /// What the transport knows about a failure, in one line.
+    fn complaint(&mut self) -> Option<String>;
+}
+
+/// The outcome of [`Link::grow`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grow {
+    /// One more channel is there; its number is the count of those before.
+    Opened,
+    /// Ask again in the next round.
+    Pending,
+    /// There will be no more.
+    Refused,
+}

@@ -1,0 +1,71 @@
+//! The state of one byte stream within the engine, and what a server says of itself when it begins.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::packet::{Cursor, Frames, Malformed};
+use super::session::{Features, SMALL, Submit};
+
+/// Small requests are sent together up to this size, below one SSH packet.
+const TOGETHER: usize = 30_000;
+/// Packets of a server that does not tell its limits: what every server must take (draft, section 3).
+const PLAIN: usize = 32 << 10;
+/// The largest READ and WRITE: OpenSSH's limit.
+const LARGEST: usize = 255 << 10;
+
+/// A request that was sent.
+pub struct Pending {
+    pub submit: Submit,
+    pub since: Instant,
+}
+
+/// One byte stream.
+#[derive(Default)]
+pub struct Stream {
+    pub out: VecDeque<Vec<u8>>,
+    pub position: usize,
+    pub frames: Frames,
+    pub pending: HashMap<u32, Pending>,
+    pub greeted: bool,
+    pub closed: bool,
+}
+
+impl Stream {
+    /// Puts a packet behind those that wait.
+    pub fn push(&mut self, packet: Vec<u8>) {
+        let alone = self.out.len() < 2 || packet.len() > TOGETHER / 2; // the first may be half sent: it must stay as it is
+        match self.out.back_mut() {
+            Some(last) if !alone && last.len() + packet.len() < TOGETHER => last.extend(packet),
+            _ => self.out.push_back(packet),
+        }
+    }
+}
+
+/// What is assumed of a server that tells nothing.
+pub const PLAIN_FEATURES: Features =
+    Features { fsync: false, statvfs: false, max_read: PLAIN, max_write: PLAIN, max_handles: 64 };
+
+/// The extensions at the end of VERSION; the second value says whether the limits can be asked for.
+pub fn read_extensions(from: &mut Cursor<'_>) -> Result<(Features, bool), Malformed> {
+    let (mut features, mut limits) = (PLAIN_FEATURES, false);
+    while !from.is_empty() {
+        let (name, _version) = (from.string()?, from.string()?);
+        features.fsync |= name == b"fsync@openssh.com";
+        features.statvfs |= name == b"statvfs@openssh.com";
+        limits |= name == b"limits@openssh.com";
+    }
+    Ok((features, limits))
+}
+
+/// `limits@openssh.com`: longest packet, READ and WRITE, open handles; 0 is "no limit".
+pub fn read_limits(bytes: &[u8], features: &mut Features) -> Result<(), Malformed> {
+    let mut from = Cursor::new(bytes);
+    let mut limit =
+        || from.u64().map(|value| if value == 0 { usize::MAX } else { usize::try_from(value).unwrap_or(usize::MAX) });
+    let (packet, read, write, handles) = (limit()?, limit()?, limit()?, limit()?);
+    let usable = |value: usize| value.min(packet.saturating_sub(SMALL)).clamp(1 << 10, LARGEST);
+    features.max_read = usable(read);
+    features.max_write = usable(write);
+    features.max_handles = handles.clamp(8, 1024);
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The binary in an environment of its own: no configuration, agent or passphrase of whoever runs the tests gets in.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The passphrase that [`Env`] gives through `NFREEZER_PASSWORD`.
+pub const PASSPHRASE: &str = "correct horse battery staple";
+
+/// A home folder, a working folder and the variables of one user.
+pub struct Env {
+    root: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+/// What a run said. Look at it.
+#[derive(Debug)]
+#[must_use = "assert the exit code or compare the text"]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Env {
+    /// With the passphrase in the environment.
+    pub fn new() -> Self {
+        let mut env = Self::without_passphrase();
+        env.set("NFREEZER_PASSWORD", PASSPHRASE);
+        env
+    }
+
+    pub fn without_passphrase() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["home", "work", "run"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        Env { root, variables: Vec::new() }
+    }
+
+    /// Sets a variable for the runs to come.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.unset(name);
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn unset(&mut self, name: &str) -> &mut Self {
+        self.variables.retain(|(n, _)| n != name);
+        self
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.root.path().join("home")
+    }
+
+    /// A path in the folder where the runs take place.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.path().join("work").join(name)
+    }
+
+    /// Writes a file there, with its folders.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nfreezer"));
+        let root = self.root.path();
+        command.args(arguments).current_dir(root.join("work")).env_clear().stdin(Stdio::null());
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home()).env("LANG", "C.UTF-8");
+        for (variable, folder) in [("CONFIG", ".config"), ("STATE", ".local/state"), ("CACHE", ".cache")] {
+            command.env(format!("XDG_{variable}_HOME"), self.home().join(folder));
+        }
+        command.env("XDG_RUNTIME_DIR", root.join("run")).env("TZ", "UTC");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it to its end. There is no terminal, so a prompt is a failure.
+    pub fn nfreezer<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null());
+        Output::of(&mut without_terminal(command))
+    }
+
+    /// Starts it in the background.
+    pub fn spawn<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Child {
+        let mut command = without_terminal(self.command(arguments));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+/// The same command in a session without `/dev/tty`.
+fn without_terminal(command: Command) -> Command {
+    let mut outer = Command::new("setsid");
+    outer.arg("--wait").arg(command.get_program()).args(command.get_args()).env_clear().stdin(Stdio::null());
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        outer.current_dir(folder);
+    }
+    outer
+}
+
+impl Output {
+    fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is printed is UTF-8");
+        let code = output.status.code().unwrap_or(-1);
+        Output { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Fails the test unless it ended with 0.
+    #[track_caller]
+    pub fn success(self) -> Self {
+        self.exits(0)
+    }
+
+    /// [`Output::success`] where nothing more is to be looked at.
+    #[track_caller]
+    pub fn done(self) {
+        drop(self.exits(0));
+    }
+
+    /// [`Output::exits`] where nothing more is to be looked at.
+    #[track_caller]
+    pub fn fails(self, code: i32) {
+        drop(self.exits(code));
+    }
+
+    /// Fails the test unless it ended so, or if a failure was not told in one clear line.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert!(!self.stderr.contains("panicked") && !self.stderr.contains("RUST_BACKTRACE"), "{}", self.stderr);
+        self
+    }
+
+    /// The lines as JSON objects; the last one must be a summary or an error.
+    #[track_caller]
+    pub fn objects(&self) -> Vec<Value> {
+        let objects: Vec<Value> =
+            self.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is an object")).collect();
+        assert!(objects.iter().all(|o| o["schema"] == 1 && o["type"].is_string()), "{}", self.stdout);
+        let last = objects.last().expect("at least one object");
+        assert!(last["type"] == "summary" || last["type"] == "error", "{last}");
+        objects
+    }
+}

@@ -1,0 +1,137 @@
+//! A TCP proxy on the loopback that delays, cuts and refuses: the slow and bad lines of the tests. Acknowledgements stay
+//! local, so slow start is not simulated.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Forwards connections to one port; ends with its owner.
+pub struct Proxy {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: u16,
+    delay: Duration,
+    open: Mutex<Vec<TcpStream>>,
+    accepting: AtomicBool,
+    frozen: AtomicBool,
+    ended: AtomicBool,
+    accepted: AtomicUsize,
+}
+
+impl Proxy {
+    /// Listens on a free port and forwards to `target`, each way `delay` late.
+    pub fn start(target: u16, delay: Duration) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let shared = Arc::new(Shared {
+            target,
+            delay,
+            open: Mutex::default(),
+            accepting: AtomicBool::new(true),
+            frozen: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            accepted: AtomicUsize::new(0),
+        });
+        let theirs = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if theirs.ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                if theirs.accepting.load(Ordering::SeqCst) {
+                    theirs.forward(client);
+                }
+            }
+        });
+        Proxy { port, shared }
+    }
+
+    /// Cuts every connection that is open.
+    pub fn cut(&self) {
+        for socket in self.shared.open.lock().expect("no holder panics").drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether new connections are forwarded, or closed at once.
+    pub fn accept(&self, yes: bool) {
+        self.shared.accepting.store(yes, Ordering::SeqCst);
+    }
+
+    /// Whether data is held back: connections stay open and nothing arrives.
+    pub fn freeze(&self, yes: bool) {
+        self.shared.frozen.store(yes, Ordering::SeqCst);
+    }
+
+    /// How many connections were forwarded so far.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.cut();
+        let _ = TcpStream::connect(("127.0.0.1", self.port)); // wakes the thread that accepts
+    }
+}
+
+impl Shared {
+    fn forward(self: &Arc<Self>, client: TcpStream) {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)) else { return };
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        for socket in [&client, &server] {
+            let _ = socket.set_nodelay(true);
+            self.open.lock().expect("no holder panics").push(socket.try_clone().expect("a descriptor"));
+        }
+        let (client2, server2) = (client.try_clone().expect("a descriptor"), server.try_clone().expect("a descriptor"));
+        self.pipe(client, server);
+        self.pipe(server2, client2);
+    }
+
+    /// One direction: a thread reads and stamps, another waits for each stamp and writes.
+    fn pipe(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream) {
+        type Queue = (Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar);
+        let queue: Arc<Queue> = Arc::default();
+        let (theirs, shared) = (Arc::clone(&queue), Arc::clone(self));
+        thread::spawn(move || {
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                let count = from.read(&mut buffer).unwrap_or(0);
+                let mut waiting = theirs.0.lock().expect("no holder panics");
+                waiting.push_back((Instant::now() + shared.delay, buffer[..count].to_vec()));
+                theirs.1.notify_one();
+                if count == 0 {
+                    return;
+                }
+            }
+        });
+        let shared = Arc::clone(self);
+        thread::spawn(move || {
+            loop {
+                let mut waiting = queue.0.lock().expect("no holder panics");
+                while waiting.is_empty() {
+                    waiting = queue.1.wait(waiting).expect("no holder panics");
+                }
+                let (due, bytes) = waiting.pop_front().expect("not empty");
+                drop(waiting);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                while shared.frozen.load(Ordering::SeqCst) && !shared.ended.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                if bytes.is_empty() || to.write_all(&bytes).is_err() {
+                    let _ = to.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
+        });
+    }
+}

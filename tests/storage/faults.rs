@@ -1,0 +1,190 @@
+//! The bad days of a server: breaks, silence, full disks, programs that speak no SFTP.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use nfreezer::storage::Remote;
+
+use crate::harness::proxy::Proxy;
+use crate::harness::sshd::{descendants, run, signal};
+use crate::*;
+
+#[test]
+fn openssh_is_taken_where_libssh2_knows_no_algorithm_of_the_server() {
+    let extra = "KexAlgorithms sntrup761x25519-sha512@openssh.com".into();
+    let sshd = Sshd::with(Setup { extra, ..Setup::default() });
+    let root = local_repo(&sshd);
+    let error = open_error(&sshd.location(&root), sshd.options());
+    assert_eq!(error.kind(), Kind::Connection);
+    sshd.storage(Transport::Auto).list(Folder::Log).expect("a listing");
+}
+
+#[test]
+fn a_connection_that_breaks_again_and_again_only_costs_time() {
+    for transport in [Transport::Ssh2, Transport::OpenSsh] {
+        let sshd = Sshd::start();
+        local_repo(&sshd);
+        let storage = sshd.storage(transport);
+        let (ended, done) = (AtomicBool::new(false), AtomicU64::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // by progress, not by time: a busy machine may need longer than any pause to connect
+                let mut next = 5;
+                while !ended.load(Ordering::SeqCst) {
+                    if done.load(Ordering::SeqCst) >= next {
+                        next += 9;
+                        sshd.kill_sessions();
+                    }
+                    thread::sleep(Duration::from_millis(3));
+                }
+            });
+            let callers: Vec<_> = (0..4u64)
+                .map(|seed| {
+                    let (storage, done) = (&storage, &done);
+                    scope.spawn(move || {
+                        for round in 0..6 {
+                            let bytes = noise(seed * 10 + round, 3_000_000);
+                            let name = loop {
+                                let name = Name::Pack(fresh());
+                                match storage.put(&name, &bytes) {
+                                    Ok(()) => break name,
+                                    Err(e) if e.kind() == Kind::Exists => {} // a torso of before: the next id
+                                    Err(e) => panic!("{e:?}"),
+                                }
+                            };
+                            done.fetch_add(1, Ordering::SeqCst);
+                            assert_eq!(storage.read(&name, 1, 2_999_999).expect("a range"), bytes[1..]);
+                            done.fetch_add(1, Ordering::SeqCst);
+                            assert_eq!(storage.size(&name).expect("a size"), 3_000_000);
+                            storage.list(Folder::Log).expect("a listing");
+                            done.fetch_add(2, Ordering::SeqCst);
+                        }
+                    })
+                })
+                .collect();
+            callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
+            ended.store(true, Ordering::SeqCst);
+        });
+        assert!(sshd.logins() > 3, "{transport:?}: the connection was never broken");
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_or_silent_is_reported_in_time() {
+    let mut sshd = Sshd::start();
+    local_repo(&sshd);
+    let proxy = Proxy::start(sshd.port, Duration::ZERO);
+    sshd.trust_port(proxy.port);
+    let location = sshd.location_by(proxy.port, &sshd.files().join("repo"));
+    let options = Options {
+        connect_timeout: Duration::from_secs(1),
+        io_timeout: Duration::from_secs(1),
+        retry_for: Duration::from_secs(2),
+        ..sshd.options()
+    };
+    for transport in [Transport::Ssh2, Transport::OpenSsh] {
+        let storage = open(&location, Options { transport, ..options.clone() }).expect("connected");
+        storage.list(Folder::Log).expect("a listing");
+        proxy.freeze(true);
+        let (name, bytes) = (Name::Pack(fresh()), noise(1, 5_000_000));
+        let start = Instant::now();
+        assert_eq!(kind(storage.put(&name, &bytes)), Kind::Connection, "{transport:?}");
+        assert_eq!(kind(storage.list(Folder::Log)), Kind::Connection, "{transport:?}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        proxy.freeze(false);
+        storage.list(Folder::Log).expect("it came back");
+        drop(storage);
+    }
+    let storage = open(&location, options.clone()).expect("connected");
+    sshd.stop();
+    let gone = storage.list(Folder::Log).expect_err("gone");
+    assert_eq!(gone.kind(), Kind::Connection);
+    let first = open_error(&sshd.location(&sshd.files()), options);
+    assert_eq!(first.kind(), Kind::Connection);
+    let text = first.to_string();
+    assert!(text.contains("127.0.0.1") && text.contains(&sshd.port.to_string()) && !text.contains('\n'), "{text}");
+    sshd.resume();
+    storage.list(Folder::Log).expect("it came back");
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    assert!(rustix::process::getuid().is_root(), "this test mounts a small file system: it needs root");
+    let sshd = Sshd::start();
+    let disk = sshd.files().join("disk");
+    fs::create_dir(&disk).expect("a folder");
+    run("mount", &["-t", "tmpfs", "-o", "size=6m", "none", &disk.display().to_string()]);
+    let unmount = Unmount(disk.display().to_string());
+    let local = Local::new(disk.join("repo"));
+    local.create_folders().expect("folders");
+    for transport in [Transport::Ssh2, Transport::OpenSsh] {
+        let storage =
+            open(&sshd.location(&disk.join("repo")), Options { transport, ..sshd.options() }).expect("connected");
+        let name = Name::Pack(fresh());
+        assert_eq!(kind(storage.put(&name, &noise(1, 16 << 20))), Kind::NoSpace);
+        storage.list(Folder::Log).expect("the connection still works");
+        storage.remove(&name).expect("removed");
+        storage.put(&Name::Pack(fresh()), &noise(1, 100_000)).expect("there is room again");
+    }
+    assert_eq!(kind(local.put(&Name::Pack(fresh()), &noise(1, 16 << 20))), Kind::NoSpace);
+    drop(unmount);
+}
+
+struct Unmount(String);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        run("umount", &["-l", &self.0]);
+    }
+}
+
+#[test]
+fn any_program_that_speaks_sftp_will_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("repo").display().to_string();
+    let remote = Remote { user: None, host: "anywhere".into(), port: None, path };
+    let location = Location::Sftp(remote.clone());
+    let with = |command: &str| Options { ssh_command: Some(command.into()), ..Options::default() };
+    suite(&*open(&location, with("/usr/lib/openssh/sftp-server")).expect("started"));
+    // only the first process gets through: the others end, and are done without
+    let flag = folder.path().join("flag");
+    let once = format!("sh -c 'mkdir {} && exec /usr/lib/openssh/sftp-server'", flag.display());
+    let second = Remote { path: folder.path().join("second").display().to_string(), ..remote };
+    let storage = open(&Location::Sftp(second), with(&once)).expect("started");
+    suite(&*storage);
+    for bad in ["cat", "true", "false", "/does/not/exist", "yes", "sh -c 'echo no >&2; exit 3'"] {
+        let options = Options { io_timeout: Duration::from_secs(2), ..with(bad) };
+        assert_eq!(open_error(&location, options).kind(), Kind::Connection, "{bad}");
+    }
+}
+
+#[test]
+fn a_ctrl_c_at_the_terminal_does_not_reach_the_children() {
+    let sshd = Sshd::start();
+    local_repo(&sshd);
+    let storage = sshd.storage(Transport::OpenSsh);
+    let comm = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let mut children = descendants(std::process::id());
+    // other tests may run beside this one; their children must not mind either
+    children.retain(|pid| comm(*pid).trim() == "ssh");
+    assert!(!children.is_empty());
+    for pid in children {
+        signal(pid, rustix::process::Signal::INT);
+        signal(pid, rustix::process::Signal::HUP);
+    }
+    storage.put(&Name::Pack(fresh()), &noise(1, 1_000_000)).expect("a new object");
+    storage.list(Folder::Log).expect("a listing");
+    assert_eq!(sshd.logins(), 1, "the first connection is still there");
+}
+
+#[test]
+fn a_server_without_extensions_is_used_and_said_not_to_sync() {
+    let plain = "internal-sftp -P fsync,statvfs,limits".into();
+    let sshd = Sshd::with(Setup { sftp_server: plain, ..Setup::default() });
+    local_repo(&sshd);
+    let storage = sshd.storage(Transport::Ssh2);
+    assert!(!storage.syncs());
+    let (name, bytes) = (Name::Pack(fresh()), noise(1, 1_000_000));
+    storage.put(&name, &bytes).expect("a new object");
+    assert_eq!(storage.read(&name, 1, 999_999).expect("a range"), bytes[1..]);
+}

@@ -1,0 +1,315 @@
+//! The storage's contract, held by one suite over every implementation and over real servers; and the bad days of a server.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod faults;
+mod logins;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use harness::sshd::{Setup, Sshd, run};
+use nfreezer::error::{Error, Kind};
+use nfreezer::name::{Folder, Name, ObjectId};
+use nfreezer::storage::{Local, Location, Memory, Options, Storage, Transport, open};
+
+/// A name nobody has had yet.
+fn fresh() -> ObjectId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    id[24..].copy_from_slice(&number.to_be_bytes());
+    ObjectId(id)
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()
+    };
+    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
+}
+
+fn kind<T: std::fmt::Debug>(result: nfreezer::error::Result<T>) -> Kind {
+    result.expect_err("an error").kind()
+}
+
+/// What every storage must do, whoever implements it.
+fn suite(storage: &dyn Storage) {
+    storage.create_folders().expect("folders");
+    storage.create_folders().expect("a second time");
+    for folder in [Folder::Root].into_iter().chain(Folder::all()) {
+        assert_eq!(storage.list(folder).expect("a listing"), []);
+        assert_eq!(storage.foreign(folder).expect("a count"), 0, "{folder:?}");
+    }
+
+    let (pack, record) = (Name::Pack(fresh()), Name::Record { sequence: 7, id: fresh() });
+    assert_eq!(kind(storage.size(&pack)), Kind::Missing);
+    assert_eq!(kind(storage.read(&pack, 0, 1)), Kind::Missing);
+    assert_eq!(kind(storage.read(&pack, 0, 0)), Kind::Missing);
+    storage.remove(&pack).expect("what is not there is removed already");
+
+    for (name, len) in [(Name::Config, 100), (Name::Key(fresh()), 264), (record, 0), (pack, 3_000_001)] {
+        let bytes = noise(len as u64, len);
+        storage.put(&name, &bytes).expect("a new object");
+        assert_eq!(storage.size(&name).expect("a size"), len as u64);
+        assert_eq!(storage.read(&name, 0, len).expect("all of it"), bytes);
+        let listed = storage.list(name.folder()).expect("a listing");
+        assert_eq!(listed.iter().map(|entry| (entry.name, entry.size)).collect::<Vec<_>>(), [(name, len as u64)]);
+        for other in [&b""[..], b"other", &bytes] {
+            assert_eq!(kind(storage.put(&name, other)), Kind::Exists, "{name} a second time");
+        }
+        assert_eq!(storage.read(&name, 0, len).expect("unchanged"), bytes);
+    }
+    assert_eq!(storage.foreign(Folder::Root).expect("a count"), 0);
+
+    let bytes = noise(3_000_001, 3_000_001);
+    for (offset, len) in
+        [(0, 1), (3_000_000, 1), (3_000_001, 0), (1_234_567, 70_000), (17, 2_999_000), (65_535, 2), (5, 0)]
+    {
+        let from = usize::try_from(offset).expect("small");
+        assert_eq!(storage.read(&pack, offset, len).expect("a range"), bytes[from..from + len], "{len} at {offset}");
+    }
+    for (offset, len) in
+        [(3_000_001, 1), (0, 3_000_002), (2_999_999, 700_000), (u64::MAX, 1), (u64::MAX - 2, 10), (1 << 40, 0)]
+    {
+        assert_eq!(kind(storage.read(&pack, offset, len)), Kind::Damaged, "{len} at {offset}");
+    }
+
+    many_threads(storage);
+
+    storage.remove(&pack).expect("removed");
+    storage.remove(&pack).expect("removed already");
+    assert_eq!(kind(storage.size(&pack)), Kind::Missing);
+    assert_eq!(kind(storage.read(&pack, 0, 1)), Kind::Missing);
+    assert!(storage.syncs());
+    let (sent, received) = storage.traffic();
+    assert!(sent > 3_000_000 && received > 3_000_000, "{sent} {received}");
+}
+
+/// Eight callers put, read and list at once.
+fn many_threads(storage: &dyn Storage) {
+    let before = storage.list(Folder::PackShard(5)).expect("a listing").len();
+    let names: Vec<Vec<Name>> = thread::scope(|scope| {
+        let caller = |seed: u64| {
+            move || {
+                let mut names = Vec::new();
+                for round in 0..12 {
+                    let mut id = fresh();
+                    id.0[0] = 0x50 | (id.0[0] & 15);
+                    let (name, bytes) = (Name::Pack(id), noise(seed * 100 + round, 1 + 37_000 * round as usize));
+                    storage.put(&name, &bytes).expect("a new object");
+                    let from = bytes.len() / 3;
+                    assert_eq!(storage.read(&name, from as u64, bytes.len() - from).expect("a range"), bytes[from..]);
+                    assert_eq!(storage.size(&name).expect("a size"), bytes.len() as u64);
+                    storage.list(Folder::PackShard(5)).expect("a listing");
+                    names.push(name);
+                }
+                names
+            }
+        };
+        let callers: Vec<_> = (0..8).map(|seed| scope.spawn(caller(seed))).collect();
+        callers.into_iter().map(|caller| caller.join().expect("no panic")).collect()
+    });
+    let listed = storage.list(Folder::PackShard(5)).expect("a listing");
+    assert_eq!(listed.len(), before + 96);
+    let listed: BTreeSet<Name> = listed.into_iter().map(|entry| entry.name).collect();
+    assert!(names.iter().flatten().all(|name| listed.contains(name)));
+}
+
+/// What can only be seen from the server's side; `root` is where its files are.
+fn files_suite(storage: &dyn Storage, root: &Path) {
+    let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode() & 0o7777;
+    let name = Name::Pack(fresh());
+    storage.put(&name, b"bytes").expect("a new object");
+    let path = root.join(name.path());
+    assert_eq!(mode(&path), 0o400);
+    assert!(Folder::all().all(|folder| mode(&root.join(folder.path())) == 0o700));
+    let entry =
+        storage.list(name.folder()).expect("a listing").into_iter().find(|entry| entry.name == name).expect("listed");
+    assert_eq!(entry.mtime, fs::metadata(&path).expect("there").mtime());
+
+    // what is not ours is not listed, but counted
+    let before = storage.foreign(Folder::Root).expect("a count");
+    fs::write(root.join("notes.txt"), "x").expect("written");
+    fs::write(root.join("bad\u{1b}name"), "x").expect("written");
+    assert_eq!(storage.foreign(Folder::Root).expect("a count"), before + 2);
+
+    // something else in an object's place
+    let (to_link, to_pipe, to_folder) = (Name::Pack(fresh()), Name::Pack(fresh()), Name::Pack(fresh()));
+    symlink(&path, root.join(to_link.path())).expect("a link");
+    let pipe = root.join(to_pipe.path());
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
+    fs::create_dir(root.join(to_folder.path())).expect("a folder");
+    for name in [to_link, to_pipe, to_folder] {
+        let listed = storage.list(name.folder()).expect("a listing");
+        assert!(listed.iter().all(|entry| entry.name != name), "{name} is listed");
+        assert_eq!(kind(storage.size(&name)), Kind::Damaged);
+        assert_eq!(kind(storage.read(&name, 0, 1)), Kind::Damaged);
+        assert_eq!(kind(storage.put(&name, b"x")), Kind::Exists);
+    }
+    assert_eq!(storage.read(&name, 0, 5).expect("still well"), b"bytes");
+    // a server that hangs in its open is let go: it would outlive the test
+    let _partner = fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a pipe");
+    fs::remove_file(&pipe).expect("removed");
+
+    // a torso is never written again
+    let torso = Name::Pack(fresh());
+    fs::write(root.join(torso.path()), "by").expect("written");
+    assert_eq!(kind(storage.put(&torso, b"bytes")), Kind::Exists);
+    assert_eq!(kind(storage.read(&torso, 0, 5)), Kind::Damaged);
+
+    fs::rename(root, root.with_extension("away")).expect("renamed");
+    for kind in [
+        kind(storage.list(Folder::Root)),
+        kind(storage.list(Folder::PackShard(1))),
+        kind(storage.foreign(Folder::Root)),
+        kind(storage.size(&Name::Config)),
+        kind(storage.read(&Name::Config, 0, 1)),
+        kind(storage.put(&Name::Pack(fresh()), b"x")),
+        kind(storage.remove(&Name::Config)),
+    ] {
+        assert_eq!(kind, Kind::NoRepository);
+    }
+    fs::rename(root.with_extension("away"), root).expect("renamed back");
+}
+
+#[test]
+fn memory() {
+    suite(&Memory::default());
+}
+
+#[test]
+fn local() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("repo");
+    let storage = Local::new(&root);
+    suite(&storage);
+    files_suite(&storage, &root);
+    assert_eq!(kind(Local::new(folder.path().join("no/parent")).create_folders()), Kind::Failed);
+}
+
+fn server(sshd: &Sshd, transport: Transport) {
+    let storage = sshd.storage(transport);
+    suite(&*storage);
+    files_suite(&*storage, &sshd.files().join("repo"));
+}
+
+#[test]
+fn sshd_through_ssh2() {
+    server(&Sshd::start(), Transport::Ssh2);
+}
+
+#[test]
+fn sshd_through_openssh() {
+    server(&Sshd::start(), Transport::OpenSsh);
+}
+
+#[test]
+fn sshd_with_the_sftp_server_program() {
+    let setup = Setup { sftp_server: "/usr/lib/openssh/sftp-server".into(), ..Setup::default() };
+    server(&Sshd::with(setup), Transport::Ssh2);
+}
+
+#[test]
+fn dropbear_through_ssh2() {
+    server(&Sshd::dropbear(), Transport::Ssh2);
+}
+
+#[test]
+fn dropbear_through_openssh() {
+    server(&Sshd::dropbear(), Transport::OpenSsh);
+}
+
+#[test]
+fn a_server_that_allows_one_channel_only() {
+    let sshd = Sshd::with(Setup { extra: "MaxSessions 1".into(), ..Setup::default() });
+    suite(&*sshd.storage(Transport::Ssh2));
+}
+
+fn local_repo(sshd: &Sshd) -> std::path::PathBuf {
+    let root = sshd.files().join("repo");
+    Local::new(&root).create_folders().expect("folders");
+    root
+}
+
+fn open_error(location: &Location, options: Options) -> Error {
+    open(location, options).map(|_| ()).expect_err("an error")
+}
+
+#[test]
+fn an_append_only_key_can_put_read_and_list_and_nothing_else() {
+    let sshd = Sshd::append_only();
+    let root = local_repo(&sshd);
+    run("chown", &["-R", &format!("--reference={}", sshd.files().display()), &root.display().to_string()]);
+    let name = Name::Pack(fresh());
+    let bytes = noise(1, 1_000_000);
+    for transport in [Transport::Ssh2, Transport::OpenSsh] {
+        let storage = sshd.storage(transport);
+        assert!(storage.syncs());
+        let mine = Name::Pack(fresh());
+        storage.put(&mine, &bytes).expect("a new object");
+        assert_eq!(storage.read(&mine, 5, 999_995).expect("a range"), bytes[5..]);
+        assert!(storage.list(mine.folder()).expect("a listing").iter().any(|entry| entry.name == mine));
+        assert_eq!(kind(storage.put(&mine, &bytes)), Kind::Exists);
+        let refused = storage.remove(&mine).expect_err("may not remove");
+        assert!(refused.kind() == Kind::Failed && refused.to_string().contains("permission denied"), "{refused}");
+        storage.create_folders().expect("all are there");
+    }
+    sshd.storage(Transport::Ssh2).put(&name, &bytes).expect("a new object");
+    let path = root.join(name.path());
+    let before = fs::metadata(&path).expect("there");
+    assert_eq!(before.mode() & 0o7777, 0o400);
+
+    // the same with another client, which tries everything that SFTP has
+    let session = raw_session(&sshd);
+    let sftp = session.sftp().expect("SFTP");
+    use ssh2::{OpenFlags, OpenType, RenameFlags};
+    let all = OpenFlags::WRITE;
+    for flags in
+        [all, all | OpenFlags::TRUNCATE, all | OpenFlags::APPEND, all | OpenFlags::CREATE | OpenFlags::TRUNCATE]
+    {
+        assert!(sftp.open_mode(&path, flags, 0o600, OpenType::File).is_err(), "opened with {flags:?}");
+    }
+    let other = root.join("packs/0/other");
+    let stat =
+        ssh2::FileStat { size: Some(0), uid: None, gid: None, perm: Some(0o600), atime: Some(0), mtime: Some(0) };
+    assert!(sftp.setstat(&path, stat.clone()).is_err());
+    assert!(sftp.unlink(&path).is_err());
+    assert!(sftp.rename(&path, &other, Some(RenameFlags::all())).is_err());
+    assert!(sftp.rename(&path, &other, None).is_err());
+    assert!(sftp.rmdir(&root.join("packs/0")).is_err());
+    assert!(sftp.mkdir(&other, 0o700).is_err());
+    assert!(sftp.symlink(&path, &other).is_err());
+    let mut file = sftp.open(&path).expect("may read");
+    assert!(file.setstat(stat).is_err());
+    assert!(std::io::Write::write(&mut file, b"x").is_err());
+    assert!(
+        session.channel_session().and_then(|mut channel| channel.exec("rm -rf /tmp/none")).is_ok(),
+        "it is given SFTP instead"
+    );
+    let after = fs::metadata(&path).expect("there");
+    assert_eq!((after.mode(), after.mtime_nsec(), after.len()), (before.mode(), before.mtime_nsec(), before.len()));
+    assert_eq!(fs::read(&path).expect("readable"), bytes);
+    assert!(!other.exists());
+}
+
+/// A login of the crate ssh2 alone.
+fn raw_session(sshd: &Sshd) -> ssh2::Session {
+    let mut session = ssh2::Session::new().expect("a session");
+    session.set_tcp_stream(std::net::TcpStream::connect(("127.0.0.1", sshd.port)).expect("connected"));
+    session.set_timeout(10_000);
+    session.handshake().expect("a handshake");
+    session.userauth_pubkey_file(&sshd.user, None, &sshd.identity(), None).expect("logged in");
+    session
+}
