@@ -57,10 +57,10 @@ until timeout 5 $ssh_command line$near true 2>/dev/null; do :; done
 echo "bench: making data" >&2
 mkdir "$WORK/data/A" "$WORK/data/B"
 find /usr/share /usr/include /usr/lib /root/.cargo/registry/src /root/.pyenv -type f -size -1024k -print0 2>/dev/null |
-  head -z -n "$FILES" | cpio -0pdm --quiet "$WORK/data/A" 2>/dev/null || true
+  head -z -n "$FILES" | tar --null -T - -cf - 2>/dev/null | tar -C "$WORK/data/A" -xf - || true  # find ends by SIGPIPE
 head -c "$((BIG_MIB / 2))M" /dev/urandom > "$WORK/data/B/random"
 (cd "$WORK/data/A" && find . -name '*.rs' -o -name '*.py' -o -name '*.h' -o -name '*.txt' | head -20000 | xargs -d '\n' cat) |
-  head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text"
+  head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text" || true
 echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files" | tee "$WORK/results/data"
 
 count() { # the proxy's bytes so far: up down
@@ -83,19 +83,19 @@ row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memo
 }
 port_of() { [ "$1" = far ] && echo $far || echo $near; }
 have() { command -v "$1" > /dev/null; }
-nf() { local link=$1; shift; "$nfreezer" "$@"; }
 
 push_rows() {
   local link=$1 p; p=$(port_of "$link")
   local sshopts="-F $WORK/home/.ssh/config"
-  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link" NFREEZER_RSH="$ssh_command"
-  "$nfreezer" init -q
-  row nfreezer "$link" "first push of A" "$nfreezer" push -q "$WORK/data/A"
-  row nfreezer "$link" "push of A, no change" "$nfreezer" push -q "$WORK/data/A"
+  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
+  local nf_options=(-q -o "ssh.config=$WORK/home/.ssh/config")
+  "$nfreezer" init "${nf_options[@]}"
+  row nfreezer "$link" "first push of A" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
+  row nfreezer "$link" "push of A, no change" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
   mv "$WORK/data/A/usr" "$WORK/data/A/usr2"
-  row nfreezer "$link" "push of A, top folder renamed" "$nfreezer" push -q "$WORK/data/A"
+  row nfreezer "$link" "push of A, top folder renamed" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
   mv "$WORK/data/A/usr2" "$WORK/data/A/usr"
-  row nfreezer "$link" "first push of B" "$nfreezer" push -q "$WORK/data/B"
+  row nfreezer "$link" "first push of B" "$nfreezer" push "${nf_options[@]}" "$WORK/data/B"
   if have restic; then
     export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-$link"
     local r=(restic -q -o "sftp.command=$ssh_command line$p -s sftp")
@@ -127,7 +127,7 @@ for _ in range(int(os.environ.get("READS", 1000))): os.pread(f, 4096, random.ran
 EOF
   }
   export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
-  row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' && ls '$mnt/latest'"
+  row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' -o ssh.config=$WORK/home/.ssh/config && ls '$mnt/latest'"
   reading nfreezer "$mnt/snapshots/$(ls "$mnt/snapshots" | head -n 1)" || true
   "$nfreezer" umount "$mnt"
 }
