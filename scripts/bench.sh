@@ -110,31 +110,61 @@ push_rows() {
   row "sftp put (no encryption at rest)" "$link" "first push of B" bash -c "echo 'put -r $WORK/data/B $WORK/server/plain-$link/B' | sftp -q -F $WORK/home/.ssh/config -b - line$p"
 }
 
-mount_rows() { # needs push_rows of the same link
+mount_rows() { # reads over this link what was pushed over the near one
   local link=$1 p mnt=$WORK/mnt; p=$(port_of "$link")
-  reading() { # reading TOOL ROOT
+  reading() { # reading TOOL ROOT DAEMON: ROOT shows the paths of the source; DAEMON is the process that serves it
+    local docs="$WORK/data/A/usr/share/doc"
     row "$1" "$link" "find over A, cold" find "$2$WORK/data/A" -type f -size -1
     row "$1" "$link" "find over A, again" find "$2$WORK/data/A" -type f -size -1
-    mkdir -p "$WORK/out"; rm -rf "$WORK/out"/*
-    LIMIT=60 row "$1" "$link" "cp -a of $(find "$WORK/data/A/usr/share/doc" -type f | wc -l) small files" cp -a "$2$WORK/data/A/usr/share/doc" "$WORK/out/"
-    LIMIT=120 row "$1" "$link" "cp of B" cp -r "$2$WORK/data/B" "$WORK/out/"
+    mkdir -p "$WORK/out"
+    LIMIT=60 row "$1" "$link" "cp -a of $(find "$docs" -type f | wc -l) small files" cp -a "$2$docs" "$WORK/out/"
+    LIMIT=60 row "$1" "$link" "cp of B" cp -r "$2$WORK/data/B" "$WORK/out/"
     rm -rf "$WORK/out"
-    row "$1" "$link" "1,000 random reads of 4 KiB" python3 - "$2$WORK/data/B/random" <<'EOF'
+    LIMIT=60 row "$1" "$link" "1,000 random reads of 4 KiB" python3 - "$2$WORK/data/B/random" <<'EOF'
 import os, random, sys
 f = os.open(sys.argv[1], os.O_RDONLY); size = os.fstat(f).st_size; random.seed(1)
-os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
-for _ in range(int(os.environ.get("READS", 1000))): os.pread(f, 4096, random.randrange(size // 4096) * 4096)
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED); os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
+for _ in range(1000): os.pread(f, 4096, random.randrange(size // 4096) * 4096)
 EOF
+    awk -v t="$1" -v l="$link" '/VmHWM/ { printf "| peak memory of the mount | %s | %s | | | %d | | | |\n", l == "far" ? "50 ms" : "0 ms", t, $2 / 1024 }' \
+      "/proc/$3/status" | tee -a "$WORK/results/rows"
   }
-  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
+  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-near"
   row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' -o ssh.config=$WORK/home/.ssh/config && ls '$mnt/latest'"
-  reading nfreezer "$mnt/snapshots/$(ls "$mnt/snapshots" | head -n 1)" || true
+  reading nfreezer "$mnt/latest" "$(pgrep -f background-child)" || true
   "$nfreezer" umount "$mnt"
+  if have restic; then
+    export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-near"; rm -rf "$RESTIC_CACHE_DIR"
+    row restic "$link" "mount and first ls" bash -c "restic -q -o 'sftp.command=$ssh_command line$p -s sftp' mount '$mnt' > /dev/null 2>&1 & until ls '$mnt/snapshots/latest/' 2> /dev/null; do sleep 0.02; done"
+    reading restic "$mnt/snapshots/latest" "$(pgrep -x restic)"
+    umount "$mnt"
+  fi
+  if have sshfs; then
+    row "sshfs (plain files)" "$link" "mount and first ls" bash -c "sshfs -F $WORK/home/.ssh/config line$p:/ '$mnt' && ls '$mnt'"
+    reading "sshfs (plain files)" "$mnt" "$(pgrep -x sshfs)"
+    umount "$mnt"
+  fi
+  echo "get -r $WORK/data/B $WORK/out" > "$WORK/batch"
+  LIMIT=60 row "sftp get (plain files)" "$link" "cp of B" sftp -q -F "$WORK/home/.ssh/config" -b "$WORK/batch" "line$p"
+  rm -rf "$WORK/out"
+}
+
+for_mounts() { # one snapshot of A and B by each tool, over the near line
+  export NFREEZER_REPOSITORY="root@line$near:$WORK/server/nfreezer-near" RESTIC_REPOSITORY="sftp:line$near:$WORK/server/restic-near"
+  [ -d "$WORK/server/nfreezer-near" ] || "$nfreezer" init -q -o "ssh.config=$WORK/home/.ssh/config"
+  "$nfreezer" push -q -o "ssh.config=$WORK/home/.ssh/config" "$WORK/data/A" "$WORK/data/B"
+  have restic || return 0
+  local r=(restic -q -o "sftp.command=$ssh_command line$near -s sftp")
+  [ -d "$WORK/server/restic-near" ] || "${r[@]}" init > /dev/null
+  "${r[@]}" backup "$WORK/data/A" "$WORK/data/B"
 }
 
 # `time` and `bash -c` above run in this shell's environment; the account's own ssh files are not touched.
 echo "| work | round trip | tool | wall s | client CPU s | client RSS MiB | MB up | MB down | |" | tee "$WORK/results/rows"
 echo "|---|---|---|---:|---:|---:|---:|---:|---|" | tee -a "$WORK/results/rows"
 for link in near far; do
-  case $what in push) push_rows $link ;; mount | all) push_rows $link; mount_rows $link ;; esac
+  [ "$what" = mount ] || push_rows $link
 done
+[ "$what" = push ] && exit
+for_mounts
+for link in near far; do mount_rows $link; done

@@ -52,10 +52,10 @@ pub enum Seek {
     Hole,
 }
 
-/// What is known of contents at the moment.
 /// What failed lately, and when: the kernel asks twice for each page that fails.
 type Failing = LruCache<([u8; 16], u32), (Instant, Error)>;
 
+/// What is known of contents at the moment.
 pub(super) struct Contents {
     opened: Mutex<LruCache<u64, Arc<Opened>>>,
     frames: Cache<(ChunkId, u32), [u8]>,
