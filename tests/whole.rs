@@ -143,7 +143,7 @@ fn text(output: &Output) -> String {
 /// What rsync would change to make `to` what `from` is.
 fn difference(client: &Client, from: &Path, to: &Path, without: &[&Path]) -> String {
     let mut rsync = client.command("rsync");
-    without.iter().for_each(|path| drop(rsync.arg(format!("--exclude=/{}", path.display()))));
+    rsync.args(without.iter().map(|path| format!("--exclude=/{}", path.display())));
     rsync.args(["-naHAX", "--delete", "--checksum", "--itemize-changes"]);
     let output = rsync.arg(format!("{}/", from.display())).arg(format!("{}/", to.display())).output().unwrap();
     text(&output).trim().strip_prefix("exit status: 0").map_or_else(|| text(&output), |rest| rest.trim().to_owned())

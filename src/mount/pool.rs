@@ -241,13 +241,13 @@ mod tests {
         let pool = Pool::new("test", 1, 0).unwrap();
         let (send, done) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
-        pool.run(move || drop(wait.recv()));
+        pool.run(move || wait.recv().unwrap());
         let jobs = [send.clone(), send.clone(), send];
         for (i, send) in jobs.into_iter().enumerate() {
             match i {
-                0 => pool.ahead(move || drop(send.send("ahead"))),
+                0 => pool.ahead(move || send.send("ahead").unwrap()),
                 1 => pool.run(move || drop((send, Err::<(), _>("deliberate").unwrap()))),
-                _ => pool.run(move || drop(send.send("reader"))),
+                _ => pool.run(move || send.send("reader").unwrap()),
             }
         }
         go.send(()).unwrap();
