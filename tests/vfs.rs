@@ -80,7 +80,7 @@ fn listing(vfs: &Vfs, ino: u64, offset: u64, most: usize) -> Vec<(String, u64, u
 }
 
 fn read(vfs: &Vfs, ino: u64, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
-    vfs.read(ino, offset, size, Mode::Fetch).map(|data| data.bytes)
+    vfs.read(ino, offset, size, Mode::Fetch, &|_| ())
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn from_memory_or_not_at_all() {
     assert!(matches!(vfs.readdir(latest, 0, false, Mode::Cached, &mut |_| panic!("added")), Err(Fault::Wait)));
     let f = lookup(&vfs, "latest/d/f").unwrap().ino;
     assert_eq!(vfs.lookup(latest, b"nothing", Mode::Cached).unwrap(), None);
-    assert!(matches!(vfs.read(f, 0, 10, Mode::Cached), Err(Fault::Wait)));
+    assert!(matches!(vfs.read(f, 0, 10, Mode::Cached, &|_| ()), Err(Fault::Wait)));
     read(&vfs, f, 0, 1 << 20).unwrap();
-    assert_eq!(vfs.read(f, 99_990, 100, Mode::Cached).unwrap().bytes.len(), 10);
+    assert_eq!(vfs.read(f, 99_990, 100, Mode::Cached, &|_| ()).unwrap().len(), 10);
 }

@@ -212,15 +212,15 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.core.counters.reads.fetch_add(1, Relaxed);
+        let core = Arc::clone(&self.core);
         self.core.answer(
             What::Read(ino.0, offset..offset.saturating_add(size.into())),
             reply,
-            move |vfs, mode| vfs.read(ino.0, offset, size, mode),
-            |core, reply, data| {
-                reply!(reply, data, data => {
-                    core.counters.bytes.fetch_add(data.bytes.len() as u64, Relaxed);
-                    reply.data(&data.bytes);
-                    data.ahead.into_iter().for_each(|ahead| core.ahead(ahead));
+            move |vfs, mode| vfs.read(ino.0, offset, size, mode, &|ahead| core.ahead(ahead)),
+            |core, reply, bytes| {
+                reply!(reply, bytes, bytes => {
+                    core.counters.bytes.fetch_add(bytes.len() as u64, Relaxed);
+                    reply.data(&bytes);
                 });
             },
             |_, _| (),

@@ -39,6 +39,10 @@ const GAP: u32 = 1 << 20;
 /// Blocks of a whole stretch: 4 MiB.
 const STRETCH: u32 = 64;
 
+/// So many chunks upwards, and whole stretches are fetched; so many, and two are fetched ahead.
+const CLIMBER: u32 = 8;
+const LONG: u32 = 32;
+
 /// Something to fetch before it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ahead {
@@ -149,39 +153,53 @@ impl Readers {
         let mut packs = self.packs.lock().expect("no holder panics");
         // Whoever has climbed to the end of one pack goes on at the beginning of the next.
         let fresh = !packs.contains(&r.pack.id) && r.offset < GAP;
-        let done = |c: &Climb| c.end + GAP > c.pack.len && c.files >= 8;
-        let inherited = fresh && packs.iter().take(8).any(|(_, climbs)| climbs.iter().any(done));
+        let done = |c: &&Climb| c.end + GAP > c.pack.len && c.files >= CLIMBER;
+        let before = packs.iter().take(8).flat_map(|(_, climbs)| climbs).find(done).map(|c| c.files);
         let climbs = packs.get_or_insert_mut(r.pack.id, Vec::new);
-        let near = |c: &Climb| r.offset.saturating_add(BLOCK as u32) >= c.end && r.offset <= c.end.saturating_add(GAP);
-        let Some(at) = climbs.iter().position(near) else {
-            climbs.truncate(READERS - 1);
-            let files = if inherited { 8 } else { 1 };
-            climbs.insert(0, Climb { pack: r.pack, end: r.offset + r.stored, files, ahead: 0 });
-            return (span(files), None);
-        };
-        climbs[..=at].rotate_right(1);
+        let back = r.stored.max(BLOCK as u32);
+        let near = |c: &Climb| r.offset.saturating_add(back) >= c.end && r.offset <= c.end.saturating_add(GAP);
+        match climbs.iter().position(near) {
+            Some(at) => climbs[..=at].rotate_right(1),
+            None => {
+                climbs.truncate(READERS - 1);
+                let files = before.filter(|_| fresh).unwrap_or(0);
+                climbs.insert(0, Climb { pack: r.pack, end: r.offset, files, ahead: 0 });
+            }
+        }
         let climb = &mut climbs[0];
         if r.offset >= climb.end {
             climb.files += 1;
         }
         climb.end = climb.end.max(r.offset + r.stored);
-        let stretch = STRETCH * BLOCK as u32;
-        let next = climb.end.next_multiple_of(stretch);
-        // In the second half of a stretch the next one is fetched.
-        let soon = climb.files >= 8 && next - climb.end < stretch / 2 && climb.ahead < next + 1 && next < r.pack.len;
-        let ahead = soon.then(|| {
-            climb.ahead = next + 1;
-            Ahead::Pack(r.pack, next..r.pack.len.min(next + stretch))
-        });
-        (span(climb.files), ahead)
+        (span(climb.files), climb.ahead())
+    }
+}
+
+impl Climb {
+    /// What to fetch after the stretch that it is in: the next one in the second half of it, and more for long climbs.
+    fn ahead(&mut self) -> Option<Ahead> {
+        const SIZE: u32 = STRETCH * BLOCK as u32;
+        let (begin, look) = match self.files {
+            0..CLIMBER => return None,
+            CLIMBER..LONG => (SIZE, SIZE / 2),
+            LONG.. => (SIZE / 4, 2 * SIZE),
+        };
+        let from = self.end.next_multiple_of(begin).max(self.ahead);
+        let to = self.end.saturating_add(look).next_multiple_of(SIZE).min(self.pack.len);
+        (from < to).then(|| {
+            self.ahead = to;
+            Ahead::Pack(self.pack, from..to)
+        })
     }
 }
 
 fn span(files: u32) -> Span {
     match files {
         0..3 => Span::Exact,
-        3..8 => Span::Blocks(STRETCH / 4),
-        _ => Span::Blocks(STRETCH),
+        3..CLIMBER => Span::Blocks(STRETCH / 4),
+        CLIMBER..LONG => Span::Blocks(STRETCH),
+        // The rest of the stretch is on its way already, over other connections.
+        LONG.. => Span::Blocks(STRETCH / 4),
     }
 }
 
@@ -217,8 +235,13 @@ mod tests {
         let file = |n, offset| readers.pack(&chunk(n, offset));
         let advice: Vec<_> = (0..3300).map(|i| file(1, i * 5000)).collect();
         assert_eq!([0, 2, 7].map(|i: usize| advice[i].0), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
-        assert_eq!(advice.iter().filter(|a| a.1.is_some()).count(), 3, "each further stretch once");
-        assert_eq!(file(2, 0).0, Span::Blocks(64), "the next pack goes on");
+        let ahead = advice.iter().filter_map(|a| a.1.clone()).flat_map(|a| match a {
+            Ahead::Pack(_, range) => range,
+            Ahead::File(..) => unreachable!(),
+        });
+        assert!(ahead.eq(1 << 20..16 << 20), "each further stretch once");
+        assert_eq!(file(2, 0).0, Span::Blocks(16), "the next pack goes on");
+        assert_eq!(file(2, 5000).1, None, "and what follows is on its way");
         assert_eq!([9, 2, 7, 1, 4].map(|i| file(3, i << 20).0), [Span::Exact; 5], "here and there");
     }
 

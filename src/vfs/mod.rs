@@ -18,7 +18,7 @@ mod view;
 pub use ahead::Ahead;
 pub use attr::{Attr, Fault, Kind, Totals};
 pub use pages::Attributes;
-pub use read::{Data, Seek};
+pub use read::Seek;
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
 

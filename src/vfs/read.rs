@@ -34,15 +34,6 @@ const PARTS: usize = 4;
 /// Pages of a list that one search for a hole reads; behind them it calls holes data, which is allowed.
 const SEARCH: usize = 64;
 
-/// What a read gives.
-#[derive(Debug)]
-pub struct Data {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// What should be fetched now that it was read, see [`Vfs::plan`].
-    pub ahead: Option<Ahead>,
-}
-
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
@@ -91,28 +82,34 @@ enum Piece {
 }
 
 impl Vfs {
-    /// The bytes of a file from `offset` on, at most `size`; fewer only at its end.
-    pub fn read(&self, ino: u64, offset: u64, size: u32, mode: Mode) -> Result<Data, Fault> {
+    /// The bytes of a file from `offset` on, at most `size`; fewer only at its end. `advise` hears what should be fetched
+    /// now that this is read, before anything is waited for; see [`Vfs::plan`].
+    pub fn read(&self, ino: u64, offset: u64, size: u32, mode: Mode, advise: &dyn Fn(Ahead)) -> Result<Vec<u8>, Fault> {
         let file = self.opened(ino, mode)?;
         let range = offset..offset.saturating_add(size.into()).min(file.size);
         if range.is_empty() {
-            return Ok(Data { bytes: Vec::new(), ahead: None });
+            return Ok(Vec::new());
         }
         let pieces = self.pieces(&file, range.clone(), mode)?;
         let here = self.in_memory(&pieces);
         if here.is_none() && mode == Mode::Cached {
             return Err(Fault::Wait);
         }
-        let first = pieces.iter().find_map(|p| if let Piece::Part(r, _) = p { Some(r) } else { None });
-        let (span, ahead) = match first {
-            Some(r) if self.readers.by_pack(file.dir, ino, &range, file.size) => self.readers.pack(r),
-            _ => (Span::Exact, self.readers.file(ino, &range, file.size, here.is_none())),
-        };
-        let bytes = match here {
-            Some(bytes) => bytes,
-            None => self.fetch(pieces, span)?,
-        };
-        Ok(Data { bytes, ahead })
+        let mut span = Span::Exact;
+        if self.readers.by_pack(file.dir, ino, &range, file.size) {
+            for piece in &pieces {
+                let Piece::Part(r, _) = piece else { continue };
+                let (wide, ahead) = self.readers.pack(r);
+                span = wide;
+                ahead.into_iter().for_each(advise);
+            }
+        } else {
+            self.readers.file(ino, &range, file.size, here.is_none()).into_iter().for_each(advise);
+        }
+        match here {
+            Some(bytes) => Ok(bytes),
+            None => Ok(self.fetch(pieces, span)?),
+        }
     }
 
     fn fetch(&self, pieces: Vec<Piece>, span: Span) -> Result<Vec<u8>> {
