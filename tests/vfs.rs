@@ -392,6 +392,22 @@ fn a_dropped_pack_is_found_by_the_index_or_reported() {
 }
 
 #[test]
+fn pages_and_lists_that_do_not_hold_what_is_said_above_them_are_refused() {
+    let mut repo = Repo::new();
+    let mut writer = Writer::new(&repo.repo);
+    (writer.page_rows, writer.list_rows, writer.chunk, writer.lie) = (10, 5, 512, 1);
+    let files = Item::dir((0..30).map(|i| (format!("{i:02}"), Item::file([i]))));
+    writer.commit(&mut repo.state, &Item::dir([("big", Item::file(noise(1, 10_000))), ("dir", files)]), |_| {});
+    let vfs = repo.vfs();
+    let (big, dir) = (lookup(&vfs, "latest/big").unwrap().ino, lookup(&vfs, "latest/dir").unwrap().ino);
+    let damaged = |fault: Fault| assert!(matches!(fault, Fault::Broken(e) if e.kind() == ErrorKind::Damaged));
+    damaged(read(&vfs, big, 0, 10).unwrap_err());
+    damaged(vfs.seek(big, 0, Seek::Hole, Mode::Fetch).unwrap_err());
+    damaged(vfs.lookup(dir, b"05", Mode::Fetch).unwrap_err());
+    damaged(vfs.readdir(dir, 0, false, Mode::Fetch, &mut |_| panic!("an entry")).unwrap_err());
+}
+
+#[test]
 fn from_memory_or_not_at_all() {
     let mut repo = Repo::new();
     repo.push(&Item::dir([("d", Item::dir([("f", Item::file(noise(1, 100_000)))]))]));

@@ -14,8 +14,7 @@ use fuser::{
 };
 
 use super::core::{Core, What};
-use crate::format::limits::NAME;
-use crate::vfs::{Attr, Fault, Kind, Mode, Seek, Vfs};
+use crate::vfs::{Attr, Fault, Kind, Mode, NAME, Seek, Vfs};
 
 /// Nothing below a snapshot changes.
 const FOREVER: Duration = Duration::from_secs(1 << 24);

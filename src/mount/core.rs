@@ -13,8 +13,7 @@ use super::log::Limited;
 use super::pool::{Clock, Pool};
 use super::refresh::Poke;
 use crate::error::Error;
-use crate::format::reference::PackRef;
-use crate::vfs::{Ahead, Fault, Mode, Vfs};
+use crate::vfs::{Ahead, Fault, Mode, Stretch, Vfs};
 
 /// Threads for reads, and those of them that never work ahead.
 const READERS: (usize, usize) = (20, 6);
@@ -181,13 +180,13 @@ impl Core {
         }
     }
 
-    fn ahead_parts(self: &Arc<Self>, ahead: &Ahead, parts: Vec<(PackRef, Range<u32>)>) {
-        for (pack, range) in parts {
+    fn ahead_parts(self: &Arc<Self>, ahead: &Ahead, parts: Vec<Stretch>) {
+        for part in parts {
             self.counters.ahead.fetch_add(1, Relaxed);
             let (core, ahead) = (Arc::clone(self), ahead.clone());
             self.data.ahead(move || {
                 if core.vfs.wanted(&ahead) {
-                    core.vfs.fetch_ahead(&pack, &range);
+                    core.vfs.fetch_ahead(&part);
                 }
             });
         }

@@ -18,7 +18,7 @@ mod view;
 pub use ahead::Ahead;
 pub use attr::{Attr, Fault, Kind, Totals};
 pub use pages::Attributes;
-pub use read::Seek;
+pub use read::{Seek, Stretch};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
 
@@ -36,6 +36,9 @@ use pages::Pages;
 use read::Contents;
 use table::{Dir, Table};
 use view::View;
+
+/// Longest name, in bytes.
+pub const NAME: usize = crate::format::limits::NAME;
 
 /// Whether an operation may fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,7 +46,23 @@ pub enum Extents {
     Upper(Vec<Ref>, Vec<u64>),
 }
 
+impl Directory {
+    /// The first and the last name in it, and its entries.
+    pub fn extent(&self) -> (&[u8], &[u8], u64) {
+        match self {
+            Directory::Leaf(nodes, _) => (&nodes[0].name, &nodes[nodes.len() - 1].name, nodes.len() as u64),
+            Directory::Upper(rows, ends) => (&rows[0].0, &rows[rows.len() - 1].0, ends[ends.len() - 1]),
+        }
+    }
+}
+
 impl Extents {
+    /// Bytes of the file that it covers.
+    pub fn span(&self) -> u64 {
+        let (Extents::Leaf(_, ends) | Extents::Upper(_, ends)) = self;
+        ends.last().copied().unwrap_or(0)
+    }
+
     /// A leaf of these.
     pub fn leaf(extents: Vec<Extent>) -> Self {
         let ends = ends(extents.iter().map(Extent::len));

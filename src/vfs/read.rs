@@ -34,6 +34,9 @@ const PARTS: usize = 4;
 /// Pages of a list that one search for a hole reads; behind them it calls holes data, which is allowed.
 const SEARCH: usize = 64;
 
+/// Bytes of a pack of file contents, see [`Vfs::plan`].
+pub struct Stretch(PackRef, Range<u32>);
+
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
@@ -136,7 +139,7 @@ impl Vfs {
 
     /// Where the bytes are that a read advised to fetch, in stretches of at most 1 MiB; nothing if nobody is about to
     /// come to them any more.
-    pub fn plan(&self, ahead: &Ahead, mode: Mode) -> Result<Vec<(PackRef, Range<u32>)>, Fault> {
+    pub fn plan(&self, ahead: &Ahead, mode: Mode) -> Result<Vec<Stretch>, Fault> {
         const STRETCH: usize = 1 << 20;
         let mut runs: Vec<(PackRef, Range<u32>)> = Vec::new();
         match ahead {
@@ -160,7 +163,7 @@ impl Vfs {
         let aligned = |(pack, run): (PackRef, Range<u32>)| {
             let from = run.start - run.start % BLOCK as u32;
             let to = run.end.next_multiple_of(BLOCK as u32).min(pack.len);
-            (from..to).step_by(STRETCH).map(move |at| (pack, at..to.min(at + STRETCH as u32)))
+            (from..to).step_by(STRETCH).map(move |at| Stretch(pack, at..to.min(at + STRETCH as u32)))
         };
         Ok(runs.into_iter().flat_map(aligned).collect())
     }
@@ -174,7 +177,7 @@ impl Vfs {
     }
 
     /// Fetches a stretch of a pack of file contents. Errors will be seen by whoever reads it.
-    pub fn fetch_ahead(&self, pack: &PackRef, range: &Range<u32>) {
+    pub fn fetch_ahead(&self, Stretch(pack, range): &Stretch) {
         drop(self.repo.part(&raw(*pack, range.clone()), 0..range.len() as u32, Span::Exact));
     }
 
@@ -229,18 +232,19 @@ impl Vfs {
             Top::Inline(leaf) => return Ok((Arc::clone(leaf), 0)),
             Top::List(list) => *list,
         };
-        let mut base = 0;
+        let (mut base, mut span) = (0, file.size);
         for _ in 0..=LEVELS {
             let page = self.pages.list(&list, mode)?;
+            if page.span() != span || position - base >= span {
+                return Err(broken());
+            }
             match &*page {
-                Extents::Leaf(_, ends) if ends.last().is_some_and(|end| position < base + end) => {
-                    return Ok((page, base));
-                }
-                Extents::Leaf(..) => return Err(broken()),
+                Extents::Leaf(..) => return Ok((page, base)),
                 Extents::Upper(rows, ends) => {
                     let row = ends.partition_point(|end| base + end <= position);
+                    let before = if row > 0 { ends[row - 1] } else { 0 };
                     list = *rows.get(row).ok_or_else(broken)?;
-                    base += if row > 0 { ends[row - 1] } else { 0 };
+                    (base, span) = (base + before, ends[row] - before);
                 }
             }
         }

@@ -210,45 +210,53 @@ impl Vfs {
 
     /// The entry at a position of a directory; `None` behind the last.
     pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode) -> Result<Option<At>, Fault> {
-        let Some(mut page) = dir.page else { return Ok(None) };
-        let mut left = position;
-        for _ in 0..=LEVELS {
-            let leaf = self.pages.directory(&page, mode)?;
-            match &*leaf {
-                Directory::Leaf(nodes, _) => {
-                    let index = usize::try_from(left).ok().filter(|i| *i < nodes.len());
-                    let position = u32::try_from(position).map_err(|_| damaged("too many entries"))?;
-                    return Ok(index.map(|index| At { leaf, index, position }));
-                }
-                Directory::Upper(rows, ends) => {
-                    let row = ends.partition_point(|end| *end <= left);
-                    let Some((_, below)) = rows.get(row) else { return Ok(None) };
-                    left -= if row > 0 { ends[row - 1] } else { 0 };
-                    page = *below;
-                }
+        self.descend(dir, mode, |page, before| match page {
+            Directory::Leaf(nodes, _) => usize::try_from(position - before).ok().filter(|i| *i < nodes.len()),
+            Directory::Upper(rows, ends) => {
+                Some(ends.partition_point(|end| before + end <= position)).filter(|row| *row < rows.len())
             }
-        }
-        Err(damaged("too many levels of pages"))
+        })
     }
 
     /// The entry of a name in a directory.
     fn find(&self, dir: &Dir, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+        self.descend(dir, mode, |page, _| match page {
+            Directory::Leaf(nodes, _) => nodes.binary_search_by(|n| n.name.as_slice().cmp(name)).ok(),
+            Directory::Upper(rows, _) => rows.partition_point(|row| row.0.as_slice() <= name).checked_sub(1),
+        })
+    }
+
+    /// Goes down the pages of a directory; `row` chooses in each page, given the entries before it. A page must hold
+    /// what the page above it says: so many entries, from that name on, and none that belongs into the next page.
+    fn descend(
+        &self,
+        dir: &Dir,
+        mode: Mode,
+        row: impl Fn(&Directory, u64) -> Option<usize>,
+    ) -> Result<Option<At>, Fault> {
         let Some(mut page) = dir.page else { return Ok(None) };
         let mut before = 0;
+        let mut told: Option<(Vec<u8>, u64)> = None;
+        let mut below: Option<Vec<u8>> = None;
         for _ in 0..=LEVELS {
             let leaf = self.pages.directory(&page, mode)?;
+            let (first, last, count) = leaf.extent();
+            if told.is_some_and(|told| told != (first.to_vec(), count)) || below.as_ref().is_some_and(|b| last >= b) {
+                return Err(damaged("a page does not hold what the one above it says"));
+            }
+            let Some(index) = row(&leaf, before) else { return Ok(None) };
             match &*leaf {
-                Directory::Leaf(nodes, _) => {
-                    let Ok(index) = nodes.binary_search_by(|n| n.name.as_slice().cmp(name)) else { return Ok(None) };
-                    let position = u32::try_from(before + index as u64).map_err(|_| damaged("too many entries"))?;
+                Directory::Leaf(..) => {
+                    let position = u32::try_from(before + index as u64).ok().filter(|p| *p < u32::MAX);
+                    let position = position.ok_or_else(|| damaged("too many entries"))?;
                     return Ok(Some(At { leaf, index, position }));
                 }
                 Directory::Upper(rows, ends) => {
-                    let Some(row) = rows.partition_point(|row| row.0.as_slice() <= name).checked_sub(1) else {
-                        return Ok(None);
-                    };
-                    before += if row > 0 { ends[row - 1] } else { 0 };
-                    page = rows[row].1;
+                    let start = if index > 0 { ends[index - 1] } else { 0 };
+                    told = Some((rows[index].0.clone(), ends[index] - start));
+                    below = rows.get(index + 1).map(|row| row.0.clone()).or(below);
+                    before += start;
+                    page = rows[index].1;
                 }
             }
         }

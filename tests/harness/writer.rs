@@ -160,6 +160,8 @@ pub struct Writer<'r> {
     pub chunk: usize,
     pub page_rows: usize,
     pub list_rows: usize,
+    /// Added to the figures of pages above others, as only a hostile writer would.
+    pub lie: u64,
     data: Filling,
     meta: Filling,
     /// Contents that are stored already, from [`Writer::commit_and_keep`].
@@ -190,6 +192,7 @@ impl<'r> Writer<'r> {
             chunk: 1 << 20,
             page_rows: 600,
             list_rows: 1000,
+            lie: 0,
             data,
             meta,
             known: HashMap::new(),
@@ -412,7 +415,7 @@ impl<'r> Writer<'r> {
             nodes.chunks(self.page_rows).map(|c| c.iter().map(|sub| sub.node.clone()).collect()).collect();
         let mut rows: Vec<Row> = Vec::new();
         for leaf in leaves {
-            let (first, count) = (leaf[0].name.clone(), leaf.len() as u64);
+            let (first, count) = (leaf[0].name.clone(), leaf.len() as u64 + self.lie);
             let page = self.add(ChunkKind::Page, &|w| {
                 let nodes = leaf.iter().map(|n| w.final_node(n)).collect();
                 Page::Leaf(nodes).encode(&PackRef::SELF)
@@ -422,7 +425,7 @@ impl<'r> Writer<'r> {
         while rows.len() > 1 {
             let mut above = Vec::new();
             for below in rows.chunks(self.page_rows) {
-                let (first, count) = (below[0].first.clone(), below.iter().map(|r| r.count).sum());
+                let (first, count) = (below[0].first.clone(), below.iter().map(|r| r.count).sum::<u64>() + self.lie);
                 let page = self.add(ChunkKind::Page, &|w| {
                     let rows = below.iter().map(|r| Row { page: w.final_ref(&r.page, true), ..r.clone() }).collect();
                     Page::Upper(rows).encode(&PackRef::SELF)
@@ -451,7 +454,7 @@ impl<'r> Writer<'r> {
     fn list(&mut self, extents: &[Extent]) -> Ref {
         let mut rows: Vec<(u64, Ref)> = Vec::new();
         for leaf in extents.chunks(self.list_rows) {
-            let span = leaf.iter().map(Extent::len).sum();
+            let span = leaf.iter().map(Extent::len).sum::<u64>() + self.lie;
             let list = self.add(ChunkKind::List, &|w| {
                 List::Leaf(leaf.iter().map(|e| w.final_extent(e)).collect()).encode(&PackRef::SELF)
             });
