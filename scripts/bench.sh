@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
-#   scripts/bench.sh push|mount|all
+#   scripts/bench.sh push|mount|all|parts        (parts: the chunker and the pipeline of a push alone, no server)
 # FILES (100000), BIG_MIB (1024) and WORK (/dev/shm/nfreezer-bench) may be set. The server's files lie in WORK: in memory,
 # so that the figures are those of processors, protocol and line, not of a disk. Bytes are counted by the proxy.
 set -euo pipefail
@@ -12,6 +12,12 @@ scripts/setup.sh bench
 cargo build --release --quiet --example delay_proxy && cargo build --release --quiet
 nfreezer=$PWD/target/release/nfreezer proxy=$PWD/target/release/examples/delay_proxy
 port=2822 near=2823 far=2824
+
+if [ "$what" = parts ]; then
+  cargo test --release --quiet --lib chunker -- --ignored --nocapture
+  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --quiet --test push speed -- --ignored --nocapture
+  exit
+fi
 
 rm -rf "$WORK"; mkdir -p "$WORK"/{data,server,home/.ssh,results,mnt}; chmod 700 "$WORK" "$WORK/home/.ssh"
 export HOME=$WORK/home RESTIC_PASSWORD=bench NFREEZER_PASSWORD=bench BORG_PASSPHRASE=bench RESTIC_CACHE_DIR=$WORK/restic-cache
