@@ -108,10 +108,16 @@ fn the_passphrase_comes_from_exactly_one_place() {
     for (name, value) in [("NFREEZER_PASSWORD_FILE", "pass"), ("NFREEZER_PASSWORD_COMMAND", "cat pass")] {
         env.set(name, value);
         assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
-        let output = env.nfreezer(["snapshots", "-p", "pass"]).exits(2);
-        assert!(output.stderr.contains(name) && output.stderr.contains("--password-file"), "{}", output.stderr);
+        env.set(name, "missing");
+        assert_eq!(env.nfreezer(["snapshots", "-p", "pass"]).success().stderr, "", "the option wins over {name}");
         env.unset(name);
     }
+    let output = env.nfreezer(["snapshots", "-p", "pass", "--password-command", "cat pass"]).exits(2);
+    assert!(
+        output.stderr.contains("--password-command") && output.stderr.contains("--password-file"),
+        "{}",
+        output.stderr
+    );
     env.set("NFREEZER_PASSWORD", PASSPHRASE).set("NFREEZER_PASSWORD_FILE", "pass");
     env.nfreezer(["snapshots"]).fails(2);
     env.unset("NFREEZER_PASSWORD").unset("NFREEZER_PASSWORD_FILE");

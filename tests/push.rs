@@ -512,3 +512,38 @@ fn speed() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     println!("{}", status.lines().filter(|l| l.starts_with("VmHWM")).collect::<String>());
 }
+
+/// Asks to stop when so many files are done.
+struct StopAfter(std::sync::atomic::AtomicU64, Arc<std::sync::atomic::AtomicI32>);
+
+impl Progress for StopAfter {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Done { files: 1.., .. } = event
+            && self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1
+        {
+            self.1.store(15, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+}
+
+#[test]
+fn what_an_interrupted_push_has_stored_is_not_sent_again() {
+    const MIB: usize = 1 << 20;
+    let case = Setup::new();
+    fs::create_dir_all(case.top()).unwrap();
+    for i in 0..12 {
+        tree::write(case.top().join(format!("{i:02}")), tree::noise(i, 12 * MIB));
+    }
+    let top = case.top();
+    let options = options(&[&top]);
+    let stop = StopAfter(9.into(), Arc::clone(&options.stop));
+    let interrupted = push(&case.repo, &options, &stop).unwrap_err();
+    assert_eq!(interrupted.kind(), Kind::Interrupted(15));
+    assert!(case.repo.state().unwrap().snapshots().is_empty(), "half a push is no snapshot");
+    let kept = case.packs();
+    assert!(kept > 0, "something was stored before the signal");
+    let summary = case.push();
+    case.assert_equal(&summary);
+    let sent_again = summary.stored as usize;
+    assert!(sent_again <= (12 * 12 - 16 * kept + 40) * MIB, "{kept} packs were there, {sent_again} bytes were sent");
+}

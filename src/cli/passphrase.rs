@@ -64,6 +64,8 @@ fn source(common: &Common) -> Result<Option<Source>> {
     if let Some(command) = &common.password_command {
         found.push(("--password-command", Source::Command(command.clone())));
     }
+    // Options win over the environment.
+    let env = |name: &str| env(name).filter(|_| common.password_file.is_none() && common.password_command.is_none());
     if let Some(value) = env("NFREEZER_PASSWORD") {
         found.push(("NFREEZER_PASSWORD", Source::Text(utf8("NFREEZER_PASSWORD", &value)?.into())));
     }

@@ -118,7 +118,11 @@ fn refuse_old_form(common: &Common, sources: &[OsString]) -> Result<()> {
 fn sources(given: &[OsString]) -> Result<Vec<PathBuf>> {
     let absolute = |source: &OsString| {
         let name = show::text(source.as_encoded_bytes());
-        let path = std::path::absolute(source).map_err(|e| Error::io(format!("find {name}"), e))?;
+        // `..` means what the kernel takes it for, and a slash at the end follows a link; else links stay what they are.
+        let resolve = Path::new(source).components().any(|part| part == std::path::Component::ParentDir);
+        let resolve = resolve || source.as_encoded_bytes().ends_with(b"/");
+        let path = if resolve { Path::new(source).canonicalize() } else { std::path::absolute(source) };
+        let path = path.map_err(|e| Error::io(format!("read the source {name}"), e))?;
         path.symlink_metadata().map_err(|e| Error::io(format!("read the source {name}"), e))?;
         Ok(path)
     };

@@ -26,6 +26,16 @@ pub(super) fn commit(
     repo.commit(state, Head { snapshots: vec![snapshot], ..Head::default() }, &sections)
 }
 
+/// Commits what an unfinished run has stored, without a snapshot: the next push finds its contents and does not send
+/// them again. Gives whether there was anything.
+pub(super) fn keep(repo: &Repository, state: &mut State, chunks: Chunks, packs: Packs<'_>) -> Result<bool> {
+    let sections = sections(chunks, packs, Vec::new());
+    if sections.len() < 2 {
+        return Ok(false);
+    }
+    repo.commit(state, Head::default(), &sections).map(|_| true)
+}
+
 fn sections(chunks: Chunks, packs: Packs<'_>, meta: Vec<(u32, Entry)>) -> Vec<NewSection> {
     let ours = packs.into_ours();
     if ours.is_empty() {

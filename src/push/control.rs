@@ -35,7 +35,7 @@ impl<'p> Control<'p> {
         match self.stop.load(Ordering::Relaxed) {
             0 if self.ended.load(Ordering::Relaxed) => Err(Error::failed("another thread has failed")),
             0 => Ok(()),
-            signal => Err(Error::new(Kind::Interrupted(signal), format!("interrupted by signal {signal}"))),
+            signal => Err(Error::new(Kind::Interrupted(signal), "interrupted before the snapshot was complete")),
         }
     }
 

@@ -125,7 +125,7 @@ pub struct Summary {
 /// # Errors
 ///
 /// A source that does not exist; everything that the storage cannot do; [`crate::error::Kind::Interrupted`] when
-/// `options.stop` says so. The repository is then as it was before.
+/// `options.stop` says so. No snapshot is added then; contents that were stored already are kept for the next push.
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
     let started = Instant::now();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -140,7 +140,15 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
     let parents = Parents::choose(&state, &options.host, group, begun);
     let (chunks, packs) = (Chunks::default(), Packs::new(&control));
     let run = Run { repo, options, control: &control, parents: &parents, state: &state };
-    let done = run.run(&plan, &chunks, &packs)?;
+    let done = match run.run(&plan, &chunks, &packs) {
+        Ok(done) => done,
+        Err(e) => {
+            let kept = commit::keep(repo, &mut state, chunks, packs).unwrap_or(false);
+            let again = "the same push again goes on from there";
+            let hint = format!("what was stored so far is kept and not sent again: {again}");
+            return Err(if kept && e.hint_text().is_none() { e.hint(hint) } else { e });
+        }
+    };
     let ours = packs.ours();
     let snapshot = Snapshot {
         id: random()?,

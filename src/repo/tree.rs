@@ -214,7 +214,9 @@ impl State {
         let prefix = text.to_ascii_lowercase();
         if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
             let text = format!("not a snapshot: {text}");
-            return Err(Error::new(Kind::Usage, text).hint("give `latest`, `latest~N`, or 4 or more digits of an id"));
+            return Err(Error::new(Kind::Usage, text).hint(
+                "give `latest`, `latest~N`, or 4 or more digits of an id; a path stands behind it: latest:/home",
+            ));
         }
         let mut found = snapshots.into_iter().filter(|s| hex(&s.id).starts_with(&prefix));
         match (found.next(), found.next()) {

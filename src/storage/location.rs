@@ -55,6 +55,12 @@ impl Location {
                 false => Err(usage("a file:// address needs an absolute path: file:///path")),
             };
         }
+        if let Some((scheme, _)) =
+            text.split_once(':').filter(|(_, rest)| rest.starts_with("http") || rest.starts_with("//"))
+            && !scheme.contains(['/', '@'])
+        {
+            return Err(usage("an address of another kind of server: nfreezer knows SFTP and local folders"));
+        }
         if let Some(rest) = text.strip_prefix("sftp:") {
             return match scp(rest)? {
                 Some(remote) => Ok(Location::Sftp(remote)),
