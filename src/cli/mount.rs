@@ -107,7 +107,15 @@ pub struct UmountArgs {
 
 /// Mounts; in the background unless `-f` is given.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    if args.foreground || args.background_child { serve(common, args) } else { in_background() }
+    if args.foreground || args.background_child {
+        return serve(common, args);
+    }
+    let code = in_background()?;
+    if code == OK && !common.quiet && !common.json {
+        let dir = args.places.last().map(|dir| show::text(dir.as_encoded_bytes())).unwrap_or_default();
+        show::relay(&format!("mounted at {dir}; `nfreezer umount {dir}` takes it away"))?;
+    }
+    Ok(code)
 }
 
 /// Unmounts.

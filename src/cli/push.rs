@@ -153,8 +153,8 @@ fn host() -> String {
 }
 
 fn user() -> String {
-    let name = ["LOGNAME", "USER"].into_iter().find_map(|v| std::env::var(v).ok().filter(|n| !n.is_empty()));
-    name.unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string())
+    let uid = nix::unistd::geteuid();
+    nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 fn time(text: &str) -> Result<(i64, u32), String> {

@@ -171,7 +171,7 @@ pub fn mounted_at(dir: &Path) -> Option<Row> {
             Row { device: text(device), kind: text(kind) }
         })
     });
-    rows.last()
+    rows.fold(None, |_, row| Some(row))
 }
 
 /// `\040` and its like back to bytes.

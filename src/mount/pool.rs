@@ -217,8 +217,8 @@ impl ClockShared {
             if state.tickets.len() > 10_000 {
                 state.tickets.retain(|(_, ticket)| !ticket.done());
             }
-            let over = |(at, ticket): &mut (Instant, Box<dyn Pending>)| *at <= now || ticket.done();
-            if let Some((_, ticket)) = state.tickets.pop_front_if(over) {
+            let over = state.tickets.front().is_some_and(|(at, ticket)| *at <= now || ticket.done());
+            if let Some((_, ticket)) = over.then(|| state.tickets.pop_front()).flatten() {
                 drop(state);
                 ticket.expire();
                 state = self.lock();
@@ -246,7 +246,10 @@ mod tests {
         for (i, send) in jobs.into_iter().enumerate() {
             match i {
                 0 => pool.ahead(move || send.send("ahead").unwrap()),
-                1 => pool.run(move || drop((send, Err::<(), _>("deliberate").unwrap()))),
+                1 => pool.run(move || {
+                    let _dropped = send;
+                    std::panic::panic_any("deliberate")
+                }),
                 _ => pool.run(move || send.send("reader").unwrap()),
             }
         }

@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(read(at * MIB, true), None, "here and there");
         }
         for i in 0..8 {
-            assert_eq!(readers.file(8, &(i << 16..i + 1 << 16), MIB * 4, true), None, "only its first 512 KiB");
+            assert_eq!(readers.file(8, &(i << 16..(i + 1) << 16), MIB * 4, true), None, "only its first 512 KiB");
         }
     }
 

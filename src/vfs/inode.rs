@@ -105,7 +105,7 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) {
 fn placed(keys: &Keys, node: &Node, bytes: &[u8]) -> u64 {
     let number = hash(keys, bytes);
     let Some(r) = first(&node.content) else { return number };
-    let place = u64::from(r.pack.id.0[1]) << 8 | u64::from(r.offset) / BLOCK as u64 & 0xff;
+    let place = u64::from(r.pack.id.0[1]) << 8 | ((u64::from(r.offset) / BLOCK as u64) & 0xff);
     above_root(place << 48 | number >> 16)
 }
 

@@ -46,11 +46,14 @@ pub enum Seek {
     Hole,
 }
 
+/// What failed lately, and when: the kernel asks twice for each page that fails.
+type Failing = LruCache<([u8; 16], u32), (Instant, Error)>;
+
 /// What is known of contents at the moment.
 pub(super) struct Contents {
     opened: Mutex<LruCache<u64, Arc<Opened>>>,
     frames: Cache<(ChunkId, u32), [u8]>,
-    failing: Mutex<LruCache<([u8; 16], u32), (Instant, Error)>>,
+    failing: Mutex<Failing>,
 }
 
 impl Contents {

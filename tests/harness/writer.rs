@@ -248,6 +248,7 @@ impl<'r> Writer<'r> {
         (snapshot, known)
     }
 
+    #[allow(clippy::type_complexity)]
     fn index(&self) -> (Vec<(PackRef, ObjectType)>, Vec<(u32, pack::Entry)>) {
         let of = |f: &Filling, kind| f.real.iter().map(|p| (*p, kind)).collect::<Vec<_>>();
         let packs = [of(&self.data, ObjectType::Data), of(&self.meta, ObjectType::Meta)].concat();
