@@ -37,8 +37,8 @@ fn tree(dice: &mut Dice, depth: u32) -> Item {
             continue;
         }
         let mut item = match dice.roll(12) {
-            0..2 if depth < 5 => tree(dice, depth + 1),
-            3 => Item::new(What::Symlink(noise(dice.roll(99), 9).iter().map(|b| b | 1).collect())),
+            0 | 1 if depth < 5 => tree(dice, depth + 1),
+            2 | 3 => Item::new(What::Symlink(noise(dice.roll(99), 9).iter().map(|b| b | 1).collect())),
             4 => Item::new(What::Fifo),
             5 => Item::new(What::Unreadable(5)),
             6 => Item::new(What::Char(dice.roll(4096) as u32, dice.roll(1 << 20) as u32)),

@@ -49,50 +49,8 @@ pub struct Args {
     /// Append messages to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    /// Options as in /etc/fstab: `allow_other` and `nonempty` are obeyed, what every mount has or says anyway is accepted
-    #[arg(short = 'o', value_name = "OPTS", value_delimiter = ',', value_parser = fstab_option)]
-    options: Vec<String>,
     #[arg(long, hide = true)]
     background_child: bool,
-}
-
-/// What `mount -t fuse.nfreezer` and fstab lines may hold without meaning anything to us.
-const IGNORED: &[&str] = &[
-    "ro",
-    "rw",
-    "suid",
-    "nosuid",
-    "dev",
-    "nodev",
-    "exec",
-    "noexec",
-    "async",
-    "sync",
-    "atime",
-    "noatime",
-    "relatime",
-    "norelatime",
-    "diratime",
-    "nodiratime",
-    "auto",
-    "noauto",
-    "user",
-    "nouser",
-    "users",
-    "owner",
-    "group",
-    "defaults",
-    "nofail",
-    "_netdev",
-    "default_permissions",
-];
-
-fn fstab_option(text: &str) -> std::result::Result<String, String> {
-    let known = ["allow_other", "nonempty"].contains(&text) || IGNORED.contains(&text);
-    match known || text.is_empty() || text.starts_with("x-") || text.starts_with("comment=") {
-        true => Ok(text.to_owned()),
-        false => Err("no mount option of nfreezer".into()),
-    }
 }
 
 /// Arguments of `umount`.
@@ -167,11 +125,10 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
         at,
         cache: args.cache_size as usize,
     };
-    let asked = |name: &str| args.options.iter().any(|option| option == name);
     let options = mount::Options {
         view,
-        allow_other: args.allow_other || asked("allow_other"),
-        nonempty: args.nonempty || asked("nonempty"),
+        allow_other: args.allow_other,
+        nonempty: args.nonempty,
         io_timeout: args.io_timeout,
         refresh: (!args.refresh.is_zero()).then_some(args.refresh),
         log: log(args)?,
