@@ -141,6 +141,10 @@ fn a_corrupted_object_is_an_error_of_its_file_only_each_time_and_named() {
     let mut begin = vec![0; 1 << 20];
     fs::File::open(mount.path("latest/bad")).unwrap().read_exact(&mut begin).unwrap();
     assert_eq!(begin, noise(1, 3_000_000)[..1 << 20]);
+    let map = "import mmap,sys; f=open(sys.argv[1],'rb'); m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ); print(m[2000000-99])";
+    let mapped =
+        Command::new("python3").args(["-c", map, mount.path("latest/bad").to_str().unwrap()]).output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&mapped.status), Some(libc::SIGBUS), "{mapped:?}");
     let Name::Pack(id) = name else { unreachable!() };
     let messages = mount.messages.lock().unwrap();
     let named = |m: &String| m.contains(&id.to_string()) && m.contains("/latest/bad");

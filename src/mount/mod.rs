@@ -16,6 +16,7 @@ pub use log::{Log, shown};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
@@ -69,6 +70,8 @@ pub struct Mounted {
     core: Arc<Core>,
     attached: Attached,
     ended: Receiver<std::io::Result<()>>,
+    /// Somebody waited already for those who still use it.
+    waited: AtomicBool,
 }
 
 impl Mounted {
@@ -86,7 +89,7 @@ impl Mounted {
         match serve_kernel(&core, fd, state, refresh) {
             Ok(ended) => {
                 attach::read_ahead(&attached);
-                Ok(Mounted { core, attached, ended })
+                Ok(Mounted { core, attached, ended, waited: AtomicBool::new(false) })
             }
             Err(e) => {
                 drop(attach::detach(&attached));
@@ -108,6 +111,7 @@ impl Mounted {
 
     /// Waits until the mount has ended; false if it has not after this time.
     pub fn wait(&self, most: Duration) -> bool {
+        self.waited.store(true, Relaxed);
         !matches!(self.ended.recv_timeout(most), Err(RecvTimeoutError::Timeout))
     }
 
@@ -120,7 +124,9 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         drop(self.detach());
-        self.wait(GRACE);
+        if !self.waited.load(Relaxed) {
+            self.wait(GRACE);
+        }
         self.core.poke.stop();
     }
 }
@@ -193,7 +199,8 @@ pub fn serve(
         recv(mounted.ended) -> end => end.unwrap_or(Ok(())),
         recv(stopped) -> _ => {
             mounted.detach()?;
-            mounted.ended.recv_timeout(GRACE).unwrap_or(Ok(()))
+            mounted.wait(GRACE);
+            Ok(())
         }
     };
     handle.close();
