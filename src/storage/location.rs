@@ -55,8 +55,9 @@ impl Location {
                 false => Err(usage("a file:// address needs an absolute path: file:///path")),
             };
         }
-        if let Some((scheme, _)) =
-            text.split_once(':').filter(|(_, rest)| rest.starts_with("http") || rest.starts_with("//"))
+        if let Some((scheme, _)) = text
+            .split_once(':')
+            .filter(|(_, rest)| ["//", "http://", "https://"].iter().any(|url| rest.starts_with(url)))
             && !scheme.contains(['/', '@'])
         {
             return Err(usage("an address of another kind of server: nfreezer knows SFTP and local folders"));
@@ -211,6 +212,7 @@ mod tests {
             ("nas:~/backups/", sftp("", "nas", 0, "backups")),
             ("nas:/", sftp("", "nas", 0, "/")),
             ("nas:a@b", sftp("", "nas", 0, "a@b")),
+            ("nas:httpdocs", sftp("", "nas", 0, "httpdocs")),
             ("me@nas:/a@b:c", sftp("me", "nas", 0, "/a@b:c")),
             ("me@[fe80::1%eth0]:x", sftp("me", "fe80::1%eth0", 0, "x")),
             ("[::1]:/x", sftp("", "::1", 0, "/x")),
@@ -242,6 +244,8 @@ mod tests {
             "",
             "nas:",
             "sftp://nas",
+            "rest:http://nas/",
+            "s3://bucket",
             "sftp://nas/",
             "sftp://",
             "sftp:/x",
