@@ -16,7 +16,18 @@ impl Repository {
     /// `buffer` is sealed there, so that an upload holds its pack once; afterwards the buffer can be used again.
     pub fn put_pack(&self, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
         let len = buffer.len() as u32;
-        Ok(PackRef { id: self.put_sealed(kind, buffer, Name::Pack)?, len })
+        Ok(PackRef { id: self.put_sealed(kind, buffer, Name::Pack, &|| false)?, len })
+    }
+
+    /// [`Repository::put_pack`] that gives up soon after `stop` says so, with [`Kind::Interrupted`].
+    pub fn put_pack_unless(
+        &self,
+        kind: ObjectType,
+        buffer: &mut Vec<u8>,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<PackRef> {
+        let len = buffer.len() as u32;
+        Ok(PackRef { id: self.put_sealed(kind, buffer, Name::Pack, stop)?, len })
     }
 
     /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
@@ -31,15 +42,21 @@ impl Repository {
         head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);
         head.marks.sort_by_key(record::Mark::order);
         let mut plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
-        let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id })?;
+        let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, &|| false)?;
         self.refresh(state)?;
         Ok(id)
     }
 
-    fn put_sealed(&self, kind: ObjectType, buffer: &mut Vec<u8>, name: impl Fn(ObjectId) -> Name) -> Result<ObjectId> {
+    fn put_sealed(
+        &self,
+        kind: ObjectType,
+        buffer: &mut Vec<u8>,
+        name: impl Fn(ObjectId) -> Name,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ObjectId> {
         for _ in 0..ATTEMPTS {
             let id = seal::seal_in_place(&self.keys, kind, &random()?, buffer);
-            match self.storage.put(&name(id), buffer) {
+            match self.storage.put_unless(&name(id), buffer, stop) {
                 Err(e) if e.kind() == Kind::Exists => {
                     *buffer = seal::open(&self.keys, kind, id, std::mem::take(buffer))?
                 }

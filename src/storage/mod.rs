@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
 mod local;
@@ -95,6 +95,15 @@ pub trait Storage: Send + Sync {
 
     /// Writes a new object.
     fn put(&self, name: &Name, bytes: &[u8]) -> Result<()>;
+
+    /// [`Storage::put`] that gives up with [`Kind::Interrupted`](crate::error::Kind::Interrupted) soon after `stop` says so;
+    /// whatever was written then is a torso that nobody names.
+    fn put_unless(&self, name: &Name, bytes: &[u8], stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        match stop() {
+            true => Err(Error::new(Kind::Interrupted(0), "stopped before it was stored")),
+            false => self.put(name, bytes),
+        }
+    }
 
     /// Removes an object; one that is not there is removed already.
     fn remove(&self, name: &Name) -> Result<()>;
