@@ -60,7 +60,15 @@ struct Open {
 impl<'c> Data<'c> {
     pub fn new(control: &'c Control<'c>, chunks: &'c Chunks, packs: &'c Packs<'c>, uploads: Sender<Upload>) -> Self {
         let filling = Mutex::new(Filling { open: [None, None], uploads: Some(uploads) });
-        Data { control, chunks, packs, filling, spare: Mutex::default(), added: AtomicU64::new(0), written: AtomicU64::new(0) }
+        Data {
+            control,
+            chunks,
+            packs,
+            filling,
+            spare: Mutex::default(),
+            added: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
     }
 
     /// Puts chunks that the caller has claimed into packs. Waits where the line is slower than we are.

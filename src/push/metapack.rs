@@ -47,7 +47,21 @@ impl<'c> MetaPack<'c> {
         let (packer, spare) = (Packer::new(compression.max(1))?, None);
         let (places, entries, broken, hasty, written, added) = Default::default();
         let open = None;
-        Ok(MetaPack { repo, control, packs, index, packer, open, spare, places, entries, broken, hasty, written, added })
+        Ok(MetaPack {
+            repo,
+            control,
+            packs,
+            index,
+            packer,
+            open,
+            spare,
+            places,
+            entries,
+            broken,
+            hasty,
+            written,
+            added,
+        })
     }
 
     /// Adds a chunk that refers to the open pack by `SELF`. `None`: there is no room, [`MetaPack::close`] comes first.

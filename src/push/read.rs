@@ -8,9 +8,9 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::{self, Errno};
 
+use super::chunks::Place;
 use super::control::PATIENCE;
 use super::cut::{Cutter, Given, Shared, Task};
-use super::chunks::Place;
 use super::item::{Batch, Item, Job, Piece};
 use super::meta::{self, error};
 use crate::crypto::chunker;
@@ -74,7 +74,8 @@ impl<'w> Reader<'w> {
         loop {
             match self.next(work, tasks)? {
                 Next::Batch(number, mut batch) => {
-                    let alone = batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
+                    let alone =
+                        batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
                     self.alone = alone.then_some((number, 0));
                     self.batch(&mut batch)?;
                     line.finish(number, batch);
@@ -298,6 +299,7 @@ impl<'w> Reader<'w> {
             (from, to) = (0, to - from);
         };
         self.window = window;
+        self.show(pieces);
         Ok(done)
     }
 }
