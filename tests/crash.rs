@@ -30,8 +30,7 @@ fn save(repo: &Repository, top: &Path) -> nfreezer::error::Result<Summary> {
         description: String::new(),
         time: None,
         compression: 3,
-        exclude_dev_ino: Vec::new(),
-        stop: Arc::new(AtomicI32::new(0)),
+        ..Options::default()
     };
     push(repo, &options, &Silent)
 }

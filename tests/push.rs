@@ -32,8 +32,7 @@ fn options(sources: &[&Path]) -> Options {
         description: "telling words".into(),
         time: None,
         compression: 3,
-        exclude_dev_ino: Vec::new(),
-        stop: Arc::new(AtomicI32::new(0)),
+        ..Options::default()
     }
 }
 

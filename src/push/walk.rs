@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::control::Control;
 use super::item::{Batch, Enter, Item, Job, Link, Was};
+use super::large::LARGE;
 use super::line::Line;
 use super::listing::Listing;
 use super::meta::{self, Dir, Nodes, error};
@@ -17,7 +18,7 @@ use super::parent::{Found, Old, Parents};
 use super::source::Plan;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::tree::{Content, Node, Xattrs};
+use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
 use crate::progress::Event;
 use crate::repo::Repository;
 
@@ -253,16 +254,27 @@ impl<'w> Walker<'w> {
             link.map(|link| self.is_further(link, stat));
             return self.push(Item::Node { node, was, link });
         }
-        let old = found.next().map(|found| Box::new(found.node));
+        let (mut prefix, mut old) = (None, None);
+        for found in found {
+            let partial = found.node.flags & PARTIAL != 0;
+            if partial && prefix.is_none() && walk.parents.same_beginning(walk.repo, &found, stat) {
+                prefix = Some(found.node.content);
+            } else if !partial && old.is_none() {
+                old = Some(Box::new(found.node));
+            }
+        }
         match link {
             Some(link) if self.is_further(link, stat) => {
                 self.done = (self.done.0 + 1, self.done.1 + size);
                 self.push(Item::Link { node, link, old })
             }
             link => {
+                if size >= LARGE && !self.batch.items.is_empty() {
+                    self.send()?; // it travels alone
+                }
                 self.batch.files += 1;
                 self.batch.bytes += size;
-                let job = Job { dir, stat: *stat, node, old, link, pieces: Vec::new(), gone: false };
+                let job = Job { dir, stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
                 self.push(Item::File(Box::new(job)))
             }
         }
