@@ -66,6 +66,8 @@ impl<'w> Feed<'w> {
     /// Sends what is left and closes the line.
     pub fn close(mut self) -> Result<()> {
         self.send()?;
+        let (files, bytes) = self.total;
+        self.control.event(Event::Total { files, bytes, complete: true });
         self.line.close();
         Ok(())
     }
@@ -73,7 +75,7 @@ impl<'w> Feed<'w> {
     fn send(&mut self) -> Result<()> {
         self.control.check()?;
         let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
-        self.control.event(Event::Total { files: self.total.0, bytes: self.total.1 });
+        self.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
         let (files, bytes) = std::mem::take(&mut self.done);
         self.control.event(Event::Done { files, bytes });
         let number = self.line.enter(batch.items.len())?;
