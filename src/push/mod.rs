@@ -20,6 +20,7 @@ mod commit;
 mod control;
 mod cut;
 mod data;
+mod feed;
 mod folder;
 mod item;
 mod large;
@@ -32,9 +33,12 @@ mod packs;
 mod parent;
 mod read;
 mod source;
+mod stream;
+mod streams;
 mod tree;
 mod walk;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
@@ -56,6 +60,7 @@ use commit::Ledger;
 use control::Control;
 use cut::Shared;
 use data::Data;
+use feed::Feed;
 use large::Large;
 use line::Line;
 use meta::Nodes;
@@ -64,15 +69,18 @@ use packs::Packs;
 use parent::Parents;
 use read::Reader;
 use source::Plan;
+use streams::Streams;
 use tree::Tree;
 use walk::Walk;
 
 pub use checkpoint::Checkpoints;
+pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
 
 /// What to push, and what to write on the snapshot.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Absolute paths; what lies inside another one is saved once.
+    /// Absolute paths; what lies inside another one is saved once. Of [`push_streams`]: what the snapshot says that it
+    /// was taken of, which need not exist.
     pub sources: Vec<PathBuf>,
     /// The machine's name.
     pub host: String,
@@ -156,20 +164,54 @@ pub struct Summary {
 /// `options.stop` says so. What was stored until then is kept with a partial snapshot, and the same push again goes on
 /// from there.
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
+    let paths = source::paths(&options.sources)?;
+    let plan = source::plan(&paths)?;
+    save(repo, options, &paths, Sources::Plan(&plan), progress)
+}
+
+/// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
+/// compared with the previous snapshot as files are, but every one of them is read.
+///
+/// # Errors
+///
+/// Those of [`push`]; an error that `streams` gives; a path out of order, below a file, or not absolute.
+pub fn push_streams(
+    repo: &Repository,
+    options: &Options,
+    mut streams: impl Iterator<Item = Result<Stream>>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let paths = source::paths(&options.sources)?;
+    save(repo, options, &paths, Sources::Streams(&mut streams), progress)
+}
+
+/// Where what is saved comes from.
+enum Sources<'s> {
+    Plan(&'s Plan),
+    Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
+}
+
+fn save(
+    repo: &Repository,
+    options: &Options,
+    paths: &[PathBuf],
+    sources: Sources<'_>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
     let started = Instant::now();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = (begun.as_secs() as i64, begun.subsec_nanos());
     let traffic = repo.storage().traffic();
     let control = Control::new(progress, Arc::clone(&options.stop));
     control.check()?;
-    let (plan, paths) = source::plan(&options.sources)?;
+    let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let mut state = repo.state()?;
     state.warnings().iter().for_each(|text| control.warn(text));
     let group = group(repo, &options.host, &paths);
     let parents = Parents::choose(&state, &options.host, group, begun);
     let draft = draft(repo, options, begun, (paths, group));
     let run = Run { repo, options, control: &control, parents: &parents, started };
-    let done = run.run(&plan, &mut state, draft)?;
+    let done = run.run(sources, &mut state, draft)?;
     let (sent, received) = repo.storage().traffic();
     let stats = done.snapshot.stats;
     Ok(Summary {
@@ -249,9 +291,10 @@ struct Done {
 }
 
 impl Run<'_> {
-    fn run(&self, plan: &Plan, state: &mut State, draft: Snapshot) -> Result<Done> {
+    fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot) -> Result<Done> {
         let Run { repo, options, control, parents, started } = *self;
         let (chunks, packs, large) = (Chunks::default(), Packs::new(control), Large::default());
+        let time = draft.time;
         let index = Index::new(repo, state);
         let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
         let line = Line::new(control);
@@ -259,7 +302,7 @@ impl Run<'_> {
         let (work, to_do) = crossbeam_channel::bounded(WAITING);
         let (offer, tasks) = crossbeam_channel::bounded(0);
         let data = Data::new(control, &chunks, &packs, uploads);
-        let walk = Walk { repo, control, parents, nodes: &nodes, line: &line, work, exclude: &options.exclude_dev_ino };
+        let feed = Feed::new(control, &line, work);
         let shared = Shared {
             repo,
             control,
@@ -290,7 +333,13 @@ impl Run<'_> {
                 .collect();
             drop(offer);
             let tree = scope.spawn(|| control.run(|| tree.run()));
-            control.run(|| walk.run(plan));
+            control.run(|| match sources {
+                Sources::Plan(plan) => {
+                    let exclude = &options.exclude_dev_ino;
+                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, feed)
+                }
+                Sources::Streams(streams) => Streams { repo, control, parents, nodes: &nodes, time }.run(streams, feed),
+            });
             let read: u64 = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
             control.run(|| data.finish());
             let root: Option<Option<Ref>> = tree.join().expect("it does not panic");

@@ -135,6 +135,7 @@ impl<'c> Tree<'c> {
             }
             Item::File(job) if job.gone => Ok(()),
             Item::File(job) => self.file(job.node, job.pieces, job.link, job.old),
+            Item::Stream(job) => self.file(job.node, job.pieces, None, job.old),
             Item::Link { mut node, link, old } => {
                 match self.links.get(&link) {
                     Some(first) => {
