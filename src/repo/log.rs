@@ -37,13 +37,20 @@ pub struct State {
 
 /// A section that is in force, and the record that holds it.
 #[derive(Clone, Debug)]
-pub struct LiveSection {
+pub(super) struct LiveSection {
     pub(super) object: Object,
     pub(super) base: u64,
     /// Its place and fences.
-    pub section: Section,
+    pub(super) section: Section,
     /// The packs section that an index section counts in.
     pub(super) packs: Option<Box<LiveSection>>,
+}
+
+impl LiveSection {
+    /// Where it begins in the plaintext of its record.
+    pub(super) fn start(&self) -> u64 {
+        self.base + u64::from(self.section.offset)
+    }
 }
 
 impl State {
@@ -111,19 +118,39 @@ impl State {
         heads.flat_map(|h| h.condemned.iter().map(|(id, _)| *id).chain(h.dropped.iter().copied())).collect()
     }
 
-    /// Index sections in force.
-    pub fn index_sections(&self) -> Vec<LiveSection> {
-        let mut found = Vec::new();
-        for (id, known) in self.live() {
-            let sections = &known.record.head.sections;
-            for section in sections {
-                let SectionKind::Index { packs } = section.kind else { continue };
-                let Some(mut index) = self.place(id, known, section) else { continue };
-                index.packs = self.place(id, known, &sections[packs as usize]).map(Box::new);
-                found.push(index);
+    /// Index sections in force, each with the record in force that names it.
+    pub(super) fn index_sections(&self) -> Vec<(ObjectId, LiveSection)> {
+        let is_index = |place: &LiveSection| matches!(place.section.kind, SectionKind::Index { .. });
+        let all = self.live().flat_map(|(id, _)| self.sections_of(id).into_iter().map(|place| (*id, place)));
+        all.filter(|(_, place)| is_index(place)).collect()
+    }
+
+    /// The sections that a record names, in the order of its head, its own and those of others.
+    pub(super) fn sections_of(&self, id: &ObjectId) -> Vec<LiveSection> {
+        let Some(known) = self.known.get(id) else { return Vec::new() };
+        let sections = &known.record.head.sections;
+        let place = |section: &Section| {
+            let mut place = self.place(id, known, section)?;
+            if let SectionKind::Index { packs } = section.kind {
+                place.packs = self.place(id, known, &sections[packs as usize]).map(Box::new);
             }
-        }
-        found
+            Some(place)
+        };
+        sections.iter().filter_map(place).collect()
+    }
+
+    /// The sections of a record as one that supersedes it names them; `None` if one of them has no place.
+    pub fn named_sections(&self, id: &ObjectId) -> Option<Vec<Section>> {
+        let known = self.known.get(id)?;
+        let here = (known.sequence, *id, known.len);
+        let named = |s: &Section| Section { record: Some(s.record.unwrap_or(here)), ..s.clone() };
+        let sections = &known.record.head.sections;
+        sections.iter().map(|s| self.place(id, known, s).map(|_| named(s))).collect()
+    }
+
+    /// The records that a record supersedes.
+    pub(super) fn superseded_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+        self.known.get(id).into_iter().flat_map(|known| known.record.head.superseded.iter().copied())
     }
 
     /// Where a section of a record is; `None` if the record that holds it was not read.
