@@ -5,6 +5,7 @@ mod fetch;
 mod fingerprints;
 mod index;
 mod log;
+mod merge;
 mod open;
 mod read;
 mod section;
