@@ -47,7 +47,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     refuse_old_form(common, &args.sources)?;
     let sources = sources(&args.sources)?;
     let repo = open_repository(common)?;
-    let reporter = Reporter::new(common, "saved");
+    let mut reporter = Reporter::new(common, "saved");
     let mut tags = args.tag.clone();
     tags.sort_unstable();
     tags.dedup();

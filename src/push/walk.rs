@@ -95,6 +95,8 @@ impl<'w> Walker<'w> {
             }
         }
         self.send()?;
+        let (files, bytes) = self.total;
+        self.walk.control.event(Event::Total { files, bytes, complete: true });
         self.walk.line.close();
         Ok(())
     }
@@ -122,7 +124,7 @@ impl<'w> Walker<'w> {
     fn send(&mut self) -> Result<()> {
         self.walk.control.check()?;
         let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
-        self.walk.control.event(Event::Total { files: self.total.0, bytes: self.total.1 });
+        self.walk.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
         let (files, bytes) = std::mem::take(&mut self.done);
         self.walk.control.event(Event::Done { files, bytes });
         let number = self.walk.line.enter(batch.items.len())?;
