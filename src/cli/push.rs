@@ -42,7 +42,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Level(i32);
 
-/// Exit code 3 if the snapshot was saved but some sources could not be read.
+/// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
     refuse_old_form(common, &args.sources)?;
     let sources = sources(&args.sources)?;
@@ -71,17 +71,22 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     }
     out.object("summary", fields(&summary))?;
     out.flush()?;
-    Ok(if summary.skipped > 0 { INCOMPLETE } else { OK })
+    Ok(if summary.skipped + summary.changed_while_read > 0 { INCOMPLETE } else { OK })
+}
+
+fn some(count: u64, what: &str) -> String {
+    if count > 0 { format!(", {count} {what}") } else { String::new() }
 }
 
 fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
     out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}",
+        "files: {} new, {} changed, {} renamed, {} unchanged{}{}",
         s.new,
         s.changed,
         s.renamed,
         s.unchanged,
-        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() }
+        some(s.skipped, "could not be read"),
+        some(s.changed_while_read, "changed while read")
     ))?;
     out.line(format_args!(
         "read {}, of which {} were new here, stored as {}",
@@ -98,7 +103,8 @@ fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
         "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+        "received": s.received, "skipped": s.skipped,
+        "changed_while_read": s.changed_while_read, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
 }
 

@@ -88,3 +88,14 @@ pub(super) enum Piece {
     /// A hole of so many bytes.
     Hole(u64),
 }
+
+impl Piece {
+    /// Whether two readings gave the same contents.
+    pub fn same(a: &[Piece], b: &[Piece]) -> bool {
+        let content = |piece: &Piece| match piece {
+            Piece::New(id) | Piece::Known(id, _) => (Some(*id), 0),
+            Piece::Hole(len) => (None, *len),
+        };
+        a.iter().map(content).eq(b.iter().map(content))
+    }
+}

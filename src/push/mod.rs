@@ -25,6 +25,7 @@ mod listing;
 mod lists;
 mod meta;
 mod metapack;
+mod moved;
 mod packs;
 mod parent;
 mod read;
@@ -113,6 +114,8 @@ pub struct Summary {
     pub received: u64,
     /// Nodes that could not be saved, or not completely; each was reported.
     pub skipped: u64,
+    /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
+    pub changed_while_read: u64,
     /// Packs written.
     pub packs: u64,
     /// From the beginning to the commit.
@@ -150,9 +153,10 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         }
     };
     let ours = packs.ours();
+    let time = options.time.unwrap_or(begun);
     let snapshot = Snapshot {
         id: random()?,
-        time: options.time.unwrap_or(begun),
+        time,
         host: options.host.clone(),
         user: options.user.clone(),
         paths: paths.into_iter().map(ByteBuf::from).collect(),
@@ -165,7 +169,7 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
         stats: Stats { milliseconds: started.elapsed().as_millis() as u64, ..done.stats },
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: Vec::new(),
+        extra: parent::note_begin(time, begun),
     };
     let snapshot = commit::fit(snapshot)?;
     let record = commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;
@@ -185,6 +189,7 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         sent: sent - traffic.0,
         received: received - traffic.1,
         skipped: control.skipped(),
+        changed_while_read: control.changed_while_read(),
         packs: ours,
         duration: started.elapsed(),
     })
