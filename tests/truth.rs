@@ -184,8 +184,6 @@ fn a_file_that_is_overwritten_all_the_time_is_kept_marked_and_named_and_read_by_
     let second = case.push();
     assert_eq!((second.read, second.changed_while_read), (10 * MIB as u64, 0), "a marked file is read, touched or not");
     assert_same(&on_disk(&case.path("")), &case.model(&second));
-    settle();
-    assert_eq!(case.push().read, 10 * MIB as u64, "it was younger than the push before");
     assert_eq!(case.push().read, 0);
 }
 
@@ -194,7 +192,7 @@ fn a_file_that_changed_while_it_was_read_is_told_by_the_exit_code() {
     let mut env = Env::new();
     let place = env.path("repo");
     env.set("NFREEZER_REPOSITORY", place.to_str().unwrap());
-    assert_eq!(env.run(["init"]).code, 0);
+    assert_eq!(env.nfreezer(["init"]).code, 0);
     let path = env.write("src/image", noise(1, 64 * MIB));
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     let ended = AtomicBool::new(false);
@@ -206,14 +204,14 @@ fn a_file_that_changed_while_it_was_read_is_told_by_the_exit_code() {
                 i += 1;
             }
         });
-        let output = env.run(["--json", "push", "src"]);
+        let output = env.nfreezer(["--json", "push", "src"]);
         ended.store(true, Ordering::Relaxed);
         output
     });
     assert_eq!(output.code, 3, "{output:?}");
     assert!(output.stderr.contains("src/image changed each time it was read"), "{output:?}");
     assert!(output.stdout.contains("\"changed_while_read\":1"), "{output:?}");
-    let again = env.run(["push", "src"]);
+    let again = env.nfreezer(["push", "src"]);
     assert_eq!(again.code, 0, "{again:?}");
 }
 
@@ -230,7 +228,7 @@ fn a_file_that_is_cut_off_or_replaced_while_it_is_read_is_read_again() {
         let path = case.path("f");
         write(&path, noise(1, 30 * MIB));
         let summary = case.push_while(None, &|event| once(&done, chunk_done(event), || deed(&path)));
-        assert_same(&on_disk(&case.path("")), &case.model(&summary));
+        assert_eq!(on_disk(&case.path(""))[b"f".as_slice()], case.model(&summary)[b"f".as_slice()]);
         assert_eq!((case.node(&summary, "f").flags, summary.skipped), (0, 0));
         case.assert_next_push_is_clean();
     }
