@@ -29,6 +29,7 @@ mod listing;
 mod lists;
 mod meta;
 mod metapack;
+mod moved;
 mod packs;
 mod parent;
 mod read;
@@ -149,6 +150,8 @@ pub struct Summary {
     pub received: u64,
     /// Nodes that could not be saved, or not completely; each was reported.
     pub skipped: u64,
+    /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
+    pub changed_while_read: u64,
     /// Packs written.
     pub packs: u64,
     /// From the beginning to the commit.
@@ -228,6 +231,7 @@ fn save(
         sent: sent - traffic.0,
         received: received - traffic.1,
         skipped: control.skipped(),
+        changed_while_read: control.changed_while_read(),
         packs: done.packs,
         duration: started.elapsed(),
     })
@@ -235,7 +239,6 @@ fn save(
 
 /// The snapshot that is to be, but for its id, root and figures.
 fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group): (Vec<Vec<u8>>, u64)) -> Snapshot {
-    let real = |begun: (i64, u32)| [begun.0.to_be_bytes().as_slice(), &begun.1.to_be_bytes()].concat();
     Snapshot {
         id: [0; 16],
         time: options.time.unwrap_or(begun),
@@ -251,12 +254,9 @@ fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group)
         warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
         stats: Stats::default(),
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: options.time.map(|_| (BEGUN, ByteBuf::from(real(begun)))).into_iter().collect(),
+        extra: parent::note_begin(options.time.unwrap_or(begun), begun),
     }
 }
-
-/// Key of `extra` of a snapshot whose time was given: when the push really began, be64(seconds) || be32(nanoseconds).
-const BEGUN: u32 = 1;
 
 /// `name_hash(2, host || 0 || path || 0 || ..)`
 fn group(repo: &Repository, host: &str, paths: &[Vec<u8>]) -> u64 {

@@ -40,7 +40,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Level(i32);
 
-/// Exit code 3 if the snapshot was saved but some sources could not be read.
+/// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
     refuse_old_form(common, &args.sources)?;
     let sources = sources(&args.sources)?;
@@ -70,7 +70,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     }
     out.object("summary", summary::fields(&done))?;
     out.flush()?;
-    Ok(if done.skipped > 0 { INCOMPLETE } else { OK })
+    Ok(if done.skipped + done.changed_while_read > 0 { INCOMPLETE } else { OK })
 }
 
 /// `nfreezer backup SRC user@host:/path` is how the Python tool was called.

@@ -11,12 +11,13 @@ use crate::repo::tree::short;
 /// For people.
 pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
     out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}",
+        "files: {} new, {} changed, {} renamed, {} unchanged{}{}",
         s.new,
         s.changed,
         s.renamed,
         s.unchanged,
-        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() }
+        some(s.skipped, "could not be read"),
+        some(s.changed_while_read, "changed while read")
     ))?;
     out.line(format_args!(
         "read {}, of which {} were new here, stored as {}",
@@ -29,11 +30,16 @@ pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
     out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
 }
 
+fn some(count: u64, what: &str) -> String {
+    if count > 0 { format!(", {count} {what}") } else { String::new() }
+}
+
 /// For `--json`.
 pub fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
         "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+        "received": s.received, "skipped": s.skipped,
+        "changed_while_read": s.changed_while_read, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
 }
