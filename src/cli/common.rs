@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::passphrase::{self, Terminal};
-use super::show;
+use super::{show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
@@ -118,6 +118,8 @@ impl Common {
             accept_new_host_key: self.accept_new_host_key,
             retry_for: self.retry_for,
             prompt: Arc::new(Terminal),
+            notice: Arc::new(|text| show::notice(format_args!("nfreezer: warning: {}", show::message(text)))),
+            stop: Some(signals::flag()),
             ..storage::Options::default()
         };
         for option in &self.option {
