@@ -11,6 +11,8 @@ pub enum Event<'a> {
         files: u64,
         /// Their bytes.
         bytes: u64,
+        /// Nothing will be added to it: what is left can be told.
+        complete: bool,
     },
     /// Work begins on this file; only for display.
     File {

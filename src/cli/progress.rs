@@ -1,8 +1,11 @@
-//! Progress on standard error: a bar on a terminal, a line every 30 seconds elsewhere, nothing with `-q`. What was
-//! skipped and what the user should know is said in every case.
+//! Progress on standard error: a bar on a terminal, a line every 30 seconds elsewhere, nothing with `-q`; with `--json`
+//! an object of type `status` every second on standard output. What was skipped and what the user should know is said in
+//! every case.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,26 +17,46 @@ use crate::progress::{Event, Progress};
 
 /// Between two lines where nobody watches.
 const QUIET: Duration = Duration::from_secs(30);
-/// Redraws per second.
-const RATE: u8 = 5;
+/// Between two objects of type `status`.
+const STATUS: Duration = Duration::from_secs(1);
+/// Between two looks at the clock; the bar is drawn as often.
+const TICK: Duration = Duration::from_millis(200);
+/// Over about so many seconds the rate is averaged: long enough not to jump, short enough to show a stalled line.
+const WINDOW: f64 = 20.0;
 
-/// Shows the events of one operation.
+/// Shows the events of one operation, and that time passes where there are none.
 pub struct Reporter {
+    inner: Arc<Inner>,
+    clock: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+struct Inner {
     verb: &'static str,
     verbose: bool,
     json: bool,
+    quiet: bool,
     bar: Option<ProgressBar>,
-    lines: bool,
     sums: Mutex<Sums>,
 }
 
+/// What is known so far.
 struct Sums {
     started: Instant,
-    said: Instant,
-    drawn: Option<Instant>,
     files: u64,
     bytes: u64,
-    total: Option<(u64, u64)>,
+    errors: u64,
+    total: Option<Total>,
+    current: Vec<u8>,
+    /// Bytes a second, averaged; the bytes and the time of the last sample.
+    rate: f64,
+    sampled: (u64, Instant),
+}
+
+#[derive(Clone, Copy)]
+struct Total {
+    files: u64,
+    bytes: u64,
+    complete: bool,
 }
 
 impl Reporter {
@@ -41,27 +64,59 @@ impl Reporter {
     pub fn new(common: &Common, verb: &'static str) -> Self {
         let watched = std::io::stderr().is_terminal();
         let bar = (watched && !common.quiet).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(RATE));
-            bar.set_style(style(false));
-            bar.set_prefix("0");
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
         let now = Instant::now();
-        let sums = Sums { started: now, said: now, drawn: None, files: 0, bytes: 0, total: None };
-        Reporter {
-            verb,
-            verbose: common.verbose > 0,
-            json: common.json,
-            bar,
-            lines: !watched && !common.quiet,
-            sums: Mutex::new(sums),
-        }
+        let (files, bytes, errors, total, current) = Default::default();
+        let sums = Sums { started: now, files, bytes, errors, total, current, rate: 0.0, sampled: (0, now) };
+        let (verbose, json, quiet) = (common.verbose > 0, common.json, common.quiet);
+        let inner = Arc::new(Inner { verb, verbose, json, quiet, bar, sums: Mutex::new(sums) });
+        let (stop, stopped) = mpsc::channel();
+        let shown = Arc::clone(&inner);
+        // Without the thread only the passing of time would not be shown.
+        let clock = std::thread::Builder::new().name("progress".into()).spawn(move || shown.show(&stopped)).ok();
+        Reporter { inner, clock: clock.map(|thread| (stop, thread)) }
     }
 
-    /// Takes the bar away, before the summary.
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    /// Takes the bar away, before the summary. Nothing is shown by itself afterwards.
+    pub fn finish(&mut self) {
+        if let Some((stop, thread)) = self.clock.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+        if let Some(bar) = &self.inner.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Inner {
+    /// The body of the thread that shows what there is at every tick, until `stopped` says that it is over.
+    fn show(&self, stopped: &mpsc::Receiver<()>) {
+        let (mut line, mut status) = (Instant::now(), Instant::now());
+        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            let mut sums = self.sums();
+            sums.sample();
+            if let Some(bar) = &self.bar {
+                bar.set_message(sums.line(self.verb));
+            } else if !self.quiet && line.elapsed() >= QUIET {
+                line = Instant::now();
+                show::notice(sums.line(self.verb));
+            }
+            if self.json && !self.quiet && status.elapsed() >= STATUS {
+                status = Instant::now();
+                let fields = sums.fields();
+                drop(sums);
+                object("status", fields);
+            }
         }
     }
 
@@ -72,85 +127,143 @@ impl Reporter {
         }
     }
 
-    fn object(&self, kind: &str, fields: serde_json::Value) {
-        let mut out = Output::new(true);
-        let _ = out.object(kind, show::object(fields)).and_then(|()| out.flush());
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().expect("no holder panics")
     }
+}
 
-    fn add(&self, files: u64, bytes: u64) {
-        let mut sums = self.sums.lock().expect("no holder panics");
-        sums.files += files;
-        sums.bytes += bytes;
-        if let Some(bar) = &self.bar {
-            bar.set_position(sums.bytes);
-            bar.set_prefix(sums.files.to_string());
-        } else if self.lines && sums.said.elapsed() >= QUIET {
-            sums.said = Instant::now();
-            show::notice(sums.line(self.verb));
-        }
-    }
+fn object(kind: &str, fields: serde_json::Map<String, serde_json::Value>) {
+    let mut out = Output::new(true);
+    let _ = out.object(kind, fields).and_then(|()| out.flush());
 }
 
 impl Sums {
-    fn line(&self, verb: &str) -> String {
-        let rate = self.bytes as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        let done = format!(
-            "{} and {} {verb}, {}/s",
-            show::count(self.files, "file"),
-            show::size(self.bytes),
-            show::size(rate as u64)
-        );
-        match self.total {
-            Some((files, bytes)) => format!("{done}, of {} and {}", show::count(files, "file"), show::size(bytes)),
-            None => done,
+    /// Takes the rate anew, about once a second.
+    fn sample(&mut self) {
+        let seconds = self.sampled.1.elapsed().as_secs_f64();
+        if seconds < 1.0 {
+            return;
         }
+        let now = self.bytes.saturating_sub(self.sampled.0) as f64 / seconds;
+        // The first samples weigh as much as all time before them.
+        let weight = (seconds / WINDOW).max(seconds / self.started.elapsed().as_secs_f64().max(seconds));
+        self.rate += (now - self.rate) * weight.min(1.0);
+        self.sampled = (self.bytes, Instant::now());
     }
-}
 
-fn style(total: bool) -> ProgressStyle {
-    let template = match total {
-        true => "{bytes} of {total_bytes}  {binary_bytes_per_sec}  {prefix} files  ETA {eta}  {wide_msg}",
-        false => "{bytes}  {binary_bytes_per_sec}  {prefix} files  {wide_msg}",
-    };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    /// Seconds that are left at this rate, once it is known how much there is.
+    fn remaining(&self) -> Option<u64> {
+        let total = self.total.filter(|total| total.complete)?;
+        let left = total.bytes.saturating_sub(self.bytes) as f64;
+        (self.rate >= 1.0).then(|| (left / self.rate).ceil() as u64)
+    }
+
+    fn line(&self, verb: &str) -> String {
+        let (files, bytes) = (show::count(self.files, "file"), show::size(self.bytes));
+        let mut line = match self.total {
+            Some(total) => {
+                let more = if total.complete { "" } else { " or more" };
+                let (all, size) = (show::count(total.files, "file"), show::size(total.bytes));
+                format!("{bytes} of {size}{more}, {} of {all} {verb}", self.files)
+            }
+            None => format!("{files} and {bytes} {verb}"),
+        };
+        line += &format!(", {}/s", show::size(self.rate as u64));
+        if let Some(left) = self.remaining() {
+            line += &format!(", {}:{:02}:{:02} left", left / 3600, left / 60 % 60, left % 60);
+        }
+        if self.errors > 0 {
+            line += &format!(", {}", show::count(self.errors, "error"));
+        }
+        if !self.current.is_empty() {
+            line += &format!("  {}", show::text(&self.current));
+        }
+        line
+    }
+
+    fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut fields = show::object(json!({
+            "seconds": self.started.elapsed().as_secs_f64(), "files": self.files, "bytes": self.bytes,
+            "rate": self.rate as u64, "errors": self.errors,
+        }));
+        if let Some(total) = self.total {
+            let part = if total.bytes == 0 { 0.0 } else { (self.bytes as f64 / total.bytes as f64).min(1.0) };
+            fields.extend(show::object(json!({
+                "total_files": total.files, "total_bytes": total.bytes, "total_complete": total.complete,
+                "percent": (part * 1000.0).round() / 10.0,
+            })));
+        }
+        if let Some(left) = self.remaining() {
+            fields.insert("seconds_remaining".into(), left.into());
+        }
+        if !self.current.is_empty() {
+            show::put_bytes(&mut fields, "current_file", &self.current);
+        }
+        fields
+    }
 }
 
 impl Progress for Reporter {
     fn event(&self, event: Event<'_>) {
+        let inner = &self.inner;
         match event {
-            Event::Total { files, bytes } => {
-                self.sums.lock().expect("no holder panics").total = Some((files, bytes));
-                if let Some(bar) = &self.bar {
-                    bar.set_length(bytes);
-                    bar.set_style(style(true));
-                }
-            }
+            Event::Total { files, bytes, complete } => inner.sums().total = Some(Total { files, bytes, complete }),
             Event::File { path } => {
-                if self.verbose {
-                    self.say(&format!("{} {}", self.verb, show::text(path)));
-                } else if let Some(bar) = &self.bar {
-                    let mut sums = self.sums.lock().expect("no holder panics");
-                    if sums.drawn.is_none_or(|at| at.elapsed() >= Duration::from_secs(1) / RATE.into()) {
-                        sums.drawn = Some(Instant::now());
-                        bar.set_message(show::text(path));
-                    }
+                inner.sums().current = path.to_vec();
+                if inner.verbose {
+                    inner.say(&format!("{} {}", inner.verb, show::text(path)));
                 }
             }
-            Event::Done { files, bytes } => self.add(files, bytes),
+            Event::Done { files, bytes } => {
+                let mut sums = inner.sums();
+                (sums.files, sums.bytes) = (sums.files + files, sums.bytes + bytes);
+            }
             Event::Skipped { path, why } => {
-                self.say(&format!("skipped {}: {}", show::text(path), show::message(&why.to_string())));
-                if self.json {
+                inner.sums().errors += 1;
+                inner.say(&format!("skipped {}: {}", show::text(path), show::message(&why.to_string())));
+                if inner.json {
                     let mut fields = show::object(json!({ "message": why.to_string() }));
                     show::put_bytes(&mut fields, "path", path);
-                    self.object("error", fields.into());
+                    object("error", fields);
                 }
             }
             Event::Warning { text } => {
-                self.say(&format!("nfreezer: warning: {}", show::message(text)));
-                if self.json {
-                    self.object("warning", json!({ "message": text }));
+                inner.say(&format!("nfreezer: warning: {}", show::message(text)));
+                if inner.json {
+                    object("warning", show::object(json!({ "message": text })));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(bytes: u64, total: Option<Total>) -> Sums {
+        let now = Instant::now();
+        let current = b"/a\nb".to_vec();
+        Sums { started: now, files: 2, bytes, errors: 1, total, current, rate: 1024.0, sampled: (bytes, now) }
+    }
+
+    #[test]
+    fn a_line_says_what_is_known_and_no_more() {
+        let total = |complete| Some(Total { files: 9, bytes: 8 << 20, complete });
+        let line = sums(1 << 20, total(true)).line("saved");
+        assert_eq!(line, "1.0 MiB of 8.0 MiB, 2 of 9 files saved, 1.0 KiB/s, 1:59:28 left, 1 error  /a\\nb");
+        let line = sums(1 << 20, total(false)).line("saved");
+        assert!(line.contains("of 8.0 MiB or more") && !line.contains("left"), "{line}");
+        let line = sums(1 << 20, None).line("restored");
+        assert!(line.starts_with("2 files and 1.0 MiB restored, 1.0 KiB/s"), "{line}");
+    }
+
+    #[test]
+    fn status_objects_hold_a_rest_only_where_the_whole_is_known() {
+        let total = |complete| Some(Total { files: 9, bytes: 2048, complete });
+        let fields = sums(1024, total(true)).fields();
+        assert_eq!((&fields["percent"], &fields["seconds_remaining"]), (&json!(50.0), &json!(1)));
+        assert!(!sums(1024, total(false)).fields().contains_key("seconds_remaining"));
+        assert!(!sums(1024, None).fields().contains_key("percent"));
     }
 }

@@ -52,7 +52,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let repo = open_repository(common)?;
     let mut out = Output::new(common.json);
     let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
-    let reporter = Reporter::new(common, "restored");
+    let mut reporter = Reporter::new(common, "restored");
     let options = restore::Options {
         overwrite: match args.overwrite {
             Overwrite::Never => restore::Overwrite::Never,

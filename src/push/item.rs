@@ -6,6 +6,7 @@ use rustix::fs::Stat;
 
 use super::chunks::Place;
 use super::meta::Dir;
+use super::stream::StreamJob;
 use crate::crypto::keys::ChunkId;
 use crate::format::reference::Ref;
 use crate::format::tree::Node;
@@ -29,6 +30,8 @@ pub(super) enum Item {
     Node { node: Node, was: Was, link: Option<Link> },
     /// A file to read.
     File(Box<Job>),
+    /// A stream to read.
+    Stream(Box<StreamJob>),
     /// A further link to a file that came before.
     Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.

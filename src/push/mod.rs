@@ -18,6 +18,7 @@ mod commit;
 mod control;
 mod cut;
 mod data;
+mod feed;
 mod folder;
 mod item;
 mod line;
@@ -29,9 +30,12 @@ mod packs;
 mod parent;
 mod read;
 mod source;
+mod stream;
+mod streams;
 mod tree;
 mod walk;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
@@ -51,6 +55,7 @@ use chunks::Chunks;
 use control::Control;
 use cut::Shared;
 use data::Data;
+use feed::Feed;
 use line::Line;
 use meta::Nodes;
 use metapack::MetaPack;
@@ -58,13 +63,17 @@ use packs::Packs;
 use parent::Parents;
 use read::Reader;
 use source::Plan;
+use streams::Streams;
 use tree::Tree;
 use walk::Walk;
+
+pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
 
 /// What to push, and what to write on the snapshot.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Absolute paths; what lies inside another one is saved once.
+    /// Absolute paths; what lies inside another one is saved once. Of [`push_streams`]: what the snapshot says that it
+    /// was taken of, which need not exist.
     pub sources: Vec<PathBuf>,
     /// The machine's name.
     pub host: String,
@@ -82,6 +91,23 @@ pub struct Options {
     pub exclude_dev_ino: Vec<(u64, u64)>,
     /// The number of the signal that asks to stop; 0 as long as there is none.
     pub stop: Arc<AtomicI32>,
+}
+
+impl Default for Options {
+    /// Of nothing yet, by nobody.
+    fn default() -> Self {
+        Options {
+            sources: Vec::new(),
+            host: String::new(),
+            user: String::new(),
+            tags: Vec::new(),
+            description: String::new(),
+            time: None,
+            compression: 3,
+            exclude_dev_ino: Vec::new(),
+            stop: Arc::default(),
+        }
+    }
 }
 
 /// What a push did.
@@ -127,20 +153,55 @@ pub struct Summary {
 /// A source that does not exist; everything that the storage cannot do; [`crate::error::Kind::Interrupted`] when
 /// `options.stop` says so. No snapshot is added then; contents that were stored already are kept for the next push.
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
+    let paths = source::paths(&options.sources)?;
+    let plan = source::plan(&paths)?;
+    save(repo, options, &paths, Sources::Plan(&plan), progress)
+}
+
+/// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
+/// compared with the previous snapshot as files are, but every one of them is read.
+///
+/// # Errors
+///
+/// Those of [`push`]; an error that `streams` gives; a path out of order, below a file, or not absolute.
+pub fn push_streams(
+    repo: &Repository,
+    options: &Options,
+    mut streams: impl Iterator<Item = Result<Stream>>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let paths = source::paths(&options.sources)?;
+    save(repo, options, &paths, Sources::Streams(&mut streams), progress)
+}
+
+/// Where what is saved comes from.
+enum Sources<'s> {
+    Plan(&'s Plan),
+    Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
+}
+
+fn save(
+    repo: &Repository,
+    options: &Options,
+    paths: &[PathBuf],
+    sources: Sources<'_>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
     let started = Instant::now();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = (begun.as_secs() as i64, begun.subsec_nanos());
     let traffic = repo.storage().traffic();
     let control = Control::new(progress, Arc::clone(&options.stop));
     control.check()?;
-    let (plan, paths) = source::plan(&options.sources)?;
+    let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let mut state = repo.state()?;
     state.warnings().iter().for_each(|text| control.warn(text));
     let group = group(repo, &options.host, &paths);
     let parents = Parents::choose(&state, &options.host, group, begun);
     let (chunks, packs) = (Chunks::default(), Packs::new(&control));
-    let run = Run { repo, options, control: &control, parents: &parents, state: &state };
-    let done = match run.run(&plan, &chunks, &packs) {
+    let time = options.time.unwrap_or(begun);
+    let run = Run { repo, options, control: &control, parents: &parents, state: &state, time };
+    let done = match run.run(sources, &chunks, &packs) {
         Ok(done) => done,
         Err(e) => {
             let kept = commit::keep(repo, &mut state, chunks, packs).unwrap_or(false);
@@ -152,7 +213,7 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
     let ours = packs.ours();
     let snapshot = Snapshot {
         id: random()?,
-        time: options.time.unwrap_or(begun),
+        time,
         host: options.host.clone(),
         user: options.user.clone(),
         paths: paths.into_iter().map(ByteBuf::from).collect(),
@@ -211,6 +272,7 @@ struct Run<'r> {
     control: &'r Control<'r>,
     parents: &'r Parents,
     state: &'r State,
+    time: (i64, u32),
 }
 
 struct Done {
@@ -223,8 +285,8 @@ struct Done {
 }
 
 impl Run<'_> {
-    fn run(&self, plan: &Plan, chunks: &Chunks, packs: &Packs<'_>) -> Result<Done> {
-        let Run { repo, options, control, parents, state } = *self;
+    fn run(&self, sources: Sources<'_>, chunks: &Chunks, packs: &Packs<'_>) -> Result<Done> {
+        let Run { repo, options, control, parents, state, time } = *self;
         let index = Index::new(repo, state);
         let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
         let line = Line::new(control);
@@ -232,7 +294,7 @@ impl Run<'_> {
         let (work, to_do) = crossbeam_channel::bounded(WAITING);
         let (offer, tasks) = crossbeam_channel::bounded(0);
         let data = Data::new(control, chunks, packs, uploads);
-        let walk = Walk { repo, control, parents, nodes: &nodes, line: &line, work, exclude: &options.exclude_dev_ino };
+        let feed = Feed::new(control, &line, work);
         let shared = Shared {
             repo,
             control,
@@ -259,7 +321,13 @@ impl Run<'_> {
                 .collect();
             drop(offer);
             let tree = scope.spawn(|| control.run(|| tree.run()));
-            control.run(|| walk.run(plan));
+            control.run(|| match sources {
+                Sources::Plan(plan) => {
+                    let exclude = &options.exclude_dev_ino;
+                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, feed)
+                }
+                Sources::Streams(streams) => Streams { repo, control, parents, nodes: &nodes, time }.run(streams, feed),
+            });
             let read: u64 = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
             control.run(|| data.finish());
             let written: u64 =

@@ -19,18 +19,18 @@ use crate::progress::Event;
 
 /// Bytes of a file that are held at once: the chunker must see [`chunker::MAX`], and what lies behind is moved to the
 /// front when that is reached.
-const WINDOW: usize = 2 * chunker::MAX;
+pub(super) const WINDOW: usize = 2 * chunker::MAX;
 /// Holes shorter than this are read as zeros: a chunk for each stretch between them would cost more.
 const HOLE: u64 = 64 << 10;
 /// Attempts to read a file that changes meanwhile.
 const ATTEMPTS: usize = 3;
 /// Files of this size on are shown and read ahead of by the kernel.
-const SHOWN: u64 = 4 << 20;
+pub(super) const SHOWN: u64 = 4 << 20;
 
 pub(super) struct Reader<'w> {
-    cutter: Cutter<'w>,
-    window: Vec<u8>,
-    offer: Option<Sender<Task>>,
+    pub(super) cutter: Cutter<'w>,
+    pub(super) window: Vec<u8>,
+    pub(super) offer: Option<Sender<Task>>,
 }
 
 enum Next {
@@ -102,9 +102,11 @@ impl<'w> Reader<'w> {
 
     fn batch(&mut self, batch: &mut Batch) -> Result<()> {
         for item in &mut batch.items {
-            if let Item::File(job) = item {
-                self.cutter.shared.control.check()?;
-                self.file(job)?;
+            self.cutter.shared.control.check()?;
+            match item {
+                Item::File(job) => self.file(job)?,
+                Item::Stream(job) => self.stream(job)?,
+                _ => {}
             }
         }
         self.cutter.flush()?;

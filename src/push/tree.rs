@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::control::Control;
 use super::data::Data;
 use super::folder::{Folder, Which, meta_packs, row_of, settle, settle_ref};
-use super::item::{Batch, Item, Job, Link, Piece, Was};
+use super::item::{Batch, Item, Link, Piece, Was};
 use super::line::Line;
 use super::metapack::MetaPack;
 use crate::crypto::keys::ChunkKind;
@@ -90,7 +90,8 @@ impl<'c> Tree<'c> {
                 self.add_file(node, was)
             }
             Item::File(job) if job.gone => Ok(()),
-            Item::File(job) => self.file(*job),
+            Item::File(job) => self.file(job.node, &job.pieces, job.link, job.old),
+            Item::Stream(job) => self.file(job.node, &job.pieces, None, job.old),
             Item::Link { mut node, link, old } => {
                 match self.links.get(&link) {
                     Some(first) => {
@@ -111,14 +112,13 @@ impl<'c> Tree<'c> {
         }
     }
 
-    fn file(&mut self, job: Job) -> Result<()> {
-        let mut node = job.node;
+    fn file(&mut self, mut node: Node, pieces: &[Piece], link: Option<Link>, old: Option<Box<Node>>) -> Result<()> {
         if !matches!(node.content, Content::Unreadable(_)) {
-            node.content = self.content(&job.pieces)?;
+            node.content = self.content(pieces)?;
         }
         let node = self.store_xattrs(node)?;
-        self.remember(job.link, &node);
-        let was = Was::compare(job.old.as_deref(), &node);
+        self.remember(link, &node);
+        let was = Was::compare(old.as_deref(), &node);
         self.add_file(node, was)
     }
 

@@ -4,13 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::control::Control;
-use super::item::{Batch, Enter, Item, Job, Link, Was};
-use super::line::Line;
+use super::feed::Feed;
+use super::item::{Enter, Item, Job, Link, Was};
 use super::listing::Listing;
 use super::meta::{self, Dir, Nodes, error};
 use super::parent::{Found, Old, Parents};
@@ -18,13 +17,8 @@ use super::source::Plan;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::tree::{Content, Node, Xattrs};
-use crate::progress::Event;
 use crate::repo::Repository;
 
-/// A batch is full at so many items ..
-const ITEMS: usize = 256;
-/// .. or so many bytes to read.
-const BYTES: u64 = 2 << 20;
 /// Directories that are kept open on the way down; above them they are opened again from below.
 const OPEN: usize = 128;
 
@@ -34,19 +28,15 @@ pub(super) struct Walk<'w> {
     pub control: &'w Control<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
-    pub line: &'w Line<'w, Batch>,
-    pub work: Sender<(u64, Batch)>,
     /// Directories, by device and inode, that are never entered: the repository itself, mounted snapshots.
     pub exclude: &'w [(u64, u64)],
 }
 
 struct Walker<'w> {
     walk: Walk<'w>,
+    feed: Feed<'w>,
     levels: Vec<Level<'w>>,
-    batch: Batch,
     links: HashMap<Link, Links>,
-    total: (u64, u64),
-    done: (u64, u64),
 }
 
 /// A directory on the way down.
@@ -68,7 +58,7 @@ struct Links {
 
 impl<'w> Walk<'w> {
     /// Walks everything and closes the line.
-    pub fn run(self, plan: &'w Plan) -> Result<()> {
+    pub fn run(self, plan: &'w Plan, feed: Feed<'w>) -> Result<()> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
@@ -81,8 +71,7 @@ impl<'w> Walk<'w> {
         let plan = Some(plan).filter(|plan| !plan.whole);
         let id = meta::id(&stat);
         let level = Level { dir: Some(dir), path: Vec::new(), id, listing, plan, old };
-        let (batch, links) = Default::default();
-        Walker { walk: self, levels: vec![level], batch, links, total: (0, 0), done: (0, 0) }.run()
+        Walker { walk: self, feed, levels: vec![level], links: HashMap::new() }.run()
     }
 }
 
@@ -94,9 +83,7 @@ impl<'w> Walker<'w> {
                 None => self.leave()?,
             }
         }
-        self.send()?;
-        self.walk.line.close();
-        Ok(())
+        self.feed.close()
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -110,27 +97,7 @@ impl<'w> Walker<'w> {
                 level.listing = Listing::default();
             }
         }
-        self.push(Item::Leave)
-    }
-
-    /// Adds a step; a full batch goes to the workers.
-    fn push(&mut self, item: Item) -> Result<()> {
-        self.batch.items.push(item);
-        if self.batch.items.len() >= ITEMS || self.batch.bytes >= BYTES { self.send() } else { Ok(()) }
-    }
-
-    fn send(&mut self) -> Result<()> {
-        self.walk.control.check()?;
-        let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
-        self.walk.control.event(Event::Total { files: self.total.0, bytes: self.total.1 });
-        let (files, bytes) = std::mem::take(&mut self.done);
-        self.walk.control.event(Event::Done { files, bytes });
-        let number = self.walk.line.enter(batch.items.len())?;
-        if batch.files == 0 {
-            self.walk.line.finish(number, batch);
-            return Ok(());
-        }
-        self.walk.control.send(&self.walk.work, (number, batch))
+        self.feed.push(Item::Leave)
     }
 
     /// One name of the directory at hand.
@@ -138,15 +105,7 @@ impl<'w> Walker<'w> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let Some(dir) = level.dir.clone() else { return Ok(()) };
         let plan = level.plan.and_then(|plan| plan.below.get(&name)).filter(|plan| !plan.whole);
-        let mut found = Vec::with_capacity(level.old.len());
-        for old in &mut level.old {
-            found.push(old.seek(&name)?);
-            for (first, page) in old.take_pages() {
-                if self.walk.parents.lasts(&page) {
-                    self.batch.items.push(Item::Page(first, page));
-                }
-            }
-        }
+        let found = self.feed.seek(self.walk.parents, &mut level.old, &name)?;
         let flags = if plan.is_some() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         match fs::statat(&dir.fd, name.as_slice(), flags) {
             Err(Errno::NOENT) => Ok(()), // removed meanwhile
@@ -162,7 +121,7 @@ impl<'w> Walker<'w> {
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
         self.walk.control.skip(&dir.path_of(&node.name), &error(doing, errno));
         node.content = meta::unreadable(errno);
-        self.push(Item::Node { node, was: Was::New, link: None })
+        self.feed.push(Item::Node { node, was: Was::New, link: None })
     }
 
     fn directory(
@@ -205,7 +164,7 @@ impl<'w> Walker<'w> {
             self.levels[up].dir = None;
         }
         let old = found.into_iter().flatten().next().map(|found| found.node);
-        self.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old })))
+        self.feed.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old })))
     }
 
     fn list(&self, dir: &Dir) -> Listing {
@@ -238,7 +197,7 @@ impl<'w> Walker<'w> {
     fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, found: Vec<Option<Found>>) -> Result<()> {
         let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
         let (walk, size) = (&self.walk, stat.st_size as u64);
-        self.total = (self.total.0 + 1, self.total.1 + size);
+        self.feed.met(size);
         let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.repo, old, stat));
         let mut found = found.into_iter().flatten();
         let link = (meta::nlink(stat) > 1).then_some(meta::id(stat));
@@ -247,21 +206,19 @@ impl<'w> Walker<'w> {
             node.content.clone_from(&old.content);
             node.xattrs.clone_from(&old.xattrs);
             let was = if moved { Was::Renamed } else { Was::compare(Some(&old), &node) };
-            self.done = (self.done.0 + 1, self.done.1 + size);
+            self.feed.done(size);
             link.map(|link| self.is_further(link, stat));
-            return self.push(Item::Node { node, was, link });
+            return self.feed.push(Item::Node { node, was, link });
         }
         let old = found.next().map(|found| Box::new(found.node));
         match link {
             Some(link) if self.is_further(link, stat) => {
-                self.done = (self.done.0 + 1, self.done.1 + size);
-                self.push(Item::Link { node, link, old })
+                self.feed.done(size);
+                self.feed.push(Item::Link { node, link, old })
             }
             link => {
-                self.batch.files += 1;
-                self.batch.bytes += size;
                 let job = Job { dir, stat: *stat, node, old, link, pieces: Vec::new(), gone: false };
-                self.push(Item::File(Box::new(job)))
+                self.feed.read(Item::File(Box::new(job)), size)
             }
         }
     }
@@ -293,7 +250,7 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, content);
         let path = dir.path_of(&node.name);
         node.xattrs = self.xattrs(&found, stat, &path, || meta::xattrs_at(dir, &node.name));
-        self.push(Item::Node { node, was: Was::Unchanged, link: None })
+        self.feed.push(Item::Node { node, was: Was::Unchanged, link: None })
     }
 
     fn content(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Content, Errno> {

@@ -116,7 +116,7 @@ pub fn restore(
     let base = if is_directory { parts.as_slice() } else { &parts[..parts.len() - 1] };
     let target = dir::open_target(target, &[b"/", base.join(&b'/').as_slice()].concat(), attributes)?;
     if holds_all(snapshot, &parts) {
-        progress.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes });
+        progress.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes, complete: true });
     }
     let run = Run {
         repo,

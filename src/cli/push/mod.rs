@@ -1,19 +1,17 @@
 //! `nfreezer push`: takes a snapshot.
 
+mod summary;
+
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use serde_json::json;
 
 use super::common::{Common, looks_remote, open_repository};
 use super::progress::Reporter;
 use super::show::{self, Output};
 use super::{INCOMPLETE, OK, signals};
 use crate::error::{Error, Kind, Result};
-use crate::name::hex;
 use crate::push;
-use crate::repo::tree::short;
 use crate::storage::Location;
 
 /// Arguments of `push`.
@@ -47,7 +45,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     refuse_old_form(common, &args.sources)?;
     let sources = sources(&args.sources)?;
     let repo = open_repository(common)?;
-    let reporter = Reporter::new(common, "saved");
+    let mut reporter = Reporter::new(common, "saved");
     let mut tags = args.tag.clone();
     tags.sort_unstable();
     tags.dedup();
@@ -64,42 +62,14 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     };
     let result = push::push(&repo, &options, &reporter);
     reporter.finish();
-    let summary = result?;
+    let done = result?;
     let mut out = Output::new(common.json);
     if !common.quiet {
-        say(&mut out, &summary)?;
+        summary::say(&mut out, &done)?;
     }
-    out.object("summary", fields(&summary))?;
+    out.object("summary", summary::fields(&done))?;
     out.flush()?;
-    Ok(if summary.skipped > 0 { INCOMPLETE } else { OK })
-}
-
-fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
-    out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}",
-        s.new,
-        s.changed,
-        s.renamed,
-        s.unchanged,
-        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() }
-    ))?;
-    out.line(format_args!(
-        "read {}, of which {} were new here, stored as {}",
-        show::size(s.read),
-        show::size(s.added),
-        show::size(s.stored)
-    ))?;
-    let seconds = s.duration.as_secs_f64();
-    out.line(format_args!("sent {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
-    out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
-}
-
-fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
-    show::object(json!({
-        "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
-        "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
-    }))
+    Ok(if done.skipped > 0 { INCOMPLETE } else { OK })
 }
 
 /// `nfreezer backup SRC user@host:/path` is how the Python tool was called.
