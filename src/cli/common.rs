@@ -148,6 +148,11 @@ pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
     Ok(Arc::from(storage::open(&location, common.storage_options()?)?))
 }
 
+/// Opens the storage at another address, reached by the same options.
+pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
+}
+
 /// Opens the repository that is given.
 pub fn open_repository(common: &Common) -> Result<Repository> {
     passphrase::check_sources(common)?;

@@ -1,6 +1,6 @@
 //! `nfreezer push`: takes a snapshot.
 
-mod summary;
+pub mod summary;
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -37,8 +37,9 @@ pub struct Args {
     compression: Level,
 }
 
+/// A level of zstd; 0: nothing is compressed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Level(i32);
+pub struct Level(pub i32);
 
 /// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
@@ -122,24 +123,28 @@ fn mounted_backups() -> Vec<(u64, u64)> {
     table.lines().filter_map(device).collect()
 }
 
-fn host() -> String {
+/// The name of this machine.
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
 }
 
-fn user() -> String {
+/// Who runs this.
+pub fn user() -> String {
     let uid = nix::unistd::geteuid();
     nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-fn time(text: &str) -> Result<(i64, u32), String> {
+/// `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`
+pub fn time(text: &str) -> Result<(i64, u32), String> {
     let zoned = || text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::system());
     let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp()));
     let time = time.map_err(|_| "write `2026-11-22 10:00:00` or `2026-11-22T10:00:00Z`".to_owned())?;
     Ok((time.as_second(), u32::try_from(time.subsec_nanosecond()).map_err(|_| "before 1970".to_owned())?))
 }
 
-fn compression(text: &str) -> Result<Level, String> {
+/// The level that a word or a number names.
+pub fn compression(text: &str) -> Result<Level, String> {
     let level = match text {
         "off" => 0,
         "fastest" => 1,
