@@ -332,8 +332,11 @@ struct Truth {
     dropped: BTreeSet<ObjectId>,
 }
 
+/// Tags of snapshots.
+type Tags = BTreeMap<[u8; 16], Vec<String>>;
+
 impl Truth {
-    fn fold(&self) -> (BTreeMap<[u8; 16], Vec<String>>, BTreeSet<[u8; 16]>) {
+    fn fold(&self) -> (Tags, BTreeSet<[u8; 16]>) {
         let snapshots = self.commits.iter().flat_map(|(_, head)| head.snapshots.iter());
         let mut tags: BTreeMap<_, _> = snapshots.map(|s| (s.id, s.tags.clone())).collect();
         let mut marks: Vec<_> =
