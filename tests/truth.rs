@@ -268,6 +268,7 @@ fn a_link_does_not_get_the_contents_of_a_file_that_took_the_place_of_another_lin
     fs::hard_link(&first, &second).unwrap();
     let replace = || {
         write(case.path("new"), noise(2, 5 * MIB));
+        fs::hard_link(case.path("new"), case.dir.path().join("a link to the new one")).unwrap();
         fs::rename(case.path("new"), &first).unwrap();
     };
     let summary = case.push_while(None, &|event| once(&done, matches!(event, Event::File { .. }), replace));
