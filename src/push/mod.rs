@@ -169,6 +169,9 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
     };
     let snapshot = commit::fit(snapshot)?;
     let record = commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;
+    if let Err(e) = repo.merge(&mut state) {
+        control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+    }
     let (sent, received) = repo.storage().traffic();
     let stats = snapshot.stats;
     Ok(Summary {
