@@ -4,7 +4,6 @@ mod harness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 
 use harness::faults::{Gone, Torn};
 use harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
@@ -28,10 +27,7 @@ fn save(repo: &Repository, top: &Path) -> nfreezer::error::Result<Summary> {
         user: "user".into(),
         tags: Vec::new(),
         description: String::new(),
-        time: None,
-        compression: 3,
-        exclude_dev_ino: Vec::new(),
-        stop: Arc::new(AtomicI32::new(0)),
+        ..Options::default()
     };
     push(repo, &options, &Silent)
 }

@@ -482,17 +482,8 @@ fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
     let top = work.path().join("top");
     let storage = Arc::new(storage::Local::new(place.path().join("repo")));
     let repo = Repository::init(storage, &passphrase(), KdfCost::DEFAULT, "").unwrap();
-    let options = push::Options {
-        sources: vec![top.clone()],
-        host: "host".into(),
-        user: "user".into(),
-        tags: Vec::new(),
-        description: String::new(),
-        time: None,
-        compression: 3,
-        exclude_dev_ino: Vec::new(),
-        stop: Arc::default(),
-    };
+    let (host, user) = ("host".into(), "user".into());
+    let options = push::Options { sources: vec![top.clone()], host, user, ..push::Options::default() };
     let contents = |i: u8| Sha256::digest([i]).repeat(1000);
     for i in 0..40 {
         write(&top.join(format!("file{}", i % 7)), &contents(i));

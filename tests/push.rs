@@ -5,7 +5,7 @@ mod harness;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use harness::tree::{self, What, assert_same, in_snapshot, noise, on_disk, write};
@@ -30,10 +30,7 @@ fn options(sources: &[&Path]) -> Options {
         user: "user".into(),
         tags: vec!["b".into(), "a".into(), "b".into()],
         description: "telling words".into(),
-        time: None,
-        compression: 3,
-        exclude_dev_ino: Vec::new(),
-        stop: Arc::new(AtomicI32::new(0)),
+        ..Options::default()
     }
 }
 

@@ -173,10 +173,7 @@ fn what_push_saved_comes_back_equal() {
         user: "user".into(),
         tags: Vec::new(),
         description: String::new(),
-        time: None,
-        compression: 3,
-        exclude_dev_ino: Vec::new(),
-        stop: Arc::default(),
+        ..push::Options::default()
     };
     let pushed = push::push(&repo, &options, &Seen::default()).unwrap();
     assert_eq!(pushed.skipped, 0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::passphrase::{self, Terminal};
-use super::show;
+use super::{show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
@@ -118,6 +118,8 @@ impl Common {
             accept_new_host_key: self.accept_new_host_key,
             retry_for: self.retry_for,
             prompt: Arc::new(Terminal),
+            notice: Arc::new(|text| show::notice(format_args!("nfreezer: warning: {}", show::message(text)))),
+            stop: Some(signals::flag()),
             ..storage::Options::default()
         };
         for option in &self.option {
@@ -144,6 +146,11 @@ impl Common {
 pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
     let location = Location::parse(&common.repository()?)?;
     Ok(Arc::from(storage::open(&location, common.storage_options()?)?))
+}
+
+/// Opens the storage at another address, reached by the same options.
+pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
 }
 
 /// Opens the repository that is given.

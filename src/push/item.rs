@@ -6,9 +6,10 @@ use rustix::fs::Stat;
 
 use super::chunks::Place;
 use super::meta::Dir;
+use super::stream::StreamJob;
 use crate::crypto::keys::ChunkId;
 use crate::format::reference::Ref;
-use crate::format::tree::Node;
+use crate::format::tree::{Content, Node};
 
 /// Neighbours in the walk. Small files travel together, so that a hop from thread to thread costs little for each.
 #[derive(Default)]
@@ -29,6 +30,8 @@ pub(super) enum Item {
     Node { node: Node, was: Was, link: Option<Link> },
     /// A file to read.
     File(Box<Job>),
+    /// A stream to read.
+    Stream(Box<StreamJob>),
     /// A further link to a file that came before.
     Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.
@@ -72,6 +75,8 @@ pub(super) struct Job {
     pub node: Node,
     pub old: Option<Box<Node>>,
     pub link: Option<Link>,
+    /// Its beginning, as an unfinished push has saved it; the file was not touched since.
+    pub prefix: Option<Content>,
     /// Its contents, unless `node.content` says that it is unreadable.
     pub pieces: Vec<Piece>,
     /// It was removed before it could be read.
@@ -87,4 +92,18 @@ pub(super) enum Piece {
     Known(ChunkId, Place),
     /// A hole of so many bytes.
     Hole(u64),
+    /// A chunk that another worker is at; the worker that gave it away fills this in.
+    Awaited,
+}
+
+impl Piece {
+    /// Whether two readings gave the same contents.
+    pub fn same(a: &[Piece], b: &[Piece]) -> bool {
+        let content = |piece: &Piece| match piece {
+            Piece::New(id) | Piece::Known(id, _) => (Some(*id), 0),
+            Piece::Hole(len) => (None, *len),
+            Piece::Awaited => (None, 0),
+        };
+        a.iter().map(content).eq(b.iter().map(content))
+    }
 }

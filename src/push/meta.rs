@@ -85,7 +85,7 @@ impl Nodes {
     pub fn node(&self, name: Vec<u8>, stat: &Stat, content: Content) -> Node {
         Node {
             name,
-            attrs: self.attrs(stat),
+            attrs: self.attrs((stat.st_mode & 0o7777) as u16, stat.st_uid, stat.st_gid, id(stat).0),
             mtime: mtime(stat),
             ctime: ctime(stat),
             inode: id(stat).1,
@@ -94,6 +94,14 @@ impl Nodes {
             xattrs: Xattrs::Inline(Vec::new()),
             content,
         }
+    }
+
+    /// A node of something that no file system here has, without extended attributes. Inode number 0 is nobody's.
+    pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: (i64, u32), content: Content) -> Node {
+        let ctime = mtime.0.saturating_mul(1_000_000_000).saturating_add(mtime.1.into());
+        let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
+        let xattrs = Xattrs::Inline(Vec::new());
+        Node { name, attrs, mtime, ctime, inode: 0, nlink: 1, flags: 0, xattrs, content }
     }
 
     /// A node of which not even the attributes could be read.
@@ -112,9 +120,8 @@ impl Nodes {
         }
     }
 
-    fn attrs(&self, stat: &Stat) -> Arc<Attrs> {
-        let (mode, uid, gid) = ((stat.st_mode & 0o7777) as u16, stat.st_uid, stat.st_gid);
-        let fs = self.file_system(id(stat).0);
+    fn attrs(&self, mode: u16, uid: u32, gid: u32, device: u64) -> Arc<Attrs> {
+        let fs = self.file_system(device);
         let mut known = self.attrs.lock().expect("no holder panics");
         if known.len() > MANY_ATTRS {
             known.clear();

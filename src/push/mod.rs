@@ -10,28 +10,36 @@
 //!                                                            metadata packs, then the record
 //! ```
 //!
-//! Every queue is bounded; the first failure ends all threads. Nothing counts before the record is there, so a push that
-//! is cut off anywhere leaves the repository as it was, but for packs that nobody names.
+//! Every queue is bounded; the first failure ends all threads. Nothing counts before a record is there, so a push that
+//! is cut off anywhere leaves the snapshots that there were as they are. What is stored is committed now and then with an
+//! unfinished snapshot ([`Checkpoints`]), so that the next push goes on from there.
 
+mod checkpoint;
 mod chunks;
 mod commit;
 mod control;
 mod cut;
 mod data;
+mod feed;
 mod folder;
 mod item;
+mod large;
 mod line;
 mod listing;
 mod lists;
 mod meta;
 mod metapack;
+mod moved;
 mod packs;
 mod parent;
 mod read;
 mod source;
+mod stream;
+mod streams;
 mod tree;
 mod walk;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
@@ -45,12 +53,16 @@ use crate::format::record::{NOT_SYNCED, Snapshot, Stats};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::progress::Progress;
-use crate::repo::{Index, Repository, State, random};
+use crate::repo::{Index, Repository, State};
 
+use checkpoint::Schedule;
 use chunks::Chunks;
+use commit::Ledger;
 use control::Control;
 use cut::Shared;
 use data::Data;
+use feed::Feed;
+use large::Large;
 use line::Line;
 use meta::Nodes;
 use metapack::MetaPack;
@@ -58,13 +70,18 @@ use packs::Packs;
 use parent::Parents;
 use read::Reader;
 use source::Plan;
+use streams::Streams;
 use tree::Tree;
 use walk::Walk;
+
+pub use checkpoint::Checkpoints;
+pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
 
 /// What to push, and what to write on the snapshot.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Absolute paths; what lies inside another one is saved once.
+    /// Absolute paths; what lies inside another one is saved once. Of [`push_streams`]: what the snapshot says that it
+    /// was taken of, which need not exist.
     pub sources: Vec<PathBuf>,
     /// The machine's name.
     pub host: String,
@@ -80,8 +97,28 @@ pub struct Options {
     pub compression: i32,
     /// Directories, by (device, inode), that are left out: the repository itself, mounted snapshots.
     pub exclude_dev_ino: Vec<(u64, u64)>,
+    /// When to commit what there is so far.
+    pub checkpoints: Checkpoints,
     /// The number of the signal that asks to stop; 0 as long as there is none.
     pub stop: Arc<AtomicI32>,
+}
+
+impl Default for Options {
+    /// Of nothing yet, by nobody.
+    fn default() -> Self {
+        Options {
+            sources: Vec::new(),
+            host: String::new(),
+            user: String::new(),
+            tags: Vec::new(),
+            description: String::new(),
+            time: None,
+            compression: 3,
+            exclude_dev_ino: Vec::new(),
+            checkpoints: Checkpoints::default(),
+            stop: Arc::default(),
+        }
+    }
 }
 
 /// What a push did.
@@ -113,6 +150,8 @@ pub struct Summary {
     pub received: u64,
     /// Nodes that could not be saved, or not completely; each was reported.
     pub skipped: u64,
+    /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
+    pub changed_while_read: u64,
     /// Packs written.
     pub packs: u64,
     /// From the beginning to the commit.
@@ -125,58 +164,65 @@ pub struct Summary {
 /// # Errors
 ///
 /// A source that does not exist; everything that the storage cannot do; [`crate::error::Kind::Interrupted`] when
-/// `options.stop` says so. No snapshot is added then; contents that were stored already are kept for the next push.
+/// `options.stop` says so. What was stored until then is kept with a partial snapshot, and the same push again goes on
+/// from there.
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
+    let paths = source::paths(&options.sources)?;
+    let plan = source::plan(&paths)?;
+    save(repo, options, &paths, Sources::Plan(&plan), progress)
+}
+
+/// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
+/// compared with the previous snapshot as files are, but every one of them is read.
+///
+/// # Errors
+///
+/// Those of [`push`]; an error that `streams` gives; a path out of order, below a file, or not absolute.
+pub fn push_streams(
+    repo: &Repository,
+    options: &Options,
+    mut streams: impl Iterator<Item = Result<Stream>>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let paths = source::paths(&options.sources)?;
+    save(repo, options, &paths, Sources::Streams(&mut streams), progress)
+}
+
+/// Where what is saved comes from.
+enum Sources<'s> {
+    Plan(&'s Plan),
+    Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
+}
+
+fn save(
+    repo: &Repository,
+    options: &Options,
+    paths: &[PathBuf],
+    sources: Sources<'_>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
     let started = Instant::now();
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = (begun.as_secs() as i64, begun.subsec_nanos());
     let traffic = repo.storage().traffic();
     let control = Control::new(progress, Arc::clone(&options.stop));
     control.check()?;
-    let (plan, paths) = source::plan(&options.sources)?;
+    let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
     let mut state = repo.state()?;
     state.warnings().iter().for_each(|text| control.warn(text));
     let group = group(repo, &options.host, &paths);
     let parents = Parents::choose(&state, &options.host, group, begun);
-    let (chunks, packs) = (Chunks::default(), Packs::new(&control));
-    let run = Run { repo, options, control: &control, parents: &parents, state: &state };
-    let done = match run.run(&plan, &chunks, &packs) {
-        Ok(done) => done,
-        Err(e) => {
-            let kept = commit::keep(repo, &mut state, chunks, packs).unwrap_or(false);
-            let again = "the same push again goes on from there";
-            let hint = format!("what was stored so far is kept and not sent again: {again}");
-            return Err(if kept && e.hint_text().is_none() { e.hint(hint) } else { e });
-        }
-    };
-    let ours = packs.ours();
-    let snapshot = Snapshot {
-        id: random()?,
-        time: options.time.unwrap_or(begun),
-        host: options.host.clone(),
-        user: options.user.clone(),
-        paths: paths.into_iter().map(ByteBuf::from).collect(),
-        more_paths: 0,
-        group,
-        tags: sorted(&options.tags),
-        description: options.description.clone(),
-        root: done.root,
-        partial: false,
-        warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
-        stats: Stats { milliseconds: started.elapsed().as_millis() as u64, ..done.stats },
-        program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: Vec::new(),
-    };
-    let snapshot = commit::fit(snapshot)?;
-    let record = commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;
+    let draft = draft(repo, options, begun, (paths, group));
+    let run = Run { repo, options, control: &control, parents: &parents, started };
+    let done = run.run(sources, &mut state, draft)?;
     if let Err(e) = repo.merge(&mut state) {
         control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
     }
     let (sent, received) = repo.storage().traffic();
-    let stats = snapshot.stats;
+    let stats = done.snapshot.stats;
     Ok(Summary {
-        snapshot,
-        record,
+        snapshot: done.snapshot,
+        record: done.record,
         parent: parents.snapshots.first().map(|parent| parent.id),
         new: stats.new,
         changed: stats.changed,
@@ -188,9 +234,31 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         sent: sent - traffic.0,
         received: received - traffic.1,
         skipped: control.skipped(),
-        packs: ours,
+        changed_while_read: control.changed_while_read(),
+        packs: done.packs,
         duration: started.elapsed(),
     })
+}
+
+/// The snapshot that is to be, but for its id, root and figures.
+fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group): (Vec<Vec<u8>>, u64)) -> Snapshot {
+    Snapshot {
+        id: [0; 16],
+        time: options.time.unwrap_or(begun),
+        host: options.host.clone(),
+        user: options.user.clone(),
+        paths: paths.into_iter().map(ByteBuf::from).collect(),
+        more_paths: 0,
+        group,
+        tags: sorted(&options.tags),
+        description: options.description.clone(),
+        root: None,
+        partial: false,
+        warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
+        stats: Stats::default(),
+        program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
+        extra: parent::note_begin(options.time.unwrap_or(begun), begun),
+    }
 }
 
 /// `name_hash(2, host || 0 || path || 0 || ..)`
@@ -213,29 +281,31 @@ struct Run<'r> {
     options: &'r Options,
     control: &'r Control<'r>,
     parents: &'r Parents,
-    state: &'r State,
+    started: Instant,
 }
 
 struct Done {
-    root: Option<Ref>,
-    stats: Stats,
+    snapshot: Snapshot,
+    record: ObjectId,
     unchanged: u64,
     renamed: u64,
     read: u64,
-    meta: Vec<(u32, crate::format::pack::Entry)>,
+    packs: u64,
 }
 
 impl Run<'_> {
-    fn run(&self, plan: &Plan, chunks: &Chunks, packs: &Packs<'_>) -> Result<Done> {
-        let Run { repo, options, control, parents, state } = *self;
+    fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot) -> Result<Done> {
+        let Run { repo, options, control, parents, started } = *self;
+        let (chunks, packs, large) = (Chunks::default(), Packs::new(control), Large::default());
+        let time = draft.time;
         let index = Index::new(repo, state);
         let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
         let line = Line::new(control);
         let (uploads, to_upload) = crossbeam_channel::bounded(0);
         let (work, to_do) = crossbeam_channel::bounded(WAITING);
         let (offer, tasks) = crossbeam_channel::bounded(0);
-        let data = Data::new(control, chunks, packs, uploads);
-        let walk = Walk { repo, control, parents, nodes: &nodes, line: &line, work, exclude: &options.exclude_dev_ino };
+        let data = Data::new(control, &chunks, &packs, uploads);
+        let feed = Feed::new(control, &line, work);
         let shared = Shared {
             repo,
             control,
@@ -243,15 +313,19 @@ impl Run<'_> {
             index: &index,
             data: &data,
             line: &line,
+            large: &large,
             idle: &idle,
             warned: &warned,
         };
-        let meta = MetaPack::new(repo, control, packs, &index, options.compression)?;
-        let mut tree = Tree::new(repo, control, &line, &data, meta);
-        let (root, read, written) = thread::scope(|scope| {
-            let uploaders: Vec<_> = (0..data::UPLOADS)
-                .map(|_| scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload))))
-                .collect();
+        let meta = MetaPack::new(repo, control, &packs, &index, options.compression)?;
+        let (chunks, packs) = (&chunks, &packs);
+        let ledger = Ledger { repo, control, state, chunks, packs, started, draft, partial: None };
+        let schedule = Schedule::new(options.checkpoints, CHUNKS);
+        let mut tree = Tree::new(control, &line, &data, (&index, &large), meta, ledger, schedule);
+        let (root, read) = thread::scope(|scope| {
+            for _ in 0..data::UPLOADS {
+                scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload)));
+            }
             let workers: Vec<_> = (0..workers())
                 .map(|_| {
                     let (offer, to_do, tasks) = (offer.clone(), &to_do, &tasks);
@@ -262,23 +336,36 @@ impl Run<'_> {
                 .collect();
             drop(offer);
             let tree = scope.spawn(|| control.run(|| tree.run()));
-            control.run(|| walk.run(plan));
+            control.run(|| match sources {
+                Sources::Plan(plan) => {
+                    let exclude = &options.exclude_dev_ino;
+                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, feed)
+                }
+                Sources::Streams(streams) => Streams { repo, control, parents, nodes: &nodes, time }.run(streams, feed),
+            });
             let read: u64 = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
             control.run(|| data.finish());
-            let written: u64 =
-                uploaders.into_iter().filter_map(|thread| thread.join().expect("it does not panic")).sum();
             let root: Option<Option<Ref>> = tree.join().expect("it does not panic");
-            (root.flatten(), read, written)
+            (root.flatten(), read)
         });
-        control.result()?;
-        let stats = Stats { added: data.added() + tree.meta.added, stored: tree.meta.written + written, ..tree.stats };
+        let done = control.result().and_then(|()| tree.finish(root));
+        let (snapshot, record) = done.map_err(|e| match tree.keep() {
+            true if e.hint_text().is_none() => e.hint(GOES_ON),
+            _ => e,
+        })?;
         let (unchanged, renamed) = (tree.unchanged, tree.renamed);
-        Ok(Done { root, stats, unchanged, renamed, read, meta: tree.meta.into_entries() })
+        Ok(Done { snapshot, record, unchanged, renamed, read, packs: packs.ours() })
     }
 }
 
+/// What an interrupted push says.
+const GOES_ON: &str = "what was stored so far is kept: the same push again goes on from there";
+
 /// Batches between the walker and the workers.
 const WAITING: usize = 8;
+
+/// Chunks in memory that are not committed.
+const CHUNKS: usize = 256 << 10;
 
 /// Workers: one for each core, but no more than the memory for their windows (8 MiB each) allows; four of them read
 /// more than any line takes.

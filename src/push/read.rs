@@ -8,29 +8,33 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::{self, Errno};
 
+use super::chunks::Place;
 use super::control::PATIENCE;
 use super::cut::{Cutter, Given, Shared, Task};
 use super::item::{Batch, Item, Job, Piece};
 use super::meta::{self, error};
 use crate::crypto::chunker;
-use crate::error::{Error, Result};
-use crate::format::tree::{CHANGED, Xattrs};
+use crate::error::{Error, Kind, Result};
+use crate::format::reference::Extent;
+use crate::format::tree::{CHANGED, Content, Node, Xattrs};
 use crate::progress::Event;
 
 /// Bytes of a file that are held at once: the chunker must see [`chunker::MAX`], and what lies behind is moved to the
 /// front when that is reached.
-const WINDOW: usize = 2 * chunker::MAX;
+pub(super) const WINDOW: usize = 2 * chunker::MAX;
 /// Holes shorter than this are read as zeros: a chunk for each stretch between them would cost more.
 const HOLE: u64 = 64 << 10;
 /// Attempts to read a file that changes meanwhile.
 const ATTEMPTS: usize = 3;
 /// Files of this size on are shown and read ahead of by the kernel.
-const SHOWN: u64 = 4 << 20;
+pub(super) const SHOWN: u64 = 4 << 20;
 
 pub(super) struct Reader<'w> {
-    cutter: Cutter<'w>,
-    window: Vec<u8>,
-    offer: Option<Sender<Task>>,
+    pub(super) cutter: Cutter<'w>,
+    pub(super) window: Vec<u8>,
+    pub(super) offer: Option<Sender<Task>>,
+    /// The number of the batch of a file that travels alone, and how many of its pieces were shown in [`Large`].
+    alone: Option<(u64, usize)>,
 }
 
 enum Next {
@@ -38,6 +42,14 @@ enum Next {
     Task(Task),
     Nothing,
     End,
+}
+
+/// What the file did while it was read.
+enum Meanwhile {
+    Nothing,
+    /// Its size grew, as far as can be seen from outside.
+    Grew,
+    Changed,
 }
 
 /// Why a file could not be read: something with the file, or something that ends the push.
@@ -61,7 +73,7 @@ impl From<Error> for Trouble {
 impl<'w> Reader<'w> {
     /// Chunks of large files go to `offer` while somebody waits there.
     pub fn new(shared: Shared<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
-        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer) })
+        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer), alone: None })
     }
 
     /// The body of a worker thread. Gives the bytes read.
@@ -70,8 +82,12 @@ impl<'w> Reader<'w> {
         loop {
             match self.next(work, tasks)? {
                 Next::Batch(number, mut batch) => {
+                    let alone =
+                        batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
+                    self.alone = alone.then_some((number, 0));
                     self.batch(&mut batch)?;
                     line.finish(number, batch);
+                    self.cutter.shared.large.end(number);
                 }
                 Next::Task(task) => self.cutter.serve(&task)?,
                 Next::Nothing => {}
@@ -102,9 +118,11 @@ impl<'w> Reader<'w> {
 
     fn batch(&mut self, batch: &mut Batch) -> Result<()> {
         for item in &mut batch.items {
-            if let Item::File(job) = item {
-                self.cutter.shared.control.check()?;
-                self.file(job)?;
+            self.cutter.shared.control.check()?;
+            match item {
+                Item::File(job) => self.file(job)?,
+                Item::Stream(job) => self.stream(job)?,
+                _ => {}
             }
         }
         self.cutter.flush()?;
@@ -117,43 +135,137 @@ impl<'w> Reader<'w> {
             self.cutter.flush()?; // others may wait for what came before
             self.cutter.shared.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
         }
+        let mut earlier: Option<Vec<Piece>> = None;
         for _ in 0..ATTEMPTS {
-            let gave_up = match self.attempt(job) {
-                Ok(true) => return Ok(()),
-                Ok(false) => continue,
+            let gave_up = match self.attempt(job, earlier.as_deref()) {
+                Ok(Meanwhile::Nothing) => return Ok(()),
+                Ok(Meanwhile::Grew) => {
+                    earlier = Some(job.pieces.clone());
+                    continue;
+                }
+                Ok(Meanwhile::Changed) => {
+                    earlier = None;
+                    continue;
+                }
                 Err(Trouble::Push(error)) => return Err(error),
                 Err(Trouble::File(errno)) => errno,
             };
-            if gave_up == Errno::NOENT {
-                job.gone = true;
-            } else {
-                self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &error("read the file", gave_up));
-                job.node.content = meta::unreadable(gave_up);
-            }
+            self.gave_up(job, gave_up);
             return Ok(());
         }
         job.node.flags |= CHANGED;
+        self.cutter.shared.control.unsteady(&job.dir.path_of(&job.node.name));
         Ok(())
     }
 
-    /// Reads the file once; gives whether it stayed the same meanwhile.
-    fn attempt(&mut self, job: &mut Job) -> Result<bool, Trouble> {
+    fn gave_up(&self, job: &mut Job, errno: Errno) {
+        if errno == Errno::NOENT {
+            job.gone = true;
+            return;
+        }
+        let why = match errno {
+            Errno::STALE | Errno::LOOP | Errno::NXIO => {
+                Error::failed("something else took its place while it was being saved; the next push saves that")
+            }
+            _ => error("read the file", errno),
+        };
+        self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &why);
+        job.node.content = meta::unreadable(errno);
+    }
+
+    /// Reads the file once; gives what it did meanwhile.
+    ///
+    /// `earlier` is what was read of it the last time, if it has only grown since. Then just so much is read again: if it
+    /// is the same, each byte was the same before and after the moment between the two readings, so that was the beginning
+    /// of the file in that moment. A log that is written to all the time is saved as one consistent state that way.
+    fn attempt(&mut self, job: &mut Job, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
         let fd = job.dir.open(&job.node.name, OFlags::NOFOLLOW)?;
         let before = fs::fstat(&fd)?;
         if meta::kind(&before) != FileType::RegularFile {
             return Err(Errno::STALE.into());
         }
-        if !same(&job.stat, &before) {
-            let name = std::mem::take(&mut job.node.name);
-            job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
-            job.stat = before;
+        if job.link.is_some_and(|link| link != meta::id(&before)) {
+            job.link = None; // another file took its place: its contents are not those of the links to come
         }
-        job.node.xattrs = Xattrs::Inline(self.xattrs(job, &fd));
+        let unchanged = same(&job.stat, &before);
+        let earlier = earlier.filter(|_| grew(&job.stat, &before));
+        let mut now = before;
+        match earlier {
+            Some(_) => now.st_size = job.stat.st_size,
+            None if unchanged => {}
+            None => {
+                let name = std::mem::take(&mut job.node.name);
+                job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
+                job.stat = before;
+            }
+        }
+        let xattrs = Xattrs::Inline(self.xattrs(job, &fd));
+        let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
+        job.node.xattrs = xattrs;
         job.pieces.clear();
+        let prefix = job.prefix.take().filter(|_| unchanged);
+        let begun = prefix.map_or(Ok(0), |prefix| self.prefix(&prefix, &mut job.pieces, before.st_size as u64))?;
+        self.begin(&job.node, &job.pieces);
         let mut given = Given::default();
-        let read = self.contents(&fd, &before, &mut job.pieces, &mut given)?;
+        let read = self.contents(&fd, &now, begun, &mut job.pieces, &mut given)?;
         self.cutter.collect(&mut job.pieces, &mut given)?;
-        Ok(read == before.st_size as u64 && same(&before, &fs::fstat(&fd)?))
+        let after = fs::fstat(&fd)?;
+        Ok(match () {
+            () if read != now.st_size as u64 => Meanwhile::Changed,
+            () if earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) => Meanwhile::Nothing,
+            () if now.st_size == before.st_size && same(&before, &after) => Meanwhile::Nothing,
+            () if now.st_size == before.st_size && grew(&before, &after) => Meanwhile::Grew,
+            () => Meanwhile::Changed,
+        })
+    }
+
+    /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
+    fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
+        let Shared { repo, control, data, .. } = self.cutter.shared;
+        for extent in repo.extents(prefix) {
+            match extent {
+                Ok(Extent::Hole(len)) => pieces.push(Piece::Hole(len)),
+                Ok(Extent::Data(r)) => {
+                    let pack = data.packs.earlier(r.pack);
+                    pieces.push(Piece::Known(r.id, Place { pack, offset: r.offset, stored: r.stored, len: r.len }));
+                }
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        // Another hole may follow; it is to be one with this one.
+        while let Some(Piece::Hole(_)) = pieces.last() {
+            pieces.pop();
+        }
+        let len = |piece: &Piece| match piece {
+            Piece::Known(_, place) => u64::from(place.len),
+            Piece::Hole(len) => *len,
+            Piece::New(_) | Piece::Awaited => 0,
+        };
+        let end = pieces.iter().map(len).sum();
+        if end > size {
+            pieces.clear();
+            return Ok(0);
+        }
+        control.event(Event::Done { files: 0, bytes: end });
+        Ok(end)
+    }
+
+    /// A file that travels alone is shown while it is being read.
+    fn begin(&mut self, node: &Node, pieces: &[Piece]) {
+        if let Some((batch, shown)) = &mut self.alone {
+            self.cutter.shared.large.begin(*batch, node.clone());
+            *shown = 0;
+        }
+        self.show(pieces);
+    }
+
+    fn show(&mut self, pieces: &[Piece]) {
+        if let Some((batch, shown)) = &mut self.alone {
+            let new = pieces[*shown..].iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
+            self.cutter.shared.large.extend(*batch, &pieces[*shown..*shown + new]);
+            *shown += new;
+        }
     }
 
     fn xattrs(&self, job: &Job, fd: &OwnedFd) -> meta::Pairs {
@@ -164,11 +276,12 @@ impl<'w> Reader<'w> {
         })
     }
 
-    /// Gives the length of what was there, holes included.
+    /// Reads from `begun` on. Gives the length of what was there, holes included.
     fn contents(
         &mut self,
         fd: &OwnedFd,
         stat: &Stat,
+        begun: u64,
         pieces: &mut Vec<Piece>,
         given: &mut Given,
     ) -> Result<u64, Trouble> {
@@ -177,9 +290,9 @@ impl<'w> Reader<'w> {
             let _ = fs::fadvise(fd, 0, None, Advice::Sequential); // only advice
         }
         if (stat.st_blocks as u64).saturating_mul(512) >= size {
-            return self.stretch(fd, 0..size, pieces, given);
+            return self.stretch(fd, begun..size, pieces, given);
         }
-        let mut at = 0;
+        let mut at = begun;
         while at < size {
             let data = match next_data(fd, at, size)? {
                 data if data.start - at < HOLE && data.start < size => at..data.end,
@@ -231,16 +344,25 @@ impl<'w> Reader<'w> {
             if at >= stop {
                 break stop;
             }
+            self.show(pieces);
             self.cutter.shared.control.check()?;
             window.copy_within(from..to, 0);
             (from, to) = (0, to - from);
         };
         self.window = window;
+        self.show(pieces);
         Ok(done)
     }
 }
 
-fn same(a: &Stat, b: &Stat) -> bool {
+/// Whether it is the same file and longer, with all else that is to be saved of it.
+fn grew(a: &Stat, b: &Stat) -> bool {
+    let rest = |s: &Stat| (meta::id(s), s.st_mode, s.st_uid, s.st_gid, meta::nlink(s));
+    rest(a) == rest(b) && a.st_size < b.st_size
+}
+
+/// Whether it is the same file, untouched.
+pub(super) fn same(a: &Stat, b: &Stat) -> bool {
     let id = |s: &Stat| (meta::id(s), s.st_size as u64, meta::mtime(s), meta::ctime(s));
     id(a) == id(b)
 }

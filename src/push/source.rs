@@ -15,20 +15,25 @@ pub(super) struct Plan {
     pub below: BTreeMap<Vec<u8>, Plan>,
 }
 
-/// The merged plan, and the sources as clean absolute paths, ascending.
-pub(super) fn plan(sources: &[PathBuf]) -> Result<(Plan, Vec<Vec<u8>>)> {
+/// The sources as clean absolute paths, ascending.
+pub(super) fn paths(sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = sources.iter().map(|path| clean(path)).collect::<Result<_>>()?;
     paths.sort();
     paths.dedup();
-    if paths.is_empty() {
-        return Err(Error::new(Kind::Usage, "nothing to push: no source is given"));
+    match paths.is_empty() {
+        true => Err(Error::new(Kind::Usage, "nothing to push: no source is given")),
+        false => Ok(paths),
     }
+}
+
+/// The merged plan of such paths, all of which must be there.
+pub(super) fn plan(paths: &[PathBuf]) -> Result<Plan> {
     let missing: Vec<String> = paths.iter().filter_map(|path| missing(path)).collect();
     if !missing.is_empty() {
         return Err(Error::failed(missing.join("; ")).hint("nothing was saved; name sources that exist"));
     }
     let mut plan = Plan::default();
-    for path in &paths {
+    for path in paths {
         if !plan.add(path) {
             // Inside another source, perhaps only by way of a symbolic link, which is saved as a link: then also at its real place.
             if let Some(real) = real(path) {
@@ -36,7 +41,7 @@ pub(super) fn plan(sources: &[PathBuf]) -> Result<(Plan, Vec<Vec<u8>>)> {
             }
         }
     }
-    Ok((plan, paths.into_iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect()))
+    Ok(plan)
 }
 
 impl Plan {
@@ -85,7 +90,8 @@ mod tests {
         let base = dir.path().canonicalize().unwrap();
         std::fs::create_dir_all(base.join("a/b/c")).unwrap();
         std::fs::create_dir(base.join("d")).unwrap();
-        let (plan, paths) = plan(&[base.join("a/b/c"), base.join("a/"), base.join("d")]).unwrap();
+        let paths = paths(&[base.join("a/b/c"), base.join("a/"), base.join("d")]).unwrap();
+        let plan = plan(&paths).unwrap();
         assert_eq!(paths.len(), 3);
         let mut here = &plan;
         for part in base.components() {
@@ -103,8 +109,8 @@ mod tests {
         let error = plan(&["/".into(), "/no/such".into(), "/nor/this".into()]).unwrap_err().to_string();
         assert!(error.contains("/no/such") && error.contains("/nor/this"), "{error}");
         for bad in ["a", "/a/../b"] {
-            assert_eq!(plan(&[bad.into()]).unwrap_err().kind(), Kind::Usage);
+            assert_eq!(paths(&[bad.into()]).unwrap_err().kind(), Kind::Usage);
         }
-        assert_eq!(plan(&[]).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(paths(&[]).unwrap_err().kind(), Kind::Usage);
     }
 }

@@ -2,29 +2,25 @@
 //! what is not. One thread: it needs no more than a fifth of the time of the workers behind it.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::control::Control;
-use super::item::{Batch, Enter, Item, Job, Link, Was};
-use super::line::Line;
+use super::feed::Feed;
+use super::item::{Enter, Item, Job, Link, Was};
+use super::large::LARGE;
 use super::listing::Listing;
 use super::meta::{self, Dir, Nodes, error};
 use super::parent::{Found, Old, Parents};
 use super::source::Plan;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::tree::{Content, Node, Xattrs};
-use crate::progress::Event;
+use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
 use crate::repo::Repository;
 
-/// A batch is full at so many items ..
-const ITEMS: usize = 256;
-/// .. or so many bytes to read.
-const BYTES: u64 = 2 << 20;
 /// Directories that are kept open on the way down; above them they are opened again from below.
 const OPEN: usize = 128;
 
@@ -34,19 +30,15 @@ pub(super) struct Walk<'w> {
     pub control: &'w Control<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
-    pub line: &'w Line<'w, Batch>,
-    pub work: Sender<(u64, Batch)>,
     /// Directories, by device and inode, that are never entered: the repository itself, mounted snapshots.
     pub exclude: &'w [(u64, u64)],
 }
 
 struct Walker<'w> {
     walk: Walk<'w>,
+    feed: Feed<'w>,
     levels: Vec<Level<'w>>,
-    batch: Batch,
     links: HashMap<Link, Links>,
-    total: (u64, u64),
-    done: (u64, u64),
 }
 
 /// A directory on the way down.
@@ -68,7 +60,7 @@ struct Links {
 
 impl<'w> Walk<'w> {
     /// Walks everything and closes the line.
-    pub fn run(self, plan: &'w Plan) -> Result<()> {
+    pub fn run(self, plan: &'w Plan, feed: Feed<'w>) -> Result<()> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
@@ -81,8 +73,7 @@ impl<'w> Walk<'w> {
         let plan = Some(plan).filter(|plan| !plan.whole);
         let id = meta::id(&stat);
         let level = Level { dir: Some(dir), path: Vec::new(), id, listing, plan, old };
-        let (batch, links) = Default::default();
-        Walker { walk: self, levels: vec![level], batch, links, total: (0, 0), done: (0, 0) }.run()
+        Walker { walk: self, feed, levels: vec![level], links: HashMap::new() }.run()
     }
 }
 
@@ -94,45 +85,21 @@ impl<'w> Walker<'w> {
                 None => self.leave()?,
             }
         }
-        self.send()?;
-        let (files, bytes) = self.total;
-        self.walk.control.event(Event::Total { files, bytes, complete: true });
-        self.walk.line.close();
-        Ok(())
+        self.feed.close()
     }
 
     fn leave(&mut self) -> Result<()> {
         let below = self.levels.pop();
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         if level.dir.is_none() {
-            level.dir = below.and_then(|below| below.dir).and_then(|below| reopen(&below, &level.path, level.id));
+            level.dir = reopen(below.and_then(|below| below.dir).as_deref(), &level.path, level.id);
             if level.dir.is_none() {
                 let moved = Error::failed("the folder was moved while it was being saved");
                 self.walk.control.skip(&level.path, &moved);
                 level.listing = Listing::default();
             }
         }
-        self.push(Item::Leave)
-    }
-
-    /// Adds a step; a full batch goes to the workers.
-    fn push(&mut self, item: Item) -> Result<()> {
-        self.batch.items.push(item);
-        if self.batch.items.len() >= ITEMS || self.batch.bytes >= BYTES { self.send() } else { Ok(()) }
-    }
-
-    fn send(&mut self) -> Result<()> {
-        self.walk.control.check()?;
-        let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
-        self.walk.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
-        let (files, bytes) = std::mem::take(&mut self.done);
-        self.walk.control.event(Event::Done { files, bytes });
-        let number = self.walk.line.enter(batch.items.len())?;
-        if batch.files == 0 {
-            self.walk.line.finish(number, batch);
-            return Ok(());
-        }
-        self.walk.control.send(&self.walk.work, (number, batch))
+        self.feed.push(Item::Leave)
     }
 
     /// One name of the directory at hand.
@@ -140,15 +107,7 @@ impl<'w> Walker<'w> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let Some(dir) = level.dir.clone() else { return Ok(()) };
         let plan = level.plan.and_then(|plan| plan.below.get(&name)).filter(|plan| !plan.whole);
-        let mut found = Vec::with_capacity(level.old.len());
-        for old in &mut level.old {
-            found.push(old.seek(&name)?);
-            for (first, page) in old.take_pages() {
-                if self.walk.parents.lasts(&page) {
-                    self.batch.items.push(Item::Page(first, page));
-                }
-            }
-        }
+        let found = self.feed.seek(self.walk.parents, &mut level.old, &name)?;
         let flags = if plan.is_some() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         match fs::statat(&dir.fd, name.as_slice(), flags) {
             Err(Errno::NOENT) => Ok(()), // removed meanwhile
@@ -164,7 +123,7 @@ impl<'w> Walker<'w> {
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
         self.walk.control.skip(&dir.path_of(&node.name), &error(doing, errno));
         node.content = meta::unreadable(errno);
-        self.push(Item::Node { node, was: Was::New, link: None })
+        self.feed.push(Item::Node { node, was: Was::New, link: None })
     }
 
     fn directory(
@@ -188,6 +147,9 @@ impl<'w> Walker<'w> {
             Err(errno) => return self.unreadable(dir, node, "open the folder", errno),
             Ok(fd) => fd,
         };
+        // Another one may have taken its place since it was looked at.
+        let stat = &fs::fstat(&fd).unwrap_or(*stat);
+        node = self.walk.nodes.node(node.name, stat, node.content);
         let below = Arc::new(Dir { fd, path: dir.path_of(&node.name) });
         let listing = match plan {
             Some(plan) => Listing::of(plan.below.keys()),
@@ -196,10 +158,8 @@ impl<'w> Walker<'w> {
         node.xattrs = self.xattrs(&found, stat, &below.path, || meta::xattrs_of(&below.fd));
         let old = self.levels.last().map_or(&[][..], |level| &level.old);
         let mut old: Vec<_> = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
-        if old.is_empty() {
-            let Walk { repo, control, parents, .. } = self.walk;
-            old.extend(parents.elsewhere(repo, control, stat, listing.len()));
-        }
+        let Walk { repo, control, parents, .. } = self.walk;
+        old.extend(parents.elsewhere(repo, control, stat, listing.len(), &found)?);
         let id = meta::id(stat);
         let level = Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old };
         self.levels.push(level);
@@ -207,7 +167,7 @@ impl<'w> Walker<'w> {
             self.levels[up].dir = None;
         }
         let old = found.into_iter().flatten().next().map(|found| found.node);
-        self.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old })))
+        self.feed.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old })))
     }
 
     fn list(&self, dir: &Dir) -> Listing {
@@ -240,30 +200,42 @@ impl<'w> Walker<'w> {
     fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, found: Vec<Option<Found>>) -> Result<()> {
         let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
         let (walk, size) = (&self.walk, stat.st_size as u64);
-        self.total = (self.total.0 + 1, self.total.1 + size);
+        self.feed.met(size);
         let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.repo, old, stat));
+        let renamed = match same {
+            None => walk.parents.renamed(walk.repo, walk.control, (&dir, &node.name), stat, &found)?,
+            Some(_) => None,
+        };
         let mut found = found.into_iter().flatten();
         let link = (meta::nlink(stat) > 1).then_some(meta::id(stat));
-        if let Some(same) = same {
-            let Some(Found { node: old, moved, .. }) = found.nth(same) else { return Ok(()) };
+        if let Some(Found { node: old, moved, .. }) = renamed.or_else(|| found.nth(same?)) {
             node.content.clone_from(&old.content);
             node.xattrs.clone_from(&old.xattrs);
             let was = if moved { Was::Renamed } else { Was::compare(Some(&old), &node) };
-            self.done = (self.done.0 + 1, self.done.1 + size);
+            self.feed.done(size);
             link.map(|link| self.is_further(link, stat));
-            return self.push(Item::Node { node, was, link });
+            return self.feed.push(Item::Node { node, was, link });
         }
-        let old = found.next().map(|found| Box::new(found.node));
+        let (mut prefix, mut old) = (None, None);
+        for found in found {
+            let partial = found.node.flags & PARTIAL != 0;
+            if partial && prefix.is_none() && walk.parents.same_beginning(walk.repo, &found, stat) {
+                prefix = Some(found.node.content);
+            } else if !partial && old.is_none() {
+                old = Some(Box::new(found.node));
+            }
+        }
         match link {
             Some(link) if self.is_further(link, stat) => {
-                self.done = (self.done.0 + 1, self.done.1 + size);
-                self.push(Item::Link { node, link, old })
+                self.feed.done(size);
+                self.feed.push(Item::Link { node, link, old })
             }
             link => {
-                self.batch.files += 1;
-                self.batch.bytes += size;
-                let job = Job { dir, stat: *stat, node, old, link, pieces: Vec::new(), gone: false };
-                self.push(Item::File(Box::new(job)))
+                if size >= LARGE {
+                    self.feed.send()?; // it travels alone
+                }
+                let job = Job { dir, stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
+                self.feed.read(Item::File(Box::new(job)), size)
             }
         }
     }
@@ -295,7 +267,7 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, content);
         let path = dir.path_of(&node.name);
         node.xattrs = self.xattrs(&found, stat, &path, || meta::xattrs_at(dir, &node.name));
-        self.push(Item::Node { node, was: Was::Unchanged, link: None })
+        self.feed.push(Item::Node { node, was: Was::Unchanged, link: None })
     }
 
     fn content(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Content, Errno> {
@@ -315,10 +287,13 @@ impl<'w> Walker<'w> {
     }
 }
 
-/// The directory that `below` is in, if it is still the one that we came from.
-fn reopen(below: &Dir, path: &[u8], id: (u64, u64)) -> Option<Arc<Dir>> {
-    let fd = below.open(b"..", OFlags::DIRECTORY).ok()?;
-    let stat = fs::fstat(&fd).ok()?;
-    let same = meta::id(&stat) == id;
-    same.then(|| Arc::new(Dir { fd, path: path.to_vec() }))
+/// The directory that `below` is in, if it is still the one that we came from; else the one at its path, if that is.
+fn reopen(below: Option<&Dir>, path: &[u8], id: (u64, u64)) -> Option<Arc<Dir>> {
+    let ours = |fd: OwnedFd| fs::fstat(&fd).is_ok_and(|stat| meta::id(&stat) == id).then_some(fd);
+    let above = below.and_then(|below| below.open(b"..", OFlags::DIRECTORY).ok()).and_then(ours);
+    let fd = above.or_else(|| {
+        let path = if path.is_empty() { b"/" } else { path };
+        fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty()).ok().and_then(ours)
+    })?;
+    Some(Arc::new(Dir { fd, path: path.to_vec() }))
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
+mod halt;
 mod local;
 mod location;
 mod memory;
@@ -35,7 +36,7 @@ mod ssh;
 pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;
-pub use options::{NoPrompt, Options, Prompt, Transport};
+pub use options::{NoPrompt, Notice, Options, Prompt, Transport};
 
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -51,9 +52,9 @@ pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
         }
         Location::Sftp(remote) => {
             let traffic = Arc::new(sftp::Traffic::default());
-            let retry_for = options.retry_for;
-            let dialer = ssh::Dialer::new(remote, options, Arc::clone(&traffic))?;
-            let connections = retry::Reconnecting::new(Box::new(dialer), retry_for)?;
+            let halt = halt::Halt::new(options.stop.clone());
+            let dialer = ssh::Dialer::new(remote, options.clone(), Arc::clone(&traffic), halt.clone())?;
+            let connections = retry::Reconnecting::new(Box::new(dialer), &options, halt)?;
             Ok(Box::new(sftp::Sftp::new(connections, traffic, remote.to_string())?))
         }
     }

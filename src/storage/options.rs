@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
@@ -37,6 +38,10 @@ pub enum Transport {
     OpenSsh,
 }
 
+/// Gets one line about the connection, for people: that it was lost, that it is there again. It may hold words of the server,
+/// so whoever shows it escapes control characters.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How to reach a server.
 #[derive(Clone)]
 pub struct Options {
@@ -54,7 +59,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// A connection on which nothing moves for so long although an answer is due is given up.
     pub io_timeout: Duration,
-    /// How long an operation goes on to reconnect after a connection that once worked was lost.
+    /// How long an operation goes on to reconnect after a connection that once worked was lost; zero: not at all.
     pub retry_for: Duration,
     /// A whole command line that is run instead of `ssh -s HOST sftp` and speaks SFTP on its standard streams; no shell.
     pub ssh_command: Option<String>,
@@ -66,6 +71,11 @@ pub struct Options {
     pub agent: Option<PathBuf>,
     /// Who is asked for passphrases and passwords.
     pub prompt: Arc<dyn Prompt>,
+    /// Told when the connection is lost and when it is there again.
+    pub notice: Notice,
+    /// The number of the signal that asked the run to stop, 0 as long as there is none. After that a line that works may still
+    /// be used, but one on which nothing moves is given up within about 8 seconds, with `Interrupted`.
+    pub stop: Option<Arc<AtomicI32>>,
 }
 
 impl Default for Options {
@@ -84,6 +94,8 @@ impl Default for Options {
             ssh_config: None,
             agent: None,
             prompt: Arc::new(NoPrompt),
+            notice: Arc::new(|_| {}),
+            stop: None,
         }
     }
 }

@@ -46,6 +46,15 @@ pub enum What {
 
 const BLOCK: u64 = 64 << 10;
 
+impl What {
+    /// A file with these contents.
+    pub fn of(bytes: &[u8]) -> What {
+        let mut hashes = BTreeMap::new();
+        bytes.chunks(BLOCK as usize).enumerate().for_each(|(i, part)| add_block(&mut hashes, i as u64 * BLOCK, part));
+        What::File(bytes.len() as u64, hashes)
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------- from the disk
 
 /// What is on the disk at and below `top`.

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, Weak};
 
 use lru::LruCache;
 
+use super::call::Call;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Reply, Request};
-use super::session::{Call, Fault, SMALL, Session, Shared};
+use super::session::{Fault, SMALL, Session, Shared};
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
+use crate::storage::halt::Stop;
 
 /// Files that are kept open for the next read.
 const OPEN_FILES: usize = 64;
@@ -20,6 +22,9 @@ const PATIENCE: usize = 4 << 20;
 const FSYNC: u32 = u32::MAX;
 const FSTAT: u32 = u32::MAX - 1;
 const CLOSE: u32 = u32::MAX - 2;
+
+/// The first refusal, with the tag of its request; the size at the end.
+type Written = (Option<(u32, Refusal)>, Option<u64>);
 
 /// A file that is open on the server; closed when the last user lets go.
 struct OpenFile {
@@ -61,7 +66,7 @@ impl Connection {
 
     /// What is at `path`, or `None`; `follow` goes through symbolic links.
     pub fn look(&self, path: &str, follow: bool) -> Result<Option<Attrs>, Fault> {
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         let kind = if follow { packet::STAT } else { packet::LSTAT };
         let request = Request::new(kind).string(path.as_bytes());
         call.send(0, request, SMALL)?;
@@ -153,7 +158,7 @@ impl Connection {
         let near = self.cached(name);
         let mut call = match &near {
             Some(file) => self.session.call_near(file.channel, PATIENCE),
-            None => self.session.call(false),
+            None => self.session.call(),
         };
         let file = match near {
             Some(file) if file.channel == call.channel => file,
@@ -205,10 +210,11 @@ impl Connection {
         }
     }
 
-    /// Creates an object and writes it. `again` means that an earlier try may have done so already.
-    pub fn put(&self, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
+    /// Creates an object and writes it. `again` means that an earlier try may have done so already. After `stop` the handle is
+    /// closed (but for one that the server had not given yet) and the connection goes on.
+    pub fn put(&self, name: &Name, bytes: &[u8], again: bool, stop: Stop<'_>) -> Result<(), Fault> {
         let path = self.path(&name.path());
-        let mut call = self.session.call(true);
+        let mut call = self.session.call_to_put(stop);
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::NEW_FOR_WRITING).mode(0o400);
         call.send(0, open, SMALL)?;
         let (_, answer) = call.receive()?;
@@ -220,9 +226,28 @@ impl Connection {
             }
             _ => return Err(call.nonsense("a wrong answer to OPEN")),
         };
+        let written = self.write(&mut call, &handle, bytes);
+        if matches!(&written, Err(Fault::Final(e)) if matches!(e.kind(), Kind::Interrupted(_))) {
+            self.session.shared.tell(call.channel, Request::new(packet::CLOSE).string(&handle));
+        }
+        match written? {
+            (None, Some(size)) if size == bytes.len() as u64 => Ok(()),
+            (None, size) => Err(Fault::Final(Error::failed(format!(
+                "{path} has {} bytes on the server after {} were written",
+                size.map_or("an unknown number of".into(), |size| size.to_string()),
+                bytes.len()
+            )))),
+            (Some((tag, refusal)), _) => {
+                let doing = if tag == FSYNC { "sync" } else { "write" };
+                Err(self.maybe_full(doing, &path, bytes.len() as u64, refusal))
+            }
+        }
+    }
+
+    /// Writes, syncs, looks at and closes a new file: all sent in one go. Gives the first refusal, and the size.
+    fn write(&self, call: &mut Call<'_>, handle: &[u8], bytes: &[u8]) -> Result<Written, Fault> {
         let features = self.session.features;
-        let mut refusal = None;
-        let mut size = None;
+        let (mut refusal, mut size) = (None, None);
         let mut handle_answer = |call: &Call<'_>, (tag, answer): (u32, Vec<u8>)| -> Result<(), Fault> {
             match (tag, call.decode(&answer)?) {
                 (FSTAT, Reply::Attrs(attrs)) => size = attrs.size,
@@ -235,33 +260,22 @@ impl Connection {
         let mut at = 0;
         for (tag, part) in (0..).zip(bytes.chunks(features.max_write)) {
             let write = Request::with_room(packet::WRITE, part.len() + handle.len() + 20);
-            call.send(tag, write.string(&handle).u64(at).string(part), SMALL)?;
+            call.send(tag, write.string(handle).u64(at).string(part), SMALL)?;
             at += part.len() as u64;
             while let Some(answer) = call.try_receive()? {
-                handle_answer(&call, answer)?;
+                handle_answer(call, answer)?;
             }
         }
         if features.fsync {
-            call.send(FSYNC, Request::extended("fsync@openssh.com").string(&handle), SMALL)?;
+            call.send(FSYNC, Request::extended("fsync@openssh.com").string(handle), SMALL)?;
         }
-        call.send(FSTAT, Request::new(packet::FSTAT).string(&handle), SMALL)?;
-        call.send(CLOSE, Request::new(packet::CLOSE).string(&handle), SMALL)?;
+        call.send(FSTAT, Request::new(packet::FSTAT).string(handle), SMALL)?;
+        call.send(CLOSE, Request::new(packet::CLOSE).string(handle), SMALL)?;
         while call.due() > 0 {
             let answer = call.receive()?;
-            handle_answer(&call, answer)?;
+            handle_answer(call, answer)?;
         }
-        match (refusal, size) {
-            (None, Some(size)) if size == bytes.len() as u64 => Ok(()),
-            (None, size) => Err(Fault::Final(Error::failed(format!(
-                "{path} has {} bytes on the server after {} were written",
-                size.map_or("an unknown number of".into(), |size| size.to_string()),
-                bytes.len()
-            )))),
-            (Some((tag, refusal)), _) => {
-                let doing = if tag == FSYNC { "sync" } else { "write" };
-                Err(self.maybe_full(doing, &path, bytes.len() as u64, refusal))
-            }
-        }
+        Ok((refusal, size))
     }
 
     /// Why an object could not be created; or that it was, before the connection was lost.
@@ -280,7 +294,7 @@ impl Connection {
                 if self.read(name, 0, bytes.len())? != bytes {
                     return Err(exists());
                 }
-                let mut call = self.session.call(false);
+                let mut call = self.session.call();
                 let file = self.open(&mut call, name)?;
                 if !self.session.features.fsync {
                     return Ok(());
@@ -312,7 +326,7 @@ impl Connection {
         if !self.session.features.statvfs || self.session.is_lost() {
             return false;
         }
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         let full = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
             Reply::Extended(bytes) => Ok(errors::says_full(bytes, len).unwrap_or(false)),
             _ => Ok(false),

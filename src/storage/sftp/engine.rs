@@ -13,6 +13,7 @@ use super::link::{Grow, Link};
 use super::packet::{self, Cursor, Malformed, Reply, Request};
 use super::session::{Channel, Features, Message, Shared, Submit};
 use super::stream::{PLAIN_FEATURES, Pending, Stream, read_extensions, read_limits};
+use crate::storage::halt::{Halt, LAST_CHANCE};
 
 /// One read from a channel; a multiple of SSH's packets of 32 KiB.
 const SCRATCH: usize = 256 << 10;
@@ -22,6 +23,8 @@ const TURN: usize = 1 << 20;
 const SLACK: usize = 64 << 10;
 /// A request is overdue after so many times the timeout even if others are answered.
 const OVERDUE: u32 = 20;
+/// While an answer is due: then the engine looks whether the run was asked to stop.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 pub struct Engine {
     link: Box<dyn Link>,
@@ -31,6 +34,7 @@ pub struct Engine {
     growing: bool,
     io_timeout: Duration,
     first_answer: Duration,
+    halt: Halt,
     progress: Instant,
     checked: Instant,
     scratch: Vec<u8>,
@@ -48,6 +52,7 @@ impl Engine {
         wanted: usize,
         io_timeout: Duration,
         first_answer: Duration,
+        halt: Halt,
     ) -> Self {
         let now = Instant::now();
         let mut first = Stream::default();
@@ -60,6 +65,7 @@ impl Engine {
             growing: false,
             io_timeout,
             first_answer,
+            halt,
             progress: now,
             checked: now,
             scratch: vec![0; SCRATCH],
@@ -319,7 +325,7 @@ impl Engine {
         let idle = state.inbox.is_empty() && !state.stop;
         drop(state);
         if idle {
-            let left = self.io_timeout.saturating_sub(self.progress.elapsed()).min(Duration::from_secs(5));
+            let left = self.io_timeout.saturating_sub(self.progress.elapsed()).min(LONGEST_SLEEP);
             let timeout = self.waits_for_answer().then(|| left.max(Duration::from_millis(10)));
             let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
             let mut fds = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
@@ -344,6 +350,7 @@ impl Engine {
         // until the first answer a person may be typing a password at the prompt of `ssh`
         let greeted = self.streams.first().is_some_and(|stream| stream.greeted);
         let limit = if greeted { self.io_timeout } else { self.first_answer };
+        let limit = if self.halt.asked().is_some() { limit.min(LAST_CHANCE) } else { limit };
         if now - self.progress >= limit {
             return Err(format!("the server did not answer for {} s", limit.as_secs_f32()));
         }

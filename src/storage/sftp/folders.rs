@@ -1,9 +1,10 @@
 //! Listing and making folders over one connection.
 
+use super::call::Call;
 use super::connection::Connection;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Reply, Request};
-use super::session::{Call, Fault, SMALL};
+use super::session::{Fault, SMALL};
 use crate::error::{Error, Kind, Result};
 use crate::name::Folder;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
@@ -20,7 +21,7 @@ impl Connection {
     /// The objects in a folder, and how many names there are not ours.
     pub fn scan(&self, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
         let path = self.path(&folder.path());
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         call.send(0, Request::new(packet::OPENDIR).string(path.as_bytes()), SMALL)?;
         let (_, answer) = call.receive()?;
         let handle = match call.decode(&answer)? {
@@ -116,7 +117,7 @@ impl Connection {
     }
 
     fn create_level(&self, folders: &[Folder]) -> Result<(), Fault> {
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         for (tag, folder) in (0..).zip(folders) {
             let path = self.path(&folder.path());
             call.send(tag, Request::new(packet::MKDIR).string(path.as_bytes()).mode(0o700), SMALL)?;
@@ -155,7 +156,7 @@ impl Connection {
     pub fn remove(&self, name: &crate::name::Name) -> Result<(), Fault> {
         self.forget(name);
         let path = self.path(&name.path());
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         call.send(0, Request::new(packet::REMOVE).string(path.as_bytes()), SMALL)?;
         let (_, answer) = call.receive()?;
         match call.decode(&answer)? {

@@ -1,6 +1,7 @@
 //! SFTP version 3 over any byte streams: an own pipelined client, because libssh2's moves one request at a time
 //! (`docs/decisions.md`). From the wire upwards: [`packet`], [`link`], [`engine`], [`session`], [`connection`].
 
+mod call;
 mod connection;
 mod engine;
 mod errors;
@@ -19,6 +20,7 @@ pub use connection::Connection;
 pub use packet::printable;
 pub use session::{Fault, Session, Traffic};
 
+use super::halt::Stop;
 use super::retry::Reconnecting;
 use super::{Entry, Storage};
 use crate::error::Result;
@@ -62,7 +64,11 @@ impl Storage for Sftp {
     }
 
     fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.connections.run(|connection, again| connection.put(name, bytes, again))
+        self.put_unless(name, bytes, &|| false)
+    }
+
+    fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
+        self.connections.run_unless(stop, |connection, again| connection.put(name, bytes, again, stop))
     }
 
     fn remove(&self, name: &Name) -> Result<()> {

@@ -22,6 +22,7 @@ use self::channels::{Channels, words};
 use self::child::{Children, Program};
 use self::config::HostConfig;
 use self::known_hosts::{KnownHosts, Verdict};
+use super::halt::Halt;
 use super::location::Remote;
 use super::options::{Options, Transport};
 use super::retry::{Dial, DialError};
@@ -62,12 +63,13 @@ pub struct Dialer {
     root: String,
     server: String,
     traffic: Arc<Traffic>,
+    halt: Halt,
     dialed: AtomicBool,
 }
 
 impl Dialer {
     /// Resolves the address; nothing is connected yet.
-    pub fn new(remote: &Remote, options: Options, traffic: Arc<Traffic>) -> Result<Self> {
+    pub fn new(remote: &Remote, options: Options, traffic: Arc<Traffic>, halt: Halt) -> Result<Self> {
         let root = remote.path.clone();
         let secrets = Secrets::default();
         if let Some(line) = &options.ssh_command {
@@ -75,7 +77,7 @@ impl Dialer {
                 .ok_or_else(|| Error::new(Kind::Usage, "the SSH command is empty, or a quote in it is not closed"))?;
             let way = Way::Program(Program { first: program.clone(), more: program });
             let (server, dialed) = (remote.host.clone(), AtomicBool::new(false));
-            return Ok(Dialer { way, options, secrets, root, server, traffic, dialed });
+            return Ok(Dialer { way, options, secrets, root, server, traffic, halt, dialed });
         }
         let config = HostConfig::read(remote, &options)?;
         let server = format!("{} port {}", config.hostname, config.port);
@@ -96,7 +98,7 @@ impl Dialer {
                 Way::Ssh2(config, fallback)
             }
         };
-        Ok(Dialer { way, options, secrets, root, server, traffic, dialed: AtomicBool::new(false) })
+        Ok(Dialer { way, options, secrets, root, server, traffic, halt, dialed: AtomicBool::new(false) })
     }
 
     fn ssh2(&self, config: &HostConfig) -> Result<Box<dyn Link>, Trouble> {
@@ -196,7 +198,7 @@ impl Dial for Dialer {
         };
         let channels = self.options.connections.unwrap_or(CHANNELS).clamp(1, 16);
         let traffic = Arc::clone(&self.traffic);
-        match sftp::Session::start(link, channels, self.options.io_timeout, time, traffic) {
+        match sftp::Session::start(link, channels, self.options.io_timeout, time, traffic, self.halt.clone()) {
             Ok(session) => Ok(Connection::new(session, &self.root)),
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
             Err(Fault::Lost(why)) => {

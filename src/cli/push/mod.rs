@@ -1,19 +1,17 @@
 //! `nfreezer push`: takes a snapshot.
 
+pub mod summary;
+
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use serde_json::json;
 
 use super::common::{Common, looks_remote, open_repository};
 use super::progress::Reporter;
 use super::show::{self, Output};
 use super::{INCOMPLETE, OK, signals};
 use crate::error::{Error, Kind, Result};
-use crate::name::hex;
 use crate::push;
-use crate::repo::tree::short;
 use crate::storage::Location;
 
 /// Arguments of `push`.
@@ -39,10 +37,11 @@ pub struct Args {
     compression: Level,
 }
 
+/// A level of zstd; 0: nothing is compressed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Level(i32);
+pub struct Level(pub i32);
 
-/// Exit code 3 if the snapshot was saved but some sources could not be read.
+/// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
     refuse_old_form(common, &args.sources)?;
     let sources = sources(&args.sources)?;
@@ -59,47 +58,20 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         description: args.description.clone(),
         time: args.time,
         compression: args.compression.0,
+        checkpoints: push::Checkpoints::default(),
         stop: signals::stop_flag()?,
         exclude_dev_ino: own_folder(common).into_iter().chain(mounted_backups()).collect(),
     };
     let result = push::push(&repo, &options, &reporter);
     reporter.finish();
-    let summary = result?;
+    let done = result?;
     let mut out = Output::new(common.json);
     if !common.quiet {
-        say(&mut out, &summary)?;
+        summary::say(&mut out, &done)?;
     }
-    out.object("summary", fields(&summary))?;
+    out.object("summary", summary::fields(&done))?;
     out.flush()?;
-    Ok(if summary.skipped > 0 { INCOMPLETE } else { OK })
-}
-
-fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
-    out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}",
-        s.new,
-        s.changed,
-        s.renamed,
-        s.unchanged,
-        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() }
-    ))?;
-    out.line(format_args!(
-        "read {}, of which {} were new here, stored as {}",
-        show::size(s.read),
-        show::size(s.added),
-        show::size(s.stored)
-    ))?;
-    let seconds = s.duration.as_secs_f64();
-    out.line(format_args!("sent {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
-    out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
-}
-
-fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
-    show::object(json!({
-        "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
-        "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
-    }))
+    Ok(if done.skipped + done.changed_while_read > 0 { INCOMPLETE } else { OK })
 }
 
 /// `nfreezer backup SRC user@host:/path` is how the Python tool was called.
@@ -151,24 +123,28 @@ fn mounted_backups() -> Vec<(u64, u64)> {
     table.lines().filter_map(device).collect()
 }
 
-fn host() -> String {
+/// The name of this machine.
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
 }
 
-fn user() -> String {
+/// Who runs this.
+pub fn user() -> String {
     let uid = nix::unistd::geteuid();
     nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-fn time(text: &str) -> Result<(i64, u32), String> {
+/// `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`
+pub fn time(text: &str) -> Result<(i64, u32), String> {
     let zoned = || text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::system());
     let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp()));
     let time = time.map_err(|_| "write `2026-11-22 10:00:00` or `2026-11-22T10:00:00Z`".to_owned())?;
     Ok((time.as_second(), u32::try_from(time.subsec_nanosecond()).map_err(|_| "before 1970".to_owned())?))
 }
 
-fn compression(text: &str) -> Result<Level, String> {
+/// The level that a word or a number names.
+pub fn compression(text: &str) -> Result<Level, String> {
     let level = match text {
         "off" => 0,
         "fastest" => 1,

@@ -1,0 +1,45 @@
+//! What a push did, in words and as an object.
+
+use serde_json::json;
+
+use crate::cli::show::{self, Output};
+use crate::error::Result;
+use crate::name::hex;
+use crate::push;
+use crate::repo::tree::short;
+
+/// For people.
+pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
+    out.line(format_args!(
+        "files: {} new, {} changed, {} renamed, {} unchanged{}{}",
+        s.new,
+        s.changed,
+        s.renamed,
+        s.unchanged,
+        some(s.skipped, "could not be read"),
+        some(s.changed_while_read, "changed while read")
+    ))?;
+    out.line(format_args!(
+        "read {}, of which {} were new here, stored as {}",
+        show::size(s.read),
+        show::size(s.added),
+        show::size(s.stored)
+    ))?;
+    let seconds = s.duration.as_secs_f64();
+    out.line(format_args!("sent {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
+    out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
+}
+
+fn some(count: u64, what: &str) -> String {
+    if count > 0 { format!(", {count} {what}") } else { String::new() }
+}
+
+/// For `--json`.
+pub fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
+    show::object(json!({
+        "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
+        "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
+        "received": s.received, "skipped": s.skipped,
+        "changed_while_read": s.changed_while_read, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+    }))
+}
