@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::tree::{self, assert_same, in_snapshot, noise, on_disk, settle, write};
 use nfreezer::crypto::kdf::KdfCost;
@@ -55,17 +55,8 @@ impl Case {
     fn push_while(&self, sources: &[&str], progress: &dyn Progress) -> Summary {
         settle();
         let paths: Vec<PathBuf> = sources.iter().map(|source| self.path(source)).collect();
-        let options = Options {
-            sources: paths.clone(),
-            host: "host".into(),
-            user: "user".into(),
-            tags: Vec::new(),
-            description: String::new(),
-            time: None,
-            compression: 3,
-            exclude_dev_ino: Vec::new(),
-            stop: Arc::new(AtomicI32::new(0)),
-        };
+        let options =
+            Options { sources: paths.clone(), host: "host".into(), user: "user".into(), ..Options::default() };
         let summary = push(&self.repo, &options, progress).unwrap();
         assert_eq!(summary.skipped, 0);
         for path in paths {
