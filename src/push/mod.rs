@@ -215,6 +215,9 @@ fn save(
     let draft = draft(repo, options, begun, (paths, group));
     let run = Run { repo, options, control: &control, parents: &parents, started };
     let done = run.run(sources, &mut state, draft)?;
+    if let Err(e) = repo.merge(&mut state) {
+        control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+    }
     let (sent, received) = repo.storage().traffic();
     let stats = done.snapshot.stats;
     Ok(Summary {
