@@ -47,7 +47,7 @@ pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Options {
     /// Which program speaks SSH.
     pub transport: Transport,
-    /// How many SFTP channels (ssh2) or processes (openssh) are used at most; 4 by default.
+    /// How many SFTP channels (ssh2) or processes (openssh) are used at most; 8 and 4 by default.
     pub connections: Option<usize>,
     /// Key files of `-i`, tried first.
     pub identity: Vec<PathBuf>,
@@ -61,6 +61,10 @@ pub struct Options {
     pub io_timeout: Duration,
     /// How long an operation goes on to reconnect after a connection that once worked was lost; zero: not at all.
     pub retry_for: Duration,
+    /// Bytes a second that are sent at most, over all channels; as SFTP counts them, without what SSH and TCP add.
+    pub limit_upload: Option<u64>,
+    /// Bytes a second that are asked for at most.
+    pub limit_download: Option<u64>,
     /// A whole command line that is run instead of `ssh -s HOST sftp` and speaks SFTP on its standard streams; no shell.
     pub ssh_command: Option<String>,
     /// Used instead of the user's and the system's `known_hosts`; the first one gets new keys.
@@ -89,6 +93,8 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             io_timeout: Duration::from_secs(30),
             retry_for: Duration::from_secs(15 * 60),
+            limit_upload: None,
+            limit_download: None,
             ssh_command: None,
             known_hosts: None,
             ssh_config: None,

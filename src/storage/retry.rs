@@ -86,6 +86,7 @@ struct Shared {
 }
 
 /// Runs operations on a connection that is renewed when it breaks.
+#[derive(Clone)]
 pub struct Reconnecting(Arc<Shared>);
 
 impl Reconnecting {

@@ -1,18 +1,20 @@
 //! One caller's requests on one channel, and the mailbox in which their answers arrive.
 
+use std::sync::MutexGuard;
+use std::time::Instant;
+
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::packet::{Malformed, Reply, Request};
-use super::session::{Fault, Message, SMALL, Session, State, Submit, next_id};
+use super::session::{Ask, Fault, Message, SMALL, Session, State};
 use crate::error::{Error, Kind};
 use crate::storage::halt::{SLICE, Stop, stopped};
+use crate::storage::pace::Pace;
 
-/// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and as much again waiting behind it.
-const SENDING: usize = 4 << 20;
-/// Bytes of answers due, over all channels of a session; more only queues in buffers on the way (transport.md, Recipe A).
-const EXPECTING: usize = 16 << 20;
-/// Of these on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
-const EXPECTING_ON_ONE: usize = 8 << 20;
+/// READs that are sent with an OPEN.
+const READS_AHEAD: usize = 8;
+/// Bytes of WRITEs that are sent with an OPEN: what goes into OpenSSH's window until its answer is there.
+const WRITE_AHEAD: usize = 2 << 20;
 
 /// Requests on one channel.
 pub struct Call<'a> {
@@ -31,38 +33,122 @@ impl<'a> Call<'a> {
         Call { session, channel, stop, sender, receiver, due: 0 }
     }
 
-    /// Sends a request; `expects` is about how many bytes the answer has. Waits while the channel is full.
+    /// Sends a request; `expects` is about how many bytes the answer has. Waits while too much is on its way.
     pub fn send(&mut self, tag: u32, request: Request, expects: usize) -> Result<(), Fault> {
+        let mut state = self.room(request.len(), expects)?;
+        state.submit(self.channel, Ask { tag, request, expects }, Some(self.sender.clone()));
+        drop(state);
+        self.due += 1;
+        self.session.shared.wake();
+        Ok(())
+    }
+
+    /// Sends what ends the work on a handle, the last of which closes it: back to back, so that nobody guesses in between.
+    pub fn send_ending(&mut self, ending: Vec<Ask>, handle: &[u8]) -> Result<(), Fault> {
+        let mut state = self.room(ending.len() * SMALL / 4, SMALL)?;
+        state.channels[self.channel].guess.closes(handle);
+        self.submit_all(&mut state, ending);
+        drop(state);
+        self.session.shared.wake();
+        Ok(())
+    }
+
+    fn submit_all(&mut self, state: &mut State, asks: Vec<Ask>) {
+        self.due += asks.len();
+        for ask in asks {
+            state.submit(self.channel, ask, Some(self.sender.clone()));
+        }
+    }
+
+    /// Sends OPEN (or OPENDIR) and, where the server's handle can be guessed, what is to be done with it, back to back. Gives the
+    /// guess; [`Call::opened`] must be told the answer. `sends` and `expects` are about what `more` needs.
+    pub fn open_with(
+        &mut self,
+        tag: u32,
+        open: Request,
+        (sends, expects): (usize, usize),
+        more: impl FnOnce(&[u8]) -> Vec<Ask>,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let openssh = self.session.features().openssh;
+        let (sends, expects) = if openssh { (sends, expects) } else { (0, 0) };
+        let mut state = self.room(sends, expects)?;
+        let guess = state.channels[self.channel].guess.opens(self.stop.is_some()).filter(|_| openssh);
+        let guess = guess.map(|number| number.to_be_bytes().to_vec());
+        let open = Ask { tag, request: open, expects: SMALL };
+        let more = guess.as_ref().map_or_else(Vec::new, |guess| more(guess));
+        self.submit_all(&mut state, std::iter::once(open).chain(more).collect());
+        drop(state);
+        self.session.shared.wake();
+        Ok(guess)
+    }
+
+    /// What the server answered to [`Call::open_with`]; `closed`: a CLOSE was among what was sent. True if the guess was right.
+    pub fn opened(&self, guess: Option<&[u8]>, handle: Option<&[u8]>, closed: bool) -> bool {
+        let mut state = self.session.shared.state();
+        let number = guess.and_then(|guess| guess.try_into().ok()).map(u32::from_be_bytes);
+        let guesses = &mut state.channels[self.channel].guess;
+        guesses.opened(number, handle);
+        let right = guess.is_some() && guess == handle;
+        if let Some(handle) = handle.filter(|_| right && closed) {
+            guesses.closes(handle);
+        }
+        right
+    }
+
+    /// Takes and forgets what is still due.
+    pub fn drain(&mut self) -> Result<(), Fault> {
+        while self.due > 0 {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a request may go: by what is on its way, and by the limits of the user.
+    fn room(&self, sends: usize, expects: usize) -> Result<MutexGuard<'a, State>, Fault> {
         let shared = &self.session.shared;
-        let sends = request.len();
+        let traffic = &shared.traffic;
+        let now = Instant::now();
+        let book = |pace: &Option<Pace>, bytes| pace.as_ref().map_or(now, |pace| pace.book(bytes, now));
+        let due = book(&traffic.upload, sends);
+        let due = if expects > SMALL { due.max(book(&traffic.download, expects)) } else { due };
         let mut state = shared.state();
         loop {
             self.check()?;
             if let Some(why) = &state.lost {
                 return Err(Fault::Lost(why.clone()));
             }
-            if !self.is_full(&state, sends, expects) {
-                break;
+            let early = due.saturating_duration_since(Instant::now());
+            if early.is_zero() && !state.is_full(self.channel, sends, expects) {
+                return Ok(state);
             }
-            state = shared.wait(state, self.stop.map(|_| SLICE));
+            let slice = if early.is_zero() { self.stop.map(|_| SLICE) } else { Some(early.min(SLICE)) };
+            state = shared.wait(state, slice);
         }
-        let id = next_id(&mut state);
-        state.channels[self.channel].sending += sends;
-        state.channels[self.channel].expecting += expects;
-        let packet = request.finish(id);
-        let answer = Some(self.sender.clone());
-        state.inbox.push(Submit { channel: self.channel, id, packet, tag, sends, expects, answer });
-        drop(state);
-        self.due += 1;
-        shared.wake();
-        Ok(())
     }
 
-    fn is_full(&self, state: &State, sends: usize, expects: usize) -> bool {
-        let total: usize = state.channels.iter().map(|channel| channel.expecting).sum();
-        let channel = &state.channels[self.channel];
-        channel.sending > 0 && channel.sending + sends > SENDING
-            || channel.expecting > 0 && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING)
+    /// The largest WRITE to make now.
+    pub fn write_size(&self) -> usize {
+        let features = self.session.features();
+        let most = self.session.shared.state().upload.packet(features.max_write);
+        self.session.shared.traffic.upload.as_ref().map_or(most, |pace| pace.packet(most))
+    }
+
+    /// How many of `len` bytes are written before the answer to OPEN is there.
+    pub fn write_ahead(&self, len: usize) -> usize {
+        let ahead = len.min(WRITE_AHEAD).min(self.session.shared.state().upload.limit / 4);
+        self.session.shared.traffic.upload.as_ref().map_or(ahead, |pace| pace.packet(ahead))
+    }
+
+    /// How many READs are sent before the answer to OPEN is there.
+    pub fn reads_ahead(&self) -> usize {
+        if self.session.shared.traffic.download.is_some() { 1 } else { READS_AHEAD }
+    }
+
+    /// The largest READ to make now.
+    pub fn read_size(&self) -> usize {
+        let features = self.session.features();
+        let most = self.session.shared.state().download.packet(features.max_read);
+        self.session.shared.traffic.download.as_ref().map_or(most, |pace| pace.packet(most))
     }
 
     /// Ends a put that is to be given up. Answers that come later find nobody.

@@ -12,11 +12,23 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::call::Call;
 use super::engine::Engine;
+use super::flow::Flow;
+use super::guess::Guess;
 use super::link::Link;
-use super::packet::Request;
+use super::packet::{self, Request};
+use super::stream::PLAIN_FEATURES;
 use crate::error::Error;
 use crate::storage::halt::{Halt, Stop};
+use crate::storage::pace::Pace;
 
+/// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.
+const SENDING: usize = 3 << 20;
+/// Bytes of answers due on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
+const EXPECTING_ON_ONE: usize = 8 << 20;
+/// Bytes of WRITEs on their way at most, over all channels.
+const SENDING_IN_ALL: usize = 20 << 20;
+/// Bytes of answers due at most; more only queues in buffers on the way (transport.md, Recipe A).
+const EXPECTING: usize = 16 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;
 /// A channel with so many bytes on the way is worth a second one; a few small requests are not.
@@ -39,11 +51,25 @@ impl From<Error> for Fault {
     }
 }
 
-/// Bytes on the SFTP streams, over all connections of a storage.
+/// Bytes on the SFTP streams, over all connections of a storage, and what limits them.
 #[derive(Default)]
 pub struct Traffic {
     pub sent: AtomicU64,
     pub received: AtomicU64,
+    pub upload: Option<Pace>,
+    pub download: Option<Pace>,
+}
+
+/// How long the engine waits for what.
+#[derive(Clone)]
+pub struct Times {
+    /// For anything to move while an answer is due.
+    pub io: Duration,
+    /// For the first answer.
+    pub first: Duration,
+    /// An idle connection is asked something after so long; zero: never.
+    pub keepalive: Duration,
+    pub halt: Halt,
 }
 
 /// What the server can do.
@@ -54,6 +80,8 @@ pub struct Features {
     pub max_read: usize,
     pub max_write: usize,
     pub max_handles: usize,
+    /// It is OpenSSH's, whose handles can be guessed.
+    pub openssh: bool,
 }
 
 /// An answer, or the news that none will come.
@@ -79,6 +107,7 @@ pub struct Channel {
     pub sending: usize,
     pub expecting: usize,
     pub puts: usize,
+    pub guess: Guess,
 }
 
 impl Channel {
@@ -99,8 +128,56 @@ pub struct State {
     pub lost: Option<String>,
     pub stop: bool,
     pub crowded: bool,
+    pub upload: Flow,
+    pub download: Flow,
+    /// The shortest that was seen.
+    pub round_trip: Option<Duration>,
     waiting: usize,
     next_id: u32,
+}
+
+/// A request before it has its number.
+pub struct Ask {
+    pub tag: u32,
+    pub request: Request,
+    pub expects: usize,
+}
+
+impl State {
+    /// Whether a request has to wait until others are answered. Small ones do not: they are few and somebody waits for them.
+    pub fn is_full(&self, channel: usize, sends: usize, expects: usize) -> bool {
+        let channel = &self.channels[channel];
+        let much = |bytes| bytes > SMALL;
+        much(sends) && (channel.sending > 0 && channel.sending + sends > SENDING || !self.upload.admits(sends))
+            || much(expects)
+                && (channel.expecting > 0 && channel.expecting + expects > EXPECTING_ON_ONE
+                    || !self.download.admits(expects))
+    }
+
+    /// Hands a request to the engine.
+    pub fn submit(&mut self, channel: usize, ask: Ask, answer: Option<Sender<Message>>) {
+        let Ask { tag, request, expects } = ask;
+        self.next_id = self.next_id.wrapping_add(1).max(1); // 0 is the engine's own
+        let id = self.next_id;
+        let packet = request.finish(id);
+        let (sends, now) = (packet.len(), Instant::now());
+        self.channels[channel].sending += sends;
+        self.channels[channel].expecting += expects;
+        self.upload.sent(sends, now);
+        self.download.sent(expects, now);
+        self.inbox.push(Submit { channel, id, packet, tag, sends, expects, answer });
+    }
+
+    /// Gives back what an answered request took of the bounds.
+    pub fn answered(&mut self, submit: &Submit, took: Duration, now: Instant) {
+        let channel = &mut self.channels[submit.channel];
+        channel.sending -= submit.sends;
+        channel.expecting -= submit.expects;
+        let round_trip = self.round_trip.map_or(took, |least| least.min(took));
+        self.round_trip = Some(round_trip);
+        self.upload.answered(submit.sends, round_trip, now);
+        self.download.answered(submit.expects, round_trip, now);
+    }
 }
 
 pub struct Shared {
@@ -120,10 +197,19 @@ impl Shared {
     pub fn tell(&self, channel: usize, request: Request) {
         let mut state = self.state();
         if state.lost.is_none() {
-            let id = next_id(&mut state);
-            let packet = request.finish(id);
-            state.inbox.push(Submit { channel, id, packet, tag: 0, sends: 0, expects: SMALL, answer: None });
-            state.channels[channel].expecting += SMALL;
+            state.submit(channel, Ask { tag: 0, request, expects: SMALL }, None);
+            drop(state);
+            self.wake();
+        }
+    }
+
+    /// Closes a handle; nobody waits for the answer.
+    pub fn close(&self, channel: usize, handle: &[u8]) {
+        let mut state = self.state();
+        if state.lost.is_none() {
+            state.channels[channel].guess.closes(handle);
+            let request = Request::new(packet::CLOSE).string(handle);
+            state.submit(channel, Ask { tag: 0, request, expects: SMALL }, None);
             drop(state);
             self.wake();
         }
@@ -158,20 +244,12 @@ impl Shared {
 /// A connection with one or more SFTP channels, driven by a thread of its own.
 pub struct Session {
     pub shared: Arc<Shared>,
-    pub features: Features,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Session {
     /// Starts the engine on `link`, which has one channel, and waits until the server has answered on it.
-    pub fn start(
-        link: Box<dyn Link>,
-        channels: usize,
-        io_timeout: Duration,
-        first_answer: Duration,
-        traffic: Arc<Traffic>,
-        halt: Halt,
-    ) -> Result<Session, Fault> {
+    pub fn start(link: Box<dyn Link>, channels: usize, times: Times, traffic: Arc<Traffic>) -> Result<Session, Fault> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::io("make an eventfd", e.into()))?;
         let state = State {
@@ -181,6 +259,9 @@ impl Session {
             lost: None,
             stop: false,
             crowded: false,
+            upload: Flow::new(SENDING_IN_ALL),
+            download: Flow::new(EXPECTING),
+            round_trip: None,
             waiting: 0,
             next_id: 1,
         };
@@ -191,17 +272,17 @@ impl Session {
             polling: AtomicBool::new(false),
             traffic,
         });
-        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout, first_answer, halt);
+        let deadline = Instant::now() + times.first;
+        let engine = Engine::new(link, Arc::clone(&shared), channels, times);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
         let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
-        let deadline = Instant::now() + first_answer;
         let mut state = shared.state();
         let features = loop {
             if let Some(why) = &state.lost {
                 break Err(why.clone());
             }
-            if let Some(features) = state.features {
-                break Ok(features);
+            if state.features.is_some() {
+                break Ok(());
             }
             let now = Instant::now();
             if now >= deadline {
@@ -210,9 +291,13 @@ impl Session {
             state = shared.wait(state, Some(deadline - now));
         };
         drop(state);
-        let none = Features { fsync: false, statvfs: false, max_read: 0, max_write: 0, max_handles: 0 };
-        let session = Session { shared, features: *features.as_ref().unwrap_or(&none), thread };
-        features.map(|_| session).map_err(Fault::Lost)
+        let session = Session { shared, thread };
+        features.map(|()| session).map_err(Fault::Lost)
+    }
+
+    /// What the server can do, as far as it has told by now: limits come a little later than the rest.
+    pub fn features(&self) -> Features {
+        self.shared.state().features.unwrap_or(PLAIN_FEATURES)
     }
 
     /// Whether the connection is known to be gone.
@@ -279,9 +364,4 @@ impl Drop for Session {
             let _ = thread.join();
         }
     }
-}
-
-pub fn next_id(state: &mut State) -> u32 {
-    state.next_id = state.next_id.wrapping_add(1).max(1); // 0 is the engine's own
-    state.next_id
 }

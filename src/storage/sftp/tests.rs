@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::link::{Grow, Link};
 use super::packet::{self, Request};
-use super::{Connection, Fault, Session, Sftp};
+use super::{Connection, Fault, Session, Sftp, Times};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, ObjectId};
 use crate::storage::halt::Halt;
@@ -95,7 +95,8 @@ fn patient() -> Options {
 }
 
 fn session(wire: Wire) -> Result<Session, Fault> {
-    Session::start(Box::new(wire), 1, TIMEOUT, TIMEOUT, Arc::default(), Halt::default())
+    let times = Times { io: TIMEOUT, first: TIMEOUT, keepalive: Duration::ZERO, halt: Halt::default() };
+    Session::start(Box::new(wire), 1, times, Arc::default())
 }
 
 /// OpenSSH's own server; the first connection breaks after `cut` bytes, later ones do not.
