@@ -6,3 +6,4 @@ pub mod faults;
 pub mod proxy;
 pub mod sshd;
 pub mod tree;
+pub mod v0;
