@@ -100,14 +100,16 @@ impl Fetcher {
 
     /// An object that will be read soon. Fetched at once if it is small and there is room.
     pub fn announce(&self, name: Name, size: u64) -> Fetched {
-        let cost = COST + usize::try_from(size).unwrap_or(usize::MAX).min(BUDGET);
+        let ahead = (size <= PIECE).then(|| self.fetch(name, size as usize)).flatten();
+        Fetched { storage: Arc::clone(&self.storage), name, size, ahead }
+    }
+
+    fn fetch(&self, name: Name, size: usize) -> Option<(Pieces, Share)> {
+        let cost = COST + size;
         let held = self.held.fetch_add(cost, Ordering::Relaxed);
         let share = Share(Arc::clone(&self.held), cost);
-        let ahead = (size <= PIECE && held + cost <= BUDGET).then(|| {
-            let (to, pieces) = bounded(1);
-            let _ = self.jobs.send(Job { name, size, to }); // the threads live as long as this does
-            (pieces, share)
-        });
-        Fetched { storage: Arc::clone(&self.storage), name, size, ahead }
+        let (to, pieces) = bounded(1);
+        let fits = held + cost <= BUDGET && self.jobs.send(Job { name, size: size as u64, to }).is_ok();
+        fits.then_some((pieces, share))
     }
 }

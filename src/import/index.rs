@@ -59,8 +59,8 @@ pub(super) struct Index {
 enum Block {
     /// A verified entry, and where the next block begins.
     Entry(Vec<u8>, u64),
-    /// Bytes that no key opens; where the next block would begin, if the length can be believed.
-    Broken(Option<u64>),
+    /// Bytes that no key opens.
+    Broken,
 }
 
 /// Reads all of it. `stop` is asked every now and then.
@@ -84,8 +84,8 @@ pub(super) fn read(
                 enter(&mut files, &bytes, at).unwrap_or_else(|why| skip(at, &why));
                 next
             }
-            Block::Broken(chain) => {
-                let next = reader.resume(at, chain)?;
+            Block::Broken => {
+                let next = reader.resume(at)?;
                 if reader.verified.is_empty() && reader.tried > 0 {
                     return Err(wrong_passphrase());
                 }
@@ -178,10 +178,10 @@ impl Reader<'_> {
 
     fn block(&mut self, at: u64) -> Result<Block> {
         (self.stop)()?;
-        let Some((len, _)) = self.shape(at)? else { return Ok(Block::Broken(None)) };
+        let Some((len, _)) = self.shape(at)? else { return Ok(Block::Broken) };
         let next = at + 4 + len as u64;
-        let Some(bytes) = self.window.get(at + 4, len)? else { return Ok(Block::Broken(None)) };
-        let Some((header, sealed)) = Header::split(bytes) else { return Ok(Block::Broken(Some(next))) };
+        let Some(bytes) = self.window.get(at + 4, len)? else { return Ok(Block::Broken) };
+        let Some((header, sealed)) = Header::split(bytes) else { return Ok(Block::Broken) };
         if !self.keys.knows(&header.salt) {
             self.tried += 1;
             let vain = self.tried - self.verified.len();
@@ -196,19 +196,15 @@ impl Reader<'_> {
         let mut gcm = self.keys.open(&header);
         gcm.decrypt(&mut plain)?;
         if !gcm.verify(&header.tag) {
-            return Ok(Block::Broken(Some(next)));
+            return Ok(Block::Broken);
         }
         self.verified.insert(header.salt);
         Ok(Block::Entry(plain, next))
     }
 
-    /// Where the next verified block begins behind a broken one; the end if there is none.
-    fn resume(&mut self, broken: u64, chain: Option<u64>) -> Result<u64> {
-        if let Some(next) = chain
-            && (next == self.window.end || self.is_entry(next)?)
-        {
-            return Ok(next);
-        }
+    /// Where the next verified block begins behind a broken one; the end if there is none. Nothing is skipped over by the
+    /// length of the broken one, which may be what is wrong with it.
+    fn resume(&mut self, broken: u64) -> Result<u64> {
         for at in broken + 1..self.window.end {
             if self.is_entry(at)? {
                 return Ok(at);

@@ -57,7 +57,11 @@ impl Repository {
         let nothing = |e: Error| match e.kind() {
             Kind::Missing | Kind::NoRepository | Kind::Damaged => {
                 let text = format!("there is no repository at {address}");
-                Error::new(Kind::NoRepository, text).hint("`nfreezer init -r REPO` makes one")
+                let hint = match storage.size(&Name::OldIndex) {
+                    Ok(_) => "this is one of the Python nFreezer: `nfreezer import-v0` brings it into a new repository",
+                    Err(_) => "`nfreezer init -r REPO` makes one",
+                };
+                Error::new(Kind::NoRepository, text).hint(hint)
             }
             _ => e,
         };
