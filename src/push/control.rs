@@ -22,12 +22,13 @@ pub(super) struct Control<'p> {
     ended: AtomicBool,
     first: Mutex<Option<Error>>,
     skipped: AtomicU64,
+    excluded: AtomicU64,
 }
 
 impl<'p> Control<'p> {
     pub fn new(progress: &'p dyn Progress, stop: Arc<AtomicI32>) -> Self {
-        let (ended, first, skipped) = Default::default();
-        Control { progress, stop, ended, first, skipped }
+        let (ended, first, skipped, excluded) = Default::default();
+        Control { progress, stop, ended, first, skipped, excluded }
     }
 
     /// Whether to go on. What it gives as an error is either the signal or says only that another thread has failed.
@@ -99,6 +100,16 @@ impl<'p> Control<'p> {
     pub fn skip(&self, path: &[u8], why: &Error) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
         self.event(Event::Skipped { path, why });
+    }
+
+    /// Reports something that is left out because the user wants it so.
+    pub fn exclude(&self, path: &[u8]) {
+        self.excluded.fetch_add(1, Ordering::Relaxed);
+        self.event(Event::Excluded { path });
+    }
+
+    pub fn excluded(&self) -> u64 {
+        self.excluded.load(Ordering::Relaxed)
     }
 
     pub fn skipped(&self) -> u64 {

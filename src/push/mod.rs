@@ -28,7 +28,9 @@ mod meta;
 mod metapack;
 mod packs;
 mod parent;
+mod pick;
 mod read;
+mod select;
 mod source;
 mod stream;
 mod streams;
@@ -44,10 +46,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_bytes::ByteBuf;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::record::{NOT_SYNCED, Snapshot, Stats};
 use crate::format::reference::Ref;
-use crate::name::ObjectId;
 use crate::progress::Progress;
 use crate::repo::{Index, Repository, State, random};
 
@@ -61,12 +62,14 @@ use meta::Nodes;
 use metapack::MetaPack;
 use packs::Packs;
 use parent::Parents;
+use pick::Picker;
 use read::Reader;
 use source::Plan;
 use streams::Streams;
 use tree::Tree;
 use walk::Walk;
 
+pub use select::{IGNORE_FILE, Pattern, Select};
 pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
 
 /// What to push, and what to write on the snapshot.
@@ -87,8 +90,18 @@ pub struct Options {
     pub time: Option<(i64, u32)>,
     /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
     pub compression: i32,
-    /// Directories, by (device, inode), that are left out: the repository itself, mounted snapshots.
+    /// What is left out below the sources. It makes no snapshot another one's kind: that is said by host and sources.
+    pub select: Arc<Select>,
+    /// Directories, by (device, inode), that are left out with a warning: the repository itself.
     pub exclude_dev_ino: Vec<(u64, u64)>,
+    /// Devices of which everything is left out with a warning: mounted backups.
+    pub exclude_devices: Vec<u64>,
+    /// Reads everything again, whatever earlier snapshots say.
+    pub force: bool,
+    /// The snapshot to compare with, as [`State::select`] takes it, instead of the newest one of the same kind.
+    pub parent: Option<String>,
+    /// Makes no snapshot if it would hold just what the last whole one of the same host and sources holds.
+    pub skip_if_unchanged: bool,
     /// The number of the signal that asks to stop; 0 as long as there is none.
     pub stop: Arc<AtomicI32>,
 }
@@ -104,7 +117,12 @@ impl Default for Options {
             description: String::new(),
             time: None,
             compression: 3,
+            select: Arc::default(),
             exclude_dev_ino: Vec::new(),
+            exclude_devices: Vec::new(),
+            force: false,
+            parent: None,
+            skip_if_unchanged: false,
             stop: Arc::default(),
         }
     }
@@ -113,10 +131,10 @@ impl Default for Options {
 /// What a push did.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// The snapshot as it was committed.
+    /// The snapshot as it was committed, or would have been.
     pub snapshot: Snapshot,
-    /// The record that holds it.
-    pub record: ObjectId,
+    /// Whether it was. Not with `skip_if_unchanged` if nothing has changed.
+    pub committed: bool,
     /// The snapshot that it was compared with.
     pub parent: Option<[u8; 16]>,
     /// Files that were not there before.
@@ -139,6 +157,8 @@ pub struct Summary {
     pub received: u64,
     /// Nodes that could not be saved, or not completely; each was reported.
     pub skipped: u64,
+    /// Entries that were left out because `select` says so; a folder counts as one.
+    pub excluded: u64,
     /// Packs written.
     pub packs: u64,
     /// From the beginning to the commit.
@@ -155,7 +175,7 @@ pub struct Summary {
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
     let paths = source::paths(&options.sources)?;
     let plan = source::plan(&paths)?;
-    save(repo, options, &paths, Sources::Plan(&plan), progress)
+    save(repo, options, &paths, Sources::Plan(&plan, &paths), progress)
 }
 
 /// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
@@ -176,7 +196,7 @@ pub fn push_streams(
 
 /// Where what is saved comes from.
 enum Sources<'s> {
-    Plan(&'s Plan),
+    Plan(&'s Plan, &'s [PathBuf]),
     Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
 }
 
@@ -197,7 +217,18 @@ fn save(
     let mut state = repo.state()?;
     state.warnings().iter().for_each(|text| control.warn(text));
     let group = group(repo, &options.host, &paths);
-    let parents = Parents::choose(&state, &options.host, group, begun);
+    let mut parents = Parents::choose(&state, &options.host, group, begun);
+    let last = parents.snapshots.iter().find(|s| !s.partial && s.group == group).map(|s| s.root);
+    if let Some(text) = &options.parent {
+        let parent = state.select(text)?;
+        if parent.time > begun {
+            return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
+        }
+        parents.snapshots = vec![parent];
+    }
+    if options.force {
+        parents.snapshots.clear();
+    }
     let (chunks, packs) = (Chunks::default(), Packs::new(&control));
     let time = options.time.unwrap_or(begun);
     let run = Run { repo, options, control: &control, parents: &parents, state: &state, time };
@@ -229,12 +260,17 @@ fn save(
         extra: Vec::new(),
     };
     let snapshot = commit::fit(snapshot)?;
-    let record = commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;
+    let committed = !options.skip_if_unchanged || last != Some(done.root);
+    if committed {
+        commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;
+    } else {
+        commit::keep(repo, &mut state, chunks, packs)?;
+    }
     let (sent, received) = repo.storage().traffic();
     let stats = snapshot.stats;
     Ok(Summary {
         snapshot,
-        record,
+        committed,
         parent: parents.snapshots.first().map(|parent| parent.id),
         new: stats.new,
         changed: stats.changed,
@@ -246,6 +282,7 @@ fn save(
         sent: sent - traffic.0,
         received: received - traffic.1,
         skipped: control.skipped(),
+        excluded: control.excluded(),
         packs: ours,
         duration: started.elapsed(),
     })
@@ -322,9 +359,10 @@ impl Run<'_> {
             drop(offer);
             let tree = scope.spawn(|| control.run(|| tree.run()));
             control.run(|| match sources {
-                Sources::Plan(plan) => {
+                Sources::Plan(plan, paths) => {
+                    let picker = Picker::new(&options.select, control, paths, &options.exclude_devices);
                     let exclude = &options.exclude_dev_ino;
-                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, feed)
+                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, picker, feed)
                 }
                 Sources::Streams(streams) => Streams { repo, control, parents, nodes: &nodes, time }.run(streams, feed),
             });

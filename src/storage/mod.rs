@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
+mod dry;
 mod local;
 mod location;
 mod memory;
@@ -32,6 +33,7 @@ mod retry;
 mod sftp;
 mod ssh;
 
+pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;

@@ -9,14 +9,15 @@ use crate::push;
 use crate::repo::tree::short;
 
 /// For people.
-pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
+pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}",
+        "files: {} new, {} changed, {} renamed, {} unchanged{}{}",
         s.new,
         s.changed,
         s.renamed,
         s.unchanged,
-        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() }
+        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() },
+        if s.excluded > 0 { format!(", {} left out", s.excluded) } else { String::new() }
     ))?;
     out.line(format_args!(
         "read {}, of which {} were new here, stored as {}",
@@ -25,15 +26,20 @@ pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
         show::size(s.stored)
     ))?;
     let seconds = s.duration.as_secs_f64();
-    out.line(format_args!("sent {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
-    out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
+    let sent = if dry { "would send" } else { "sent" };
+    out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
+    match (s.committed, dry) {
+        (true, false) => out.line(format_args!("snapshot {} saved", short(&s.snapshot.id))),
+        (true, true) => out.line("a trial: nothing was written"),
+        (false, _) => out.line("nothing has changed since the last snapshot: there is no new one"),
+    }
 }
 
 /// For `--json`.
-pub fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
+pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
-        "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
+        "snapshot": (s.committed && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry, "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+        "received": s.received, "skipped": s.skipped, "excluded": s.excluded, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
 }
