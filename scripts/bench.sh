@@ -67,7 +67,10 @@ find /usr/share /usr/include /usr/lib /root/.cargo/registry/src /root/.pyenv -ty
 head -c "$((BIG_MIB / 2))M" /dev/urandom > "$WORK/data/B/random"
 (cd "$WORK/data/A" && find . -name '*.rs' -o -name '*.py' -o -name '*.h' -o -name '*.txt' | head -20000 | xargs -d '\n' cat) |
   head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text" || true
-echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files" | tee "$WORK/results/data"
+mkdir "$WORK/data/P" "$WORK/data/I"
+for i in $(seq 500); do head -c "$((1500 + i * 7 % 2000))K" /dev/urandom > "$WORK/data/P/IMG_$i.JPG"; done
+head -c 1G /dev/urandom > "$WORK/data/I/file"
+echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files; P: 500 files, $(du -sb "$WORK/data/P" | cut -f1) bytes" | tee "$WORK/results/data"
 
 count() { # the proxy's bytes so far: up down
   local out=$WORK/$1.out lines; lines=$(wc -l < "$out")
@@ -78,7 +81,7 @@ count() { # the proxy's bytes so far: up down
 row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memory of the client, bytes up and down
   local tool=$1 link=$2 work=$3; shift 3
   local before after status=0; read -r -a before <<< "$(count "$link")"
-  timeout "${LIMIT:-300}" /usr/bin/time -o "$WORK/time" -f '%e %U %S %M' "$@" > "$WORK/log" 2>&1 || status=$?
+  timeout "${LIMIT:-180}" /usr/bin/time -o "$WORK/time" -f '%e %U %S %M' "$@" > "$WORK/log" 2>&1 || status=$?
   read -r -a after <<< "$(count "$link")"
   read -r wall user system rss <<< "$(tail -n 1 "$WORK/time")"
   [ $status = 0 ] || { echo "$tool $work: status $status: $(tail -n 2 "$WORK/log")" >&2; }
@@ -90,30 +93,64 @@ row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memo
 port_of() { [ "$1" = far ] && echo $far || echo $near; }
 have() { command -v "$1" > /dev/null; }
 
+edit() { # one file in a hundred of A gets a line more
+  find "$WORK/data/A" -type f -print0 | sort -z | sed -zn '0~100p' |
+    xargs -0 -n 1 sh -c 'echo changed >> "$0"'
+}
+insert() { # one byte at the front of a file of 1 GiB: every byte behind it moves
+  { printf x; cat "$WORK/data/I/file"; } > "$WORK/data/inserted"
+  mv "$WORK/data/inserted" "$WORK/data/I/file"
+}
+pushes() { # pushes TOOL LINK COMMAND...: the folder to push is the last argument of the command
+  local tool=$1 link=$2 A=$WORK/data/A; shift 2
+  row "$tool" "$link" "first push of A" "$@" "$A"
+  row "$tool" "$link" "push of A, no change" "$@" "$A"
+  mv "$A/usr" "$A/usr2"
+  row "$tool" "$link" "push of A, top folder renamed" "$@" "$A"
+  mv "$A/usr2" "$A/usr"; "$@" "$A" > /dev/null 2>&1 || true
+  edit
+  row "$tool" "$link" "push of A, 1 % of the files edited" "$@" "$A"
+  row "$tool" "$link" "first push of B" "$@" "$WORK/data/B"
+  row "$tool" "$link" "first push of 500 photos" "$@" "$WORK/data/P"
+  timeout "${LIMIT:-180}" "$@" "$WORK/data/I" > /dev/null 2>&1 || true
+  insert
+  row "$tool" "$link" "push of 1 GiB, a byte inserted at its front" "$@" "$WORK/data/I"
+}
+
 push_rows() {
   local link=$1 p; p=$(port_of "$link")
-  local sshopts="-F $WORK/home/.ssh/config"
   export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
   local nf_options=(-q -o "ssh.config=$WORK/home/.ssh/config")
   "$nfreezer" init "${nf_options[@]}"
-  row nfreezer "$link" "first push of A" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
-  row nfreezer "$link" "push of A, no change" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
-  mv "$WORK/data/A/usr" "$WORK/data/A/usr2"
-  row nfreezer "$link" "push of A, top folder renamed" "$nfreezer" push "${nf_options[@]}" "$WORK/data/A"
-  mv "$WORK/data/A/usr2" "$WORK/data/A/usr"
-  row nfreezer "$link" "first push of B" "$nfreezer" push "${nf_options[@]}" "$WORK/data/B"
+  pushes nfreezer "$link" "$nfreezer" push "${nf_options[@]}"
+  rm -rf "$WORK/server/nfreezer-$link"
   if have restic; then
     export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-$link"
     local r=(restic -q -o "sftp.command=$ssh_command line$p -s sftp")
     "${r[@]}" init > /dev/null
-    row restic "$link" "first push of A" "${r[@]}" backup "$WORK/data/A"
-    row restic "$link" "push of A, no change" "${r[@]}" backup "$WORK/data/A"
+    pushes restic "$link" "${r[@]}" backup
     rm -rf "$RESTIC_CACHE_DIR"
     row "restic, cache deleted" "$link" "push of A, no change" "${r[@]}" backup "$WORK/data/A"
-    row restic "$link" "first push of B" "${r[@]}" backup "$WORK/data/B"
+    rm -rf "$WORK/server/restic-$link" "$RESTIC_CACHE_DIR"
+  fi
+  if have borg; then # its own server program at the other end; no name of an archive can be repeated
+    export BORG_REPO="ssh://line$p$WORK/server/borg-$link" BORG_RSH=$ssh_command BORG_BASE_DIR=$WORK/borg
+    borg init -e repokey-blake2 > /dev/null 2>&1
+    pushes borg "$link" borg create --compression zstd,3 '::{utcnow:%s%f}'
+    rm -rf "$WORK/server/borg-$link" "$WORK/borg"
+  fi
+  if have rclone; then # a copy, no snapshots: each folder to one of its name
+    export RCLONE_CONFIG=$WORK/rclone.conf; touch "$RCLONE_CONFIG"
+    export RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_PORT=$p RCLONE_CONFIG_S_USER=root
+    export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
+    export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=S:$WORK/server/rclone-$link
+    RCLONE_CONFIG_C_PASSWORD=$(rclone obscure bench); export RCLONE_CONFIG_C_PASSWORD
+    pushes "rclone crypt" "$link" bash -c 'rclone sync --links "$0" "C:${0##*/}"'
+    rm -rf "$WORK/server/rclone-$link"
   fi
   mkdir -p "$WORK/server/plain-$link"
   row "sftp put (no encryption at rest)" "$link" "first push of B" bash -c "echo 'put -r $WORK/data/B $WORK/server/plain-$link/B' | sftp -q -F $WORK/home/.ssh/config -b - line$p"
+  rm -rf "$WORK/server/plain-$link"
 }
 
 mount_rows() { # reads over this link what was pushed over the near one

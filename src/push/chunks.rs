@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::crypto::keys::ChunkId;
+use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::{Error, Result};
 use crate::format::pack;
 use crate::format::reference::{PackRef, Ref};
@@ -57,9 +58,22 @@ impl Hasher for ById {
 /// A map from chunk ids.
 pub(super) type IdMap<T> = HashMap<ChunkId, T, BuildHasherDefault<ById>>;
 
-/// The chunks of file contents that this run adds; about 50 bytes each.
+/// The chunks of file contents that this run adds; about 50 bytes each. Those of committed packs may be forgotten, since
+/// the index has them from then on.
 #[derive(Default)]
-pub(super) struct Chunks([Mutex<IdMap<Place>>; SHARDS]);
+pub(super) struct Chunks {
+    shards: [Mutex<IdMap<Place>>; SHARDS],
+    len: AtomicUsize,
+}
+
+/// Where a chunk of this run is.
+pub(super) enum Whereabouts {
+    /// Claimed, and not yet put into a pack.
+    Nowhere,
+    At(Place),
+    /// Its pack was committed: the index knows.
+    Forgotten,
+}
 
 impl Chunks {
     /// Whether somebody has claimed it already.
@@ -73,6 +87,7 @@ impl Chunks {
             Entry::Occupied(there) => same(there.get(), len).map(|()| false),
             Entry::Vacant(free) => {
                 free.insert(Place { pack: NOWHERE, offset: 0, stored: 0, len: len as u32 });
+                self.len.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
             }
         }
@@ -83,19 +98,46 @@ impl Chunks {
         self.shard(&id).insert(id, place);
     }
 
-    /// Where it is, once it was put into a pack.
-    pub fn place(&self, id: &ChunkId) -> Option<Place> {
-        self.shard(id).get(id).copied().filter(|place| place.pack != NOWHERE)
+    /// Where it is.
+    pub fn place(&self, id: &ChunkId) -> Whereabouts {
+        match self.shard(id).get(id) {
+            None => Whereabouts::Forgotten,
+            Some(place) if place.pack == NOWHERE => Whereabouts::Nowhere,
+            Some(place) => Whereabouts::At(*place),
+        }
     }
 
-    /// All that were put into packs, in no order.
-    pub fn into_places(self) -> impl Iterator<Item = (ChunkId, Place)> {
-        self.0.into_iter().flat_map(|shard| shard.into_inner().expect("no holder panics"))
+    /// How many are held.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Those in packs for which `row` has a number, in no order, each with that number.
+    pub fn in_packs(&self, row: impl Fn(u32) -> Option<u32>) -> Vec<(u32, pack::Entry)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            for (id, place) in &*shard.lock().expect("no holder panics") {
+                let Place { offset, stored, len, pack } = *place;
+                let entry = pack::Entry { id: *id, kind: ChunkKind::Data, offset, stored, len };
+                found.extend(row(pack).map(|row| (row, entry)));
+            }
+        }
+        found
+    }
+
+    /// Forgets those in such packs.
+    pub fn forget(&self, committed: impl Fn(u32) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().expect("no holder panics");
+            let before = shard.len();
+            shard.retain(|_, place| place.pack == NOWHERE || !committed(place.pack));
+            self.len.fetch_sub(before - shard.len(), Ordering::Relaxed);
+        }
     }
 
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, IdMap<Place>> {
         // The last byte: the map inside uses the first ones.
-        self.0[usize::from(id.0[15]) % SHARDS].lock().expect("no holder panics")
+        self.shards[usize::from(id.0[15]) % SHARDS].lock().expect("no holder panics")
     }
 }
 

@@ -1,56 +1,128 @@
-//! The one record that makes a push count: its snapshot, its packs, and where its chunks are.
+//! The records that make a push count: checkpoints with what there is so far, and the last one with the whole snapshot.
+
+use std::time::Instant;
 
 use super::chunks::Chunks;
+use super::control::Control;
 use super::packs::Packs;
-use crate::crypto::keys::ChunkKind;
+use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::pack::Entry;
-use crate::format::record::{Head, NewSection, SectionKind, Snapshot};
+use crate::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
+use crate::format::reference::{PackRef, Ref};
 use crate::format::{codec, index, limits};
 use crate::name::ObjectId;
-use crate::repo::{Repository, State};
+use crate::repo::{Repository, State, now, random};
 
 /// Index entries in a section.
 const ENTRIES: usize = limits::SECTION / index::ENTRY;
 
-/// Commits the snapshot with everything that this run stored.
-pub(super) fn commit(
-    repo: &Repository,
-    state: &mut State,
-    snapshot: Snapshot,
-    chunks: Chunks,
-    packs: Packs<'_>,
-    meta: Vec<(u32, Entry)>,
-) -> Result<ObjectId> {
-    let sections = sections(chunks, packs, meta);
-    repo.commit(state, Head { snapshots: vec![snapshot], ..Head::default() }, &sections)
+/// What the log knows of this run, and all that a further record needs.
+pub(super) struct Ledger<'c> {
+    pub repo: &'c Repository,
+    pub control: &'c Control<'c>,
+    pub state: &'c mut State,
+    pub chunks: &'c Chunks,
+    pub packs: &'c Packs<'c>,
+    pub started: Instant,
+    /// The snapshot that is to be, but for its id, root and figures.
+    pub draft: Snapshot,
+    /// The last partial snapshot of this run.
+    pub partial: Option<SnapshotId>,
 }
 
-/// Commits what an unfinished run has stored, without a snapshot: the next push finds its contents and does not send
-/// them again. Gives whether there was anything.
-pub(super) fn keep(repo: &Repository, state: &mut State, chunks: Chunks, packs: Packs<'_>) -> Result<bool> {
-    let sections = sections(chunks, packs, Vec::new());
-    if sections.len() < 2 {
-        return Ok(false);
+/// A pack that a record is going to name: its number, name and type.
+type Ready = (u32, PackRef, ObjectType);
+
+impl Ledger<'_> {
+    /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
+    pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<(Snapshot, ObjectId)> {
+        let snapshot = self.snapshot(root, stats, false)?;
+        let replaced = self.unfinished().map(|s| s.id).collect();
+        let record = self.commit(Some(snapshot.clone()), replaced, meta, false)?;
+        Ok((snapshot, record))
     }
-    repo.commit(state, Head::default(), &sections).map(|_| true)
+
+    /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
+    /// they would seem to be newer, so then it is needed all the same.
+    pub fn unchanged(
+        &mut self,
+        root: Option<Ref>,
+        stats: Stats,
+        meta: &[(u32, Entry)],
+    ) -> Result<(Snapshot, Option<ObjectId>)> {
+        if self.unfinished().next().is_some() {
+            return self.whole(root, stats, meta).map(|(snapshot, record)| (snapshot, Some(record)));
+        }
+        if !self.packs.ready().is_empty() {
+            self.contents()?;
+        }
+        Ok((self.snapshot(root, stats, false)?, None))
+    }
+
+    /// Commits what is stored so far, with a snapshot of the part of the tree that is known. It takes the place of the one
+    /// before, and of those of earlier pushes that did not get as far.
+    pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)], last: bool) -> Result<()> {
+        let snapshot = self.snapshot(root, stats, true)?;
+        let further = |s: &Snapshot| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes;
+        let replaced = self.unfinished().filter(|s| self.partial == Some(s.id) || further(s)).map(|s| s.id);
+        let mut replaced: Vec<SnapshotId> = replaced.chain(self.partial).collect();
+        replaced.sort_unstable();
+        replaced.dedup();
+        let id = snapshot.id;
+        self.commit(Some(snapshot), replaced, meta, last)?;
+        self.partial = Some(id);
+        Ok(())
+    }
+
+    /// Commits what is stored, without a snapshot: the next push finds its contents and does not send them again.
+    pub fn contents(&mut self) -> Result<()> {
+        self.commit(None, Vec::new(), &[], true).map(drop)
+    }
+
+    fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
+        let stats = Stats { milliseconds: self.started.elapsed().as_millis() as u64, ..stats };
+        fit(Snapshot { id: random()?, root, stats, partial, ..self.draft.clone() })
+    }
+
+    /// Partial snapshots of the same host and paths.
+    fn unfinished(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        let ours = |s: &Snapshot| s.partial && s.group == self.draft.group && s.host == self.draft.host;
+        self.state.snapshots().into_iter().filter(ours)
+    }
+
+    /// `last`: at once or never, for the push is ending early.
+    fn commit(
+        &mut self,
+        snapshot: Option<Snapshot>,
+        replaced: Vec<SnapshotId>,
+        meta: &[(u32, Entry)],
+        last: bool,
+    ) -> Result<ObjectId> {
+        let ready = self.packs.ready();
+        let sections = sections(self.chunks, &ready, meta);
+        let forget = |snapshot| Mark { sequence: 0, record: None, snapshot, time: now(), deed: Deed::Forget };
+        let marks = replaced.into_iter().map(forget).collect();
+        let head = Head { snapshots: snapshot.into_iter().collect(), marks, ..Head::default() };
+        let record = match last {
+            true => self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?,
+            false => self.repo.commit(self.state, head, &sections)?,
+        };
+        self.packs.committed(&ready);
+        Ok(record)
+    }
 }
 
-fn sections(chunks: Chunks, packs: Packs<'_>, meta: Vec<(u32, Entry)>) -> Vec<NewSection> {
-    let ours = packs.into_ours();
-    if ours.is_empty() {
+fn sections(chunks: &Chunks, ready: &[Ready], meta: &[(u32, Entry)]) -> Vec<NewSection> {
+    if ready.is_empty() {
         return Vec::new();
     }
-    // Numbers count packs of earlier runs too; rows do not.
-    let row = |number: u32| ours.binary_search_by_key(&number, |pack| pack.0).ok().map(|row| row as u32);
-    let data = chunks.into_places().map(|(id, place)| {
-        let entry = Entry { id, kind: ChunkKind::Data, offset: place.offset, stored: place.stored, len: place.len };
-        (place.pack, entry)
-    });
-    let all = data.chain(meta).filter_map(|(number, entry)| Some((row(number)?, entry)));
-    let mut entries: Vec<(u32, Entry)> = all.collect();
+    // Numbers count packs of earlier runs and records too; rows do not.
+    let row = |number: u32| ready.binary_search_by_key(&number, |pack| pack.0).ok().map(|row| row as u32);
+    let mut entries = chunks.in_packs(row);
+    entries.extend(meta.iter().filter_map(|(number, entry)| Some((row(*number)?, *entry))));
     entries.sort_unstable_by_key(|(_, entry)| entry.id);
-    let rows: Vec<_> = ours.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
+    let rows: Vec<_> = ready.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
     let packs = NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&rows), fences: Vec::new() };
     let parts = entries.chunks(ENTRIES).map(|part| {
         let (bytes, fences) = index::encode(part);
@@ -60,7 +132,7 @@ fn sections(chunks: Chunks, packs: Packs<'_>, meta: Vec<(u32, Entry)>) -> Vec<Ne
 }
 
 /// Shortens the list of paths until the snapshot fits into a record's head.
-pub(super) fn fit(mut snapshot: Snapshot) -> Result<Snapshot> {
+fn fit(mut snapshot: Snapshot) -> Result<Snapshot> {
     while codec::encode(&snapshot).len() > limits::SNAPSHOT {
         if snapshot.paths.pop().is_none() {
             return Err(Error::failed("the description and the tags of the snapshot are longer than 4,000 bytes"));

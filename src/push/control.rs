@@ -4,8 +4,8 @@
 //! thread outlives the failure of another one.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
@@ -14,12 +14,16 @@ use crate::progress::{Event, Progress};
 
 /// How long anybody waits for another thread before asking whether the push goes on at all.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a push that ends early tries to commit what it has: a line that works needs two round trips and a second.
+const LAST: Duration = Duration::from_secs(10);
 
 /// Shared by all threads of one push.
 pub(super) struct Control<'p> {
     progress: &'p dyn Progress,
     stop: Arc<AtomicI32>,
     ended: AtomicBool,
+    /// When the end was first seen.
+    ending: OnceLock<Instant>,
     first: Mutex<Option<Error>>,
     skipped: AtomicU64,
     excluded: AtomicU64,
@@ -27,8 +31,8 @@ pub(super) struct Control<'p> {
 
 impl<'p> Control<'p> {
     pub fn new(progress: &'p dyn Progress, stop: Arc<AtomicI32>) -> Self {
-        let (ended, first, skipped, excluded) = Default::default();
-        Control { progress, stop, ended, first, skipped, excluded }
+        let (ended, ending, first, skipped, excluded) = Default::default();
+        Control { progress, stop, ended, ending, first, skipped, excluded }
     }
 
     /// Whether to go on. What it gives as an error is either the signal or says only that another thread has failed.
@@ -38,6 +42,26 @@ impl<'p> Control<'p> {
             0 => Ok(()),
             signal => Err(Error::new(Kind::Interrupted(signal), "interrupted before the snapshot was complete")),
         }
+    }
+
+    /// Whether the push ends before it is done.
+    pub fn stopping(&self) -> bool {
+        let stopping = self.stop.load(Ordering::Relaxed) != 0 || self.ended.load(Ordering::Relaxed);
+        if stopping {
+            self.ending.get_or_init(Instant::now);
+        }
+        stopping
+    }
+
+    /// The push ends, whoever says so.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.ending.get_or_init(Instant::now);
+    }
+
+    /// Whether even the last commit of a push that ends early has taken too long.
+    pub fn late(&self) -> bool {
+        self.stopping() && self.ending.get().is_some_and(|since| since.elapsed() > LAST)
     }
 
     /// Runs the body of a thread. Ends the push if it fails, and also if it panics, so that nobody waits for it.

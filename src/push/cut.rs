@@ -10,6 +10,7 @@ use super::chunks::Place;
 use super::control::Control;
 use super::data::{Data, Fresh};
 use super::item::{Batch, Piece};
+use super::large::Large;
 use super::line::Line;
 use super::meta::Nodes;
 use crate::crypto::keys::{ChunkId, ChunkKind};
@@ -34,6 +35,7 @@ pub(super) struct Shared<'w> {
     pub index: &'w Index<'w>,
     pub data: &'w Data<'w>,
     pub line: &'w Line<'w, Batch>,
+    pub large: &'w Large,
     /// Workers that wait for something to do.
     pub idle: &'w AtomicUsize,
     /// Whether the damaged index was reported.
@@ -90,7 +92,7 @@ impl<'w> Cutter<'w> {
         let task = |plain: &[u8]| Task { plain: plain.to_vec(), piece: pieces.len(), reply: given.reply.clone() };
         if self.shared.idle.load(Ordering::Relaxed) > 0 && offer.try_send(task(plain)).is_ok() {
             given.open += 1;
-            pieces.push(Piece::Hole(0));
+            pieces.push(Piece::Awaited);
         } else {
             pieces.push(self.chunk(plain)?);
         }

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::chunks::{Chunks, Place};
+use super::chunks::{Chunks, Place, Whereabouts};
 use super::control::Control;
+use super::item::Piece;
 use super::packs::Packs;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::pack::Builder;
-use crate::repo::Repository;
+use crate::repo::{Index, Repository};
 
 /// Threads that seal and store. With two open packs, half full on average, and one copy in each thread this is 80 MiB;
 /// three round trips a pack of 16 MiB then cost little even at 100 ms.
@@ -41,6 +42,7 @@ pub(super) struct Data<'c> {
     /// bounds the number of packs then bounds the memory too.
     spare: Mutex<Vec<Vec<u8>>>,
     added: AtomicU64,
+    written: AtomicU64,
 }
 
 struct Filling {
@@ -58,7 +60,15 @@ struct Open {
 impl<'c> Data<'c> {
     pub fn new(control: &'c Control<'c>, chunks: &'c Chunks, packs: &'c Packs<'c>, uploads: Sender<Upload>) -> Self {
         let filling = Mutex::new(Filling { open: [None, None], uploads: Some(uploads) });
-        Data { control, chunks, packs, filling, spare: Mutex::default(), added: AtomicU64::new(0) }
+        Data {
+            control,
+            chunks,
+            packs,
+            filling,
+            spare: Mutex::default(),
+            added: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
     }
 
     /// Puts chunks that the caller has claimed into packs. Waits where the line is slower than we are.
@@ -123,16 +133,44 @@ impl<'c> Data<'c> {
     pub fn added(&self) -> u64 {
         self.added.load(Ordering::Relaxed)
     }
+
+    /// Sealed bytes of the packs that were stored.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// The piece with its place, once the server has acknowledged its pack. Where somebody waits for room meanwhile, its
+    /// pack is hurried: `pressed`.
+    pub fn settled(&self, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
+        let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
+        match self.chunks.place(id) {
+            Whereabouts::Nowhere => Ok(None),
+            Whereabouts::At(place) if self.packs.get(place.pack).is_some() => Ok(Some(Piece::Known(*id, place))),
+            Whereabouts::At(place) => {
+                if pressed {
+                    self.hurry(place.pack)?;
+                }
+                Ok(None)
+            }
+            Whereabouts::Forgotten => {
+                let (_, r) = index.find(id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
+                let pack = self.packs.earlier(r.pack);
+                Ok(Some(Piece::Known(*id, Place { pack, offset: r.offset, stored: r.stored, len: r.len })))
+            }
+        }
+    }
 }
 
-/// The body of an uploading thread: seals and stores packs until there are no more. Gives the bytes written.
-pub(super) fn upload(repo: &Repository, data: &Data<'_>, uploads: &Receiver<Upload>) -> Result<u64> {
-    let mut written = 0;
-    while let Some(Upload { number, mut plain }) = data.control.receive(uploads)? {
-        let pack = repo.put_pack(ObjectType::Data, &mut plain)?;
-        written += sealed_len(pack.len.into());
+/// The body of an uploading thread: seals and stores packs until there are no more, or until the push ends early.
+pub(super) fn upload(repo: &Repository, data: &Data<'_>, uploads: &Receiver<Upload>) -> Result<()> {
+    let control = data.control;
+    while let Some(Upload { number, mut plain }) = control.receive(uploads)? {
+        let pack = repo.put_pack_unless(ObjectType::Data, &mut plain, &|| control.stopping());
+        // Given up for that reason: whoever stops it says why.
+        let pack = pack.map_err(|e| if control.stopping() { control.check().err().unwrap_or(e) } else { e })?;
+        data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
         data.packs.stored(number, pack);
         data.spare.lock().expect("no holder panics").push(plain);
     }
-    Ok(written)
+    Ok(())
 }

@@ -72,8 +72,12 @@ impl<'w> Feed<'w> {
         Ok(())
     }
 
-    fn send(&mut self) -> Result<()> {
+    /// Sends what there is, if there is anything.
+    pub fn send(&mut self) -> Result<()> {
         self.control.check()?;
+        if self.batch.items.is_empty() {
+            return Ok(());
+        }
         let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
         self.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
         let (files, bytes) = std::mem::take(&mut self.done);

@@ -10,6 +10,7 @@ use crate::format::tree::{Content, Node, Xattrs};
 const SLACK: usize = 4 << 10;
 
 /// A directory between its beginning and its end.
+#[derive(Clone)]
 pub(super) struct Folder {
     /// The directory itself; `None` for the root.
     pub node: Option<Node>,
@@ -25,7 +26,7 @@ pub(super) struct Folder {
     upper: Vec<Level>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Level {
     rows: Vec<Row>,
     weight: usize,

@@ -9,7 +9,7 @@ use super::meta::Dir;
 use super::stream::StreamJob;
 use crate::crypto::keys::ChunkId;
 use crate::format::reference::Ref;
-use crate::format::tree::Node;
+use crate::format::tree::{Content, Node};
 
 /// Neighbours in the walk. Small files travel together, so that a hop from thread to thread costs little for each.
 #[derive(Default)]
@@ -75,6 +75,8 @@ pub(super) struct Job {
     pub node: Node,
     pub old: Option<Box<Node>>,
     pub link: Option<Link>,
+    /// Its beginning, as an unfinished push has saved it; the file was not touched since.
+    pub prefix: Option<Content>,
     /// Its contents, unless `node.content` says that it is unreadable.
     pub pieces: Vec<Piece>,
     /// It was removed before it could be read.
@@ -90,4 +92,6 @@ pub(super) enum Piece {
     Known(ChunkId, Place),
     /// A hole of so many bytes.
     Hole(u64),
+    /// A chunk that another worker is at; the worker that gave it away fills this in.
+    Awaited,
 }

@@ -11,6 +11,15 @@ use std::sync::{Condvar, Mutex};
 use super::control::{Control, PATIENCE};
 use crate::error::Result;
 
+/// What comes next out of a [`Line`].
+pub(super) enum Turn<T> {
+    Ready(T),
+    /// Nothing for a while.
+    Wait,
+    /// Nothing any more.
+    End,
+}
+
 /// Most nodes between walker and tree; about 400 bytes each.
 const MOST: usize = 96 << 10;
 
@@ -61,21 +70,29 @@ impl<'c, T> Line<'c, T> {
         self.changed.notify_all();
     }
 
-    /// The next item in order; `None` after the last one.
-    pub fn next(&self) -> Result<Option<T>> {
+    /// The next item in order, if it is ready within [`PATIENCE`].
+    pub fn next(&self) -> Result<Turn<T>> {
         let mut inner = self.inner.lock().expect("no holder panics");
-        loop {
+        for last in [false, true] {
             let turn = inner.left;
             if let Some(item) = inner.finished.remove(&turn) {
                 inner.left += 1;
-                return Ok(Some(item));
+                return Ok(Turn::Ready(item));
             }
             if inner.closed && inner.left == inner.entered {
-                return Ok(None);
+                return Ok(Turn::End);
             }
             self.control.check()?;
-            inner = self.changed.wait_timeout(inner, PATIENCE).expect("no holder panics").0;
+            if !last {
+                inner = self.changed.wait_timeout(inner, PATIENCE).expect("no holder panics").0;
+            }
         }
+        Ok(Turn::Wait)
+    }
+
+    /// The number of the next item in order.
+    pub fn turn(&self) -> u64 {
+        self.inner.lock().expect("no holder panics").left
     }
 
     /// So many nodes are dealt with.

@@ -12,6 +12,9 @@ use crate::format::reference::{PackRef, Ref};
 use crate::format::stored::Packer;
 use crate::repo::{Index, Repository, Span};
 
+/// Chunks that are remembered over a commit.
+const MANY: usize = 64 << 10;
+
 pub(super) struct MetaPack<'c> {
     repo: &'c Repository,
     control: &'c Control<'c>,
@@ -21,7 +24,12 @@ pub(super) struct MetaPack<'c> {
     open: Option<(u32, Builder)>,
     spare: Option<Vec<u8>>,
     places: IdMap<Place>,
-    entries: Vec<(u32, Entry)>,
+    /// The chunks of packs that were stored and not committed, each with the number of its pack.
+    pub entries: Vec<(u32, Entry)>,
+    /// A pack is lost, and with it what refers to it as `SELF`.
+    pub broken: bool,
+    /// Nothing of earlier runs is looked up any more: the push ends early, and there may be no line to do it by.
+    pub hasty: bool,
     /// Sealed bytes of the packs that were stored.
     pub written: u64,
     /// Plaintext bytes of the chunks in them.
@@ -36,9 +44,24 @@ impl<'c> MetaPack<'c> {
         index: &'c Index<'c>,
         compression: i32,
     ) -> Result<Self> {
-        let (packer, open, spare) = (Packer::new(compression.max(1))?, None, None);
-        let (places, entries, written, added) = Default::default();
-        Ok(MetaPack { repo, control, packs, index, packer, open, spare, places, entries, written, added })
+        let (packer, spare) = (Packer::new(compression.max(1))?, None);
+        let (places, entries, broken, hasty, written, added) = Default::default();
+        let open = None;
+        Ok(MetaPack {
+            repo,
+            control,
+            packs,
+            index,
+            packer,
+            open,
+            spare,
+            places,
+            entries,
+            broken,
+            hasty,
+            written,
+            added,
+        })
     }
 
     /// Adds a chunk that refers to the open pack by `SELF`. `None`: there is no room, [`MetaPack::close`] comes first.
@@ -66,9 +89,11 @@ impl<'c> MetaPack<'c> {
     /// Stores the open pack and gives what `SELF` stood for; `None` if nothing is open.
     pub fn close(&mut self, full: bool) -> Result<Option<PackRef>> {
         let Some((number, builder)) = self.open.take() else { return Ok(None) };
-        self.control.check()?;
         let (mut plain, entries) = builder.finish(full);
-        let pack = self.repo.put_pack(ObjectType::Meta, &mut plain)?;
+        // A signal does not break this off at once: without this pack there is no tree to be kept.
+        let stored = self.repo.put_pack_unless(ObjectType::Meta, &mut plain, &|| self.control.late());
+        self.broken |= stored.is_err();
+        let pack = stored?;
         self.spare = Some(plain);
         self.written += sealed_len(pack.len.into());
         self.packs.stored(number, pack);
@@ -76,10 +101,27 @@ impl<'c> MetaPack<'c> {
         Ok(Some(pack))
     }
 
-    /// A chunk of an earlier run with these contents, that would lie in the pack `own` if it names it by `SELF`. It is
-    /// read: what is damaged there must not be inherited, least of all after the parent was found to be damaged.
+    /// A record names all packs that were stored. Their chunks are in the index from now on, so when they are many they
+    /// are forgotten here.
+    pub fn committed(&mut self) {
+        self.entries.clear();
+        if self.places.len() > MANY {
+            self.places.clear();
+        }
+    }
+
+    /// A chunk of an earlier pack with these contents, that would lie in the pack `own` if it names it by `SELF`. Of an
+    /// earlier run it is read: what is damaged there must not be inherited, least of all after the parent was found to be
+    /// damaged.
     pub fn earlier(&self, kind: ChunkKind, plain: &[u8], own: Option<PackRef>) -> Result<Option<Ref>> {
         let id: ChunkId = self.repo.keys().chunk_id(kind, plain);
+        if let Some(place) = self.places.get(&id) {
+            let pack = self.packs.get(place.pack).filter(|pack| own.is_none_or(|own| own == *pack));
+            return Ok(pack.map(|pack| place.reference(id, pack)));
+        }
+        if self.hasty {
+            return Ok(None);
+        }
         let readable = |r: Ref| self.repo.chunk(kind, &r, Span::Blocks(16)).map(|_| r);
         let found = self.index.find(&id).and_then(|found| match found {
             Some((k, r)) if k == kind && r.len as usize == plain.len() && own.is_none_or(|own| own == r.pack) => {
@@ -91,10 +133,5 @@ impl<'c> MetaPack<'c> {
             Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => Ok(None),
             other => other,
         }
-    }
-
-    /// The chunks of all packs that were stored, each with the number of its pack.
-    pub fn into_entries(self) -> Vec<(u32, Entry)> {
-        self.entries
     }
 }

@@ -10,9 +10,11 @@
 //!                                                            metadata packs, then the record
 //! ```
 //!
-//! Every queue is bounded; the first failure ends all threads. Nothing counts before the record is there, so a push that
-//! is cut off anywhere leaves the repository as it was, but for packs that nobody names.
+//! Every queue is bounded; the first failure ends all threads. Nothing counts before a record is there, so a push that
+//! is cut off anywhere leaves the snapshots that there were as they are. What is stored is committed now and then with an
+//! unfinished snapshot ([`Checkpoints`]), so that the next push goes on from there.
 
+mod checkpoint;
 mod chunks;
 mod commit;
 mod control;
@@ -21,6 +23,7 @@ mod data;
 mod feed;
 mod folder;
 mod item;
+mod large;
 mod line;
 mod listing;
 mod lists;
@@ -49,14 +52,18 @@ use serde_bytes::ByteBuf;
 use crate::error::{Error, Result};
 use crate::format::record::{NOT_SYNCED, Snapshot, Stats};
 use crate::format::reference::Ref;
+use crate::name::ObjectId;
 use crate::progress::Progress;
-use crate::repo::{Index, Repository, State, random};
+use crate::repo::{Index, Repository, State};
 
+use checkpoint::Schedule;
 use chunks::Chunks;
+use commit::Ledger;
 use control::Control;
 use cut::Shared;
 use data::Data;
 use feed::Feed;
+use large::Large;
 use line::Line;
 use meta::Nodes;
 use metapack::MetaPack;
@@ -69,6 +76,7 @@ use streams::Streams;
 use tree::Tree;
 use walk::Walk;
 
+pub use checkpoint::Checkpoints;
 pub use select::{IGNORE_FILE, Pattern, Select};
 pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
 
@@ -102,6 +110,8 @@ pub struct Options {
     pub parent: Option<String>,
     /// Makes no snapshot if it would hold just what the last whole one of the same host and sources holds.
     pub skip_if_unchanged: bool,
+    /// When to commit what there is so far.
+    pub checkpoints: Checkpoints,
     /// The number of the signal that asks to stop; 0 as long as there is none.
     pub stop: Arc<AtomicI32>,
 }
@@ -123,6 +133,7 @@ impl Default for Options {
             force: false,
             parent: None,
             skip_if_unchanged: false,
+            checkpoints: Checkpoints::default(),
             stop: Arc::default(),
         }
     }
@@ -133,8 +144,8 @@ impl Default for Options {
 pub struct Summary {
     /// The snapshot as it was committed, or would have been.
     pub snapshot: Snapshot,
-    /// Whether it was. Not with `skip_if_unchanged` if nothing has changed.
-    pub committed: bool,
+    /// The record that holds it; none if `skip_if_unchanged` was wanted and nothing has changed.
+    pub record: Option<ObjectId>,
     /// The snapshot that it was compared with.
     pub parent: Option<[u8; 16]>,
     /// Files that were not there before.
@@ -171,7 +182,8 @@ pub struct Summary {
 /// # Errors
 ///
 /// A source that does not exist; everything that the storage cannot do; [`crate::error::Kind::Interrupted`] when
-/// `options.stop` says so. No snapshot is added then; contents that were stored already are kept for the next push.
+/// `options.stop` says so. What was stored until then is kept with a partial snapshot, and the same push again goes on
+/// from there.
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
     let paths = source::paths(&options.sources)?;
     let plan = source::plan(&paths)?;
@@ -221,7 +233,7 @@ fn save(
     let last = parents.snapshots.iter().find(|s| !s.partial && s.group == group).map(|s| s.root);
     if let Some(text) = &options.parent {
         let parent = state.select(text)?;
-        if parent.time > begun {
+        if parent::real_time(&parent) > begun {
             return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
         }
         parents.snapshots = vec![parent];
@@ -229,48 +241,14 @@ fn save(
     if options.force {
         parents.snapshots.clear();
     }
-    let (chunks, packs) = (Chunks::default(), Packs::new(&control));
-    let time = options.time.unwrap_or(begun);
-    let run = Run { repo, options, control: &control, parents: &parents, state: &state, time };
-    let done = match run.run(sources, &chunks, &packs) {
-        Ok(done) => done,
-        Err(e) => {
-            let kept = commit::keep(repo, &mut state, chunks, packs).unwrap_or(false);
-            let again = "the same push again goes on from there";
-            let hint = format!("what was stored so far is kept and not sent again: {again}");
-            return Err(if kept && e.hint_text().is_none() { e.hint(hint) } else { e });
-        }
-    };
-    let ours = packs.ours();
-    let snapshot = Snapshot {
-        id: random()?,
-        time,
-        host: options.host.clone(),
-        user: options.user.clone(),
-        paths: paths.into_iter().map(ByteBuf::from).collect(),
-        more_paths: 0,
-        group,
-        tags: sorted(&options.tags),
-        description: options.description.clone(),
-        root: done.root,
-        partial: false,
-        warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
-        stats: Stats { milliseconds: started.elapsed().as_millis() as u64, ..done.stats },
-        program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: Vec::new(),
-    };
-    let snapshot = commit::fit(snapshot)?;
-    let committed = !options.skip_if_unchanged || last != Some(done.root);
-    if committed {
-        commit::commit(repo, &mut state, snapshot.clone(), chunks, packs, done.meta)?;
-    } else {
-        commit::keep(repo, &mut state, chunks, packs)?;
-    }
+    let draft = draft(repo, options, begun, (paths, group));
+    let run = Run { repo, options, control: &control, parents: &parents, started };
+    let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged))?;
     let (sent, received) = repo.storage().traffic();
-    let stats = snapshot.stats;
+    let stats = done.snapshot.stats;
     Ok(Summary {
-        snapshot,
-        committed,
+        snapshot: done.snapshot,
+        record: done.record,
         parent: parents.snapshots.first().map(|parent| parent.id),
         new: stats.new,
         changed: stats.changed,
@@ -283,10 +261,35 @@ fn save(
         received: received - traffic.1,
         skipped: control.skipped(),
         excluded: control.excluded(),
-        packs: ours,
+        packs: done.packs,
         duration: started.elapsed(),
     })
 }
+
+/// The snapshot that is to be, but for its id, root and figures.
+fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group): (Vec<Vec<u8>>, u64)) -> Snapshot {
+    let real = |begun: (i64, u32)| [begun.0.to_be_bytes().as_slice(), &begun.1.to_be_bytes()].concat();
+    Snapshot {
+        id: [0; 16],
+        time: options.time.unwrap_or(begun),
+        host: options.host.clone(),
+        user: options.user.clone(),
+        paths: paths.into_iter().map(ByteBuf::from).collect(),
+        more_paths: 0,
+        group,
+        tags: sorted(&options.tags),
+        description: options.description.clone(),
+        root: None,
+        partial: false,
+        warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
+        stats: Stats::default(),
+        program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
+        extra: options.time.map(|_| (BEGUN, ByteBuf::from(real(begun)))).into_iter().collect(),
+    }
+}
+
+/// Key of `extra` of a snapshot whose time was given: when the push really began, be64(seconds) || be32(nanoseconds).
+const BEGUN: u32 = 1;
 
 /// `name_hash(2, host || 0 || path || 0 || ..)`
 fn group(repo: &Repository, host: &str, paths: &[Vec<u8>]) -> u64 {
@@ -308,29 +311,31 @@ struct Run<'r> {
     options: &'r Options,
     control: &'r Control<'r>,
     parents: &'r Parents,
-    state: &'r State,
-    time: (i64, u32),
+    started: Instant,
 }
 
 struct Done {
-    root: Option<Ref>,
-    stats: Stats,
+    snapshot: Snapshot,
+    record: Option<ObjectId>,
     unchanged: u64,
     renamed: u64,
     read: u64,
-    meta: Vec<(u32, crate::format::pack::Entry)>,
+    packs: u64,
 }
 
 impl Run<'_> {
-    fn run(&self, sources: Sources<'_>, chunks: &Chunks, packs: &Packs<'_>) -> Result<Done> {
-        let Run { repo, options, control, parents, state, time } = *self;
+    /// `last`: the root of a snapshot that is not made again.
+    fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot, last: Option<Option<Ref>>) -> Result<Done> {
+        let Run { repo, options, control, parents, started } = *self;
+        let (chunks, packs, large) = (Chunks::default(), Packs::new(control), Large::default());
+        let time = draft.time;
         let index = Index::new(repo, state);
         let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
         let line = Line::new(control);
         let (uploads, to_upload) = crossbeam_channel::bounded(0);
         let (work, to_do) = crossbeam_channel::bounded(WAITING);
         let (offer, tasks) = crossbeam_channel::bounded(0);
-        let data = Data::new(control, chunks, packs, uploads);
+        let data = Data::new(control, &chunks, &packs, uploads);
         let feed = Feed::new(control, &line, work);
         let shared = Shared {
             repo,
@@ -339,15 +344,19 @@ impl Run<'_> {
             index: &index,
             data: &data,
             line: &line,
+            large: &large,
             idle: &idle,
             warned: &warned,
         };
-        let meta = MetaPack::new(repo, control, packs, &index, options.compression)?;
-        let mut tree = Tree::new(repo, control, &line, &data, meta);
-        let (root, read, written) = thread::scope(|scope| {
-            let uploaders: Vec<_> = (0..data::UPLOADS)
-                .map(|_| scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload))))
-                .collect();
+        let meta = MetaPack::new(repo, control, &packs, &index, options.compression)?;
+        let (chunks, packs) = (&chunks, &packs);
+        let ledger = Ledger { repo, control, state, chunks, packs, started, draft, partial: None };
+        let schedule = Schedule::new(options.checkpoints, CHUNKS);
+        let mut tree = Tree::new(control, &line, &data, (&index, &large), meta, ledger, schedule);
+        let (root, read) = thread::scope(|scope| {
+            for _ in 0..data::UPLOADS {
+                scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload)));
+            }
             let workers: Vec<_> = (0..workers())
                 .map(|_| {
                     let (offer, to_do, tasks) = (offer.clone(), &to_do, &tasks);
@@ -368,20 +377,27 @@ impl Run<'_> {
             });
             let read: u64 = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
             control.run(|| data.finish());
-            let written: u64 =
-                uploaders.into_iter().filter_map(|thread| thread.join().expect("it does not panic")).sum();
             let root: Option<Option<Ref>> = tree.join().expect("it does not panic");
-            (root.flatten(), read, written)
+            (root.flatten(), read)
         });
-        control.result()?;
-        let stats = Stats { added: data.added() + tree.meta.added, stored: tree.meta.written + written, ..tree.stats };
+        let done = control.result().and_then(|()| tree.finish(root, last));
+        let (snapshot, record) = done.map_err(|e| match tree.keep() {
+            true if e.hint_text().is_none() => e.hint(GOES_ON),
+            _ => e,
+        })?;
         let (unchanged, renamed) = (tree.unchanged, tree.renamed);
-        Ok(Done { root, stats, unchanged, renamed, read, meta: tree.meta.into_entries() })
+        Ok(Done { snapshot, record, unchanged, renamed, read, packs: packs.ours() })
     }
 }
 
+/// What an interrupted push says.
+const GOES_ON: &str = "what was stored so far is kept: the same push again goes on from there";
+
 /// Batches between the walker and the workers.
 const WAITING: usize = 8;
+
+/// Chunks in memory that are not committed.
+const CHUNKS: usize = 256 << 10;
 
 /// Workers: one for each core, but no more than the memory for their windows (8 MiB each) allows; four of them read
 /// more than any line takes.

@@ -21,6 +21,8 @@ struct Inner {
     all: Vec<Pack>,
     earlier: HashMap<ObjectId, u32>,
     version: u64,
+    /// Data packs of this run that are stored and not committed.
+    fresh: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -28,6 +30,8 @@ struct Pack {
     stored: Option<PackRef>,
     /// `None` for packs of earlier runs.
     ours: Option<ObjectType>,
+    /// A record names it.
+    committed: bool,
 }
 
 impl<'c> Packs<'c> {
@@ -38,13 +42,16 @@ impl<'c> Packs<'c> {
     /// A number for a pack that is being filled.
     pub fn open(&self, kind: ObjectType) -> u32 {
         let mut inner = self.inner.lock().expect("no holder panics");
-        inner.all.push(Pack { stored: None, ours: Some(kind) });
+        inner.all.push(Pack { stored: None, ours: Some(kind), committed: false });
         inner.all.len() as u32 - 1
     }
 
     /// The server has it.
     pub fn stored(&self, number: u32, pack: PackRef) {
-        self.inner.lock().expect("no holder panics").all[number as usize].stored = Some(pack);
+        let mut inner = self.inner.lock().expect("no holder panics");
+        inner.all[number as usize].stored = Some(pack);
+        inner.fresh += usize::from(inner.all[number as usize].ours == Some(ObjectType::Data));
+        drop(inner);
         self.touch();
     }
 
@@ -52,7 +59,7 @@ impl<'c> Packs<'c> {
     pub fn earlier(&self, pack: PackRef) -> u32 {
         let Inner { all, earlier, .. } = &mut *self.inner.lock().expect("no holder panics");
         *earlier.entry(pack.id).or_insert_with(|| {
-            all.push(Pack { stored: Some(pack), ours: None });
+            all.push(Pack { stored: Some(pack), ours: None, committed: true });
             all.len() as u32 - 1
         })
     }
@@ -86,10 +93,27 @@ impl<'c> Packs<'c> {
         self.inner.lock().expect("no holder panics").all.iter().filter(|pack| pack.ours.is_some()).count() as u64
     }
 
-    /// The packs of this run in the order of their numbers, each with its number. All of them are stored by now.
-    pub fn into_ours(self) -> Vec<(u32, PackRef, ObjectType)> {
-        let inner = self.inner.into_inner().expect("no holder panics");
-        let ours = |(i, pack): (usize, Pack)| Some((i as u32, pack.stored?, pack.ours?));
-        inner.all.into_iter().enumerate().filter_map(ours).collect()
+    /// Data packs of this run that are stored and not committed.
+    pub fn fresh(&self) -> usize {
+        self.inner.lock().expect("no holder panics").fresh
+    }
+
+    /// The packs of this run that are stored and not committed, in the order of their numbers.
+    pub fn ready(&self) -> Vec<(u32, PackRef, ObjectType)> {
+        let inner = self.inner.lock().expect("no holder panics");
+        let fresh = inner.all.iter().enumerate().filter(|(_, pack)| !pack.committed);
+        fresh.filter_map(|(i, pack)| Some((i as u32, pack.stored?, pack.ours?))).collect()
+    }
+
+    /// A record names these packs now.
+    pub fn committed(&self, packs: &[(u32, PackRef, ObjectType)]) {
+        let mut inner = self.inner.lock().expect("no holder panics");
+        packs.iter().for_each(|(number, ..)| inner.all[*number as usize].committed = true);
+        inner.fresh -= packs.iter().filter(|(.., kind)| *kind == ObjectType::Data).count();
+    }
+
+    /// Whether a record names this pack.
+    pub fn is_committed(&self, number: u32) -> bool {
+        self.inner.lock().expect("no holder panics").all[number as usize].committed
     }
 }

@@ -40,7 +40,8 @@ impl Parents {
     /// The newest snapshots of the same host and paths, else the newest of the same host. Snapshots from the future
     /// cannot prove that a file was left alone since.
     pub fn choose(state: &State, host: &str, group: u64, now: (i64, u32)) -> Self {
-        let all: Vec<Snapshot> = state.snapshots().into_iter().filter(|s| s.time <= now && s.root.is_some()).collect();
+        let all: Vec<Snapshot> =
+            state.snapshots().into_iter().filter(|s| real_time(s) <= now && s.root.is_some()).collect();
         let mut snapshots = Vec::new();
         for s in all.iter().rev().filter(|s| s.group == group && s.host == host) {
             snapshots.push(s.clone());
@@ -122,6 +123,16 @@ impl Parents {
             && self.xattrs_last(node)
     }
 
+    /// Whether the file goes on where the saved beginning of it ends.
+    pub fn same_beginning(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+        let node = &old.node;
+        matches!(node.content, Content::File(_) | Content::Large { .. })
+            && node.flags & (PARTIAL | CHANGED) == PARTIAL
+            && node.content.size() <= stat.st_size as u64
+            && self.untouched(old, stat)
+            && self.content_lasts(repo, node)
+    }
+
     fn content_lasts(&self, repo: &Repository, node: &Node) -> bool {
         let lasts = |extent: &Extent| match extent {
             Extent::Data(r) => self.lasts(r),
@@ -148,7 +159,15 @@ impl Parents {
 
 /// When the push began, in nanoseconds.
 fn begun(s: &Snapshot) -> i64 {
-    s.time.0.saturating_mul(1_000_000_000).saturating_add(s.time.1.into())
+    let (seconds, nanoseconds) = real_time(s);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
+}
+
+/// The same as seconds and nanoseconds: what `--time` says is only shown.
+pub(super) fn real_time(s: &Snapshot) -> (i64, u32) {
+    let given = s.extra.iter().find(|(key, _)| *key == super::BEGUN);
+    let given = given.and_then(|(_, value)| Some((value.first_chunk()?, value.get(8..)?.try_into().ok()?)));
+    given.map_or(s.time, |(seconds, ns)| (i64::from_be_bytes(*seconds), u32::from_be_bytes(ns)))
 }
 
 /// A node of an earlier snapshot.

@@ -8,13 +8,15 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::{self, Errno};
 
+use super::chunks::Place;
 use super::control::PATIENCE;
 use super::cut::{Cutter, Given, Shared, Task};
 use super::item::{Batch, Item, Job, Piece};
 use super::meta::{self, error};
 use crate::crypto::chunker;
-use crate::error::{Error, Result};
-use crate::format::tree::{CHANGED, Xattrs};
+use crate::error::{Error, Kind, Result};
+use crate::format::reference::Extent;
+use crate::format::tree::{CHANGED, Content, Node, Xattrs};
 use crate::progress::Event;
 
 /// Bytes of a file that are held at once: the chunker must see [`chunker::MAX`], and what lies behind is moved to the
@@ -31,6 +33,8 @@ pub(super) struct Reader<'w> {
     pub(super) cutter: Cutter<'w>,
     pub(super) window: Vec<u8>,
     pub(super) offer: Option<Sender<Task>>,
+    /// The number of the batch of a file that travels alone, and how many of its pieces were shown in [`Large`].
+    alone: Option<(u64, usize)>,
 }
 
 enum Next {
@@ -61,7 +65,7 @@ impl From<Error> for Trouble {
 impl<'w> Reader<'w> {
     /// Chunks of large files go to `offer` while somebody waits there.
     pub fn new(shared: Shared<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
-        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer) })
+        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer), alone: None })
     }
 
     /// The body of a worker thread. Gives the bytes read.
@@ -70,8 +74,12 @@ impl<'w> Reader<'w> {
         loop {
             match self.next(work, tasks)? {
                 Next::Batch(number, mut batch) => {
+                    let alone =
+                        batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
+                    self.alone = alone.then_some((number, 0));
                     self.batch(&mut batch)?;
                     line.finish(number, batch);
+                    self.cutter.shared.large.end(number);
                 }
                 Next::Task(task) => self.cutter.serve(&task)?,
                 Next::Nothing => {}
@@ -145,17 +153,70 @@ impl<'w> Reader<'w> {
         if meta::kind(&before) != FileType::RegularFile {
             return Err(Errno::STALE.into());
         }
-        if !same(&job.stat, &before) {
+        let unchanged = same(&job.stat, &before);
+        if !unchanged {
             let name = std::mem::take(&mut job.node.name);
             job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
             job.stat = before;
         }
         job.node.xattrs = Xattrs::Inline(self.xattrs(job, &fd));
         job.pieces.clear();
+        let prefix = job.prefix.take().filter(|_| unchanged);
+        let begun = prefix.map_or(Ok(0), |prefix| self.prefix(&prefix, &mut job.pieces, before.st_size as u64))?;
+        self.begin(&job.node, &job.pieces);
         let mut given = Given::default();
-        let read = self.contents(&fd, &before, &mut job.pieces, &mut given)?;
+        let read = self.contents(&fd, &before, begun, &mut job.pieces, &mut given)?;
         self.cutter.collect(&mut job.pieces, &mut given)?;
         Ok(read == before.st_size as u64 && same(&before, &fs::fstat(&fd)?))
+    }
+
+    /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
+    fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
+        let Shared { repo, control, data, .. } = self.cutter.shared;
+        for extent in repo.extents(prefix) {
+            match extent {
+                Ok(Extent::Hole(len)) => pieces.push(Piece::Hole(len)),
+                Ok(Extent::Data(r)) => {
+                    let pack = data.packs.earlier(r.pack);
+                    pieces.push(Piece::Known(r.id, Place { pack, offset: r.offset, stored: r.stored, len: r.len }));
+                }
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        // Another hole may follow; it is to be one with this one.
+        while let Some(Piece::Hole(_)) = pieces.last() {
+            pieces.pop();
+        }
+        let len = |piece: &Piece| match piece {
+            Piece::Known(_, place) => u64::from(place.len),
+            Piece::Hole(len) => *len,
+            Piece::New(_) | Piece::Awaited => 0,
+        };
+        let end = pieces.iter().map(len).sum();
+        if end > size {
+            pieces.clear();
+            return Ok(0);
+        }
+        control.event(Event::Done { files: 0, bytes: end });
+        Ok(end)
+    }
+
+    /// A file that travels alone is shown while it is being read.
+    fn begin(&mut self, node: &Node, pieces: &[Piece]) {
+        if let Some((batch, shown)) = &mut self.alone {
+            self.cutter.shared.large.begin(*batch, node.clone());
+            *shown = 0;
+        }
+        self.show(pieces);
+    }
+
+    fn show(&mut self, pieces: &[Piece]) {
+        if let Some((batch, shown)) = &mut self.alone {
+            let new = pieces[*shown..].iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
+            self.cutter.shared.large.extend(*batch, &pieces[*shown..*shown + new]);
+            *shown += new;
+        }
     }
 
     fn xattrs(&self, job: &Job, fd: &OwnedFd) -> meta::Pairs {
@@ -166,11 +227,12 @@ impl<'w> Reader<'w> {
         })
     }
 
-    /// Gives the length of what was there, holes included.
+    /// Reads from `begun` on. Gives the length of what was there, holes included.
     fn contents(
         &mut self,
         fd: &OwnedFd,
         stat: &Stat,
+        begun: u64,
         pieces: &mut Vec<Piece>,
         given: &mut Given,
     ) -> Result<u64, Trouble> {
@@ -179,9 +241,9 @@ impl<'w> Reader<'w> {
             let _ = fs::fadvise(fd, 0, None, Advice::Sequential); // only advice
         }
         if (stat.st_blocks as u64).saturating_mul(512) >= size {
-            return self.stretch(fd, 0..size, pieces, given);
+            return self.stretch(fd, begun..size, pieces, given);
         }
-        let mut at = 0;
+        let mut at = begun;
         while at < size {
             let data = match next_data(fd, at, size)? {
                 data if data.start - at < HOLE && data.start < size => at..data.end,
@@ -233,11 +295,13 @@ impl<'w> Reader<'w> {
             if at >= stop {
                 break stop;
             }
+            self.show(pieces);
             self.cutter.shared.control.check()?;
             window.copy_within(from..to, 0);
             (from, to) = (0, to - from);
         };
         self.window = window;
+        self.show(pieces);
         Ok(done)
     }
 }

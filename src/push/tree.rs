@@ -3,72 +3,116 @@
 
 use std::collections::HashMap;
 
+use super::checkpoint::Schedule;
+use super::chunks::Place;
+use super::commit::Ledger;
 use super::control::Control;
 use super::data::Data;
-use super::folder::{Folder, Which, meta_packs, row_of, settle, settle_ref};
+use super::folder::{Folder, Which, meta_packs, row_of};
 use super::item::{Batch, Item, Link, Piece, Was};
-use super::line::Line;
+use super::large::{Large, Started};
+use super::line::{Line, Turn};
 use super::metapack::MetaPack;
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::list::List;
-use crate::format::page::Row;
+use crate::format::page::{Page, Row};
 use crate::format::record::Stats;
 use crate::format::reference::{Extent, PackRef, Ref};
 use crate::format::tree::{self, Content, Node, Xattrs};
-use crate::repo::Repository;
+use crate::repo::{Index, Repository};
 
 pub(super) struct Tree<'c> {
     repo: &'c Repository,
-    control: &'c Control<'c>,
-    line: &'c Line<'c, Batch>,
-    data: &'c Data<'c>,
+    pub(super) control: &'c Control<'c>,
+    pub(super) line: &'c Line<'c, Batch>,
+    pub(super) data: &'c Data<'c>,
+    pub(super) index: &'c Index<'c>,
+    pub(super) large: &'c Large,
     pub meta: MetaPack<'c>,
-    stack: Vec<Folder>,
+    pub ledger: Ledger<'c>,
+    pub(super) schedule: Schedule,
+    /// The open directories, the root first.
+    pub(super) stack: Vec<Folder>,
+    /// The same, while a checkpoint closes those in `stack`.
+    pub(super) aside: Vec<Folder>,
+    /// The file whose packs are being waited for.
+    pub(super) waiting: Option<Started>,
+    /// No batch is at hand: the next step is the first one of the next batch.
+    pub(super) between: bool,
     /// The reference list that is being written, lowest level first.
     pub(super) list: Vec<List>,
-    links: HashMap<Link, Linked>,
+    pub(super) links: HashMap<Link, Linked>,
     /// The node at hand while something else is written: it too may refer to the open metadata pack.
-    hand: Option<Node>,
+    pub(super) hand: Option<Node>,
     pub stats: Stats,
     pub unchanged: u64,
     pub renamed: u64,
 }
 
 /// A file with links that are still to come.
-struct Linked {
-    content: Content,
-    xattrs: Xattrs,
+pub(super) struct Linked {
+    pub content: Content,
+    pub xattrs: Xattrs,
     flags: u8,
     left: u32,
 }
 
 impl<'c> Tree<'c> {
     pub fn new(
-        repo: &'c Repository,
         control: &'c Control<'c>,
         line: &'c Line<'c, Batch>,
         data: &'c Data<'c>,
+        (index, large): (&'c Index<'c>, &'c Large),
         meta: MetaPack<'c>,
+        ledger: Ledger<'c>,
+        schedule: Schedule,
     ) -> Self {
         let stack = vec![Folder::new(None, true, None)];
+        let (repo, aside, waiting, between) = (ledger.repo, Vec::new(), None, true);
         let (list, links, hand, stats, unchanged, renamed) = Default::default();
-        Tree { repo, control, line, data, meta, stack, list, links, hand, stats, unchanged, renamed }
+        Tree {
+            repo,
+            control,
+            line,
+            data,
+            index,
+            large,
+            meta,
+            ledger,
+            schedule,
+            stack,
+            aside,
+            waiting,
+            between,
+            list,
+            links,
+            hand,
+            stats,
+            unchanged,
+            renamed,
+        }
     }
 
     /// Takes all steps; gives the top page of the root.
     pub fn run(&mut self) -> Result<Option<Ref>> {
-        while let Some(batch) = self.line.next()? {
-            let nodes = batch.items.len();
-            batch.items.into_iter().try_for_each(|item| self.step(item))?;
-            self.line.leave(nodes);
+        loop {
+            self.between = true;
+            match self.line.next()? {
+                Turn::Ready(batch) => {
+                    self.between = false;
+                    let nodes = batch.items.len();
+                    for item in batch.items {
+                        self.step(item)?;
+                        self.count_step()?;
+                    }
+                    self.line.leave(nodes);
+                }
+                Turn::Wait => self.checkpoint_if_due()?,
+                Turn::End => return self.top(),
+            }
         }
-        let mut top = self.end_folder()?.top();
-        if let Some(pack) = self.meta.close(false)? {
-            top.iter_mut().for_each(|page| settle_ref(page, pack));
-        }
-        Ok(top)
     }
 
     fn step(&mut self, item: Item) -> Result<()> {
@@ -90,8 +134,8 @@ impl<'c> Tree<'c> {
                 self.add_file(node, was)
             }
             Item::File(job) if job.gone => Ok(()),
-            Item::File(job) => self.file(job.node, &job.pieces, job.link, job.old),
-            Item::Stream(job) => self.file(job.node, &job.pieces, None, job.old),
+            Item::File(job) => self.file(job.node, job.pieces, job.link, job.old),
+            Item::Stream(job) => self.file(job.node, job.pieces, None, job.old),
             Item::Link { mut node, link, old } => {
                 match self.links.get(&link) {
                     Some(first) => {
@@ -112,9 +156,11 @@ impl<'c> Tree<'c> {
         }
     }
 
-    fn file(&mut self, mut node: Node, pieces: &[Piece], link: Option<Link>, old: Option<Box<Node>>) -> Result<()> {
+    fn file(&mut self, mut node: Node, pieces: Vec<Piece>, link: Option<Link>, old: Option<Box<Node>>) -> Result<()> {
         if !matches!(node.content, Content::Unreadable(_)) {
-            node.content = self.content(pieces)?;
+            let (unfinished, pieces) = self.settle_pieces(node, pieces)?;
+            node = unfinished;
+            node.content = self.content(&pieces)?;
         }
         let node = self.store_xattrs(node)?;
         self.remember(link, &node);
@@ -131,8 +177,8 @@ impl<'c> Tree<'c> {
         }
     }
 
-    /// The contents of a file, with the packs that hold them acknowledged.
-    fn content(&mut self, pieces: &[Piece]) -> Result<Content> {
+    /// The contents of a file whose pieces are settled.
+    pub(super) fn content(&mut self, pieces: &[Piece]) -> Result<Content> {
         if pieces.len() <= limits::INLINE_EXTENTS {
             return Ok(Content::File(pieces.iter().map(|piece| self.extent(piece)).collect::<Result<_>>()?));
         }
@@ -146,27 +192,18 @@ impl<'c> Tree<'c> {
     }
 
     fn extent(&self, piece: &Piece) -> Result<Extent> {
-        let Data { packs, chunks, .. } = self.data;
+        let pack = |place: &Place| self.data.packs.get(place.pack);
         match piece {
             Piece::Hole(len) => Ok(Extent::Hole(*len)),
-            Piece::Known(id, place) => {
-                let pack = packs.get(place.pack).ok_or_else(|| Error::failed("a known pack without a name"))?;
-                Ok(Extent::Data(place.reference(*id, pack)))
-            }
-            Piece::New(id) => packs.wait(|| {
-                let Some(place) = chunks.place(id) else { return Ok(None) };
-                if let Some(pack) = packs.get(place.pack) {
-                    return Ok(Some(Extent::Data(place.reference(*id, pack))));
-                }
-                if self.line.pressed() {
-                    self.data.hurry(place.pack)?;
-                }
-                Ok(None)
-            }),
+            Piece::Known(id, place) => match pack(place) {
+                Some(pack) => Ok(Extent::Data(place.reference(*id, pack))),
+                None => Err(Error::failed("a known pack without a name")),
+            },
+            Piece::New(_) | Piece::Awaited => Err(Error::failed("a piece of a file without a place")),
         }
     }
 
-    fn add_file(&mut self, mut node: Node, was: Was) -> Result<()> {
+    pub(super) fn add_file(&mut self, mut node: Node, was: Was) -> Result<()> {
         if let Err(why) = node.check() {
             self.control.skip(&self.path(&node.name), &why);
             node.content = super::meta::unreadable(rustix::io::Errno::INVAL);
@@ -211,7 +248,7 @@ impl<'c> Tree<'c> {
     }
 
     /// The directory on top of the stack is complete.
-    fn leave(&mut self) -> Result<()> {
+    pub(super) fn leave(&mut self) -> Result<()> {
         let folder = self.end_folder()?;
         let top = folder.top();
         let mut node = folder.node.ok_or_else(no_folder)?;
@@ -232,7 +269,7 @@ impl<'c> Tree<'c> {
     }
 
     /// Closes all pages of the directory on top of the stack but the top one, and takes it off.
-    fn end_folder(&mut self) -> Result<Folder> {
+    pub(super) fn end_folder(&mut self) -> Result<Folder> {
         while let Some(which) = self.stack.last().and_then(Folder::open_page) {
             self.close(which)?;
         }
@@ -252,54 +289,48 @@ impl<'c> Tree<'c> {
 
     fn write_page(&mut self, which: Which) -> Result<Row> {
         loop {
-            let folder = self.stack.last_mut().ok_or_else(no_folder)?;
-            let page = folder.take(which);
-            let (first, count) = row_of(&page);
-            let candidates: Vec<Ref> =
-                folder.pages.iter().filter(|(name, _)| *name == first).map(|(_, r)| *r).collect();
-            let fresh = folder.pages.is_empty();
-            let own = meta_packs(&page).last();
-            if meta_packs(&page).all(|pack| pack != PackRef::SELF) {
-                for old in candidates {
-                    let plain = page.encode(&old.pack);
-                    if plain.len() == old.len as usize && self.repo.keys().chunk_id(ChunkKind::Page, &plain) == old.id {
-                        return Ok(Row { first, count, page: old });
-                    }
-                }
-                // A directory that was not here before was perhaps moved here.
-                let plain = page.encode(&own.unwrap_or(PackRef::SELF));
-                if let (true, Some(old)) = (fresh, self.meta.earlier(ChunkKind::Page, &plain, own)?) {
-                    return Ok(Row { first, count, page: old });
-                }
-            }
-            if let Some(page) = self.meta.add(ChunkKind::Page, &page.encode(&PackRef::SELF))? {
-                return Ok(Row { first, count, page });
+            let page = self.stack.last_mut().ok_or_else(no_folder)?.take(which);
+            let row = self.page_row(&page);
+            if let Ok(Some(row)) = row {
+                return Ok(row);
             }
             self.stack.last_mut().ok_or_else(no_folder)?.put_back(which, page);
+            row?;
             self.turn()?;
         }
+    }
+
+    /// Finds the page in earlier packs or adds it to the open one; `None` where that is full.
+    fn page_row(&mut self, page: &Page) -> Result<Option<Row>> {
+        let folder = self.stack.last().ok_or_else(no_folder)?;
+        let (first, count) = row_of(page);
+        let own = meta_packs(page).last();
+        if meta_packs(page).all(|pack| pack != PackRef::SELF) {
+            for (_, old) in folder.pages.iter().filter(|(name, _)| *name == first) {
+                let plain = page.encode(&old.pack);
+                if plain.len() == old.len as usize && self.repo.keys().chunk_id(ChunkKind::Page, &plain) == old.id {
+                    return Ok(Some(Row { first, count, page: *old }));
+                }
+            }
+            // A directory that was not here before was perhaps moved here.
+            let plain = page.encode(&own.unwrap_or(PackRef::SELF));
+            if let (true, Some(old)) = (folder.pages.is_empty(), self.meta.earlier(ChunkKind::Page, &plain, own)?) {
+                return Ok(Some(Row { first, count, page: old }));
+            }
+        }
+        let page = self.meta.add(ChunkKind::Page, &page.encode(&PackRef::SELF))?;
+        Ok(page.map(|page| Row { first, count, page }))
     }
 
     /// Stores the full metadata pack and begins the next one.
     pub(super) fn turn(&mut self) -> Result<()> {
         let Some(pack) = self.meta.close(true)? else { return Err(Error::failed("a chunk that fits into no pack")) };
-        self.stack.iter_mut().for_each(|folder| folder.settle(pack));
-        for list in &mut self.list {
-            if let List::Upper(rows) = list {
-                rows.iter_mut().for_each(|(_, page)| settle_ref(page, pack));
-            }
-        }
-        for linked in self.links.values_mut() {
-            settle(&mut linked.content, &mut linked.xattrs, pack);
-        }
-        if let Some(node) = &mut self.hand {
-            settle(&mut node.content, &mut node.xattrs, pack);
-        }
+        self.settle(pack);
         Ok(())
     }
 
     /// Large extended attributes go to a chunk of their own.
-    fn store_xattrs(&mut self, mut node: Node) -> Result<Node> {
+    pub(super) fn store_xattrs(&mut self, mut node: Node) -> Result<Node> {
         let Xattrs::Inline(pairs) = &node.xattrs else { return Ok(node) };
         let bytes = pairs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if bytes <= limits::INLINE_XATTRS {

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::control::Control;
 use super::feed::Feed;
 use super::item::{Enter, Item, Job, Link, Was};
+use super::large::LARGE;
 use super::listing::Listing;
 use super::meta::{self, Dir, Nodes, error};
 use super::parent::{Found, Old, Parents};
@@ -17,7 +18,7 @@ use super::pick::Picker;
 use super::source::Plan;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::tree::{Content, Node, Xattrs};
+use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
 use crate::repo::Repository;
 
 /// Directories that are kept open on the way down; above them they are opened again from below.
@@ -239,14 +240,25 @@ impl<'w> Walker<'w> {
             link.map(|link| self.is_further(link, stat));
             return self.feed.push(Item::Node { node, was, link });
         }
-        let old = found.next().map(|found| Box::new(found.node));
+        let (mut prefix, mut old) = (None, None);
+        for found in found {
+            let partial = found.node.flags & PARTIAL != 0;
+            if partial && prefix.is_none() && walk.parents.same_beginning(walk.repo, &found, stat) {
+                prefix = Some(found.node.content);
+            } else if !partial && old.is_none() {
+                old = Some(Box::new(found.node));
+            }
+        }
         match link {
             Some(link) if self.is_further(link, stat) => {
                 self.feed.done(size);
                 self.feed.push(Item::Link { node, link, old })
             }
             link => {
-                let job = Job { dir, stat: *stat, node, old, link, pieces: Vec::new(), gone: false };
+                if size >= LARGE {
+                    self.feed.send()?; // it travels alone
+                }
+                let job = Job { dir, stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
                 self.feed.read(Item::File(Box::new(job)), size)
             }
         }

@@ -31,20 +31,44 @@ impl Repository {
     }
 
     /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
-    /// `time`. `state` is refreshed first and knows the new record afterwards. Every pack it names must be stored already.
-    pub fn commit(&self, state: &mut State, mut head: Head, sections: &[NewSection]) -> Result<ObjectId> {
+    /// `time`, and what it takes over from the records that it supersedes. `state` is refreshed first and knows the new
+    /// record afterwards. Every pack it names must be stored already.
+    pub fn commit(&self, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.refresh(state)?;
+        let id = self.put_record(state, head, sections, &|| false)?;
+        self.refresh(state)?;
+        Ok(id)
+    }
+
+    /// [`Repository::commit`] on top of what `state` knows already, without looking again: one call of the storage, which
+    /// gives up soon after `stop` says so. For the last moments of a run. Records side by side are folded alike.
+    pub fn commit_unless(
+        &self,
+        state: &State,
+        head: Head,
+        sections: &[NewSection],
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ObjectId> {
+        self.put_record(state, head, sections, stop)
+    }
+
+    fn put_record(
+        &self,
+        state: &State,
+        mut head: Head,
+        sections: &[NewSection],
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ObjectId> {
         head.sequence = state.next_sequence();
-        head.heads = state.frontier();
+        head.heads.extend(state.frontier());
+        state.inherit(&mut head);
         head.time = now();
         head.snapshots.sort_by_key(|s| s.id);
         let sequence = head.sequence;
         head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);
         head.marks.sort_by_key(record::Mark::order);
         let mut plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
-        let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, &|| false)?;
-        self.refresh(state)?;
-        Ok(id)
+        self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, stop)
     }
 
     fn put_sealed(

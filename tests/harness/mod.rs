@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod faults;
+pub mod hook;
 pub mod proxy;
 pub mod sshd;
 pub mod tree;

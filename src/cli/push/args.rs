@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const SOURCES: &str = "Sources";
 const SELECTION: &str = "Selection";
@@ -90,6 +91,10 @@ pub struct Args {
     /// Compare with this snapshot instead of the newest one of the same host and sources
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force", help_heading = WORK)]
     pub parent: Option<String>,
+    /// Commit what is stored so far this often, so that an interrupted push loses no more than that. Without it: after 60s,
+    /// then ever less often, at least every 10m
+    #[arg(long, value_name = "TIME", value_parser = interval, env = "NFREEZER_CHECKPOINT", help_heading = WORK)]
+    pub checkpoint: Option<Duration>,
     /// off, fastest, auto, better, max, or a zstd level from 1 to 22
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = compression, env = "NFREEZER_COMPRESSION",
         help_heading = WORK)]
@@ -107,6 +112,13 @@ fn time(text: &str) -> Result<(i64, u32), String> {
     let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp()));
     let time = time.map_err(|_| "write `2026-11-22 10:00:00` or `2026-11-22T10:00:00Z`".to_owned())?;
     Ok((time.as_second(), u32::try_from(time.subsec_nanosecond()).map_err(|_| "before 1970".to_owned())?))
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match crate::cli::duration(text)? {
+        Duration::ZERO => Err("1s at least".into()),
+        interval => Ok(interval),
+    }
 }
 
 fn compression(text: &str) -> Result<Level, String> {
@@ -140,5 +152,7 @@ mod tests {
         for bad in ["", "noon", "2026-13-01"] {
             time(bad).unwrap_err();
         }
+        assert_eq!(interval("2m").unwrap().as_secs(), 120);
+        interval("0").unwrap_err();
     }
 }

@@ -80,6 +80,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         description: args.description.clone(),
         time: args.time,
         compression: args.compression.0,
+        checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         stop: signals::stop_flag()?,
         select,
         exclude_dev_ino: own.folder.iter().map(|(_, id)| *id).collect(),
@@ -88,6 +89,10 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         parent: args.parent.clone(),
         skip_if_unchanged: args.skip_if_unchanged,
     })
+}
+
+fn checkpoints(interval: std::time::Duration) -> push::Checkpoints {
+    push::Checkpoints { after: interval, at_most: interval, ..push::Checkpoints::default() }
 }
 
 fn host() -> String {

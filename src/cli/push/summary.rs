@@ -28,7 +28,7 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     let seconds = s.duration.as_secs_f64();
     let sent = if dry { "would send" } else { "sent" };
     out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
-    match (s.committed, dry) {
+    match (s.record.is_some(), dry) {
         (true, false) => out.line(format_args!("snapshot {} saved", short(&s.snapshot.id))),
         (true, true) => out.line("a trial: nothing was written"),
         (false, _) => out.line("nothing has changed since the last snapshot: there is no new one"),
@@ -38,7 +38,7 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
 /// For `--json`.
 pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
-        "snapshot": (s.committed && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry, "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
+        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry, "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
         "received": s.received, "skipped": s.skipped, "excluded": s.excluded, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
