@@ -33,6 +33,11 @@ pub enum Event<'a> {
         /// Why.
         why: &'a Error,
     },
+    /// Something is left out because the user wants it so; a folder with all that is in it.
+    Excluded {
+        /// Its path; with a slash at its end: all that is in that folder but what marks it.
+        path: &'a [u8],
+    },
     /// Something that the user should know, and that changes nothing.
     Warning {
         /// One line.

@@ -13,6 +13,7 @@ use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
 
 const REPOSITORY: &str = "Repository";
+const LINE: &str = "SSH and the line";
 const OUTPUT: &str = "Output";
 
 /// Options of every command.
@@ -32,24 +33,24 @@ pub struct Common {
     #[arg(long, global = true, value_name = "COMMAND", help_heading = REPOSITORY)]
     pub password_command: Option<String>,
     /// An SSH key file, tried before the agent's and the usual ones
-    #[arg(short, long, global = true, value_name = "FILE", help_heading = REPOSITORY)]
+    #[arg(short, long, global = true, value_name = "FILE", help_heading = LINE)]
     pub identity: Vec<PathBuf>,
     /// The SSH port, if the address names none
-    #[arg(long, global = true, help_heading = REPOSITORY, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, help_heading = LINE, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Accept the key of a server that is not in known_hosts, and remember it; a changed key is refused all the same
-    #[arg(long, global = true, help_heading = REPOSITORY)]
+    #[arg(long, global = true, help_heading = LINE)]
     pub accept_new_host_key: bool,
     /// Which program speaks SSH
-    #[arg(long, global = true, value_enum, default_value_t, help_heading = REPOSITORY)]
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = LINE)]
     pub transport: Transport,
     /// SFTP channels at most
-    #[arg(short, long, global = true, value_name = "N", help_heading = REPOSITORY,
+    #[arg(short, long, global = true, value_name = "N", help_heading = LINE,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
     /// How long to go on reconnecting when a connection was lost: 90s, 15m, 2h; 0: not at all
     #[arg(long, global = true, value_name = "TIME", default_value = "15m", value_parser = duration,
-        help_heading = REPOSITORY)]
+        help_heading = LINE)]
     pub retry_for: Duration,
     /// Send at most so many bytes a second: 500K, 2M; a plain number counts KiB
     #[arg(long, global = true, value_name = "RATE", value_parser = rate, help_heading = REPOSITORY)]
@@ -59,7 +60,7 @@ pub struct Common {
     pub limit_download: Option<u64>,
     /// Further options: `sftp.command=COMMAND` runs COMMAND, which speaks SFTP, instead of ssh;
     /// `ssh.config=FILE` is read instead of ~/.ssh/config
-    #[arg(short = 'o', long = "option", global = true, value_name = "KEY=VALUE", help_heading = REPOSITORY)]
+    #[arg(short = 'o', long = "option", global = true, value_name = "KEY=VALUE", help_heading = LINE)]
     pub option: Vec<String>,
     /// One JSON object a line on standard output, the last one of type `summary` or `error`
     #[arg(long, global = true, help_heading = OUTPUT)]

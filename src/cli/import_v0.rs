@@ -81,10 +81,10 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let (done, fetched) = (result?, storage.traffic().1);
     let mut out = Output::new(common.json);
     if !common.quiet {
-        summary::say(&mut out, &done)?;
+        summary::say(&mut out, &done, false)?;
         out.line(format_args!("received {} from the old repository, which stays as it is", show::size(fetched)))?;
     }
-    let mut fields = summary::fields(&done);
+    let mut fields = summary::fields(&done, false);
     fields.insert("fetched".into(), fetched.into());
     out.object("summary", fields)?;
     out.flush()?;

@@ -54,7 +54,7 @@ enum Command {
     Init(init::Args),
     /// Take a snapshot of files and folders
     #[command(visible_alias = "backup")]
-    Push(push::Args),
+    Push(Box<push::Args>),
     /// Take a snapshot of a repository of the Python nFreezer
     ImportV0(import_v0::Args),
     /// List the snapshots

@@ -227,6 +227,11 @@ impl Progress for Reporter {
                     object("error", fields);
                 }
             }
+            Event::Excluded { path } => {
+                if inner.verbose {
+                    inner.say(&format!("excluded {}", show::text(path)));
+                }
+            }
             Event::Warning { text } => {
                 inner.say(&format!("nfreezer: warning: {}", show::message(text)));
                 if inner.json {

@@ -117,9 +117,12 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Commits the whole snapshot.
-    pub fn finish(&mut self, root: Option<Ref>) -> Result<(Snapshot, ObjectId)> {
-        self.ledger.whole(root, self.figures(), &self.meta.entries)
+    /// Commits the whole snapshot, unless its root is `last`.
+    pub fn finish(&mut self, root: Option<Ref>, last: Option<Option<Ref>>) -> Result<(Snapshot, Option<ObjectId>)> {
+        match last == Some(root) {
+            true => self.ledger.unchanged(root, self.figures(), &self.meta.entries),
+            false => self.ledger.whole(root, self.figures(), &self.meta.entries).map(|(s, record)| (s, Some(record))),
+        }
     }
 
     /// The push ends early: commits what there is, if anything is new. Gives whether anything of this push is kept.

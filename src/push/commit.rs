@@ -43,6 +43,23 @@ impl Ledger<'_> {
         Ok((snapshot, record))
     }
 
+    /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
+    /// they would seem to be newer, so then it is needed all the same.
+    pub fn unchanged(
+        &mut self,
+        root: Option<Ref>,
+        stats: Stats,
+        meta: &[(u32, Entry)],
+    ) -> Result<(Snapshot, Option<ObjectId>)> {
+        if self.unfinished().next().is_some() {
+            return self.whole(root, stats, meta).map(|(snapshot, record)| (snapshot, Some(record)));
+        }
+        if !self.packs.ready().is_empty() {
+            self.contents()?;
+        }
+        Ok((self.snapshot(root, stats, false)?, None))
+    }
+
     /// Commits what is stored so far, with a snapshot of the part of the tree that is known. It takes the place of the one
     /// before, and of those of earlier pushes that did not get as far.
     pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)], last: bool) -> Result<()> {

@@ -27,12 +27,13 @@ pub(super) struct Control<'p> {
     first: Mutex<Option<Error>>,
     skipped: AtomicU64,
     unsteady: AtomicU64,
+    excluded: AtomicU64,
 }
 
 impl<'p> Control<'p> {
     pub fn new(progress: &'p dyn Progress, stop: Arc<AtomicI32>) -> Self {
-        let (ended, ending, first, skipped, unsteady) = Default::default();
-        Control { progress, stop, ended, ending, first, skipped, unsteady }
+        let (ended, ending, first, skipped, unsteady, excluded) = Default::default();
+        Control { progress, stop, ended, ending, first, skipped, unsteady, excluded }
     }
 
     /// Whether to go on. What it gives as an error is either the signal or says only that another thread has failed.
@@ -135,6 +136,16 @@ impl<'p> Control<'p> {
 
     pub fn changed_while_read(&self) -> u64 {
         self.unsteady.load(Ordering::Relaxed)
+    }
+
+    /// Reports something that is left out because the user wants it so.
+    pub fn exclude(&self, path: &[u8]) {
+        self.excluded.fetch_add(1, Ordering::Relaxed);
+        self.event(Event::Excluded { path });
+    }
+
+    pub fn excluded(&self) -> u64 {
+        self.excluded.load(Ordering::Relaxed)
     }
 
     pub fn skipped(&self) -> u64 {

@@ -57,6 +57,12 @@ impl Listing {
         self.places.dedup_by(|a, b| name(*a) == name(*b));
     }
 
+    /// Whether this name is still to come.
+    pub fn has(&self, name: &[u8]) -> bool {
+        let at = |(at, len): &(u32, u8)| &self.bytes[*at as usize..*at as usize + usize::from(*len)];
+        self.places.binary_search_by(|place| name.cmp(at(place))).is_ok()
+    }
+
     /// How many names are left.
     pub fn len(&self) -> usize {
         self.places.len()

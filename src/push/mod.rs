@@ -32,7 +32,9 @@ mod metapack;
 mod moved;
 mod packs;
 mod parent;
+mod pick;
 mod read;
+mod select;
 mod source;
 mod stream;
 mod streams;
@@ -48,7 +50,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_bytes::ByteBuf;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::record::{NOT_SYNCED, Snapshot, Stats};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
@@ -68,6 +70,7 @@ use meta::Nodes;
 use metapack::MetaPack;
 use packs::Packs;
 use parent::Parents;
+use pick::Picker;
 use read::Reader;
 use source::Plan;
 use streams::Streams;
@@ -75,6 +78,7 @@ use tree::Tree;
 use walk::Walk;
 
 pub use checkpoint::Checkpoints;
+pub use select::{IGNORE_FILE, Pattern, Select};
 pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
 
 /// What to push, and what to write on the snapshot.
@@ -95,8 +99,18 @@ pub struct Options {
     pub time: Option<(i64, u32)>,
     /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
     pub compression: i32,
-    /// Directories, by (device, inode), that are left out: the repository itself, mounted snapshots.
+    /// What is left out below the sources. It makes no snapshot another one's kind: that is said by host and sources.
+    pub select: Arc<Select>,
+    /// Directories, by (device, inode), that are left out with a warning: the repository itself.
     pub exclude_dev_ino: Vec<(u64, u64)>,
+    /// Devices of which everything is left out with a warning: mounted backups.
+    pub exclude_devices: Vec<u64>,
+    /// Reads everything again, whatever earlier snapshots say.
+    pub force: bool,
+    /// The snapshot to compare with, as [`State::select`] takes it, instead of the newest one of the same kind.
+    pub parent: Option<String>,
+    /// Makes no snapshot if it would hold just what the last whole one of the same host and sources holds.
+    pub skip_if_unchanged: bool,
     /// When to commit what there is so far.
     pub checkpoints: Checkpoints,
     /// The number of the signal that asks to stop; 0 as long as there is none.
@@ -114,7 +128,12 @@ impl Default for Options {
             description: String::new(),
             time: None,
             compression: 3,
+            select: Arc::default(),
             exclude_dev_ino: Vec::new(),
+            exclude_devices: Vec::new(),
+            force: false,
+            parent: None,
+            skip_if_unchanged: false,
             checkpoints: Checkpoints::default(),
             stop: Arc::default(),
         }
@@ -124,10 +143,10 @@ impl Default for Options {
 /// What a push did.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// The snapshot as it was committed.
+    /// The snapshot as it was committed, or would have been.
     pub snapshot: Snapshot,
-    /// The record that holds it.
-    pub record: ObjectId,
+    /// The record that holds it; none if `skip_if_unchanged` was wanted and nothing has changed.
+    pub record: Option<ObjectId>,
     /// The snapshot that it was compared with.
     pub parent: Option<[u8; 16]>,
     /// Files that were not there before.
@@ -152,6 +171,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
     pub changed_while_read: u64,
+    /// Entries that were left out because `select` says so; a folder counts as one.
+    pub excluded: u64,
     /// Packs written.
     pub packs: u64,
     /// From the beginning to the commit.
@@ -169,7 +190,7 @@ pub struct Summary {
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
     let paths = source::paths(&options.sources)?;
     let plan = source::plan(&paths)?;
-    save(repo, options, &paths, Sources::Plan(&plan), progress)
+    save(repo, options, &paths, Sources::Plan(&plan, &paths), progress)
 }
 
 /// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
@@ -190,7 +211,7 @@ pub fn push_streams(
 
 /// Where what is saved comes from.
 enum Sources<'s> {
-    Plan(&'s Plan),
+    Plan(&'s Plan, &'s [PathBuf]),
     Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
 }
 
@@ -211,10 +232,21 @@ fn save(
     let mut state = repo.state()?;
     state.warnings().iter().for_each(|text| control.warn(text));
     let group = group(repo, &options.host, &paths);
-    let parents = Parents::choose(&state, &options.host, group, begun);
+    let mut parents = Parents::choose(&state, &options.host, group, begun);
+    let last = parents.snapshots.iter().find(|s| !s.partial && s.group == group).map(|s| s.root);
+    if let Some(text) = &options.parent {
+        let parent = state.select(text)?;
+        if parent::began(&parent) > begun {
+            return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
+        }
+        parents.snapshots = vec![parent];
+    }
+    if options.force {
+        parents.snapshots.clear();
+    }
     let draft = draft(repo, options, begun, (paths, group));
     let run = Run { repo, options, control: &control, parents: &parents, started };
-    let done = run.run(sources, &mut state, draft)?;
+    let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged))?;
     if let Err(e) = repo.merge(&mut state) {
         control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
     }
@@ -235,6 +267,7 @@ fn save(
         received: received - traffic.1,
         skipped: control.skipped(),
         changed_while_read: control.changed_while_read(),
+        excluded: control.excluded(),
         packs: done.packs,
         duration: started.elapsed(),
     })
@@ -286,7 +319,7 @@ struct Run<'r> {
 
 struct Done {
     snapshot: Snapshot,
-    record: ObjectId,
+    record: Option<ObjectId>,
     unchanged: u64,
     renamed: u64,
     read: u64,
@@ -294,7 +327,8 @@ struct Done {
 }
 
 impl Run<'_> {
-    fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot) -> Result<Done> {
+    /// `last`: the root of a snapshot that is not made again.
+    fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot, last: Option<Option<Ref>>) -> Result<Done> {
         let Run { repo, options, control, parents, started } = *self;
         let (chunks, packs, large) = (Chunks::default(), Packs::new(control), Large::default());
         let time = draft.time;
@@ -337,9 +371,10 @@ impl Run<'_> {
             drop(offer);
             let tree = scope.spawn(|| control.run(|| tree.run()));
             control.run(|| match sources {
-                Sources::Plan(plan) => {
+                Sources::Plan(plan, paths) => {
+                    let picker = Picker::new(&options.select, control, paths, &options.exclude_devices);
                     let exclude = &options.exclude_dev_ino;
-                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, feed)
+                    Walk { repo, control, parents, nodes: &nodes, exclude }.run(plan, picker, feed)
                 }
                 Sources::Streams(streams) => Streams { repo, control, parents, nodes: &nodes, time }.run(streams, feed),
             });
@@ -348,7 +383,7 @@ impl Run<'_> {
             let root: Option<Option<Ref>> = tree.join().expect("it does not panic");
             (root.flatten(), read)
         });
-        let done = control.result().and_then(|()| tree.finish(root));
+        let done = control.result().and_then(|()| tree.finish(root, last));
         let (snapshot, record) = done.map_err(|e| match tree.keep() {
             true if e.hint_text().is_none() => e.hint(GOES_ON),
             _ => e,

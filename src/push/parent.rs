@@ -131,7 +131,7 @@ pub(super) fn begun(s: &Snapshot) -> i64 {
 }
 
 /// When the push began: what a file's times are compared with. The snapshot's own time is what the user wants it to be.
-fn began(s: &Snapshot) -> (i64, u32) {
+pub(super) fn began(s: &Snapshot) -> (i64, u32) {
     let noted = s.extra.iter().find(|extra| extra.0 == BEGUN);
     noted.and_then(|(_, bytes)| codec::decode("when a push began", bytes).ok()).unwrap_or(s.time)
 }

@@ -15,6 +15,7 @@ use super::large::LARGE;
 use super::listing::Listing;
 use super::meta::{self, Dir, Nodes, error};
 use super::parent::{Found, Old, Parents};
+use super::pick::Picker;
 use super::source::Plan;
 use crate::error::{Error, Result};
 use crate::format::limits;
@@ -30,12 +31,13 @@ pub(super) struct Walk<'w> {
     pub control: &'w Control<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
-    /// Directories, by device and inode, that are never entered: the repository itself, mounted snapshots.
+    /// Directories, by device and inode, that are never entered: the repository itself.
     pub exclude: &'w [(u64, u64)],
 }
 
 struct Walker<'w> {
     walk: Walk<'w>,
+    picker: Picker<'w>,
     feed: Feed<'w>,
     levels: Vec<Level<'w>>,
     links: HashMap<Link, Links>,
@@ -60,20 +62,24 @@ struct Links {
 
 impl<'w> Walk<'w> {
     /// Walks everything and closes the line.
-    pub fn run(self, plan: &'w Plan, feed: Feed<'w>) -> Result<()> {
+    pub fn run(self, plan: &'w Plan, mut picker: Picker<'w>, feed: Feed<'w>) -> Result<()> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
         let stat = fs::fstat(&dir.fd).map_err(|e| error("open /", e))?;
         let old = self.parents.roots(self.repo, self.control);
         let listing = match plan.whole {
-            true => Listing::read(&dir.fd).0,
+            true => {
+                let listing = picker.marked(&dir).unwrap_or_else(|| Listing::read(&dir.fd).0);
+                picker.enter(0, &dir, &listing);
+                listing
+            }
             false => Listing::of(plan.below.keys()),
         };
         let plan = Some(plan).filter(|plan| !plan.whole);
         let id = meta::id(&stat);
         let level = Level { dir: Some(dir), path: Vec::new(), id, listing, plan, old };
-        Walker { walk: self, feed, levels: vec![level], links: HashMap::new() }.run()
+        Walker { walk: self, picker, feed, levels: vec![level], links: HashMap::new() }.run()
     }
 }
 
@@ -90,6 +96,7 @@ impl<'w> Walker<'w> {
 
     fn leave(&mut self) -> Result<()> {
         let below = self.levels.pop();
+        self.picker.leave(self.levels.len());
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         if level.dir.is_none() {
             level.dir = reopen(below.and_then(|below| below.dir).as_deref(), &level.path, level.id);
@@ -109,15 +116,31 @@ impl<'w> Walker<'w> {
         let plan = level.plan.and_then(|plan| plan.below.get(&name)).filter(|plan| !plan.whole);
         let found = self.feed.seek(self.walk.parents, &mut level.old, &name)?;
         let flags = if plan.is_some() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        match fs::statat(&dir.fd, name.as_slice(), flags) {
+        let picking = level.plan.is_none();
+        let stat = fs::statat(&dir.fd, name.as_slice(), flags);
+        let gone = matches!(stat, Err(Errno::NOENT));
+        if picking && !gone && self.picker.leaves_out(&dir, &name, stat.as_ref().ok()) {
+            return Ok(());
+        }
+        match stat {
             Err(Errno::NOENT) => Ok(()), // removed meanwhile
             Err(errno) => self.unreadable(&dir, self.walk.nodes.unknown(name, errno), "look at it", errno),
+            Ok(stat) if self.is_ours(&stat) => {
+                let path = String::from_utf8_lossy(&dir.path_of(&name)).into_owned();
+                self.walk.control.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
+                Ok(())
+            }
             Ok(stat) => match meta::kind(&stat) {
                 FileType::Directory => self.directory(&dir, name, &stat, plan, found),
                 FileType::RegularFile => self.file(dir, name, &stat, found),
                 _ => self.other(&dir, name, &stat, found),
             },
         }
+    }
+
+    /// Whether it is what must not be saved into itself.
+    fn is_ours(&self, stat: &Stat) -> bool {
+        self.picker.is_backup(stat) || self.walk.exclude.contains(&meta::id(stat))
     }
 
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
@@ -134,12 +157,14 @@ impl<'w> Walker<'w> {
         plan: Option<&'w Plan>,
         found: Vec<Option<Found>>,
     ) -> Result<()> {
-        if self.walk.exclude.contains(&meta::id(stat)) {
-            let path = String::from_utf8_lossy(&dir.path_of(&name)).into_owned();
-            self.walk.control.warn(&format!("left out {path}: it holds the repository itself or a mounted snapshot"));
-            return Ok(());
-        }
         let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
+        if plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none()) && self.picker.is_elsewhere(stat) {
+            // A mount point: what is mounted there is not even opened.
+            self.walk.control.exclude(&[&dir.path_of(&node.name), b"/".as_slice()].concat());
+            let old = found.into_iter().flatten().next().map(|found| found.node);
+            self.feed.push(Item::Enter(Box::new(Enter { node, passage: false, old })))?;
+            return self.feed.push(Item::Leave);
+        }
         let follow = if plan.is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
         let deep = if self.levels.len() > limits::DEPTH { Err(Errno::NAMETOOLONG) } else { Ok(()) };
         let fd = match deep.and_then(|()| dir.open(&node.name, OFlags::DIRECTORY | follow)) {
@@ -153,7 +178,11 @@ impl<'w> Walker<'w> {
         let below = Arc::new(Dir { fd, path: dir.path_of(&node.name) });
         let listing = match plan {
             Some(plan) => Listing::of(plan.below.keys()),
-            None => self.list(&below),
+            None => {
+                let listing = self.picker.marked(&below).unwrap_or_else(|| self.list(&below));
+                self.picker.enter(self.levels.len(), &below, &listing);
+                listing
+            }
         };
         node.xattrs = self.xattrs(&found, stat, &below.path, || meta::xattrs_of(&below.fd));
         let old = self.levels.last().map_or(&[][..], |level| &level.old);

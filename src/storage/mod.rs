@@ -25,6 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 use pace::Pace;
 
+mod dry;
 mod gate;
 mod halt;
 mod local;
@@ -36,6 +37,7 @@ mod retry;
 mod sftp;
 mod ssh;
 
+pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;

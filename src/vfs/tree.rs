@@ -241,7 +241,9 @@ impl Vfs {
         for _ in 0..=LEVELS {
             let leaf = self.pages.directory(&page, mode)?;
             let (first, last, count) = leaf.extent();
-            if told.is_some_and(|told| told != (first.to_vec(), count)) || below.as_ref().is_some_and(|b| last >= b) {
+            if told.is_some_and(|told| told != (first.to_vec(), count))
+                || below.as_ref().is_some_and(|b| last >= b.as_slice())
+            {
                 return Err(damaged("a page does not hold what the one above it says"));
             }
             let Some(index) = row(&leaf, before) else { return Ok(None) };

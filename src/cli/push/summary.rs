@@ -9,15 +9,16 @@ use crate::push;
 use crate::repo::tree::short;
 
 /// For people.
-pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
+pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}{}",
+        "files: {} new, {} changed, {} renamed, {} unchanged{}{}{}",
         s.new,
         s.changed,
         s.renamed,
         s.unchanged,
         some(s.skipped, "could not be read"),
-        some(s.changed_while_read, "changed while read")
+        some(s.changed_while_read, "changed while read"),
+        some(s.excluded, "left out")
     ))?;
     out.line(format_args!(
         "read {}, of which {} were new here, stored as {}",
@@ -26,8 +27,13 @@ pub fn say(out: &mut Output, s: &push::Summary) -> Result<()> {
         show::size(s.stored)
     ))?;
     let seconds = s.duration.as_secs_f64();
-    out.line(format_args!("sent {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
-    out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))
+    let sent = if dry { "would send" } else { "sent" };
+    out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
+    match (s.record.is_some(), dry) {
+        (true, false) => out.line(format_args!("snapshot {} saved", short(&s.snapshot.id))),
+        (true, true) => out.line("a trial: nothing was written"),
+        (false, _) => out.line("nothing has changed since the last snapshot: there is no new one"),
+    }
 }
 
 fn some(count: u64, what: &str) -> String {
@@ -35,11 +41,12 @@ fn some(count: u64, what: &str) -> String {
 }
 
 /// For `--json`.
-pub fn fields(s: &push::Summary) -> serde_json::Map<String, serde_json::Value> {
+pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
-        "snapshot": hex(&s.snapshot.id), "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
+        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry,
+        "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped,
-        "changed_while_read": s.changed_while_read, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+        "received": s.received, "skipped": s.skipped, "changed_while_read": s.changed_while_read,
+        "excluded": s.excluded, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
 }

@@ -1,0 +1,238 @@
+//! From the arguments to absolute paths that are there, and to what must never be among them: the repository itself and
+//! mounted backups.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use globset::GlobBuilder;
+
+use super::args::Args;
+use crate::cli::Common;
+use crate::cli::common::looks_remote;
+use crate::cli::show;
+use crate::error::{Error, Kind, Result};
+use crate::storage::Location;
+
+/// What is to be saved.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Absolute.
+    pub paths: Vec<PathBuf>,
+    /// What lists name and what is not there, with the reason.
+    pub missing: Vec<(Vec<u8>, Error)>,
+}
+
+/// All sources. One that an argument names must exist; one that a list names may be gone meanwhile.
+pub fn sources(args: &Args) -> Result<Sources> {
+    let mut all =
+        Sources { paths: args.sources.iter().map(|s| absolute(s)).collect::<Result<_>>()?, missing: Vec::new() };
+    for listed in listed(args)? {
+        match absolute(&listed) {
+            Ok(path) => all.paths.push(path),
+            Err(why) => all.missing.push((listed.into_vec(), why)),
+        }
+    }
+    match all.paths.is_empty() {
+        true if all.missing.is_empty() => Err(Error::new(Kind::Usage, "nothing to push: no source is given")
+            .hint("name files or folders: `nfreezer push -r REPO ~/documents`")),
+        true => Err(Error::failed("nothing to push: nothing of what is listed is there")),
+        false => Ok(all),
+    }
+}
+
+/// A symbolic link is saved as such.
+fn absolute(source: &OsStr) -> Result<PathBuf> {
+    let name = show::text(source.as_bytes());
+    // `..` means what the kernel takes it for, and a slash at the end follows a link; else links stay what they are.
+    let resolve = Path::new(source).components().any(|part| part == Component::ParentDir);
+    let resolve = resolve || source.as_bytes().ends_with(b"/");
+    let path = if resolve { Path::new(source).canonicalize() } else { std::path::absolute(source) };
+    let path = path.map_err(|e| Error::io(format!("read the source {name}"), e))?;
+    path.symlink_metadata().map_err(|e| Error::io(format!("read the source {name}"), e))?;
+    Ok(path)
+}
+
+/// What the lists name.
+fn listed(args: &Args) -> Result<Vec<OsString>> {
+    let mut all = Vec::new();
+    for file in &args.files_from {
+        for (i, line) in lines(&read(file)?).enumerate() {
+            let line = line.trim_ascii();
+            if !line.is_empty() && !line.starts_with(b"#") {
+                let place = || format!("{}, line {}", show::text(file.as_os_str().as_bytes()), i + 1);
+                all.extend(expand(line).map_err(|e| e.while_doing(place()))?);
+            }
+        }
+    }
+    let whole = |part: &[u8]| OsString::from_vec(part.to_vec());
+    for file in &args.files_from_verbatim {
+        all.extend(lines(&read(file)?).filter(|line| !line.is_empty()).map(whole));
+    }
+    for file in &args.files_from_raw {
+        let bytes = read(file)?;
+        let wrong = |what| {
+            let name = show::text(file.as_os_str().as_bytes());
+            Error::new(Kind::Usage, format!("{name} is no list of names that end with a zero byte: {what}"))
+        };
+        let Some(names) = bytes.strip_suffix(b"\0") else {
+            if bytes.is_empty() {
+                continue;
+            }
+            return Err(wrong("the last one does not"));
+        };
+        for name in names.split(|byte| *byte == 0) {
+            if name.is_empty() {
+                return Err(wrong("one of them is empty"));
+            }
+            all.push(whole(name));
+        }
+    }
+    Ok(all)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = match file.as_os_str().as_bytes() {
+        b"-" => std::io::stdin().lock().read_to_end(&mut bytes),
+        _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    let name = show::text(file.as_os_str().as_bytes());
+    read.map(|_| bytes).map_err(|e| Error::io(format!("read the list of sources {name}"), e))
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\n')
+}
+
+/// What is there of a path with wildcards; one without any, or that matches nothing, stands for itself.
+fn expand(path: &[u8]) -> Result<Vec<OsString>> {
+    let wild = |part: &[u8]| part.iter().any(|byte| b"*?[\\".contains(byte));
+    if !wild(path) {
+        return Ok(vec![OsString::from_vec(path.to_vec())]);
+    }
+    let start = if path.starts_with(b"/") { PathBuf::from("/") } else { PathBuf::new() };
+    let mut found = vec![start];
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        if !wild(part) {
+            found.iter_mut().for_each(|path| path.push(OsStr::from_bytes(part)));
+            continue;
+        }
+        let wrong = |why: String| {
+            let text = show::text(part);
+            Error::new(Kind::Usage, format!("the pattern `{text}` is wrong: {why}"))
+        };
+        let text = std::str::from_utf8(part).map_err(|_| wrong("it is not UTF-8".into()))?;
+        let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|e| wrong(e.kind().to_string()))?;
+        let glob = glob.compile_matcher();
+        let here = |path: &PathBuf| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.clone() };
+        let names =
+            |path: &PathBuf| std::fs::read_dir(here(path)).into_iter().flatten().flatten().map(|e| e.file_name());
+        found = found
+            .iter()
+            .flat_map(|path| {
+                names(path).filter(|name| glob.is_match(name)).map(|name| path.join(name)).collect::<Vec<_>>()
+            })
+            .collect();
+    }
+    found.retain(|path| path.symlink_metadata().is_ok());
+    found.sort();
+    match found.is_empty() {
+        true => Ok(vec![OsString::from_vec(path.to_vec())]),
+        false => Ok(found.into_iter().map(PathBuf::into_os_string).collect()),
+    }
+}
+
+/// What must not be saved into itself.
+#[derive(Default)]
+pub struct Own {
+    /// The folder of a local repository, without links on its way, and its device and inode.
+    pub folder: Option<(PathBuf, (u64, u64))>,
+    /// The devices of mounted backups.
+    pub mounted: Vec<u64>,
+}
+
+impl Own {
+    /// From the address of the repository and the table of mounts.
+    pub fn find(common: &Common) -> Self {
+        let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let table = String::from_utf8_lossy(&table); // paths of mounts may hold anything
+        Own { folder: own_folder(common), mounted: table.lines().filter_map(device).collect() }
+    }
+
+    /// Refuses a source that is, or lies in, what must not be saved.
+    pub fn check(&self, source: &Path) -> Result<()> {
+        let refuse = |what: &str| {
+            let name = show::text(source.as_os_str().as_bytes());
+            Err(Error::new(Kind::Usage, format!("cannot push {name}: {what}")))
+        };
+        // A link is saved as a link, wherever it leads.
+        let real =
+            source.parent().zip(source.file_name()).and_then(|(up, name)| Some(up.canonicalize().ok()?.join(name)));
+        let real = real.unwrap_or_else(|| source.to_path_buf());
+        let id = |path: &Path| path.symlink_metadata().ok().map(|m| (m.dev(), m.ino()));
+        if let Some((folder, own)) = &self.folder
+            && (real.starts_with(folder) || real.ancestors().any(|path| id(path) == Some(*own)))
+        {
+            return refuse("it is the repository itself, or lies in it");
+        }
+        match id(&real) {
+            Some((device, _)) if self.mounted.contains(&device) => refuse("it lies in a mounted backup"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn own_folder(common: &Common) -> Option<(PathBuf, (u64, u64))> {
+    match common.repository().and_then(|repo| Location::parse(&repo)) {
+        Ok(Location::Local(path)) => {
+            let (path, meta) = (path.canonicalize().ok()?, path.metadata().ok()?);
+            Some((path, (meta.dev(), meta.ino())))
+        }
+        _ => None,
+    }
+}
+
+/// The device of a mounted backup, from its line in the table: a `stat` of a mount that hangs would hang too. A part of
+/// it that is mounted elsewhere has the same one.
+fn device(line: &str) -> Option<u64> {
+    let (place, kind) = line.split_once(" - ")?;
+    let (major, minor) = place.split(' ').nth(2)?.split_once(':')?;
+    let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
+    kind.starts_with("fuse.nfreezer ").then_some(device)
+}
+
+/// `nfreezer backup SRC user@host:/path` is how the Python tool was called.
+pub fn refuse_old_form(common: &Common, sources: &[OsString]) -> Result<()> {
+    match sources {
+        [source, place] if looks_remote(place) && !common.names_repository() && !Path::new(place).exists() => {
+            let [source, place] = [source, place].map(|s| show::text(s.as_encoded_bytes()));
+            let text = "this is how the old nfreezer was called";
+            Err(Error::new(Kind::Usage, text).hint(format!("write: nfreezer push -r {place} {source}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_source_keeps_symbolic_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/nowhere", &link).unwrap();
+        assert_eq!(absolute(link.as_os_str()).unwrap(), link);
+        assert_eq!(absolute("/no/such/source".as_ref()).unwrap_err().kind(), Kind::Failed);
+    }
+
+    #[test]
+    fn only_mounted_backups_are_known_by_their_line() {
+        let line = |kind| format!("36 35 0:98 / /mnt/x rw,noatime shared:1 master:2 - {kind} nfreezer rw,user_id=0");
+        assert_eq!(device(&line("fuse.nfreezer")), Some(rustix::fs::makedev(0, 98)));
+        assert_eq!([device(&line("fuse.sshfs")), device(""), device("a - fuse.nfreezer ")], [None; 3]);
+    }
+}
