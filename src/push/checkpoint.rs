@@ -72,7 +72,7 @@ impl Schedule {
 impl Tree<'_> {
     fn is_due(&self) -> bool {
         let data = self.data;
-        self.schedule.is_due(|| data.packs.fresh() > 0, data.chunks.len())
+        !self.control.stopping() && self.schedule.is_due(|| data.packs.fresh() > 0, data.chunks.len())
     }
 
     /// A step was taken.
@@ -128,8 +128,12 @@ impl Tree<'_> {
         if self.data.packs.ready().is_empty() {
             return self.ledger.partial.is_some();
         }
+        self.meta.hasty = true;
+        if self.between && !self.meta.broken {
+            let _ = self.batches(); // what became ready while the threads were ending
+        }
         // What was at hand when it ended is not in the tree.
-        (self.list, self.hand, self.meta.hasty) = (Vec::new(), None, true);
+        (self.list, self.hand) = (Vec::new(), None);
         let whole = if self.meta.broken { Err(Error::failed("a pack is lost")) } else { self.checkpoint(true) };
         whole.or_else(|_| self.ledger.contents()).is_ok() || self.ledger.partial.is_some()
     }
