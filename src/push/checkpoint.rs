@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::data::Data;
 use super::folder::{settle, settle_ref};
 use super::item::Piece;
 use super::large::Started;
@@ -113,7 +114,11 @@ impl Tree<'_> {
         (self.stats, self.unchanged, self.renamed) = before;
         self.ledger.partial(built?, stats, &self.meta.entries, last)?;
         self.meta.committed();
-        self.schedule.done(self.data.chunks.len());
+        let Data { chunks, packs, .. } = self.data;
+        if chunks.len() >= self.schedule.most {
+            chunks.forget(&packs.all_committed());
+        }
+        self.schedule.done(chunks.len());
         Ok(())
     }
 

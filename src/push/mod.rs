@@ -273,9 +273,10 @@ impl Run<'_> {
         };
         let meta = MetaPack::new(repo, control, &packs, &index, options.compression)?;
         let (chunks, packs) = (&chunks, &packs);
-        let ledger = Ledger { repo, control, state, chunks, packs, started, draft, partial: None };
+        let index = &index;
+        let ledger = Ledger { repo, control, state, chunks, packs, index, started, draft, partial: None };
         let schedule = Schedule::new(options.checkpoints, CHUNKS);
-        let mut tree = Tree::new(control, &line, &data, (&index, &large), meta, ledger, schedule);
+        let mut tree = Tree::new(control, &line, &data, (index, &large), meta, ledger, schedule);
         let (root, read) = thread::scope(|scope| {
             for _ in 0..data::UPLOADS {
                 scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload)));

@@ -31,7 +31,8 @@ impl Repository {
     }
 
     /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
-    /// `time`. `state` is refreshed first and knows the new record afterwards. Every pack it names must be stored already.
+    /// `time`, and what it takes over from the records that it supersedes. `state` is refreshed first and knows the new
+    /// record afterwards. Every pack it names must be stored already.
     pub fn commit(&self, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.refresh(state)?;
         let id = self.put_record(state, head, sections, &|| false)?;
@@ -59,7 +60,8 @@ impl Repository {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<ObjectId> {
         head.sequence = state.next_sequence();
-        head.heads = state.frontier();
+        head.heads.extend(state.frontier());
+        state.inherit(&mut head);
         head.time = now();
         head.snapshots.sort_by_key(|s| s.id);
         let sequence = head.sequence;

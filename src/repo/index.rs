@@ -1,102 +1,148 @@
-//! Looking chunks up: where contents live that some earlier push wrote.
+//! Looking chunks up: where contents live that some earlier push wrote. What is held in memory is bounded by an
+//! allowance, however large the repository is; what does not fit is read where and when it is asked for.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
-
-use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, RwLock};
 
 use super::Repository;
-use super::fetch::Span;
+use super::fingerprints::Fingerprints;
 use super::log::{LiveSection, State};
+use super::section::{Effort, Form, Section};
 use crate::crypto::keys::{ChunkId, ChunkKind};
-use crate::error::{Error, Result};
-use crate::format::index;
-use crate::format::reference::{PackRef, Ref};
+use crate::error::Result;
+use crate::format::record::{NewSection, SectionKind};
+use crate::format::reference::Ref;
 use crate::name::ObjectId;
 
-/// Sections up to this size are read whole at the first question.
-const SMALL: u32 = 1 << 20;
-/// A larger section is read whole after this many questions: from then on that is cheaper than 64 KiB each.
-const PATIENCE: u32 = 24;
+/// Bytes that an index may hold unless the caller says otherwise: the fingerprints of 25 million chunks.
+const ALLOWANCE: usize = 80 << 20;
 
-/// The index of a repository as of one [`State`]. Nothing is read before the first question.
+/// The index of a repository as of one [`State`]. Nothing is read before the first question, and only
+/// [`Index::committed`] changes it. Every call may come from many threads at once.
 pub struct Index<'r> {
     repo: &'r Repository,
-    sections: Vec<Mutex<Lookup>>,
-    doomed: HashSet<ObjectId>,
+    allowance: usize,
+    view: RwLock<Arc<View>>,
 }
 
-struct Lookup {
-    place: LiveSection,
-    asked: u32,
-    whole: Option<Vec<u8>>,
-    packs: Option<Vec<PackRef>>,
+/// What questions are asked of.
+#[derive(Clone)]
+struct View {
+    /// The sections in force, each with the live record that names it.
+    sections: Vec<(ObjectId, Arc<Section>)>,
+    doomed: HashSet<ObjectId>,
 }
 
 impl<'r> Index<'r> {
     /// The index of this state.
     pub fn new(repo: &'r Repository, state: &State) -> Self {
-        let lookup = |place| Mutex::new(Lookup { place, asked: 0, whole: None, packs: None });
-        let sections = state.index_sections().into_iter().map(lookup).collect();
-        Index { repo, sections, doomed: state.doomed_packs() }
+        let sections = state.index_sections();
+        let sections = sections.into_iter().map(|(holder, place)| (holder, Arc::new(Section::new(place)))).collect();
+        let view = View { sections, doomed: state.doomed_packs() };
+        view.settle(ALLOWANCE);
+        Index { repo, allowance: ALLOWANCE, view: RwLock::new(Arc::new(view)) }
     }
 
-    /// Where a chunk is, in a pack that is neither condemned nor dropped. A section that cannot be read is an error:
-    /// the caller decides whether to go on as if the chunk were unknown.
+    /// The same index with another allowance, in bytes.
+    pub fn with_memory(mut self, bytes: usize) -> Self {
+        self.allowance = bytes;
+        self.view().settle(bytes);
+        self
+    }
+
+    /// Bytes that are held at the moment, without the cache of blocks that all readers share.
+    pub fn held(&self) -> usize {
+        self.view().sections.iter().map(|(_, section)| section.held()).sum()
+    }
+
+    /// Where a chunk is, in a pack that is neither condemned nor dropped. A section that cannot be read is an error
+    /// unless another one has the chunk: the caller decides whether to go on as if it were unknown.
     pub fn find(&self, id: &ChunkId) -> Result<Option<(ChunkKind, Ref)>> {
-        for section in &self.sections {
-            let mut section = section.lock().expect("no holder panics");
-            let Some((number, entry)) = section.find(self.repo, id)? else { continue };
-            let pack = section.packs(self.repo)?.get(number as usize).copied();
-            let pack = pack.ok_or_else(|| Error::damaged("an index entry names a pack that is not in its table"))?;
-            let found = entry.in_pack(pack);
-            found.check()?;
-            if !self.doomed.contains(&pack.id) {
-                return Ok(Some((entry.kind, found)));
+        let view = self.view();
+        let mut open: Vec<&Section> = view.sections.iter().map(|(_, section)| &**section).collect();
+        let mut failed = None;
+        // First what is in memory; then what nobody else is reading; last what others are still at.
+        for effort in [Effort::Memory, Effort::Free, Effort::Wait] {
+            let mut left = Vec::new();
+            for section in open {
+                match section.find(self.repo, id, effort) {
+                    Ok(None) => left.push(section),
+                    Ok(Some(None)) => {}
+                    Ok(Some(Some((number, entry)))) => match section.pack(self.repo, number) {
+                        Ok(pack) if view.doomed.contains(&pack.id) => {}
+                        Ok(pack) => {
+                            let found = entry.in_pack(pack);
+                            found.check()?;
+                            return Ok(Some((entry.kind, found)));
+                        }
+                        Err(e) => failed = Some(e),
+                    },
+                    Err(e) => failed = Some(e),
+                }
+            }
+            open = left;
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// Adds what `record`, just committed by this client with these new sections, says about chunks; nothing is
+    /// fetched. `state` is the one after the commit. Sections of records that it supersedes count no longer, unless it
+    /// names them itself; packs that were condemned meanwhile are not given any more.
+    pub fn committed(&self, state: &State, record: &ObjectId, sections: Vec<NewSection>) {
+        let mut view = self.view.write().expect("no holder panics");
+        let mut next = View::clone(&view);
+        next.doomed = state.doomed_packs();
+        let superseded: BTreeSet<ObjectId> = state.superseded_by(record).collect();
+        let (stale, kept): (Vec<_>, Vec<_>) =
+            next.sections.into_iter().partition(|(holder, _)| superseded.contains(holder));
+        let key = |place: &LiveSection| (place.object.id, place.section.offset);
+        let mut known: BTreeMap<_, _> = stale.into_iter().map(|(_, section)| (key(&section.place), section)).collect();
+        next.sections = kept;
+        let mut bytes = sections.into_iter();
+        for place in state.sections_of(record) {
+            let own = place.object.id == *record;
+            let new = if own { bytes.next().map(|section| section.bytes) } else { None };
+            if matches!(place.section.kind, SectionKind::Index { .. }) {
+                let section = known.remove(&key(&place)).unwrap_or_else(|| Arc::new(Section::new(place)));
+                new.into_iter().for_each(|bytes| section.give(bytes));
+                next.sections.push((*record, section));
             }
         }
-        Ok(None)
+        next.settle(self.allowance);
+        *view = Arc::new(next);
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().expect("no holder panics"))
     }
 }
 
-impl Lookup {
-    fn find(&mut self, repo: &Repository, id: &ChunkId) -> Result<Option<(u32, crate::format::pack::Entry)>> {
-        let len = self.place.section.len;
-        self.asked += 1;
-        if self.whole.is_none() && (len <= SMALL || self.asked > PATIENCE) {
-            self.whole = Some(repo.section(&self.place)?);
+impl View {
+    /// Decides what may be held of each section, and lets go of what is held beyond that.
+    fn settle(&self, allowance: usize) {
+        let lengths: Vec<_> = self.sections.iter().map(|(_, section)| section.len()).collect();
+        for ((_, section), form) in self.sections.iter().zip(plan(&lengths, allowance)) {
+            section.allow(form);
         }
-        if let Some(whole) = &self.whole {
-            return index::find(whole, id);
-        }
-        let Some((from, to)) = index::place(&self.place.section.fences, len as usize, id) else { return Ok(None) };
-        let start = self.place.base + u64::from(self.place.section.offset);
-        let range = start + from as u64..start + to as u64;
-        index::find(&repo.fetcher.read(&self.place.object, range, Span::Exact)?, id)
-    }
-
-    fn packs(&mut self, repo: &Repository) -> Result<&[PackRef]> {
-        if self.packs.is_none() {
-            let place = self.place.packs.as_deref().ok_or_else(|| Error::damaged("an index without its packs"))?;
-            let rows = index::decode_packs(&repo.section(place)?)?;
-            self.packs = Some(rows.into_iter().map(|(pack, _)| pack).collect());
-        }
-        Ok(self.packs.as_deref().unwrap_or_default())
     }
 }
 
-impl Repository {
-    /// A whole section of a record, verified by its hash too.
-    pub(super) fn section(&self, place: &LiveSection) -> Result<Vec<u8>> {
-        let start = place.base + u64::from(place.section.offset);
-        let range = start..start + u64::from(place.section.len);
-        let bytes = self.fetcher.read(&place.object, range, Span::Exact)?;
-        if Sha256::digest(&bytes)[..] != place.section.sha256 {
-            return Err(Error::damaged(format!(
-                "a section of record {} is not the one its head names",
-                place.object.id
-            )));
+/// What may be held of sections of these lengths: fingerprints of as many as possible, the smaller ones first (each
+/// takes part in every question for a new chunk, so their number counts); from what is left, the smaller ones whole.
+fn plan(lengths: &[usize], allowance: usize) -> Vec<Form> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|i| lengths[*i]);
+    let (mut plan, mut left) = (vec![Form::Places; lengths.len()], allowance);
+    for i in &order {
+        if let Some(rest) = left.checked_sub(Fingerprints::size(lengths[*i])) {
+            (plan[*i], left) = (Form::Fingerprints, rest);
         }
-        Ok(bytes)
     }
+    for i in order {
+        let more = lengths[i] - Fingerprints::size(lengths[i]).min(lengths[i]);
+        if plan[i] == Form::Fingerprints && left >= more {
+            (plan[i], left) = (Form::Whole, left - more);
+        }
+    }
+    plan
 }

@@ -8,7 +8,7 @@ use super::{Repository, parallel};
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
-use crate::format::record::{self, Deed, Record, Section, SectionKind, Snapshot, SnapshotId};
+use crate::format::record::{self, Deed, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
 use crate::name::{Folder, Name, ObjectId};
 use crate::storage::Entry;
 
@@ -19,13 +19,23 @@ const WHOLE: u64 = 256 << 10;
 
 /// A record that was read.
 #[derive(Clone, Debug)]
-struct Known {
+pub(super) struct Known {
     sequence: u32,
     len: u64,
-    record: Arc<Record>,
+    pub record: Arc<Record>,
 }
 
 /// What the log says. [`Repository::refresh`] brings it up to date.
+///
+/// A record that one of those that were read supersedes is not read, and that changes nothing, because
+/// [`Repository::commit`] sees to it that a record says all that those which it supersedes have said:
+///
+/// - *In force* is what nobody supersedes. What an unread record superseded (and what was still listed then) is in the
+///   list of the one that supersedes it.
+/// - *Frontier*, *missing*: predecessors of an unread record that are neither superseded nor merged are predecessors
+///   of the one that supersedes it. So a lost record is still told, and one that is followed stays followed.
+/// - *Next sequence*: an unread record has a lower sequence than the one that supersedes it. (The one in its file name
+///   is a claim of the server that nobody has verified, so it must not count.)
 #[derive(Clone, Debug, Default)]
 pub struct State {
     known: BTreeMap<ObjectId, Known>,
@@ -37,20 +47,44 @@ pub struct State {
 
 /// A section that is in force, and the record that holds it.
 #[derive(Clone, Debug)]
-pub struct LiveSection {
+pub(super) struct LiveSection {
     pub(super) object: Object,
     pub(super) base: u64,
     /// Its place and fences.
-    pub section: Section,
+    pub(super) section: Section,
     /// The packs section that an index section counts in.
     pub(super) packs: Option<Box<LiveSection>>,
 }
 
+impl LiveSection {
+    /// Where it begins in the plaintext of its record.
+    pub(super) fn start(&self) -> u64 {
+        self.base + u64::from(self.section.offset)
+    }
+
+    /// The sequence of the record that holds it.
+    pub(super) fn sequence(&self) -> u32 {
+        match self.object.name {
+            Name::Record { sequence, .. } => sequence,
+            _ => 0,
+        }
+    }
+
+    /// Whether it is an index and its packs have no place.
+    pub(super) fn lacks_packs(&self) -> bool {
+        matches!(self.section.kind, SectionKind::Index { .. }) && self.packs.is_none()
+    }
+}
+
 impl State {
     /// Records in force: not superseded by another one.
-    fn live(&self) -> impl Iterator<Item = (&ObjectId, &Known)> {
-        let superseded: HashSet<&ObjectId> = self.known.values().flat_map(|k| &k.record.head.superseded).collect();
+    pub(super) fn live(&self) -> impl Iterator<Item = (&ObjectId, &Known)> {
+        let superseded = self.superseded();
         self.known.iter().filter(move |(id, _)| !superseded.contains(id))
+    }
+
+    fn superseded(&self) -> HashSet<&ObjectId> {
+        self.known.values().flat_map(|k| &k.record.head.superseded).collect()
     }
 
     /// Number of records in force.
@@ -61,7 +95,7 @@ impl State {
     /// Ids of the records that no other record follows, ascending: the `heads` of the next one.
     pub fn frontier(&self) -> Vec<ObjectId> {
         let followed: HashSet<&ObjectId> = self.known.values().flat_map(|k| &k.record.head.heads).collect();
-        self.known.keys().filter(|id| !followed.contains(id)).copied().collect()
+        self.live().map(|(id, _)| *id).filter(|id| !followed.contains(id)).collect()
     }
 
     /// The sequence of the next record.
@@ -111,19 +145,39 @@ impl State {
         heads.flat_map(|h| h.condemned.iter().map(|(id, _)| *id).chain(h.dropped.iter().copied())).collect()
     }
 
-    /// Index sections in force.
-    pub fn index_sections(&self) -> Vec<LiveSection> {
-        let mut found = Vec::new();
-        for (id, known) in self.live() {
-            let sections = &known.record.head.sections;
-            for section in sections {
-                let SectionKind::Index { packs } = section.kind else { continue };
-                let Some(mut index) = self.place(id, known, section) else { continue };
-                index.packs = self.place(id, known, &sections[packs as usize]).map(Box::new);
-                found.push(index);
+    /// Index sections in force, each with the record in force that names it.
+    pub(super) fn index_sections(&self) -> Vec<(ObjectId, LiveSection)> {
+        let is_index = |place: &LiveSection| matches!(place.section.kind, SectionKind::Index { .. });
+        let all = self.live().flat_map(|(id, _)| self.sections_of(id).into_iter().map(|place| (*id, place)));
+        all.filter(|(_, place)| is_index(place)).collect()
+    }
+
+    /// The sections that a record names, in the order of its head, its own and those of others.
+    pub(super) fn sections_of(&self, id: &ObjectId) -> Vec<LiveSection> {
+        let Some(known) = self.known.get(id) else { return Vec::new() };
+        let sections = &known.record.head.sections;
+        let place = |section: &Section| {
+            let mut place = self.place(id, known, section)?;
+            if let SectionKind::Index { packs } = section.kind {
+                place.packs = self.place(id, known, &sections[packs as usize]).map(Box::new);
             }
-        }
-        found
+            Some(place)
+        };
+        sections.iter().filter_map(place).collect()
+    }
+
+    /// The sections of a record as one that supersedes it names them; `None` if one of them has no place.
+    pub fn named_sections(&self, id: &ObjectId) -> Option<Vec<Section>> {
+        let known = self.known.get(id)?;
+        let here = (known.sequence, *id, known.len);
+        let named = |s: &Section| Section { record: Some(s.record.unwrap_or(here)), ..s.clone() };
+        let sections = &known.record.head.sections;
+        sections.iter().map(|s| self.place(id, known, s).map(|_| named(s))).collect()
+    }
+
+    /// The records that a record supersedes.
+    pub(super) fn superseded_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+        self.known.get(id).into_iter().flat_map(|known| known.record.head.superseded.iter().copied())
     }
 
     /// Where a section of a record is; `None` if the record that holds it was not read.
@@ -134,9 +188,58 @@ impl State {
         Some(LiveSection { object, base, section: section.clone(), packs: None })
     }
 
+    /// Leaves of a listing what is still to be read, in ascending order of urgency: not known, and not superseded unless
+    /// one in force names a section of it. Gives whether anything is left.
+    fn narrow(&self, open: &mut Vec<Entry>) -> bool {
+        let superseded = self.superseded();
+        let named: HashSet<&ObjectId> = self.known.values().flat_map(|k| &k.record.head.heads).collect();
+        let holders = self.holders();
+        let of = |entry: &Entry| record_of(entry).expect("nothing else is in the list");
+        open.retain(|entry| {
+            let (_, id) = of(entry);
+            !self.known.contains_key(&id) && (!superseded.contains(&id) || holders.contains(&id))
+        });
+        open.sort_by_cached_key(|entry| {
+            let (sequence, id) = of(entry);
+            (named.contains(&id) || holders.contains(&id), sequence)
+        });
+        !open.is_empty()
+    }
+
+    /// Records that hold sections which records in force name.
+    fn holders(&self) -> HashSet<ObjectId> {
+        let sections = self.live().flat_map(|(_, known)| &known.record.head.sections);
+        sections.filter_map(|section| section.record.map(|(_, id, _)| id)).collect()
+    }
+
+    /// Lets go of what a client that opens the repository now would not read.
+    fn forget(&mut self) {
+        let superseded: HashSet<ObjectId> = self.superseded().into_iter().copied().collect();
+        let holders = self.holders();
+        self.known.retain(|id, _| !superseded.contains(id) || holders.contains(id));
+        self.incomplete.retain(|id, _| !superseded.contains(id));
+    }
+
+    /// Makes `head` say everything that the records which it supersedes have said about other records, so that nobody
+    /// needs to read them any more (see [`State`]). All of them must be known.
+    pub(super) fn inherit(&self, head: &mut Head) {
+        let mut superseded: BTreeSet<ObjectId> = head.superseded.iter().copied().collect();
+        let mut heads: BTreeSet<ObjectId> = head.heads.iter().copied().collect();
+        for known in head.superseded.iter().filter_map(|id| self.known.get(id)) {
+            let theirs = &known.record.head;
+            superseded.extend(theirs.superseded.iter().filter(|id| self.listed.contains(id)));
+            heads.extend(theirs.heads.iter().filter(|id| !self.ancestry.contains(&prefix(id))));
+        }
+        let gone = self.superseded();
+        heads.retain(|id| head.heads.contains(id) || !(superseded.contains(id) || gone.contains(id)));
+        (head.superseded, head.heads) = (superseded.into_iter().collect(), heads.into_iter().collect());
+    }
+
     /// What a user should know: records that cannot be read, records that are named but not there.
     pub fn warnings(&self) -> Vec<String> {
-        let incomplete = self.incomplete.iter().map(|(id, why)| format!("incomplete record log/*-{id}: {why}"));
+        let superseded = self.superseded();
+        let incomplete = self.incomplete.iter().filter(|(id, _)| !superseded.contains(id));
+        let incomplete = incomplete.map(|(id, why)| format!("incomplete record log/*-{id}: {why}"));
         let missing = self.missing().into_iter();
         let missing = missing.map(|id| format!("record {id} is missing: the server has lost it or hides it"));
         incomplete.chain(missing).collect()
@@ -163,26 +266,12 @@ impl Repository {
     /// Reads what the log has gained. A listing is not atomic: where a named record is missing, it is made again.
     /// Gives whether anything is new.
     pub fn refresh(&self, state: &mut State) -> Result<bool> {
-        let before = state.known.len();
+        let mut new = false;
         for _ in 0..3 {
             let listing = self.storage.list(Folder::Log)?;
             state.listed = listing.iter().filter_map(|e| record_of(e).map(|(_, id)| id)).collect();
-            let new =
-                listing.into_iter().filter(|e| record_of(e).is_some_and(|(_, id)| !state.known.contains_key(&id)));
-            let results = parallel(READERS, new.collect(), |entry| (entry.clone(), self.read_record(&entry)));
-            let mut vanished = false;
-            for (entry, result) in results {
-                let Some((sequence, id)) = record_of(&entry) else { continue };
-                match result {
-                    Ok((len, record)) => {
-                        state.incomplete.remove(&id);
-                        state.known.insert(id, Known { sequence, len, record: Arc::new(record) });
-                    }
-                    Err(e) if e.kind() == Kind::Missing => vanished = true,
-                    Err(e) if e.kind() == Kind::Damaged => drop(state.incomplete.insert(id, e.to_string())),
-                    Err(e) => return Err(e),
-                }
-            }
+            let (read, vanished) = self.read_new(state, listing)?;
+            new |= read;
             if !state.missing().is_empty() {
                 self.read_ancestry(state)?;
             }
@@ -190,15 +279,45 @@ impl Repository {
                 break;
             }
         }
-        Ok(state.known.len() > before)
+        state.forget();
+        Ok(new)
+    }
+
+    /// Reads the records of a listing that are not known and not superseded by one that is. Gives whether there were
+    /// any, and whether one had vanished.
+    ///
+    /// The newest come first, because they supersede the others, and with them whatever those that were read name as
+    /// their predecessors: what a merge left alone is named by it. So a log that is kept short by merges is read in a
+    /// few waves, however long it is; while waves supersede nothing they grow.
+    fn read_new(&self, state: &mut State, listing: Vec<Entry>) -> Result<(bool, bool)> {
+        let (mut new, mut vanished, mut wave) = (false, false, READERS);
+        let mut open: Vec<Entry> = listing.into_iter().filter(|entry| record_of(entry).is_some()).collect();
+        while state.narrow(&mut open) {
+            let before = open.len();
+            let first = open.split_off(open.len().saturating_sub(wave));
+            let results = parallel(READERS, first, |entry| (entry.clone(), self.read_record(&entry)));
+            for (entry, result) in results {
+                let Some((sequence, id)) = record_of(&entry) else { continue };
+                match result {
+                    Ok((len, record)) => {
+                        state.incomplete.remove(&id);
+                        state.known.insert(id, Known { sequence, len, record: Arc::new(record) });
+                        new = true;
+                    }
+                    Err(e) if e.kind() == Kind::Missing => vanished = true,
+                    Err(e) if e.kind() == Kind::Damaged => drop(state.incomplete.insert(id, e.to_string())),
+                    Err(e) => return Err(e),
+                }
+            }
+            state.narrow(&mut open);
+            wave = if open.len() + wave < before { READERS } else { wave * 2 };
+        }
+        Ok((new, vanished))
     }
 
     fn read_ancestry(&self, state: &mut State) -> Result<()> {
-        let mut places = Vec::new();
-        for (id, known) in &state.known {
-            let merged = known.record.head.sections.iter().filter(|s| s.kind == SectionKind::Ancestry);
-            places.extend(merged.filter_map(|section| state.place(id, known, section)));
-        }
+        let places = state.live().flat_map(|(id, _)| state.sections_of(id));
+        let places: Vec<_> = places.filter(|place| place.section.kind == SectionKind::Ancestry).collect();
         for place in places {
             let bytes = self.section(&place)?;
             state.ancestry.extend(bytes.as_chunks::<8>().0.iter().map(|prefix| u64::from_be_bytes(*prefix)));
@@ -229,6 +348,6 @@ fn record_of(entry: &Entry) -> Option<(u32, ObjectId)> {
     }
 }
 
-fn prefix(id: &ObjectId) -> u64 {
+pub(super) fn prefix(id: &ObjectId) -> u64 {
     u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"))
 }

@@ -2,15 +2,18 @@
 
 mod commit;
 mod fetch;
+mod fingerprints;
 mod index;
 mod log;
+mod merge;
 mod open;
 mod read;
+mod section;
 pub mod tree;
 
 pub use fetch::{CacheStats, Span};
 pub use index::Index;
-pub use log::{LiveSection, State};
+pub use log::State;
 
 use std::sync::Arc;
 

@@ -1,0 +1,319 @@
+//! Keeping the log short: many records become one that says all that they said. Nothing is removed, and nothing is
+//! lost if two clients do it at once: the fold of a log is a join, so saying something twice changes nothing.
+//!
+//! Heads and index sections are merged by size, each for itself, as in an LSM tree: what is small is written again with
+//! the rest, what is large is left alone (records) or named where it is (sections) until as much has come together
+//! beside it. So each snapshot and each entry is written a number of times that grows with the logarithm of all.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Repository;
+use super::log::{LiveSection, State, prefix};
+use crate::crypto::keys::ChunkId;
+use crate::crypto::seal::ObjectType;
+use crate::error::{Error, Kind, Result};
+use crate::format::index::{self, ENTRY, FENCED};
+use crate::format::limits;
+use crate::format::record::{Head, Mark, NewSection, Section, SectionKind};
+use crate::format::reference::PackRef;
+use crate::name::ObjectId;
+
+/// More records in force than this are merged.
+const MANY: usize = 16;
+/// Records whose heads (rounded) are not longer are always merged; longer ones once as much has come together.
+const SMALL_HEAD: u64 = 64 << 10;
+/// Heads that are merged at once; filled-in marks at most double them, so they stay below [`limits::HEAD`].
+const HEADS: u64 = 12 << 20;
+/// Index sections below this are always written again.
+const SMALL: usize = 1 << 20;
+/// Bytes of index and packs sections that one merge writes again: a section of full size.
+const REWRITTEN: usize = limits::SECTION;
+
+/// Why a merge cannot be made: something is wrong with this record, so it stays as it is.
+struct Culprit(ObjectId, Error);
+
+impl Repository {
+    /// Merges records in force if there are many. `state` is refreshed first and knows the new record afterwards. A
+    /// record of which something cannot be read, or that says something this version does not know, is left alone.
+    /// Gives whether there was anything to do.
+    pub fn merge(&self, state: &mut State) -> Result<bool> {
+        self.refresh(state)?;
+        let mut unreadable = BTreeSet::new();
+        loop {
+            let ids = mergeable(state, &unreadable);
+            if ids.len() < 2 {
+                return Ok(false);
+            }
+            match self.merged(state, &ids) {
+                Ok((head, sections)) => return self.commit(state, head, &sections).map(|_| true),
+                Err(Culprit(id, e)) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => unreadable.insert(id),
+                Err(Culprit(_, e)) => return Err(e),
+            };
+        }
+    }
+
+    fn merged(&self, state: &State, ids: &BTreeSet<ObjectId>) -> Result<(Head, Vec<NewSection>), Culprit> {
+        let mut head = merged_head(state, ids);
+        // Before the commit lists the log again: other clients may have merged the same records by then.
+        state.inherit(&mut head);
+        let mut plan = Plan::of(state, ids);
+        plan.name(&mut head);
+        let dropped = state.live().flat_map(|(_, known)| known.record.head.dropped.iter().copied()).collect();
+        let mut table = Table { dropped, ..Table::default() };
+        let mut rows = Vec::with_capacity(plan.rewritten.iter().map(|(_, index)| index.section.len as usize).sum());
+        for (id, packs) in &plan.copied {
+            table.add(self, packs).map_err(|e| Culprit(*id, e))?;
+        }
+        for (id, index) in &plan.rewritten {
+            table.append(self, index, &mut rows).map_err(|e| Culprit(*id, e))?;
+        }
+        let mut sections = Vec::new();
+        if !table.rows.is_empty() {
+            let bytes = index::encode_packs(&table.rows);
+            sections.push(NewSection { kind: SectionKind::Packs, bytes, fences: Vec::new() });
+        }
+        let packs = head.sections.len() as u32;
+        layers(rows).into_iter().for_each(|layer| split(layer, packs, &mut sections));
+        let ancestry = self.ancestry(state, ids, &head)?;
+        let parts = ancestry.chunks(limits::SECTION);
+        sections.extend(parts.map(|part| NewSection {
+            kind: SectionKind::Ancestry,
+            bytes: part.to_vec(),
+            fences: Vec::new(),
+        }));
+        Ok((head, sections))
+    }
+
+    /// The prefixes of all records that were ever folded into these.
+    fn ancestry(&self, state: &State, ids: &BTreeSet<ObjectId>, head: &Head) -> Result<Vec<u8>, Culprit> {
+        let mut all: BTreeSet<u64> = head.superseded.iter().map(prefix).collect();
+        for id in ids {
+            let known = state.live().find(|(live, _)| *live == id);
+            all.extend(known.iter().flat_map(|(_, known)| known.record.head.superseded.iter().map(prefix)));
+            for place in state.sections_of(id).iter().filter(|place| place.section.kind == SectionKind::Ancestry) {
+                let bytes = self.section(place).map_err(|e| Culprit(*id, e))?;
+                all.extend(bytes.as_chunks::<8>().0.iter().map(|prefix| u64::from_be_bytes(*prefix)));
+            }
+        }
+        Ok(all.into_iter().flat_map(u64::to_be_bytes).collect())
+    }
+}
+
+/// The records to merge: those with small heads, and larger ones as long as they are not much larger than what is
+/// merged anyway. None while there are few.
+fn mergeable(state: &State, unreadable: &BTreeSet<ObjectId>) -> BTreeSet<ObjectId> {
+    let mut found = Vec::new();
+    for (id, known) in state.live() {
+        let head = &known.record.head;
+        let whole = state.sections_of(id);
+        let whole = whole.len() == head.sections.len() && !whole.iter().any(LiveSection::lacks_packs);
+        if whole && head.extra.is_empty() && !unreadable.contains(id) {
+            found.push((known.record.base, *id));
+        }
+    }
+    if found.len() <= MANY {
+        return BTreeSet::new();
+    }
+    found.sort_unstable();
+    let (mut chosen, mut sum) = (BTreeSet::new(), 0);
+    for (size, id) in found {
+        if (size > SMALL_HEAD && size > 2 * sum) || sum + size > HEADS {
+            break;
+        }
+        sum += size;
+        chosen.insert(id);
+    }
+    chosen
+}
+
+/// What these records say together, but for their sections.
+fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
+    let (mut snapshots, mut marks, mut condemned) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut dropped = BTreeSet::new();
+    // Ascending by id: of two snapshots with one id, that of the greater record holds.
+    for (id, known) in state.live().filter(|(id, _)| ids.contains(id)) {
+        let head = &known.record.head;
+        snapshots.extend(head.snapshots.iter().map(|s| (s.id, s.clone())));
+        for mark in &head.marks {
+            let mark = Mark { record: Some(mark.record.unwrap_or(*id)), ..mark.clone() };
+            marks.insert(mark.order(), mark);
+        }
+        for (pack, since) in &head.condemned {
+            condemned.entry(*pack).and_modify(|known: &mut i64| *known = (*known).min(*since)).or_insert(*since);
+        }
+        dropped.extend(head.dropped.iter().copied());
+    }
+    Head {
+        snapshots: snapshots.into_values().collect(),
+        marks: marks.into_values().collect(),
+        condemned: condemned.into_iter().collect(),
+        dropped: dropped.into_iter().collect(),
+        superseded: ids.iter().copied().collect(),
+        ..Head::default()
+    }
+}
+
+/// What becomes of the sections of the merged records; each with a record that names it.
+#[derive(Default)]
+struct Plan {
+    /// Index sections that become one.
+    rewritten: Vec<(ObjectId, LiveSection)>,
+    /// Index sections that are named.
+    named: Vec<LiveSection>,
+    /// Packs sections whose rows go to the new table.
+    copied: Vec<(ObjectId, LiveSection)>,
+    /// Packs sections that are named.
+    packs: BTreeMap<Key, LiveSection>,
+}
+
+/// A section, whoever names it: its record and its offset there.
+type Key = (ObjectId, u32);
+
+fn key(place: &LiveSection) -> Key {
+    (place.object.id, place.section.offset)
+}
+
+impl Plan {
+    fn of(state: &State, ids: &BTreeSet<ObjectId>) -> Self {
+        let (mut indexes, mut tables) = (BTreeMap::new(), BTreeMap::new());
+        for id in ids {
+            for place in state.sections_of(id) {
+                match place.section.kind {
+                    SectionKind::Index { .. } => drop(indexes.insert(key(&place), (*id, place))),
+                    SectionKind::Packs => drop(tables.insert(key(&place), (*id, place))),
+                    SectionKind::Ancestry => {}
+                }
+            }
+        }
+        let mut indexes: Vec<_> = indexes.into_values().collect();
+        indexes.sort_by_key(|(_, place)| place.section.len);
+        let (mut plan, mut sum, mut bytes) = (Plan::default(), 0, 0);
+        let mut used = BTreeSet::new();
+        for (id, index) in indexes {
+            let Some(packs) = index.packs.as_deref() else { continue };
+            let (len, table) = (index.section.len as usize, key(packs));
+            let more = len + if used.contains(&table) { 0 } else { packs.section.len as usize };
+            if plan.named.is_empty() && (len < SMALL || len <= 2 * sum) && bytes + more <= REWRITTEN {
+                (sum, bytes) = (sum + len, bytes + more);
+                used.insert(table);
+                plan.rewritten.push((id, index));
+            } else {
+                plan.packs.insert(table, packs.clone());
+                plan.named.push(index);
+            }
+        }
+        for (key, (id, table)) in tables {
+            let more = if used.contains(&key) { 0 } else { table.section.len as usize };
+            if used.contains(&key) || (!plan.packs.contains_key(&key) && bytes + more <= REWRITTEN) {
+                bytes += more;
+                plan.copied.push((id, table));
+            } else {
+                plan.packs.insert(key, table);
+            }
+        }
+        plan
+    }
+
+    /// Enters what is named into the head.
+    fn name(&mut self, head: &mut Head) {
+        let named = |place: &LiveSection, kind| Section {
+            kind,
+            record: Some((place.sequence(), place.object.id, place.object.len)),
+            ..place.section.clone()
+        };
+        let rows: BTreeMap<&Key, u32> = self.packs.keys().zip(0..).collect();
+        head.sections.extend(self.packs.values().map(|place| named(place, SectionKind::Packs)));
+        for place in &self.named {
+            let packs = place.packs.as_deref().map_or(0, |packs| rows[&key(packs)]);
+            head.sections.push(named(place, SectionKind::Index { packs }));
+        }
+    }
+}
+
+/// The packs of what is written again, each once.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(PackRef, ObjectType)>,
+    numbers: HashMap<ObjectId, u32>,
+    tables: BTreeMap<Key, Vec<ObjectId>>,
+    /// Packs that are gone: nobody needs to know what was in them.
+    dropped: BTreeSet<ObjectId>,
+}
+
+impl Table {
+    fn add(&mut self, repo: &Repository, place: &LiveSection) -> Result<()> {
+        let table = index::decode_packs(&repo.section(place)?)?;
+        for (pack, kind) in table.iter().filter(|(pack, _)| !self.dropped.contains(&pack.id)) {
+            self.numbers.entry(pack.id).or_insert_with(|| {
+                self.rows.push((*pack, *kind));
+                self.rows.len() as u32 - 1
+            });
+        }
+        self.tables.insert(key(place), table.into_iter().map(|(pack, _)| pack.id).collect());
+        Ok(())
+    }
+
+    /// Appends the rows of an index section, with the numbers that packs have here.
+    fn append(&self, repo: &Repository, place: &LiveSection, rows: &mut Vec<u8>) -> Result<()> {
+        let start = rows.len();
+        repo.section_in_pieces(place, |piece| rows.extend_from_slice(piece))?;
+        let table = place.packs.as_deref().and_then(|packs| self.tables.get(&key(packs)));
+        let table = table.ok_or_else(|| Error::damaged("an index without its packs"))?;
+        let mut to = start;
+        for from in (start..rows.len()).step_by(ENTRY) {
+            let row: [u8; ENTRY] = *rows[from..].first_chunk().expect("a section has whole entries");
+            let pack = table.get(index::decode(&row)?.0 as usize);
+            let pack = pack.ok_or_else(|| Error::damaged("an index entry names a pack that is not in its table"))?;
+            let Some(number) = self.numbers.get(pack) else { continue };
+            rows[to..to + ENTRY].copy_from_slice(&row);
+            rows[to + NUMBER.start..to + NUMBER.end].copy_from_slice(&number.to_be_bytes());
+            to += ENTRY;
+        }
+        rows.truncate(to);
+        Ok(())
+    }
+}
+
+/// Where the number of the pack is in an entry, and what comes before: the id.
+const NUMBER: std::ops::Range<usize> = 16..20;
+
+/// Sorts entries in place and takes out repetitions. A chunk that is in several packs keeps all its places, as one of
+/// the packs may be condemned by somebody whom we have not heard of; the second ones are a section of their own, as ids
+/// in a section ascend strictly, and so on.
+fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
+    let mut layers = Vec::new();
+    while !rows.is_empty() {
+        rows.as_chunks_mut::<ENTRY>().0.sort_unstable();
+        let (mut kept, mut later) = (0, Vec::new());
+        let mut last = [0; NUMBER.end];
+        for from in (0..rows.len()).step_by(ENTRY) {
+            let row: [u8; ENTRY] = *rows[from..].first_chunk().expect("whole entries");
+            if kept > 0 && row[..NUMBER.end] == last {
+                continue;
+            }
+            last.copy_from_slice(&row[..NUMBER.end]);
+            if kept > 0 && rows[kept - ENTRY..kept - ENTRY + NUMBER.start] == row[..NUMBER.start] {
+                later.extend_from_slice(&row);
+            } else {
+                rows[kept..kept + ENTRY].copy_from_slice(&row);
+                kept += ENTRY;
+            }
+        }
+        rows.truncate(kept);
+        layers.push(std::mem::replace(&mut rows, later));
+    }
+    layers
+}
+
+/// Sections from sorted entries, by leading bits where they are more than one may hold.
+fn split(rows: Vec<u8>, packs: u32, sections: &mut Vec<NewSection>) {
+    let kind = SectionKind::Index { packs };
+    let fence = |block: &[u8]| index::fence(&ChunkId(*block.first_chunk().expect("whole entries")));
+    let fences = |bytes: &[u8]| bytes.chunks(FENCED).map(fence).collect();
+    if rows.len() <= limits::SECTION {
+        sections.push(NewSection { kind, fences: fences(&rows), bytes: rows });
+    } else {
+        let parts = rows.chunks(limits::SECTION);
+        sections.extend(parts.map(|part| NewSection { kind, fences: fences(part), bytes: part.to_vec() }));
+    }
+}
