@@ -59,9 +59,9 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         description: args.description.clone(),
         time: args.time,
         compression: args.compression.0,
-        checkpoints: push::Checkpoints::default(),
         stop: signals::stop_flag()?,
         exclude_dev_ino: own_folder(common).into_iter().chain(mounted_backups()).collect(),
+        ..push::Options::default()
     };
     let result = push::push(&repo, &options, &reporter);
     reporter.finish();

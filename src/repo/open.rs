@@ -109,7 +109,7 @@ impl Repository {
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.
-    pub fn set_cache(&mut self, bytes: usize) {
-        self.fetcher = Fetcher::new(Arc::clone(&self.storage), Arc::clone(&self.keys), bytes);
+    pub fn set_cache(&self, bytes: usize) {
+        self.fetcher.set_cache(bytes);
     }
 }
