@@ -4,7 +4,6 @@ mod harness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 
 use harness::faults::{Gone, Torn};
 use harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};

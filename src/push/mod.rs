@@ -177,10 +177,12 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
         state.index_len() / FINGERPRINTS,
         thread::available_parallelism().map_or(2, usize::from),
     )?;
-    repo.set_cache(budget.cache);
+    let cache = repo.set_cache(budget.cache);
     let draft = draft(repo, options, begun, (paths, group));
     let run = Run { repo, options, control: &control, parents: &parents, budget, started };
-    let done = run.run(&plan, &mut state, draft)?;
+    let done = run.run(&plan, &mut state, draft);
+    repo.set_cache(cache);
+    let done = done?;
     let (sent, received) = repo.storage().traffic();
     let stats = done.snapshot.stats;
     Ok(Summary {

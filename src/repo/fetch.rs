@@ -85,8 +85,11 @@ impl Fetcher {
     }
 
     /// Bounds what is kept, now and from now on.
-    pub fn set_cache(&self, bytes: usize) {
-        self.lock().blocks.resize(blocks(bytes));
+    pub fn set_cache(&self, bytes: usize) -> usize {
+        let mut inner = self.lock();
+        let before = inner.blocks.cap().get() * BLOCK;
+        inner.blocks.resize(blocks(bytes));
+        before
     }
 
     pub fn stats(&self) -> CacheStats {

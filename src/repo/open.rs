@@ -109,7 +109,8 @@ impl Repository {
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.
-    pub fn set_cache(&self, bytes: usize) {
-        self.fetcher.set_cache(bytes);
+    /// Gives the bound before.
+    pub fn set_cache(&self, bytes: usize) -> usize {
+        self.fetcher.set_cache(bytes)
     }
 }
