@@ -99,7 +99,7 @@ fn what_is_new_costs_no_read_once_fingerprints_are_there_and_what_is_known_one()
     let (memory, repo) = repository();
     let (mut state, mut model) = (repo.state().unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 80_000);
-    let mut repo = reopen(&memory);
+    let repo = reopen(&memory);
     repo.set_cache(1 << 20);
     let index = Index::new(&repo, &repo.state().unwrap()).with_memory(80_000 * 4);
     (0..100).for_each(|n| assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None));
@@ -240,7 +240,7 @@ fn ten_million_chunks() {
         }
     }
     for allowance in [80 << 20, 16 << 20] {
-        let mut repo = Repository::open(storage(), || Ok(passphrase())).unwrap();
+        let repo = Repository::open(storage(), || Ok(passphrase())).unwrap();
         repo.set_cache(16 << 20);
         let state = repo.state().unwrap();
         std::fs::write("/proc/self/clear_refs", "5").unwrap();

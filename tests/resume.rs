@@ -308,7 +308,8 @@ fn few_chunks_in_memory_make_more_records_and_the_same_index() {
     let file = |i: u64| setup.top().join(format!("{}/{i}", i % 13));
     (0..2600).for_each(|i| write(file(i), noise(i % 2200, 20_000)));
     let first = setup.push(Checkpoints { chunks: Some(100), ..NEVER });
-    assert!(setup.records() >= 3, "{}", setup.records());
+    // How many depends on how far the walk is ahead of the packs.
+    assert!(setup.records() >= 2, "{}", setup.records());
     assert!(first.sent < 2200 * 20_000 + 2 * PACK, "contents of this push are found again: {}", first.sent);
     fs::rename(setup.top(), setup.dir.path().join("old")).unwrap();
     (0..2200).for_each(|i| write(setup.top().join(format!("new/{i}")), noise(2199 - i, 20_000)));
@@ -373,4 +374,47 @@ fn several_interrupted_pushes_one_after_the_other() {
     let whole = setup.push(NEVER);
     assert!(whole.read <= total - read);
     assert_eq!(setup.snapshots(), [whole.snapshot]);
+}
+
+#[test]
+fn a_time_that_was_given_proves_nothing_about_files() {
+    let setup = Setup::new();
+    write(setup.top().join("f"), b"1");
+    tree::settle();
+    let later = nfreezer::repo::now() + 1_000_000;
+    let given = |time| {
+        let options =
+            Options { sources: vec![setup.top()], host: "host".into(), time: Some((time, 5)), ..Options::default() };
+        push(&setup.repo, &options, &Silent).unwrap()
+    };
+    let first = given(later);
+    assert_eq!(first.snapshot.time, (later, 5));
+    let real = &first.snapshot.extra[0];
+    assert_eq!((real.0, real.1.len()), (1, 12));
+    // Written to after the real beginning and before the time on the snapshot: only the former counts.
+    let path = setup.top().join("f");
+    let (mtime, old) = (path.metadata().unwrap().modified().unwrap(), fs::read(&path).unwrap());
+    assert_eq!(old, b"1");
+    fs::write(&path, b"2").unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    let second = setup.push(NEVER);
+    assert_eq!((second.parent, second.read), (Some(first.snapshot.id), 1));
+    // And a time long ago does not make files look as if they had been touched since.
+    tree::settle();
+    given(1_000_000_000);
+    let options = Options { sources: vec![setup.top()], host: "host".into(), ..Options::default() };
+    assert_eq!(push(&setup.repo, &options, &Silent).unwrap().read, 0);
+}
+
+#[test]
+fn too_little_memory_is_refused_and_little_is_enough() {
+    let setup = Setup::new();
+    (0..300).for_each(|i| write(setup.top().join(format!("{i}")), noise(i, 200_000)));
+    let with = |memory| {
+        let options = Options { sources: vec![setup.top()], host: "host".into(), memory, ..Options::default() };
+        push(&setup.repo, &options, &Silent)
+    };
+    assert_eq!(with(100 << 20).unwrap_err().kind(), Kind::Usage);
+    let least = with(104 << 20).unwrap();
+    assert_same(&on_disk(&setup.top()), &in_snapshot(&setup.repo, &least.snapshot, &setup.top()));
 }

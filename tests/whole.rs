@@ -314,6 +314,47 @@ fn a_renamed_top_folder_sends_no_content() {
 }
 
 #[test]
+fn a_push_that_gets_ctrl_c_goes_on_inside_the_file() {
+    const SIZE: u64 = 200 << 20;
+    let sshd = Sshd::start();
+    let client = Client::of(&sshd, None);
+    client.ok(&["init"]);
+    let folder = client.folder("large");
+    let words = (0..SIZE / 8).scan(0x9e37_79b9_7f4a_7c15u64, |x, _| {
+        *x ^= *x << 13;
+        *x ^= *x >> 7;
+        *x ^= *x << 17;
+        Some(x.to_be_bytes())
+    });
+    fs::write(folder.join("file"), words.flatten().collect::<Vec<u8>>()).unwrap();
+    harness::tree::settle();
+    let mut push = client.command_nfreezer(&["push", folder.to_str().unwrap()]);
+    let mut push = push.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let packs = || {
+        let shards = fs::read_dir(sshd.files().join("repository/packs")).unwrap();
+        let all = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
+        all.filter(|pack| pack.as_ref().unwrap().metadata().unwrap().len() > 16 << 20).count()
+    };
+    while packs() < 6 {
+        assert!(push.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&push), rustix::process::Signal::INT).unwrap();
+    let output = push.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(text(&output).contains("goes on from there"), "{}", text(&output));
+    let snapshots = client.ok(&["snapshots", "--json"]);
+    assert_eq!(snapshots.matches(r#""partial":true"#).count(), 1, "{snapshots}");
+    let summary = client.push(&[folder.to_str().unwrap()], Some(0));
+    let [read, sent] = ["read", "sent"].map(|name| summary[name].as_u64().unwrap());
+    assert!(read < SIZE - (32 << 20) && sent < SIZE - (32 << 20), "{summary}");
+    let snapshots = client.ok(&["snapshots", "--json"]);
+    assert_eq!(snapshots.matches(r#""partial":true"#).count(), 0, "{snapshots}");
+    let mounted = client.mount(&[]);
+    assert_eq!(difference(&client, &mounted.latest(&folder), &folder, &[]), "");
+}
+
+#[test]
 fn a_push_killed_at_any_moment_loses_nothing() {
     let sshd = Sshd::start();
     let client = Client::of(&sshd, None);

@@ -112,7 +112,7 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
     };
     // Looked at before a passphrase is asked for.
     let dir = std::path::absolute(dir).map_err(|e| Error::io("find the folder to mount on", e))?;
-    let mut repo = open_repository(common)?;
+    let repo = open_repository(common)?;
     repo.set_cache(args.cache_size as usize);
     let mut out = Output::new(common.json);
     let state = read_state(&repo, &mut out)?;

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::data::Data;
 use super::folder::{settle, settle_ref};
 use super::item::Piece;
 use super::large::Started;
@@ -72,7 +73,7 @@ impl Schedule {
 impl Tree<'_> {
     fn is_due(&self) -> bool {
         let data = self.data;
-        self.schedule.is_due(|| data.packs.fresh() > 0, data.chunks.len())
+        !self.control.stopping() && self.schedule.is_due(|| data.packs.fresh() > 0, data.chunks.len())
     }
 
     /// A step was taken.
@@ -113,7 +114,11 @@ impl Tree<'_> {
         (self.stats, self.unchanged, self.renamed) = before;
         self.ledger.partial(built?, stats, &self.meta.entries, last)?;
         self.meta.committed();
-        self.schedule.done(self.data.chunks.len());
+        let Data { chunks, packs, .. } = self.data;
+        if chunks.len() >= self.schedule.most {
+            chunks.forget(&packs.all_committed());
+        }
+        self.schedule.done(chunks.len());
         Ok(())
     }
 
@@ -131,8 +136,12 @@ impl Tree<'_> {
         if self.data.packs.ready().is_empty() {
             return self.ledger.partial.is_some();
         }
+        self.meta.hasty = true;
+        if self.between && !self.meta.broken {
+            let _ = self.batches(); // what became ready while the threads were ending
+        }
         // What was at hand when it ended is not in the tree.
-        (self.list, self.hand, self.meta.hasty) = (Vec::new(), None, true);
+        (self.list, self.hand) = (Vec::new(), None);
         let whole = if self.meta.broken { Err(Error::failed("a pack is lost")) } else { self.checkpoint(true) };
         whole.or_else(|_| self.ledger.contents()).is_ok() || self.ledger.partial.is_some()
     }

@@ -125,8 +125,9 @@ impl Chunks {
         found
     }
 
-    /// Forgets those in such packs.
-    pub fn forget(&self, committed: impl Fn(u32) -> bool) {
+    /// Forgets those in packs for which this says so, by number.
+    pub fn forget(&self, committed: &[bool]) {
+        let committed = |pack: u32| committed.get(pack as usize).is_some_and(|committed| *committed);
         for shard in &self.shards {
             let mut shard = shard.lock().expect("no holder panics");
             let before = shard.len();

@@ -12,7 +12,7 @@ use crate::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot,
 use crate::format::reference::{PackRef, Ref};
 use crate::format::{codec, index, limits};
 use crate::name::ObjectId;
-use crate::repo::{Repository, State, now, random};
+use crate::repo::{Index, Repository, State, now, random};
 
 /// Index entries in a section.
 const ENTRIES: usize = limits::SECTION / index::ENTRY;
@@ -24,6 +24,7 @@ pub(super) struct Ledger<'c> {
     pub state: &'c mut State,
     pub chunks: &'c Chunks,
     pub packs: &'c Packs<'c>,
+    pub index: &'c Index<'c>,
     pub started: Instant,
     /// The snapshot that is to be, but for its id, root and figures.
     pub draft: Snapshot,
@@ -104,10 +105,13 @@ impl Ledger<'_> {
         let forget = |snapshot| Mark { sequence: 0, record: None, snapshot, time: now(), deed: Deed::Forget };
         let marks = replaced.into_iter().map(forget).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, ..Head::default() };
-        let record = match last {
-            true => self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?,
-            false => self.repo.commit(self.state, head, &sections)?,
-        };
+        if last {
+            let record = self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?;
+            self.packs.committed(&ready);
+            return Ok(record);
+        }
+        let record = self.repo.commit(self.state, head, &sections)?;
+        self.index.committed(self.state, &record, sections);
         self.packs.committed(&ready);
         Ok(record)
     }

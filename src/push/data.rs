@@ -15,10 +15,6 @@ use crate::error::{Error, Result};
 use crate::format::pack::Builder;
 use crate::repo::{Index, Repository};
 
-/// Threads that seal and store, each with one pack. OpenSSH takes 2 MiB of each in a round trip, so a long line wants many; on
-/// a short one most of them wait for work and hold nothing.
-pub(super) const UPLOADS: usize = 8;
-
 /// A pack on its way to the server.
 pub(super) struct Upload {
     number: u32,
@@ -46,8 +42,9 @@ pub(super) struct Data<'c> {
 }
 
 struct Filling {
-    /// Two, so that a chunk that does not fit into the fuller one need not close it: that halves what is left empty.
-    open: [Option<Open>; 2],
+    /// Two, where the memory allows, so that a chunk that does not fit into the fuller one need not close it: that halves
+    /// what is left empty.
+    open: Vec<Option<Open>>,
     /// `None` when all is said.
     uploads: Option<Sender<Upload>>,
 }
@@ -58,8 +55,16 @@ struct Open {
 }
 
 impl<'c> Data<'c> {
-    pub fn new(control: &'c Control<'c>, chunks: &'c Chunks, packs: &'c Packs<'c>, uploads: Sender<Upload>) -> Self {
-        let filling = Mutex::new(Filling { open: [None, None], uploads: Some(uploads) });
+    /// `open`: packs that are filled at a time.
+    pub fn new(
+        control: &'c Control<'c>,
+        chunks: &'c Chunks,
+        packs: &'c Packs<'c>,
+        uploads: Sender<Upload>,
+        open: usize,
+    ) -> Self {
+        let open = std::iter::repeat_with(|| None).take(open).collect();
+        let filling = Mutex::new(Filling { open, uploads: Some(uploads) });
         Data {
             control,
             chunks,
@@ -96,7 +101,7 @@ impl<'c> Data<'c> {
         let index = match fullest.or_else(|| open.iter().position(Option::is_none)) {
             Some(index) => index,
             None => {
-                let index = usize::from(room(&open[1]) < room(&open[0]));
+                let index = (0..open.len()).min_by_key(|i| room(&open[*i])).unwrap_or(0);
                 self.close(filling, index, true)?;
                 index
             }

@@ -20,14 +20,12 @@ pub(super) enum Turn<T> {
     End,
 }
 
-/// Most nodes between walker and tree; about 400 bytes each.
-const MOST: usize = 96 << 10;
-
 pub(super) struct Line<'c, T> {
     control: &'c Control<'c>,
     inner: Mutex<Inner<T>>,
     changed: Condvar,
     pressed: AtomicBool,
+    most: usize,
 }
 
 struct Inner<T> {
@@ -39,15 +37,16 @@ struct Inner<T> {
 }
 
 impl<'c, T> Line<'c, T> {
-    pub fn new(control: &'c Control<'c>) -> Self {
+    /// `most`: nodes that may be inside.
+    pub fn new(control: &'c Control<'c>, most: usize) -> Self {
         let inner = Inner { finished: BTreeMap::new(), entered: 0, left: 0, nodes: 0, closed: false };
-        Line { control, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false) }
+        Line { control, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false), most }
     }
 
     /// Makes room for an item of so many nodes and gives its number in the line.
     pub fn enter(&self, nodes: usize) -> Result<u64> {
         let mut inner = self.inner.lock().expect("no holder panics");
-        while inner.nodes > 0 && inner.nodes + nodes > MOST {
+        while inner.nodes > 0 && inner.nodes + nodes > self.most {
             self.pressed.store(true, Ordering::Relaxed);
             self.control.check()?;
             inner = self.changed.wait_timeout(inner, PATIENCE).expect("no holder panics").0;

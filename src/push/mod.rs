@@ -14,6 +14,7 @@
 //! is cut off anywhere leaves the snapshots that there were as they are. What is stored is committed now and then with an
 //! unfinished snapshot ([`Checkpoints`]), so that the next push goes on from there.
 
+mod budget;
 mod checkpoint;
 mod chunks;
 mod commit;
@@ -57,6 +58,7 @@ use crate::name::ObjectId;
 use crate::progress::Progress;
 use crate::repo::{Index, Repository, State};
 
+use budget::Budget;
 use checkpoint::Schedule;
 use chunks::Chunks;
 use commit::Ledger;
@@ -111,6 +113,8 @@ pub struct Options {
     pub parent: Option<String>,
     /// Makes no snapshot if it would hold just what the last whole one of the same host and sources holds.
     pub skip_if_unchanged: bool,
+    /// Most bytes of memory that it uses, beside those of the KDF; at least 104 MiB.
+    pub memory: u64,
     /// When to commit what there is so far.
     pub checkpoints: Checkpoints,
     /// The number of the signal that asks to stop; 0 as long as there is none.
@@ -134,6 +138,7 @@ impl Default for Options {
             force: false,
             parent: None,
             skip_if_unchanged: false,
+            memory: 256 << 20,
             checkpoints: Checkpoints::default(),
             stop: Arc::default(),
         }
@@ -244,9 +249,17 @@ fn save(
     if options.force {
         parents.snapshots.clear();
     }
+    let budget = Budget::new(
+        options.memory,
+        state.index_len() / FINGERPRINTS,
+        thread::available_parallelism().map_or(2, usize::from),
+    )?;
+    let cache = repo.set_cache(budget.cache);
     let draft = draft(repo, options, begun, (paths, group));
-    let run = Run { repo, options, control: &control, parents: &parents, started };
-    let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged))?;
+    let run = Run { repo, options, control: &control, parents: &parents, budget, started };
+    let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged));
+    repo.set_cache(cache);
+    let done = done?;
     if let Err(e) = repo.merge(&mut state) {
         control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
     }
@@ -314,6 +327,7 @@ struct Run<'r> {
     options: &'r Options,
     control: &'r Control<'r>,
     parents: &'r Parents,
+    budget: Budget,
     started: Instant,
 }
 
@@ -329,16 +343,16 @@ struct Done {
 impl Run<'_> {
     /// `last`: the root of a snapshot that is not made again.
     fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot, last: Option<Option<Ref>>) -> Result<Done> {
-        let Run { repo, options, control, parents, started } = *self;
+        let Run { repo, options, control, parents, budget, started } = *self;
         let (chunks, packs, large) = (Chunks::default(), Packs::new(control), Large::default());
         let time = draft.time;
-        let index = Index::new(repo, state);
+        let index = Index::new(repo, state).with_memory(budget.index);
         let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
-        let line = Line::new(control);
+        let line = Line::new(control, budget.nodes);
         let (uploads, to_upload) = crossbeam_channel::bounded(0);
         let (work, to_do) = crossbeam_channel::bounded(WAITING);
         let (offer, tasks) = crossbeam_channel::bounded(0);
-        let data = Data::new(control, &chunks, &packs, uploads);
+        let data = Data::new(control, &chunks, &packs, uploads, budget.open);
         let feed = Feed::new(control, &line, work);
         let shared = Shared {
             repo,
@@ -353,14 +367,15 @@ impl Run<'_> {
         };
         let meta = MetaPack::new(repo, control, &packs, &index, options.compression)?;
         let (chunks, packs) = (&chunks, &packs);
-        let ledger = Ledger { repo, control, state, chunks, packs, started, draft, partial: None };
-        let schedule = Schedule::new(options.checkpoints, CHUNKS);
-        let mut tree = Tree::new(control, &line, &data, (&index, &large), meta, ledger, schedule);
+        let index = &index;
+        let ledger = Ledger { repo, control, state, chunks, packs, index, started, draft, partial: None };
+        let schedule = Schedule::new(options.checkpoints, budget.chunks);
+        let mut tree = Tree::new(control, &line, &data, (index, &large), meta, ledger, schedule);
         let (root, read) = thread::scope(|scope| {
-            for _ in 0..data::UPLOADS {
+            for _ in 0..budget.uploads {
                 scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload)));
             }
-            let workers: Vec<_> = (0..workers())
+            let workers: Vec<_> = (0..budget.workers)
                 .map(|_| {
                     let (offer, to_do, tasks) = (offer.clone(), &to_do, &tasks);
                     scope.spawn(move || {
@@ -396,14 +411,8 @@ impl Run<'_> {
 /// What an interrupted push says.
 const GOES_ON: &str = "what was stored so far is kept: the same push again goes on from there";
 
+/// Bytes of an index for each byte of memory that is worth giving to it: its fingerprints, and room for whole sections.
+const FINGERPRINTS: u64 = 6;
+
 /// Batches between the walker and the workers.
 const WAITING: usize = 8;
-
-/// Chunks in memory that are not committed.
-const CHUNKS: usize = 256 << 10;
-
-/// Workers: one for each core, but no more than the memory for their windows (8 MiB each) allows; four of them read
-/// more than any line takes.
-fn workers() -> usize {
-    thread::available_parallelism().map_or(2, usize::from).clamp(1, 4)
-}

@@ -112,8 +112,8 @@ impl<'c> Packs<'c> {
         inner.fresh -= packs.iter().filter(|(.., kind)| *kind == ObjectType::Data).count();
     }
 
-    /// Whether a record names this pack.
-    pub fn is_committed(&self, number: u32) -> bool {
-        self.inner.lock().expect("no holder panics").all[number as usize].committed
+    /// Of each pack by its number, whether a record names it.
+    pub fn all_committed(&self) -> Vec<bool> {
+        self.inner.lock().expect("no holder panics").all.iter().map(|pack| pack.committed).collect()
     }
 }

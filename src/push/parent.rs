@@ -41,8 +41,9 @@ impl Parents {
     /// The newest snapshots of the same host and paths, else the newest of the same host. Snapshots from the future
     /// cannot prove that a file was left alone since.
     pub fn choose(state: &State, host: &str, group: u64, now: (i64, u32)) -> Self {
-        let all: Vec<Snapshot> =
-            state.snapshots().into_iter().filter(|s| began(s) <= now && s.root.is_some()).collect();
+        let mut all = state.snapshots();
+        all.retain(|s| began(s) <= now && s.root.is_some());
+        all.sort_by_key(began);
         let mut snapshots = Vec::new();
         for s in all.iter().rev().filter(|s| s.group == group && s.host == host) {
             snapshots.push(s.clone());

@@ -205,7 +205,7 @@ impl<'w> Reader<'w> {
         job.pieces.clear();
         let prefix = job.prefix.take().filter(|_| unchanged);
         let begun = prefix.map_or(Ok(0), |prefix| self.prefix(&prefix, &mut job.pieces, before.st_size as u64))?;
-        self.begin(&job.node, &job.pieces);
+        self.begin(&job.node, &job.pieces)?;
         let mut given = Given::default();
         let read = self.contents(&fd, &now, begun, &mut job.pieces, &mut given)?;
         self.cutter.collect(&mut job.pieces, &mut given)?;
@@ -252,20 +252,21 @@ impl<'w> Reader<'w> {
     }
 
     /// A file that travels alone is shown while it is being read.
-    fn begin(&mut self, node: &Node, pieces: &[Piece]) {
+    fn begin(&mut self, node: &Node, pieces: &[Piece]) -> Result<()> {
         if let Some((batch, shown)) = &mut self.alone {
             self.cutter.shared.large.begin(*batch, node.clone());
             *shown = 0;
         }
-        self.show(pieces);
+        self.show(pieces)
     }
 
-    fn show(&mut self, pieces: &[Piece]) {
-        if let Some((batch, shown)) = &mut self.alone {
-            let new = pieces[*shown..].iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
-            self.cutter.shared.large.extend(*batch, &pieces[*shown..*shown + new]);
-            *shown += new;
-        }
+    fn show(&mut self, pieces: &[Piece]) -> Result<()> {
+        let Some((batch, shown)) = &mut self.alone else { return Ok(()) };
+        self.cutter.flush()?; // the beginning that can be kept ends at the first chunk that is in no pack
+        let new = pieces[*shown..].iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
+        self.cutter.shared.large.extend(*batch, &pieces[*shown..*shown + new]);
+        *shown += new;
+        Ok(())
     }
 
     fn xattrs(&self, job: &Job, fd: &OwnedFd) -> meta::Pairs {
@@ -344,13 +345,13 @@ impl<'w> Reader<'w> {
             if at >= stop {
                 break stop;
             }
-            self.show(pieces);
+            self.show(pieces)?;
             self.cutter.shared.control.check()?;
             window.copy_within(from..to, 0);
             (from, to) = (0, to - from);
         };
         self.window = window;
-        self.show(pieces);
+        self.show(pieces)?;
         Ok(done)
     }
 }

@@ -97,6 +97,11 @@ impl<'c> Tree<'c> {
 
     /// Takes all steps; gives the top page of the root.
     pub fn run(&mut self) -> Result<Option<Ref>> {
+        self.batches()?;
+        self.top()
+    }
+
+    pub(super) fn batches(&mut self) -> Result<()> {
         loop {
             self.between = true;
             match self.line.next()? {
@@ -110,7 +115,7 @@ impl<'c> Tree<'c> {
                     self.line.leave(nodes);
                 }
                 Turn::Wait => self.checkpoint_if_due()?,
-                Turn::End => return self.top(),
+                Turn::End => return Ok(()),
             }
         }
     }

@@ -67,9 +67,14 @@ const OPENERS: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 /// Bytes that [`Fetcher::stream`] reads at once: a line of 100 MB/s and 20 ms is half used with that, by one thread.
 const PIECE: usize = 2 << 20;
 
+/// How many blocks so many bytes are.
+fn blocks(bytes: usize) -> NonZeroUsize {
+    NonZeroUsize::new(bytes / BLOCK).unwrap_or(NonZeroUsize::MIN)
+}
+
 impl Fetcher {
     pub fn new(storage: Arc<dyn Storage>, keys: Arc<Keys>, cache: usize) -> Self {
-        let blocks = NonZeroUsize::new(cache / BLOCK).unwrap_or(NonZeroUsize::MIN);
+        let blocks = blocks(cache);
         let inner = Inner {
             blocks: LruCache::new(blocks),
             openers: LruCache::new(OPENERS),
@@ -77,6 +82,14 @@ impl Fetcher {
             stats: CacheStats::default(),
         };
         Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new() }
+    }
+
+    /// Bounds what is kept, now and from now on.
+    pub fn set_cache(&self, bytes: usize) -> usize {
+        let mut inner = self.lock();
+        let before = inner.blocks.cap().get() * BLOCK;
+        inner.blocks.resize(blocks(bytes));
+        before
     }
 
     pub fn stats(&self) -> CacheStats {

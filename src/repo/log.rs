@@ -145,6 +145,11 @@ impl State {
         heads.flat_map(|h| h.condemned.iter().map(|(id, _)| *id).chain(h.dropped.iter().copied())).collect()
     }
 
+    /// Bytes of the index in force.
+    pub fn index_len(&self) -> u64 {
+        self.index_sections().iter().map(|(_, place)| u64::from(place.section.len)).sum()
+    }
+
     /// Index sections in force, each with the record in force that names it.
     pub(super) fn index_sections(&self) -> Vec<(ObjectId, LiveSection)> {
         let is_index = |place: &LiveSection| matches!(place.section.kind, SectionKind::Index { .. });

@@ -130,7 +130,8 @@ impl Repository {
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.
-    pub fn set_cache(&mut self, bytes: usize) {
-        self.fetcher = Fetcher::new(Arc::clone(&self.storage), Arc::clone(&self.keys), bytes);
+    /// Gives the bound before.
+    pub fn set_cache(&self, bytes: usize) -> usize {
+        self.fetcher.set_cache(bytes)
     }
 }

@@ -91,6 +91,9 @@ pub struct Args {
     /// Compare with this snapshot instead of the newest one of the same host and sources
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force", help_heading = WORK)]
     pub parent: Option<String>,
+    /// Use no more memory than this, beside that of the passphrase's key derivation; at least 104M
+    #[arg(long, value_name = "SIZE", value_parser = crate::cli::size, default_value = "256M", env = "NFREEZER_MEMORY", help_heading = WORK)]
+    pub memory: u64,
     /// Commit what is stored so far this often, so that an interrupted push loses no more than that. Without it: after 60s,
     /// then ever less often, at least every 10m
     #[arg(long, value_name = "TIME", value_parser = interval, env = "NFREEZER_CHECKPOINT", help_heading = WORK)]

@@ -80,6 +80,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         description: args.description.clone(),
         time: args.time,
         compression: args.compression.0,
+        memory: args.memory,
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         stop: signals::stop_flag()?,
         select,

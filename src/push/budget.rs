@@ -1,0 +1,109 @@
+//! One figure bounds the memory of a push; everything that grows has its share of it.
+
+use crate::crypto::chunker;
+use crate::error::{Error, Kind, Result};
+use crate::format::limits;
+
+const MIB: u64 = 1 << 20;
+/// The least that a push can be made with.
+const LEAST: u64 = 104 * MIB;
+/// The program, its stacks and small things.
+const BASE: u64 = 16 * MIB;
+/// A worker: its window, a chunk that it was given, its compressor.
+const WORKER: u64 = 2 * chunker::MAX as u64 + chunker::MAX as u64 + 2 * MIB;
+/// A pack that is filled, sealed or stored.
+const PACK: u64 = limits::PACK as u64 + 64 * 1024;
+/// A chunk of this run in its map, and while it is committed.
+const CHUNK: u64 = 170;
+/// A node between walker and tree.
+const NODE: u64 = 400;
+/// More workers than this gain nothing on any line.
+const WORKERS: usize = 4;
+/// OpenSSH takes 2 MiB of each upload in a round trip, so a long line wants many.
+const UPLOADS: usize = 8;
+
+/// What a push may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Threads that seal and store packs.
+    pub uploads: usize,
+    /// Data packs that are filled at a time.
+    pub open: usize,
+    /// Threads that read files.
+    pub workers: usize,
+    /// Chunks that are not committed.
+    pub chunks: usize,
+    /// Nodes between walker and tree.
+    pub nodes: usize,
+    /// Bytes of the index.
+    pub index: usize,
+    /// Bytes of the cache of blocks.
+    pub cache: usize,
+}
+
+impl Budget {
+    /// Divides `memory` bytes, of which the index has use for `wanted`, on a machine with so many cores.
+    pub fn new(memory: u64, wanted: u64, cores: usize) -> Result<Self> {
+        if memory < LEAST {
+            let text = format!("a push cannot be made with {} MiB of memory", memory / MIB);
+            return Err(Error::new(Kind::Usage, text).hint(format!("give it at least {} MiB", LEAST / MIB)));
+        }
+        let (chunks, nodes, cache) = (memory / 16, memory / 12, memory / 24);
+        // One pack on its way, one that is filled, one of metadata.
+        let mut left = memory.saturating_sub(BASE + chunks + nodes + cache + 3 * PACK + WORKER);
+        let index = wanted.clamp(memory / 32, memory / 4).min(left);
+        left -= index;
+        let (mut uploads, mut open, mut workers) = (1, 1, 1);
+        let mut take = |what: &mut usize, most: usize, cost: u64| {
+            if *what < most && left >= cost {
+                left -= cost;
+                *what += 1;
+            }
+        };
+        // By turns what helps most.
+        take(&mut open, 2, PACK);
+        for _ in 1..UPLOADS {
+            take(&mut uploads, UPLOADS, PACK);
+            take(&mut workers, cores.min(WORKERS), WORKER);
+        }
+        let nodes = (nodes / NODE) as usize;
+        let (index, cache, chunks) = (index as usize, cache as usize, (chunks / CHUNK) as usize);
+        Ok(Budget { uploads, open, workers, chunks, nodes, index, cache })
+    }
+
+    /// All of it in bytes.
+    #[cfg(test)]
+    fn sum(&self) -> u64 {
+        let packs = (self.uploads + self.open + 1) as u64 * PACK;
+        let shares = self.chunks as u64 * CHUNK + self.nodes as u64 * NODE + (self.index + self.cache) as u64;
+        BASE + packs + self.workers as u64 * WORKER + shares
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_stay_within_the_whole_and_grow_with_it() {
+        for memory in [104, 128, 192, 256, 512, 4096] {
+            for wanted in [0, 1 << 20, 80 << 20] {
+                let budget = Budget::new(memory * MIB, wanted, 8).unwrap();
+                assert!(budget.sum() <= memory * MIB, "{memory} {wanted}: {budget:?}");
+            }
+        }
+        let usual = Budget::new(256 * MIB, 0, 8).unwrap();
+        assert_eq!((usual.uploads, usual.open, usual.workers), (4, 2, 4));
+        assert_eq!(Budget::new(256 * MIB, 0, 2).unwrap().uploads, 6);
+        let least = Budget::new(LEAST, 320 << 20, 8).unwrap();
+        assert_eq!((least.uploads, least.open, least.workers), (1, 1, 1));
+        assert_eq!(Budget::new(256 * MIB, 0, 1).unwrap().workers, 1);
+    }
+
+    #[test]
+    fn too_little_is_refused_with_the_least() {
+        let error = Budget::new(LEAST - 1, 0, 8).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.hint_text().unwrap().contains("104 MiB"));
+    }
+}
