@@ -8,8 +8,9 @@ use crate::format::record::{self, Head, NewSection};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
-/// Attempts under a new id, where a name is taken by the torso of an upload that broke.
-const ATTEMPTS: usize = 5;
+/// Attempts under a new id, where a name is taken by the torso of an upload that broke. Each costs a connection, so that they are
+/// spaced and bounded by the storage; on a line that breaks every few seconds there are many before one gets through.
+const ATTEMPTS: usize = 100;
 
 impl Repository {
     /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked). What is in

@@ -272,7 +272,8 @@ impl Shared {
 
     /// Tells the user, with no lock held.
     fn tell(&self, news: Option<String>) {
-        if let Some(news) = news.filter(|_| !self.retry_for.is_zero()) {
+        let trying = !self.retry_for.is_zero() && self.halt.asked().is_none();
+        if let Some(news) = news.filter(|_| trying) {
             (self.notice)(&news);
         }
     }
