@@ -9,6 +9,7 @@ pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod format;
+pub mod import;
 pub mod mount;
 pub mod name;
 pub mod progress;

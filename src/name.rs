@@ -47,6 +47,18 @@ fn hex_digit(c: u8) -> Option<u8> {
     }
 }
 
+/// Exactly 32 lower-case hex digits.
+fn old_object(text: &str) -> Option<[u8; 16]> {
+    let mut id = [0; 16];
+    if text.len() != 32 {
+        return None;
+    }
+    for (byte, pair) in id.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(id)
+}
+
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from_digit(d.into(), 16).expect("below 16")).collect()
@@ -65,6 +77,8 @@ pub enum Folder {
     Packs,
     /// `packs/<x>/`, x below 16.
     PackShard(u8),
+    /// The one folder of a repository of the Python nFreezer (`import-v0`), which is only ever read.
+    Old,
 }
 
 impl Folder {
@@ -76,7 +90,7 @@ impl Folder {
     /// The path relative to the repository's root, without a slash at its end; empty for the root.
     pub fn path(&self) -> String {
         match self {
-            Folder::Root => String::new(),
+            Folder::Root | Folder::Old => String::new(),
             Folder::Keys => "keys".into(),
             Folder::Log => "log".into(),
             Folder::Packs => "packs".into(),
@@ -97,6 +111,8 @@ impl Folder {
             }
             Folder::Packs => None,
             Folder::PackShard(x) => ObjectId::parse(name).filter(|id| id.0[0] >> 4 == *x).map(Name::Pack),
+            Folder::Old if name == ".files" => Some(Name::OldIndex),
+            Folder::Old => old_object(name).map(Name::OldObject),
         }
     }
 }
@@ -117,6 +133,10 @@ pub enum Name {
     },
     /// `packs/<x>/<id>`
     Pack(ObjectId),
+    /// `.files` of a repository of the Python nFreezer.
+    OldIndex,
+    /// The contents of a file in such a repository: 32 hex digits.
+    OldObject([u8; 16]),
 }
 
 impl Name {
@@ -127,6 +147,7 @@ impl Name {
             Name::Key(_) => Folder::Keys,
             Name::Record { .. } => Folder::Log,
             Name::Pack(id) => Folder::PackShard(id.0[0] >> 4),
+            Name::OldIndex | Name::OldObject(_) => Folder::Old,
         }
     }
 
@@ -136,13 +157,15 @@ impl Name {
             Name::Config => "config".into(),
             Name::Key(id) | Name::Pack(id) => id.to_string(),
             Name::Record { sequence, id } => format!("{sequence:08x}-{id}"),
+            Name::OldIndex => ".files".into(),
+            Name::OldObject(id) => hex(id),
         }
     }
 
     /// The path relative to the repository's root.
     pub fn path(&self) -> String {
         match self.folder() {
-            Folder::Root => self.file(),
+            Folder::Root | Folder::Old => self.file(),
             folder => format!("{}/{}", folder.path(), self.file()),
         }
     }
@@ -165,7 +188,7 @@ mod tests {
         for bad in
             ["..", ".", "", "a/b", "config/", "\u{1b}[2J", &hex64.to_uppercase(), &hex64[1..], &format!("{hex64}a")]
         {
-            for folder in Folder::all().chain([Folder::Root]) {
+            for folder in Folder::all().chain([Folder::Root, Folder::Old]) {
                 assert_eq!(folder.parse(bad), None, "{bad:?} in {folder:?}");
             }
         }
@@ -183,9 +206,11 @@ mod tests {
     #[test]
     fn every_name_parses_back_from_its_folder() {
         let id = ObjectId([0xab; 32]);
-        for name in [Name::Config, Name::Key(id), Name::Record { sequence: 0x1f, id }, Name::Pack(id)] {
+        let ours = [Name::Config, Name::Key(id), Name::Record { sequence: 0x1f, id }, Name::Pack(id)];
+        for name in ours.into_iter().chain([Name::OldIndex, Name::OldObject([0xcd; 16])]) {
             assert_eq!(name.folder().parse(&name.file()), Some(name));
         }
+        assert_eq!(Name::OldObject([0xcd; 16]).path(), "cd".repeat(16));
         assert_eq!(Name::Record { sequence: 31, id }.path(), format!("log/0000001f-{}", "ab".repeat(32)));
     }
 }

@@ -219,3 +219,48 @@ fn damage_hides_a_chunk_and_no_other() {
         assert_eq!(gone.find(&id(n)).unwrap_err().kind(), nfreezer::error::Kind::Missing);
     }
 }
+
+fn status(key: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+#[ignore = "writes 330 MB; prints memory and speed with 10,000,000 chunks"]
+fn ten_million_chunks() {
+    const PART: u64 = 1_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = || Arc::new(nfreezer::storage::Local::new(folder.path())) as Arc<dyn Storage>;
+    {
+        let repo = Repository::init(storage(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
+        let mut state = repo.state().unwrap();
+        for part in 0..10 {
+            repo.commit(&mut state, Head::default(), &sections(part * PART, (part + 1) * PART)).unwrap();
+        }
+    }
+    for allowance in [80 << 20, 16 << 20] {
+        let mut repo = Repository::open(storage(), || Ok(passphrase())).unwrap();
+        repo.set_cache(16 << 20);
+        let state = repo.state().unwrap();
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let before = status("VmHWM");
+        let index = Index::new(&repo, &state).with_memory(allowance);
+        let begun = std::time::Instant::now();
+        (0..100).for_each(|n| assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None));
+        println!(
+            "allowance {} MiB: {:.1} s to the first 100 answers, {} MiB held, peak {} MiB over {before} before",
+            allowance >> 20,
+            begun.elapsed().as_secs_f64(),
+            index.held() >> 20,
+            status("VmHWM") - before
+        );
+        for (what, from, count) in [("new", 3 << 40, 20_000), ("known", 0, 2_000)] {
+            let (begun, reads) = (std::time::Instant::now(), repo.cache_stats().reads);
+            (0..count).for_each(|n| assert_eq!(index.find(&id(from + 1000 + n * 4999)).unwrap().is_some(), from == 0));
+            let (rate, reads) = (count as f64 / begun.elapsed().as_secs_f64(), repo.cache_stats().reads - reads);
+            println!("  {what}: {rate:.0} look-ups a second, {reads} reads for {count}");
+        }
+        println!("  peak {} MiB over {before}", status("VmHWM") - before);
+    }
+}

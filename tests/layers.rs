@@ -14,9 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("repo", &["crypto", "format", "storage"]),
     ("push", &["crypto", "format", "repo", "progress"]),
     ("restore", &["crypto", "format", "repo", "progress"]),
+    ("import", &["crypto", "storage", "progress"]),
     ("vfs", &["crypto", "format", "repo"]),
     ("mount", &["format", "repo", "vfs"]),
-    ("cli", &["crypto", "format", "storage", "repo", "progress", "push", "restore", "vfs", "mount"]),
+    ("cli", &["crypto", "format", "storage", "repo", "progress", "push", "restore", "import", "vfs", "mount"]),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -10,9 +10,11 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
-use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, Stats};
+use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
 use nfreezer::format::reference::PackRef;
 use nfreezer::name::{Folder, Name, ObjectId};
+use nfreezer::progress::Silent;
+use nfreezer::push;
 use nfreezer::repo::{Index, Repository, State};
 use nfreezer::storage::{self, Memory, Storage};
 use sha2::{Digest, Sha256};
@@ -333,7 +335,8 @@ struct Truth {
 }
 
 impl Truth {
-    fn fold(&self) -> (BTreeMap<[u8; 16], Vec<String>>, BTreeSet<[u8; 16]>) {
+    /// Tags by snapshot, and what is forgotten.
+    fn fold(&self) -> (BTreeMap<SnapshotId, Vec<String>>, BTreeSet<SnapshotId>) {
         let snapshots = self.commits.iter().flat_map(|(_, head)| head.snapshots.iter());
         let mut tags: BTreeMap<_, _> = snapshots.map(|s| (s.id, s.tags.clone())).collect();
         let mut marks: Vec<_> =
@@ -466,4 +469,78 @@ fn merges_lose_nothing_and_change_nothing_whoever_makes_them_when() {
         truth.assert(&memory, &reader);
         assert!(reader.repo.state().unwrap().records() <= 20);
     }
+}
+
+fn write(path: &std::path::Path, bytes: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
+    let (work, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let top = work.path().join("top");
+    let storage = Arc::new(storage::Local::new(place.path().join("repo")));
+    let repo = Repository::init(storage, &passphrase(), KdfCost::DEFAULT, "").unwrap();
+    let (host, user) = ("host".into(), "user".into());
+    let options = push::Options { sources: vec![top.clone()], host, user, ..push::Options::default() };
+    let contents = |i: u8| Sha256::digest([i]).repeat(1000);
+    for i in 0..40 {
+        write(&top.join(format!("file{}", i % 7)), &contents(i));
+        push::push(&repo, &options, &Silent).unwrap();
+        if i == 10 {
+            move_data_packs(&repo);
+        }
+    }
+    let state = repo.state().unwrap();
+    assert!(state.records() <= 17, "push merges");
+    remove_superseded(&repo);
+    let state = repo.state().unwrap();
+    assert_eq!((state.snapshots().len(), state.warnings()), (40, Vec::new()));
+    let out = work.path().join("out");
+    let mut command = std::process::Command::new("python3");
+    command.args(["-B", concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.py"), "restore"]);
+    command.arg(place.path().join("repo")).args(["latest".as_ref(), out.as_os_str()]).env("NFREEZER_PASSWORD", "log");
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    for i in 33..40 {
+        let restored = out.join(top.strip_prefix("/").unwrap()).join(format!("file{}", i % 7));
+        assert_eq!(std::fs::read(restored).unwrap(), contents(i));
+    }
+}
+
+/// Moves what is in data packs to new ones, as prune will do it.
+fn move_data_packs(repo: &Repository) {
+    let mut state = repo.state().unwrap();
+    let (mut dropped, mut packs, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+    for folder in Folder::all() {
+        for entry in repo.storage().list(folder).unwrap() {
+            let Name::Pack(id) = entry.name else { continue };
+            let sealed = repo.storage().read(&entry.name, 0, entry.size as usize).unwrap();
+            let Ok(mut plain) = seal::open(repo.keys(), ObjectType::Data, id, sealed) else { continue };
+            let old = PackRef { id, len: plain.len() as u32 };
+            let table = repo.pack_table(ObjectType::Data, &old).unwrap();
+            let new = repo.put_pack(ObjectType::Data, &mut plain).unwrap();
+            entries.extend(table.into_iter().map(|e| (packs.len() as u32, e)));
+            packs.push((new, ObjectType::Data));
+            dropped.push(id);
+        }
+    }
+    entries.sort_by_key(|(_, e)| e.id);
+    let (bytes, fences) = index::encode(&entries);
+    let packs = NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&packs), fences: Vec::new() };
+    let sections = [packs, NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences }];
+    dropped.sort();
+    repo.commit(&mut state, Head { dropped: dropped.clone(), ..Head::default() }, &sections).unwrap();
+    dropped.into_iter().for_each(|id| repo.storage().remove(&Name::Pack(id)).unwrap());
+}
+
+fn remove_superseded(repo: &Repository) {
+    let memory = Memory::default();
+    for entry in repo.storage().list(Folder::Log).unwrap() {
+        memory.put(&entry.name, &repo.storage().read(&entry.name, 0, entry.size as usize).unwrap()).unwrap();
+    }
+    let gone = superseded(&memory, repo);
+    assert!(gone.len() > 16);
+    gone.into_iter().for_each(|name| repo.storage().remove(&name).unwrap());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::passphrase::{self, Terminal};
-use super::show;
+use super::{show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
@@ -48,10 +48,16 @@ pub struct Common {
     #[arg(short, long, global = true, value_name = "N", help_heading = LINE,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
-    /// How long to go on reconnecting when a connection was lost: 90s, 15m, 2h
+    /// How long to go on reconnecting when a connection was lost: 90s, 15m, 2h; 0: not at all
     #[arg(long, global = true, value_name = "TIME", default_value = "15m", value_parser = duration,
         help_heading = LINE)]
     pub retry_for: Duration,
+    /// Send at most so many bytes a second: 500K, 2M; a plain number counts KiB
+    #[arg(long, global = true, value_name = "RATE", value_parser = rate, help_heading = REPOSITORY)]
+    pub limit_upload: Option<u64>,
+    /// Fetch at most so many bytes a second: 500K, 2M; a plain number counts KiB
+    #[arg(long, global = true, value_name = "RATE", value_parser = rate, help_heading = REPOSITORY)]
+    pub limit_download: Option<u64>,
     /// Further options: `sftp.command=COMMAND` runs COMMAND, which speaks SFTP, instead of ssh;
     /// `ssh.config=FILE` is read instead of ~/.ssh/config
     #[arg(short = 'o', long = "option", global = true, value_name = "KEY=VALUE", help_heading = LINE)]
@@ -118,7 +124,11 @@ impl Common {
             port: self.port,
             accept_new_host_key: self.accept_new_host_key,
             retry_for: self.retry_for,
+            limit_upload: self.limit_upload,
+            limit_download: self.limit_download,
             prompt: Arc::new(Terminal),
+            notice: Arc::new(|text| show::notice(format_args!("nfreezer: warning: {}", show::message(text)))),
+            stop: Some(signals::flag()),
             ..storage::Options::default()
         };
         for option in &self.option {
@@ -145,6 +155,11 @@ impl Common {
 pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
     let location = Location::parse(&common.repository()?)?;
     Ok(Arc::from(storage::open(&location, common.storage_options()?)?))
+}
+
+/// Opens the storage at another address, reached by the same options.
+pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
 }
 
 /// Opens the repository that is given.
@@ -222,6 +237,16 @@ pub fn size(text: &str) -> Result<u64, String> {
     digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).ok_or_else(wrong)
 }
 
+/// `500K`, `2M`: bytes a second; a plain number counts KiB, as in restic.
+pub fn rate(text: &str) -> Result<u64, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    let rate = size(&if plain { format!("{text}K") } else { text.into() });
+    match rate {
+        Ok(0) => Err("a limit of 0 would let nothing through".into()),
+        other => other.map_err(|_| "write 500K or 2M, or a number of KiB a second".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +261,14 @@ mod tests {
         assert_eq!(["90", "90s", "15m", "2h"].map(|d| duration(d).unwrap().as_secs()), [90, 90, 900, 7200]);
         for bad in ["", "m", "1w", "1h30m"] {
             duration(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn rates_count_kib_unless_they_say_otherwise() {
+        assert_eq!(["500K", "2M", "100", "1MiB"].map(|s| rate(s).unwrap()), [500 << 10, 2 << 20, 100 << 10, 1 << 20]);
+        for bad in ["", "0", "0M", "fast", "-1", "1.5M"] {
+            rate(bad).unwrap_err();
         }
     }
 

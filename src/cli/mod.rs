@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::error::{Error, Kind, Result};
 
 mod common;
+mod import_v0;
 mod init;
 mod ls;
 mod mount;
@@ -54,6 +55,8 @@ enum Command {
     /// Take a snapshot of files and folders
     #[command(visible_alias = "backup")]
     Push(Box<push::Args>),
+    /// Take a snapshot of a repository of the Python nFreezer
+    ImportV0(import_v0::Args),
     /// List the snapshots
     #[command(aliases = ["list", "log"])]
     Snapshots(snapshots::Args),
@@ -123,6 +126,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     match command {
         Command::Init(args) => init::run(&common, &args),
         Command::Push(args) => push::run(&common, &args),
+        Command::ImportV0(args) => import_v0::run(&common, &args),
         Command::Snapshots(args) => snapshots::run(&common, &args),
         Command::Ls(args) => ls::run(&common, &args),
         Command::Restore(args) => restore::run(&common, &args),

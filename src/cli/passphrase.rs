@@ -23,70 +23,106 @@ const LONGEST: u64 = 64 << 10;
 enum Source {
     File(PathBuf),
     Command(String),
-    Text(Zeroizing<String>),
+    Text(&'static str, Zeroizing<String>),
 }
 
 /// The passphrase of an existing repository.
 pub fn of_repository(common: &Common) -> Result<Passphrase> {
-    match source(common)? {
+    match Given::of(common).source()? {
         Some(source) => read(source),
-        None => ask(&format!("passphrase of {}: ", common.repository()?)),
+        None => ask(&format!("passphrase of {}: ", common.repository()?), &Given::of(common)),
     }
 }
 
 /// The passphrase of a new repository; who types it types it twice.
 pub fn of_new_repository(common: &Common) -> Result<Passphrase> {
-    if let Some(source) = source(common)? {
+    let given = Given::of(common);
+    if let Some(source) = given.source()? {
         return read(source);
     }
-    let first = ask("new passphrase: ")?;
-    let second = ask("the same again: ")?;
+    let first = ask("new passphrase: ", &given)?;
+    let second = ask("the same again: ", &given)?;
     if first.expose() != second.expose() {
         return Err(Error::new(Kind::Usage, "the two passphrases differ").hint("nothing was changed; try again"));
     }
     Ok(first)
 }
 
-/// Refuses two sources before anything is connected.
-pub fn check_sources(common: &Common) -> Result<()> {
-    source(common).map(drop)
+/// The passphrase of a repository of the Python nFreezer, by options and variables of its own.
+pub fn of_old_repository(given: &Given<'_>, address: &str) -> Result<Passphrase> {
+    match given.source()? {
+        Some(source) => read(source),
+        None => ask(&format!("passphrase of the old repository {address}: "), given),
+    }
 }
 
-fn source(common: &Common) -> Result<Option<Source>> {
-    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let utf8 = |what: &str, value: &OsStr| {
-        value.to_str().map(str::to_owned).ok_or_else(|| Error::new(Kind::Usage, format!("{what} is not UTF-8")))
-    };
-    let mut found: Vec<(&str, Source)> = Vec::new();
-    if let Some(path) = &common.password_file {
-        found.push(("--password-file", Source::File(path.clone())));
+/// Refuses two sources before anything is connected.
+pub fn check_sources(common: &Common) -> Result<()> {
+    Given::of(common).check()
+}
+
+/// What the command line says about one passphrase, and how the options and variables for it are named.
+pub struct Given<'g> {
+    /// `--{option}-file`, `--{option}-command`
+    pub option: &'static str,
+    /// The variable that holds it; `_FILE` and `_COMMAND` behind it name the others.
+    pub variable: &'static str,
+    /// The file that was given.
+    pub file: Option<&'g Path>,
+    /// The command that was given.
+    pub command: Option<&'g str>,
+}
+
+impl<'g> Given<'g> {
+    fn of(common: &'g Common) -> Self {
+        let (file, command) = (common.password_file.as_deref(), common.password_command.as_deref());
+        Given { option: "password", variable: "NFREEZER_PASSWORD", file, command }
     }
-    if let Some(command) = &common.password_command {
-        found.push(("--password-command", Source::Command(command.clone())));
+
+    /// Refuses two sources.
+    pub fn check(&self) -> Result<()> {
+        self.source().map(drop)
     }
-    // Options win over the environment.
-    let env = |name: &str| env(name).filter(|_| common.password_file.is_none() && common.password_command.is_none());
-    if let Some(value) = env("NFREEZER_PASSWORD") {
-        found.push(("NFREEZER_PASSWORD", Source::Text(utf8("NFREEZER_PASSWORD", &value)?.into())));
+
+    fn source(&self) -> Result<Option<Source>> {
+        let Given { option, variable, file, command } = *self;
+        let utf8 = |what: &str, value: &OsStr| {
+            value.to_str().map(str::to_owned).ok_or_else(|| Error::new(Kind::Usage, format!("{what} is not UTF-8")))
+        };
+        let mut found: Vec<(String, Source)> = Vec::new();
+        if let Some(path) = file {
+            found.push((format!("--{option}-file"), Source::File(path.into())));
+        }
+        if let Some(command) = command {
+            found.push((format!("--{option}-command"), Source::Command(command.into())));
+        }
+        // Options win over the environment.
+        let options = !found.is_empty();
+        let env = |name: &str| std::env::var_os(name).filter(|value| !options && !value.is_empty());
+        if let Some(value) = env(variable) {
+            found.push((variable.into(), Source::Text(variable, utf8(variable, &value)?.into())));
+        }
+        let name = format!("{variable}_FILE");
+        if let Some(value) = env(&name) {
+            found.push((name, Source::File(value.into())));
+        }
+        let name = format!("{variable}_COMMAND");
+        if let Some(value) = env(&name) {
+            let command = utf8(&name, &value)?;
+            found.push((name, Source::Command(command)));
+        }
+        if found.len() > 1 {
+            let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+            let text = format!("the passphrase has more than one source: {}", names.join(", "));
+            return Err(Error::new(Kind::Usage, text).hint("give one of them"));
+        }
+        Ok(found.pop().map(|(_, source)| source))
     }
-    if let Some(value) = env("NFREEZER_PASSWORD_FILE") {
-        found.push(("NFREEZER_PASSWORD_FILE", Source::File(value.into())));
-    }
-    if let Some(value) = env("NFREEZER_PASSWORD_COMMAND") {
-        let command = utf8("NFREEZER_PASSWORD_COMMAND", &value)?;
-        found.push(("NFREEZER_PASSWORD_COMMAND", Source::Command(command)));
-    }
-    if found.len() > 1 {
-        let names: Vec<_> = found.iter().map(|(name, _)| *name).collect();
-        let text = format!("the passphrase has more than one source: {}", names.join(", "));
-        return Err(Error::new(Kind::Usage, text).hint("give one of them"));
-    }
-    Ok(found.pop().map(|(_, source)| source))
 }
 
 fn read(source: Source) -> Result<Passphrase> {
     match source {
-        Source::Text(text) => checked(Zeroizing::new(text.as_bytes().to_vec()), "NFREEZER_PASSWORD"),
+        Source::Text(name, text) => checked(Zeroizing::new(text.as_bytes().to_vec()), name),
         Source::File(path) => {
             let name = format!("the passphrase file {}", show::text(path.as_os_str().as_encoded_bytes()));
             let bytes = read_file(&path).map_err(|e| Error::io(format!("read {name}"), e))?;
@@ -139,11 +175,12 @@ fn checked(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Passphrase> {
     Passphrase::new(text.to_owned()).ok_or_else(|| Error::new(Kind::Usage, format!("{name} is empty")))
 }
 
-fn ask(text: &str) -> Result<Passphrase> {
+fn ask(text: &str, given: &Given<'_>) -> Result<Passphrase> {
+    let Given { option, variable, .. } = given;
     let typed = Terminal.secret(text).map_err(|e| match e.kind() {
         Kind::Interrupted(_) => e,
         _ => Error::new(Kind::Usage, format!("there is no passphrase, and {e}"))
-            .hint("give --password-file, --password-command, or NFREEZER_PASSWORD, _FILE or _COMMAND"),
+            .hint(format!("give --{option}-file, --{option}-command, or {variable}, _FILE or _COMMAND")),
     })?;
     Passphrase::new(typed).ok_or_else(|| Error::new(Kind::Usage, "an empty passphrase protects nothing"))
 }

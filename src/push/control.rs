@@ -26,13 +26,14 @@ pub(super) struct Control<'p> {
     ending: OnceLock<Instant>,
     first: Mutex<Option<Error>>,
     skipped: AtomicU64,
+    unsteady: AtomicU64,
     excluded: AtomicU64,
 }
 
 impl<'p> Control<'p> {
     pub fn new(progress: &'p dyn Progress, stop: Arc<AtomicI32>) -> Self {
-        let (ended, ending, first, skipped, excluded) = Default::default();
-        Control { progress, stop, ended, ending, first, skipped, excluded }
+        let (ended, ending, first, skipped, unsteady, excluded) = Default::default();
+        Control { progress, stop, ended, ending, first, skipped, unsteady, excluded }
     }
 
     /// Whether to go on. What it gives as an error is either the signal or says only that another thread has failed.
@@ -124,6 +125,17 @@ impl<'p> Control<'p> {
     pub fn skip(&self, path: &[u8], why: &Error) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
         self.event(Event::Skipped { path, why });
+    }
+
+    /// Reports a file that changed each time it was read.
+    pub fn unsteady(&self, path: &[u8]) {
+        self.unsteady.fetch_add(1, Ordering::Relaxed);
+        let path = String::from_utf8_lossy(path);
+        self.warn(&format!("{path} changed each time it was read; what is saved of it may belong to several moments"));
+    }
+
+    pub fn changed_while_read(&self) -> u64 {
+        self.unsteady.load(Ordering::Relaxed)
     }
 
     /// Reports something that is left out because the user wants it so.

@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::format::pack::Builder;
 use crate::repo::{Index, Repository};
 
-/// Threads that seal and store. With two open packs, half full on average, and one copy in each thread this is 80 MiB;
-/// three round trips a pack of 16 MiB then cost little even at 100 ms.
-pub(super) const UPLOADS: usize = 4;
+/// Threads that seal and store, each with one pack. OpenSSH takes 2 MiB of each in a round trip, so a long line wants many; on
+/// a short one most of them wait for work and hold nothing.
+pub(super) const UPLOADS: usize = 8;
 
 /// A pack on its way to the server.
 pub(super) struct Upload {

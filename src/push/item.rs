@@ -95,3 +95,15 @@ pub(super) enum Piece {
     /// A chunk that another worker is at; the worker that gave it away fills this in.
     Awaited,
 }
+
+impl Piece {
+    /// Whether two readings gave the same contents.
+    pub fn same(a: &[Piece], b: &[Piece]) -> bool {
+        let content = |piece: &Piece| match piece {
+            Piece::New(id) | Piece::Known(id, _) => (Some(*id), 0),
+            Piece::Hole(len) => (None, *len),
+            Piece::Awaited => (None, 0),
+        };
+        a.iter().map(content).eq(b.iter().map(content))
+    }
+}

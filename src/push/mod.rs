@@ -29,6 +29,7 @@ mod listing;
 mod lists;
 mod meta;
 mod metapack;
+mod moved;
 mod packs;
 mod parent;
 mod pick;
@@ -168,6 +169,8 @@ pub struct Summary {
     pub received: u64,
     /// Nodes that could not be saved, or not completely; each was reported.
     pub skipped: u64,
+    /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
+    pub changed_while_read: u64,
     /// Entries that were left out because `select` says so; a folder counts as one.
     pub excluded: u64,
     /// Packs written.
@@ -233,7 +236,7 @@ fn save(
     let last = parents.snapshots.iter().find(|s| !s.partial && s.group == group).map(|s| s.root);
     if let Some(text) = &options.parent {
         let parent = state.select(text)?;
-        if parent::real_time(&parent) > begun {
+        if parent::began(&parent) > begun {
             return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
         }
         parents.snapshots = vec![parent];
@@ -244,6 +247,9 @@ fn save(
     let draft = draft(repo, options, begun, (paths, group));
     let run = Run { repo, options, control: &control, parents: &parents, started };
     let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged))?;
+    if let Err(e) = repo.merge(&mut state) {
+        control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+    }
     let (sent, received) = repo.storage().traffic();
     let stats = done.snapshot.stats;
     Ok(Summary {
@@ -260,6 +266,7 @@ fn save(
         sent: sent - traffic.0,
         received: received - traffic.1,
         skipped: control.skipped(),
+        changed_while_read: control.changed_while_read(),
         excluded: control.excluded(),
         packs: done.packs,
         duration: started.elapsed(),
@@ -268,7 +275,6 @@ fn save(
 
 /// The snapshot that is to be, but for its id, root and figures.
 fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group): (Vec<Vec<u8>>, u64)) -> Snapshot {
-    let real = |begun: (i64, u32)| [begun.0.to_be_bytes().as_slice(), &begun.1.to_be_bytes()].concat();
     Snapshot {
         id: [0; 16],
         time: options.time.unwrap_or(begun),
@@ -284,12 +290,9 @@ fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group)
         warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
         stats: Stats::default(),
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: options.time.map(|_| (BEGUN, ByteBuf::from(real(begun)))).into_iter().collect(),
+        extra: parent::note_begin(options.time.unwrap_or(begun), begun),
     }
 }
-
-/// Key of `extra` of a snapshot whose time was given: when the push really began, be64(seconds) || be32(nanoseconds).
-const BEGUN: u32 = 1;
 
 /// `name_hash(2, host || 0 || path || 0 || ..)`
 fn group(repo: &Repository, host: &str, paths: &[Vec<u8>]) -> u64 {

@@ -1,16 +1,18 @@
 //! The snapshots before this one: what need not be read again. Walked in step with the file system, never held whole.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::Stat;
 
 use super::control::Control;
 use super::meta;
+use super::moved::Moved;
 use crate::error::{Error, Kind, Result};
+use crate::format::codec;
 use crate::format::limits;
 use crate::format::page::{Page, Row};
-use crate::format::record::Snapshot;
+use crate::format::record::{Extra, Snapshot};
 use crate::format::reference::{Extent, Ref};
 use crate::format::tree::{CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::name::ObjectId;
@@ -18,30 +20,29 @@ use crate::repo::{Repository, State};
 
 /// How long before a push began a file must have been left alone for its times to prove that the push saw its last
 /// state: clocks of file systems tick every 10 ms at worst.
-const GRANULE: i64 = 20_000_000;
+pub(super) const GRANULE: i64 = 20_000_000;
 /// The same where times are whole seconds, or two (FAT).
 const COARSE: i64 = 2_000_000_000;
-
-/// Entries of a new directory from which on it is looked for elsewhere in the old tree.
-const WORTH_LOOKING: usize = 64;
+/// The key in a snapshot's `extra` under which stands when its push began, where that is not the snapshot's time.
+const BEGUN: u32 = 1;
 
 /// Everything that is needed to trust or distrust what earlier snapshots say.
 pub(super) struct Parents {
     /// In order of preference: the unfinished push that this one continues, then the last whole one.
     pub snapshots: Vec<Snapshot>,
     doomed: HashSet<ObjectId>,
-    moved: OnceLock<Moved>,
+    /// Made when it is needed first.
+    pub(super) moved: OnceLock<Moved>,
+    /// Which device a file system (by the begin of the push and its number there) is now.
+    pub(super) devices: Mutex<HashMap<(i64, u32), u64>>,
 }
-
-/// The directories of the parents by inode number: when the push that saved them began, and their top page.
-type Moved = HashMap<u64, (i64, Option<Ref>)>;
 
 impl Parents {
     /// The newest snapshots of the same host and paths, else the newest of the same host. Snapshots from the future
     /// cannot prove that a file was left alone since.
     pub fn choose(state: &State, host: &str, group: u64, now: (i64, u32)) -> Self {
         let all: Vec<Snapshot> =
-            state.snapshots().into_iter().filter(|s| real_time(s) <= now && s.root.is_some()).collect();
+            state.snapshots().into_iter().filter(|s| began(s) <= now && s.root.is_some()).collect();
         let mut snapshots = Vec::new();
         for s in all.iter().rev().filter(|s| s.group == group && s.host == host) {
             snapshots.push(s.clone());
@@ -52,49 +53,13 @@ impl Parents {
         if snapshots.iter().all(|s| s.partial) {
             snapshots.extend(all.iter().rev().find(|s| s.host == host && !s.partial).cloned());
         }
-        Parents { snapshots, doomed: state.doomed_packs(), moved: OnceLock::new() }
+        let (moved, devices) = Default::default();
+        Parents { snapshots, doomed: state.doomed_packs(), moved, devices }
     }
 
     /// The root directories.
     pub fn roots<'r>(&self, repo: &'r Repository, control: &'r Control<'r>) -> Vec<Old<'r>> {
         self.snapshots.iter().map(|s| Old::new(repo, control, begun(s), s.root)).collect()
-    }
-
-    /// A directory that no snapshot has at its path: perhaps it was elsewhere before. It is enough to guess, since
-    /// every file in it is still compared by itself.
-    pub fn elsewhere<'r>(
-        &self,
-        repo: &'r Repository,
-        control: &'r Control<'r>,
-        stat: &Stat,
-        entries: usize,
-    ) -> Option<Old<'r>> {
-        // Looking costs reading the old tree, once. A folder that was moved is older than the snapshot inside, though
-        // not outside; a new one is worth it if a lot is in it.
-        let old = self.snapshots.iter().any(|s| meta::mtime(stat) < s.time);
-        let look = self.moved.get().is_some() || old && entries > 0 || entries >= WORTH_LOOKING;
-        if self.snapshots.is_empty() || !look {
-            return None;
-        }
-        let moved = self.moved.get_or_init(|| self.directories(repo));
-        let (time, page) = moved.get(&meta::id(stat).1)?;
-        Some(Old { moved: true, ..Old::new(repo, control, *time, *page) })
-    }
-
-    fn directories(&self, repo: &Repository) -> Moved {
-        let mut moved = Moved::new();
-        for snapshot in self.snapshots.iter().rev() {
-            let mut pages = vec![snapshot.root];
-            while let Some(page) = pages.pop() {
-                for node in repo.entries(page.as_ref()).map_while(Result::ok) {
-                    if let Content::Directory(page) = node.content {
-                        moved.insert(node.inode, (begun(snapshot), page));
-                        pages.push(page);
-                    }
-                }
-            }
-        }
-        moved
     }
 
     /// Whether a reference may be taken over: prune has no plans for its pack.
@@ -114,13 +79,15 @@ impl Parents {
 
     /// Whether the contents of a regular file can be taken over without opening it.
     pub fn same_file(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
-        let node = &old.node;
+        self.whole(repo, &old.node, stat) && self.untouched(old, stat) && self.xattrs_last(&old.node)
+    }
+
+    /// Whether the node has all contents of a regular file of this size, in packs that last.
+    pub(super) fn whole(&self, repo: &Repository, node: &Node, stat: &Stat) -> bool {
         matches!(node.content, Content::File(_) | Content::Large { .. })
             && node.content.size() == stat.st_size as u64
             && node.flags & (PARTIAL | CHANGED) == 0
-            && self.untouched(old, stat)
             && self.content_lasts(repo, node)
-            && self.xattrs_last(node)
     }
 
     /// Whether the file goes on where the saved beginning of it ends.
@@ -158,16 +125,21 @@ impl Parents {
 }
 
 /// When the push began, in nanoseconds.
-fn begun(s: &Snapshot) -> i64 {
-    let (seconds, nanoseconds) = real_time(s);
+pub(super) fn begun(s: &Snapshot) -> i64 {
+    let (seconds, nanoseconds) = began(s);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
 }
 
-/// The same as seconds and nanoseconds: what `--time` says is only shown.
-pub(super) fn real_time(s: &Snapshot) -> (i64, u32) {
-    let given = s.extra.iter().find(|(key, _)| *key == super::BEGUN);
-    let given = given.and_then(|(_, value)| Some((value.first_chunk()?, value.get(8..)?.try_into().ok()?)));
-    given.map_or(s.time, |(seconds, ns)| (i64::from_be_bytes(*seconds), u32::from_be_bytes(ns)))
+/// When the push began: what a file's times are compared with. The snapshot's own time is what the user wants it to be.
+pub(super) fn began(s: &Snapshot) -> (i64, u32) {
+    let noted = s.extra.iter().find(|extra| extra.0 == BEGUN);
+    noted.and_then(|(_, bytes)| codec::decode("when a push began", bytes).ok()).unwrap_or(s.time)
+}
+
+/// For [`Snapshot::extra`]: when the push began, if the snapshot bears another time.
+pub(super) fn note_begin(time: (i64, u32), begun: (i64, u32)) -> Vec<Extra> {
+    let note = || (BEGUN, codec::encode(&begun).into());
+    (time != begun).then(note).into_iter().collect()
 }
 
 /// A node of an earlier snapshot.
@@ -176,7 +148,7 @@ pub(super) struct Found {
     /// It was at another path.
     pub moved: bool,
     /// When the push that saved it began, in nanoseconds.
-    time: i64,
+    pub time: i64,
 }
 
 /// A directory of an earlier snapshot, read in order.
@@ -195,6 +167,11 @@ impl<'r> Old<'r> {
     fn new(repo: &'r Repository, control: &'r Control<'r>, time: i64, first: Option<Ref>) -> Self {
         let nodes = Vec::new().into_iter().peekable();
         Old { repo, control, time, moved: false, first, rows: Vec::new(), nodes, pages: Vec::new() }
+    }
+
+    /// A directory that is at another path now, as it was when a push at `time` saved it.
+    pub(super) fn moved(repo: &'r Repository, control: &'r Control<'r>, time: i64, page: Option<Ref>) -> Self {
+        Old { moved: true, ..Old::new(repo, control, time, page) }
     }
 
     /// The directory that `found`, an entry of this one, is.

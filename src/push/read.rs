@@ -44,6 +44,14 @@ enum Next {
     End,
 }
 
+/// What the file did while it was read.
+enum Meanwhile {
+    Nothing,
+    /// Its size grew, as far as can be seen from outside.
+    Grew,
+    Changed,
+}
+
 /// Why a file could not be read: something with the file, or something that ends the push.
 enum Trouble {
     File(Errno),
@@ -127,47 +135,88 @@ impl<'w> Reader<'w> {
             self.cutter.flush()?; // others may wait for what came before
             self.cutter.shared.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
         }
+        let mut earlier: Option<Vec<Piece>> = None;
         for _ in 0..ATTEMPTS {
-            let gave_up = match self.attempt(job) {
-                Ok(true) => return Ok(()),
-                Ok(false) => continue,
+            let gave_up = match self.attempt(job, earlier.as_deref()) {
+                Ok(Meanwhile::Nothing) => return Ok(()),
+                Ok(Meanwhile::Grew) => {
+                    earlier = Some(job.pieces.clone());
+                    continue;
+                }
+                Ok(Meanwhile::Changed) => {
+                    earlier = None;
+                    continue;
+                }
                 Err(Trouble::Push(error)) => return Err(error),
                 Err(Trouble::File(errno)) => errno,
             };
-            if gave_up == Errno::NOENT {
-                job.gone = true;
-            } else {
-                self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &error("read the file", gave_up));
-                job.node.content = meta::unreadable(gave_up);
-            }
+            self.gave_up(job, gave_up);
             return Ok(());
         }
         job.node.flags |= CHANGED;
+        self.cutter.shared.control.unsteady(&job.dir.path_of(&job.node.name));
         Ok(())
     }
 
-    /// Reads the file once; gives whether it stayed the same meanwhile.
-    fn attempt(&mut self, job: &mut Job) -> Result<bool, Trouble> {
+    fn gave_up(&self, job: &mut Job, errno: Errno) {
+        if errno == Errno::NOENT {
+            job.gone = true;
+            return;
+        }
+        let why = match errno {
+            Errno::STALE | Errno::LOOP | Errno::NXIO => {
+                Error::failed("something else took its place while it was being saved; the next push saves that")
+            }
+            _ => error("read the file", errno),
+        };
+        self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &why);
+        job.node.content = meta::unreadable(errno);
+    }
+
+    /// Reads the file once; gives what it did meanwhile.
+    ///
+    /// `earlier` is what was read of it the last time, if it has only grown since. Then just so much is read again: if it
+    /// is the same, each byte was the same before and after the moment between the two readings, so that was the beginning
+    /// of the file in that moment. A log that is written to all the time is saved as one consistent state that way.
+    fn attempt(&mut self, job: &mut Job, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
         let fd = job.dir.open(&job.node.name, OFlags::NOFOLLOW)?;
         let before = fs::fstat(&fd)?;
         if meta::kind(&before) != FileType::RegularFile {
             return Err(Errno::STALE.into());
         }
-        let unchanged = same(&job.stat, &before);
-        if !unchanged {
-            let name = std::mem::take(&mut job.node.name);
-            job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
-            job.stat = before;
+        if job.link.is_some_and(|link| link != meta::id(&before)) {
+            job.link = None; // another file took its place: its contents are not those of the links to come
         }
-        job.node.xattrs = Xattrs::Inline(self.xattrs(job, &fd));
+        let unchanged = same(&job.stat, &before);
+        let earlier = earlier.filter(|_| grew(&job.stat, &before));
+        let mut now = before;
+        match earlier {
+            Some(_) => now.st_size = job.stat.st_size,
+            None if unchanged => {}
+            None => {
+                let name = std::mem::take(&mut job.node.name);
+                job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
+                job.stat = before;
+            }
+        }
+        let xattrs = Xattrs::Inline(self.xattrs(job, &fd));
+        let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
+        job.node.xattrs = xattrs;
         job.pieces.clear();
         let prefix = job.prefix.take().filter(|_| unchanged);
         let begun = prefix.map_or(Ok(0), |prefix| self.prefix(&prefix, &mut job.pieces, before.st_size as u64))?;
         self.begin(&job.node, &job.pieces);
         let mut given = Given::default();
-        let read = self.contents(&fd, &before, begun, &mut job.pieces, &mut given)?;
+        let read = self.contents(&fd, &now, begun, &mut job.pieces, &mut given)?;
         self.cutter.collect(&mut job.pieces, &mut given)?;
-        Ok(read == before.st_size as u64 && same(&before, &fs::fstat(&fd)?))
+        let after = fs::fstat(&fd)?;
+        Ok(match () {
+            () if read != now.st_size as u64 => Meanwhile::Changed,
+            () if earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) => Meanwhile::Nothing,
+            () if now.st_size == before.st_size && same(&before, &after) => Meanwhile::Nothing,
+            () if now.st_size == before.st_size && grew(&before, &after) => Meanwhile::Grew,
+            () => Meanwhile::Changed,
+        })
     }
 
     /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
@@ -306,7 +355,14 @@ impl<'w> Reader<'w> {
     }
 }
 
-fn same(a: &Stat, b: &Stat) -> bool {
+/// Whether it is the same file and longer, with all else that is to be saved of it.
+fn grew(a: &Stat, b: &Stat) -> bool {
+    let rest = |s: &Stat| (meta::id(s), s.st_mode, s.st_uid, s.st_gid, meta::nlink(s));
+    rest(a) == rest(b) && a.st_size < b.st_size
+}
+
+/// Whether it is the same file, untouched.
+pub(super) fn same(a: &Stat, b: &Stat) -> bool {
     let id = |s: &Stat| (meta::id(s), s.st_size as u64, meta::mtime(s), meta::ctime(s));
     id(a) == id(b)
 }

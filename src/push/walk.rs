@@ -2,6 +2,7 @@
 //! what is not. One thread: it needs no more than a fifth of the time of the workers behind it.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
@@ -98,7 +99,7 @@ impl<'w> Walker<'w> {
         self.picker.leave(self.levels.len());
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         if level.dir.is_none() {
-            level.dir = below.and_then(|below| below.dir).and_then(|below| reopen(&below, &level.path, level.id));
+            level.dir = reopen(below.and_then(|below| below.dir).as_deref(), &level.path, level.id);
             if level.dir.is_none() {
                 let moved = Error::failed("the folder was moved while it was being saved");
                 self.walk.control.skip(&level.path, &moved);
@@ -171,6 +172,9 @@ impl<'w> Walker<'w> {
             Err(errno) => return self.unreadable(dir, node, "open the folder", errno),
             Ok(fd) => fd,
         };
+        // Another one may have taken its place since it was looked at.
+        let stat = &fs::fstat(&fd).unwrap_or(*stat);
+        node = self.walk.nodes.node(node.name, stat, node.content);
         let below = Arc::new(Dir { fd, path: dir.path_of(&node.name) });
         let listing = match plan {
             Some(plan) => Listing::of(plan.below.keys()),
@@ -183,10 +187,8 @@ impl<'w> Walker<'w> {
         node.xattrs = self.xattrs(&found, stat, &below.path, || meta::xattrs_of(&below.fd));
         let old = self.levels.last().map_or(&[][..], |level| &level.old);
         let mut old: Vec<_> = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
-        if old.is_empty() {
-            let Walk { repo, control, parents, .. } = self.walk;
-            old.extend(parents.elsewhere(repo, control, stat, listing.len()));
-        }
+        let Walk { repo, control, parents, .. } = self.walk;
+        old.extend(parents.elsewhere(repo, control, stat, listing.len(), &found)?);
         let id = meta::id(stat);
         let level = Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old };
         self.levels.push(level);
@@ -229,10 +231,13 @@ impl<'w> Walker<'w> {
         let (walk, size) = (&self.walk, stat.st_size as u64);
         self.feed.met(size);
         let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.repo, old, stat));
+        let renamed = match same {
+            None => walk.parents.renamed(walk.repo, walk.control, (&dir, &node.name), stat, &found)?,
+            Some(_) => None,
+        };
         let mut found = found.into_iter().flatten();
         let link = (meta::nlink(stat) > 1).then_some(meta::id(stat));
-        if let Some(same) = same {
-            let Some(Found { node: old, moved, .. }) = found.nth(same) else { return Ok(()) };
+        if let Some(Found { node: old, moved, .. }) = renamed.or_else(|| found.nth(same?)) {
             node.content.clone_from(&old.content);
             node.xattrs.clone_from(&old.xattrs);
             let was = if moved { Was::Renamed } else { Was::compare(Some(&old), &node) };
@@ -311,10 +316,13 @@ impl<'w> Walker<'w> {
     }
 }
 
-/// The directory that `below` is in, if it is still the one that we came from.
-fn reopen(below: &Dir, path: &[u8], id: (u64, u64)) -> Option<Arc<Dir>> {
-    let fd = below.open(b"..", OFlags::DIRECTORY).ok()?;
-    let stat = fs::fstat(&fd).ok()?;
-    let same = meta::id(&stat) == id;
-    same.then(|| Arc::new(Dir { fd, path: path.to_vec() }))
+/// The directory that `below` is in, if it is still the one that we came from; else the one at its path, if that is.
+fn reopen(below: Option<&Dir>, path: &[u8], id: (u64, u64)) -> Option<Arc<Dir>> {
+    let ours = |fd: OwnedFd| fs::fstat(&fd).is_ok_and(|stat| meta::id(&stat) == id).then_some(fd);
+    let above = below.and_then(|below| below.open(b"..", OFlags::DIRECTORY).ok()).and_then(ours);
+    let fd = above.or_else(|| {
+        let path = if path.is_empty() { b"/" } else { path };
+        fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty()).ok().and_then(ours)
+    })?;
+    Some(Arc::new(Dir { fd, path: path.to_vec() }))
 }

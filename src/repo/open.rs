@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use super::fetch::Fetcher;
-use super::{Repository, now, random};
+use super::{Repository, now, parallel, random};
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::{Keys, MasterKey, RepoId};
 use crate::crypto::secret::{Passphrase, Secret};
 use crate::error::{Error, Kind, Result};
 use crate::format::keyfile::{self, KEY_FILE, KeyFile, KeyInfo};
 use crate::format::limits;
-use crate::name::{Folder, Name};
+use crate::name::{Folder, Name, ObjectId};
 use crate::storage::Storage;
 
 /// Bytes of verified blocks that are kept in memory unless the caller says otherwise.
 const DEFAULT_CACHE: usize = 96 << 20;
+/// Key files that are read at the same time.
+const READERS: usize = 8;
 
 impl Repository {
     /// Makes a repository: all folders, one key file, `config` last. A folder that holds only what an interrupted
@@ -55,14 +57,24 @@ impl Repository {
         let nothing = |e: Error| match e.kind() {
             Kind::Missing | Kind::NoRepository | Kind::Damaged => {
                 let text = format!("there is no repository at {address}");
-                Error::new(Kind::NoRepository, text).hint("`nfreezer init -r REPO` makes one")
+                let hint = match storage.size(&Name::OldIndex) {
+                    Ok(_) => "this is one of the Python nFreezer: `nfreezer import-v0` brings it into a new repository",
+                    Err(_) => "`nfreezer init -r REPO` makes one",
+                };
+                Error::new(Kind::NoRepository, text).hint(hint)
             }
             _ => e,
         };
-        let config = storage.read(&Name::Config, 0, keyfile::CONFIG).map_err(nothing)?;
-        let id = keyfile::decode_config(&config)?;
+        // on a long line each step costs its round trip: what does not wait for another goes at the same time
+        storage.expect(Folder::Log);
+        let (config, keys) = std::thread::scope(|scope| {
+            let keys = scope.spawn(|| Self::read_keys(&*storage));
+            let config = storage.read(&Name::Config, 0, keyfile::CONFIG);
+            (config, keys.join().expect("it does not panic"))
+        });
+        let id = keyfile::decode_config(&config.map_err(nothing)?)?;
         let mut damaged = Vec::new();
-        let files = Self::key_files(&*storage, &id, &mut damaged)?;
+        let files = Self::key_files(keys?, &id, &mut damaged);
         let passphrase = passphrase()?;
         for bytes in &files {
             match KeyFile::parse(&bytes.0, &id, &bytes.1)?.open(&passphrase) {
@@ -79,27 +91,36 @@ impl Repository {
         Err(Error::new(Kind::Passphrase, text))
     }
 
-    /// The well-formed key files, cheapest first, at most [`limits::KEY_FILES`].
+    /// Whatever could be a key file, at most [`limits::KEY_FILES`]; `None` where the size is wrong.
+    fn read_keys(storage: &dyn Storage) -> Result<Vec<(ObjectId, Option<Vec<u8>>)>> {
+        let entries = storage.list(Folder::Keys)?.into_iter().take(limits::KEY_FILES);
+        let read = parallel(READERS, entries.collect(), |entry| {
+            let Name::Key(id) = entry.name else { return None };
+            let right = entry.size == KEY_FILE as u64;
+            Some(right.then(|| storage.read(&entry.name, 0, KEY_FILE)).transpose().map(|bytes| (id, bytes)))
+        });
+        read.into_iter().flatten().collect()
+    }
+
+    /// The well-formed key files, cheapest first.
     fn key_files(
-        storage: &dyn Storage,
+        read: Vec<(ObjectId, Option<Vec<u8>>)>,
         id: &RepoId,
         damaged: &mut Vec<String>,
-    ) -> Result<Vec<(crate::name::ObjectId, Vec<u8>)>> {
+    ) -> Vec<(ObjectId, Vec<u8>)> {
         let mut files = Vec::new();
-        for entry in storage.list(Folder::Keys)?.into_iter().take(limits::KEY_FILES) {
-            let Name::Key(key_id) = entry.name else { continue };
-            if entry.size != KEY_FILE as u64 {
+        for (key_id, bytes) in read {
+            let Some(bytes) = bytes else {
                 damaged.push(format!("key file {} has the wrong size", key_id.short()));
                 continue;
-            }
-            let bytes = storage.read(&entry.name, 0, KEY_FILE)?;
+            };
             match KeyFile::parse(&key_id, id, &bytes).map(|k| k.cost()) {
                 Ok(cost) => files.push((u64::from(cost.memory_kib) * u64::from(cost.passes), (key_id, bytes))),
                 Err(e) => damaged.push(e.to_string()),
             }
         }
         files.sort_by_key(|(cost, _)| *cost);
-        Ok(files.into_iter().map(|(_, file)| file).collect())
+        files.into_iter().map(|(_, file)| file).collect()
     }
 
     fn with_master(storage: Arc<dyn Storage>, master: &MasterKey, id: RepoId) -> Self {

@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
+use super::halt::{Stop, stopped};
 use super::{Entry, MAX_ENTRIES, Storage, is_own_folder};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
+
+/// Between two writes of so many bytes a put looks whether it is to stop.
+const PART: usize = 1 << 20;
 
 /// A folder on this machine.
 pub struct Local {
@@ -134,6 +138,13 @@ impl Storage for Local {
     }
 
     fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+        self.put_unless(name, bytes, &|| false)
+    }
+
+    fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
+        if stop() {
+            return Err(stopped());
+        }
         let path = self.place(&name.path());
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o400).custom_flags(flags).open(&path)
@@ -144,8 +155,15 @@ impl Storage for Local {
             }
             Err(e) => return Err(self.failed("create", &path, Kind::Failed, e)),
         };
-        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| file.metadata());
-        let meta = written.map_err(|e| Error::io(format!("write {}", path.display()), e))?;
+        let failed = |e| Error::io(format!("write {}", path.display()), e);
+        for part in bytes.chunks(PART) {
+            if stop() {
+                return Err(stopped());
+            }
+            file.write_all(part).map_err(failed)?;
+        }
+        let written = file.sync_all().and_then(|()| file.metadata());
+        let meta = written.map_err(failed)?;
         if meta.len() != bytes.len() as u64 {
             return Err(Error::failed(format!(
                 "{} has {} bytes after {} were written",

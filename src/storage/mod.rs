@@ -23,12 +23,16 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
+use pace::Pace;
 
 mod dry;
+mod gate;
+mod halt;
 mod local;
 mod location;
 mod memory;
 mod options;
+mod pace;
 mod retry;
 mod sftp;
 mod ssh;
@@ -37,7 +41,7 @@ pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;
-pub use options::{NoPrompt, Options, Prompt, Transport};
+pub use options::{NoPrompt, Notice, Options, Prompt, Transport};
 
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -52,10 +56,11 @@ pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
             Ok(Box::new(Local::new(path)))
         }
         Location::Sftp(remote) => {
-            let traffic = Arc::new(sftp::Traffic::default());
-            let retry_for = options.retry_for;
-            let dialer = ssh::Dialer::new(remote, options, Arc::clone(&traffic))?;
-            let connections = retry::Reconnecting::new(Box::new(dialer), retry_for)?;
+            let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
+            let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
+            let halt = halt::Halt::new(options.stop.clone());
+            let dialer = ssh::Dialer::new(remote, options.clone(), Arc::clone(&traffic), halt.clone())?;
+            let connections = retry::Reconnecting::new(Box::new(dialer), &options, halt)?;
             Ok(Box::new(sftp::Sftp::new(connections, traffic, remote.to_string())?))
         }
     }
@@ -85,6 +90,10 @@ pub trait Storage: Send + Sync {
 
     /// The objects in a folder, in no order. Names that are not ours are left out; at most 10 million are read.
     fn list(&self, folder: Folder) -> Result<Vec<Entry>>;
+
+    /// A hint that this folder is listed soon. The next [`Storage::list`] of it, within seconds, may give what was there from now
+    /// on; who needs a newer listing makes a second one.
+    fn expect(&self, _: Folder) {}
 
     /// How many names a folder holds that are no object and no folder of ours (`init` refuses such a root).
     fn foreign(&self, folder: Folder) -> Result<usize>;

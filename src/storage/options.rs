@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
@@ -37,12 +38,16 @@ pub enum Transport {
     OpenSsh,
 }
 
+/// Gets one line about the connection, for people: that it was lost, that it is there again. It may hold words of the server,
+/// so whoever shows it escapes control characters.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How to reach a server.
 #[derive(Clone)]
 pub struct Options {
     /// Which program speaks SSH.
     pub transport: Transport,
-    /// How many SFTP channels (ssh2) or processes (openssh) are used at most; 4 by default.
+    /// How many SFTP channels (ssh2) or processes (openssh) are used at most; 8 and 4 by default.
     pub connections: Option<usize>,
     /// Key files of `-i`, tried first.
     pub identity: Vec<PathBuf>,
@@ -54,8 +59,12 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// A connection on which nothing moves for so long although an answer is due is given up.
     pub io_timeout: Duration,
-    /// How long an operation goes on to reconnect after a connection that once worked was lost.
+    /// How long an operation goes on to reconnect after a connection that once worked was lost; zero: not at all.
     pub retry_for: Duration,
+    /// Bytes a second that are sent at most, over all channels; as SFTP counts them, without what SSH and TCP add.
+    pub limit_upload: Option<u64>,
+    /// Bytes a second that are asked for at most.
+    pub limit_download: Option<u64>,
     /// A whole command line that is run instead of `ssh -s HOST sftp` and speaks SFTP on its standard streams; no shell.
     pub ssh_command: Option<String>,
     /// Used instead of the user's and the system's `known_hosts`; the first one gets new keys.
@@ -66,6 +75,11 @@ pub struct Options {
     pub agent: Option<PathBuf>,
     /// Who is asked for passphrases and passwords.
     pub prompt: Arc<dyn Prompt>,
+    /// Told when the connection is lost and when it is there again.
+    pub notice: Notice,
+    /// The number of the signal that asked the run to stop, 0 as long as there is none. After that a line that works may still
+    /// be used, but one on which nothing moves is given up within about 8 seconds, with `Interrupted`.
+    pub stop: Option<Arc<AtomicI32>>,
 }
 
 impl Default for Options {
@@ -79,11 +93,15 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             io_timeout: Duration::from_secs(30),
             retry_for: Duration::from_secs(15 * 60),
+            limit_upload: None,
+            limit_download: None,
             ssh_command: None,
             known_hosts: None,
             ssh_config: None,
             agent: None,
             prompt: Arc::new(NoPrompt),
+            notice: Arc::new(|_| {}),
+            stop: None,
         }
     }
 }

@@ -1,9 +1,15 @@
 //! Keeps one connection for a storage and makes a new one when it is lost: an operation whose connection broke is repeated
-//! on the next, with growing pauses, until it has been tried for as long as the options allow.
+//! on the next, until it has been tried for as long as the options allow.
+//!
+//! Connecting is done by a thread of its own, so that whoever waits can be told to stop. A connection that was of use is
+//! replaced at once; after one that was not, and after each that could not be made, there are growing pauses.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::halt::{Halt, SLICE, Stop, stopped};
+use super::options::{Notice, Options};
 use super::sftp::{Connection, Fault};
 use crate::error::{Error, Kind, Result};
 
@@ -11,6 +17,10 @@ use crate::error::{Error, Kind, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// An operation that has broken so many connections one after the other is repeated with pauses of its own.
+const UNLUCKY: u32 = 4;
+/// News of a line that breaks all the time come once in so long.
+const NEWS: Duration = Duration::from_secs(60);
 
 /// Why no connection could be made.
 #[derive(Debug)]
@@ -30,91 +40,240 @@ pub trait Dial: Send + Sync {
     fn server(&self) -> String;
 }
 
-/// The present connection.
+/// The present connection, or what is done to get one.
 struct Slot {
     connection: Option<Arc<Connection>>,
+    dialing: bool,
+    /// Connections since the last one that was of use.
     failures: u32,
     not_before: Instant,
+    /// The last attempt's error, and whether it may go better later. Kept until one succeeds.
+    failed: Option<(u64, Refused)>,
+    /// Attempts to connect so far.
+    attempts: u64,
+    /// Since when there is no connection, if the user was told so.
+    told: Option<Instant>,
+    last_news: Option<Instant>,
+}
+
+/// An error that several threads get.
+struct Refused {
+    kind: Kind,
+    text: String,
+    hint: Option<String>,
+    again: bool,
+}
+
+impl Refused {
+    fn error(&self) -> Error {
+        let error = Error::new(self.kind, &*self.text);
+        match &self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+struct Shared {
+    dial: Box<dyn Dial>,
+    slot: Mutex<Slot>,
+    changed: Condvar,
+    /// Whether the present connection has done anything.
+    of_use: AtomicBool,
+    retry_for: Duration,
+    halt: Halt,
+    notice: Notice,
 }
 
 /// Runs operations on a connection that is renewed when it breaks.
-pub struct Reconnecting {
-    dial: Box<dyn Dial>,
-    slot: Mutex<Slot>,
-    retry_for: Duration,
-}
+#[derive(Clone)]
+pub struct Reconnecting(Arc<Shared>);
 
 impl Reconnecting {
     /// Connects; a first connection that fails is reported at once.
-    pub fn new(dial: Box<dyn Dial>, retry_for: Duration) -> Result<Self> {
+    pub fn new(dial: Box<dyn Dial>, options: &Options, halt: Halt) -> Result<Self> {
         let connection = dial.dial().map_err(|e| e.error)?;
-        let slot = Slot { connection: Some(Arc::new(connection)), failures: 0, not_before: Instant::now() };
-        Ok(Reconnecting { dial, slot: Mutex::new(slot), retry_for })
+        let slot = Slot {
+            connection: Some(Arc::new(connection)),
+            dialing: false,
+            failures: 0,
+            not_before: Instant::now(),
+            failed: None,
+            attempts: 0,
+            told: None,
+            last_news: None,
+        };
+        Ok(Reconnecting(Arc::new(Shared {
+            dial,
+            slot: Mutex::new(slot),
+            changed: Condvar::new(),
+            of_use: AtomicBool::new(false),
+            retry_for: options.retry_for,
+            halt,
+            notice: Arc::clone(&options.notice),
+        })))
     }
 
     /// Runs `operation`, again on a new connection whenever it is lost; its second argument says that it is a repetition.
-    pub fn run<T>(&self, mut operation: impl FnMut(&Connection, bool) -> Result<T, Fault>) -> Result<T> {
+    pub fn run<T>(&self, operation: impl FnMut(&Connection, bool) -> Result<T, Fault>) -> Result<T> {
+        self.run_unless(&|| false, operation)
+    }
+
+    /// [`Reconnecting::run`] that ends with `Interrupted` soon after `stop` says so, while it waits for a connection. Within
+    /// the operation that is the operation's business.
+    pub fn run_unless<T>(
+        &self,
+        stop: Stop<'_>,
+        mut operation: impl FnMut(&Connection, bool) -> Result<T, Fault>,
+    ) -> Result<T> {
+        let shared = &self.0;
         let mut give_up: Option<Instant> = None;
         let mut losses = 0;
         loop {
-            let connection = self.connection(give_up)?;
+            let connection = shared.connection(give_up, stop)?;
             let why = match operation(&connection, losses > 0) {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    shared.of_use.store(true, Ordering::Relaxed);
+                    return Ok(value);
+                }
                 Err(Fault::Final(e)) => return Err(e),
                 Err(Fault::Lost(why)) => why,
             };
+            shared.lost(&connection, &why);
             drop(connection);
-            let deadline = *give_up.get_or_insert_with(|| Instant::now() + self.retry_for);
+            let deadline = *give_up.get_or_insert_with(|| Instant::now() + shared.retry_for);
             losses += 1;
-            // the first repetition at once; a server that breaks off again and again gets longer pauses
-            let pause = if losses == 1 { Duration::ZERO } else { pause(losses - 2) };
-            if Instant::now() + pause >= deadline {
-                return Err(Error::new(
-                    Kind::Connection,
-                    format!("lost the connection to {}: {why}", self.dial.server()),
-                ));
+            let pause = if losses < UNLUCKY { Duration::ZERO } else { pause(losses - UNLUCKY) };
+            if let Some(error) = shared.halt.over() {
+                return Err(error);
             }
-            std::thread::sleep(pause);
+            if Instant::now() + pause >= deadline {
+                let text = format!("lost the connection to {}: {why}", shared.dial.server());
+                return Err(Error::new(Kind::Connection, text));
+            }
+            shared.pause(Instant::now() + pause, stop)?;
+        }
+    }
+}
+
+impl Shared {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().expect("no holder panics")
+    }
+
+    /// Whether to go on waiting.
+    fn check(&self, stop: Stop<'_>) -> Result<()> {
+        if stop() {
+            return Err(stopped());
+        }
+        self.halt.over().map_or(Ok(()), Err)
+    }
+
+    fn pause(&self, until: Instant, stop: Stop<'_>) -> Result<()> {
+        loop {
+            self.check(stop)?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(SLICE));
         }
     }
 
-    /// The connection, made anew if it is gone. Only one thread dials; none sleeps while it holds the lock.
-    fn connection(&self, give_up: Option<Instant>) -> Result<Arc<Connection>> {
+    /// The connection, made anew if it is gone.
+    fn connection(self: &Arc<Self>, give_up: Option<Instant>, stop: Stop<'_>) -> Result<Arc<Connection>> {
         let give_up = give_up.unwrap_or_else(|| Instant::now() + self.retry_for);
+        let mut slot = self.slot();
+        let seen = slot.attempts;
         loop {
-            let wait = {
-                let mut slot = self.slot.lock().expect("no holder panics");
-                if let Some(connection) = &slot.connection
-                    && !connection.session.is_lost()
-                {
-                    return Ok(Arc::clone(connection));
+            if let Some(connection) = &slot.connection {
+                let Some(why) = connection.session.lost() else { return Ok(Arc::clone(connection)) };
+                let news = self.mourn(&mut slot, &why);
+                drop(slot);
+                self.tell(news);
+                slot = self.slot();
+            }
+            self.check(stop)?;
+            let now = Instant::now();
+            if let Some((attempt, refused)) = &slot.failed {
+                // a login that was refused is not tried again by each of many threads: servers ban who does that
+                let final_word = !refused.again && (*attempt > seen || now < slot.not_before);
+                if final_word || *attempt > seen && now.max(slot.not_before) >= give_up {
+                    return Err(refused.error());
                 }
-                slot.connection = None;
-                let now = Instant::now();
-                if now < slot.not_before {
-                    slot.not_before - now
-                } else {
-                    match self.dial.dial() {
-                        Ok(connection) => {
-                            slot.failures = 0;
-                            let connection = Arc::new(connection);
-                            slot.connection = Some(Arc::clone(&connection));
-                            return Ok(connection);
-                        }
-                        Err(e) if !e.again => return Err(e.error),
-                        Err(e) => {
-                            let pause = pause(slot.failures);
-                            slot.failures += 1;
-                            slot.not_before = Instant::now() + pause;
-                            if Instant::now() + pause >= give_up {
-                                return Err(e.error);
-                            }
-                            pause
-                        }
-                    }
-                }
-            };
-            std::thread::sleep(wait);
+            }
+            if now >= give_up && !slot.dialing {
+                let text = format!("the connection to {} was lost", self.dial.server());
+                return Err(Error::new(Kind::Connection, text));
+            }
+            if !slot.dialing && now >= slot.not_before {
+                slot.dialing = true;
+                let shared = Arc::clone(self);
+                let thread = std::thread::Builder::new().name("connect".into()).spawn(move || shared.dial());
+                thread.map_err(|e| Error::io("start a thread", e))?;
+            }
+            slot = self.changed.wait_timeout(slot, SLICE).expect("no holder panics").0;
+        }
+    }
+
+    /// One attempt to connect, by a thread of its own.
+    fn dial(&self) {
+        let result = self.dial.dial();
+        let mut slot = self.slot();
+        slot.dialing = false;
+        slot.attempts += 1;
+        let news = match result {
+            Ok(connection) => {
+                slot.connection = Some(Arc::new(connection));
+                slot.failed = None;
+                self.of_use.store(false, Ordering::Relaxed);
+                let since = slot.told.take();
+                since.map(|t| format!("connected to {} again after {} s", self.dial.server(), t.elapsed().as_secs()))
+            }
+            Err(DialError { error, again }) => {
+                slot.not_before = Instant::now() + if again { pause(slot.failures) } else { LONGEST_PAUSE };
+                slot.failures += 1;
+                let (kind, text, hint) = (error.kind(), error.to_string(), error.hint_text().map(Into::into));
+                let news = again && slot.told.is_none();
+                let news = news.then(|| self.news(&mut slot, &text));
+                slot.failed = Some((slot.attempts, Refused { kind, text, hint, again }));
+                news
+            }
+        };
+        drop(slot);
+        self.tell(news);
+        self.changed.notify_all();
+    }
+
+    /// A connection broke: the first who sees it decides when the next one is made.
+    fn lost(&self, connection: &Arc<Connection>, why: &str) {
+        let mut slot = self.slot();
+        if slot.connection.as_ref().is_some_and(|present| Arc::ptr_eq(present, connection)) {
+            let news = self.mourn(&mut slot, why);
+            drop(slot);
+            self.tell(news);
+        }
+    }
+
+    fn mourn(&self, slot: &mut Slot, why: &str) -> Option<String> {
+        slot.connection = None;
+        let of_use = self.of_use.load(Ordering::Relaxed);
+        slot.failures = if of_use { 0 } else { slot.failures + 1 };
+        slot.not_before = Instant::now() + if of_use { Duration::ZERO } else { pause(slot.failures - 1) };
+        let old = slot.last_news.is_none_or(|last| last.elapsed() >= NEWS);
+        old.then(|| self.news(slot, &format!("lost the connection to {}: {why}", self.dial.server())))
+    }
+
+    fn news(&self, slot: &mut Slot, text: &str) -> String {
+        slot.told = Some(Instant::now());
+        slot.last_news = slot.told;
+        format!("{text}; trying again for up to {}", words(self.retry_for))
+    }
+
+    /// Tells the user, with no lock held.
+    fn tell(&self, news: Option<String>) {
+        if let Some(news) = news.filter(|_| !self.retry_for.is_zero()) {
+            (self.notice)(&news);
         }
     }
 }
@@ -122,4 +281,11 @@ impl Reconnecting {
 /// 0.5 s, doubled with each failure, at most 30 s.
 fn pause(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE)
+}
+
+fn words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 120 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }

@@ -7,3 +7,4 @@ pub mod hook;
 pub mod proxy;
 pub mod sshd;
 pub mod tree;
+pub mod v0;

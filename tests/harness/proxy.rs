@@ -23,6 +23,18 @@ struct Shared {
     frozen: AtomicBool,
     ended: AtomicBool,
     accepted: AtomicUsize,
+    refused: AtomicUsize,
+    most: AtomicUsize,
+    alive: AtomicUsize,
+}
+
+/// A connection that is forwarded.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Proxy {
@@ -38,6 +50,9 @@ impl Proxy {
             frozen: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             accepted: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            most: AtomicUsize::new(usize::MAX),
+            alive: AtomicUsize::new(0),
         });
         let theirs = Arc::clone(&shared);
         thread::spawn(move || {
@@ -45,8 +60,10 @@ impl Proxy {
                 if theirs.ended.load(Ordering::SeqCst) {
                     return;
                 }
-                if theirs.accepting.load(Ordering::SeqCst) {
-                    theirs.forward(client);
+                let room = theirs.alive.load(Ordering::SeqCst) < theirs.most.load(Ordering::SeqCst);
+                match room && theirs.accepting.load(Ordering::SeqCst) {
+                    true => theirs.forward(client),
+                    false => drop(theirs.refused.fetch_add(1, Ordering::SeqCst)),
                 }
             }
         });
@@ -63,6 +80,16 @@ impl Proxy {
     /// Whether new connections are forwarded, or closed at once.
     pub fn accept(&self, yes: bool) {
         self.shared.accepting.store(yes, Ordering::SeqCst);
+    }
+
+    /// At most so many connections at once; those above are closed at once, as storage boxes do.
+    pub fn most(&self, connections: usize) {
+        self.shared.most.store(connections, Ordering::SeqCst);
+    }
+
+    /// How many connections were closed at once so far.
+    pub fn refused(&self) -> usize {
+        self.shared.refused.load(Ordering::SeqCst)
     }
 
     /// Whether data is held back: connections stay open and nothing arrives.
@@ -88,17 +115,19 @@ impl Shared {
     fn forward(self: &Arc<Self>, client: TcpStream) {
         let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)) else { return };
         self.accepted.fetch_add(1, Ordering::SeqCst);
+        self.alive.fetch_add(1, Ordering::SeqCst);
+        let alive = Arc::new(Alive(Arc::clone(self)));
         for socket in [&client, &server] {
             let _ = socket.set_nodelay(true);
             self.open.lock().expect("no holder panics").push(socket.try_clone().expect("a descriptor"));
         }
         let (client2, server2) = (client.try_clone().expect("a descriptor"), server.try_clone().expect("a descriptor"));
-        self.pipe(client, server);
-        self.pipe(server2, client2);
+        self.pipe(client, server, Arc::clone(&alive));
+        self.pipe(server2, client2, alive);
     }
 
     /// One direction: a thread reads and stamps, another waits for each stamp and writes.
-    fn pipe(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream) {
+    fn pipe(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream, alive: Arc<Alive>) {
         type Queue = (Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar);
         let queue: Arc<Queue> = Arc::default();
         let (theirs, shared) = (Arc::clone(&queue), Arc::clone(self));
@@ -116,6 +145,7 @@ impl Shared {
         });
         let shared = Arc::clone(self);
         thread::spawn(move || {
+            let _alive = alive;
             loop {
                 let mut waiting = queue.0.lock().expect("no holder panics");
                 while waiting.is_empty() {

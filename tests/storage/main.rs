@@ -4,6 +4,7 @@
 mod harness;
 
 mod faults;
+mod line;
 mod logins;
 
 use std::collections::BTreeSet;

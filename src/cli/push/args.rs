@@ -107,7 +107,8 @@ const LISTS: [&str; 3] = ["files_from", "files_from_verbatim", "files_from_raw"]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level(pub i32);
 
-fn time(text: &str) -> Result<(i64, u32), String> {
+/// `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`
+pub fn time(text: &str) -> Result<(i64, u32), String> {
     let zoned = || text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::system());
     let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp()));
     let time = time.map_err(|_| "write `2026-11-22 10:00:00` or `2026-11-22T10:00:00Z`".to_owned())?;
@@ -121,7 +122,8 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn compression(text: &str) -> Result<Level, String> {
+/// The level that a word or a number names.
+pub fn compression(text: &str) -> Result<Level, String> {
     let level = match text {
         "off" => 0,
         "fastest" => 1,

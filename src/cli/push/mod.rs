@@ -4,13 +4,13 @@ mod args;
 mod input;
 mod select;
 mod sources;
-mod summary;
+pub mod summary;
 
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use args::Args;
+pub use args::{Args, Level, compression, time};
 
 use super::common::{Common, open_storage};
 use super::passphrase;
@@ -24,7 +24,7 @@ use crate::repo::Repository;
 use crate::storage::Dry;
 use sources::{Own, Sources};
 
-/// Exit code 3 if the snapshot was saved but some sources could not be read.
+/// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
     sources::refuse_old_form(common, &args.sources)?;
     let select = Arc::new(select::select(args)?);
@@ -57,7 +57,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     }
     out.object("summary", summary::fields(&done, args.dry_run))?;
     out.flush()?;
-    Ok(if done.skipped > 0 { INCOMPLETE } else { OK })
+    Ok(if done.skipped + done.changed_while_read > 0 { INCOMPLETE } else { OK })
 }
 
 /// Opens the repository, for a trial in a way that nothing in it can change.
@@ -95,12 +95,14 @@ fn checkpoints(interval: std::time::Duration) -> push::Checkpoints {
     push::Checkpoints { after: interval, at_most: interval, ..push::Checkpoints::default() }
 }
 
-fn host() -> String {
+/// The name of this machine.
+pub fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
 }
 
-fn user() -> String {
+/// Who runs this.
+pub fn user() -> String {
     let uid = nix::unistd::geteuid();
     nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -11,13 +11,14 @@ use crate::repo::tree::short;
 /// For people.
 pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!(
-        "files: {} new, {} changed, {} renamed, {} unchanged{}{}",
+        "files: {} new, {} changed, {} renamed, {} unchanged{}{}{}",
         s.new,
         s.changed,
         s.renamed,
         s.unchanged,
-        if s.skipped > 0 { format!(", {} could not be read", s.skipped) } else { String::new() },
-        if s.excluded > 0 { format!(", {} left out", s.excluded) } else { String::new() }
+        some(s.skipped, "could not be read"),
+        some(s.changed_while_read, "changed while read"),
+        some(s.excluded, "left out")
     ))?;
     out.line(format_args!(
         "read {}, of which {} were new here, stored as {}",
@@ -35,11 +36,17 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     }
 }
 
+fn some(count: u64, what: &str) -> String {
+    if count > 0 { format!(", {count} {what}") } else { String::new() }
+}
+
 /// For `--json`.
 pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
     show::object(json!({
-        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry, "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
+        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry,
+        "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
-        "received": s.received, "skipped": s.skipped, "excluded": s.excluded, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+        "received": s.received, "skipped": s.skipped, "changed_while_read": s.changed_while_read,
+        "excluded": s.excluded, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
 }

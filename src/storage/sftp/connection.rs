@@ -1,25 +1,36 @@
 //! The operations of the storage over one connection: pipelined, and each a few lines of protocol. Nothing is repeated
 //! here; a lost connection is reported as [`Fault::Lost`] and the caller repeats the whole operation.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, Weak};
 
 use lru::LruCache;
 
+use super::call::Call;
 use super::errors::{self, Refusal};
-use super::packet::{self, Attrs, Reply, Request};
-use super::session::{Call, Fault, SMALL, Session, Shared};
+use super::packet::{self, Attrs, Malformed, Reply, Request};
+use super::parts::{Parts, Writes};
+use super::session::{Ask, Fault, SMALL, Session, Shared};
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
+use crate::storage::halt::Stop;
 
 /// Files that are kept open for the next read.
 const OPEN_FILES: usize = 64;
 /// A read goes to the channel on which its file is open unless that has so much more to do than another.
 const PATIENCE: usize = 4 << 20;
-/// Tags of what follows the WRITEs of a put; those count from 0.
+/// Servers that always give less than this for a READ are not worked with.
+const LEAST_READ: usize = 4 << 10;
+/// Tags; those of READs and WRITEs count from 0.
+const OPEN: u32 = u32::MAX - 3;
+const LSTAT: u32 = u32::MAX - 4;
 const FSYNC: u32 = u32::MAX;
 const FSTAT: u32 = u32::MAX - 1;
 const CLOSE: u32 = u32::MAX - 2;
+
+/// The first refusal, with the tag of its request; the size at the end.
+type Written = (Option<(u32, Refusal)>, Option<u64>);
 
 /// A file that is open on the server; closed when the last user lets go.
 struct OpenFile {
@@ -31,9 +42,16 @@ struct OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.tell(self.channel, Request::new(packet::CLOSE).string(&self.handle));
+            shared.close(self.channel, &self.handle);
         }
     }
+}
+
+/// What [`Connection::open`] gives: whether what was sent ahead counts, and answers to it.
+struct Opened {
+    file: Arc<OpenFile>,
+    right: bool,
+    early: Vec<(u32, Vec<u8>)>,
 }
 
 /// A live connection to the server, and the repository's place on it.
@@ -45,7 +63,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(session: Session, root: &str) -> Self {
-        let open = OPEN_FILES.min(session.features.max_handles / 2).max(1);
+        let open = OPEN_FILES.min(session.features().max_handles / 2).max(1);
         let files = Mutex::new(LruCache::new(NonZeroUsize::new(open).unwrap_or(NonZeroUsize::MIN)));
         Connection { session, files, root: root.into() }
     }
@@ -61,7 +79,7 @@ impl Connection {
 
     /// What is at `path`, or `None`; `follow` goes through symbolic links.
     pub fn look(&self, path: &str, follow: bool) -> Result<Option<Attrs>, Fault> {
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         let kind = if follow { packet::STAT } else { packet::LSTAT };
         let request = Request::new(kind).string(path.as_bytes());
         call.send(0, request, SMALL)?;
@@ -104,18 +122,30 @@ impl Connection {
         drop(file); // outside the lock
     }
 
-    /// An open file for `name`, on the channel of `call`. LSTAT goes ahead of OPEN: a pipe would block the server there.
-    fn open(&self, call: &mut Call<'_>, name: &Name) -> Result<Arc<OpenFile>, Fault> {
+    /// An open file for `name`, on the channel of `call`. LSTAT goes ahead of OPEN: a pipe would block the server there. What
+    /// `ahead` makes is sent with it where the handle can be guessed; then its answers are `early`, or still due.
+    fn open(
+        &self,
+        call: &mut Call<'_>,
+        name: &Name,
+        expects: usize,
+        ahead: impl FnOnce(&[u8]) -> Vec<Ask>,
+    ) -> Result<Opened, Fault> {
         let path = self.path(&name.path());
-        call.send(0, Request::new(packet::LSTAT).string(path.as_bytes()), SMALL)?;
+        call.send(LSTAT, Request::new(packet::LSTAT).string(path.as_bytes()), SMALL)?;
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::FOR_READING).u32(0);
-        call.send(1, open, SMALL)?;
-        let mut file = None;
-        let mut no_file = false;
-        for _ in 0..2 {
+        let guess = call.open_with(OPEN, open, (SMALL, expects), ahead)?;
+        let (mut file, mut no_file, mut right, mut left) = (None, false, false, 2);
+        let mut early = Vec::new();
+        while left > 0 {
             let (tag, answer) = call.receive()?;
+            if !matches!(tag, LSTAT | OPEN) {
+                early.push((tag, answer));
+                continue;
+            }
+            left -= 1;
             match (tag, call.decode(&answer)?) {
-                (0, Reply::Attrs(attrs)) if !attrs.may_be_file() => {
+                (LSTAT, Reply::Attrs(attrs)) if !attrs.may_be_file() => {
                     no_file = true;
                     if !attrs.may_be_folder() && file.is_none() {
                         // the server may hang in OPEN for ever, and this channel with it
@@ -123,16 +153,22 @@ impl Connection {
                         break;
                     }
                 }
-                (0, Reply::Attrs(_) | Reply::Status(..)) => {}
+                (LSTAT, Reply::Attrs(_) | Reply::Status(..)) => {}
                 (_, Reply::Handle(handle)) => {
+                    right = call.opened(guess.as_deref(), Some(handle), false);
                     let shared = Arc::downgrade(&self.session.shared);
                     file = Some(Arc::new(OpenFile { channel: call.channel, handle: handle.into(), shared }));
                 }
-                (_, Reply::Status(packet::NO_SUCH_FILE, _)) => {
-                    return Err(self.missing(Kind::Missing, format!("no object {name}")));
+                (_, other) => {
+                    call.opened(guess.as_deref(), None, false);
+                    match other {
+                        Reply::Status(packet::NO_SUCH_FILE, _) => {
+                            return Err(self.missing(Kind::Missing, format!("no object {name}")));
+                        }
+                        Reply::Status(..) if no_file => {}
+                        other => return Err(errors::refused(call, "open", &path, other)),
+                    }
                 }
-                (_, Reply::Status(..)) if no_file => {}
-                (_, other) => return Err(errors::refused(call, "open", &path, other)),
             }
         }
         if no_file {
@@ -141,7 +177,11 @@ impl Connection {
         let file = file.ok_or_else(|| call.nonsense("no handle"))?;
         let before = self.files.lock().expect("no holder panics").push(*name, Arc::clone(&file));
         drop(before);
-        Ok(file)
+        if !right && guess.is_some() {
+            call.drain()?;
+            early.clear();
+        }
+        Ok(Opened { file, right, early })
     }
 
     /// Exactly `len` bytes from `offset` on.
@@ -153,104 +193,90 @@ impl Connection {
         let near = self.cached(name);
         let mut call = match &near {
             Some(file) => self.session.call_near(file.channel, PATIENCE),
-            None => self.session.call(false),
+            None => self.session.call(),
         };
-        let file = match near {
-            Some(file) if file.channel == call.channel => file,
-            _ => self.open(&mut call, name)?,
+        let mut parts = Parts::new(offset, len);
+        let (most, count) = (call.read_size(), call.reads_ahead());
+        let (file, mut answers) = match near {
+            Some(file) if file.channel == call.channel => (file, VecDeque::new()),
+            _ => {
+                let ahead = |handle: &[u8]| std::iter::from_fn(|| parts.next(handle, most)).take(count).collect();
+                let opened = self.open(&mut call, name, len.min(count * most), ahead)?;
+                if !opened.right {
+                    parts = Parts::new(offset, len);
+                }
+                (opened.file, VecDeque::from(opened.early))
+            }
         };
-        let most = self.session.features.max_read;
-        let mut bytes = vec![0; len];
-        // what was asked for, by tag: (place in `bytes`, length)
-        let mut asked: Vec<(usize, usize)> = Vec::new();
-        let mut again: Vec<(usize, usize)> = Vec::new();
-        let mut next = 0;
-        let limit = 2 * (len / most) + 64;
+        let limit = 2 * (len / LEAST_READ) + 64;
         loop {
-            let wanted = again.pop().or_else(|| {
-                let part = (next, most.min(len - next));
-                next += part.1;
-                (part.1 > 0).then_some(part)
-            });
-            let answer = match wanted {
-                Some((at, count)) => {
-                    if asked.len() > limit {
+            let answer = match answers.pop_front() {
+                Some(answer) => Some(answer),
+                None => match parts.next(&file.handle, call.read_size()) {
+                    Some(_) if parts.asked.len() > limit => {
                         return Err(errors::unusable("the server gives far less than it is asked for"));
                     }
-                    let tag = u32::try_from(asked.len()).unwrap_or(u32::MAX);
-                    asked.push((at, count));
-                    let request = Request::new(packet::READ).string(&file.handle).u64(offset + at as u64);
-                    let expects = count + SMALL;
-                    call.send(tag, request.u32(u32::try_from(count).unwrap_or(u32::MAX)), expects)?;
-                    call.try_receive()?
-                }
-                None if call.due() > 0 => Some(call.receive()?),
-                None => return Ok(bytes),
+                    Some(ask) => {
+                        call.send(ask.tag, ask.request, ask.expects)?;
+                        call.try_receive()?
+                    }
+                    None if call.due() > 0 => Some(call.receive()?),
+                    None => return Ok(parts.bytes),
+                },
             };
             let Some((tag, answer)) = answer else { continue };
-            let (at, count) = asked[tag as usize];
             match call.decode(&answer)? {
-                Reply::Data(data) if data.is_empty() || data.len() > count => {
-                    return Err(call.nonsense("data of a wrong length"));
-                }
-                Reply::Data(data) => {
-                    bytes[at..at + data.len()].copy_from_slice(data);
-                    if data.len() < count {
-                        again.push((at + data.len(), count - data.len()));
-                    }
-                }
+                Reply::Data(data) => parts.take(tag, data).map_err(|Malformed(what)| call.nonsense(what))?,
                 Reply::Status(packet::EOF, _) => return Err(early()),
                 other => return Err(errors::refused(&call, "read", &self.path(&name.path()), other)),
             }
         }
     }
 
-    /// Creates an object and writes it. `again` means that an earlier try may have done so already.
-    pub fn put(&self, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
+    /// Creates an object and writes it. `again` means that an earlier try may have done so already. After `stop` the handle is
+    /// closed (but for one that the server had not given yet) and the connection goes on.
+    pub fn put(&self, name: &Name, bytes: &[u8], again: bool, stop: Stop<'_>) -> Result<(), Fault> {
         let path = self.path(&name.path());
-        let mut call = self.session.call(true);
+        let mut call = self.session.call_to_put(stop);
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::NEW_FOR_WRITING).mode(0o400);
-        call.send(0, open, SMALL)?;
-        let (_, answer) = call.receive()?;
+        let mut writes = Writes::new(bytes, call.write_size());
+        let (ahead, fsync) = (call.write_ahead(bytes.len()), self.session.features().fsync);
+        let all = |handle: &[u8]| {
+            let mut first: Vec<Ask> = std::iter::from_fn(|| writes.next_below(handle, ahead)).collect();
+            if writes.is_done() {
+                first.extend(ending(handle, fsync));
+            }
+            first
+        };
+        let guess = call.open_with(OPEN, open, (ahead, SMALL), all)?;
+        let mut early = Vec::new();
+        let answer = loop {
+            match call.receive()? {
+                (OPEN, answer) => break answer,
+                other => early.push(other),
+            }
+        };
         let handle = match call.decode(&answer)? {
             Reply::Handle(handle) => handle.to_vec(),
             Reply::Status(code, text) if code != packet::OK => {
+                call.opened(guess.as_deref(), None, false);
                 drop(call);
                 return self.not_created(name, bytes, again, Refusal { code, text });
             }
             _ => return Err(call.nonsense("a wrong answer to OPEN")),
         };
-        let features = self.session.features;
-        let mut refusal = None;
-        let mut size = None;
-        let mut handle_answer = |call: &Call<'_>, (tag, answer): (u32, Vec<u8>)| -> Result<(), Fault> {
-            match (tag, call.decode(&answer)?) {
-                (FSTAT, Reply::Attrs(attrs)) => size = attrs.size,
-                (_, Reply::Status(packet::OK, _)) if tag != FSTAT => {}
-                (_, Reply::Status(code, text)) => refusal = refusal.take().or(Some((tag, Refusal { code, text }))),
-                _ => return Err(call.nonsense("a wrong answer to WRITE")),
-            }
-            Ok(())
-        };
-        let mut at = 0;
-        for (tag, part) in (0..).zip(bytes.chunks(features.max_write)) {
-            let write = Request::with_room(packet::WRITE, part.len() + handle.len() + 20);
-            call.send(tag, write.string(&handle).u64(at).string(part), SMALL)?;
-            at += part.len() as u64;
-            while let Some(answer) = call.try_receive()? {
-                handle_answer(&call, answer)?;
-            }
+        let mut closed = guess.is_some() && writes.is_done();
+        if !call.opened(guess.as_deref(), Some(&handle), closed) {
+            call.drain()?;
+            early.clear();
+            closed = false;
+            writes = Writes::new(bytes, call.write_size());
         }
-        if features.fsync {
-            call.send(FSYNC, Request::extended("fsync@openssh.com").string(&handle), SMALL)?;
+        let written = self.write(&mut call, &handle, writes, early, closed);
+        if matches!(&written, Err(Fault::Final(e)) if matches!(e.kind(), Kind::Interrupted(_))) {
+            self.session.shared.close(call.channel, &handle);
         }
-        call.send(FSTAT, Request::new(packet::FSTAT).string(&handle), SMALL)?;
-        call.send(CLOSE, Request::new(packet::CLOSE).string(&handle), SMALL)?;
-        while call.due() > 0 {
-            let answer = call.receive()?;
-            handle_answer(&call, answer)?;
-        }
-        match (refusal, size) {
+        match written? {
             (None, Some(size)) if size == bytes.len() as u64 => Ok(()),
             (None, size) => Err(Fault::Final(Error::failed(format!(
                 "{path} has {} bytes on the server after {} were written",
@@ -262,6 +288,46 @@ impl Connection {
                 Err(self.maybe_full(doing, &path, bytes.len() as u64, refusal))
             }
         }
+    }
+
+    /// Writes, syncs, looks at and closes a new file. Gives the first refusal, and the size. `early` are answers that came
+    /// before that to OPEN; `closed` says that all was sent already.
+    fn write(
+        &self,
+        call: &mut Call<'_>,
+        handle: &[u8],
+        mut writes: Writes<'_>,
+        early: Vec<(u32, Vec<u8>)>,
+        closed: bool,
+    ) -> Result<Written, Fault> {
+        let (mut refusal, mut size) = (None, None);
+        let mut handle_answer = |call: &Call<'_>, (tag, answer): (u32, Vec<u8>)| -> Result<(), Fault> {
+            match (tag, call.decode(&answer)?) {
+                (FSTAT, Reply::Attrs(attrs)) => size = attrs.size,
+                (_, Reply::Status(packet::OK, _)) if tag != FSTAT => {}
+                (_, Reply::Status(code, text)) => refusal = refusal.take().or(Some((tag, Refusal { code, text }))),
+                _ => return Err(call.nonsense("a wrong answer to WRITE")),
+            }
+            Ok(())
+        };
+        for answer in early {
+            handle_answer(call, answer)?;
+        }
+        while let Some(ask) = writes.next(handle) {
+            call.send(ask.tag, ask.request, ask.expects)?;
+            writes.size = call.write_size();
+            while let Some(answer) = call.try_receive()? {
+                handle_answer(call, answer)?;
+            }
+        }
+        if !closed {
+            call.send_ending(ending(handle, self.session.features().fsync), handle)?;
+        }
+        while call.due() > 0 {
+            let answer = call.receive()?;
+            handle_answer(call, answer)?;
+        }
+        Ok((refusal, size))
     }
 
     /// Why an object could not be created; or that it was, before the connection was lost.
@@ -280,9 +346,9 @@ impl Connection {
                 if self.read(name, 0, bytes.len())? != bytes {
                     return Err(exists());
                 }
-                let mut call = self.session.call(false);
-                let file = self.open(&mut call, name)?;
-                if !self.session.features.fsync {
+                let mut call = self.session.call();
+                let file = self.open(&mut call, name, SMALL, |_| Vec::new())?.file;
+                if !self.session.features().fsync {
                     return Ok(());
                 }
                 call.ask(Request::extended("fsync@openssh.com").string(&file.handle), |reply| match reply {
@@ -309,14 +375,22 @@ impl Connection {
     /// Whether the file system there says that it has no room for `len` bytes or for one more file. False if not known.
     fn is_full(&self, path: &str, len: u64) -> bool {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
-        if !self.session.features.statvfs || self.session.is_lost() {
+        if !self.session.features().statvfs || self.session.is_lost() {
             return false;
         }
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         let full = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
             Reply::Extended(bytes) => Ok(errors::says_full(bytes, len).unwrap_or(false)),
             _ => Ok(false),
         });
         full.unwrap_or(false)
     }
+}
+
+/// What ends a put, sent in one go.
+fn ending(handle: &[u8], fsync: bool) -> Vec<Ask> {
+    let sync = || Ask { tag: FSYNC, request: Request::extended("fsync@openssh.com").string(handle), expects: SMALL };
+    let stat = Ask { tag: FSTAT, request: Request::new(packet::FSTAT).string(handle), expects: SMALL };
+    let close = Ask { tag: CLOSE, request: Request::new(packet::CLOSE).string(handle), expects: SMALL };
+    fsync.then(sync).into_iter().chain([stat, close]).collect()
 }

@@ -5,50 +5,40 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::time::Instant;
 
 use super::link::{Grow, Link};
 use super::packet::{self, Cursor, Malformed, Reply, Request};
-use super::session::{Channel, Features, Message, Shared, Submit};
-use super::stream::{PLAIN_FEATURES, Pending, Stream, read_extensions, read_limits};
+use super::session::{Channel, Features, Message, Shared, Submit, Times};
+use super::stream::{Pending, Stream, read_extensions, read_limits};
 
 /// One read from a channel; a multiple of SSH's packets of 32 KiB.
 const SCRATCH: usize = 256 << 10;
 /// A channel yields to the others after so many bytes.
 const TURN: usize = 1 << 20;
+/// So many channels are opened at once where that is cheap; more when these are busy.
+const EAGER: usize = 4;
 /// What an answer may be longer than expected: messages, long attributes.
 const SLACK: usize = 64 << 10;
-/// A request is overdue after so many times the timeout even if others are answered.
-const OVERDUE: u32 = 20;
-
 pub struct Engine {
-    link: Box<dyn Link>,
-    shared: Arc<Shared>,
-    streams: Vec<Stream>,
+    pub link: Box<dyn Link>,
+    pub shared: Arc<Shared>,
+    pub streams: Vec<Stream>,
     wanted: usize,
     growing: bool,
-    io_timeout: Duration,
-    first_answer: Duration,
-    progress: Instant,
-    checked: Instant,
+    pub times: Times,
+    pub progress: Instant,
+    pub checked: Instant,
     scratch: Vec<u8>,
     held: Option<Features>,
-    features: Option<Features>,
+    pub features: Option<Features>,
     inbox: Vec<Submit>,
 }
 
-type Step<T> = Result<T, String>;
+pub type Step<T> = Result<T, String>;
 
 impl Engine {
-    pub fn new(
-        link: Box<dyn Link>,
-        shared: Arc<Shared>,
-        wanted: usize,
-        io_timeout: Duration,
-        first_answer: Duration,
-    ) -> Self {
+    pub fn new(link: Box<dyn Link>, shared: Arc<Shared>, wanted: usize, times: Times) -> Self {
         let now = Instant::now();
         let mut first = Stream::default();
         first.push(packet::init());
@@ -58,8 +48,7 @@ impl Engine {
             streams: vec![first],
             wanted,
             growing: false,
-            io_timeout,
-            first_answer,
+            times,
             progress: now,
             checked: now,
             scratch: vec![0; SCRATCH],
@@ -134,8 +123,10 @@ impl Engine {
 
     /// One step towards more channels, if they are wanted. True if one was opened.
     fn grow(&mut self) -> bool {
-        let greeted = self.streams.first().is_some_and(|stream| stream.greeted) && self.features.is_some();
-        let wanted = self.streams.len() < self.wanted && greeted && (self.link.eager() || self.shared.state().crowded);
+        // one at a time: a server that allows no more is asked once
+        let greeted = self.features.is_some() && self.streams.iter().all(|stream| stream.greeted || stream.closed);
+        let eager = self.link.eager() && self.streams.len() < EAGER;
+        let wanted = self.streams.len() < self.wanted && greeted && (eager || self.shared.state().crowded);
         // what was begun is ended: a packet of it may be half sent
         if !wanted && !self.growing {
             return false;
@@ -190,7 +181,7 @@ impl Engine {
         Ok(sent > 0)
     }
 
-    fn read(&mut self, number: usize, done: &mut Vec<Submit>) -> Step<bool> {
+    fn read(&mut self, number: usize, done: &mut Vec<Pending>) -> Step<bool> {
         let mut total = 0;
         while total < TURN && !self.streams[number].closed {
             let count = match self.link.read(number, &mut self.scratch) {
@@ -230,7 +221,7 @@ impl Engine {
         self.link.close(number);
     }
 
-    fn dispatch(&mut self, number: usize, packet: Vec<u8>, done: &mut Vec<Submit>) -> Step<()> {
+    fn dispatch(&mut self, number: usize, packet: Vec<u8>, done: &mut Vec<Pending>) -> Step<()> {
         let mut from = Cursor::new(&packet);
         let (kind, id) = match (from.u8(), from.u32()) {
             (Ok(kind), Ok(id)) => (kind, id),
@@ -244,9 +235,11 @@ impl Engine {
             stream.greeted = true;
             return self.greeted(number, from).map_err(|Malformed(what)| nonsense(what));
         }
-        if id == 0 && number == 0 && self.features.is_none() {
+        if id == 0
+            && number == 0
+            && let Some(mut features) = self.held.take()
+        {
             let limits = Reply::decode(&packet).map_err(|Malformed(what)| nonsense(what))?;
-            let mut features = self.held.take().unwrap_or(PLAIN_FEATURES);
             if let Reply::Extended(limits) = limits {
                 read_limits(limits, &mut features).map_err(|Malformed(what)| nonsense(what))?;
             }
@@ -262,26 +255,24 @@ impl Engine {
         if let Some(answer) = &pending.submit.answer {
             let _ = answer.send(Message::Answer { tag: pending.submit.tag, packet }); // the caller may have given up
         }
-        done.push(pending.submit);
+        done.push(pending);
         Ok(())
     }
 
-    /// The server said which extensions it has; the first channel asks for the limits, where they can be asked for.
+    /// The server said which extensions it has; on the first channel it is asked for its limits, where it has that. Nobody
+    /// waits for them: until then packets are small.
     fn greeted(&mut self, number: usize, mut from: Cursor<'_>) -> Result<(), Malformed> {
         let (features, limits) = read_extensions(&mut from)?;
         if number > 0 {
             self.ready(number, None);
-        } else if limits {
-            self.limits_asked(features);
-        } else {
-            self.ready(0, Some(features));
+            return Ok(());
         }
+        if limits {
+            self.held = Some(features);
+            self.streams[0].push(Request::extended("limits@openssh.com").finish(0));
+        }
+        self.ready(0, Some(features));
         Ok(())
-    }
-
-    fn limits_asked(&mut self, features: Features) {
-        self.held = Some(features);
-        self.streams[0].push(Request::extended("limits@openssh.com").finish(0));
     }
 
     fn ready(&mut self, number: usize, features: Option<Features>) {
@@ -295,66 +286,16 @@ impl Engine {
     }
 
     /// Gives back what answered requests took of the bounds.
-    fn release(&mut self, done: Vec<Submit>) {
+    fn release(&mut self, done: Vec<Pending>) {
         if done.is_empty() {
             return;
         }
+        let now = Instant::now();
         let mut state = self.shared.state();
-        for submit in done {
-            let channel = &mut state.channels[submit.channel];
-            channel.sending -= submit.sends;
-            channel.expecting -= submit.expects;
+        for Pending { submit, since } in done {
+            state.answered(&submit, now - since, now);
         }
         self.shared.notify(&state);
-    }
-
-    fn waits_for_answer(&self) -> bool {
-        self.features.is_none()
-            || self.streams.iter().any(|stream| !stream.pending.is_empty() || !stream.out.is_empty())
-    }
-
-    fn sleep(&mut self) -> Step<()> {
-        self.shared.polling.store(true, Ordering::SeqCst);
-        let state = self.shared.state();
-        let idle = state.inbox.is_empty() && !state.stop;
-        drop(state);
-        if idle {
-            let left = self.io_timeout.saturating_sub(self.progress.elapsed()).min(Duration::from_secs(5));
-            let timeout = self.waits_for_answer().then(|| left.max(Duration::from_millis(10)));
-            let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
-            let mut fds = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
-            self.link.poll_fds(&mut fds);
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(format!("poll failed: {e}")),
-            }
-        }
-        self.shared.polling.store(false, Ordering::SeqCst);
-        let _ = rustix::io::read(&self.shared.wake, &mut [0u8; 8]); // it never blocks
-        Ok(())
-    }
-
-    /// Nothing moved for the timeout although something should, or one request is far overdue.
-    fn check_time(&mut self) -> Step<()> {
-        let now = Instant::now();
-        if !self.waits_for_answer() {
-            self.progress = now;
-            return Ok(());
-        }
-        // until the first answer a person may be typing a password at the prompt of `ssh`
-        let greeted = self.streams.first().is_some_and(|stream| stream.greeted);
-        let limit = if greeted { self.io_timeout } else { self.first_answer };
-        if now - self.progress >= limit {
-            return Err(format!("the server did not answer for {} s", limit.as_secs_f32()));
-        }
-        if now - self.checked > self.io_timeout {
-            self.checked = now;
-            let overdue = |pending: &Pending| now - pending.since > self.io_timeout * OVERDUE;
-            if self.streams.iter().any(|stream| stream.pending.values().any(overdue)) {
-                return Err("the server left a request unanswered".into());
-            }
-        }
-        Ok(())
     }
 }
 

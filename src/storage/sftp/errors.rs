@@ -1,8 +1,9 @@
 //! What the refusals of an SFTP server mean. Version 3 has few codes and OpenSSH's texts repeat them, so this says honestly
 //! what is not known.
 
+use super::call::Call;
 use super::packet::{self, Cursor, Malformed, Reply};
-use super::session::{Call, Fault};
+use super::session::Fault;
 use crate::error::{Error, Kind};
 use crate::name::Name;
 

@@ -1,9 +1,12 @@
 //! Listing and making folders over one connection.
 
+use super::call::Call;
+use std::collections::VecDeque;
+
 use super::connection::Connection;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Reply, Request};
-use super::session::{Call, Fault, SMALL};
+use super::session::{Ask, Fault, SMALL};
 use crate::error::{Error, Kind, Result};
 use crate::name::Folder;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
@@ -13,6 +16,8 @@ use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
 const READDIRS: usize = 32;
 /// About what one answer to READDIR has.
 const NAMES: usize = packet::MAX_PACKET;
+/// The tag of OPENDIR.
+const OPENDIR: u32 = u32::MAX;
 /// LSTATs on the way at once.
 const LSTATS: usize = 64;
 
@@ -20,20 +25,37 @@ impl Connection {
     /// The objects in a folder, and how many names there are not ours.
     pub fn scan(&self, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
         let path = self.path(&folder.path());
-        let mut call = self.session.call(false);
-        call.send(0, Request::new(packet::OPENDIR).string(path.as_bytes()), SMALL)?;
-        let (_, answer) = call.receive()?;
+        let mut call = self.session.call();
+        let readdir =
+            |handle: &[u8]| Ask { tag: 0, request: Request::new(packet::READDIR).string(handle), expects: NAMES / 4 };
+        let ahead = |handle: &[u8]| (0..READDIRS).map(|_| readdir(handle)).collect();
+        let open = Request::new(packet::OPENDIR).string(path.as_bytes());
+        let guess = call.open_with(OPENDIR, open, (SMALL, NAMES / 4), ahead)?;
+        let mut early = VecDeque::new();
+        let answer = loop {
+            match call.receive()? {
+                (OPENDIR, answer) => break answer,
+                (_, answer) => early.push_back(answer),
+            }
+        };
         let handle = match call.decode(&answer)? {
             Reply::Handle(handle) => handle.to_vec(),
-            Reply::Status(packet::NO_SUCH_FILE, _) => {
-                let text = format!("the folder {path} is not there");
-                return Err(self.missing(Kind::Missing, text));
+            other => {
+                call.opened(guess.as_deref(), None, false);
+                return Err(match other {
+                    Reply::Status(packet::NO_SUCH_FILE, _) => {
+                        self.missing(Kind::Missing, format!("the folder {path} is not there"))
+                    }
+                    other => errors::refused(&call, "list", &path, other),
+                });
             }
-            other => return Err(errors::refused(&call, "list", &path, other)),
         };
-        let scanned = self.read_names(&mut call, folder, &path, &handle);
-        let close = Request::new(packet::CLOSE).string(&handle);
-        self.session.shared.tell(call.channel, close);
+        if !call.opened(guess.as_deref(), Some(&handle), false) {
+            call.drain()?;
+            early.clear();
+        }
+        let scanned = self.read_names(&mut call, folder, &path, &handle, early);
+        self.session.shared.close(call.channel, &handle);
         scanned
     }
 
@@ -43,6 +65,7 @@ impl Connection {
         folder: Folder,
         path: &str,
         handle: &[u8],
+        mut early: VecDeque<Vec<u8>>,
     ) -> Result<(Vec<Entry>, usize), Fault> {
         let (mut entries, mut foreign, mut count) = (Vec::new(), 0, 0);
         let mut without_attrs = Vec::new();
@@ -52,10 +75,11 @@ impl Connection {
             for _ in 0..more {
                 call.send(0, Request::new(packet::READDIR).string(handle), NAMES / 4)?;
             }
-            if call.due() == 0 {
-                break;
-            }
-            let (_, answer) = call.receive()?;
+            let answer = match early.pop_front() {
+                Some(answer) => answer,
+                None if call.due() == 0 => break,
+                None => call.receive()?.1,
+            };
             match call.decode(&answer)? {
                 Reply::Names(names) if names.is_empty() => {
                     return Err(call.nonsense("a listing without names and without end"));
@@ -116,7 +140,7 @@ impl Connection {
     }
 
     fn create_level(&self, folders: &[Folder]) -> Result<(), Fault> {
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         for (tag, folder) in (0..).zip(folders) {
             let path = self.path(&folder.path());
             call.send(tag, Request::new(packet::MKDIR).string(path.as_bytes()).mode(0o700), SMALL)?;
@@ -155,7 +179,7 @@ impl Connection {
     pub fn remove(&self, name: &crate::name::Name) -> Result<(), Fault> {
         self.forget(name);
         let path = self.path(&name.path());
-        let mut call = self.session.call(false);
+        let mut call = self.session.call();
         call.send(0, Request::new(packet::REMOVE).string(path.as_bytes()), SMALL)?;
         let (_, answer) = call.receive()?;
         match call.decode(&answer)? {

@@ -1,24 +1,33 @@
 //! SFTP version 3 over any byte streams: an own pipelined client, because libssh2's moves one request at a time
 //! (`docs/decisions.md`). From the wire upwards: [`packet`], [`link`], [`engine`], [`session`], [`connection`].
 
+mod call;
+mod clock;
 mod connection;
 mod engine;
 mod errors;
+mod flow;
 mod folders;
+mod guess;
 pub mod link;
 mod packet;
+mod parts;
 mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use connection::Connection;
 pub use packet::printable;
-pub use session::{Fault, Session, Traffic};
+pub use session::{Fault, Session, Times, Traffic};
 
+use super::gate::Gate;
+use super::halt::Stop;
 use super::retry::Reconnecting;
 use super::{Entry, Storage};
 use crate::error::Result;
@@ -30,13 +39,25 @@ pub struct Sftp {
     traffic: Arc<Traffic>,
     address: String,
     syncs: bool,
+    puts: Gate,
+    expected: Mutex<Option<Expected>>,
 }
+
+/// A listing that was begun before it was asked for.
+struct Expected {
+    folder: Folder,
+    since: Instant,
+    entries: JoinHandle<Result<Vec<Entry>>>,
+}
+
+/// A listing that was begun earlier than this is not what the caller wants.
+const FRESH: Duration = Duration::from_secs(10);
 
 impl Sftp {
     /// A storage on connections that exist already or are made anew. `traffic` is what they count on.
     pub fn new(connections: Reconnecting, traffic: Arc<Traffic>, address: String) -> Result<Self> {
-        let syncs = connections.run(|connection, _| Ok(connection.session.features.fsync))?;
-        Ok(Sftp { connections, traffic, address, syncs })
+        let syncs = connections.run(|connection, _| Ok(connection.session.features().fsync))?;
+        Ok(Sftp { connections, traffic, address, syncs, puts: Gate::default(), expected: Mutex::default() })
     }
 }
 
@@ -45,7 +66,21 @@ impl Storage for Sftp {
         self.connections.run(|connection, _| connection.create_folders())
     }
 
+    fn expect(&self, folder: Folder) {
+        let connections = self.connections.clone();
+        let list = move || connections.run(|connection, _| connection.scan(folder)).map(|(entries, _)| entries);
+        let thread = std::thread::Builder::new().name("list".into()).spawn(list);
+        let expected = thread.ok().map(|entries| Expected { folder, since: Instant::now(), entries });
+        *self.expected.lock().expect("no holder panics") = expected;
+    }
+
     fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
+        let expected = self.expected.lock().expect("no holder panics").take_if(|e| e.folder == folder);
+        if let Some(expected) = expected.filter(|e| e.since.elapsed() < FRESH)
+            && let Ok(Ok(entries)) = expected.entries.join()
+        {
+            return Ok(entries);
+        }
         self.connections.run(|connection, _| connection.scan(folder)).map(|(entries, _)| entries)
     }
 
@@ -62,7 +97,20 @@ impl Storage for Sftp {
     }
 
     fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.connections.run(|connection, again| connection.put(name, bytes, again))
+        self.put_unless(name, bytes, &|| false)
+    }
+
+    fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
+        self.connections.run_unless(stop, |connection, again| {
+            let _pass = self.puts.enter(stop)?;
+            let put = connection.put(name, bytes, again, stop);
+            match &put {
+                Ok(()) => self.puts.stored(),
+                Err(Fault::Lost(_)) => self.puts.broken(),
+                Err(Fault::Final(_)) => {}
+            }
+            put
+        })
     }
 
     fn remove(&self, name: &Name) -> Result<()> {

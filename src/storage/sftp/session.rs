@@ -7,20 +7,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::call::Call;
 use super::engine::Engine;
+use super::flow::Flow;
+use super::guess::Guess;
 use super::link::Link;
-use super::packet::{Malformed, Reply, Request};
-use crate::error::{Error, Kind};
+use super::packet::{self, Request};
+use super::stream::PLAIN_FEATURES;
+use crate::error::Error;
+use crate::storage::halt::{Halt, Stop};
+use crate::storage::pace::Pace;
 
-/// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and as much again waiting behind it.
-const SENDING: usize = 4 << 20;
-/// Bytes of answers due, over all channels of a session; more only queues in buffers on the way (transport.md, Recipe A).
-const EXPECTING: usize = 16 << 20;
-/// Of these on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
+/// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.
+const SENDING: usize = 3 << 20;
+/// Bytes of answers due on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
 const EXPECTING_ON_ONE: usize = 8 << 20;
+/// Bytes of WRITEs on their way at most, over all channels.
+const SENDING_IN_ALL: usize = 20 << 20;
+/// Bytes of answers due at most; more only queues in buffers on the way (transport.md, Recipe A).
+const EXPECTING: usize = 16 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;
 /// A channel with so many bytes on the way is worth a second one; a few small requests are not.
@@ -43,11 +51,25 @@ impl From<Error> for Fault {
     }
 }
 
-/// Bytes on the SFTP streams, over all connections of a storage.
+/// Bytes on the SFTP streams, over all connections of a storage, and what limits them.
 #[derive(Default)]
 pub struct Traffic {
     pub sent: AtomicU64,
     pub received: AtomicU64,
+    pub upload: Option<Pace>,
+    pub download: Option<Pace>,
+}
+
+/// How long the engine waits for what.
+#[derive(Clone)]
+pub struct Times {
+    /// For anything to move while an answer is due.
+    pub io: Duration,
+    /// For the first answer.
+    pub first: Duration,
+    /// An idle connection is asked something after so long; zero: never.
+    pub keepalive: Duration,
+    pub halt: Halt,
 }
 
 /// What the server can do.
@@ -58,6 +80,8 @@ pub struct Features {
     pub max_read: usize,
     pub max_write: usize,
     pub max_handles: usize,
+    /// It is OpenSSH's, whose handles can be guessed.
+    pub openssh: bool,
 }
 
 /// An answer, or the news that none will come.
@@ -83,6 +107,18 @@ pub struct Channel {
     pub sending: usize,
     pub expecting: usize,
     pub puts: usize,
+    pub guess: Guess,
+}
+
+impl Channel {
+    fn load(&self) -> usize {
+        self.sending + self.expecting
+    }
+}
+
+fn idlest(state: &State, load: impl Fn(&Channel) -> (usize, usize)) -> usize {
+    let ready = state.channels.iter().enumerate().filter(|(_, channel)| channel.ready);
+    ready.min_by_key(|(_, channel)| load(channel)).map_or(0, |(number, _)| number)
 }
 
 pub struct State {
@@ -92,8 +128,56 @@ pub struct State {
     pub lost: Option<String>,
     pub stop: bool,
     pub crowded: bool,
+    pub upload: Flow,
+    pub download: Flow,
+    /// The shortest that was seen.
+    pub round_trip: Option<Duration>,
     waiting: usize,
     next_id: u32,
+}
+
+/// A request before it has its number.
+pub struct Ask {
+    pub tag: u32,
+    pub request: Request,
+    pub expects: usize,
+}
+
+impl State {
+    /// Whether a request has to wait until others are answered. Small ones do not: they are few and somebody waits for them.
+    pub fn is_full(&self, channel: usize, sends: usize, expects: usize) -> bool {
+        let channel = &self.channels[channel];
+        let much = |bytes| bytes > SMALL;
+        much(sends) && (channel.sending > 0 && channel.sending + sends > SENDING || !self.upload.admits(sends))
+            || much(expects)
+                && (channel.expecting > 0 && channel.expecting + expects > EXPECTING_ON_ONE
+                    || !self.download.admits(expects))
+    }
+
+    /// Hands a request to the engine.
+    pub fn submit(&mut self, channel: usize, ask: Ask, answer: Option<Sender<Message>>) {
+        let Ask { tag, request, expects } = ask;
+        self.next_id = self.next_id.wrapping_add(1).max(1); // 0 is the engine's own
+        let id = self.next_id;
+        let packet = request.finish(id);
+        let (sends, now) = (packet.len(), Instant::now());
+        self.channels[channel].sending += sends;
+        self.channels[channel].expecting += expects;
+        self.upload.sent(sends, now);
+        self.download.sent(expects, now);
+        self.inbox.push(Submit { channel, id, packet, tag, sends, expects, answer });
+    }
+
+    /// Gives back what an answered request took of the bounds.
+    pub fn answered(&mut self, submit: &Submit, took: Duration, now: Instant) {
+        let channel = &mut self.channels[submit.channel];
+        channel.sending -= submit.sends;
+        channel.expecting -= submit.expects;
+        let round_trip = self.round_trip.map_or(took, |least| least.min(took));
+        self.round_trip = Some(round_trip);
+        self.upload.answered(submit.sends, round_trip, now);
+        self.download.answered(submit.expects, round_trip, now);
+    }
 }
 
 pub struct Shared {
@@ -113,20 +197,40 @@ impl Shared {
     pub fn tell(&self, channel: usize, request: Request) {
         let mut state = self.state();
         if state.lost.is_none() {
-            let id = next_id(&mut state);
-            let packet = request.finish(id);
-            state.inbox.push(Submit { channel, id, packet, tag: 0, sends: 0, expects: SMALL, answer: None });
-            state.channels[channel].expecting += SMALL;
+            state.submit(channel, Ask { tag: 0, request, expects: SMALL }, None);
+            drop(state);
+            self.wake();
+        }
+    }
+
+    /// Closes a handle; nobody waits for the answer.
+    pub fn close(&self, channel: usize, handle: &[u8]) {
+        let mut state = self.state();
+        if state.lost.is_none() {
+            state.channels[channel].guess.closes(handle);
+            let request = Request::new(packet::CLOSE).string(handle);
+            state.submit(channel, Ask { tag: 0, request, expects: SMALL }, None);
             drop(state);
             self.wake();
         }
     }
 
     /// Wakes the engine's thread if it sleeps.
-    fn wake(&self) {
+    pub fn wake(&self) {
         if self.polling.swap(false, Ordering::SeqCst) {
             let _ = rustix::io::write(&self.wake, &ONE);
         }
+    }
+
+    /// Waits until something changed, at most so long.
+    pub fn wait<'a>(&self, mut state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let mut state = match limit {
+            None => self.room.wait(state).expect("no holder panics"),
+            Some(limit) => self.room.wait_timeout(state, limit).expect("no holder panics").0,
+        };
+        state.waiting -= 1;
+        state
     }
 
     /// Tells callers that something changed.
@@ -140,19 +244,12 @@ impl Shared {
 /// A connection with one or more SFTP channels, driven by a thread of its own.
 pub struct Session {
     pub shared: Arc<Shared>,
-    pub features: Features,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Session {
     /// Starts the engine on `link`, which has one channel, and waits until the server has answered on it.
-    pub fn start(
-        link: Box<dyn Link>,
-        channels: usize,
-        io_timeout: Duration,
-        first_answer: Duration,
-        traffic: Arc<Traffic>,
-    ) -> Result<Session, Fault> {
+    pub fn start(link: Box<dyn Link>, channels: usize, times: Times, traffic: Arc<Traffic>) -> Result<Session, Fault> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::io("make an eventfd", e.into()))?;
         let state = State {
@@ -162,6 +259,9 @@ impl Session {
             lost: None,
             stop: false,
             crowded: false,
+            upload: Flow::new(SENDING_IN_ALL),
+            download: Flow::new(EXPECTING),
+            round_trip: None,
             waiting: 0,
             next_id: 1,
         };
@@ -172,35 +272,42 @@ impl Session {
             polling: AtomicBool::new(false),
             traffic,
         });
-        let engine = Engine::new(link, Arc::clone(&shared), channels, io_timeout, first_answer);
+        let deadline = Instant::now() + times.first;
+        let engine = Engine::new(link, Arc::clone(&shared), channels, times);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
         let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
-        let deadline = Instant::now() + first_answer;
         let mut state = shared.state();
         let features = loop {
             if let Some(why) = &state.lost {
                 break Err(why.clone());
             }
-            if let Some(features) = state.features {
-                break Ok(features);
+            if state.features.is_some() {
+                break Ok(());
             }
             let now = Instant::now();
             if now >= deadline {
                 break Err("the SFTP server did not answer in time".into());
             }
-            state.waiting += 1;
-            state = shared.room.wait_timeout(state, deadline - now).expect("no holder panics").0;
-            state.waiting -= 1;
+            state = shared.wait(state, Some(deadline - now));
         };
         drop(state);
-        let none = Features { fsync: false, statvfs: false, max_read: 0, max_write: 0, max_handles: 0 };
-        let session = Session { shared, features: *features.as_ref().unwrap_or(&none), thread };
-        features.map(|_| session).map_err(Fault::Lost)
+        let session = Session { shared, thread };
+        features.map(|()| session).map_err(Fault::Lost)
+    }
+
+    /// What the server can do, as far as it has told by now: limits come a little later than the rest.
+    pub fn features(&self) -> Features {
+        self.shared.state().features.unwrap_or(PLAIN_FEATURES)
     }
 
     /// Whether the connection is known to be gone.
     pub fn is_lost(&self) -> bool {
         self.shared.state().lost.is_some()
+    }
+
+    /// Why the connection is gone, if it is.
+    pub fn lost(&self) -> Option<String> {
+        self.shared.state().lost.clone()
     }
 
     /// Gives the connection up, for a reason that the engine cannot see.
@@ -215,35 +322,37 @@ impl Session {
     }
 
     /// A mailbox on the channel with the least to do.
-    pub fn call(&self, put: bool) -> Call<'_> {
+    pub fn call(&self) -> Call<'_> {
         let mut state = self.shared.state();
-        let load = |c: &Channel| if put { (c.puts, c.sending + c.expecting) } else { (0, c.sending + c.expecting) };
-        let ready = state.channels.iter().enumerate().filter(|(_, channel)| channel.ready);
-        let channel = ready.min_by_key(|(_, channel)| load(channel)).map_or(0, |(number, _)| number);
-        self.call_on_locked(&mut state, channel, put)
+        let channel = idlest(&state, |channel| (0, channel.load()));
+        self.call_on_locked(&mut state, channel, None)
+    }
+
+    /// A mailbox for a put, on the channel with the fewest of them. It ends with `Interrupted` soon after `stop` says so.
+    pub fn call_to_put<'a>(&'a self, stop: Stop<'a>) -> Call<'a> {
+        let mut state = self.shared.state();
+        let channel = idlest(&state, |channel| (channel.puts, channel.load()));
+        self.call_on_locked(&mut state, channel, Some(stop))
     }
 
     /// A mailbox on this channel, or on the idlest if it has `patience` bytes more to do than that one.
     pub fn call_near(&self, channel: usize, patience: usize) -> Call<'_> {
         let mut state = self.shared.state();
-        let load = |c: &Channel| c.sending + c.expecting;
-        let ready = state.channels.iter().enumerate().filter(|(_, channel)| channel.ready);
-        let idlest = ready.min_by_key(|(_, channel)| load(channel)).map_or(0, |(number, _)| number);
-        let near = load(&state.channels[channel]) <= load(&state.channels[idlest]) + patience;
-        self.call_on_locked(&mut state, if near { channel } else { idlest }, false)
+        let idlest = idlest(&state, |channel| (0, channel.load()));
+        let near = state.channels[channel].load() <= state.channels[idlest].load() + patience;
+        self.call_on_locked(&mut state, if near { channel } else { idlest }, None)
     }
 
-    fn call_on_locked(&self, state: &mut State, channel: usize, put: bool) -> Call<'_> {
+    fn call_on_locked<'a>(&'a self, state: &mut State, channel: usize, stop: Option<Stop<'a>>) -> Call<'a> {
         let chosen = &mut state.channels[channel];
-        let busy = chosen.puts > 0 || chosen.sending + chosen.expecting >= BUSY;
-        chosen.puts += usize::from(put);
+        let busy = chosen.puts > 0 || chosen.load() >= BUSY;
+        chosen.puts += usize::from(stop.is_some());
         let crowded = busy && !state.crowded;
         state.crowded |= busy;
         if crowded {
             self.shared.wake();
         }
-        let (sender, receiver) = unbounded();
-        Call { session: self, channel, put, sender, receiver, due: 0 }
+        Call::new(self, channel, stop)
     }
 }
 
@@ -253,117 +362,6 @@ impl Drop for Session {
         self.shared.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-fn next_id(state: &mut State) -> u32 {
-    state.next_id = state.next_id.wrapping_add(1).max(1); // 0 is the engine's own
-    state.next_id
-}
-
-/// One caller's requests on one channel.
-pub struct Call<'a> {
-    pub session: &'a Session,
-    pub channel: usize,
-    put: bool,
-    sender: Sender<Message>,
-    receiver: Receiver<Message>,
-    due: usize,
-}
-
-impl Call<'_> {
-    /// Sends a request; `expects` is about how many bytes the answer has. Waits while the channel is full.
-    pub fn send(&mut self, tag: u32, request: Request, expects: usize) -> Result<(), Fault> {
-        let shared = &self.session.shared;
-        let sends = request.len();
-        let mut state = shared.state();
-        loop {
-            if let Some(why) = &state.lost {
-                return Err(Fault::Lost(why.clone()));
-            }
-            let total: usize = state.channels.iter().map(|channel| channel.expecting).sum();
-            let channel = &state.channels[self.channel];
-            let full = channel.sending > 0 && channel.sending + sends > SENDING
-                || channel.expecting > 0
-                    && (channel.expecting + expects > EXPECTING_ON_ONE || total + expects > EXPECTING);
-            if !full {
-                break;
-            }
-            state.waiting += 1;
-            state = shared.room.wait(state).expect("no holder panics");
-            state.waiting -= 1;
-        }
-        let id = next_id(&mut state);
-        state.channels[self.channel].sending += sends;
-        state.channels[self.channel].expecting += expects;
-        let packet = request.finish(id);
-        let answer = Some(self.sender.clone());
-        state.inbox.push(Submit { channel: self.channel, id, packet, tag, sends, expects, answer });
-        drop(state);
-        self.due += 1;
-        shared.wake();
-        Ok(())
-    }
-
-    /// How many answers are still due.
-    pub fn due(&self) -> usize {
-        self.due
-    }
-
-    /// The next answer, in whatever order the server gives them.
-    pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Fault> {
-        match self.receiver.recv() {
-            Ok(Message::Answer { tag, packet }) => {
-                self.due -= 1;
-                Ok((tag, packet))
-            }
-            _ => Err(self.lost()),
-        }
-    }
-
-    /// An answer that is already there.
-    pub fn try_receive(&mut self) -> Result<Option<(u32, Vec<u8>)>, Fault> {
-        match self.receiver.try_recv() {
-            Ok(Message::Answer { tag, packet }) => {
-                self.due -= 1;
-                Ok(Some((tag, packet)))
-            }
-            Ok(Message::Lost) => Err(self.lost()),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// Sends one request and gives what `then` makes of its answer.
-    pub fn ask<T>(&mut self, request: Request, then: impl FnOnce(Reply<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.send(0, request, SMALL)?;
-        let (_, packet) = self.receive()?;
-        then(self.decode(&packet)?)
-    }
-
-    /// Reads an answer; one that is no SFTP ends the connection for good.
-    pub fn decode<'p>(&self, packet: &'p [u8]) -> Result<Reply<'p>, Fault> {
-        Reply::decode(packet).map_err(|Malformed(what)| self.nonsense(what))
-    }
-
-    /// The server sent what no server sends.
-    pub fn nonsense(&self, what: &str) -> Fault {
-        let text = format!("the server does not speak proper SFTP: it sent {what}");
-        self.session.give_up(&text);
-        Fault::Final(Error::new(Kind::Connection, text))
-    }
-
-    fn lost(&self) -> Fault {
-        Fault::Lost(self.session.shared.state().lost.clone().unwrap_or_else(|| "the connection was closed".into()))
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        if self.put {
-            let mut state = self.session.shared.state();
-            let channel = &mut state.channels[self.channel];
-            channel.puts = channel.puts.saturating_sub(1);
         }
     }
 }

@@ -43,7 +43,7 @@ impl Stream {
 
 /// What is assumed of a server that tells nothing.
 pub const PLAIN_FEATURES: Features =
-    Features { fsync: false, statvfs: false, max_read: PLAIN, max_write: PLAIN, max_handles: 64 };
+    Features { fsync: false, statvfs: false, max_read: PLAIN, max_write: PLAIN, max_handles: 64, openssh: false };
 
 /// The extensions at the end of VERSION; the second value says whether the limits can be asked for.
 pub fn read_extensions(from: &mut Cursor<'_>) -> Result<(Features, bool), Malformed> {
@@ -53,6 +53,9 @@ pub fn read_extensions(from: &mut Cursor<'_>) -> Result<(Features, bool), Malfor
         features.fsync |= name == b"fsync@openssh.com";
         features.statvfs |= name == b"statvfs@openssh.com";
         limits |= name == b"limits@openssh.com";
+    }
+    if limits {
+        (features.openssh, features.max_handles) = (true, 128);
     }
     Ok((features, limits))
 }

@@ -15,11 +15,12 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::link::{Grow, Link};
 use super::packet::{self, Request};
-use super::{Connection, Fault, Session, Sftp};
+use super::{Connection, Fault, Session, Sftp, Times};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, ObjectId};
+use crate::storage::halt::Halt;
 use crate::storage::retry::{Dial, DialError, Reconnecting};
-use crate::storage::{Local, Storage};
+use crate::storage::{Local, Options, Storage};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -89,8 +90,13 @@ impl Link for Wire {
     }
 }
 
+fn patient() -> Options {
+    Options { retry_for: Duration::from_secs(20), ..Options::default() }
+}
+
 fn session(wire: Wire) -> Result<Session, Fault> {
-    Session::start(Box::new(wire), 1, TIMEOUT, TIMEOUT, Arc::default())
+    let times = Times { io: TIMEOUT, first: TIMEOUT, keepalive: Duration::ZERO, halt: Halt::default() };
+    Session::start(Box::new(wire), 1, times, Arc::default())
 }
 
 /// OpenSSH's own server; the first connection breaks after `cut` bytes, later ones do not.
@@ -137,7 +143,7 @@ fn a_put_whose_connection_breaks_at_any_byte_is_whole_or_refused() {
         let root = folder.path().join(number.to_string());
         Local::new(&root).create_folders().expect("folders");
         let dial = Breaking { root: root.display().to_string(), cut, dials: AtomicUsize::new(0) };
-        let connections = Reconnecting::new(Box::new(dial), Duration::from_secs(20)).expect("connected");
+        let connections = Reconnecting::new(Box::new(dial), &patient(), Halt::default()).expect("connected");
         let storage = Sftp::new(connections, Arc::default(), String::new()).expect("connected");
         let stored = |root: &Path| std::fs::read(root.join(pack(1).path())).expect("there");
         match storage.put(&pack(1), &bytes) {
@@ -164,9 +170,9 @@ fn a_put_that_finds_other_bytes_of_the_same_length_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     Local::new(folder.path()).create_folders().expect("folders");
     let dial = Breaking { root: folder.path().display().to_string(), cut: usize::MAX, dials: AtomicUsize::new(0) };
-    let connections = Reconnecting::new(Box::new(dial), Duration::from_secs(20)).expect("connected");
+    let connections = Reconnecting::new(Box::new(dial), &patient(), Halt::default()).expect("connected");
     Local::new(folder.path()).put(&pack(1), b"aXa").expect("put");
-    let again = |bytes: &[u8]| connections.run(|connection, _| connection.put(&pack(1), bytes, true));
+    let again = |bytes: &[u8]| connections.run(|connection, _| connection.put(&pack(1), bytes, true, &|| false));
     assert_eq!(again(b"aaa").expect_err("other bytes").kind(), Kind::Exists);
     assert_eq!(again(b"aXaa").expect_err("longer").kind(), Kind::Exists);
     again(b"aXa").expect("those that were sent before");
@@ -193,9 +199,9 @@ fn every_call_fails(answers: &[u8]) {
     let calls: [fn(&Connection) -> bool; 5] = [
         |c| c.size(&pack(1)).is_err(),
         |c| c.read(&pack(1), 0, 100).is_err(),
-        |c| c.put(&pack(1), b"x", false).is_err(),
+        |c| c.put(&pack(1), b"x", false, &|| false).is_err(),
         |c| c.scan(Folder::Log).is_err(),
-        |c| c.put(&pack(1), b"x", true).is_err(),
+        |c| c.put(&pack(1), b"x", true, &|| false).is_err(),
     ];
     for call in calls {
         let start = Instant::now();

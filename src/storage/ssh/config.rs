@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::location::Remote;
@@ -36,6 +37,8 @@ pub struct HostConfig {
     pub accept_new: bool,
     /// `inet` or `inet6`, if only one of them is wanted.
     pub address_family: Option<String>,
+    /// `ServerAliveInterval`, if it is set.
+    pub keepalive: Option<Duration>,
     /// What libssh2 cannot do of it.
     pub needs_openssh: Option<String>,
 }
@@ -134,6 +137,10 @@ impl HostConfig {
             hash_known_hosts: one("hashknownhosts") == Some("yes"),
             accept_new: options.accept_new_host_key || one("stricthostkeychecking") == Some("accept-new"),
             address_family: one("addressfamily").filter(|family| *family != "any").map(Into::into),
+            keepalive: set("serveraliveinterval")
+                .and_then(|s| s.parse().ok())
+                .filter(|s| *s > 0)
+                .map(Duration::from_secs),
             needs_openssh,
             hostname,
             user,

@@ -1,0 +1,250 @@
+//! Reads `.files`, the index of an old repository: blocks that were appended one by one, of which a later one for the same
+//! name counts.
+//!
+//! ```text
+//! block = le32(length of the rest) salt(16) nonce(16) tag(16) AES-GCM(zlib(entry))
+//! entry = contents(16) le64(mtime in ns) le64(size) SHA-256(32) name; contents of zeros: the name was deleted
+//! ```
+//!
+//! A run that was interrupted leaves the beginning of a block. The next run appends behind it, and the old program can read
+//! nothing from there on; here the next block is looked for, and only a right tag makes it one.
+
+use std::collections::{HashMap, HashSet};
+
+use super::crypt::{HEADER, Header, Keys};
+use crate::error::{Error, Kind, Result};
+use crate::name::Name;
+use crate::progress::{Event, Progress};
+use crate::storage::Storage;
+
+/// Read at once.
+const PIECE: u64 = 1 << 20;
+/// Bytes of an entry before the name.
+const FIXED: usize = 64;
+/// Longest name that is read: sixteen times the longest path of Linux; one of Windows may be that long in theory.
+const NAME: usize = 64 << 10;
+/// Lengths that a block can have: zlib makes a few bytes more of what it cannot compress, and 64 bytes of few.
+const BLOCK: std::ops::RangeInclusive<usize> = HEADER + 11..=HEADER + FIXED + NAME + 256;
+/// Names that are held.
+const NAMES: usize = 10_000_000;
+/// Keys that are derived in vain before the passphrase is taken to be wrong ..
+const PATIENCE: usize = 16;
+/// .. and before the index is taken to be made to waste our time, where others were right.
+const MORE_PATIENCE: usize = 1000;
+
+/// What the index says of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The name as the old program wrote it.
+    pub name: Vec<u8>,
+    /// Names the object with its contents.
+    pub contents: [u8; 16],
+    /// Nanoseconds since the epoch.
+    pub mtime: u64,
+    /// SHA-256 of the contents.
+    pub hash: [u8; 32],
+    /// Where its block begins: later ones count.
+    pub at: u64,
+}
+
+/// What was read.
+pub(super) struct Index {
+    /// The files that were not deleted, in no order.
+    pub entries: Vec<Entry>,
+    /// Blocks that were damaged; each was reported.
+    pub damaged: u64,
+}
+
+/// What stands at a place of the index.
+enum Block {
+    /// A verified entry, and where the next block begins.
+    Entry(Vec<u8>, u64),
+    /// Bytes that no key opens.
+    Broken,
+}
+
+/// Reads all of it. `stop` is asked every now and then.
+pub(super) fn read(
+    storage: &dyn Storage,
+    keys: &Keys,
+    stop: &dyn Fn() -> Result<()>,
+    progress: &dyn Progress,
+) -> Result<Index> {
+    let end = storage.size(&Name::OldIndex)?;
+    let window = Window { storage, from: 0, bytes: Vec::new(), end };
+    let mut reader = Reader { window, keys, tried: 0, verified: HashSet::new(), stop };
+    let (mut files, mut damaged, mut at) = (HashMap::new(), 0, 0);
+    let mut skip = |at: u64, why: &Error| {
+        progress.event(Event::Skipped { path: format!(".files, entry at byte {at}").as_bytes(), why });
+        damaged += 1;
+    };
+    while at < end {
+        let next = match reader.block(at)? {
+            Block::Entry(bytes, next) => {
+                enter(&mut files, &bytes, at).unwrap_or_else(|why| skip(at, &why));
+                next
+            }
+            Block::Broken => {
+                let next = reader.resume(at)?;
+                if reader.verified.is_empty() && reader.tried > 0 {
+                    return Err(wrong_passphrase());
+                }
+                if reader.is_torso(at, next - at)? {
+                    let len = next - at;
+                    let text =
+                        format!(".files: {len} bytes from {at} on: a run of the old program was interrupted there");
+                    progress.event(Event::Warning { text: &text });
+                } else {
+                    skip(at, &Error::damaged("it is damaged: its tag or its length is wrong"));
+                }
+                next
+            }
+        };
+        at = next;
+        if files.len() > NAMES {
+            return Err(Error::failed(format!("the old index holds more than {NAMES} names")));
+        }
+    }
+    let entries = files.into_iter().map(|(name, found): (Vec<u8>, Found)| {
+        let Found { contents, mtime, hash, at } = found;
+        Entry { name, contents, mtime, hash, at }
+    });
+    Ok(Index { entries: entries.collect(), damaged })
+}
+
+/// A value of the map of names.
+struct Found {
+    contents: [u8; 16],
+    mtime: u64,
+    hash: [u8; 32],
+    at: u64,
+}
+
+/// Takes a verified entry in.
+fn enter(files: &mut HashMap<Vec<u8>, Found>, zlib: &[u8], at: u64) -> Result<()> {
+    let plain = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(zlib, FIXED + NAME)
+        .map_err(|_| Error::damaged(format!("it does not unpack to at most {} bytes", FIXED + NAME)))?;
+    let short = || Error::damaged("it is too short");
+    let (contents, rest) = plain.split_first_chunk::<16>().ok_or_else(short)?;
+    let (mtime, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    let (_size, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+    let (hash, name) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+    if *contents == [0; 16] {
+        files.remove(name);
+    } else {
+        let mtime = little(mtime);
+        files.insert(name.to_vec(), Found { contents: *contents, mtime, hash: *hash, at });
+    }
+    Ok(())
+}
+
+fn little(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+fn wrong_passphrase() -> Error {
+    Error::new(Kind::Passphrase, "wrong passphrase of the old repository")
+        .hint("no entry of its index opens with it; it is the one that the Python nFreezer asked for")
+}
+
+struct Reader<'r> {
+    window: Window<'r>,
+    keys: &'r Keys,
+    /// Keys that were derived.
+    tried: usize,
+    /// The salts whose keys have opened something.
+    verified: HashSet<[u8; 16]>,
+    stop: &'r dyn Fn() -> Result<()>,
+}
+
+impl Reader<'_> {
+    /// The length that the block at `at` says it has.
+    fn length(&mut self, at: u64) -> Result<Option<usize>> {
+        let bytes = self.window.get(at, 4)?;
+        Ok(bytes.map(|bytes| little(bytes) as usize).filter(|len| BLOCK.contains(len)))
+    }
+
+    /// The length of the block at `at` and its salt, if there can be one.
+    fn shape(&mut self, at: u64) -> Result<Option<(usize, [u8; 16])>> {
+        let Some(len) = self.length(at)?.filter(|len| self.window.end - at - 4 >= *len as u64) else { return Ok(None) };
+        let salt = self.window.get(at + 4, 16)?;
+        Ok(salt.and_then(|salt| salt.try_into().ok()).map(|salt| (len, salt)))
+    }
+
+    /// Whether `len` bytes that are no entry are the beginning of one.
+    fn is_torso(&mut self, at: u64, len: u64) -> Result<bool> {
+        Ok(len < 4 || self.length(at)?.is_some_and(|whole| len < whole as u64 + 4))
+    }
+
+    fn block(&mut self, at: u64) -> Result<Block> {
+        (self.stop)()?;
+        let Some((len, _)) = self.shape(at)? else { return Ok(Block::Broken) };
+        let next = at + 4 + len as u64;
+        let Some(bytes) = self.window.get(at + 4, len)? else { return Ok(Block::Broken) };
+        let Some((header, sealed)) = Header::split(bytes) else { return Ok(Block::Broken) };
+        if !self.keys.knows(&header.salt) {
+            self.tried += 1;
+            let vain = self.tried - self.verified.len();
+            if self.verified.is_empty() && vain > PATIENCE {
+                return Err(wrong_passphrase());
+            }
+            if vain > MORE_PATIENCE {
+                return Err(Error::damaged("too many entries of the old index are damaged"));
+            }
+        }
+        let mut plain = sealed.to_vec();
+        let mut gcm = self.keys.open(&header);
+        gcm.decrypt(&mut plain)?;
+        if !gcm.verify(&header.tag) {
+            return Ok(Block::Broken);
+        }
+        self.verified.insert(header.salt);
+        Ok(Block::Entry(plain, next))
+    }
+
+    /// Where the next verified block begins behind a broken one; the end if there is none. Nothing is skipped over by the
+    /// length of the broken one, which may be what is wrong with it.
+    fn resume(&mut self, broken: u64) -> Result<u64> {
+        for at in broken + 1..self.window.end {
+            if self.is_entry(at)? {
+                return Ok(at);
+            }
+        }
+        Ok(self.window.end)
+    }
+
+    fn is_entry(&mut self, at: u64) -> Result<bool> {
+        let Some((len, salt)) = self.shape(at)? else { return Ok(false) };
+        // A key costs too much to derive it for every four bytes that could be a length.
+        let next = at + 4 + len as u64;
+        let likely = self.keys.knows(&salt)
+            || next == self.window.end
+            || self.shape(next)?.is_some_and(|(_, following)| following == salt);
+        Ok(likely && matches!(self.block(at)?, Block::Entry(..)))
+    }
+}
+
+/// A stretch of the index that is held.
+struct Window<'r> {
+    storage: &'r dyn Storage,
+    from: u64,
+    bytes: Vec<u8>,
+    end: u64,
+}
+
+impl Window<'_> {
+    /// `len` bytes, or `None` if the index ends before them.
+    fn get(&mut self, at: u64, len: usize) -> Result<Option<&[u8]>> {
+        if self.end.checked_sub(at).is_none_or(|left| left < len as u64) {
+            return Ok(None);
+        }
+        let held = self.from + self.bytes.len() as u64;
+        if at < self.from || at + len as u64 > held {
+            let piece = PIECE.max(len as u64).min(self.end - at);
+            self.bytes = self.storage.read(&Name::OldIndex, at, piece as usize)?;
+            self.from = at;
+        }
+        let start = (at - self.from) as usize;
+        Ok(self.bytes.get(start..start + len))
+    }
+}

@@ -1,0 +1,230 @@
+//! One caller's requests on one channel, and the mailbox in which their answers arrive.
+
+use std::sync::MutexGuard;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::packet::{Malformed, Reply, Request};
+use super::session::{Ask, Fault, Message, SMALL, Session, State};
+use crate::error::{Error, Kind};
+use crate::storage::halt::{SLICE, Stop, stopped};
+use crate::storage::pace::Pace;
+
+/// READs that are sent with an OPEN.
+const READS_AHEAD: usize = 8;
+/// Bytes of WRITEs that are sent with an OPEN: what goes into OpenSSH's window until its answer is there.
+const WRITE_AHEAD: usize = 2 << 20;
+
+/// Requests on one channel.
+pub struct Call<'a> {
+    pub session: &'a Session,
+    pub channel: usize,
+    /// That of a put; whoever waits here asks it now and then.
+    stop: Option<Stop<'a>>,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+    due: usize,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(session: &'a Session, channel: usize, stop: Option<Stop<'a>>) -> Self {
+        let (sender, receiver) = unbounded();
+        Call { session, channel, stop, sender, receiver, due: 0 }
+    }
+
+    /// Sends a request; `expects` is about how many bytes the answer has. Waits while too much is on its way.
+    pub fn send(&mut self, tag: u32, request: Request, expects: usize) -> Result<(), Fault> {
+        let mut state = self.room(request.len(), expects)?;
+        state.submit(self.channel, Ask { tag, request, expects }, Some(self.sender.clone()));
+        drop(state);
+        self.due += 1;
+        self.session.shared.wake();
+        Ok(())
+    }
+
+    /// Sends what ends the work on a handle, the last of which closes it: back to back, so that nobody guesses in between.
+    pub fn send_ending(&mut self, ending: Vec<Ask>, handle: &[u8]) -> Result<(), Fault> {
+        let mut state = self.room(ending.len() * SMALL / 4, SMALL)?;
+        state.channels[self.channel].guess.closes(handle);
+        self.submit_all(&mut state, ending);
+        drop(state);
+        self.session.shared.wake();
+        Ok(())
+    }
+
+    fn submit_all(&mut self, state: &mut State, asks: Vec<Ask>) {
+        self.due += asks.len();
+        for ask in asks {
+            state.submit(self.channel, ask, Some(self.sender.clone()));
+        }
+    }
+
+    /// Sends OPEN (or OPENDIR) and, where the server's handle can be guessed, what is to be done with it, back to back. Gives the
+    /// guess; [`Call::opened`] must be told the answer. `sends` and `expects` are about what `more` needs.
+    pub fn open_with(
+        &mut self,
+        tag: u32,
+        open: Request,
+        (sends, expects): (usize, usize),
+        more: impl FnOnce(&[u8]) -> Vec<Ask>,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let openssh = self.session.features().openssh;
+        let (sends, expects) = if openssh { (sends, expects) } else { (0, 0) };
+        let mut state = self.room(sends, expects)?;
+        let guess = state.channels[self.channel].guess.opens(self.stop.is_some()).filter(|_| openssh);
+        let guess = guess.map(|number| number.to_be_bytes().to_vec());
+        let open = Ask { tag, request: open, expects: SMALL };
+        let more = guess.as_ref().map_or_else(Vec::new, |guess| more(guess));
+        self.submit_all(&mut state, std::iter::once(open).chain(more).collect());
+        drop(state);
+        self.session.shared.wake();
+        Ok(guess)
+    }
+
+    /// What the server answered to [`Call::open_with`]; `closed`: a CLOSE was among what was sent. True if the guess was right.
+    pub fn opened(&self, guess: Option<&[u8]>, handle: Option<&[u8]>, closed: bool) -> bool {
+        let mut state = self.session.shared.state();
+        let number = guess.and_then(|guess| guess.try_into().ok()).map(u32::from_be_bytes);
+        let guesses = &mut state.channels[self.channel].guess;
+        guesses.opened(number, handle);
+        let right = guess.is_some() && guess == handle;
+        if let Some(handle) = handle.filter(|_| right && closed) {
+            guesses.closes(handle);
+        }
+        right
+    }
+
+    /// Takes and forgets what is still due.
+    pub fn drain(&mut self) -> Result<(), Fault> {
+        while self.due > 0 {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a request may go: by what is on its way, and by the limits of the user.
+    fn room(&self, sends: usize, expects: usize) -> Result<MutexGuard<'a, State>, Fault> {
+        let shared = &self.session.shared;
+        let traffic = &shared.traffic;
+        let now = Instant::now();
+        let book = |pace: &Option<Pace>, bytes| pace.as_ref().map_or(now, |pace| pace.book(bytes, now));
+        let due = book(&traffic.upload, sends);
+        let due = if expects > SMALL { due.max(book(&traffic.download, expects)) } else { due };
+        let mut state = shared.state();
+        loop {
+            self.check()?;
+            if let Some(why) = &state.lost {
+                return Err(Fault::Lost(why.clone()));
+            }
+            let early = due.saturating_duration_since(Instant::now());
+            if early.is_zero() && !state.is_full(self.channel, sends, expects) {
+                return Ok(state);
+            }
+            let slice = if early.is_zero() { self.stop.map(|_| SLICE) } else { Some(early.min(SLICE)) };
+            state = shared.wait(state, slice);
+        }
+    }
+
+    /// The largest WRITE to make now.
+    pub fn write_size(&self) -> usize {
+        let features = self.session.features();
+        let most = self.session.shared.state().upload.packet(features.max_write);
+        self.session.shared.traffic.upload.as_ref().map_or(most, |pace| pace.packet(most))
+    }
+
+    /// How many of `len` bytes are written before the answer to OPEN is there.
+    pub fn write_ahead(&self, len: usize) -> usize {
+        let ahead = len.min(WRITE_AHEAD).min(self.session.shared.state().upload.limit / 4);
+        self.session.shared.traffic.upload.as_ref().map_or(ahead, |pace| pace.packet(ahead))
+    }
+
+    /// How many READs are sent before the answer to OPEN is there.
+    pub fn reads_ahead(&self) -> usize {
+        if self.session.shared.traffic.download.is_some() { 1 } else { READS_AHEAD }
+    }
+
+    /// The largest READ to make now.
+    pub fn read_size(&self) -> usize {
+        let features = self.session.features();
+        let most = self.session.shared.state().download.packet(features.max_read);
+        self.session.shared.traffic.download.as_ref().map_or(most, |pace| pace.packet(most))
+    }
+
+    /// Ends a put that is to be given up. Answers that come later find nobody.
+    fn check(&self) -> Result<(), Fault> {
+        match self.stop {
+            Some(stop) if stop() => Err(Fault::Final(stopped())),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many answers are still due.
+    pub fn due(&self) -> usize {
+        self.due
+    }
+
+    /// The next answer, in whatever order the server gives them.
+    pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Fault> {
+        let message = loop {
+            let Some(_) = self.stop else { break self.receiver.recv().ok() };
+            match self.receiver.recv_timeout(SLICE) {
+                Ok(message) => break Some(message),
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+        };
+        match message {
+            Some(Message::Answer { tag, packet }) => {
+                self.due -= 1;
+                Ok((tag, packet))
+            }
+            _ => Err(self.lost()),
+        }
+    }
+
+    /// An answer that is already there.
+    pub fn try_receive(&mut self) -> Result<Option<(u32, Vec<u8>)>, Fault> {
+        match self.receiver.try_recv() {
+            Ok(Message::Answer { tag, packet }) => {
+                self.due -= 1;
+                Ok(Some((tag, packet)))
+            }
+            Ok(Message::Lost) => Err(self.lost()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Sends one request and gives what `then` makes of its answer.
+    pub fn ask<T>(&mut self, request: Request, then: impl FnOnce(Reply<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.send(0, request, SMALL)?;
+        let (_, packet) = self.receive()?;
+        then(self.decode(&packet)?)
+    }
+
+    /// Reads an answer; one that is no SFTP ends the connection for good.
+    pub fn decode<'p>(&self, packet: &'p [u8]) -> Result<Reply<'p>, Fault> {
+        Reply::decode(packet).map_err(|Malformed(what)| self.nonsense(what))
+    }
+
+    /// The server sent what no server sends.
+    pub fn nonsense(&self, what: &str) -> Fault {
+        let text = format!("the server does not speak proper SFTP: it sent {what}");
+        self.session.give_up(&text);
+        Fault::Final(Error::new(Kind::Connection, text))
+    }
+
+    fn lost(&self) -> Fault {
+        Fault::Lost(self.session.shared.state().lost.clone().unwrap_or_else(|| "the connection was closed".into()))
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.stop.is_some() {
+            let mut state = self.session.shared.state();
+            let channel = &mut state.channels[self.channel];
+            channel.puts = channel.puts.saturating_sub(1);
+        }
+    }
+}

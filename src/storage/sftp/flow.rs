@@ -1,0 +1,111 @@
+//! How much may be on its way: what the line takes within its round trip and a little more, measured as it goes. On a slow line
+//! little is queued, so that a small request does not wait behind megabytes; a fast long line is filled.
+
+use std::time::{Duration, Instant};
+
+/// What may be queued beyond what a round trip takes.
+const QUEUE: Duration = Duration::from_millis(150);
+/// The rate is measured over at least so long.
+const EPOCH: Duration = Duration::from_millis(100);
+/// The least and the first amount on its way, over all channels.
+const LEAST: usize = 64 << 10;
+const FIRST: usize = 1 << 20;
+/// Packets become smaller with the amount, but not smaller than this.
+const LEAST_PACKET: usize = 16 << 10;
+
+/// One direction.
+pub struct Flow {
+    /// Bytes that may be on their way.
+    pub limit: usize,
+    most: usize,
+    since: Instant,
+    moved: usize,
+    under_way: usize,
+}
+
+impl Flow {
+    /// At most `most` bytes, whatever the line takes.
+    pub fn new(most: usize) -> Self {
+        Flow { limit: FIRST.min(most), most, since: Instant::now(), moved: 0, under_way: 0 }
+    }
+
+    /// Whether `bytes` more may go; one request always may.
+    pub fn admits(&self, bytes: usize) -> bool {
+        self.under_way == 0 || self.under_way + bytes <= self.limit
+    }
+
+    /// A request with so many bytes goes.
+    pub fn sent(&mut self, bytes: usize, now: Instant) {
+        if self.under_way == 0 {
+            (self.since, self.moved) = (now, 0);
+        }
+        self.under_way += bytes;
+    }
+
+    /// It was answered.
+    pub fn answered(&mut self, bytes: usize, round_trip: Duration, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(bytes);
+        self.moved += bytes;
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < EPOCH.max(round_trip) {
+            return;
+        }
+        let rate = self.moved as f64 / elapsed.as_secs_f64();
+        let fills = (rate * (round_trip + QUEUE).as_secs_f64()) as usize;
+        // half or double at most: a pause of the server's disk is not the line
+        self.limit = fills.clamp(self.limit / 2, self.limit * 2).clamp(LEAST, self.most);
+        (self.since, self.moved) = (now, 0);
+    }
+
+    /// The largest packet to make.
+    pub fn packet(&self, most: usize) -> usize {
+        most.min((self.limit / 8).max(LEAST_PACKET))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps a line of this rate busy for ten seconds, on a clock of the test's own.
+    fn settle(rate: f64, round_trip: Duration) -> Flow {
+        let start = Instant::now();
+        let (mut flow, mut now, mut free) = (Flow::new(20 << 20), start, start);
+        let mut way = std::collections::VecDeque::new();
+        while now < start + Duration::from_secs(60) && flow.limit < 20 << 20 || now < start + Duration::from_secs(10) {
+            let packet = flow.packet(255 << 10);
+            while flow.admits(packet) {
+                flow.sent(packet, now);
+                free = free.max(now) + Duration::from_secs_f64(packet as f64 / rate);
+                way.push_back((free + round_trip, packet));
+            }
+            let (at, bytes) = way.pop_front().expect("one request always goes");
+            now = now.max(at);
+            flow.answered(bytes, round_trip, now);
+            if now > start + Duration::from_secs(60) {
+                break;
+            }
+        }
+        flow
+    }
+
+    #[test]
+    fn a_slow_line_gets_a_short_queue_and_a_long_fast_one_is_filled() {
+        let long = Duration::from_millis(50);
+        let slow = settle(100e3, long);
+        assert_eq!((slow.limit, slow.packet(255 << 10)), (LEAST, LEAST_PACKET));
+        let middle = settle(2e6, long);
+        assert!((300_000..500_000).contains(&middle.limit), "{}", middle.limit);
+        assert!(settle(150e6, long).limit > 150_000_000 / 20, "a round trip's worth at least");
+        assert_eq!(settle(1e9, long).limit, 20 << 20);
+        assert_eq!(settle(1e9, long).packet(255 << 10), 255 << 10);
+    }
+
+    #[test]
+    fn one_request_always_goes() {
+        let mut flow = Flow::new(1);
+        assert!(flow.admits(1 << 30));
+        flow.sent(1 << 30, Instant::now());
+        assert!(!flow.admits(1));
+    }
+}

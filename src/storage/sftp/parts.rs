@@ -1,0 +1,86 @@
+//! A ranged read and a write, cut into requests whose size may change on the way.
+
+use super::packet::{self, Malformed, Request};
+use super::session::{Ask, SMALL};
+
+/// A read: what was asked for so far, and what has come.
+pub struct Parts {
+    pub bytes: Vec<u8>,
+    /// By tag: (place in `bytes`, length).
+    pub asked: Vec<(usize, usize)>,
+    again: Vec<(usize, usize)>,
+    offset: u64,
+    next: usize,
+}
+
+impl Parts {
+    pub fn new(offset: u64, len: usize) -> Self {
+        Parts { bytes: vec![0; len], asked: Vec::new(), again: Vec::new(), offset, next: 0 }
+    }
+
+    /// The next READ, of at most `most` bytes; `None` if all is asked for.
+    pub fn next(&mut self, handle: &[u8], most: usize) -> Option<Ask> {
+        let (at, count) = self.again.pop().unwrap_or_else(|| {
+            let part = (self.next, most.min(self.bytes.len() - self.next));
+            self.next += part.1;
+            part
+        });
+        if count == 0 {
+            return None;
+        }
+        let tag = u32::try_from(self.asked.len()).unwrap_or(u32::MAX);
+        self.asked.push((at, count));
+        let request = Request::new(packet::READ).string(handle).u64(self.offset + at as u64);
+        Some(Ask { tag, request: request.u32(u32::try_from(count).unwrap_or(u32::MAX)), expects: count + SMALL })
+    }
+
+    /// Takes an answer; what is missing of it is asked for again.
+    pub fn take(&mut self, tag: u32, data: &[u8]) -> Result<(), Malformed> {
+        let (at, count) = *self.asked.get(tag as usize).ok_or(Malformed("an answer of a wrong type"))?;
+        if data.is_empty() || data.len() > count {
+            return Err(Malformed("data of a wrong length"));
+        }
+        self.bytes[at..at + data.len()].copy_from_slice(data);
+        if data.len() < count {
+            self.again.push((at + data.len(), count - data.len()));
+        }
+        Ok(())
+    }
+}
+
+/// A write from the beginning of a file.
+pub struct Writes<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    tag: u32,
+    /// Bytes of the next packet.
+    pub size: usize,
+}
+
+impl<'a> Writes<'a> {
+    pub fn new(bytes: &'a [u8], size: usize) -> Self {
+        Writes { bytes, at: 0, tag: 0, size: size.max(1) }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    /// The next WRITE; `None` if all is written.
+    pub fn next(&mut self, handle: &[u8]) -> Option<Ask> {
+        self.next_below(handle, self.bytes.len())
+    }
+
+    /// The next WRITE of what lies before `end`.
+    pub fn next_below(&mut self, handle: &[u8], end: usize) -> Option<Ask> {
+        let part = &self.bytes[self.at..end.min(self.at + self.size).max(self.at)];
+        if part.is_empty() {
+            return None;
+        }
+        let request = Request::with_room(packet::WRITE, part.len() + handle.len() + 20);
+        let request = request.string(handle).u64(self.at as u64).string(part);
+        self.at += part.len();
+        self.tag += 1;
+        Some(Ask { tag: self.tag - 1, request, expects: SMALL })
+    }
+}
