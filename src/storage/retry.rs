@@ -202,11 +202,13 @@ impl Shared {
                     return Err(refused.error());
                 }
             }
-            if now >= give_up && !slot.dialing {
+            // whoever gives up before the pause is over has tried once at least
+            let tried = slot.attempts > seen;
+            if now >= give_up && !slot.dialing && tried {
                 let text = format!("the connection to {} was lost", self.dial.server());
                 return Err(Error::new(Kind::Connection, text));
             }
-            if !slot.dialing && now >= slot.not_before {
+            if !slot.dialing && (now >= slot.not_before || now >= give_up && !tried) {
                 slot.dialing = true;
                 let shared = Arc::clone(self);
                 let thread = std::thread::Builder::new().name("connect".into()).spawn(move || shared.dial());
