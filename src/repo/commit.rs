@@ -4,7 +4,7 @@ use super::log::State;
 use super::{Repository, now, random};
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
-use crate::format::record::{self, Head, NewSection};
+use crate::format::record::{self, Head, NewSection, Record};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
@@ -36,8 +36,8 @@ impl Repository {
     /// record afterwards. Every pack it names must be stored already.
     pub fn commit(&self, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.refresh(state)?;
-        let id = self.put_record(state, head, sections, &|| false)?;
-        self.refresh(state)?;
+        let (id, sequence, len, record) = self.put_record(state, head, sections, &|| false)?;
+        state.learn(id, sequence, len, record);
         Ok(id)
     }
 
@@ -50,7 +50,7 @@ impl Repository {
         sections: &[NewSection],
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<ObjectId> {
-        self.put_record(state, head, sections, stop)
+        self.put_record(state, head, sections, stop).map(|(id, ..)| id)
     }
 
     fn put_record(
@@ -59,7 +59,7 @@ impl Repository {
         mut head: Head,
         sections: &[NewSection],
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<ObjectId> {
+    ) -> Result<(ObjectId, u32, u64, Record)> {
         head.sequence = state.next_sequence();
         head.heads.extend(state.frontier());
         state.inherit(&mut head);
@@ -69,7 +69,10 @@ impl Repository {
         head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);
         head.marks.sort_by_key(record::Mark::order);
         let mut plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
-        self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, stop)
+        let end = record::head_end(plain[..4].try_into().expect("a record begins with its length"))?;
+        let (record, len) = (record::decode(sequence, &plain[..end])?, plain.len() as u64);
+        let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, stop)?;
+        Ok((id, sequence, len, record))
     }
 
     fn put_sealed(

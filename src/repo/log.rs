@@ -240,6 +240,13 @@ impl State {
         (head.superseded, head.heads) = (superseded.into_iter().collect(), heads.into_iter().collect());
     }
 
+    /// A record that this client has just written: it need not be fetched to be known.
+    pub(super) fn learn(&mut self, id: ObjectId, sequence: u32, len: u64, record: Record) {
+        self.listed.insert(id);
+        self.known.insert(id, Known { sequence, len, record: Arc::new(record) });
+        self.forget();
+    }
+
     /// What a user should know: records that cannot be read, records that are named but not there.
     pub fn warnings(&self) -> Vec<String> {
         let superseded = self.superseded();
