@@ -33,10 +33,13 @@ const REWRITTEN: usize = limits::SECTION;
 struct Culprit(ObjectId, Error);
 
 impl Repository {
-    /// Merges records in force if there are many. `state` is refreshed first and knows the new record afterwards. A
+    /// Merges records in force if `state` knows of many. It is refreshed first then, and knows the new record afterwards. A
     /// record of which something cannot be read, or that says something this version does not know, is left alone.
     /// Gives whether there was anything to do.
     pub fn merge(&self, state: &mut State) -> Result<bool> {
+        if mergeable(state, &BTreeSet::new()).len() < 2 {
+            return Ok(false);
+        }
         self.refresh(state)?;
         let mut unreadable = BTreeSet::new();
         loop {

@@ -21,12 +21,14 @@ pub struct Flow {
     since: Instant,
     moved: usize,
     under_way: usize,
+    /// The most that was under way since.
+    peak: usize,
 }
 
 impl Flow {
     /// At most `most` bytes, whatever the line takes.
     pub fn new(most: usize) -> Self {
-        Flow { limit: FIRST.min(most), most, since: Instant::now(), moved: 0, under_way: 0 }
+        Flow { limit: FIRST.min(most), most, since: Instant::now(), moved: 0, under_way: 0, peak: 0 }
     }
 
     /// Whether `bytes` more may go; one request always may.
@@ -37,9 +39,10 @@ impl Flow {
     /// A request with so many bytes goes.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         if self.under_way == 0 {
-            (self.since, self.moved) = (now, 0);
+            (self.since, self.moved, self.peak) = (now, 0, 0);
         }
         self.under_way += bytes;
+        self.peak = self.peak.max(self.under_way);
     }
 
     /// It was answered.
@@ -52,9 +55,11 @@ impl Flow {
         }
         let rate = self.moved as f64 / elapsed.as_secs_f64();
         let fills = (rate * (round_trip + QUEUE).as_secs_f64()) as usize;
-        // half or double at most: a pause of the server's disk is not the line
-        self.limit = fills.clamp(self.limit / 2, self.limit * 2).clamp(LEAST, self.most);
-        (self.since, self.moved) = (now, 0);
+        // half or double at most: a pause of the server's disk is not the line; and where little was asked for, little coming
+        // says nothing about the line
+        let least = if self.peak * 2 < self.limit { self.limit } else { self.limit / 2 };
+        self.limit = fills.clamp(least, self.limit * 2).clamp(LEAST, self.most);
+        (self.since, self.moved, self.peak) = (now, 0, self.under_way);
     }
 
     /// The largest packet to make.
@@ -99,6 +104,17 @@ mod tests {
         assert!(settle(150e6, long).limit > 150_000_000 / 20, "a round trip's worth at least");
         assert_eq!(settle(1e9, long).limit, 20 << 20);
         assert_eq!(settle(1e9, long).packet(255 << 10), 255 << 10);
+    }
+
+    #[test]
+    fn small_requests_one_after_the_other_do_not_make_a_line_slow() {
+        let (mut flow, mut now) = (Flow::new(20 << 20), Instant::now());
+        for _ in 0..100 {
+            flow.sent(1000, now);
+            now += Duration::from_millis(200);
+            flow.answered(1000, Duration::from_millis(200), now);
+        }
+        assert_eq!(flow.limit, FIRST);
     }
 
     #[test]

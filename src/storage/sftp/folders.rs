@@ -12,10 +12,9 @@ use crate::name::Folder;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
 
 /// READDIRs on the way at once: OpenSSH gives 100 names for each. More are sent when half of them are answered: by then
-/// the end of a short listing has been seen, and nobody waits another round trip for requests that came too late.
+/// the end of a short listing has been seen, and nobody waits another round trip for requests that came too late. Their answers
+/// are some 15 KB each and count as small: none waits until others are answered.
 const READDIRS: usize = 32;
-/// About what one answer to READDIR has.
-const NAMES: usize = packet::MAX_PACKET;
 /// The tag of OPENDIR.
 const OPENDIR: u32 = u32::MAX;
 /// LSTATs on the way at once.
@@ -27,10 +26,10 @@ impl Connection {
         let path = self.path(&folder.path());
         let mut call = self.session.call();
         let readdir =
-            |handle: &[u8]| Ask { tag: 0, request: Request::new(packet::READDIR).string(handle), expects: NAMES / 4 };
+            |handle: &[u8]| Ask { tag: 0, request: Request::new(packet::READDIR).string(handle), expects: SMALL };
         let ahead = |handle: &[u8]| (0..READDIRS).map(|_| readdir(handle)).collect();
         let open = Request::new(packet::OPENDIR).string(path.as_bytes());
-        let guess = call.open_with(OPENDIR, open, (SMALL, NAMES / 4), ahead)?;
+        let guess = call.open_with(OPENDIR, open, (SMALL, SMALL), ahead)?;
         let mut early = VecDeque::new();
         let answer = loop {
             match call.receive()? {
@@ -73,7 +72,7 @@ impl Connection {
         loop {
             let more = if !ended && call.due() <= READDIRS / 2 { READDIRS - call.due() } else { 0 };
             for _ in 0..more {
-                call.send(0, Request::new(packet::READDIR).string(handle), NAMES / 4)?;
+                call.send(0, Request::new(packet::READDIR).string(handle), SMALL)?;
             }
             let answer = match early.pop_front() {
                 Some(answer) => answer,
