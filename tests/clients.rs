@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use harness::Dice;
 use harness::sshd::{Sshd, signal};
 use harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::crypto::secret::Passphrase;
@@ -22,16 +23,6 @@ use tempfile::TempDir;
 
 const PASSPHRASE: &str = "four at once";
 
-/// A small generator of choices, from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
 /// One machine: its home, its tree, and what it was told to be saved.
 struct Client {
     number: u64,
@@ -43,14 +34,7 @@ struct Client {
 impl Client {
     fn new(sshd: &Sshd, number: u64, repository: &Path) -> Client {
         let home = tempfile::tempdir().unwrap();
-        let config = format!(
-            "Host server\n HostName 127.0.0.1\n Port {}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n UserKnownHostsFile {}\n",
-            sshd.port,
-            sshd.user,
-            sshd.identity().display(),
-            sshd.known_hosts().display()
-        );
-        std::fs::write(home.path().join("ssh_config"), config).unwrap();
+        sshd.client_config(home.path(), sshd.port);
         Client { number, home, repository: format!("server:{}", repository.display()), saved: Vec::new() }
     }
 

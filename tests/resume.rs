@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use harness::hook::Hook;
-use harness::tree::{self, Model, What, assert_same, in_snapshot, noise, on_disk, write};
+use harness::tree::{self, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::record::Snapshot;
-use nfreezer::format::tree::{Content, PARTIAL};
+use nfreezer::format::tree::PARTIAL;
 use nfreezer::name::{Folder, Name};
 use nfreezer::progress::Silent;
 use nfreezer::push::{Checkpoints, Options, Summary, push};
@@ -95,57 +95,15 @@ impl Setup {
         self.storage.list(Folder::Log).unwrap().len()
     }
 
-    /// What is in the snapshot at the source; empty where it did not get that far.
-    fn saved(&self, snapshot: &Snapshot) -> Model {
-        match self.repo.at(snapshot, self.top().as_os_str().as_bytes()) {
-            Ok(_) => in_snapshot(&self.repo, snapshot, &self.top()),
-            Err(_) => Model::new(),
-        }
-    }
-
     /// The nodes that are unfinished files: path and bytes that are there.
     fn beginnings(&self, snapshot: &Snapshot) -> Vec<(Vec<u8>, u64)> {
-        let mut found = Vec::new();
-        let mut folders = vec![(Vec::new(), snapshot.root)];
-        while let Some((path, page)) = folders.pop() {
-            for node in self.repo.entries(page.as_ref()) {
-                let node = node.unwrap();
-                let path = [&path, b"/".as_slice(), &node.name].concat();
-                if node.flags & PARTIAL != 0 {
-                    found.push((path.clone(), node.content.size()));
-                }
-                if let Content::Directory(page) = node.content {
-                    folders.push((path, page));
-                }
-            }
-        }
-        found
+        let flagged = tree::flagged(&self.repo, snapshot).into_iter().filter(|(_, flags)| flags & PARTIAL != 0);
+        flagged.map(|(path, _)| (path.clone(), self.repo.at(snapshot, &path).unwrap().content.size())).collect()
     }
 
     /// What the snapshot claims is so on the disk: whole files are equal, a beginning is one. Gives the bytes in it.
     fn check(&self, snapshot: &Snapshot) -> u64 {
-        let (disk, saved) = (on_disk(&self.top()), self.saved(snapshot));
-        let beginnings = self.beginnings(snapshot);
-        let mut bytes = 0;
-        for (path, seen) in &saved {
-            let there = disk.get(path).expect("nothing is made up");
-            match (&seen.what, &there.what) {
-                (What::File(size, hashes), What::File(whole, all)) => {
-                    bytes += size;
-                    let absolute = [self.top().as_os_str().as_bytes(), b"/", path].concat();
-                    if beginnings.iter().any(|(name, _)| *name == absolute) {
-                        assert!(size <= whole && *size > 0);
-                        let full = |at: &u64| at + (64 << 10) <= *size;
-                        assert!(hashes.iter().filter(|(at, _)| full(at)).all(|(at, hash)| all.get(at) == Some(hash)));
-                    } else {
-                        assert_eq!((size, hashes), (whole, all));
-                    }
-                }
-                (What::Directory, What::Directory) => {}
-                (a, b) => assert_eq!(a, b),
-            }
-        }
-        bytes
+        tree::check_partial(&self.repo, snapshot, &self.top(), &on_disk(&self.top()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How many puts run at once. Where connections break again and again, fewer at a time: an object that is cut off has to be sent
-//! again from its beginning, so one that gets through is worth more than four that are half done.
+//! again from its beginning, so one that gets through is worth more than four that are half done. The same holds for a low limit:
+//! what is half done when a push is interrupted is lost.
 
 use std::sync::{Condvar, Mutex};
 
@@ -15,20 +16,31 @@ pub struct Gate {
 struct Inner {
     running: usize,
     limit: usize,
+    most: usize,
 }
+
+/// So many seconds of the limit may be half done.
+const HALF_DONE: u64 = 10;
+/// What a large object has.
+const LARGE: u64 = 16 << 20;
+/// What is smaller does not count: a record is not to wait behind packs.
+const SMALL: usize = 1 << 20;
 
 /// One put is running.
 pub struct Pass<'a>(&'a Gate);
 
-impl Default for Gate {
-    fn default() -> Self {
-        Gate { inner: Mutex::new(Inner { running: 0, limit: usize::MAX }), changed: Condvar::new() }
-    }
-}
-
 impl Gate {
-    /// Waits until one more put may run.
-    pub fn enter(&self, stop: Stop<'_>) -> Result<Pass<'_>> {
+    /// For a line on which at most so many bytes a second are sent.
+    pub fn new(rate: Option<u64>) -> Self {
+        let most = rate.map_or(usize::MAX, |rate| (rate.saturating_mul(HALF_DONE) / LARGE).max(1) as usize);
+        Gate { inner: Mutex::new(Inner { running: 0, limit: most, most }), changed: Condvar::new() }
+    }
+
+    /// Waits until one more put of so many bytes may run.
+    pub fn enter(&self, bytes: usize, stop: Stop<'_>) -> Result<Option<Pass<'_>>> {
+        if bytes < SMALL {
+            return Ok(None);
+        }
         let mut inner = self.inner.lock().expect("no holder panics");
         while inner.running >= inner.limit {
             if stop() {
@@ -37,13 +49,13 @@ impl Gate {
             inner = self.changed.wait_timeout(inner, SLICE).expect("no holder panics").0;
         }
         inner.running += 1;
-        Ok(Pass(self))
+        Ok(Some(Pass(self)))
     }
 
     /// A put got through: one more may run.
     pub fn stored(&self) {
         let mut inner = self.inner.lock().expect("no holder panics");
-        inner.limit = inner.limit.saturating_add(1);
+        inner.limit = inner.limit.saturating_add(1).min(inner.most);
         self.changed.notify_all();
     }
 
@@ -68,18 +80,30 @@ mod tests {
 
     #[test]
     fn fewer_after_each_break_and_more_after_each_success() {
-        let gate = Gate::default();
+        let gate = Gate::new(None);
         let limit = |gate: &Gate| gate.inner.lock().unwrap().limit;
-        let passes: Vec<Pass<'_>> = (0..8).map(|_| gate.enter(&|| true).unwrap()).collect();
+        let passes: Vec<_> = (0..8).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
         gate.stored();
         gate.broken();
         assert_eq!(limit(&gate), 4);
         (0..5).for_each(|_| gate.broken());
         drop(passes);
-        let one = gate.enter(&|| true).unwrap();
-        assert!(matches!(gate.enter(&|| true).map(drop).unwrap_err().kind(), Kind::Interrupted(_)));
+        let one = gate.enter(SMALL, &|| true).unwrap();
+        assert!(matches!(gate.enter(SMALL, &|| true).map(drop).unwrap_err().kind(), Kind::Interrupted(_)));
         gate.stored();
-        gate.enter(&|| true).unwrap();
+        gate.enter(SMALL, &|| true).unwrap();
         drop(one);
+    }
+    #[test]
+    fn a_low_limit_lets_in_few_and_never_keeps_out_what_is_small() {
+        for (rate, most) in [(Some(1), 1), (Some(2 << 20), 1), (Some(8 << 20), 5), (None, 20)] {
+            let gate = Gate::new(rate);
+            let mut passes: Vec<_> = (0..most).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
+            gate.stored();
+            assert_eq!(gate.enter(SMALL, &|| true).is_err(), rate.is_some(), "{rate:?}");
+            assert!(gate.enter(SMALL - 1, &|| true).unwrap().is_none());
+            drop(passes.pop());
+            gate.enter(SMALL, &|| true).unwrap();
+        }
     }
 }

@@ -61,7 +61,8 @@ pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
             let halt = halt::Halt::new(options.stop.clone());
             let dialer = ssh::Dialer::new(remote, options.clone(), Arc::clone(&traffic), halt.clone())?;
             let connections = retry::Reconnecting::new(Box::new(dialer), &options, halt)?;
-            Ok(Box::new(sftp::Sftp::new(connections, traffic, remote.to_string())?))
+            let sftp = sftp::Sftp::new(connections, traffic, remote.to_string())?;
+            Ok(Box::new(sftp.limited(options.limit_upload)))
         }
     }
 }

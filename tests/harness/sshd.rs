@@ -275,6 +275,19 @@ impl Sshd {
         }
     }
 
+    /// A configuration file in this folder with which `server` is this server, by this port.
+    pub fn client_config(&self, folder: &Path, port: u16) -> PathBuf {
+        let config = format!(
+            "Host server\n HostName 127.0.0.1\n Port {port}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n UserKnownHostsFile {}\n",
+            self.user,
+            self.identity().display(),
+            self.known_hosts().display()
+        );
+        let file = folder.join("ssh_config");
+        fs::write(&file, config).expect("written");
+        file
+    }
+
     /// The storage in `files()/repo`, which need not exist.
     pub fn storage(&self, transport: Transport) -> Box<dyn Storage> {
         let options = Options { transport, ..self.options() };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::format::record::Snapshot;
 use nfreezer::format::reference::Extent;
-use nfreezer::format::tree::{Content, Node};
+use nfreezer::format::tree::{Content, Node, PARTIAL};
 use nfreezer::repo::{Repository, Span};
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use sha2::{Digest, Sha256};
@@ -213,6 +213,59 @@ fn file_in_snapshot(repo: &Repository, content: &Content) -> What {
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// The nodes below the root that bear a flag: absolute path and flags.
+pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![(Vec::new(), snapshot.root)];
+    while let Some((path, page)) = folders.pop() {
+        for node in repo.entries(page.as_ref()) {
+            let node = node.unwrap();
+            let path = [&path, b"/".as_slice(), &node.name].concat();
+            if node.flags != 0 {
+                found.insert(path.clone(), node.flags);
+            }
+            if let Content::Directory(page) = node.content {
+                folders.push((path, page));
+            }
+        }
+    }
+    found
+}
+
+/// What a partial snapshot holds at and below `top`; empty where it did not get that far.
+pub fn in_partial(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
+    match repo.at(snapshot, top.as_os_str().as_bytes()) {
+        Ok(_) => in_snapshot(repo, snapshot, top),
+        Err(_) => Model::new(),
+    }
+}
+
+/// What a partial snapshot of `top` claims is so on the disk: whole files are equal, a beginning is one. Gives the bytes
+/// in it.
+pub fn check_partial(repo: &Repository, snapshot: &Snapshot, top: &Path, disk: &Model) -> u64 {
+    let (saved, flags) = (in_partial(repo, snapshot, top), flagged(repo, snapshot));
+    let mut bytes = 0;
+    for (path, seen) in &saved {
+        let there = disk.get(path).expect("nothing is made up");
+        match (&seen.what, &there.what) {
+            (What::File(size, hashes), What::File(whole, all)) => {
+                bytes += size;
+                let absolute = [top.as_os_str().as_bytes(), b"/", path].concat();
+                if flags.get(&absolute).is_some_and(|flags| flags & PARTIAL != 0) {
+                    assert!(size <= whole && *size > 0);
+                    let full = |at: &u64| at + BLOCK <= *size;
+                    assert!(hashes.iter().filter(|(at, _)| full(at)).all(|(at, hash)| all.get(at) == Some(hash)));
+                } else {
+                    assert_eq!((size, hashes), (whole, all), "at {:?}", String::from_utf8_lossy(path));
+                }
+            }
+            (What::Directory, What::Directory) => {}
+            (a, b) => assert_eq!(a, b),
+        }
+    }
+    bytes
 }
 
 /// Fails with the differing paths only: a model is long.

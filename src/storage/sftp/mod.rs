@@ -57,7 +57,12 @@ impl Sftp {
     /// A storage on connections that exist already or are made anew. `traffic` is what they count on.
     pub fn new(connections: Reconnecting, traffic: Arc<Traffic>, address: String) -> Result<Self> {
         let syncs = connections.run(|connection, _| Ok(connection.session.features().fsync))?;
-        Ok(Sftp { connections, traffic, address, syncs, puts: Gate::default(), expected: Mutex::default() })
+        Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
+    }
+
+    /// The same where at most so many bytes a second are sent.
+    pub fn limited(self, rate: Option<u64>) -> Self {
+        Sftp { puts: Gate::new(rate), ..self }
     }
 }
 
@@ -102,7 +107,7 @@ impl Storage for Sftp {
 
     fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
         self.connections.run_unless(stop, |connection, again| {
-            let _pass = self.puts.enter(stop)?;
+            let _pass = self.puts.enter(bytes.len(), stop)?;
             let put = connection.put(name, bytes, again, stop);
             match &put {
                 Ok(()) => self.puts.stored(),
