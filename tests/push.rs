@@ -541,3 +541,19 @@ fn what_an_interrupted_push_has_stored_is_not_sent_again() {
     let sent_again = summary.stored as usize;
     assert!(sent_again <= (12 * 12 - 16 * kept + 40) * MIB, "{kept} packs were there, {sent_again} bytes were sent");
 }
+
+#[test]
+fn the_folders_that_grew_are_named() {
+    const MIB: usize = 1 << 20;
+    let case = Setup::new();
+    for (name, bytes) in [("a/big", 5 * MIB), ("b/1/f", MIB / 2), ("b/2/f", 3 * MIB / 4), ("c/tiny", 10)] {
+        let path = case.top().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        tree::write(path, tree::noise(bytes as u64, bytes));
+    }
+    let grew = case.push().grew;
+    let named = |name: &str| case.top().join(name).into_os_string().into_encoded_bytes();
+    assert_eq!(grew, [(named("a"), 5 * MIB as u64), (named("b"), (5 * MIB / 4) as u64)]);
+    fs::copy(case.top().join("a/big"), case.top().join("c/copy")).unwrap();
+    assert!(case.push().grew.is_empty(), "contents that are known are no growth");
+}

@@ -106,12 +106,12 @@ impl Tree<'_> {
 
     /// Commits what the push has so far.
     fn checkpoint(&mut self, last: bool) -> Result<()> {
-        let before = (self.stats, self.unchanged, self.renamed);
+        let before = (self.stats, self.unchanged, self.renamed, self.growth.clone());
         self.aside = self.stack.clone();
         let built = self.unfinished();
         let stats = self.figures();
         self.stack = std::mem::take(&mut self.aside);
-        (self.stats, self.unchanged, self.renamed) = before;
+        (self.stats, self.unchanged, self.renamed, self.growth) = before;
         self.ledger.partial(built?, stats, &self.meta.entries, last)?;
         self.meta.committed();
         let Data { chunks, packs, .. } = self.data;

@@ -21,6 +21,8 @@ pub(super) struct Folder {
     /// Pages of it in earlier snapshots, by their first name.
     pub pages: Vec<(Vec<u8>, Ref)>,
     pub directories: u32,
+    /// Bytes of new contents in and below it, see [`super::growth`].
+    pub grown: u64,
     leaf: Vec<Node>,
     weight: usize,
     upper: Vec<Level>,
@@ -42,7 +44,7 @@ pub(super) enum Which {
 impl Folder {
     pub fn new(node: Option<Node>, passage: bool, old: Option<Node>) -> Self {
         let (pages, leaf, upper) = Default::default();
-        Folder { node, passage, old, pages, directories: 0, leaf, weight: 0, upper }
+        Folder { node, passage, old, pages, directories: 0, grown: 0, leaf, weight: 0, upper }
     }
 
     /// Whether the open leaf must be closed before this node, for want of room.

@@ -23,6 +23,7 @@ mod cut;
 mod data;
 mod feed;
 mod folder;
+mod growth;
 mod item;
 mod large;
 mod line;
@@ -178,6 +179,9 @@ pub struct Summary {
     pub changed_while_read: u64,
     /// Entries that were left out because `select` says so; a folder counts as one.
     pub excluded: u64,
+    /// The folders that grew most, with the bytes of files in and below them whose contents the repository did not have;
+    /// what counts for one does not count for those above it. At most ten, most first.
+    pub grew: Vec<(Vec<u8>, u64)>,
     /// Packs written.
     pub packs: u64,
     /// From the beginning to the commit.
@@ -281,6 +285,7 @@ fn save(
         skipped: control.skipped(),
         changed_while_read: control.changed_while_read(),
         excluded: control.excluded(),
+        grew: done.grew,
         packs: done.packs,
         duration: started.elapsed(),
     })
@@ -337,6 +342,7 @@ struct Done {
     unchanged: u64,
     renamed: u64,
     read: u64,
+    grew: Vec<(Vec<u8>, u64)>,
     packs: u64,
 }
 
@@ -404,7 +410,7 @@ impl Run<'_> {
             _ => e,
         })?;
         let (unchanged, renamed) = (tree.unchanged, tree.renamed);
-        Ok(Done { snapshot, record, unchanged, renamed, read, packs: packs.ours() })
+        Ok(Done { snapshot, record, unchanged, renamed, read, grew: tree.growth.folders(), packs: packs.ours() })
     }
 }
 

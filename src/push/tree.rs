@@ -9,6 +9,7 @@ use super::commit::Ledger;
 use super::control::Control;
 use super::data::Data;
 use super::folder::{Folder, Which, meta_packs, row_of};
+use super::growth::Growth;
 use super::item::{Batch, Item, Link, Piece, Was};
 use super::large::{Large, Started};
 use super::line::{Line, Turn};
@@ -49,6 +50,7 @@ pub(super) struct Tree<'c> {
     pub stats: Stats,
     pub unchanged: u64,
     pub renamed: u64,
+    pub growth: Growth,
 }
 
 /// A file with links that are still to come.
@@ -71,7 +73,7 @@ impl<'c> Tree<'c> {
     ) -> Self {
         let stack = vec![Folder::new(None, true, None)];
         let (repo, aside, waiting, between) = (ledger.repo, Vec::new(), None, true);
-        let (list, links, hand, stats, unchanged, renamed) = Default::default();
+        let (list, links, hand, stats, unchanged, renamed, growth) = Default::default();
         Tree {
             repo,
             control,
@@ -92,6 +94,7 @@ impl<'c> Tree<'c> {
             stats,
             unchanged,
             renamed,
+            growth,
         }
     }
 
@@ -163,9 +166,14 @@ impl<'c> Tree<'c> {
 
     fn file(&mut self, mut node: Node, pieces: Vec<Piece>, link: Option<Link>, old: Option<Box<Node>>) -> Result<()> {
         if !matches!(node.content, Content::Unreadable(_)) {
+            let fresh: Vec<bool> = pieces.iter().map(|piece| matches!(piece, Piece::New(_))).collect();
             let (unfinished, pieces) = self.settle_pieces(node, pieces)?;
             node = unfinished;
             node.content = self.content(&pieces)?;
+            let new = pieces.iter().zip(fresh).filter(|(_, fresh)| *fresh);
+            let new: u64 =
+                new.map(|(piece, _)| if let Piece::Known(_, place) = piece { place.len.into() } else { 0 }).sum();
+            self.stack.iter_mut().last().into_iter().for_each(|folder| folder.grown += new);
         }
         let node = self.store_xattrs(node)?;
         self.remember(link, &node);
@@ -267,8 +275,12 @@ impl<'c> Tree<'c> {
             }
         }
         self.stats.directories += 1;
+        let mut growth = std::mem::take(&mut self.growth);
+        let rest = growth.leave(|| self.path(&node.name), folder.grown);
+        self.growth = growth;
         if let Some(parent) = self.stack.last_mut() {
             parent.directories = parent.directories.saturating_add(1);
+            parent.grown += rest;
         }
         self.add(node)
     }

@@ -8,6 +8,9 @@ use crate::name::hex;
 use crate::push;
 use crate::repo::tree::short;
 
+/// Folders that grew most, for people; programs get all of them.
+const SHOWN: usize = 5;
+
 /// For people.
 pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!(
@@ -26,6 +29,10 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
         show::size(s.added),
         show::size(s.stored)
     ))?;
+    s.grew
+        .iter()
+        .take(SHOWN)
+        .try_for_each(|(path, bytes)| out.line(format_args!("grew by {} {}", show::size(*bytes), show::text(path))))?;
     let seconds = s.duration.as_secs_f64();
     let sent = if dry { "would send" } else { "sent" };
     out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
@@ -42,11 +49,17 @@ fn some(count: u64, what: &str) -> String {
 
 /// For `--json`.
 pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
+    let grew = s.grew.iter().map(|(path, bytes)| {
+        let mut folder = show::object(json!({ "bytes": bytes }));
+        show::put_bytes(&mut folder, "path", path);
+        folder
+    });
+    let grew: Vec<_> = grew.collect();
     show::object(json!({
         "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry,
         "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
         "received": s.received, "skipped": s.skipped, "changed_while_read": s.changed_while_read,
-        "excluded": s.excluded, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
+        "excluded": s.excluded, "grew": grew, "packs": s.packs, "seconds": s.duration.as_secs_f64(),
     }))
 }
