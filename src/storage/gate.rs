@@ -1,8 +1,9 @@
 //! How many puts run at once. Where connections break again and again, fewer at a time: an object that is cut off has to be sent
-//! again from its beginning, so one that gets through is worth more than four that are half done. The same holds for a low limit:
+//! again from its beginning, so one that gets through is worth more than four that are half done. The same holds for a slow line:
 //! what is half done when a push is interrupted is lost.
 
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use super::halt::{SLICE, Stop, stopped};
 use crate::error::Result;
@@ -21,6 +22,12 @@ struct Inner {
 
 /// So many seconds of the limit may be half done.
 const HALF_DONE: u64 = 10;
+/// On a line that nobody knows yet.
+const FIRST: usize = 3;
+/// A put that takes less lets one more in, ..
+const QUICK: Duration = Duration::from_secs(3);
+/// .. one that takes more, one less.
+const SLOW: Duration = Duration::from_secs(10);
 /// What a large object has.
 const LARGE: u64 = 16 << 20;
 /// What is smaller does not count: a record is not to wait behind packs.
@@ -33,7 +40,7 @@ impl Gate {
     /// For a line on which at most so many bytes a second are sent.
     pub fn new(rate: Option<u64>) -> Self {
         let most = rate.map_or(usize::MAX, |rate| (rate.saturating_mul(HALF_DONE) / LARGE).max(1) as usize);
-        Gate { inner: Mutex::new(Inner { running: 0, limit: most, most }), changed: Condvar::new() }
+        Gate { inner: Mutex::new(Inner { running: 0, limit: most.min(FIRST), most }), changed: Condvar::new() }
     }
 
     /// Waits until one more put of so many bytes may run.
@@ -52,10 +59,15 @@ impl Gate {
         Ok(Some(Pass(self)))
     }
 
-    /// A put got through: one more may run.
-    pub fn stored(&self) {
+    /// A put of so many bytes got through in this time.
+    pub fn stored(&self, bytes: usize, took: Duration) {
         let mut inner = self.inner.lock().expect("no holder panics");
-        inner.limit = inner.limit.saturating_add(1).min(inner.most);
+        inner.limit = match took {
+            _ if bytes < SMALL => inner.limit,
+            _ if took < QUICK => inner.limit.saturating_add(1).min(inner.most),
+            _ if took > SLOW => inner.limit.min(inner.running).saturating_sub(1).max(1),
+            _ => inner.limit,
+        };
         self.changed.notify_all();
     }
 
@@ -78,29 +90,45 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
+    fn limit(gate: &Gate) -> usize {
+        gate.inner.lock().unwrap().limit
+    }
+
     #[test]
     fn fewer_after_each_break_and_more_after_each_success() {
         let gate = Gate::new(None);
-        let limit = |gate: &Gate| gate.inner.lock().unwrap().limit;
+        (0..20).for_each(|_| gate.stored(SMALL, Duration::ZERO));
         let passes: Vec<_> = (0..8).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
-        gate.stored();
         gate.broken();
         assert_eq!(limit(&gate), 4);
         (0..5).for_each(|_| gate.broken());
         drop(passes);
         let one = gate.enter(SMALL, &|| true).unwrap();
         assert!(matches!(gate.enter(SMALL, &|| true).map(drop).unwrap_err().kind(), Kind::Interrupted(_)));
-        gate.stored();
+        gate.stored(SMALL, Duration::ZERO);
         gate.enter(SMALL, &|| true).unwrap();
         drop(one);
     }
+
+    #[test]
+    fn a_slow_line_has_one_at_a_time_and_small_objects_say_nothing_about_it() {
+        let gate = Gate::new(None);
+        let passes: Vec<_> = (0..FIRST).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
+        gate.enter(SMALL, &|| true).map(drop).unwrap_err();
+        (0..5).for_each(|_| gate.stored(SMALL - 1, Duration::ZERO));
+        assert_eq!(limit(&gate), FIRST);
+        (0..5).for_each(|_| gate.stored(SMALL, Duration::from_secs(30)));
+        assert_eq!(limit(&gate), 1);
+        drop(passes);
+    }
+
     #[test]
     fn a_low_limit_lets_in_few_and_never_keeps_out_what_is_small() {
-        for (rate, most) in [(Some(1), 1), (Some(2 << 20), 1), (Some(8 << 20), 5), (None, 20)] {
-            let gate = Gate::new(rate);
+        for (rate, most) in [(1, 1), (2 << 20, 1), (8 << 20, 5)] {
+            let gate = Gate::new(Some(rate));
+            (0..9).for_each(|_| gate.stored(SMALL, Duration::ZERO));
             let mut passes: Vec<_> = (0..most).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
-            gate.stored();
-            assert_eq!(gate.enter(SMALL, &|| true).is_err(), rate.is_some(), "{rate:?}");
+            assert!(gate.enter(SMALL, &|| true).is_err(), "{rate}");
             assert!(gate.enter(SMALL - 1, &|| true).unwrap().is_none());
             drop(passes.pop());
             gate.enter(SMALL, &|| true).unwrap();

@@ -108,9 +108,10 @@ impl Storage for Sftp {
     fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
         self.connections.run_unless(stop, |connection, again| {
             let _pass = self.puts.enter(bytes.len(), stop)?;
+            let started = Instant::now();
             let put = connection.put(name, bytes, again, stop);
             match &put {
-                Ok(()) => self.puts.stored(),
+                Ok(()) => self.puts.stored(bytes.len(), started.elapsed()),
                 Err(Fault::Lost(_)) => self.puts.broken(),
                 Err(Fault::Final(_)) => {}
             }
