@@ -202,8 +202,8 @@ impl Shared {
                     return Err(refused.error());
                 }
             }
-            // whoever gives up before the pause is over has tried once at least
-            let tried = slot.attempts > seen;
+            // whoever gives up before the pause is over has tried once at least, if he wants to try at all
+            let tried = slot.attempts > seen || self.retry_for.is_zero();
             if now >= give_up && !slot.dialing && tried {
                 let text = format!("the connection to {} was lost", self.dial.server());
                 return Err(Error::new(Kind::Connection, text));
