@@ -199,7 +199,7 @@ impl<'r> Old<'r> {
                 None => {}
             }
             let Some(page) = self.first.take().or_else(|| self.next_page()) else { return Ok(None) };
-            match self.repo.page_of_walk(&page) {
+            match self.repo.page(&page) {
                 Ok(read) => self.enter(page, read),
                 Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => self.give_up(&e),
                 Err(e) => return Err(e),

@@ -17,8 +17,6 @@ use crate::name::Name;
 
 /// Metadata is fetched in stretches of 1 MiB: neighbours in a pack are neighbours in the tree.
 const META_SPAN: Span = Span::Blocks(16);
-/// The same where the whole tree is wanted: a round trip for 4 MiB.
-const WALK_SPAN: Span = Span::Blocks(64);
 
 impl Repository {
     /// The plaintext of a whole chunk, verified by its tags and by its id.
@@ -68,11 +66,6 @@ impl Repository {
     /// A page of a directory.
     pub fn page(&self, r: &Ref) -> Result<Page> {
         Page::decode(&self.chunk(ChunkKind::Page, r, META_SPAN)?, &r.pack)
-    }
-
-    /// A page of a directory, for whoever walks a whole tree in order: what comes next is fetched with it.
-    pub fn page_of_walk(&self, r: &Ref) -> Result<Page> {
-        Page::decode(&self.chunk(ChunkKind::Page, r, WALK_SPAN)?, &r.pack)
     }
 
     /// A page of a reference list.
