@@ -299,7 +299,7 @@ fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
         open.extend(fs::read_dir(&path).into_iter().flatten().map(|e| e.unwrap().path()));
     }
     let binary = env.path("nfreezer");
-    fs::copy(env!("CARGO_BIN_EXE_nfreezer"), &binary).unwrap();
+    harness::copy_program(env!("CARGO_BIN_EXE_nfreezer"), &binary);
     let command = env.command(["push", "source"]);
     let mut user = std::process::Command::new("setpriv");
     user.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary).args(command.get_args());

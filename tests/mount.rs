@@ -1,5 +1,6 @@
 //! Real mounts. They fail, and do not skip, where there is no FUSE.
 
+mod harness;
 #[path = "harness/mounted.rs"]
 mod mounted;
 #[path = "harness/writer.rs"]
@@ -347,8 +348,7 @@ impl Helper {
         let exe = std::env::current_exe().unwrap();
         // An ordinary user must be able to run it and to mount on it.
         let copy = dir.path().with_extension("exe");
-        fs::copy(exe, &copy).unwrap();
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        harness::copy_program(exe, &copy);
         let folder = dir.path().join("m");
         fs::create_dir(&folder).unwrap();
         if !before.is_empty() {

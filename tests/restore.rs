@@ -222,7 +222,7 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
     fs::create_dir(&out).unwrap();
     own(&out);
     let binary = folder.path().join("nfreezer");
-    fs::copy(env!("CARGO_BIN_EXE_nfreezer"), &binary).unwrap();
+    harness::copy_program(env!("CARGO_BIN_EXE_nfreezer"), &binary);
     let output = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .arg(&binary)
