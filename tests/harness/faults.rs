@@ -26,6 +26,11 @@ impl<S> Gone<S> {
         self.arm(i64::MAX);
     }
 
+    /// Calls since it was made or disarmed.
+    pub fn calls(&self) -> i64 {
+        i64::MAX - self.calls_left.load(Ordering::SeqCst)
+    }
+
     fn call(&self) -> Result<()> {
         let left = self.calls_left.fetch_sub(1, Ordering::SeqCst);
         if left > 0 { Ok(()) } else { Err(Error::new(Kind::Connection, "the server is gone")) }
