@@ -23,7 +23,7 @@ use nfreezer::mount;
 use nfreezer::name::{Folder, Name};
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Memory, Storage};
-use stalled::Stalled;
+use stalled::{Stall, Stalled};
 use writer::{Item, What, Writer, noise, repository};
 
 fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
@@ -162,7 +162,7 @@ fn stalled_tree() -> Item {
 #[test]
 fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(2));
     let big = mount.path("latest/big");
     let body = noise(1, 8_000_000);
@@ -197,7 +197,7 @@ fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
 #[test]
 fn requests_that_timed_out_leave_no_worker_behind() {
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(1));
     let path = |i: usize| mount.path(&format!("latest/d{i}/f{i}"));
     fs::metadata(mount.path("latest")).unwrap();
@@ -217,7 +217,7 @@ fn requests_that_timed_out_leave_no_worker_behind() {
 #[test]
 fn it_can_be_unmounted_while_everything_hangs() {
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::new(cold(storage.clone()), state);
     let big = fs::File::open(mount.path("latest/big")).unwrap();
     storage.metadata_too.store(true, SeqCst);
@@ -279,7 +279,7 @@ fn where_it_does_not_mount() {
 fn helper() {
     let Ok(dir) = std::env::var("NFREEZER_TEST_MOUNT") else { return };
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let repo = cold(storage.clone());
     let options = mount::Options {
         allow_other: std::env::var("NFREEZER_TEST_OTHERS").is_ok(),

@@ -8,7 +8,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use faults::Gone;
+use faults::{Gone, gone};
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Head;
 use nfreezer::name::Folder;
@@ -20,14 +20,14 @@ use writer::{Item, Segment, What, Writer, noise, repository};
 const MIB: usize = 1 << 20;
 
 struct Repo {
-    storage: Arc<Gone<Memory>>,
+    storage: Arc<Gone>,
     repo: Repository,
     state: State,
 }
 
 impl Repo {
     fn of(tree: &Item) -> Repo {
-        let storage = Arc::new(Gone::new(Memory::default()));
+        let storage = gone(Memory::default());
         let repo = repository(storage.clone());
         let mut state = State::default();
         Writer::new(&repo).commit(&mut state, tree, |_| {});

@@ -2,15 +2,16 @@
 #![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use nfreezer::error::Result;
-use nfreezer::name::{Folder, Name};
-use nfreezer::storage::{Entry, Memory, Storage, patience};
+use nfreezer::storage::{Storage, patience};
 
-pub struct Stalled {
-    inner: Arc<Memory>,
+use super::harness::faults::{Answer, Between, Call, Rule};
+
+#[derive(Default)]
+pub struct Stall {
     hang: Mutex<bool>,
     go: Condvar,
     /// Small objects too.
@@ -22,14 +23,9 @@ pub struct Stalled {
     /// Reads that are or were held up.
     pub held: AtomicUsize,
 }
+pub type Stalled = Between<Stall>;
 
-impl Stalled {
-    pub fn new(inner: Arc<Memory>) -> Arc<Self> {
-        let (metadata_too, for_ever) = Default::default();
-        let (least, held) = Default::default();
-        Arc::new(Stalled { inner, hang: Mutex::new(false), go: Condvar::new(), metadata_too, for_ever, least, held })
-    }
-
+impl Stall {
     pub fn hang(&self, hang: bool) {
         *self.hang.lock().unwrap() = hang;
         self.go.notify_all();
@@ -37,9 +33,9 @@ impl Stalled {
 
     fn wait(&self) -> Result<()> {
         let mut hang = self.hang.lock().unwrap();
-        let hanged = *hang;
-        self.held.fetch_add(usize::from(hanged), SeqCst);
-        while *hang || hanged && self.for_ever.load(SeqCst) {
+        let held = *hang;
+        self.held.fetch_add(usize::from(held), SeqCst);
+        while *hang || held && self.for_ever.load(SeqCst) {
             if let Some(over) = patience::over() {
                 return Err(over);
             }
@@ -49,39 +45,17 @@ impl Stalled {
     }
 }
 
-impl Storage for Stalled {
-    fn create_folders(&self) -> Result<()> {
-        self.inner.create_folders()
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
-        self.inner.list(folder)
-    }
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.inner.foreign(folder)
-    }
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.inner.size(name)
-    }
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let large = self.inner.size(name)? > 1 << 20 || self.metadata_too.load(SeqCst);
-        if large && len >= self.least.load(SeqCst) {
+impl Rule for Stall {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Read(name, _, len) = call
+            && (storage.size(name)? > 1 << 20 || self.metadata_too.load(SeqCst))
+            && len >= self.least.load(SeqCst)
+        {
             self.wait()?;
         }
-        self.inner.read(name, offset, len)
+        call.of(storage)
     }
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.inner.put(name, bytes)
-    }
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn syncs(&self) -> bool {
-        true
-    }
-    fn traffic(&self) -> (u64, u64) {
-        self.inner.traffic()
-    }
-    fn address(&self) -> String {
+    fn address(&self, _: &dyn Storage) -> String {
         "a, \"stalled\" one".into()
     }
 }
