@@ -218,7 +218,8 @@ impl Core {
              {} now in the queue\n\
              blocks: {} from memory, {} fetched in {} reads of {} bytes, {} stretches ahead\n\
              memory: {} nodes, {} directories, {} bytes of pages\n\
-             line: {sent} bytes sent, {received} received",
+             fetched: {} bytes of contents, {} of folders, {} of the log\n\
+             line: {sent} bytes sent, {received} received, {} connections made",
             n(&c.lookups),
             n(&c.attributes),
             n(&c.listings),
@@ -236,6 +237,10 @@ impl Core {
             figures.nodes,
             figures.directories,
             figures.pages,
+            cache.contents,
+            cache.metadata,
+            cache.records,
+            self.vfs.repository().storage().connections(),
         )
     }
 }
