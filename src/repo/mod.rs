@@ -4,6 +4,7 @@ mod commit;
 mod fetch;
 mod fingerprints;
 mod index;
+mod inspect;
 mod log;
 mod merge;
 mod open;
@@ -13,6 +14,7 @@ pub mod tree;
 
 pub use fetch::{CacheStats, Span};
 pub use index::Index;
+pub use inspect::{Faults, Tables, Torn, is_most};
 pub use log::State;
 
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub struct Repository {
     keys: Arc<Keys>,
     id: RepoId,
     fetcher: fetch::Fetcher,
+    /// The state by which chunks are found whose own place cannot be read; read when that happens first.
+    rescue: std::sync::Mutex<Option<State>>,
 }
 
 impl Repository {

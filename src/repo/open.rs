@@ -126,7 +126,7 @@ impl Repository {
     fn with_master(storage: Arc<dyn Storage>, master: &MasterKey, id: RepoId) -> Self {
         let keys = Arc::new(Keys::derive(master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
-        Repository { storage, keys, id, fetcher }
+        Repository { storage, keys, id, fetcher, rescue: Default::default() }
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.
