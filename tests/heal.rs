@@ -4,8 +4,8 @@ mod harness;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use harness::saved::Saved;
 use harness::tree::noise;
@@ -162,10 +162,7 @@ fn packs_that_are_condemned_while_a_push_runs_are_not_in_its_snapshot() {
     let (saved, first, _) = saved();
     let condemned = saved.chunk_of(&first, "b/3").pack.id;
     saved.write("d/more", 77, 3000);
-    let other = Repository::open(Arc::clone(&saved.memory) as _, || {
-        Ok(nfreezer::crypto::secret::Passphrase::new("test".into()).unwrap())
-    });
-    let other = other.unwrap();
+    let other = saved.repo.behind(saved.memory.clone());
     let prune = Prune { repo: &other, packs: Mutex::new(vec![condemned]), done: AtomicBool::new(false) };
     let snapshot = push::push(&saved.repo, &saved.options(), &prune).unwrap().snapshot;
     assert!(prune.done.load(Ordering::SeqCst));

@@ -133,7 +133,7 @@ impl Fetcher {
     /// Lets go of all that was verified: whoever asks next sees what is there now.
     pub fn forget(&self) {
         let mut inner = self.lock();
-        inner.blocks.clear();
+        inner.blocks = Blocks::new(inner.blocks.capacity);
         inner.openers.clear();
     }
 

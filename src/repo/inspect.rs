@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::fetch::Object;
-use super::log::{LiveSection, State};
+use super::log::{LiveSection, SectionKey, State};
 use super::{Index, Repository, parallel, random};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{ObjectType, plain_len, sealed_len};
@@ -53,16 +53,13 @@ pub struct Faults {
     pub torn: Vec<Torn>,
 }
 
-/// A section by its record and place, whoever names it.
-type Key = (ObjectId, u32);
-
 /// The rows of a packs section.
 type Table = Arc<Vec<(PackRef, ObjectType)>>;
 
 /// What records in force say about packs.
 #[derive(Default)]
 pub struct Tables {
-    rows: HashMap<Key, Table>,
+    rows: HashMap<SectionKey, Table>,
     /// Sections that could not be read, and why.
     pub problems: Vec<(ObjectId, Error)>,
 }
@@ -97,7 +94,7 @@ impl State {
     fn distinct(&self, wanted: impl Fn(&SectionKind) -> bool) -> Vec<LiveSection> {
         let all = self.live().flat_map(|(id, _)| self.sections_of(id));
         let all = all.filter(|place| wanted(&place.section.kind));
-        let all: BTreeMap<Key, LiveSection> = all.map(|place| (key(&place), place)).collect();
+        let all: BTreeMap<SectionKey, LiveSection> = all.map(|place| (place.key(), place)).collect();
         all.into_values().collect()
     }
 
@@ -118,10 +115,6 @@ fn has_class(size: u64) -> bool {
     plain.is_some_and(|plain| plain > 0 && padded(plain as usize, limits::RECORD_FLOOR) as u64 == plain)
 }
 
-fn key(place: &LiveSection) -> Key {
-    (place.object.id, place.section.offset)
-}
-
 impl Repository {
     /// Lets go of all blocks in memory: what is read next is what the storage has now.
     pub fn forget_blocks(&self) {
@@ -133,7 +126,7 @@ impl Repository {
         let sections = state.distinct(|kind| *kind == SectionKind::Packs);
         let read = parallel(READERS, sections, |place| {
             let rows = self.section(&place).and_then(|bytes| index::decode_packs(&bytes));
-            (key(&place), rows)
+            (place.key(), rows)
         });
         let mut tables = Tables { problems: state.unplaced(), ..Tables::default() };
         for (key, rows) in read {
@@ -157,7 +150,7 @@ impl Repository {
         let sections = state.distinct(|kind| matches!(kind, SectionKind::Index { .. }));
         let (mut entries, mut problems) = (0, Vec::new());
         for (id, result) in parallel(READERS, sections, |place| {
-            let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&key(packs)));
+            let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&packs.key()));
             (place.object.id, done(0).and_then(|()| self.check_index(&place, packs, done)))
         }) {
             match result {

@@ -48,7 +48,7 @@ impl Told {
 
 impl Saved {
     pub fn new() -> Self {
-        Self::on(Memory::default())
+        Self::on(Arc::default())
     }
 
     /// Flips a bit in the first block of a chunk.
@@ -67,8 +67,7 @@ impl Saved {
 
 impl<S: Storage + 'static> Saved<S> {
     /// A new repository on this storage.
-    pub fn on(storage: S) -> Self {
-        let memory = Arc::new(storage);
+    pub fn on(memory: Arc<S>) -> Self {
         let passphrase = Passphrase::new("test".into()).unwrap();
         let repo = Repository::init(memory.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         Saved { memory, repo, dir: tempfile::tempdir().unwrap() }
