@@ -183,6 +183,34 @@ fn lost_records_are_given_up_only_when_told_to() {
 }
 
 #[test]
+fn a_damaged_index_is_made_anew() {
+    let saved = Saved::new();
+    for i in 0..3000 {
+        saved.write(&format!("{}/{i}", i % 30), i, 40);
+    }
+    let first = saved.push().snapshot;
+    saved.write("more", 5000, 100);
+    let second = saved.push().snapshot;
+    let record = saved.records()[0];
+    let len = saved.memory.get(&record).unwrap().len();
+    saved.flip_at(&record, len - 30_000);
+    let (repaired, _) = saved.repair(&reading(), false);
+    assert!(repaired.reindexed && repaired.condemned.is_empty() && repaired.replaced.is_empty(), "{repaired:?}");
+    let (report, told) = saved.check(&reading());
+    assert!(!report.is_damaged() && !report.is_rolled_back(), "{report:?} {told:?}");
+    assert!(report.entries >= 3000, "all chunks are in it again: {report:?}");
+    let state = saved.repo.state().unwrap();
+    assert_eq!(state.snapshots(), [first, second]);
+    assert!(state.warnings().is_empty());
+    // What was in the damaged part is known again: under new names nothing is sent but pages.
+    fs::rename(saved.top().join("0"), saved.top().join("moved")).unwrap();
+    let options = nfreezer::push::Options { force: true, ..saved.options() };
+    let summary = nfreezer::push::push(&saved.repo, &options, &nfreezer::progress::Silent).unwrap();
+    assert!(summary.added < 60_000, "{summary:?}");
+    assert_eq!(saved.repair(&reading(), true).0.record, None);
+}
+
+#[test]
 fn when_most_is_missing_nobody_decides_that_alone() {
     let saved = Saved::new();
     for i in 0..20 {

@@ -21,6 +21,7 @@ mod survey;
 mod walk;
 mod writer;
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
 use crate::name::ObjectId;
 use crate::progress::{Event, Progress};
-use crate::repo::{Index, Repository, State};
+use crate::repo::{Index, Repository, SectionKey, State};
 
 pub use audit::{Audit, intact};
 pub use data::Part;
@@ -206,7 +207,17 @@ struct Examined<'r> {
     memory: u64,
     /// Something that a tree names may be lost.
     suspect: bool,
+    indexes: Badly,
     report: Report,
+}
+
+/// What is wrong with the index.
+#[derive(Default)]
+struct Badly {
+    /// Sections that cannot be used.
+    sections: BTreeSet<SectionKey>,
+    /// Packs in tables that can be read.
+    listed: HashSet<ObjectId>,
 }
 
 fn examine<'r>(
@@ -225,8 +236,9 @@ fn examine<'r>(
     let packs = Packs::new(state.doomed_packs());
     repo.forget_blocks();
     log(state, &mut report, found);
+    let mut indexes_bad = Badly::default();
     if whole {
-        indexes(repo, state, &packs, control, &mut report, found)?;
+        indexes_bad = indexes(repo, state, &packs, control, &mut report, found)?;
     }
     let walk = Walk::new(repo, &packs, control, options.memory / 2);
     walk.run(&snapshots)?;
@@ -244,7 +256,7 @@ fn examine<'r>(
     report.damaged_packs = packs.report(found);
     suspect |= packs.is_suspect();
     let index = Index::new(repo, state).with_memory((options.memory / 4) as usize);
-    Ok(Examined { snapshots, packs, index, memory: options.memory, suspect, report })
+    Ok(Examined { snapshots, packs, index, memory: options.memory, suspect, indexes: indexes_bad, report })
 }
 
 fn log(state: &State, report: &mut Report, found: &mut (dyn FnMut(Finding<'_>) + Send)) {
@@ -271,7 +283,7 @@ fn indexes(
     control: Control<'_>,
     report: &mut Report,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
-) -> Result<()> {
+) -> Result<Badly> {
     let tables = repo.tables(state)?;
     tables.packs().for_each(|(pack, kind)| packs.note(*kind, pack, false));
     let done = |bytes| {
@@ -280,13 +292,17 @@ fn indexes(
     };
     let (entries, problems) = repo.check_indexes(state, &tables, &done)?;
     report.entries = entries;
-    for (id, why) in tables.problems.into_iter().chain(problems) {
+    let mut bad = Badly::default();
+    bad.listed.extend(tables.packs().map(|(pack, _)| pack.id));
+    for (key, why) in tables.problems.into_iter().chain(problems) {
+        let id = key.0;
+        bad.sections.insert(key);
         if !report.damaged_indexes.contains(&id) {
             found(Finding::Object { name: format!("log/*-{id}"), why: why.to_string() });
             report.damaged_indexes.push(id);
         }
     }
-    Ok(())
+    Ok(bad)
 }
 
 /// Whom to tell, and when to stop.

@@ -5,11 +5,13 @@
 //! away, so it is done without being asked twice. With `yes` each snapshot that is hit is replaced by one that does not need
 //! what is lost (see [`super::survey`]) and is forgotten, and records that are lost are given up. Nothing is removed.
 
+use std::collections::BTreeMap;
+
 use super::survey::{Outcome, Survey, Tally};
 use super::writer::Writer;
-use super::{Examined, Finding, Options, Report, deep, examine};
+use super::{Badly, Examined, Finding, Options, Report, deep, examine};
 use crate::error::{Error, Result};
-use crate::format::record::{Deed, Head, Mark, Snapshot, SnapshotId};
+use crate::format::record::{Deed, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::format::{codec, limits};
 use crate::name::ObjectId;
@@ -39,6 +41,8 @@ pub struct Repaired {
     pub replaced: Vec<(SnapshotId, Option<SnapshotId>)>,
     /// Records that are lost and not asked for any more; without `yes`: that would be.
     pub given_up: Vec<ObjectId>,
+    /// An index was made anew, where a part of one could not be read.
+    pub reindexed: bool,
     /// The record that says so; none if there was nothing to say.
     pub record: Option<ObjectId>,
 }
@@ -82,9 +86,16 @@ pub fn repair(
         repaired.replaced = outcomes.iter().map(|(snapshot, _)| (snapshot.id, None)).collect();
         return Ok(repaired);
     }
-    let sections = writer.as_mut().map_or(Ok(Vec::new()), Writer::finish)?;
     let time = now();
-    let mut head = Head { condemned: repaired.condemned.iter().map(|id| (*id, time)).collect(), ..Head::default() };
+    let (mut head, mut sections) = reindexed(repo, state, &examined)?.unwrap_or_default();
+    repaired.reindexed = !head.superseded.is_empty();
+    let number = (head.sections.len() + sections.len()) as u32;
+    sections.extend(writer.as_mut().map_or(Ok(Vec::new()), |writer| writer.finish(number))?);
+    let mut condemned: BTreeMap<_, _> = head.condemned.drain(..).collect();
+    for id in &repaired.condemned {
+        condemned.entry(*id).or_insert(time);
+    }
+    head.condemned = condemned.into_iter().collect();
     for (snapshot, outcome) in outcomes {
         let new = match outcome {
             Outcome::Changed(mut root) if writes => {
@@ -100,13 +111,26 @@ pub fn repair(
         }
     }
     if writes {
-        head.superseded.clone_from(&repaired.given_up);
+        head.superseded.extend(&repaired.given_up);
         head.superseded.sort_unstable();
     }
     if head != Head::default() {
         repaired.record = Some(repo.commit(state, head, &sections)?);
     }
     Ok(repaired)
+}
+
+/// An index anew where one cannot be read: of packs that its tables list, and of those that trees name and no table lists.
+fn reindexed(repo: &Repository, state: &State, examined: &Examined<'_>) -> Result<Option<(Head, Vec<NewSection>)>> {
+    let Badly { sections, listed } = &examined.indexes;
+    if sections.is_empty() {
+        return Ok(None);
+    }
+    let held = repo.packs_of(state, sections)?;
+    let needed = examined.packs.wanted();
+    let packs: Vec<_> =
+        needed.into_iter().filter(|(pack, _)| held.contains(&pack.id) || !listed.contains(&pack.id)).collect();
+    repo.reindex(state, sections, &packs)
 }
 
 /// What becomes of the snapshots that are hit.

@@ -65,8 +65,9 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Stores what is open and gives the sections that make all of it count.
-    pub fn finish(&mut self) -> Result<Vec<NewSection>> {
+    /// Stores what is open and gives the sections that make all of it count; the first one will be number `number` of its
+    /// head.
+    pub fn finish(&mut self, number: u32) -> Result<Vec<NewSection>> {
         if !self.builder.is_empty() {
             self.store(false)?;
         }
@@ -79,7 +80,7 @@ impl<'r> Writer<'r> {
         self.entries.dedup_by_key(|(_, entry)| entry.id);
         let parts = self.entries.chunks(limits::SECTION / index::ENTRY).map(|part| {
             let (bytes, fences) = index::encode(part);
-            NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences }
+            NewSection { kind: SectionKind::Index { packs: number }, bytes, fences }
         });
         Ok(std::iter::once(packs).chain(parts).collect())
     }

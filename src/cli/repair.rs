@@ -61,7 +61,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         .map(|(old, new)| json!({ "snapshot": short(old), "by": new.as_ref().map(short), "forgotten": args.yes && !args.dry_run }))
         .collect();
     fields.extend(show::object(json!({
-        "condemned": ids(&repaired.condemned), "replaced": replaced, "given_up": ids(&repaired.given_up),
+        "condemned": ids(&repaired.condemned), "replaced": replaced, "given_up": ids(&repaired.given_up), "reindexed": repaired.reindexed,
         "record": repaired.record.map(|id| hex(&id.0)), "dry_run": args.dry_run,
     })));
     out.object("summary", fields)?;
@@ -70,7 +70,9 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
 
 fn say(out: &mut Output, r: &Repaired, consent: Consent) -> Result<()> {
     let Consent { yes, dry_run } = consent;
-    if r.condemned.is_empty() && r.replaced.is_empty() && r.given_up.is_empty() {
+    if r.reindexed {
+        out.line("the index was made anew where it could not be read")?;
+    } else if r.condemned.is_empty() && r.replaced.is_empty() && r.given_up.is_empty() {
         return out.line("nothing is to be repaired");
     }
     let would = if dry_run { "would be " } else { "" };

@@ -61,7 +61,7 @@ type Table = Arc<Vec<(PackRef, ObjectType)>>;
 pub struct Tables {
     rows: HashMap<SectionKey, Table>,
     /// Sections that could not be read, and why.
-    pub problems: Vec<(ObjectId, Error)>,
+    pub problems: Vec<(SectionKey, Error)>,
 }
 
 impl Tables {
@@ -99,13 +99,15 @@ impl State {
     }
 
     /// Sections that cannot even be looked for: the record that holds them is not there.
-    fn unplaced(&self) -> Vec<(ObjectId, Error)> {
+    fn unplaced(&self) -> Vec<(SectionKey, Error)> {
         let lost = self.live().filter(|(id, known)| {
             let sections = self.sections_of(id);
             sections.len() < known.record.head.sections.len() || sections.iter().any(LiveSection::lacks_packs)
         });
-        lost.map(|(id, _)| (*id, Error::new(Kind::Missing, "a record that holds a section of it is not there")))
-            .collect()
+        lost.map(|(id, _)| {
+            ((*id, u32::MAX), Error::new(Kind::Missing, "a record that holds a section of it is not there"))
+        })
+        .collect()
     }
 }
 
@@ -132,11 +134,26 @@ impl Repository {
         for (key, rows) in read {
             match rows {
                 Ok(rows) => drop(tables.rows.insert(key, Arc::new(rows))),
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => tables.problems.push((key.0, e)),
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => tables.problems.push((key, e)),
                 Err(e) => return Err(e),
             }
         }
         Ok(tables)
+    }
+
+    /// The packs that index sections count in which cannot be used, as far as their tables can be read.
+    pub fn packs_of(&self, state: &State, bad: &BTreeSet<SectionKey>) -> Result<HashSet<ObjectId>> {
+        let mut packs = HashSet::new();
+        for place in state.distinct(|kind| matches!(kind, SectionKind::Index { .. })) {
+            if let (true, Some(table)) = (bad.contains(&place.key()), place.packs.as_deref()) {
+                match self.section(table).and_then(|bytes| index::decode_packs(&bytes)) {
+                    Ok(rows) => packs.extend(rows.into_iter().map(|(pack, _)| pack.id)),
+                    Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(packs)
     }
 
     /// Reads all index sections in force and compares them with the tables of packs. Gives the number of entries and what
@@ -146,16 +163,16 @@ impl Repository {
         state: &State,
         tables: &Tables,
         done: &(dyn Fn(u64) -> Result<()> + Sync),
-    ) -> Result<(u64, Vec<(ObjectId, Error)>)> {
+    ) -> Result<(u64, Vec<(SectionKey, Error)>)> {
         let sections = state.distinct(|kind| matches!(kind, SectionKind::Index { .. }));
         let (mut entries, mut problems) = (0, Vec::new());
-        for (id, result) in parallel(READERS, sections, |place| {
+        for (key, result) in parallel(READERS, sections, |place| {
             let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&packs.key()));
-            (place.object.id, done(0).and_then(|()| self.check_index(&place, packs, done)))
+            (place.key(), done(0).and_then(|()| self.check_index(&place, packs, done)))
         }) {
             match result {
                 Ok(rows) => entries += rows,
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => problems.push((id, e)),
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => problems.push((key, e)),
                 Err(e) => return Err(e),
             }
         }

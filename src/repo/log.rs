@@ -59,7 +59,7 @@ pub(super) struct LiveSection {
 }
 
 /// A section, whoever names it: the record that holds it and its offset there.
-pub(super) type SectionKey = (ObjectId, u32);
+pub type SectionKey = (ObjectId, u32);
 
 impl LiveSection {
     pub(super) fn key(&self) -> SectionKey {

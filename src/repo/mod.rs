@@ -9,13 +9,14 @@ mod log;
 mod merge;
 mod open;
 mod read;
+mod reindex;
 mod section;
 pub mod tree;
 
 pub use fetch::{CacheStats, Span};
 pub use index::Index;
 pub use inspect::{Faults, Tables, Torn, is_most};
-pub use log::State;
+pub use log::{SectionKey, State};
 
 pub use crate::storage::patience;
 
