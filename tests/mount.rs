@@ -3,6 +3,8 @@
 mod harness;
 #[path = "harness/mounted.rs"]
 mod mounted;
+#[path = "harness/stalled.rs"]
+mod stalled;
 #[path = "harness/writer.rs"]
 mod writer;
 
@@ -11,18 +13,17 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use harness::faults::{Answer, Between, Call, Rule};
 use mounted::{Mounted, eventually, fuse_descriptors, require_fuse, run};
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::error::Result;
 use nfreezer::mount;
 use nfreezer::name::{Folder, Name};
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Memory, Storage};
+use stalled::{Stall, Stalled};
 use writer::{Item, What, Writer, noise, repository};
 
 fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
@@ -153,36 +154,6 @@ fn a_corrupted_object_is_an_error_of_its_file_only_each_time_and_named() {
     assert!(messages.iter().any(named), "{messages:?}");
 }
 
-/// Hangs when it is told to, for whatever touches data.
-#[derive(Default)]
-struct Stall {
-    hang: Mutex<bool>,
-    go: Condvar,
-    metadata_too: AtomicBool,
-}
-type Stalled = Between<Stall>;
-
-impl Stall {
-    fn hang(&self, hang: bool) {
-        *self.hang.lock().unwrap() = hang;
-        self.go.notify_all();
-    }
-}
-
-impl Rule for Stall {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
-        if let Call::Read(name, ..) = call
-            && (storage.size(name)? > 1 << 20 || self.metadata_too.load(SeqCst))
-        {
-            drop(self.go.wait_while(self.hang.lock().unwrap(), |hang| *hang).unwrap());
-        }
-        call.of(storage)
-    }
-    fn address(&self, _: &dyn Storage) -> String {
-        "a, \"stalled\" one".into()
-    }
-}
-
 fn stalled_tree() -> Item {
     let dirs = (0..30u8).map(|i| (format!("d{i}"), Item::dir([(format!("f{i}"), Item::file([i]))])));
     Item::dir(dirs.chain([("big".into(), Item::file(noise(1, 8_000_000)))]))
@@ -221,6 +192,26 @@ fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
     });
     storage.hang(false);
     eventually("it reads again by itself", || fs::read(&big).is_ok_and(|b| b == body));
+}
+
+#[test]
+fn requests_that_timed_out_leave_no_worker_behind() {
+    let (memory, _, state) = pushed(&stalled_tree());
+    let storage = Stalled::with(memory, Stall::default());
+    let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(1));
+    let path = |i: usize| mount.path(&format!("latest/d{i}/f{i}"));
+    fs::metadata(mount.path("latest")).unwrap();
+    storage.metadata_too.store(true, SeqCst);
+    // What hangs now hangs for ever, unless the mount gives it up.
+    storage.for_ever.store(true, SeqCst);
+    storage.hang(true);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..30).map(|i| scope.spawn(move || errno(fs::metadata(path(i))))).collect();
+        all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), Some(libc::EIO)));
+    });
+    storage.hang(false);
+    eventually("names are found again", || (0..30).all(|i| fs::read(path(i)).is_ok_and(|b| b == [i as u8])));
+    assert_eq!(fs::read(mount.path("latest/big")).unwrap(), noise(1, 8_000_000));
 }
 
 #[test]
@@ -299,7 +290,10 @@ fn helper() {
         log: Arc::new(|line| eprintln!("{line}")),
         ..Default::default()
     };
-    mount::serve(repo, state, Path::new(&dir), options, |_| {
+    mount::serve(repo, state, Path::new(&dir), options, |phase| {
+        if matches!(phase, mount::Phase::Stopping) {
+            return Ok(());
+        }
         storage.hang(std::env::var("NFREEZER_TEST_HANG").is_ok());
         println!("READY");
         Ok(())

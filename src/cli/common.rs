@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::passphrase::{self, Terminal};
-use super::{show, signals};
+use super::{aside, show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
@@ -113,6 +113,7 @@ impl Common {
     }
 
     fn storage_options(&self) -> Result<storage::Options> {
+        let json = self.json;
         let mut options = storage::Options {
             transport: match self.transport {
                 Transport::Auto => storage::Transport::Auto,
@@ -127,7 +128,7 @@ impl Common {
             limit_upload: self.limit_upload,
             limit_download: self.limit_download,
             prompt: Arc::new(Terminal),
-            notice: Arc::new(|text| show::notice(format_args!("nfreezer: warning: {}", show::message(text)))),
+            notice: Arc::new(move |text| aside::warning(json, text)),
             stop: Some(signals::flag()),
             ..storage::Options::default()
         };
@@ -163,8 +164,16 @@ pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Stor
 
 /// Opens the repository that is given.
 pub fn open_repository(common: &Common) -> Result<Repository> {
+    open_repository_with(common, |_| ())
+}
+
+/// [`open_repository`] over a line for which something else holds than for other commands.
+pub fn open_repository_with(common: &Common, change: impl FnOnce(&mut storage::Options)) -> Result<Repository> {
     passphrase::check_sources(common)?;
-    Repository::open(open_storage(common)?, || passphrase::of_repository(common))
+    let location = Location::parse(&common.repository()?)?;
+    let mut options = common.storage_options()?;
+    change(&mut options);
+    Repository::open(Arc::from(storage::open(&location, options)?), || passphrase::of_repository(common))
 }
 
 /// Reads the log and tells what a user should know about it.

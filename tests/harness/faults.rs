@@ -150,6 +150,11 @@ impl Countdown {
     pub fn disarm(&self) {
         self.arm(i64::MAX);
     }
+
+    /// Calls since it was made or disarmed.
+    pub fn calls(&self) -> i64 {
+        i64::MAX - self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Rule for Countdown {
