@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aside;
-use super::common::{Common, duration, open_repository, read_state, size, snapshot_and_path};
+use super::common::{Common, duration, open_repository_with, read_state, size, snapshot_and_path};
 use super::service::{Journal, Manager};
 use super::show::{self, Output};
 use super::{OK, panic_text};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Phase};
 use crate::repo::State;
-use crate::storage::Location;
+use crate::storage::{self, Location};
 use crate::vfs;
 
 /// What the child says when the folder shows the backup.
@@ -64,6 +64,9 @@ pub struct Args {
     /// What the mount table shows as the source
     #[arg(long, hide = true)]
     fsname: Option<String>,
+    /// Do not fetch the names of the latest snapshot in the background
+    #[arg(long)]
+    no_prefetch: bool,
     #[arg(long, hide = true)]
     background_child: bool,
 }
@@ -148,7 +151,7 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
     let keep = mount::Keep { nonempty: args.nonempty, repository: local.as_deref(), sources: &[] };
     let dir = mount::prepare(dir, keep, &|line| log(line))?;
     let _diverted = divert(&log, &manager);
-    let repo = open_repository(common)?;
+    let repo = open_repository_with(common, |options| impatient(options, args.io_timeout))?;
     repo.set_cache(args.cache_size as usize);
     let mut out = Output::new(common.json);
     let state = read_state(&repo, &mut out)?;
@@ -164,6 +167,7 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
         sources: sources(&state),
         io_timeout: args.io_timeout,
         refresh: (!args.refresh.is_zero()).then_some(args.refresh),
+        prefetch: !args.no_prefetch,
         idle: args.idle_unmount,
         log,
     };
@@ -206,6 +210,13 @@ fn sources(state: &State) -> Vec<PathBuf> {
     let snapshots = state.snapshots();
     let newest = snapshots.iter().filter(|s| !s.partial && s.host == host).max_by_key(|s| s.time);
     newest.iter().flat_map(|s| &s.paths).map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))).collect()
+}
+
+/// A connection on which nothing moves is given up while whoever waits can still be served by the next one, and a server that
+/// is back is found soon.
+fn impatient(options: &mut storage::Options, io_timeout: Duration) {
+    options.io_timeout = options.io_timeout.min(io_timeout / 2).max(Duration::from_secs(1));
+    options.longest_pause = Duration::from_secs(2);
 }
 
 /// `None`: as saved.

@@ -11,6 +11,7 @@ mod idle;
 mod log;
 mod place;
 mod pool;
+mod prefetch;
 mod refresh;
 
 pub use attach::release;
@@ -58,6 +59,8 @@ pub struct Options {
     pub io_timeout: Duration,
     /// How often to look for new snapshots; `None`: never.
     pub refresh: Option<Duration>,
+    /// Fetch the names of `latest` in the background.
+    pub prefetch: bool,
     /// Unmount when nobody has used it for so long; only [`serve`] does so.
     pub idle: Option<Duration>,
     /// Takes messages.
@@ -75,6 +78,7 @@ impl Default for Options {
             sources: Vec::new(),
             io_timeout: Duration::from_secs(60),
             refresh: Some(Duration::from_secs(30)),
+            prefetch: true,
             idle: None,
             log: Arc::new(|_| ()),
         }
@@ -93,8 +97,9 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts; when this returns the folder shows the backup.
     pub fn start(repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
-        let Options { view, allow_other, nonempty, noexec, source, sources, io_timeout, refresh, idle: _, log } =
+        let Options { view, allow_other, nonempty, noexec, source, sources, io_timeout, refresh, prefetch, .. } =
             options;
+        let log = options.log;
         let address = repo.storage().address();
         let local = place::local_folder(&address);
         let keep = Keep { nonempty, repository: local.as_deref(), sources: &sources };
@@ -105,7 +110,9 @@ impl Mounted {
         let core = Arc::new(Core::new(vfs, Limited::new(log), poke, io_timeout).map_err(threads)?);
         let source = source.unwrap_or_else(|| format!("nfreezer:{address}"));
         let (fd, attached) = attach::attach(&dir, &attach::How { source: &source, allow_other, noexec })?;
-        match serve_kernel(&core, fd, state, refresh) {
+        let serving = serve_kernel(&core, fd, state, refresh);
+        let serving = if prefetch { serving.and_then(|ended| fetch_names(&core).map(|()| ended)) } else { serving };
+        match serving {
             Ok(ended) => {
                 attach::read_ahead(&attached);
                 Ok(Mounted { core, attached, ended, waited: AtomicBool::new(false) })
@@ -150,6 +157,12 @@ impl Drop for Mounted {
     }
 }
 
+/// Fetches the names of `latest` in the background.
+fn fetch_names(core: &Arc<Core>) -> std::io::Result<()> {
+    let core = Arc::clone(core);
+    std::thread::Builder::new().name("prefetch".into()).spawn(move || prefetch::run(&core)).map(drop)
+}
+
 /// Shakes hands with the kernel and serves it on threads of its own; the receiver gets how it ended.
 fn serve_kernel(
     core: &Arc<Core>,
@@ -178,7 +191,7 @@ fn serve_kernel(
                 Invalidation::Listing(dir) => notifier.inval_inode(INodeNo(*dir), 0, 0),
             });
         };
-        refresh::poll(&core.vfs, state, &core.poke, every, |text| core.log.line(|| text), tell);
+        refresh::poll(&core, state, every, tell);
     })?;
     Ok(ended)
 }

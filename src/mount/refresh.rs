@@ -3,11 +3,14 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::repo::State;
-use crate::vfs::{Invalidation, Vfs};
+use super::core::Core;
+use crate::repo::{State, patience};
+use crate::vfs::Invalidation;
 
 /// Nobody has looked at the folders above the snapshots for so long: no more questions to the server.
 const IDLE: Duration = Duration::from_secs(300);
+/// A server that is away is asked again later.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Tells the poller that somebody looks.
 #[derive(Clone, Default)]
@@ -65,19 +68,16 @@ impl Poke {
 }
 
 /// Reads the log every so often and hands what the kernel must drop to `invalidate`, until [`Poke::stop`].
-pub fn poll(
-    vfs: &Vfs,
-    mut state: State,
-    poke: &Poke,
-    every: Duration,
-    report: impl Fn(String),
-    invalidate: impl Fn(&Invalidation),
-) {
-    while poke.wait(every) {
-        match vfs.repository().refresh(&mut state) {
-            Ok(true) => vfs.refresh(state.clone()).iter().for_each(&invalidate),
+pub fn poll(core: &Core, mut state: State, every: Duration, invalidate: impl Fn(&Invalidation)) {
+    let vfs = &core.vfs;
+    while core.poke.wait(every) {
+        match patience::until(Some(Instant::now() + LONGEST), || vfs.repository().refresh(&mut state)) {
+            Ok(true) => {
+                vfs.refresh(state.clone()).iter().for_each(&invalidate);
+                core.lull.tell();
+            }
             Ok(false) => {}
-            Err(e) => report(format!("cannot look for new snapshots: {e}")),
+            Err(e) => core.log.line(|| format!("cannot look for new snapshots: {e}")),
         }
     }
 }
