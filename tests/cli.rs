@@ -189,6 +189,22 @@ fn with_snapshot() -> Env {
 }
 
 #[test]
+fn what_cannot_work_is_refused_before_anything_is_opened() {
+    let mut env = Env::without_passphrase();
+    env.set("NFREEZER_REPOSITORY", "/nowhere");
+    let output = env.nfreezer(["push", "--memory", "103M", "x"]).exits(2);
+    assert!(output.stderr.contains("a push needs at least 104M"), "{}", output.stderr);
+    let mut env = Env::with_repository();
+    env.unset("NFREEZER_PASSWORD");
+    let output = env.nfreezer(["snapshots", "-p", "missing"]).exits(2);
+    assert!(output.stderr.contains("cannot read the passphrase file missing"), "{}", output.stderr);
+    let windows = env.write("windows", format!("{PASSPHRASE}\r\n"));
+    fs::set_permissions(windows, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = env.nfreezer(["snapshots", "-p", "windows"]).exits(12);
+    assert!(output.stderr.contains("windows ends with CRLF"), "{}", output.stderr);
+}
+
+#[test]
 fn push_ls_snapshots_and_restore_work_together() {
     let env = with_snapshot();
     let inside = format!("latest:{}", env.path("source").display());
@@ -197,6 +213,7 @@ fn push_ls_snapshots_and_restore_work_together() {
     let names = env.nfreezer(["ls", &inside]).success().stdout;
     assert_eq!(names, "link\nodd \\xff\nplain\nsub/\n");
     let all = env.nfreezer(["ls", "-l", "-R", &inside]).success().stdout;
+    assert!(all.lines().any(|line| line.starts_with('d') && line.ends_with("  sub/")), "{all}");
     assert!(all.contains(r"sub/esc\x1b[2J\u{202e}\nx") && all.contains(r"link -> esc\x1b]0;title\x07"), "{all}");
     for text in [&table, &names, &all] {
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{text}");
@@ -226,6 +243,9 @@ fn json_of_every_command_holds_names_without_loss() {
     let summary = pushed.objects().pop().unwrap();
     let files: u64 = ["new", "changed", "unchanged"].iter().filter_map(|field| summary[field].as_u64()).sum();
     assert_eq!((files, summary["snapshot"].as_str().map(str::len)), (3, Some(32)));
+    let listed =
+        env.nfreezer(["ls", "--json", summary["short_id"].as_str().unwrap()]).success().objects().pop().unwrap();
+    assert_eq!((&listed["snapshot"], &listed["short_id"]), (&summary["snapshot"], &summary["short_id"]));
     let snapshots = env.nfreezer(["snapshots", "--json"]).success().objects();
     assert_eq!((snapshots.len(), snapshots[0]["time"].as_str()), (3, Some("2020-02-02T02:02:02.000000000Z")));
     assert_eq!((&snapshots[1]["host"], &snapshots[1]["tags"][0]), (&"h\u{202e}".into(), &"t\u{1b}[31m".into()));

@@ -10,6 +10,7 @@ use super::{DAMAGED, OK, exit_code};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::tree::{self, Content, Node};
+use crate::name::hex;
 use crate::repo::Repository;
 use crate::repo::tree::{Entries, LOST, lacks_parts, short};
 
@@ -40,7 +41,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         _ => listing.node(&top.name, &top)?,
     }
     let Listing { mut out, entries, damaged, .. } = listing;
-    let fields = json!({ "snapshot": short(&snapshot.id), "entries": entries, "damaged": damaged });
+    let fields = json!({ "snapshot": hex(&snapshot.id), "short_id": short(&snapshot.id), "entries": entries, "damaged": damaged });
     out.object("summary", show::object(fields))?;
     out.flush()?;
     Ok(if damaged > 0 { DAMAGED } else { OK })
@@ -111,6 +112,9 @@ impl<'a> Listing<'a> {
             return self.object(path, node);
         }
         let mut line = show::text(path);
+        if matches!(node.content, Content::Directory(_)) {
+            line.push('/');
+        }
         if self.args.long {
             let owner = |name: &[u8], id: u32| if name.is_empty() { id.to_string() } else { show::text(name) };
             let attrs = &node.attrs;
@@ -136,8 +140,6 @@ impl<'a> Listing<'a> {
                 _ if node.flags & tree::PARTIAL != 0 => line += " (only its beginning)",
                 _ => {}
             }
-        } else if matches!(node.content, Content::Directory(_)) {
-            line.push('/');
         }
         self.out.line(line)
     }

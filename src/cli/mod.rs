@@ -22,6 +22,7 @@ pub mod progress;
 mod push;
 mod repair;
 mod restore;
+pub mod server_setup;
 mod service;
 pub mod show;
 pub mod signals;
@@ -81,6 +82,8 @@ enum Command {
     /// Take a mounted backup away
     #[command(alias = "unmount")]
     Umount(mount::UmountArgs),
+    /// Set up a server so that a client can add and read, but change nothing
+    ServerSetup(server_setup::Args),
     /// Show the version
     Version,
     /// nfreezer has no locks
@@ -149,6 +152,7 @@ fn dispatch(cli: Cli, arguments: &[OsString]) -> Result<u8> {
         Command::Repair(args) => repair::run(&common, &args),
         Command::Mount(args) => mount::run(&common, &args, &arguments[1..]),
         Command::Umount(args) => mount::umount(&common, &args),
+        Command::ServerSetup(args) => server_setup::run(&common, &args),
         Command::Version => version(&common),
         Command::Unlock => {
             let mut out = show::Output::new(common.json);

@@ -125,7 +125,15 @@ fn read(source: Source) -> Result<Passphrase> {
         Source::Text(name, text) => checked(Zeroizing::new(text.as_bytes().to_vec()), name),
         Source::File(path) => {
             let name = format!("the passphrase file {}", show::text(path.as_os_str().as_encoded_bytes()));
-            let bytes = read_file(&path).map_err(|e| Error::io(format!("read {name}"), e))?;
+            let bytes = read_file(&path).map_err(|e| {
+                Error::new(Kind::Usage, format!("cannot read {name}: {e}"))
+                    .hint("nothing was done; give the file that holds the passphrase")
+            })?;
+            if bytes.ends_with(b"\r\n") {
+                show::notice(format_args!(
+                    "nfreezer: warning: {name} ends with CRLF, as Windows writes lines: the CR counts as a part of the passphrase"
+                ));
+            }
             checked(without_newline(bytes), &name)
         }
         Source::Command(command) => checked(without_newline(run(&command)?), "the output of the passphrase command"),

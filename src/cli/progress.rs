@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::Common;
+use super::aside;
 use super::show::{self, Output};
 use crate::progress::{Event, Progress};
 
@@ -28,6 +29,8 @@ const WINDOW: f64 = 20.0;
 pub struct Reporter {
     inner: Arc<Inner>,
     clock: Option<(Sender<()>, JoinHandle<()>)>,
+    /// News of the line go above the bar.
+    _diverted: aside::Diverted,
 }
 
 struct Inner {
@@ -77,7 +80,9 @@ impl Reporter {
         let shown = Arc::clone(&inner);
         // Without the thread only the passing of time would not be shown.
         let clock = std::thread::Builder::new().name("progress".into()).spawn(move || shown.show(&stopped)).ok();
-        Reporter { inner, clock: clock.map(|thread| (stop, thread)) }
+        let news = Arc::clone(&inner);
+        let diverted = aside::divert(Arc::new(move |text| news.warn(text)));
+        Reporter { inner, _diverted: diverted, clock: clock.map(|thread| (stop, thread)) }
     }
 
     /// A line of the result on standard output, while the bar may be shown.
@@ -136,6 +141,13 @@ impl Inner {
         match &self.bar {
             Some(bar) => bar.suspend(|| show::notice(line)),
             None => show::notice(line),
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        self.say(&format!("nfreezer: warning: {}", show::message(text)));
+        if self.json {
+            object("warning", show::object(json!({ "message": text })));
         }
     }
 
@@ -244,12 +256,7 @@ impl Progress for Reporter {
                     inner.say(&format!("excluded {}", show::text(path)));
                 }
             }
-            Event::Warning { text } => {
-                inner.say(&format!("nfreezer: warning: {}", show::message(text)));
-                if inner.json {
-                    object("warning", show::object(json!({ "message": text })));
-                }
-            }
+            Event::Warning { text } => inner.warn(text),
         }
     }
 }
@@ -273,6 +280,17 @@ mod tests {
         assert!(line.contains("of 8.0 MiB or more") && !line.contains("left"), "{line}");
         let line = sums(1 << 20, None).line("restored");
         assert!(line.starts_with("2 files and 1.0 MiB restored, 1.0 KiB/s"), "{line}");
+    }
+
+    #[test]
+    fn news_of_the_line_go_to_whoever_shows_something_and_back_when_it_ends() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&heard);
+        let diverted = aside::divert(Arc::new(move |text: &str| sink.lock().unwrap().push(text.to_owned())));
+        aside::warning(false, "lost");
+        drop(diverted);
+        aside::warning(false, "to standard error");
+        assert_eq!(*heard.lock().unwrap(), ["lost"]);
     }
 
     #[test]

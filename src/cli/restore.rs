@@ -11,6 +11,7 @@ use super::progress::Reporter;
 use super::show::{self, Output};
 use super::{DAMAGED, OK, signals};
 use crate::error::{Error, Kind, Result};
+use crate::name::hex;
 use crate::repo::tree::short;
 use crate::restore;
 
@@ -72,7 +73,8 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         out.line(format_args!("snapshot {} restored to {place}", short(&snapshot.id)))?;
     }
     let mut fields = fields(&summary);
-    fields.insert("snapshot".into(), short(&snapshot.id).into());
+    fields.insert("snapshot".into(), hex(&snapshot.id).into());
+    fields.insert("short_id".into(), short(&snapshot.id).into());
     out.object("summary", fields)?;
     out.flush()?;
     Ok(match (summary.damaged, summary.failed) {

@@ -137,7 +137,8 @@ impl Output {
         if self.closed {
             return Ok(());
         }
-        let written = writeln!(self.out, "{line}");
+        // At once, so that nothing that another thread says gets into a line.
+        let written = self.out.write_all(format!("{line}\n").as_bytes());
         self.checked(written)
     }
 

@@ -5,8 +5,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 
 const MIB: u64 = 1 << 20;
-/// The least that a push can be made with.
-const LEAST: u64 = 104 * MIB;
+/// The least that a push can be made with, in bytes.
+pub const LEAST: u64 = 104 * MIB;
 /// The program, its stacks and small things.
 const BASE: u64 = 16 * MIB;
 /// A worker: its window, a chunk that it was given, its compressor.

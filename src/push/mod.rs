@@ -82,6 +82,7 @@ use streams::Streams;
 use tree::Tree;
 use walk::Walk;
 
+pub use budget::LEAST;
 pub use checkpoint::Checkpoints;
 pub use select::{IGNORE_FILE, Pattern, Select};
 pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};

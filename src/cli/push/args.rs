@@ -9,6 +9,13 @@ const SELECTION: &str = "Selection";
 const SNAPSHOT: &str = "Snapshot";
 const WORK: &str = "Work";
 
+/// Refused here, not after the passphrase was asked for and the repository opened.
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = crate::cli::size(text)?;
+    let least = crate::push::LEAST >> 20;
+    if bytes >> 20 < least { Err(format!("a push needs at least {least}M")) } else { Ok(bytes) }
+}
+
 /// Arguments of `push`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -92,7 +99,7 @@ pub struct Args {
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force", help_heading = WORK)]
     pub parent: Option<String>,
     /// Use no more memory than this, beside that of the passphrase's key derivation; at least 104M
-    #[arg(long, value_name = "SIZE", value_parser = crate::cli::size, default_value = "256M", env = "NFREEZER_MEMORY", help_heading = WORK)]
+    #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "256M", env = "NFREEZER_MEMORY", help_heading = WORK)]
     pub memory: u64,
     /// Commit what is stored so far this often, so that an interrupted push loses no more than that. Without it: after 60s,
     /// then ever less often, at least every 10m

@@ -56,7 +56,8 @@ pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_jso
     });
     let grew: Vec<_> = grew.collect();
     show::object(json!({
-        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)), "dry_run": dry,
+        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)),
+        "short_id": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id[..4])), "dry_run": dry,
         "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
         "received": s.received, "skipped": s.skipped, "changed_while_read": s.changed_while_read,

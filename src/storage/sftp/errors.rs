@@ -24,9 +24,16 @@ impl Refusal {
 
     pub fn error(&self, doing: &str, path: &str) -> Error {
         match self.code {
-            packet::PERMISSION_DENIED => Error::failed(format!("cannot {doing} {path} on the server: permission denied"))
-                .hint("an append-only key cannot do this (only init and prune need a full one), or the folder belongs to another account"),
-            packet::NO_SUCH_FILE => Error::new(Kind::Missing, format!("cannot {doing} {path} on the server: it does not exist")),
+            packet::PERMISSION_DENIED => {
+                let error = Error::failed(format!("cannot {doing} {path} on the server: permission denied"));
+                error.hint(match doing {
+                    "read" | "list" | "look at" | "open" => "it belongs to another account, or a folder above it is closed for this one",
+                    _ => "an append-only key cannot do this (only init and prune need a full one), or the folder belongs to another account",
+                })
+            }
+            packet::NO_SUCH_FILE => {
+                Error::new(Kind::Missing, format!("cannot {doing} {path} on the server: it does not exist"))
+            }
             packet::UNSUPPORTED => Error::failed(format!("cannot {doing} {path}: the server does not support this")),
             _ if self.text.is_empty() || self.text.eq_ignore_ascii_case("failure") => {
                 Error::failed(format!("cannot {doing} {path}: the server refused and gave no reason"))

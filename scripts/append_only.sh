@@ -1,0 +1,49 @@
+set -eu
+say() { printf '%s\n' "$*"; }
+die() { say "server-setup: $*" >&2; exit 1; }
+[ "$(id -u)" != 0 ] || die 'this is root, whom no file mode stops: give the backup an account of its own'
+cd
+home=$(pwd -P) me=$(id -u)
+repository=$(cd -- "$repository" 2>/dev/null && pwd -P) || die 'that folder is not there: run `nfreezer init` first'
+[ -f "$repository/config" ] || die "no repository is in $repository: run \`nfreezer init\` first"
+
+# Requests of this server that nfreezer does not know are denied too.
+for server in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/lib/misc /usr/libexec; do
+  [ -x "$server/sftp-server" ] || continue
+  for request in $("$server/sftp-server" -Q requests 2>/dev/null); do
+    case ",$denied,$harmless," in *",$request,"*) ;; *) denied="$denied,$request" ;; esac
+  done
+  break
+done
+
+# The line. sshd takes the first one with a key, so other lines with this key go.
+umask 077
+mkdir -p .ssh
+chmod u+rwx .ssh
+blob=$(say "$key" | cut -d' ' -f2)
+for file in .ssh/authorized_keys .ssh/authorized_keys2; do
+  [ -f "$file" ] || [ "$file" = .ssh/authorized_keys ] || continue
+  { [ ! -f "$file" ] || grep -vF -e "$blob" "$file" || :; } >.ssh/new
+  [ "$file" != .ssh/authorized_keys ] || say "restrict,command=\"internal-sftp -P $denied -u 0377\" $key" >>.ssh/new
+  mv -f .ssh/new "$file"
+done
+others=$(cat .ssh/authorized_keys .ssh/authorized_keys2 2>/dev/null | grep -vF -e "$blob" | grep -cv -e '^ *#' -e '^ *$' || :)
+
+# Nothing of what ssh, shells, mail and services read at a login can be written, or made where it is missing. The key may not
+# change modes, so the account's own modes hold it.
+find "$repository" -type f -exec chmod a-w {} +
+for name in .ssh .config .local bin .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .zprofile .zlogin \
+  .kshrc .cshrc .tcshrc .login .logout .forward .procmailrc .k5login .k5users .rhosts .shosts .pam_environment .gnupg .inputrc; do
+  case "$repository/" in "$home/$name/"*) die "the repository is in $home/$name, which must be locked: move it" ;; esac
+  [ ! -e "$name" ] || chmod -R a-w "$name"
+done
+[ ! -w . ] || chmod a-w .
+
+say "the key may now add to $repository and read, and nothing else"
+left=$(find "$home" -path "$repository" -prune -o \( -type f -o -type d \) -user "$me" -perm -200 -print 2>/dev/null | head -n 20)
+[ -z "$left" ] || say 'warning: what this account owns elsewhere can still be overwritten with the key:' "$left"
+case $others in
+  0) say 'no other key is left for this account: to prune, or to undo this, log in as root or by password' ;;
+  *) say "other keys of this account that can do everything: $others; keep them off the machine that is backed up" ;;
+esac
+say "to undo: chmod u+w ~ ~/.ssh ~/.ssh/authorized_keys, and take the line away"

@@ -1,0 +1,224 @@
+//! `nfreezer server-setup --append-only`: what a server needs so that a client's key can add to a repository and read it, but
+//! neither change nor remove anything. Prints a script for the account on the server, or runs it there.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::OK;
+use super::common::Common;
+use super::show::{self, Output};
+use crate::error::{Error, Kind, Result};
+use crate::storage::{Location, Remote};
+
+/// Requests of SFTP that change what is there.
+pub const DENIED: &str = "remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data";
+/// Requests that read, or that write into a file that the same session has made (files of others have mode 0400).
+pub const HARMLESS: &str = "open,close,read,write,lstat,fstat,opendir,readdir,realpath,stat,readlink,statvfs,fstatvfs,fsync,\
+                            limits,expand-path,home-directory,users-groups-by-id";
+/// Public keys that are looked for without `--key`.
+const USUAL: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
+
+/// Arguments of `server-setup`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The repository on the server; without it the one of -r or the environment
+    #[arg(value_name = "USER@HOST:/PATH")]
+    place: Option<String>,
+    /// The client may add and read, but not change, truncate, rename or remove
+    #[arg(long, required = true)]
+    append_only: bool,
+    /// The client's public key; otherwise that beside -i, else the usual one in ~/.ssh
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Carry it out on the server, by `ssh` with another key or a password
+    #[arg(long)]
+    install: bool,
+}
+
+/// Prints the script, or runs it on the server.
+pub fn run(common: &Common, args: &Args) -> Result<u8> {
+    let place = args.place.clone().map_or_else(|| common.repository(), Ok)?;
+    let Location::Sftp(remote) = Location::parse(&place)? else {
+        return Err(Error::new(Kind::Usage, "a local folder has no server to set up: give user@host:/path"));
+    };
+    if args.install && args.key.is_none() {
+        return Err(Error::new(Kind::Usage, "--install needs --key FILE.pub: the key that may only add from then on")
+            .hint("-i names the key to log in with now, which stays what it is"));
+    }
+    let key = public_key(common, args.key.as_deref())?;
+    let script = script(&remote, &key);
+    let mut out = Output::new(common.json);
+    if args.install {
+        for line in carry_out(common, &remote, &script)?.lines() {
+            out.line(show::text(line.as_bytes()))?;
+        }
+        limits().try_for_each(|line| out.line(line))?;
+    } else {
+        out.line(script.trim_end())?;
+    }
+    let fields = json!({ "installed": args.install, "line": line(&key), "script": script });
+    out.object("summary", show::object(fields))?;
+    out.flush().map(|()| OK)
+}
+
+/// The line of `authorized_keys`.
+fn line(key: &str) -> String {
+    format!("restrict,command=\"internal-sftp -P {DENIED} -u 0377\" {key}")
+}
+
+/// Everything as a script for `sh`, with what must be known as its comments.
+fn script(remote: &Remote, key: &str) -> String {
+    let host = &remote.host;
+    let user = remote.user.as_ref().map_or_else(|| "USER".to_owned(), |user| show::message(user));
+    let intro = [
+        format!("For the account on {host} that holds the repository. Read it, then let that account run it:"),
+        format!("nfreezer server-setup --append-only ... | ssh {user}@{host} sh    (--install does the same)"),
+        "It puts this line into ~/.ssh/authorized_keys and locks what a thief of the key could plant:".into(),
+        line(key),
+    ];
+    let stronger = format!(
+        "Stronger, for root on the server: nothing outside of the repository can be seen or written. In sshd_config, with the\n\
+         line above (or the key alone) in /etc/ssh/nfreezer/{user}, and /srv/nfreezer owned by root (mode 755), in which\n\
+         the repository's folder belongs to {user}; the address is then {user}@{host}:/FOLDER\n\
+         Match User {user}\n    AuthorizedKeysFile /etc/ssh/nfreezer/%u\n    ChrootDirectory /srv/nfreezer\n    \
+         ForceCommand internal-sftp -P {DENIED} -u 0377\n    DisableForwarding yes\n    PermitTTY no\n    PermitUserRC no\n    \
+         PasswordAuthentication no\n    KbdInteractiveAuthentication no"
+    );
+    let comments = |lines: &mut dyn Iterator<Item = String>| lines.map(|l| format!("# {l}\n")).collect::<String>();
+    let head = comments(&mut intro.into_iter());
+    let limits = comments(&mut limits().map(String::from));
+    let stronger = comments(&mut stronger.lines().map(String::from));
+    let (repository, key) = (quoted(&remote.path), quoted(key));
+    let body = include_str!("../../scripts/append_only.sh");
+    format!(
+        "{head}#\n{limits}\nrepository={repository}\nkey={key}\ndenied={DENIED}\nharmless={HARMLESS}\n{body}\n{stronger}"
+    )
+}
+
+/// What remains possible, in plain words.
+fn limits() -> impl Iterator<Item = &'static str> {
+    "This does not protect from:\n\
+     - reading: whoever has the key and the passphrase reads all that was ever saved, and the key alone reads every file that the\n  \
+       account may read on the server\n\
+     - new things: a thief can add snapshots (also false ones, which are then `latest`), fill the disk, and make files in\n  \
+       folders that everybody may write to (/tmp)\n\
+     - the server: its owner, root, and whoever logs in to this account by another key or a password can do everything\n\
+     - other accounts that the key opens, and files that this account owns outside of the folders that were locked\n\
+     - the past: what a thief did before this was set up"
+        .lines()
+}
+
+/// For `sh`.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// One line: type, key, comment. Nothing in it can end the line or its quotes.
+fn public_key(common: &Common, file: Option<&Path>) -> Result<String> {
+    let beside = |identity: &PathBuf| {
+        let mut name = identity.clone().into_os_string();
+        name.push(".pub");
+        PathBuf::from(name)
+    };
+    let home = std::env::home_dir().unwrap_or_default().join(".ssh");
+    let usual = || USUAL.iter().map(|name| home.join(name)).find(|path| path.exists());
+    let file = file.map(Path::to_owned).or_else(|| common.identity.first().map(beside)).or_else(usual);
+    let file = file.ok_or_else(|| {
+        Error::new(Kind::Usage, "no public key was found in ~/.ssh")
+            .hint("name the client's with --key FILE.pub, or make one: ssh-keygen")
+    })?;
+    let name = show::text(file.as_os_str().as_encoded_bytes());
+    let text = fs::read_to_string(&file).map_err(|e| Error::io(format!("read the public key {name}"), e))?;
+    let wrong = || {
+        Error::new(Kind::Usage, format!("{name} is not a public key of SSH")).hint("it is the file that ends in .pub")
+    };
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (line, rest) = (lines.next().ok_or_else(wrong)?, lines.next());
+    let mut words = line.split_whitespace();
+    let (kind, blob) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
+    let sound = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+    if rest.is_some() || !kinds.iter().any(|k| kind.starts_with(k)) || blob.len() < 16 || !blob.bytes().all(sound) {
+        return Err(wrong());
+    }
+    let comment: String =
+        words.collect::<Vec<_>>().join(" ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+    Ok(format!("{} {blob} {comment}", show::text(kind.as_bytes())).trim_end().to_owned())
+}
+
+/// Runs it on the server; gives what it said.
+fn carry_out(common: &Common, remote: &Remote, script: &str) -> Result<String> {
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-T", "-o", "ControlMaster=no"]);
+    if let Some(config) = common.option.iter().find_map(|option| option.strip_prefix("ssh.config=")) {
+        ssh.args(["-F", config]);
+    }
+    if common.accept_new_host_key {
+        ssh.args(["-o", "StrictHostKeyChecking=accept-new"]);
+    }
+    if let Some(port) = remote.port.or(common.port) {
+        ssh.args(["-p", &port.to_string()]);
+    }
+    for identity in &common.identity {
+        ssh.arg("-i").arg(identity);
+    }
+    let user = remote.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+    ssh.arg("--").arg(format!("{user}{}", remote.host)).arg("sh");
+    let failed = |e| Error::io("run ssh", e);
+    let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    // A server that reads no script says why, below.
+    child.stdin.take().map(|mut stdin| stdin.write_all(script.as_bytes()));
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = show::text(said.trim().lines().last().unwrap_or_default().as_bytes());
+    let hint = "without --install the script is printed, for you to look at and to run as that account on the server";
+    Err(Error::failed(format!("the server was not set up: {said}")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_keys_are_taken_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k.pub");
+        let read = |text: &str| {
+            fs::write(&file, text).unwrap();
+            public_key(&Common::default(), Some(&file)).map_err(|e| e.to_string())
+        };
+        let blob = "AAAAC3NzaC1lZDI1NTE5AAAAIGx";
+        assert_eq!(
+            read(&format!("ssh-ed25519 {blob} jo's \"pc\"\n")).unwrap(),
+            format!("ssh-ed25519 {blob} jo's \"pc\"")
+        );
+        for bad in [
+            "",
+            "-----BEGIN OPENSSH PRIVATE KEY-----",
+            "ssh-rsa",
+            "ssh-rsa AAAA$(reboot)AAAAAAAAAA",
+            "rsa AAAAB3NzaC1yc2EAAAA",
+        ] {
+            assert!(read(bad).unwrap_err().contains("is not a public key"), "{bad}");
+        }
+        read(&format!("ssh-ed25519 {blob}\nssh-ed25519 {blob}\n")).unwrap_err();
+    }
+
+    #[test]
+    fn what_comes_from_outside_stays_within_its_quotes() {
+        assert_eq!(quoted("a'b $(c)"), r"'a'\''b $(c)'");
+        let remote = Remote { user: None, host: "nas".into(), port: None, path: "/a'; reboot; '".into() };
+        let script = script(&remote, "ssh-ed25519 AAAA it's");
+        assert!(
+            script.contains("\nrepository='/a'\\''; reboot; '\\'''\nkey='ssh-ed25519 AAAA it'\\''s'\n"),
+            "{script}"
+        );
+    }
+}
