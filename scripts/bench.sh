@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
-LIMIT=${LIMIT:-180}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 3))}
+LIMIT=${LIMIT:-180}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-1024} WORK=${WORK:-/dev/shm/nfreezer-bench}
 scripts/setup.sh bench
 [ -n "${NO_BUILD:-}" ] || cargo build --release --quiet --example delay_proxy --bin nfreezer
@@ -193,15 +193,17 @@ reading() { # reading ROOT: it shows the paths of the sources
   look "ls -lR over A" ls -lR "$A"
   mkdir -p "$WORK/out"
   look "cp -a of $small_count small files" cp -a "$1$small" "$WORK/out/"
-  look "first 64 KiB of 500 photos" python3 "$WORK/heads.py" "$1$WORK/data/P"
-  look "1,000 random reads of 4 KiB" python3 "$WORK/random.py" "$1$WORK/data/B/random"
+  # a round trip each at best: 50 s at 50 ms
+  LIMIT=$((LIMIT * 2)) look "first 64 KiB of 500 photos" python3 "$WORK/heads.py" "$1$WORK/data/P"
+  LIMIT=$((LIMIT * 2)) look "1,000 random reads of 4 KiB" python3 "$WORK/random.py" "$1$WORK/data/B/random"
   look "cp of B" cp -r "$1$WORK/data/B" "$WORK/out/"
   rm -rf "$WORK/out"
 }
 mounted() { # mounted TOOL SERVER ROOT COMMAND: COMMAND mounts; the process that serves has SERVER and the folder in its arguments
   tool=$1 daemon=; local server=$2 root=$3
   until=$((SECONDS + TOOL_LIMIT))
-  look "mount and first ls" bash -c "$4; until ls '$root/' 2> /dev/null | grep -q .; do sleep 0.02; done"
+  look "mount and first ls" bash -c "$4
+until ls '$root/' 2> /dev/null | grep -q .; do sleep 0.02; done"
   daemon=$(pgrep -f "$server.*$mnt|$mnt.*$server" | tail -n 1 || true)
   if [ "$status" = 0 ]; then reading "$root"; fi
   for _ in 1 2 3; do umount -l "$mnt" 2> /dev/null || break; done
