@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::passphrase::{self, Terminal};
+pub use super::access::{open_repository, open_to_write};
+use super::passphrase::Terminal;
 use super::{show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
@@ -32,6 +33,9 @@ pub struct Common {
     /// A shell command that prints the passphrase [env: NFREEZER_PASSWORD_COMMAND]
     #[arg(long, global = true, value_name = "COMMAND", help_heading = REPOSITORY)]
     pub password_command: Option<String>,
+    /// How the repository is opened.
+    #[command(flatten)]
+    pub access: super::access::Args,
     /// An SSH key file, tried before the agent's and the usual ones
     #[arg(short, long, global = true, value_name = "FILE", help_heading = LINE)]
     pub identity: Vec<PathBuf>,
@@ -160,12 +164,6 @@ pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
 /// Opens the storage at another address, reached by the same options.
 pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Storage>> {
     Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
-}
-
-/// Opens the repository that is given.
-pub fn open_repository(common: &Common) -> Result<Repository> {
-    passphrase::check_sources(common)?;
-    Repository::open(open_storage(common)?, || passphrase::of_repository(common))
 }
 
 /// Reads the log and tells what a user should know about it.

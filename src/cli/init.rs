@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::common::{Common, open_storage, size};
 use super::show::{self, Output};
-use super::{OK, passphrase};
+use super::{OK, access, passphrase};
 use crate::crypto::kdf::KdfCost;
 use crate::error::{Error, Kind, Result};
 use crate::name::hex;
-use crate::repo::Repository;
+use crate::repo::{Repository, Unlock};
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
@@ -25,7 +25,8 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let storage = open_storage(common)?;
     Repository::check_empty(&*storage)?;
     let passphrase = passphrase::of_new_repository(common)?;
-    let repo = Repository::init(storage, &passphrase, cost, "init")?;
+    let unlock = Unlock { passphrase: &passphrase, local_key: None, cost, label: "init" };
+    let repo = Repository::init_with(storage, unlock, &access::access(common)?)?;
     let mut out = Output::new(common.json);
     let address = repo.storage().address();
     if !common.quiet {

@@ -9,11 +9,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
+mod access;
 mod common;
 mod import_v0;
 mod init;
 mod ls;
 mod mount;
+mod page;
 pub mod passphrase;
 pub mod progress;
 mod push;
@@ -22,7 +24,7 @@ pub mod show;
 pub mod signals;
 mod snapshots;
 
-pub use common::{Common, duration, open_repository, open_storage, read_state, size, snapshot_and_path};
+pub use common::{Common, duration, open_repository, open_storage, open_to_write, read_state, size, snapshot_and_path};
 
 /// Everything went well.
 pub const OK: u8 = 0;
@@ -30,6 +32,8 @@ pub const OK: u8 = 0;
 pub const INCOMPLETE: u8 = 3;
 /// Damage was found.
 pub const DAMAGED: u8 = 4;
+/// The server shows another or an older state than it must.
+pub const TAMPERING: u8 = 15;
 
 /// Encrypted backups on a server you do not trust, over SFTP, mounted as a folder.
 #[derive(Parser)]
@@ -97,7 +101,7 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
     match Cli::try_parse_from(arguments) {
         Ok(cli) => {
             let json = cli.common.json;
-            dispatch(cli).unwrap_or_else(|e| {
+            dispatch(cli).map(access::exit_code).unwrap_or_else(|e| {
                 let code = exit_code(e.kind());
                 show::error(json, &e, code);
                 code
@@ -160,7 +164,7 @@ pub fn exit_code(kind: Kind) -> u8 {
         Kind::Passphrase => 12,
         Kind::Connection => 13,
         Kind::NoSpace => 14,
-        Kind::Tampering => 15,
+        Kind::Tampering => TAMPERING,
         Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(1),
     }
 }

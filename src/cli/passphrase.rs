@@ -125,14 +125,15 @@ fn read(source: Source) -> Result<Passphrase> {
         Source::Text(name, text) => checked(Zeroizing::new(text.as_bytes().to_vec()), name),
         Source::File(path) => {
             let name = format!("the passphrase file {}", show::text(path.as_os_str().as_encoded_bytes()));
-            let bytes = read_file(&path).map_err(|e| Error::io(format!("read {name}"), e))?;
+            let bytes = read_private(&path).map_err(|e| Error::io(format!("read {name}"), e))?;
             checked(without_newline(bytes), &name)
         }
         Source::Command(command) => checked(without_newline(run(&command)?), "the output of the passphrase command"),
     }
 }
 
-fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+/// A small secret file; warns if other users may read it.
+pub fn read_private(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if meta.is_file() && meta.mode() & 0o077 != 0 {

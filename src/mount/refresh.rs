@@ -73,8 +73,13 @@ pub fn poll(
     report: impl Fn(String),
     invalidate: impl Fn(&Invalidation),
 ) {
+    let mut told = state.warnings();
     while poke.wait(every) {
-        match vfs.repository().refresh(&mut state) {
+        let result = vfs.repository().refresh(&mut state);
+        let warnings = state.warnings();
+        warnings.iter().filter(|text| !told.contains(text)).for_each(|text| report(text.clone()));
+        told = warnings;
+        match result {
             Ok(true) => vfs.refresh(state.clone()).iter().for_each(&invalidate),
             Ok(false) => {}
             Err(e) => report(format!("cannot look for new snapshots: {e}")),

@@ -6,6 +6,7 @@ use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::record::{self, Head, NewSection, Record};
 use crate::format::reference::PackRef;
+use crate::memory::SeenHead;
 use crate::name::{Name, ObjectId};
 
 /// Attempts under a new id, where a name is taken by the torso of an upload that broke. Each costs a connection, so that they are
@@ -38,6 +39,7 @@ impl Repository {
         self.refresh(state)?;
         let (id, sequence, len, record) = self.put_record(state, head, sections, &|| false)?;
         state.learn(id, sequence, len, record);
+        self.remember(state);
         Ok(id)
     }
 
@@ -50,7 +52,9 @@ impl Repository {
         sections: &[NewSection],
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<ObjectId> {
-        self.put_record(state, head, sections, stop).map(|(id, ..)| id)
+        let (id, sequence, _, record) = self.put_record(state, head, sections, stop)?;
+        self.remember_own(SeenHead { sequence, id, time: record.head.time });
+        Ok(id)
     }
 
     fn put_record(

@@ -10,15 +10,19 @@ mod open;
 mod read;
 mod section;
 pub mod tree;
+mod witness;
 
 pub use fetch::{CacheStats, Span};
 pub use index::Index;
 pub use log::State;
+pub use open::{Access, Unlock};
+pub use witness::Alarm;
 
 use std::sync::Arc;
 
-use crate::crypto::keys::{Keys, RepoId};
+use crate::crypto::keys::{Keys, MasterKey, RepoId};
 use crate::error::{Error, Result};
+use crate::name::ObjectId;
 use crate::storage::Storage;
 
 /// An open repository. Every call may come from many threads at once.
@@ -27,6 +31,11 @@ pub struct Repository {
     keys: Arc<Keys>,
     id: RepoId,
     fetcher: fetch::Fetcher,
+    witness: witness::Witness,
+    /// The key file that opened it.
+    opened_by: ObjectId,
+    /// For further key files.
+    master: MasterKey,
 }
 
 impl Repository {
@@ -61,6 +70,12 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 /// Seconds since the epoch by this machine's clock.
 pub fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+/// A time in UTC, for messages.
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| format!("@{seconds}"), |t| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// Runs `work` over `items` on up to `threads` threads; results in the order of the items.
