@@ -10,7 +10,7 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
-use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
+use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId};
 use nfreezer::format::reference::PackRef;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::progress::Silent;
@@ -35,17 +35,8 @@ fn snapshot(id: u8) -> Head {
         time: (id.into(), 0),
         host: "host".into(),
         user: "user".into(),
-        paths: Vec::new(),
-        more_paths: 0,
-        group: 0,
-        tags: Vec::new(),
-        description: String::new(),
-        root: None,
-        partial: false,
-        warnings: 0,
-        stats: Stats::default(),
         program: "test".into(),
-        extra: Vec::new(),
+        ..Snapshot::default()
     };
     Head { snapshots: vec![snapshot], ..Head::default() }
 }

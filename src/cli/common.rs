@@ -157,8 +157,7 @@ impl Common {
 
 /// Opens the storage of the repository that is given; nothing is created.
 pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
-    let location = Location::parse(&common.repository()?)?;
-    Ok(Arc::from(storage::open(&location, common.storage_options()?)?))
+    open_other_storage(common, &common.repository()?)
 }
 
 /// Opens the storage at another address, reached by the same options.

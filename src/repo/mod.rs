@@ -69,7 +69,13 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Seconds since the epoch by this machine's clock.
 pub fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+    moment().0
+}
+
+/// Seconds and nanoseconds since the epoch by this machine's clock; 0 before it.
+pub fn moment() -> (i64, u32) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs() as i64, since.subsec_nanos())
 }
 
 /// A time in UTC, for messages.

@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
 use pace::Pace;
 
@@ -112,7 +112,7 @@ pub trait Storage: Send + Sync {
     /// whatever was written then is a torso that nobody names.
     fn put_unless(&self, name: &Name, bytes: &[u8], stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
         match stop() {
-            true => Err(Error::new(Kind::Interrupted(0), "stopped before it was stored")),
+            true => Err(halt::stopped()),
             false => self.put(name, bytes),
         }
     }

@@ -195,6 +195,42 @@ fn hostile(answers: Vec<u8>) -> Result<Connection, Fault> {
     session(Wire { stream, left: usize::MAX, server: None, ending: None }).map(|session| Connection::new(session, "/r"))
 }
 
+/// A server that answers each request by its kind and id, in order; an empty answer is none.
+fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> Connection {
+    let (stream, mut theirs) = UnixStream::pair().expect("a pair");
+    stream.set_nonblocking(true).expect("ours");
+    std::thread::spawn(move || {
+        let mut head = [0; 9];
+        while theirs.read_exact(&mut head).is_ok() {
+            let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+            let mut rest = vec![0; word(0) as usize - 5];
+            let _ = theirs.read_exact(&mut rest);
+            let greeting = vec![0, 0, 0, 5, packet::VERSION, 0, 0, 0, 3];
+            let said = if head[4] == packet::INIT { greeting } else { answer(head[4], word(5)) };
+            if theirs.write_all(&said).is_err() {
+                return;
+            }
+        }
+    });
+    let wire = Wire { stream, left: usize::MAX, server: None, ending: None };
+    Connection::new(session(wire).unwrap_or_else(|_| panic!("it greets")), "/r")
+}
+
+#[test]
+fn a_listing_with_the_longest_names_in_few_large_packets_is_read() {
+    let connection = scripted(|kind, id| match kind {
+        packet::OPENDIR => Request::new(packet::HANDLE).string(b"h").finish(id),
+        packet::READDIR if id == 3 => {
+            let name = |names: Request, _| names.string(&[b'n'; 255]).string(&[b'l'; 330]).u32(0);
+            (0..400).fold(Request::new(packet::NAME).u32(400), name).finish(id)
+        }
+        packet::READDIR => Request::new(packet::STATUS).u32(packet::EOF).string(b"").string(b"").finish(id),
+        _ => Vec::new(),
+    });
+    let Ok((entries, foreign)) = connection.scan(Folder::Log) else { panic!("a listing was refused") };
+    assert_eq!((entries.len(), foreign), (0, 400));
+}
+
 fn every_call_fails(answers: &[u8]) {
     let calls: [fn(&Connection) -> bool; 5] = [
         |c| c.size(&pack(1)).is_err(),
