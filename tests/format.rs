@@ -225,6 +225,12 @@ fn vectors() -> BTreeMap<String, String> {
     let (id, file) = key_file(1);
     put("key file", hex(&file));
     put("key file name", id.to_string());
+    let info = KeyInfo { created: 1_700_000_000, label: "laptop".into() };
+    let local = || Some(Secret::new([5; 32]));
+    let both = passphrase(PASSPHRASE).with_local_key(local());
+    let (id, file) = keyfile::wrap(&Secret::new([1; 32]), &RepoId([2; 32]), &both, cost, &[4; 32], &info).unwrap();
+    put("sha256(key file with local key)", id.to_string());
+    assert!(KeyFile::parse(&id, &RepoId([2; 32]), &file).unwrap().open(&passphrase(PASSPHRASE)).is_err());
 
     // 5: sealed objects.
     for (name, kind, plain) in [("hello", ObjectType::Data, b"hello".as_slice()), ("empty", ObjectType::Record, b"")] {

@@ -24,7 +24,7 @@ fn passphrase() -> Passphrase {
 }
 
 fn unlock(passphrase: &Passphrase) -> Unlock<'_> {
-    Unlock { passphrase, local_key: None, cost: KdfCost::DEFAULT, label: "test" }
+    Unlock { passphrase, cost: KdfCost::DEFAULT, label: "test" }
 }
 
 /// A machine with its own state folder.

@@ -13,6 +13,7 @@ mod access;
 mod common;
 mod import_v0;
 mod init;
+mod key;
 mod ls;
 mod mount;
 mod page;
@@ -74,6 +75,8 @@ enum Command {
     /// Take a mounted backup away
     #[command(alias = "unmount")]
     Umount(mount::UmountArgs),
+    /// The keys: list, add, remove, change the passphrase, print, bring back
+    Key(key::Args),
     /// Show the version
     Version,
     /// nfreezer has no locks
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Restore(args) => restore::run(&common, &args),
         Command::Mount(args) => mount::run(&common, &args),
         Command::Umount(args) => mount::umount(&common, &args),
+        Command::Key(args) => key::run(&common, &args),
         Command::Version => version(&common),
         Command::Unlock => {
             let mut out = show::Output::new(common.json);

@@ -92,6 +92,50 @@ pub fn code(file: &[u8]) -> Result<Vec<String>> {
     Ok((-4..width + 4).step_by(2).map(|y| (-4..width + 4).map(|x| cell(x, y)).collect()).collect())
 }
 
+/// What stands above the lines.
+pub struct Heading {
+    /// Where the repository is.
+    pub address: String,
+    /// Its id in hex.
+    pub repository: String,
+    /// The short id of the key.
+    pub key: String,
+    /// What the user calls it.
+    pub label: String,
+    /// When it was made, where that is known.
+    pub made: Option<String>,
+    /// What a guess costs.
+    pub cost: String,
+    /// Whether it needs a local key.
+    pub local: bool,
+}
+
+/// The page to print: at most 72 columns wide but for the code.
+pub fn text(heading: &Heading, file: &[u8]) -> Result<String> {
+    let Heading { address, repository, key, label, made, cost, local } = heading;
+    let named = if label.is_empty() { String::new() } else { format!(" \"{label}\"") };
+    let made = made.as_ref().map(|made| format!(", made {made}")).unwrap_or_default();
+    let secret = if *local { "the passphrase and the local key" } else { "the passphrase" };
+    let mut page = format!(
+        "nfreezer key {key}{named}{made}\n\
+         repository {}\n\
+         at {address}\n\
+         Argon2id {cost}\n\n\
+         This page opens the repository together with {secret}, also when the\n\
+         folder keys/ on the server is lost. Who finds the page can guess at the\n\
+         passphrase, as the server can; removing the key from the server does not\n\
+         make the page worthless. It is worth nothing without {secret}.\n\n",
+        repository
+    );
+    lines(file).iter().for_each(|line| page += &format!("{line}\n"));
+    page += "\nTo use it, type the numbered lines into a file, or put the text of the code\n\
+             into it (a wrong digit is told by line; O is 0, I and L are 1), then:\n\n\
+             \x20   nfreezer -r REPO --key-file FILE restore latest --target DIR\n\
+             \x20   nfreezer -r REPO key import FILE      (puts it back for good)\n\n";
+    code(file)?.iter().for_each(|line| page += &format!("{}\n", line.trim_end()));
+    Ok(page)
+}
+
 /// A key file out of a file: as it is on the server, or a page with its lines or with what its QR code says.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let name = show::text(path.as_os_str().as_encoded_bytes());

@@ -77,7 +77,7 @@ pub struct KeyInfo {
 pub fn wrap(
     master: &MasterKey,
     repo_id: &RepoId,
-    secret: (&Passphrase, Option<&LocalKey>),
+    passphrase: &Passphrase,
     cost: KdfCost,
     salt: &[u8; 32],
     info: &KeyInfo,
@@ -87,8 +87,9 @@ pub fn wrap(
     }
     let numbers = [cost.memory_kib, cost.passes, cost.lanes].map(u32::to_be_bytes).concat();
     let mut file =
-        [b"NFRZKEY1".as_slice(), &repo_id.0, &[1, u8::from(secret.1.is_some()), 0, 0], &numbers, salt].concat();
-    let (aead, nonce, commitment) = wrap_key(secret, cost, salt, &file)?;
+        [b"NFRZKEY1".as_slice(), &repo_id.0, &[1, u8::from(passphrase.local_key().is_some()), 0, 0], &numbers, salt]
+            .concat();
+    let (aead, nonce, commitment) = wrap_key(passphrase, passphrase.local_key(), cost, salt, &file)?;
     file.extend_from_slice(&commitment);
     let mut payload = Zeroizing::new([0; PAYLOAD]);
     payload[..32].copy_from_slice(master.expose());
@@ -149,12 +150,12 @@ impl<'a> KeyFile<'a> {
         self.bytes[41] == 1
     }
 
-    /// Unwraps the master key. [`Kind::Passphrase`] if passphrase or local key are wrong or the file was altered.
-    pub fn open(&self, passphrase: &Passphrase, local: Option<&LocalKey>) -> Result<(MasterKey, KeyInfo)> {
+    /// Unwraps the master key. [`Kind::Passphrase`] if passphrase or local key is wrong or the file was altered.
+    pub fn open(&self, passphrase: &Passphrase) -> Result<(MasterKey, KeyInfo)> {
         let wrong = || Error::new(Kind::Passphrase, "the passphrase is not one of this repository");
         let salt = self.bytes[56..88].try_into().expect("32 bytes");
-        let local = local.filter(|_| self.needs_local_key());
-        let (aead, nonce, commitment) = wrap_key((passphrase, local), self.cost, salt, &self.bytes[..88])?;
+        let local = passphrase.local_key().filter(|_| self.needs_local_key());
+        let (aead, nonce, commitment) = wrap_key(passphrase, local, self.cost, salt, &self.bytes[..88])?;
         if !bool::from(commitment.ct_eq(&self.bytes[88..CIPHERTEXT])) {
             return Err(wrong());
         }
@@ -175,7 +176,8 @@ impl<'a> KeyFile<'a> {
 type WrapKey = (Aes256Gcm, Nonce<aes_gcm::aead::consts::U12>, [u8; 32]);
 
 fn wrap_key(
-    (passphrase, local): (&Passphrase, Option<&LocalKey>),
+    passphrase: &Passphrase,
+    local: Option<&LocalKey>,
     cost: KdfCost,
     salt: &[u8; 32],
     header: &[u8],

@@ -4,6 +4,7 @@ mod commit;
 mod fetch;
 mod fingerprints;
 mod index;
+pub mod keys;
 mod log;
 mod merge;
 mod open;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use crate::crypto::keys::{Keys, MasterKey, RepoId};
 use crate::error::{Error, Result};
+use crate::format::keyfile::KeyInfo;
 use crate::name::ObjectId;
 use crate::storage::Storage;
 
@@ -33,7 +35,7 @@ pub struct Repository {
     fetcher: fetch::Fetcher,
     witness: witness::Witness,
     /// The key file that opened it.
-    opened_by: ObjectId,
+    opened_by: (ObjectId, KeyInfo),
     /// For further key files.
     master: MasterKey,
 }

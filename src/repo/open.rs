@@ -42,10 +42,8 @@ pub struct Access {
 /// A key file and the secrets that open it.
 #[derive(Clone, Copy)]
 pub struct Unlock<'u> {
-    /// What the user knows.
+    /// What the user knows and has.
     pub passphrase: &'u Passphrase,
-    /// What the user has.
-    pub local_key: Option<&'u LocalKey>,
     /// What it costs to try.
     pub cost: KdfCost,
     /// What the user calls it.
@@ -59,7 +57,7 @@ impl Repository {
     /// Makes a repository: all folders, one key file, `config` last. A folder that holds only what an interrupted
     /// `init` left (our own names and no `config`) is taken over; any other non-empty folder is refused.
     pub fn init(storage: Arc<dyn Storage>, passphrase: &Passphrase, cost: KdfCost, label: &str) -> Result<Self> {
-        let unlock = Unlock { passphrase, local_key: None, cost, label };
+        let unlock = Unlock { passphrase, cost, label };
         Self::init_with(storage, unlock, &Access::default())
     }
 
@@ -71,13 +69,14 @@ impl Repository {
         let master: MasterKey = Secret::new(random()?);
         let witness = access.witness(&*storage);
         let (_, key) = put_key(&*storage, &id, &master, unlock)?;
+        let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
         storage.put(&Name::Config, &keyfile::encode_config(&id))?;
         if let Some(memory) = &witness.memory {
             let known = memory.bind(&witness.address, &id.0);
             witness.remembered(known);
             witness.check_key(&id, key)?;
         }
-        Ok(Self::with_master(storage, master, id, witness, key.id))
+        Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
     }
 
     /// Refuses a place where `init` would not begin with nothing.
@@ -130,12 +129,18 @@ impl Repository {
         let id = keyfile::decode_config(&config)?;
         witness.check_identity(&id)?;
         witness.stranger = witness.memory.is_some() && witness.seen(&id).is_none();
-        let (master, key) = unlock(keys?, &id, access, &witness, favourite, passphrase)?;
+        let (master, key, info) = unlock(keys?, &id, access, &witness, favourite, passphrase)?;
         witness.check_key(&id, key)?;
-        Ok(Self::with_master(storage, master, id, witness, key.id))
+        Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
     }
 
-    fn with_master(storage: Arc<dyn Storage>, master: MasterKey, id: RepoId, witness: Witness, key: ObjectId) -> Self {
+    fn with_master(
+        storage: Arc<dyn Storage>,
+        master: MasterKey,
+        id: RepoId,
+        witness: Witness,
+        key: (ObjectId, KeyInfo),
+    ) -> Self {
         let keys = Arc::new(Keys::derive(&master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
         Repository { storage, keys, id, fetcher, witness, opened_by: key, master }
@@ -169,11 +174,11 @@ pub(super) fn put_key(
     master: &MasterKey,
     unlock: Unlock<'_>,
 ) -> Result<(Vec<u8>, SeenKey)> {
-    let Unlock { passphrase, local_key, cost, label } = unlock;
+    let Unlock { passphrase, cost, label } = unlock;
     let info = KeyInfo { created: now() as u64, label: label.to_owned() };
-    let (key, file) = keyfile::wrap(master, id, (passphrase, local_key), cost, &random()?, &info)?;
+    let (key, file) = keyfile::wrap(master, id, passphrase, cost, &random()?, &info)?;
     storage.put(&Name::Key(key), &file)?;
-    Ok((file, SeenKey { id: key, work: cost.work(), local: local_key.is_some(), created: info.created }))
+    Ok((file, SeenKey { id: key, work: cost.work(), local: passphrase.local_key().is_some(), created: info.created }))
 }
 
 /// Why there is no repository to open.
@@ -216,7 +221,7 @@ fn unlock(
     witness: &Witness,
     favourite: Option<ObjectId>,
     passphrase: impl FnOnce() -> Result<Passphrase>,
-) -> Result<(MasterKey, SeenKey)> {
+) -> Result<(MasterKey, SeenKey, KeyInfo)> {
     let (mut files, mut damaged) = (Vec::new(), Vec::new());
     for (key, bytes) in &read {
         let bytes =
@@ -241,12 +246,12 @@ fn unlock(
         let text = "the key files of this repository need a local key beside the passphrase";
         return Err(Error::new(Kind::Passphrase, text).hint("give --local-key FILE"));
     }
-    let passphrase = passphrase()?;
+    let passphrase = passphrase()?.with_local_key(access.local_key.clone());
     for (key, file) in &open {
-        match file.open(&passphrase, local) {
+        match file.open(&passphrase) {
             Ok((master, info)) => {
                 let (work, local) = (file.cost().work(), file.needs_local_key());
-                return Ok((master, SeenKey { id: **key, work, local, created: info.created }));
+                return Ok((master, SeenKey { id: **key, work, local, created: info.created }, info));
             }
             Err(e) if e.kind() == Kind::Passphrase => {}
             Err(e) => damaged.push(e.to_string()),
