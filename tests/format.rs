@@ -510,7 +510,7 @@ fn t21_t22_t24_key_files_of_another_size_or_cost_are_refused_without_running_arg
 fn t27_a_key_file_of_another_repository_and_an_unknown_kdf_or_flag_are_refused() {
     let (id, file) = key_file(4);
     assert!(KeyFile::parse(&id, &RepoId([3; 32]), &file).is_err());
-    for (at, value) in [(7, b'2'), (40, 0), (40, 2), (41, 1), (42, 1), (43, 1)] {
+    for (at, value) in [(7, b'2'), (40, 0), (40, 2), (41, 2), (41, 0x81), (42, 1), (43, 1)] {
         let mut bad = file.clone();
         bad[at] = value;
         assert!(KeyFile::parse(&named(&bad), &RepoId([2; 32]), &bad).is_err(), "byte {at}");

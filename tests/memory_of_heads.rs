@@ -4,8 +4,8 @@ mod harness;
 #[path = "harness/mounted.rs"]
 mod mounted;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 
 use harness::cli::{Env, Output};
 use nfreezer::crypto::kdf::KdfCost;
@@ -31,11 +31,13 @@ fn unlock(passphrase: &Passphrase) -> Unlock<'_> {
 struct Client {
     folder: TempDir,
     alarm: Alarm,
+    /// What it has open: each command reads the log anew, and the key derivation takes its time.
+    opened: Mutex<Vec<(Arc<Memory>, Arc<Repository>)>>,
 }
 
 impl Client {
     fn new() -> Self {
-        Client { folder: tempfile::tempdir().unwrap(), alarm: Alarm::default() }
+        Client { folder: tempfile::tempdir().unwrap(), alarm: Alarm::default(), opened: Mutex::default() }
     }
 
     fn remembered(&self) -> Remembered {
@@ -51,8 +53,15 @@ impl Client {
         Repository::open_with(Arc::clone(server) as _, &access, || Ok(passphrase()))
     }
 
-    fn open(&self, server: &Arc<Memory>) -> Repository {
-        self.open_as(server, self.access()).unwrap()
+    fn open(&self, server: &Arc<Memory>) -> Arc<Repository> {
+        let access = self.access();
+        let mut opened = self.opened.lock().unwrap();
+        if let Some((_, repo)) = opened.iter().find(|(there, _)| Arc::ptr_eq(there, server)) {
+            return Arc::clone(repo);
+        }
+        let repo = Arc::new(self.open_as(server, access).unwrap());
+        opened.push((Arc::clone(server), Arc::clone(&repo)));
+        repo
     }
 
     fn commit(&self, server: &Arc<Memory>, id: u8) -> ObjectId {
@@ -62,8 +71,7 @@ impl Client {
 
     /// What a command that reads says.
     fn read(&self, server: &Arc<Memory>) -> Result<Vec<String>> {
-        let repo = self.open_as(server, self.access())?;
-        repo.state().map(|state| state.warnings())
+        self.open(server).state().map(|state| state.warnings())
     }
 
     fn heads(&self, repo: &[u8; 32]) -> Vec<ObjectId> {
@@ -115,15 +123,14 @@ fn record(server: &Memory, id: ObjectId) -> Name {
 }
 
 /// A record that a client wrote at this time, having seen only these.
-fn put(server: &Arc<Memory>, mut head: Head, sequence: u32, time: i64, seen: &[ObjectId]) -> ObjectId {
-    let repo = Repository::open(Arc::clone(server) as _, || Ok(passphrase())).unwrap();
+fn put(client: &Client, server: &Arc<Memory>, mut head: Head, sequence: u32, time: i64, seen: &[ObjectId]) -> ObjectId {
     head.sequence = sequence;
     head.time = time;
     head.heads = seen.to_vec();
     head.heads.sort_unstable();
     let mut bytes = record::encode(head, &[]).unwrap();
     let random: [u8; 32] = nfreezer::repo::random().unwrap();
-    let id = seal::seal_in_place(repo.keys(), ObjectType::Record, &random, &mut bytes);
+    let id = seal::seal_in_place(client.open(server).keys(), ObjectType::Record, &random, &mut bytes);
     server.put(&Name::Record { sequence, id }, &bytes).unwrap();
     id
 }
@@ -181,9 +188,10 @@ fn t34_without_a_memory_the_first_state_is_taken() {
     other.commit(&server, 1);
     let old = copy(&server);
     other.commit(&server, 2);
-    assert!(client.open(&old).is_stranger());
+    let stranger = || client.open_as(&old, client.access()).unwrap().is_stranger();
+    assert!(stranger());
     assert_eq!(client.read(&old).unwrap(), [""; 0]);
-    assert!(!client.open(&old).is_stranger());
+    assert!(!stranger());
     assert_eq!(client.read(&server).unwrap(), [""; 0], "what is newer is fine");
     tampering(client.read(&old));
     assert_eq!(client.heads(&id).len(), 1);
@@ -256,14 +264,14 @@ fn t41_forked_views_are_found_when_one_is_shown_to_the_other() {
 
 #[test]
 fn t41_forked_views_are_found_when_they_are_joined() {
-    let ((server, id), anna) = (server(), Client::new());
+    let ((server, id), anna, writer) = (server(), Client::new(), Client::new());
     let now = nfreezer::repo::now();
-    let base = put(&server, snapshot(1, false), 1, now - 90_000, &[]);
-    let first = put(&server, snapshot(2, false), 2, now - 80_000, &[base]);
+    let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
+    let first = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
     anna.read(&server).unwrap();
     // Another client was shown only the base, hours later, twice.
-    let late = put(&server, snapshot(3, false), 2, now - 40_000, &[base]);
-    put(&server, snapshot(4, false), 3, now - 10_000, &[late]);
+    let late = put(&writer, &server, snapshot(3, false), 2, now - 40_000, &[base]);
+    put(&writer, &server, snapshot(4, false), 3, now - 10_000, &[late]);
     let warnings = anna.read(&server).unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains(&first.short()) && warnings[0].contains(&late.short()), "{warnings:?}");
@@ -278,20 +286,20 @@ fn t41_forked_views_are_found_when_they_are_joined() {
 
 #[test]
 fn pushes_side_by_side_are_no_fork() {
-    let ((server, _), client) = (server(), Client::new());
+    let ((server, _), client, writer) = (server(), Client::new(), Client::new());
     let now = nfreezer::repo::now();
-    let base = put(&server, snapshot(1, false), 1, now - 90_000, &[]);
-    let one = put(&server, snapshot(2, false), 2, now - 80_000, &[base]);
-    let two = put(&server, snapshot(3, false), 2, now - 79_000, &[base]);
-    let joined = put(&server, snapshot(4, false), 3, now - 60_000, &[one, two]);
+    let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
+    let one = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
+    let two = put(&writer, &server, snapshot(3, false), 2, now - 79_000, &[base]);
+    let joined = put(&writer, &server, snapshot(4, false), 3, now - 60_000, &[one, two]);
     // A push that ended early is put on top of what was known when it began.
-    let early = put(&server, snapshot(5, true), 3, now - 20_000, &[one]);
-    let last = put(&server, snapshot(6, false), 4, now - 10_000, &[joined, early]);
+    let early = put(&writer, &server, snapshot(5, true), 3, now - 20_000, &[one]);
+    let last = put(&writer, &server, snapshot(6, false), 4, now - 10_000, &[joined, early]);
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
     // What follows a record that was merged meanwhile follows what that one followed.
     let merged = Head { superseded: vec![last.min(one), last.max(one)], ..snapshot(7, false) };
-    put(&server, merged, 5, now - 9_000, &[two, joined, early]);
-    put(&server, snapshot(8, false), 5, now - 8_000, &[last]);
+    put(&writer, &server, merged, 5, now - 9_000, &[two, joined, early]);
+    put(&writer, &server, snapshot(8, false), 5, now - 8_000, &[last]);
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
 }
 
@@ -368,7 +376,7 @@ fn t25_the_key_file_that_worked_is_tried_first() {
     for i in 0..40u8 {
         server.overwrite(&Name::Key(ObjectId([i; 32])), bytes[..263].to_vec());
     }
-    client.read(&server).unwrap();
+    client.open_as(&server, client.access()).unwrap();
     server.remove(&key).unwrap();
     assert_eq!(client.open_as(&server, client.access()).err().unwrap().kind(), Kind::Passphrase);
 }
@@ -379,7 +387,7 @@ fn a_rollback_under_a_mount_is_logged_and_what_was_there_stays() {
     client.commit(&server, 1);
     let old = copy(&server);
     let newest = client.commit(&server, 2);
-    let repo = Arc::new(client.open(&server));
+    let repo = client.open(&server);
     let state = repo.state().unwrap();
     let every = |options: &mut nfreezer::mount::Options| options.refresh = Some(std::time::Duration::from_millis(50));
     let mounted = mounted::Mounted::with(repo, state, every);

@@ -110,7 +110,7 @@ fn t81_the_passphrase_is_neither_in_environ_nor_in_cmdline_nor_in_memory_once_it
             assert!(!holds(&fs::read(waiting.proc(name)).unwrap(), SECRET.as_bytes()), "{name} with {source:?}");
         }
         let memory = waiting.memory();
-        assert!(holds(&memory, b"passphrase\0") || memory.len() > 1 << 20, "the memory was read");
+        assert!(holds(&memory, &master(&env)), "what it works with is found: the search looks at the right places");
         assert!(!holds(&memory, SECRET.as_bytes()), "the passphrase is still in memory with {source:?}");
     }
 }
@@ -141,14 +141,22 @@ fn t81_nobody_else_of_the_same_user_reads_the_memory() {
         setpriv --reuid 65534 --regid 65534 --clear-groups ./program push --stdin -p passphrase -r repo <&3 >/dev/null 2>&1 &
         pid=$!
         for i in $(seq 600); do [ "$(ls /proc/$pid/task | wc -l)" -ge 6 ] && break; sleep 0.1; done
+        [ "$(ls /proc/$pid/task | wc -l)" -ge 6 ] && echo waiting
+        setpriv --reuid 65534 --regid 65534 --clear-groups sleep 100 & other=$!
+        until grep -q sleep /proc/$other/comm; do sleep 0.1; done
+        setpriv --reuid 65534 --regid 65534 --clear-groups head -c 1 /proc/$other/environ >/dev/null 2>&1 && echo another
         setpriv --reuid 65534 --regid 65534 --clear-groups head -c 1 /proc/$pid/environ >/dev/null 2>&1 && echo environ
         setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "exec 4</proc/$pid/mem" 2>/dev/null && echo mem
-        sleep 100 & other=$!
         kill $pid $other
         echo done"#;
     let output = Command::new("bash").args(["-c", script, "-"]).arg(root).arg(env!("CARGO_BIN_EXE_nfreezer")).output();
     let output = output.unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "waiting\nanother\ndone\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

@@ -54,12 +54,7 @@ pub fn exit_code(code: u8) -> u8 {
     if code == OK && alarm().load(Relaxed) { TAMPERING } else { code }
 }
 
-/// Opens the repository that is given, to read.
-pub fn open_repository(common: &Common) -> Result<Repository> {
-    open(common, open_storage, false)
-}
-
-/// Opens it to write, or with `dry` to see what would be written. Nothing is written to an older state.
+/// Opens the repository to write, or with `dry` to see what would be written. Nothing is written to an older state.
 pub fn open_to_write(common: &Common, dry: bool) -> Result<Repository> {
     if common.access.accept_rollback {
         let text = "--accept-rollback is for commands that only read";
@@ -73,7 +68,8 @@ pub fn open_to_write(common: &Common, dry: bool) -> Result<Repository> {
     open(common, storage, dry)
 }
 
-fn open(
+/// Opens the repository on this storage.
+pub fn open(
     common: &Common,
     storage: impl FnOnce(&Common) -> Result<std::sync::Arc<dyn Storage>>,
     trial: bool,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-pub use super::access::{open_repository, open_to_write};
+use super::access;
+pub use super::access::open_to_write;
 use super::passphrase::Terminal;
 use super::{show, signals};
 use crate::error::{Error, Kind, Result};
@@ -163,6 +164,22 @@ pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
 /// Opens the storage at another address, reached by the same options.
 pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Storage>> {
     Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
+}
+
+/// Opens the repository that is given, to read.
+pub fn open_repository(common: &Common) -> Result<Repository> {
+    open_repository_with(common, |_| ())
+}
+
+/// [`open_repository`] over a line for which something else holds than for other commands.
+pub fn open_repository_with(common: &Common, change: impl FnOnce(&mut storage::Options)) -> Result<Repository> {
+    let storage = |common: &Common| {
+        let location = Location::parse(&common.repository()?)?;
+        let mut options = common.storage_options()?;
+        change(&mut options);
+        Ok(Arc::from(storage::open(&location, options)?))
+    };
+    access::open(common, storage, false)
 }
 
 /// Reads the log and tells what a user should know about it.

@@ -9,6 +9,7 @@ mod attach;
 mod core;
 mod log;
 mod pool;
+mod prefetch;
 mod refresh;
 
 pub use attach::{Row, mounted_at, release};
@@ -48,6 +49,8 @@ pub struct Options {
     pub io_timeout: Duration,
     /// How often to look for new snapshots; `None`: never.
     pub refresh: Option<Duration>,
+    /// Fetch the names of `latest` in the background.
+    pub prefetch: bool,
     /// Takes messages.
     pub log: Log,
 }
@@ -60,6 +63,7 @@ impl Default for Options {
             nonempty: false,
             io_timeout: Duration::from_secs(60),
             refresh: Some(Duration::from_secs(30)),
+            prefetch: true,
             log: Arc::new(|_| ()),
         }
     }
@@ -77,7 +81,7 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts; when this returns the folder shows the backup.
     pub fn start(repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
-        let Options { view, allow_other, nonempty, io_timeout, refresh, log } = options;
+        let Options { view, allow_other, nonempty, io_timeout, refresh, prefetch, log } = options;
         let address = repo.storage().address();
         let local = attach::local_folder(&address);
         let dir = attach::prepare(dir, nonempty, local.as_deref(), &|line| log(line))?;
@@ -86,7 +90,9 @@ impl Mounted {
         let poke = Poke::default();
         let core = Arc::new(Core::new(vfs, Limited::new(log), poke, io_timeout).map_err(threads)?);
         let (fd, attached) = attach::attach(&dir, &address, allow_other)?;
-        match serve_kernel(&core, fd, state, refresh) {
+        let serving = serve_kernel(&core, fd, state, refresh);
+        let serving = if prefetch { serving.and_then(|ended| fetch_names(&core).map(|()| ended)) } else { serving };
+        match serving {
             Ok(ended) => {
                 attach::read_ahead(&attached);
                 Ok(Mounted { core, attached, ended, waited: AtomicBool::new(false) })
@@ -131,6 +137,12 @@ impl Drop for Mounted {
     }
 }
 
+/// Fetches the names of `latest` in the background.
+fn fetch_names(core: &Arc<Core>) -> std::io::Result<()> {
+    let core = Arc::clone(core);
+    std::thread::Builder::new().name("prefetch".into()).spawn(move || prefetch::run(&core)).map(drop)
+}
+
 /// Shakes hands with the kernel and serves it on threads of its own; the receiver gets how it ended.
 fn serve_kernel(
     core: &Arc<Core>,
@@ -159,7 +171,7 @@ fn serve_kernel(
                 Invalidation::Listing(dir) => notifier.inval_inode(INodeNo(*dir), 0, 0),
             });
         };
-        refresh::poll(&core.vfs, state, &core.poke, every, |text| core.log.line(|| text), tell);
+        refresh::poll(&core, state, every, tell);
     })?;
     Ok(ended)
 }

@@ -3,11 +3,14 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::repo::State;
-use crate::vfs::{Invalidation, Vfs};
+use super::core::Core;
+use crate::repo::{State, patience};
+use crate::vfs::Invalidation;
 
 /// Nobody has looked at the folders above the snapshots for so long: no more questions to the server.
 const IDLE: Duration = Duration::from_secs(300);
+/// A server that is away is asked again later.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Tells the poller that somebody looks.
 #[derive(Clone, Default)]
@@ -65,24 +68,21 @@ impl Poke {
 }
 
 /// Reads the log every so often and hands what the kernel must drop to `invalidate`, until [`Poke::stop`].
-pub fn poll(
-    vfs: &Vfs,
-    mut state: State,
-    poke: &Poke,
-    every: Duration,
-    report: impl Fn(String),
-    invalidate: impl Fn(&Invalidation),
-) {
+pub fn poll(core: &Core, mut state: State, every: Duration, invalidate: impl Fn(&Invalidation)) {
+    let vfs = &core.vfs;
     let mut told = state.warnings();
-    while poke.wait(every) {
-        let result = vfs.repository().refresh(&mut state);
+    while core.poke.wait(every) {
+        let result = patience::until(Some(Instant::now() + LONGEST), || vfs.repository().refresh(&mut state));
         let warnings = state.warnings();
-        warnings.iter().filter(|text| !told.contains(text)).for_each(|text| report(text.clone()));
+        warnings.iter().filter(|text| !told.contains(text)).for_each(|text| core.log.line(|| text.clone()));
         told = warnings;
         match result {
-            Ok(true) => vfs.refresh(state.clone()).iter().for_each(&invalidate),
+            Ok(true) => {
+                vfs.refresh(state.clone()).iter().for_each(&invalidate);
+                core.lull.tell();
+            }
             Ok(false) => {}
-            Err(e) => report(format!("cannot look for new snapshots: {e}")),
+            Err(e) => core.log.line(|| format!("cannot look for new snapshots: {e}")),
         }
     }
 }

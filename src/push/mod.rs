@@ -36,6 +36,7 @@ mod packs;
 mod parent;
 mod pick;
 mod read;
+mod relied;
 mod select;
 mod source;
 mod stream;

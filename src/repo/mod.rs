@@ -19,6 +19,8 @@ pub use log::State;
 pub use open::{Access, Unlock};
 pub use witness::Alarm;
 
+pub use crate::storage::patience;
+
 use std::sync::Arc;
 
 use crate::crypto::keys::{Keys, MasterKey, RepoId};
@@ -91,14 +93,16 @@ pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T
     let count = items.len();
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());
     let done = std::sync::Mutex::new(Vec::with_capacity(count));
+    let deadline = patience::deadline();
+    let run = || {
+        while let Some((i, item)) = next(&queue) {
+            let result = work(item);
+            done.lock().expect("no holder panics").push((i, result));
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..threads.min(count) {
-            scope.spawn(|| {
-                while let Some((i, item)) = next(&queue) {
-                    let result = work(item);
-                    done.lock().expect("no holder panics").push((i, result));
-                }
-            });
+            scope.spawn(|| patience::until(deadline, run));
         }
     });
     let mut done = done.into_inner().expect("no holder panics");

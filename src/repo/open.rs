@@ -146,6 +146,16 @@ impl Repository {
         Repository { storage, keys, id, fetcher, witness, opened_by: key, master }
     }
 
+    /// The same repository as another storage shows it, with nothing in memory. For tests of storages that lie: opening
+    /// each anew would run the key derivation a thousand times.
+    #[doc(hidden)]
+    pub fn behind(&self, storage: Arc<dyn Storage>) -> Self {
+        let witness = Access::default().witness(&*storage);
+        let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
+        let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
+        Repository { storage, keys, id: self.id, fetcher, witness, opened_by, master }
+    }
+
     /// Bounds the bytes of verified blocks that are kept in memory.
     /// Gives the bound before.
     pub fn set_cache(&self, bytes: usize) -> usize {

@@ -11,6 +11,7 @@
 //!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].
 //! - [`Storage::read`] gives exactly the bytes asked for, or [`Kind::Missing`] (no such object), or [`Kind::Damaged`]
 //!   (the object ends before the range does). Whatever a server sends beyond the range is dropped unseen.
+//! - A thread that works within [`patience::until`] gets `Connection` soon after that moment, whatever the server does.
 //! - Nothing is trusted about what comes back: sizes and listings are claims, contents are verified by the caller.
 //! - Errors are of kind `Connection` (not reached, refused, timed out, gave up retrying), `NoSpace`, `Missing`, `Exists`,
 //!   `Damaged`, `NoRepository` (the root folder itself is not there) or `Failed`.
@@ -33,6 +34,7 @@ mod location;
 mod memory;
 mod options;
 mod pace;
+pub mod patience;
 mod retry;
 mod sftp;
 mod ssh;

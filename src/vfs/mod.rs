@@ -10,6 +10,7 @@ mod attr;
 mod cache;
 pub mod inode;
 mod pages;
+mod prefetch;
 mod read;
 mod table;
 mod tree;
@@ -18,6 +19,7 @@ mod view;
 pub use ahead::Ahead;
 pub use attr::{Attr, Fault, Kind, Totals};
 pub use pages::Attributes;
+pub use prefetch::Walk;
 pub use read::{Seek, Stretch};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
@@ -28,6 +30,7 @@ use jiff::tz::TimeZone;
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::format::record::Snapshot;
+use crate::format::reference::Ref;
 use crate::format::tree::Content;
 use crate::repo::{Repository, State, tree::root};
 use ahead::Readers;
@@ -80,6 +83,8 @@ pub struct Vfs {
     readers: Readers,
     has_xattrs: bool,
     totals: Mutex<Totals>,
+    /// Where the names begin that are fetched in the background.
+    first_page: Mutex<Option<Ref>>,
 }
 
 /// Figures for people.
@@ -100,11 +105,14 @@ impl Vfs {
         let shown = |s: &&Snapshot| options.at.as_ref().is_none_or(|(at, _)| at.id == s.id);
         let has_xattrs = snapshots.iter().filter(shown).any(|s| s.stats.xattrs > 0);
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
+        let mut first_page = prefetch::first_page(&snapshots);
         let mut table = Table::default();
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone),
             Some((snapshot, path)) => {
-                table.hold_dir(inode::ROOT, root_at(&repo, snapshot, path, &options)?);
+                let root = root_at(&repo, snapshot, path, &options)?(0);
+                first_page = root.page;
+                table.hold_dir(inode::ROOT, |number| Dir { number, ..root });
                 View::default()
             }
         };
@@ -115,6 +123,7 @@ impl Vfs {
             view: RwLock::new(view),
             table: Mutex::new(table),
             totals: Mutex::new(totals),
+            first_page: Mutex::new(first_page),
             repo,
             options,
             has_xattrs,
@@ -129,6 +138,7 @@ impl Vfs {
             return Vec::new();
         }
         *self.totals.lock().expect("no holder panics") = totals(newest(&snapshots));
+        *self.first_page.lock().expect("no holder panics") = prefetch::first_page(&snapshots);
         let new = View::new(self.repo.keys(), snapshots, &self.options.zone);
         let mut view = self.view.write().expect("no holder panics");
         let changes = new.changes(&view);
