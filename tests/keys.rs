@@ -395,3 +395,28 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or print(made.decode()
     env.set("NFREEZER_PASSWORD", String::from_utf8(output.stdout).unwrap().trim());
     env.nfreezer(["snapshots"]).done();
 }
+
+#[test]
+fn an_append_only_server_refuses_to_remove_keys_and_that_is_said() {
+    let sshd = harness::sshd::Sshd::append_only();
+    let mut env = Env::new();
+    let place = sshd.files().join("repo");
+    env.nfreezer(["init", "-r", place.to_str().unwrap()]).done();
+    let config = sshd.client_config(&env.path(""), sshd.port);
+    let option = format!("ssh.config={}", config.display());
+    let repository = format!("server:{}", place.display());
+    env.set("NFREEZER_REPOSITORY", &repository).set("NFREEZER_NEW_PASSWORD", "second");
+    let ssh = |env: &Env, rest: &[&str]| env.nfreezer(["-o", &option].iter().chain(rest));
+    let failed = ssh(&env, &["key", "passwd"]).exits(1);
+    let text = "the new passphrase opens the repository";
+    assert!(failed.stderr.contains(text) && failed.stderr.contains("so does the old one"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("append-only"), "{}", failed.stderr);
+    assert_eq!(fs::read_dir(place.join("keys")).unwrap().count(), 2);
+    let first = env.nfreezer(["key", "list", "--json", "-r", place.to_str().unwrap()]).success().objects();
+    let id = first.iter().find(|key| key["opened"] == true).unwrap()["id"].as_str().unwrap().to_owned();
+    env.set("NFREEZER_PASSWORD", "second");
+    says(ssh(&env, &["key", "remove", &id]), 1, "append-only");
+    // From an account with full access it goes.
+    env.nfreezer(["key", "remove", &id, "-r", place.to_str().unwrap()]).done();
+    ssh(&env, &["snapshots"]).done();
+}

@@ -73,8 +73,8 @@ pub fn code_text(file: &[u8]) -> String {
     format!("{MARK}{}", encode(file))
 }
 
-/// The QR code, two rows of modules in a line of text: dark modules are blank where the terminal is dark, so a quiet zone of light ones
-/// surrounds them. Scanners read both.
+/// The QR code, two rows of modules in a line of text, with the quiet zone around it: dark modules are inked. On a dark terminal
+/// light and dark change places, which most scanners take too.
 pub fn code(file: &[u8]) -> Result<Vec<String>> {
     let failed = |e| Error::failed(format!("cannot make the QR code: {e}"));
     let code = qrcode::QrCode::with_error_correction_level(code_text(file), qrcode::EcLevel::M).map_err(failed)?;
