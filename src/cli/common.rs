@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::access;
 pub use super::access::open_to_write;
 use super::passphrase::Terminal;
-use super::{show, signals};
+use super::{aside, show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
@@ -118,6 +118,7 @@ impl Common {
     }
 
     fn storage_options(&self) -> Result<storage::Options> {
+        let json = self.json;
         let mut options = storage::Options {
             transport: match self.transport {
                 Transport::Auto => storage::Transport::Auto,
@@ -132,7 +133,7 @@ impl Common {
             limit_upload: self.limit_upload,
             limit_download: self.limit_download,
             prompt: Arc::new(Terminal),
-            notice: Arc::new(|text| show::notice(format_args!("nfreezer: warning: {}", show::message(text)))),
+            notice: Arc::new(move |text| aside::warning(json, text)),
             stop: Some(signals::flag()),
             ..storage::Options::default()
         };
