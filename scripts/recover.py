@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """recover.py list REPO | recover.py restore REPO SNAPSHOT|latest DIR, for a local copy of an nfreezer repository; from docs/format.md alone.
-Needs Python 3.11, cryptography, argon2-cffi and zstandard. The passphrase comes from NFREEZER_PASSWORD or is asked for.
+Needs Python 3.11, cryptography, argon2-cffi and zstandard. The passphrase comes from NFREEZER_PASSWORD or is asked for, a local key from the file NFREEZER_LOCAL_KEY.
 Exit codes: 0 well, 1 failed, 2 usage, 4 something is damaged or missing, 10 no repository, 12 wrong passphrase."""
 import bisect, collections, functools, getpass, hashlib, hmac, io, os, re, resource, stat, struct, sys, time, unicodedata, zstandard
 from argon2.low_level import Type, hash_secret_raw
@@ -121,21 +121,21 @@ class Repository:
         with open(os.path.join(self.path, name), "rb", buffering=0) as file: return os.pread(file.fileno(), length, start)
     def names(self, folder, pattern): return sorted(n for n in os.listdir(os.path.join(self.path, folder)) if re.fullmatch(pattern, n))
     def unlock(self, repo_id):  # 4.2
-        text, files = os.environ.get("NFREEZER_PASSWORD") or getpass.getpass("passphrase: "), []
+        text, files, place = os.environ.get("NFREEZER_PASSWORD") or getpass.getpass("passphrase: "), [], os.environ.get("NFREEZER_LOCAL_KEY", os.devnull)
+        local = bytes.fromhex("".join(open(place).read().split()[1:2]))
         for name in self.names("keys", "[0-9a-f]{64}"):
             file = self.file("keys/" + name, 0, 265)
-            if len(file) != 264 or hashlib.sha256(file).hexdigest() != name or file[:44] != b"NFRZKEY1" + repo_id + b"\1\0\0\0": continue
-            memory, passes, lanes = struct.unpack(">III", file[44:56])
-            if 65536 <= memory <= 2 << 20 and passes <= 16 and 1 <= lanes <= 16 and 192 << 10 <= memory * passes <= 8 << 20:
-                files.append((memory * passes, file, memory, passes, lanes))
+            if len(file) != 264 or hashlib.sha256(file).hexdigest() != name or file[:44] not in (b"NFRZKEY1" + repo_id + f for f in (b"\1\0\0\0", b"\1\1\0\0")): continue
+            files += [(m * p, file, m, p, lanes) for m, p, lanes in [struct.unpack(">III", file[44:56])]
+                      if 65536 <= m <= 2 << 20 and p <= 16 and 1 <= lanes <= 16 and 192 << 10 <= m * p <= 8 << 20]
         for _, file, memory, passes, lanes in sorted(files)[:16]:
             ikm = hash_secret_raw(unicodedata.normalize("NFC", text).encode(errors="surrogateescape"), file[56:88], passes, memory, lanes, 32, Type.ID, 0x13)
-            okm = expand(ikm, b"nfreezer/v1/keywrap\0" + file[:88], 76)
+            okm = expand(hmac.digest(local, ikm, "sha256") if file[41] else ikm, b"nfreezer/v1/keywrap\0" + file[:88], 76)
             if not hmac.compare_digest(okm[44:], file[88:120]): continue
             try: payload = AESGCM(okm[:32]).decrypt(okm[32:44], file[120:], file[:120])
             except InvalidTag: continue
             if payload[40] <= 63 and not any(payload[41 + payload[40]:]): return payload[:32]
-        fail("wrong passphrase: no key file opens with it", 12)
+        fail("wrong passphrase (or local key): no key file opens with it", 12)
     @functools.lru_cache(512)  # 32 MiB
     def block(self, name, kind, id, length, i):  # 5
         okm = expand(self.k_object, b"nfreezer/v1/object\0" + bytes([kind]) + id + length.to_bytes(8, "big"), 76)

@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod import;
+pub mod memory;
 pub mod mount;
 pub mod name;
 pub mod progress;

@@ -225,6 +225,12 @@ fn vectors() -> BTreeMap<String, String> {
     let (id, file) = key_file(1);
     put("key file", hex(&file));
     put("key file name", id.to_string());
+    let info = KeyInfo { created: 1_700_000_000, label: "laptop".into() };
+    let local = || Some(Secret::new([5; 32]));
+    let both = passphrase(PASSPHRASE).with_local_key(local());
+    let (id, file) = keyfile::wrap(&Secret::new([1; 32]), &RepoId([2; 32]), &both, cost, &[4; 32], &info).unwrap();
+    put("sha256(key file with local key)", id.to_string());
+    assert!(KeyFile::parse(&id, &RepoId([2; 32]), &file).unwrap().open(&passphrase(PASSPHRASE)).is_err());
 
     // 5: sealed objects.
     for (name, kind, plain) in [("hello", ObjectType::Data, b"hello".as_slice()), ("empty", ObjectType::Record, b"")] {
@@ -504,7 +510,7 @@ fn t21_t22_t24_key_files_of_another_size_or_cost_are_refused_without_running_arg
 fn t27_a_key_file_of_another_repository_and_an_unknown_kdf_or_flag_are_refused() {
     let (id, file) = key_file(4);
     assert!(KeyFile::parse(&id, &RepoId([3; 32]), &file).is_err());
-    for (at, value) in [(7, b'2'), (40, 0), (40, 2), (41, 1), (42, 1), (43, 1)] {
+    for (at, value) in [(7, b'2'), (40, 0), (40, 2), (41, 2), (41, 0x81), (42, 1), (43, 1)] {
         let mut bad = file.clone();
         bad[at] = value;
         assert!(KeyFile::parse(&named(&bad), &RepoId([2; 32]), &bad).is_err(), "byte {at}");

@@ -11,14 +11,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crypto", &[]),
     ("format", &["crypto"]),
     ("storage", &[]),
-    ("repo", &["crypto", "format", "storage"]),
+    ("memory", &[]),
+    ("repo", &["crypto", "format", "storage", "memory"]),
     ("push", &["crypto", "format", "repo", "progress"]),
     ("restore", &["crypto", "format", "repo", "progress"]),
     ("check", &["crypto", "format", "repo", "progress"]),
     ("import", &["crypto", "storage", "progress"]),
     ("vfs", &["crypto", "format", "repo"]),
     ("mount", &["format", "repo", "vfs"]),
-    ("cli", &["crypto", "format", "storage", "repo", "progress", "push", "restore", "check", "import", "vfs", "mount"]),
+    (
+        "cli",
+        &[
+            "crypto", "format", "storage", "memory", "repo", "progress", "push", "restore", "check", "import", "vfs",
+            "mount",
+        ],
+    ),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

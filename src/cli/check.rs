@@ -7,7 +7,7 @@ use serde_json::json;
 use super::common::{Common, duration, open_repository, read_state, size};
 use super::progress::Reporter;
 use super::show::{self, Output};
-use super::{DAMAGED, OK, TAMPERED, signals};
+use super::{DAMAGED, OK, TAMPERING, signals};
 use crate::check::{self, Finding, Lost, Part, Report};
 use crate::error::Result;
 use crate::format::record::Snapshot;
@@ -62,7 +62,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     out.object("summary", fields(&report))?;
     out.flush()?;
     Ok(match () {
-        () if report.is_rolled_back() => TAMPERED,
+        () if report.is_rolled_back() => TAMPERING,
         () if report.is_damaged() => DAMAGED,
         () => OK,
     })

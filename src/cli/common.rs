@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::passphrase::{self, Terminal};
+use super::access;
+pub use super::access::open_to_write;
+use super::passphrase::Terminal;
 use super::{aside, show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
@@ -32,6 +34,9 @@ pub struct Common {
     /// A shell command that prints the passphrase [env: NFREEZER_PASSWORD_COMMAND]
     #[arg(long, global = true, value_name = "COMMAND", help_heading = REPOSITORY)]
     pub password_command: Option<String>,
+    /// How the repository is opened.
+    #[command(flatten)]
+    pub access: super::access::Args,
     /// An SSH key file, tried before the agent's and the usual ones
     #[arg(short, long, global = true, value_name = "FILE", help_heading = LINE)]
     pub identity: Vec<PathBuf>,
@@ -162,18 +167,20 @@ pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Stor
     Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
 }
 
-/// Opens the repository that is given.
+/// Opens the repository that is given, to read.
 pub fn open_repository(common: &Common) -> Result<Repository> {
     open_repository_with(common, |_| ())
 }
 
 /// [`open_repository`] over a line for which something else holds than for other commands.
 pub fn open_repository_with(common: &Common, change: impl FnOnce(&mut storage::Options)) -> Result<Repository> {
-    passphrase::check_sources(common)?;
-    let location = Location::parse(&common.repository()?)?;
-    let mut options = common.storage_options()?;
-    change(&mut options);
-    Repository::open(Arc::from(storage::open(&location, options)?), || passphrase::of_repository(common))
+    let storage = |common: &Common| {
+        let location = Location::parse(&common.repository()?)?;
+        let mut options = common.storage_options()?;
+        change(&mut options);
+        Ok(Arc::from(storage::open(&location, options)?))
+    };
+    access::open(common, storage, false)
 }
 
 /// Reads the log and tells what a user should know about it.

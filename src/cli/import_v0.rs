@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::common::{Common, open_other_storage, open_repository};
+use super::common::{Common, open_other_storage, open_to_write};
 use super::passphrase::{self, Given};
 use super::progress::Reporter;
 use super::push::{self as cli_push, Level, summary};
@@ -66,7 +66,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     };
     given.check()?;
     let stop = signals::stop_flag()?;
-    let repo = open_repository(common)?;
+    let repo = open_to_write(common, false)?;
     let storage = open_other_storage(common, &args.source).map_err(|e| e.while_doing("the old repository"))?;
     let mut reporter = Reporter::new(common, "imported");
     let passphrase = || passphrase::of_old_repository(&given, &storage.address());

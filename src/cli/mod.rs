@@ -9,14 +9,17 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
+mod access;
 mod aside;
 mod check;
 mod common;
 mod import_v0;
 mod init;
+mod key;
 mod ls;
 mod mount;
 mod mount_helper;
+mod page;
 pub mod passphrase;
 pub mod progress;
 mod push;
@@ -28,7 +31,7 @@ pub mod show;
 pub mod signals;
 mod snapshots;
 
-pub use common::{Common, duration, open_repository, open_storage, read_state, size, snapshot_and_path};
+pub use common::{Common, duration, open_repository, open_storage, open_to_write, read_state, size, snapshot_and_path};
 
 /// Everything went well.
 pub const OK: u8 = 0;
@@ -36,8 +39,8 @@ pub const OK: u8 = 0;
 pub const INCOMPLETE: u8 = 3;
 /// Damage was found.
 pub const DAMAGED: u8 = 4;
-/// The server shows less than it must.
-pub const TAMPERED: u8 = 15;
+/// The server shows another or an older state than it must.
+pub const TAMPERING: u8 = 15;
 
 /// Encrypted backups on a server you do not trust, over SFTP, mounted as a folder.
 #[derive(Parser)]
@@ -84,6 +87,8 @@ enum Command {
     Umount(mount::UmountArgs),
     /// Set up a server so that a client can add and read, but change nothing
     ServerSetup(server_setup::Args),
+    /// The keys: list, add, remove, change the passphrase, print, bring back
+    Key(key::Args),
     /// Show the version
     Version,
     /// nfreezer has no locks
@@ -115,7 +120,7 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
     match Cli::try_parse_from(arguments) {
         Ok(cli) => {
             let json = cli.common.json;
-            dispatch(cli, arguments).unwrap_or_else(|e| {
+            dispatch(cli, arguments).map(access::exit_code).unwrap_or_else(|e| {
                 let code = exit_code(e.kind());
                 show::error(json, &e, code);
                 code
@@ -153,6 +158,7 @@ fn dispatch(cli: Cli, arguments: &[OsString]) -> Result<u8> {
         Command::Mount(args) => mount::run(&common, &args, &arguments[1..]),
         Command::Umount(args) => mount::umount(&common, &args),
         Command::ServerSetup(args) => server_setup::run(&common, &args),
+        Command::Key(args) => key::run(&common, &args),
         Command::Version => version(&common),
         Command::Unlock => {
             let mut out = show::Output::new(common.json);
@@ -181,7 +187,7 @@ pub fn exit_code(kind: Kind) -> u8 {
         Kind::Passphrase => 12,
         Kind::Connection => 13,
         Kind::NoSpace => 14,
-        Kind::Tampering => TAMPERED,
+        Kind::Tampering => TAMPERING,
         Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(1),
     }
 }

@@ -4,15 +4,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
-use super::Common;
-use super::show;
+use super::{Common, key, show};
 use crate::crypto::secret::Passphrase;
 use crate::error::{Error, Kind, Result};
 use crate::storage::Prompt;
@@ -34,18 +33,33 @@ pub fn of_repository(common: &Common) -> Result<Passphrase> {
     }
 }
 
-/// The passphrase of a new repository; who types it types it twice.
-pub fn of_new_repository(common: &Common) -> Result<Passphrase> {
-    let given = Given::of(common);
-    if let Some(source) = given.source()? {
-        return read(source);
+/// The passphrase of a new repository, and its text if it was made here.
+pub fn of_new_repository(common: &Common, make: bool) -> Result<(Passphrase, Option<Zeroizing<String>>)> {
+    new(&Given::of(common), make)
+}
+
+/// A new passphrase: who types it types it twice, and who types nothing is offered one.
+pub fn new(given: &Given<'_>, make: bool) -> Result<(Passphrase, Option<Zeroizing<String>>)> {
+    if make {
+        return key::generate().map(|(passphrase, text)| (passphrase, Some(text)));
     }
-    let first = ask("new passphrase: ", &given)?;
-    let second = ask("the same again: ", &given)?;
+    if let Some(source) = given.source()? {
+        return Ok((read(source)?, None));
+    }
+    let typed = type_in("new passphrase (nothing: one is made for you): ", given)?;
+    let first = match Passphrase::new(typed) {
+        Some(first) => first,
+        None => {
+            let (first, text) = key::generate()?;
+            Terminal.show(&format!("passphrase: {}\r\nwrite it down now, it is not shown again", text.as_str()))?;
+            first
+        }
+    };
+    let second = ask("the same again: ", given)?;
     if first.expose() != second.expose() {
         return Err(Error::new(Kind::Usage, "the two passphrases differ").hint("nothing was changed; try again"));
     }
-    Ok(first)
+    Ok((first, None))
 }
 
 /// The passphrase of a repository of the Python nFreezer, by options and variables of its own.
@@ -125,7 +139,7 @@ fn read(source: Source) -> Result<Passphrase> {
         Source::Text(name, text) => checked(Zeroizing::new(text.as_bytes().to_vec()), name),
         Source::File(path) => {
             let name = format!("the passphrase file {}", show::text(path.as_os_str().as_encoded_bytes()));
-            let bytes = read_file(&path).map_err(|e| {
+            let bytes = read_private(&path).map_err(|e| {
                 Error::new(Kind::Usage, format!("cannot read {name}: {e}"))
                     .hint("nothing was done; give the file that holds the passphrase")
             })?;
@@ -140,7 +154,8 @@ fn read(source: Source) -> Result<Passphrase> {
     }
 }
 
-fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+/// A small secret file; warns if other users may read it.
+pub fn read_private(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if meta.is_file() && meta.mode() & 0o077 != 0 {
@@ -184,17 +199,30 @@ fn checked(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Passphrase> {
 }
 
 fn ask(text: &str, given: &Given<'_>) -> Result<Passphrase> {
+    let typed = type_in(text, given)?;
+    Passphrase::new(typed).ok_or_else(|| Error::new(Kind::Usage, "an empty passphrase protects nothing"))
+}
+
+fn type_in(text: &str, given: &Given<'_>) -> Result<String> {
     let Given { option, variable, .. } = given;
-    let typed = Terminal.secret(text).map_err(|e| match e.kind() {
+    Terminal.secret(text).map_err(|e| match e.kind() {
         Kind::Interrupted(_) => e,
         _ => Error::new(Kind::Usage, format!("there is no passphrase, and {e}"))
             .hint(format!("give --{option}-file, --{option}-command, or {variable}, _FILE or _COMMAND")),
-    })?;
-    Passphrase::new(typed).ok_or_else(|| Error::new(Kind::Usage, "an empty passphrase protects nothing"))
+    })
 }
 
 /// Asks at `/dev/tty`, without echo. What is asked may hold the words of a server.
 pub struct Terminal;
+
+impl Terminal {
+    /// Shows a secret on the terminal itself, not in what may be redirected.
+    fn show(&self, text: &str) -> Result<()> {
+        let tty = File::options().write(true).open("/dev/tty");
+        let shown = tty.and_then(|mut tty| tty.write_all(format!("{text}\r\n").as_bytes()));
+        shown.map_err(|e| Error::io("show the passphrase on the terminal", e))
+    }
+}
 
 impl Prompt for Terminal {
     fn secret(&self, text: &str) -> Result<String> {

@@ -24,7 +24,7 @@ impl KdfCost {
     /// Whether a key file may ask for this much: 64 MiB to 2 GiB, 1 to 16 passes and lanes, and passes x memory from
     /// 192 MiB (cheaper would help the server to test passphrases on us) to 8 GiB (dearer would only stop us).
     pub fn check(&self) -> Result<()> {
-        let work = u64::from(self.memory_kib) * u64::from(self.passes);
+        let work = self.work();
         let fits = (64 << 10..=2 << 20).contains(&self.memory_kib)
             && (1..=16).contains(&self.passes)
             && (1..=16).contains(&self.lanes)
@@ -34,6 +34,11 @@ impl KdfCost {
             let asked = format!("{memory_kib} KiB, {passes} passes, {lanes} lanes");
             Error::new(Kind::Passphrase, format!("the key file asks for an Argon2 cost out of bounds: {asked}"))
         })
+    }
+
+    /// Memory in KiB times passes: what one guess costs.
+    pub fn work(&self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.passes)
     }
 
     /// `Argon2id v0x13(passphrase, salt, memory, passes, lanes) -> 32 bytes`

@@ -22,6 +22,9 @@ pub struct RepoId(pub [u8; 32]);
 /// The data encryption key: 32 random bytes made by `init`, wrapped in every key file, never changed.
 pub type MasterKey = Secret<32>;
 
+/// 32 random bytes that never leave the user's machines: without them no passphrase opens a key file that asks for them.
+pub type LocalKey = Secret<32>;
+
 /// What a chunk is. It goes into the chunk's id, so that a file whose bytes look like a directory is never taken for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -108,7 +111,7 @@ fn expand<const N: usize>(prk: &Hkdf<Sha256>, purpose: &str) -> [u8; N] {
     out
 }
 
-pub(super) fn hmac(key: &Secret<32>, parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn hmac(key: &Secret<32>, parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()

@@ -27,15 +27,28 @@ impl<const N: usize> fmt::Debug for Secret<N> {
     }
 }
 
-/// What the user types. Wiped on drop, silent when printed, never empty.
+/// What the user types, never empty, and perhaps a local key: 32 random bytes that the user has. Wiped on drop, silent when
+/// printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Passphrase(String);
+pub struct Passphrase(String, Option<Secret<32>>);
 
 impl Passphrase {
     /// In Unicode's normal form C, since keyboards and systems differ in how they compose a letter. `None` if it is empty.
     pub fn new(text: String) -> Option<Self> {
         let text = Zeroizing::new(text);
-        (!text.is_empty()).then(|| Passphrase(text.nfc().collect()))
+        (!text.is_empty()).then(|| Passphrase(text.nfc().collect(), None))
+    }
+
+    /// Together with this local key.
+    #[must_use]
+    pub fn with_local_key(mut self, key: Option<Secret<32>>) -> Self {
+        self.1 = key;
+        self
+    }
+
+    /// The local key, if there is one.
+    pub fn local_key(&self) -> Option<&Secret<32>> {
+        self.1.as_ref()
     }
 
     /// Its UTF-8 bytes, for the KDF.

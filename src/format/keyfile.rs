@@ -6,13 +6,13 @@
 //!
 //! key file =   0  "NFRZKEY1"
 //!              8  repo_id (32)
-//!             40  1 (Argon2id v0x13), flags (0), 0, 0
+//!             40  1 (Argon2id v0x13), flags (bit 0: a local key is needed), 0, 0
 //!             44  be32(memory in KiB) be32(passes) be32(lanes)
 //!             56  salt (32)
 //!             88  commitment (32)
 //!            120  AES-256-GCM(DEK (32) || be64(created) || label length (1) || label (63) || zeros (24)), tag (16)
 //!            264  end
-//! ikm      = Argon2id(passphrase, salt, memory, passes, lanes)
+//! ikm      = Argon2id(passphrase, salt, memory, passes, lanes), or HMAC-SHA256(local key, that) if a local key is needed
 //! key (32) || nonce (12) || commitment (32) = HKDF-Expand(ikm, "nfreezer/v1/keywrap" || 0 || file[0..88], 76)
 //! AAD      = file[0..120]
 //! ```
@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use super::codec::{Reader, malformed};
 use crate::crypto::kdf::KdfCost;
-use crate::crypto::keys::{MasterKey, RepoId};
+use crate::crypto::keys::{LocalKey, MasterKey, RepoId, hmac};
 use crate::crypto::secret::{Passphrase, Secret};
 use crate::error::{Error, Kind, Result};
 use crate::name::ObjectId;
@@ -73,7 +73,7 @@ pub struct KeyInfo {
     pub label: String,
 }
 
-/// Wraps the master key under a passphrase; gives the file's name and bytes. `salt` must be fresh.
+/// Wraps the master key under a passphrase (and a local key); gives the file's name and bytes. `salt` must be fresh.
 pub fn wrap(
     master: &MasterKey,
     repo_id: &RepoId,
@@ -86,8 +86,10 @@ pub fn wrap(
         return Err(Error::new(Kind::Usage, format!("the label of a key is at most {LABEL} bytes")));
     }
     let numbers = [cost.memory_kib, cost.passes, cost.lanes].map(u32::to_be_bytes).concat();
-    let mut file = [b"NFRZKEY1".as_slice(), &repo_id.0, &[1, 0, 0, 0], &numbers, salt].concat();
-    let (aead, nonce, commitment) = wrap_key(cost.derive(passphrase, salt)?.expose(), &file);
+    let mut file =
+        [b"NFRZKEY1".as_slice(), &repo_id.0, &[1, u8::from(passphrase.local_key().is_some()), 0, 0], &numbers, salt]
+            .concat();
+    let (aead, nonce, commitment) = wrap_key(passphrase, passphrase.local_key(), cost, salt, &file)?;
     file.extend_from_slice(&commitment);
     let mut payload = Zeroizing::new([0; PAYLOAD]);
     payload[..32].copy_from_slice(master.expose());
@@ -97,7 +99,18 @@ pub fn wrap(
     let tag = aead.encrypt_inout_detached(&nonce, &file, payload.as_mut_slice().into()).expect("128 bytes");
     file.extend_from_slice(payload.as_slice());
     file.extend_from_slice(&tag);
-    Ok((ObjectId(Sha256::digest(&file).into()), file))
+    Ok((name(&file), file))
+}
+
+/// What a key file is called.
+pub fn name(file: &[u8]) -> ObjectId {
+    ObjectId(Sha256::digest(file).into())
+}
+
+/// The repository that a key file says it belongs to.
+pub fn repository(file: &[u8]) -> Result<RepoId> {
+    let id = file.get(8..40).and_then(|id| id.try_into().ok());
+    id.map(RepoId).ok_or_else(|| malformed("a key file", "its size"))
 }
 
 /// What can be known of a key file without its passphrase. The order of checks is that of security.md 3.6.
@@ -111,10 +124,10 @@ impl<'a> KeyFile<'a> {
     pub fn parse(id: &ObjectId, repo_id: &RepoId, bytes: &'a [u8]) -> Result<Self> {
         let wrong = |why| malformed(&format!("key file {}", id.short()), why);
         let bytes: &[u8; KEY_FILE] = bytes.try_into().map_err(|_| wrong("its size"))?;
-        if Sha256::digest(bytes).as_slice() != id.0 {
+        if name(bytes) != *id {
             return Err(wrong("its contents do not match its name"));
         }
-        if &bytes[..8] != b"NFRZKEY1" || bytes[40..44] != [1, 0, 0, 0] {
+        if &bytes[..8] != b"NFRZKEY1" || bytes[40] != 1 || bytes[41] > 1 || bytes[42..44] != [0, 0] {
             return Err(wrong("it is of another format"));
         }
         if bytes[8..40] != repo_id.0 {
@@ -132,11 +145,17 @@ impl<'a> KeyFile<'a> {
         self.cost
     }
 
-    /// Unwraps the master key. [`Kind::Passphrase`] if it is the wrong passphrase or the file was altered.
+    /// Whether it opens only with a local key.
+    pub fn needs_local_key(&self) -> bool {
+        self.bytes[41] == 1
+    }
+
+    /// Unwraps the master key. [`Kind::Passphrase`] if passphrase or local key is wrong or the file was altered.
     pub fn open(&self, passphrase: &Passphrase) -> Result<(MasterKey, KeyInfo)> {
         let wrong = || Error::new(Kind::Passphrase, "the passphrase is not one of this repository");
         let salt = self.bytes[56..88].try_into().expect("32 bytes");
-        let (aead, nonce, commitment) = wrap_key(self.cost.derive(passphrase, salt)?.expose(), &self.bytes[..88]);
+        let local = passphrase.local_key().filter(|_| self.needs_local_key());
+        let (aead, nonce, commitment) = wrap_key(passphrase, local, self.cost, salt, &self.bytes[..88])?;
         if !bool::from(commitment.ct_eq(&self.bytes[88..CIPHERTEXT])) {
             return Err(wrong());
         }
@@ -154,11 +173,24 @@ impl<'a> KeyFile<'a> {
     }
 }
 
-fn wrap_key(ikm: &[u8; 32], header: &[u8]) -> (Aes256Gcm, Nonce<aes_gcm::aead::consts::U12>, [u8; 32]) {
+type WrapKey = (Aes256Gcm, Nonce<aes_gcm::aead::consts::U12>, [u8; 32]);
+
+fn wrap_key(
+    passphrase: &Passphrase,
+    local: Option<&LocalKey>,
+    cost: KdfCost,
+    salt: &[u8; 32],
+    header: &[u8],
+) -> Result<WrapKey> {
+    let mut ikm = cost.derive(passphrase, salt)?;
+    if let Some(local) = local {
+        ikm = Secret::new(hmac(local, &[ikm.expose()]));
+    }
     let mut okm = Zeroizing::new([0; 76]);
     let info = [b"nfreezer/v1/keywrap\0".as_slice(), header].concat();
-    let prk = Hkdf::<Sha256>::from_prk(ikm).expect("32 bytes are a key");
+    let prk = Hkdf::<Sha256>::from_prk(ikm.expose()).expect("32 bytes are a key");
     prk.expand(&info, okm.as_mut()).expect("76 bytes are below the limit");
     let nonce: [u8; 12] = okm[32..44].try_into().expect("12 bytes");
-    (Aes256Gcm::new_from_slice(&okm[..32]).expect("32 bytes"), nonce.into(), okm[44..].try_into().expect("32 bytes"))
+    let aead = Aes256Gcm::new_from_slice(&okm[..32]).expect("32 bytes");
+    Ok((aead, nonce.into(), okm[44..].try_into().expect("32 bytes")))
 }

@@ -70,8 +70,13 @@ impl Poke {
 /// Reads the log every so often and hands what the kernel must drop to `invalidate`, until [`Poke::stop`].
 pub fn poll(core: &Core, mut state: State, every: Duration, invalidate: impl Fn(&Invalidation)) {
     let vfs = &core.vfs;
+    let mut told = state.warnings();
     while core.poke.wait(every) {
-        match patience::until(Some(Instant::now() + LONGEST), || vfs.repository().refresh(&mut state)) {
+        let result = patience::until(Some(Instant::now() + LONGEST), || vfs.repository().refresh(&mut state));
+        let warnings = state.warnings();
+        warnings.iter().filter(|text| !told.contains(text)).for_each(|text| core.log.line(|| text.clone()));
+        told = warnings;
+        match result {
             Ok(true) => {
                 vfs.refresh(state.clone()).iter().for_each(&invalidate);
                 core.lull.tell();

@@ -156,6 +156,8 @@ pub struct Summary {
     pub snapshot: Snapshot,
     /// The record that holds it; none if `skip_if_unchanged` was wanted and nothing has changed.
     pub record: Option<ObjectId>,
+    /// The record's sequence.
+    pub sequence: Option<u32>,
     /// The snapshot that it was compared with.
     pub parent: Option<[u8; 16]>,
     /// Files that were not there before.
@@ -290,6 +292,7 @@ fn save_once(
     let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged));
     repo.set_cache(cache);
     let done = done?;
+    let sequence = done.record.and_then(|id| state.sequence(&id));
     if let Err(e) = repo.merge(&mut state) {
         control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
     }
@@ -298,6 +301,7 @@ fn save_once(
     Ok(Summary {
         snapshot: done.snapshot,
         record: done.record,
+        sequence,
         parent: parents.snapshots.first().map(|parent| parent.id),
         new: stats.new,
         changed: stats.changed,

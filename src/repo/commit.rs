@@ -39,6 +39,7 @@ impl Repository {
         self.refresh(state)?;
         let (id, record) = self.put_record(state, head, sections, &|| false)?;
         state.learn(id, record);
+        self.remember(state);
         Ok(id)
     }
 
@@ -51,7 +52,9 @@ impl Repository {
         sections: &[NewSection],
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<ObjectId> {
-        self.put_record(state, head, sections, stop).map(|(id, ..)| id)
+        let (id, record) = self.put_record(state, head, sections, stop)?;
+        self.remember_own(record.seen(&id));
+        Ok(id)
     }
 
     fn put_record(

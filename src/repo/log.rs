@@ -9,6 +9,7 @@ use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::record::{self, Deed, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
+use crate::memory::SeenHead;
 use crate::name::{Folder, Name, ObjectId};
 use crate::storage::Entry;
 
@@ -44,7 +45,16 @@ pub struct State {
     pub(super) incomplete: BTreeMap<ObjectId, (u64, String)>,
     listed: BTreeSet<ObjectId>,
     /// Prefixes of merged records; read only when a record seems to be missing.
-    ancestry: HashSet<u64>,
+    pub(super) ancestry: HashSet<u64>,
+    /// What was found out beside the records.
+    pub(super) notes: Vec<String>,
+}
+
+impl Known {
+    /// As it is remembered.
+    pub(super) fn seen(&self, id: &ObjectId) -> SeenHead {
+        SeenHead { sequence: self.sequence, id: *id, time: self.record.head.time }
+    }
 }
 
 /// A section that is in force, and the record that holds it.
@@ -94,6 +104,11 @@ impl State {
 
     pub(super) fn superseded(&self) -> HashSet<&ObjectId> {
         self.known.values().flat_map(|k| &k.record.head.superseded).collect()
+    }
+
+    /// The sequence of a record that was read.
+    pub fn sequence(&self, id: &ObjectId) -> Option<u32> {
+        self.known.get(id).map(|known| known.sequence)
     }
 
     /// Number of records in force.
@@ -263,7 +278,39 @@ impl State {
         let incomplete = incomplete.map(|(id, (_, why))| format!("incomplete record log/*-{id}: {why}"));
         let missing = self.missing().into_iter();
         let missing = missing.map(|id| format!("record {id} is missing: the server has lost it or hides it"));
-        incomplete.chain(missing).collect()
+        self.notes.iter().cloned().chain(incomplete).chain(missing).collect()
+    }
+
+    /// Records that once counted and are not there, or cannot be read, and are in no other one: others name them.
+    pub fn lost(&self) -> BTreeSet<ObjectId> {
+        let superseded = self.superseded();
+        let heads = self.known.values().flat_map(|k| &k.record.head.heads);
+        let torn = heads.filter(|id| self.incomplete.contains_key(id) && !superseded.contains(id)).copied();
+        torn.chain(self.missing()).collect()
+    }
+
+    /// Whether a record is listed and was read.
+    pub(super) fn is_there(&self, id: &ObjectId) -> bool {
+        self.listed.contains(id) && self.known.contains_key(id)
+    }
+
+    pub(super) fn known_ids(&self) -> impl Iterator<Item = &ObjectId> {
+        self.known.keys()
+    }
+
+    /// The records that were read, each behind those that it can follow.
+    pub(super) fn by_sequence(&self) -> Vec<(ObjectId, &Known)> {
+        let mut records: Vec<_> = self.known.iter().map(|(id, known)| (*id, known)).collect();
+        records.sort_by_key(|(id, known)| (known.sequence, *id));
+        records
+    }
+
+    /// What became of a record that was seen, for a message.
+    pub(super) fn fate(&self, id: &ObjectId) -> &'static str {
+        match self.incomplete.contains_key(id) {
+            true => " is damaged now",
+            false => " is gone",
+        }
     }
 
     /// Records that others name as their predecessors and that are neither there, nor superseded, nor merged long ago.
@@ -287,19 +334,29 @@ impl Repository {
     /// Reads what the log has gained. A listing is not atomic: where a named record is missing, it is made again.
     /// Gives whether anything is new.
     pub fn refresh(&self, state: &mut State) -> Result<bool> {
-        let mut new = false;
+        let (mut new, mut gone) = (false, Vec::new());
         for _ in 0..3 {
+            // Asked before the listing: what another process commits and remembers in between is in neither or in both.
+            let wanted = self.wanted();
             let listing = self.storage.list(Folder::Log)?;
             state.listed = listing.iter().filter_map(|e| record_of(e).map(|(_, id)| id)).collect();
             let (read, vanished) = self.read_new(state, listing)?;
             new |= read;
-            if !state.missing().is_empty() {
+            let doubtful = |state: &State| {
+                let gone = self.unexplained(state, &wanted);
+                let doubt = !gone.is_empty() || !state.missing().is_empty() || self.lacks_expected(state);
+                (gone, doubt)
+            };
+            if doubtful(state).1 {
                 self.read_ancestry(state)?;
             }
-            if !vanished && state.missing().is_empty() {
+            let doubt;
+            (gone, doubt) = doubtful(state);
+            if !vanished && !doubt {
                 break;
             }
         }
+        self.witness(state, &gone, new)?;
         state.forget();
         Ok(new)
     }

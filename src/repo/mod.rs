@@ -5,6 +5,7 @@ mod fetch;
 mod fingerprints;
 mod index;
 mod inspect;
+pub mod keys;
 mod log;
 mod merge;
 mod open;
@@ -12,18 +13,23 @@ mod read;
 mod reindex;
 mod section;
 pub mod tree;
+mod witness;
 
 pub use fetch::{CacheStats, Span};
 pub use index::Index;
 pub use inspect::{Faults, Tables, Torn, is_most};
 pub use log::{SectionKey, State};
+pub use open::{Access, Unlock};
+pub use witness::Alarm;
 
 pub use crate::storage::patience;
 
 use std::sync::Arc;
 
-use crate::crypto::keys::{Keys, RepoId};
+use crate::crypto::keys::{Keys, MasterKey, RepoId};
 use crate::error::{Error, Result};
+use crate::format::keyfile::KeyInfo;
+use crate::name::ObjectId;
 use crate::storage::Storage;
 
 /// An open repository. Every call may come from many threads at once.
@@ -34,6 +40,11 @@ pub struct Repository {
     fetcher: fetch::Fetcher,
     /// The state by which chunks are found whose own place cannot be read; read when that happens first.
     rescue: std::sync::Mutex<Option<State>>,
+    witness: witness::Witness,
+    /// The key file that opened it.
+    opened_by: (ObjectId, KeyInfo),
+    /// For further key files.
+    master: MasterKey,
 }
 
 impl Repository {
@@ -74,6 +85,12 @@ pub fn now() -> i64 {
 pub fn moment() -> (i64, u32) {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (since.as_secs() as i64, since.subsec_nanos())
+}
+
+/// A time in UTC, for messages.
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| format!("@{seconds}"), |t| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// Runs `work` over `items` on up to `threads` threads; results in the order of the items.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::fetch::Fetcher;
+use super::witness::{Alarm, Witness};
 use super::{Repository, now, parallel, random};
 use crate::crypto::kdf::KdfCost;
-use crate::crypto::keys::{Keys, MasterKey, RepoId};
+use crate::crypto::keys::{Keys, LocalKey, MasterKey, RepoId};
 use crate::crypto::secret::{Passphrase, Secret};
 use crate::error::{Error, Kind, Result};
 use crate::format::keyfile::{self, KEY_FILE, KeyFile, KeyInfo};
 use crate::format::limits;
+use crate::memory::{Memory, Seen, SeenKey};
 use crate::name::{Folder, Name, ObjectId};
 use crate::storage::Storage;
 
@@ -18,19 +20,63 @@ const DEFAULT_CACHE: usize = 96 << 20;
 /// Key files that are read at the same time.
 const READERS: usize = 8;
 
+/// How a repository is opened, and what is to be done where the server shows something else than it did before.
+#[derive(Default)]
+pub struct Access {
+    /// What this machine remembers of repositories.
+    pub memory: Option<Memory>,
+    /// Nothing is remembered, since nothing is really written.
+    pub trial: bool,
+    /// Older states and other repositories are shown with a warning; for readers only.
+    pub accept_rollback: bool,
+    /// The first 8 bytes of the id of a record that must be there.
+    pub expect_head: Option<u64>,
+    /// The second factor.
+    pub local_key: Option<LocalKey>,
+    /// A key file that the user has kept, instead of those of the repository.
+    pub key_file: Option<Vec<u8>>,
+    /// Is raised where the user must hear of something although the work goes on.
+    pub alarm: Alarm,
+}
+
+/// A key file and the secrets that open it.
+#[derive(Clone, Copy)]
+pub struct Unlock<'u> {
+    /// What the user knows and has.
+    pub passphrase: &'u Passphrase,
+    /// What it costs to try.
+    pub cost: KdfCost,
+    /// What the user calls it.
+    pub label: &'u str,
+}
+
+/// What is read of a possible key file; `None` where the size is wrong.
+type Read = Vec<(ObjectId, Option<Vec<u8>>)>;
+
 impl Repository {
     /// Makes a repository: all folders, one key file, `config` last. A folder that holds only what an interrupted
     /// `init` left (our own names and no `config`) is taken over; any other non-empty folder is refused.
     pub fn init(storage: Arc<dyn Storage>, passphrase: &Passphrase, cost: KdfCost, label: &str) -> Result<Self> {
+        let unlock = Unlock { passphrase, cost, label };
+        Self::init_with(storage, unlock, &Access::default())
+    }
+
+    /// [`Repository::init`] with a local key perhaps, and remembered.
+    pub fn init_with(storage: Arc<dyn Storage>, unlock: Unlock<'_>, access: &Access) -> Result<Self> {
         Self::check_empty(&*storage)?;
         storage.create_folders()?;
         let id = RepoId(random()?);
         let master: MasterKey = Secret::new(random()?);
-        let info = KeyInfo { created: now() as u64, label: label.to_owned() };
-        let (key_id, key_file) = keyfile::wrap(&master, &id, passphrase, cost, &random()?, &info)?;
-        storage.put(&Name::Key(key_id), &key_file)?;
+        let witness = access.witness(&*storage);
+        let (_, key) = put_key(&*storage, &id, &master, unlock)?;
+        let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
         storage.put(&Name::Config, &keyfile::encode_config(&id))?;
-        Ok(Self::with_master(storage, &master, id))
+        if let Some(memory) = &witness.memory {
+            let known = memory.bind(&witness.address, &id.0);
+            witness.remembered(known);
+            witness.check_key(&id, key)?;
+        }
+        Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
     }
 
     /// Refuses a place where `init` would not begin with nothing.
@@ -51,92 +97,63 @@ impl Repository {
         Ok(())
     }
 
-    /// Opens a repository. `passphrase` is asked for only after there is a repository to open.
+    /// Opens a repository without a memory. `passphrase` is asked for only after there is a repository to open.
     pub fn open(storage: Arc<dyn Storage>, passphrase: impl FnOnce() -> Result<Passphrase>) -> Result<Self> {
-        let address = storage.address();
-        let nothing = |e: Error| match e.kind() {
-            Kind::Missing | Kind::NoRepository | Kind::Damaged => {
-                let text = format!("there is no repository at {address}");
-                let hint = match storage.size(&Name::OldIndex) {
-                    Ok(_) => "this is one of the Python nFreezer: `nfreezer import-v0` brings it into a new repository",
-                    Err(_) => "`nfreezer init -r REPO` makes one",
-                };
-                Error::new(Kind::NoRepository, text).hint(hint)
-            }
-            _ => e,
-        };
+        Self::open_with(storage, &Access::default(), passphrase)
+    }
+
+    /// Opens a repository. `passphrase` is asked for only after there is one, and it is the one that was here before.
+    pub fn open_with(
+        storage: Arc<dyn Storage>,
+        access: &Access,
+        passphrase: impl FnOnce() -> Result<Passphrase>,
+    ) -> Result<Self> {
+        let mut witness = access.witness(&*storage);
+        let before = witness.memory.as_ref().and_then(|memory| memory.at_address(&witness.address));
+        let favourite = before.as_ref().and_then(|(_, seen)| seen.key).map(|key| key.id);
         // on a long line each step costs its round trip: what does not wait for another goes at the same time
         storage.expect(Folder::Log);
         let (config, keys) = std::thread::scope(|scope| {
-            let keys = scope.spawn(|| Self::read_keys(&*storage));
+            let keys = scope.spawn(|| match &access.key_file {
+                Some(file) => Ok(vec![(keyfile::name(file), Some(file.clone()))]),
+                None => read_keys(&*storage, favourite),
+            });
             let config = storage.read(&Name::Config, 0, keyfile::CONFIG);
             (config, keys.join().expect("it does not panic"))
         });
-        let id = keyfile::decode_config(&config.map_err(nothing)?)?;
-        let mut damaged = Vec::new();
-        let files = Self::key_files(keys?, &id, &mut damaged);
-        let passphrase = passphrase()?;
-        for bytes in &files {
-            match KeyFile::parse(&bytes.0, &id, &bytes.1)?.open(&passphrase) {
-                Ok((master, _)) => return Ok(Self::with_master(storage, &master, id)),
-                Err(e) if e.kind() == Kind::Passphrase => {}
-                Err(e) => damaged.push(e.to_string()),
-            }
-        }
-        let count = files.len();
-        let text = match damaged.as_slice() {
-            [] => format!("wrong passphrase: none of the {count} key file(s) of {address} opens with it"),
-            why => format!("no key file of {address} opens with this passphrase, and: {}", why.join("; ")),
+        let config = match (config, &access.key_file) {
+            // A key file that the user has kept says which repository it is.
+            (Err(e), Some(file)) if e.kind() == Kind::Missing => keyfile::encode_config(&keyfile::repository(file)?),
+            (config, _) => config.map_err(|e| nothing(e, &*storage, before.as_ref().map(|(_, seen)| seen)))?,
         };
-        Err(Error::new(Kind::Passphrase, text))
+        let id = keyfile::decode_config(&config)?;
+        witness.check_identity(&id)?;
+        witness.stranger = witness.memory.is_some() && witness.seen(&id).is_none();
+        let (master, key, info) = unlock(keys?, &id, access, &witness, favourite, passphrase)?;
+        witness.check_key(&id, key)?;
+        Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
     }
 
-    /// Whatever could be a key file, at most [`limits::KEY_FILES`]; `None` where the size is wrong.
-    fn read_keys(storage: &dyn Storage) -> Result<Vec<(ObjectId, Option<Vec<u8>>)>> {
-        let entries = storage.list(Folder::Keys)?.into_iter().take(limits::KEY_FILES);
-        let read = parallel(READERS, entries.collect(), |entry| {
-            let Name::Key(id) = entry.name else { return None };
-            let right = entry.size == KEY_FILE as u64;
-            Some(right.then(|| storage.read(&entry.name, 0, KEY_FILE)).transpose().map(|bytes| (id, bytes)))
-        });
-        read.into_iter().flatten().collect()
-    }
-
-    /// The well-formed key files, cheapest first.
-    fn key_files(
-        read: Vec<(ObjectId, Option<Vec<u8>>)>,
-        id: &RepoId,
-        damaged: &mut Vec<String>,
-    ) -> Vec<(ObjectId, Vec<u8>)> {
-        let mut files = Vec::new();
-        for (key_id, bytes) in read {
-            let Some(bytes) = bytes else {
-                damaged.push(format!("key file {} has the wrong size", key_id.short()));
-                continue;
-            };
-            match KeyFile::parse(&key_id, id, &bytes).map(|k| k.cost()) {
-                Ok(cost) => files.push((u64::from(cost.memory_kib) * u64::from(cost.passes), (key_id, bytes))),
-                Err(e) => damaged.push(e.to_string()),
-            }
-        }
-        files.sort_by_key(|(cost, _)| *cost);
-        files.into_iter().map(|(_, file)| file).collect()
-    }
-
-    fn with_master(storage: Arc<dyn Storage>, master: &MasterKey, id: RepoId) -> Self {
-        Self::with_keys(storage, Arc::new(Keys::derive(master, &id)), id)
-    }
-
-    fn with_keys(storage: Arc<dyn Storage>, keys: Arc<Keys>, id: RepoId) -> Self {
+    fn with_master(
+        storage: Arc<dyn Storage>,
+        master: MasterKey,
+        id: RepoId,
+        witness: Witness,
+        key: (ObjectId, KeyInfo),
+    ) -> Self {
+        let keys = Arc::new(Keys::derive(&master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
-        Repository { storage, keys, id, fetcher, rescue: Default::default() }
+        Repository { storage, keys, id, fetcher, rescue: Default::default(), witness, opened_by: key, master }
     }
 
     /// The same repository as another storage shows it, with nothing in memory. For tests of storages that lie: opening
     /// each anew would run the key derivation a thousand times.
     #[doc(hidden)]
     pub fn behind(&self, storage: Arc<dyn Storage>) -> Self {
-        Self::with_keys(storage, Arc::clone(&self.keys), self.id)
+        let witness = Access::default().witness(&*storage);
+        let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
+        let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
+        Repository { storage, keys, id: self.id, fetcher, rescue: Default::default(), witness, opened_by, master }
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.
@@ -144,4 +161,121 @@ impl Repository {
     pub fn set_cache(&self, bytes: usize) -> usize {
         self.fetcher.set_cache(bytes)
     }
+}
+
+impl Access {
+    fn witness(&self, storage: &dyn Storage) -> Witness {
+        Witness {
+            memory: self.memory.clone(),
+            trial: self.trial,
+            accept: self.accept_rollback,
+            expect: self.expect_head,
+            alarm: Arc::clone(&self.alarm),
+            address: storage.address(),
+            ..Witness::default()
+        }
+    }
+}
+
+/// Stores a new key file.
+pub(super) fn put_key(
+    storage: &dyn Storage,
+    id: &RepoId,
+    master: &MasterKey,
+    unlock: Unlock<'_>,
+) -> Result<(Vec<u8>, SeenKey)> {
+    let Unlock { passphrase, cost, label } = unlock;
+    let info = KeyInfo { created: now() as u64, label: label.to_owned() };
+    let (key, file) = keyfile::wrap(master, id, passphrase, cost, &random()?, &info)?;
+    storage.put(&Name::Key(key), &file)?;
+    Ok((file, SeenKey { id: key, work: cost.work(), local: passphrase.local_key().is_some(), created: info.created }))
+}
+
+/// Why there is no repository to open.
+fn nothing(e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
+    if !matches!(e.kind(), Kind::Missing | Kind::NoRepository | Kind::Damaged) {
+        return e;
+    }
+    let address = storage.address();
+    if let Some(seen) = before {
+        let newest = seen.heads.last().map(|h| format!(", last on {}", super::date(h.time))).unwrap_or_default();
+        let text = format!("there is no repository at {address} any more: this machine has seen one there{newest}");
+        let hint = "if its disk is not mounted, mount it; `nfreezer init` would make a new, empty one";
+        return Error::new(Kind::NoRepository, text).hint(hint);
+    }
+    let hint = match storage.size(&Name::OldIndex) {
+        Ok(_) => "this is one of the Python nFreezer: `nfreezer import-v0` brings it into a new repository",
+        Err(_) => "`nfreezer init -r REPO` makes one",
+    };
+    Error::new(Kind::NoRepository, format!("there is no repository at {address}")).hint(hint)
+}
+
+/// Whatever could be a key file, at most [`limits::KEY_FILES`], first the one that opened it before.
+fn read_keys(storage: &dyn Storage, favourite: Option<ObjectId>) -> Result<Read> {
+    let mut entries = storage.list(Folder::Keys)?;
+    entries.sort_by_key(|entry| (entry.size != KEY_FILE as u64, Some(entry.name) != favourite.map(Name::Key)));
+    entries.truncate(limits::KEY_FILES);
+    let read = parallel(READERS, entries, |entry| {
+        let Name::Key(id) = entry.name else { return None };
+        let right = entry.size == KEY_FILE as u64;
+        Some(right.then(|| storage.read(&entry.name, 0, KEY_FILE)).transpose().map(|bytes| (id, bytes)))
+    });
+    read.into_iter().flatten().collect()
+}
+
+/// Opens the first key file that opens: the one of the last time, then the cheapest.
+fn unlock(
+    read: Read,
+    id: &RepoId,
+    access: &Access,
+    witness: &Witness,
+    favourite: Option<ObjectId>,
+    passphrase: impl FnOnce() -> Result<Passphrase>,
+) -> Result<(MasterKey, SeenKey, KeyInfo)> {
+    let (mut files, mut damaged) = (Vec::new(), Vec::new());
+    for (key, bytes) in &read {
+        let bytes =
+            bytes.as_deref().ok_or_else(|| Error::damaged(format!("key file {} has the wrong size", key.short())));
+        match bytes.and_then(|bytes| KeyFile::parse(key, id, bytes)) {
+            Ok(file) => files.push((key, file)),
+            Err(e) => damaged.push(e.to_string()),
+        }
+    }
+    files.sort_by_key(|(key, file)| (Some(**key) != favourite, file.cost().work()));
+    let removed = witness.seen(id).map(|seen| seen.removed).unwrap_or_default();
+    for (key, _) in files.iter().filter(|(key, _)| removed.contains(key)) {
+        witness.note(format!(
+            "key file {}, which was removed from here, is there again: its passphrase opens it",
+            key.short()
+        ));
+    }
+    let local = access.local_key.as_ref();
+    let (open, closed): (Vec<_>, Vec<_>) =
+        files.iter().partition(|(_, file)| local.is_some() || !file.needs_local_key());
+    if open.is_empty() && !closed.is_empty() {
+        let text = "the key files of this repository need a local key beside the passphrase";
+        return Err(Error::new(Kind::Passphrase, text).hint("give --local-key FILE"));
+    }
+    let passphrase = passphrase()?.with_local_key(access.local_key.clone());
+    for (key, file) in &open {
+        match file.open(&passphrase) {
+            Ok((master, info)) => {
+                let (work, local) = (file.cost().work(), file.needs_local_key());
+                return Ok((master, SeenKey { id: **key, work, local, created: info.created }, info));
+            }
+            Err(e) if e.kind() == Kind::Passphrase => {}
+            Err(e) => damaged.push(e.to_string()),
+        }
+    }
+    let (count, address) = (open.len(), &witness.address);
+    let or = if open.iter().any(|(_, file)| file.needs_local_key()) { " or local key" } else { "" };
+    let text = match damaged.as_slice() {
+        [] => format!("wrong passphrase{or}: none of the {count} key file(s) of {address} opens with it"),
+        why => format!("no key file of {address} opens with this passphrase{or}, and: {}", why.join("; ")),
+    };
+    let error = Error::new(Kind::Passphrase, text);
+    Err(match closed.len() {
+        0 => error,
+        n => error.hint(format!("{n} more key file(s) need a local key: --local-key FILE")),
+    })
 }

@@ -12,16 +12,13 @@ use std::sync::Arc;
 
 pub use args::{Args, Level, compression, time};
 
-use super::common::{Common, open_storage};
-use super::passphrase;
+use super::common::{Common, open_to_write};
 use super::progress::Reporter;
 use super::show::Output;
 use super::{INCOMPLETE, OK, signals};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::push;
-use crate::repo::Repository;
-use crate::storage::Dry;
 use sources::{Own, Sources};
 
 /// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
@@ -40,7 +37,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     if stream.is_none() {
         sources.paths.iter().try_for_each(|path| own.check(path))?;
     }
-    let repo = open(common, args.dry_run)?;
+    let repo = open_to_write(common, args.dry_run)?;
     let mut reporter = Reporter::new(common, "saved");
     let options = options(args, sources.paths, &own, select)?;
     sources.missing.iter().for_each(|(path, why)| reporter.event(Event::Skipped { path, why }));
@@ -58,14 +55,6 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     out.object("summary", summary::fields(&done, args.dry_run))?;
     out.flush()?;
     Ok(if done.skipped + done.changed_while_read > 0 { INCOMPLETE } else { OK })
-}
-
-/// Opens the repository, for a trial in a way that nothing in it can change.
-fn open(common: &Common, dry: bool) -> Result<Repository> {
-    passphrase::check_sources(common)?;
-    let storage = open_storage(common)?;
-    let storage = if dry { Arc::new(Dry::new(storage)) } else { storage };
-    Repository::open(storage, || passphrase::of_repository(common))
 }
 
 fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Select>) -> Result<push::Options> {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cli::show::{self, Output};
 use crate::error::Result;
-use crate::name::hex;
+use crate::name::{ObjectId, hex};
 use crate::push;
 use crate::repo::tree::short;
 
@@ -37,7 +37,12 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     let sent = if dry { "would send" } else { "sent" };
     out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
     match (s.record.is_some(), dry) {
-        (true, false) => out.line(format_args!("snapshot {} saved", short(&s.snapshot.id))),
+        (true, false) => {
+            out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))?;
+            let receipt =
+                |(id, n): (ObjectId, u32)| out.line(format_args!("receipt: head {} sequence {n}", hex(&id.0[..8])));
+            s.record.zip(s.sequence).map_or(Ok(()), receipt)
+        }
         (true, true) => out.line("a trial: nothing was written"),
         (false, _) => out.line("nothing has changed since the last snapshot: there is no new one"),
     }
@@ -58,6 +63,7 @@ pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_jso
     show::object(json!({
         "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)),
         "short_id": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id[..4])), "dry_run": dry,
+        "head": s.record.filter(|_| !dry).map(|id| hex(&id.0)), "sequence": s.sequence.filter(|_| !dry),
         "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,
         "received": s.received, "skipped": s.skipped, "changed_while_read": s.changed_while_read,

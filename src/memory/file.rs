@@ -1,0 +1,80 @@
+//! A memory as text that a person can read, one thing a line, with a checksum: a file that was cut off, or was not
+//! written by this program, is told from a memory.
+
+use sha2::{Digest, Sha256};
+
+use super::{Seen, SeenHead, SeenKey};
+use crate::name::{ObjectId, hex};
+
+const MAGIC: &str = "nfreezer memory 1";
+
+pub(super) fn encode(seen: &Seen, repository: &[u8; 32]) -> Vec<u8> {
+    let mut text = format!("{MAGIC}\nrepository {}\n", hex(repository));
+    seen.addresses.iter().for_each(|address| text += &format!("address {address}\n"));
+    if let Some(SeenKey { id, work, local, created }) = &seen.key {
+        text += &format!("key {id} {work} {} {created}\n", u8::from(*local));
+    }
+    seen.heads.iter().for_each(|h| text += &format!("head {} {} {}\n", h.sequence, h.id, h.time));
+    seen.removed.iter().for_each(|id| text += &format!("removed {id}\n"));
+    seen.told.iter().for_each(|id| text += &format!("told {id}\n"));
+    text += &format!("sum {}\n", sum(&text));
+    text.into_bytes()
+}
+
+/// `None` if it is anything else than what [`encode`] makes.
+pub(super) fn decode(bytes: &[u8], repository: &[u8; 32]) -> Option<Seen> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut seen = Seen::default();
+    for line in text.lines() {
+        let (kind, rest) = line.split_once(' ')?;
+        let words: Vec<&str> = rest.split(' ').collect();
+        match (kind, words.as_slice()) {
+            ("nfreezer" | "repository" | "sum", _) => {}
+            ("address", _) => seen.addresses.push(rest.to_owned()),
+            ("key", [id, work, local, created]) => {
+                let (id, local) = (ObjectId::parse(id)?, *local == "1");
+                seen.key = Some(SeenKey { id, work: work.parse().ok()?, local, created: created.parse().ok()? });
+            }
+            ("head", [sequence, id, time]) => {
+                let (sequence, time) = (sequence.parse().ok()?, time.parse().ok()?);
+                seen.heads.push(SeenHead { sequence, id: ObjectId::parse(id)?, time });
+            }
+            ("removed", [id]) => seen.removed.push(ObjectId::parse(id)?),
+            ("told", [id]) => seen.told.push(ObjectId::parse(id)?),
+            _ => return None,
+        }
+    }
+    (encode(&seen, repository) == bytes).then_some(seen)
+}
+
+fn sum(text: &str) -> String {
+    hex(&Sha256::digest(text)[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t45_only_what_was_written_is_read_back() {
+        let id = ObjectId([7; 32]);
+        let seen = Seen {
+            addresses: vec!["anna@host:/a folder".into()],
+            key: Some(SeenKey { id, work: 196_608, local: true, created: 1_700_000_000 }),
+            heads: vec![SeenHead { sequence: 3, id, time: -1 }],
+            removed: vec![id],
+            told: vec![id],
+        };
+        let bytes = encode(&seen, &[1; 32]);
+        assert_eq!(decode(&bytes, &[1; 32]), Some(seen.clone()));
+        assert_eq!(decode(&bytes, &[2; 32]), None, "of another repository");
+        (0..bytes.len()).for_each(|len| assert_eq!(decode(&bytes[..len], &[1; 32]), None, "{len}"));
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            assert_eq!(decode(&bytes, &[1; 32]), None, "{at}");
+        }
+        let plain = Seen { removed: Vec::new(), told: Vec::new(), ..seen };
+        assert!((300..600).contains(&encode(&plain, &[1; 32]).len()), "{}", encode(&plain, &[1; 32]).len());
+    }
+}
