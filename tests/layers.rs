@@ -14,10 +14,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("repo", &["crypto", "format", "storage"]),
     ("push", &["crypto", "format", "repo", "progress"]),
     ("restore", &["crypto", "format", "repo", "progress"]),
+    ("check", &["crypto", "format", "repo", "progress"]),
     ("import", &["crypto", "storage", "progress"]),
     ("vfs", &["crypto", "format", "repo"]),
     ("mount", &["format", "repo", "vfs"]),
-    ("cli", &["crypto", "format", "storage", "repo", "progress", "push", "restore", "import", "vfs", "mount"]),
+    ("cli", &["crypto", "format", "storage", "repo", "progress", "push", "restore", "check", "import", "vfs", "mount"]),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

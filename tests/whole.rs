@@ -485,6 +485,15 @@ fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
     assert!(text(&sftp).contains("rm"), "sftp ran: {}", text(&sftp));
     let after: Vec<_> = files(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
     assert!(before == after, "nothing that exists was altered or removed, and nothing was added: {}", text(&sftp));
+
+    // Check, repair and healing need no more than that.
+    client.ok(&["check", "--read-data"]);
+    let packs = files(&repository.join("packs"));
+    fs::remove_file(packs.iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap()).unwrap();
+    client.ok(&["repair"]);
+    client.push(&[tree.to_str().unwrap()], Some(0));
+    client.ok(&["repair", "--yes"]);
+    client.ok(&["check", "--read-data"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::format::limits;
 use crate::format::tree::{self, Content, Node};
 use crate::name::hex;
 use crate::repo::Repository;
-use crate::repo::tree::{Entries, short};
+use crate::repo::tree::{Entries, LOST, lacks_parts, short};
 
 /// Arguments of `ls`.
 #[derive(clap::Args)]
@@ -132,9 +132,11 @@ impl<'a> Listing<'a> {
             );
             match &node.content {
                 Content::Symlink(target) => line += &format!(" -> {}", show::text(target)),
+                Content::Unreadable(LOST) => line += " (lost on the server; repair has marked it)",
                 Content::Unreadable(errno) => {
                     line += &format!(" (was not readable: {})", std::io::Error::from_raw_os_error(*errno as i32));
                 }
+                _ if lacks_parts(node) => line += " (parts of it are lost)",
                 _ if node.flags & tree::PARTIAL != 0 => line += " (only its beginning)",
                 _ => {}
             }
@@ -147,7 +149,7 @@ impl<'a> Listing<'a> {
         let mut fields = show::object(json!({
             "kind": kind(&node.content), "mode": attrs.mode, "uid": attrs.uid, "gid": attrs.gid,
             "size": node.content.size(), "mtime": show::rfc3339(node.mtime), "inode": node.inode, "links": node.nlink,
-            "partial": node.flags & tree::PARTIAL != 0,
+            "partial": node.flags & tree::PARTIAL != 0, "lost": is_lost(node),
         }));
         show::put_bytes(&mut fields, "path", path);
         show::put_bytes(&mut fields, "user", &attrs.user);
@@ -162,6 +164,11 @@ impl<'a> Listing<'a> {
         }
         self.out.object("node", fields)
     }
+}
+
+/// Whether `repair` has marked it: it is lost on the server, or parts of it are.
+fn is_lost(node: &Node) -> bool {
+    lacks_parts(node) || node.content == Content::Unreadable(LOST)
 }
 
 fn kind(content: &Content) -> &'static str {

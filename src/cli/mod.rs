@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::error::{Error, Kind, Result};
 
 mod aside;
+mod check;
 mod common;
 mod import_v0;
 mod init;
@@ -19,6 +20,7 @@ mod mount_helper;
 pub mod passphrase;
 pub mod progress;
 mod push;
+mod repair;
 mod restore;
 pub mod server_setup;
 mod service;
@@ -34,6 +36,8 @@ pub const OK: u8 = 0;
 pub const INCOMPLETE: u8 = 3;
 /// Damage was found.
 pub const DAMAGED: u8 = 4;
+/// The server shows less than it must.
+pub const TAMPERED: u8 = 15;
 
 /// Encrypted backups on a server you do not trust, over SFTP, mounted as a folder.
 #[derive(Parser)]
@@ -69,6 +73,10 @@ enum Command {
     /// Write what a snapshot holds into a folder
     #[command(aliases = ["extract", "pull"])]
     Restore(restore::Args),
+    /// Verify that all that the snapshots need is there and right
+    Check(check::Args),
+    /// Mark what is lost, so that the next push sends it again
+    Repair(repair::Args),
     /// Show the backup as a folder
     Mount(mount::Args),
     /// Take a mounted backup away
@@ -140,6 +148,8 @@ fn dispatch(cli: Cli, arguments: &[OsString]) -> Result<u8> {
         Command::Snapshots(args) => snapshots::run(&common, &args),
         Command::Ls(args) => ls::run(&common, &args),
         Command::Restore(args) => restore::run(&common, &args),
+        Command::Check(args) => check::run(&common, &args),
+        Command::Repair(args) => repair::run(&common, &args),
         Command::Mount(args) => mount::run(&common, &args, &arguments[1..]),
         Command::Umount(args) => mount::umount(&common, &args),
         Command::ServerSetup(args) => server_setup::run(&common, &args),
@@ -171,7 +181,7 @@ pub fn exit_code(kind: Kind) -> u8 {
         Kind::Passphrase => 12,
         Kind::Connection => 13,
         Kind::NoSpace => 14,
-        Kind::Tampering => 15,
+        Kind::Tampering => TAMPERED,
         Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(1),
     }
 }

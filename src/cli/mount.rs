@@ -61,12 +61,12 @@ pub struct Args {
     /// Append messages to this file, each with its time
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    /// What the mount table shows as the source
-    #[arg(long, hide = true)]
-    fsname: Option<String>,
     /// Do not fetch the names of the latest snapshot in the background
     #[arg(long)]
     no_prefetch: bool,
+    /// What the mount table shows as the source
+    #[arg(long, hide = true)]
+    fsname: Option<String>,
     #[arg(long, hide = true)]
     background_child: bool,
 }

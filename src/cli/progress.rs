@@ -85,6 +85,18 @@ impl Reporter {
         Reporter { inner, _diverted: diverted, clock: clock.map(|thread| (stop, thread)) }
     }
 
+    /// A line of the result on standard output, while the bar may be shown.
+    pub fn print(&self, line: &str) {
+        let print = || {
+            let mut out = Output::new(false);
+            let _ = out.line(line).and_then(|()| out.flush());
+        };
+        match &self.inner.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Takes the bar away, before the summary. Nothing is shown by itself afterwards.
     pub fn finish(&mut self) {
         if let Some((stop, thread)) = self.clock.take() {

@@ -97,9 +97,19 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts; when this returns the folder shows the backup.
     pub fn start(repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
-        let Options { view, allow_other, nonempty, noexec, source, sources, io_timeout, refresh, prefetch, .. } =
-            options;
-        let log = options.log;
+        let Options {
+            view,
+            allow_other,
+            nonempty,
+            noexec,
+            source,
+            sources,
+            io_timeout,
+            refresh,
+            prefetch,
+            log,
+            idle: _,
+        } = options;
         let address = repo.storage().address();
         let local = place::local_folder(&address);
         let keep = Keep { nonempty, repository: local.as_deref(), sources: &sources };

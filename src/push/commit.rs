@@ -1,5 +1,7 @@
 //! The records that make a push count: checkpoints with what there is so far, and the last one with the whole snapshot.
 
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::chunks::Chunks;
@@ -30,6 +32,12 @@ pub(super) struct Ledger<'c> {
     pub draft: Snapshot,
     /// The last partial snapshot of this run.
     pub partial: Option<SnapshotId>,
+    /// Packs that are not there any more; the next record condemns them.
+    pub absent: BTreeSet<ObjectId>,
+    /// Packs that were doomed when this run began, and those that it has condemned.
+    pub doomed: HashSet<ObjectId>,
+    /// Others were condemned meanwhile: what this run refers to may soon be gone.
+    pub outdated: &'c AtomicBool,
 }
 
 /// A pack that a record is going to name: its number, name and type.
@@ -38,10 +46,22 @@ type Ready = (u32, PackRef, ObjectType);
 impl Ledger<'_> {
     /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
     pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<(Snapshot, ObjectId)> {
+        self.look_again()?;
         let snapshot = self.snapshot(root, stats, false)?;
         let replaced = self.unfinished().map(|s| s.id).collect();
         let record = self.commit(Some(snapshot.clone()), replaced, meta, false)?;
         Ok((snapshot, record))
+    }
+
+    /// Nothing of a whole snapshot may be in a pack that was condemned while the push went on.
+    fn look_again(&mut self) -> Result<()> {
+        if self.repo.refresh(self.state)? && !self.state.doomed_packs().is_subset(&self.doomed) {
+            self.outdated.store(true, Ordering::Relaxed);
+            return Err(
+                Error::failed("packs were condemned while the push went on").hint("the same push again goes on")
+            );
+        }
+        Ok(())
     }
 
     /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
@@ -104,13 +124,16 @@ impl Ledger<'_> {
         let sections = sections(self.chunks, &ready, meta);
         let forget = |snapshot| Mark { sequence: 0, record: None, snapshot, time: now(), deed: Deed::Forget };
         let marks = replaced.into_iter().map(forget).collect();
-        let head = Head { snapshots: snapshot.into_iter().collect(), marks, ..Head::default() };
+        let condemned = self.absent.iter().map(|id| (*id, now())).collect();
+        let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
         if last {
             let record = self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?;
             self.packs.committed(&ready);
+            self.doomed.extend(std::mem::take(&mut self.absent));
             return Ok(record);
         }
         let record = self.repo.commit(self.state, head, &sections)?;
+        self.doomed.extend(std::mem::take(&mut self.absent));
         self.index.committed(self.state, &record, sections);
         self.packs.committed(&ready);
         Ok(record)

@@ -44,10 +44,11 @@ mod streams;
 mod tree;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -226,12 +227,31 @@ enum Sources<'s> {
     Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
 }
 
+/// Saves; again from the beginning, with what is stored by then, if packs were condemned meanwhile.
 fn save(
     repo: &Repository,
     options: &Options,
     paths: &[PathBuf],
-    sources: Sources<'_>,
+    mut sources: Sources<'_>,
     progress: &dyn Progress,
+) -> Result<Summary> {
+    let outdated = AtomicBool::new(false);
+    for _ in 0..ROUNDS {
+        let result = save_once(repo, options, paths, &mut sources, progress, &outdated);
+        if !outdated.swap(false, Ordering::Relaxed) || matches!(sources, Sources::Streams(_)) {
+            return result;
+        }
+    }
+    save_once(repo, options, paths, &mut sources, progress, &outdated)
+}
+
+fn save_once(
+    repo: &Repository,
+    options: &Options,
+    paths: &[PathBuf],
+    sources: &mut Sources<'_>,
+    progress: &dyn Progress,
+    outdated: &AtomicBool,
 ) -> Result<Summary> {
     let started = Instant::now();
     let begun = crate::repo::moment();
@@ -254,6 +274,11 @@ fn save(
     if options.force {
         parents.snapshots.clear();
     }
+    let absent = repo.absent_packs(&state, LOOKED_AT)?;
+    if !absent.is_empty() {
+        control.warn(&missing(absent.len()));
+        parents.doom(&absent);
+    }
     let budget = Budget::new(
         options.memory,
         state.index_len() / FINGERPRINTS,
@@ -261,7 +286,7 @@ fn save(
     )?;
     let cache = repo.set_cache(budget.cache);
     let draft = draft(repo, options, begun, (paths, group));
-    let run = Run { repo, options, control: &control, parents: &parents, budget, started };
+    let run = Run { repo, options, control: &control, parents: &parents, budget, started, absent, outdated };
     let done = run.run(sources, &mut state, draft, last.filter(|_| options.skip_if_unchanged));
     repo.set_cache(cache);
     let done = done?;
@@ -335,6 +360,8 @@ struct Run<'r> {
     parents: &'r Parents,
     budget: Budget,
     started: Instant,
+    absent: BTreeSet<ObjectId>,
+    outdated: &'r AtomicBool,
 }
 
 struct Done {
@@ -349,11 +376,19 @@ struct Done {
 
 impl Run<'_> {
     /// `last`: the root of a snapshot that is not made again.
-    fn run(&self, sources: Sources<'_>, state: &mut State, draft: Snapshot, last: Option<Option<Ref>>) -> Result<Done> {
-        let Run { repo, options, control, parents, budget, started } = *self;
+    fn run(
+        &self,
+        sources: &mut Sources<'_>,
+        state: &mut State,
+        draft: Snapshot,
+        last: Option<Option<Ref>>,
+    ) -> Result<Done> {
+        let Run { repo, options, control, parents, budget, started, outdated, .. } = *self;
         let (chunks, packs, large) = (Chunks::default(), Packs::new(control), Large::default());
         let time = draft.time;
         let index = Index::new(repo, state).with_memory(budget.index);
+        index.doom(&self.absent);
+        let (doomed, absent) = (state.doomed_packs(), self.absent.clone());
         let (nodes, warned, idle) = (Nodes::default(), AtomicBool::new(false), AtomicUsize::new(0));
         let line = Line::new(control, budget.nodes);
         let (uploads, to_upload) = crossbeam_channel::bounded(0);
@@ -375,7 +410,9 @@ impl Run<'_> {
         let meta = MetaPack::new(repo, control, &packs, &index, options.compression)?;
         let (chunks, packs) = (&chunks, &packs);
         let index = &index;
-        let ledger = Ledger { repo, control, state, chunks, packs, index, started, draft, partial: None };
+        let partial = None;
+        let ledger =
+            Ledger { repo, control, state, chunks, packs, index, started, draft, partial, absent, doomed, outdated };
         let schedule = Schedule::new(options.checkpoints, budget.chunks);
         let mut tree = Tree::new(control, &line, &data, (index, &large), meta, ledger, schedule);
         let (root, read) = thread::scope(|scope| {
@@ -420,6 +457,19 @@ const GOES_ON: &str = "what was stored so far is kept: the same push again goes 
 
 /// Bytes of an index for each byte of memory that is worth giving to it: its fingerprints, and room for whole sections.
 const FINGERPRINTS: u64 = 6;
+
+/// Packs whose presence a push looks at: 1 MB of listings at most. Of more, it looks at others each time.
+const LOOKED_AT: u64 = 4096;
+
+/// Times that a push begins again because packs were condemned meanwhile.
+const ROUNDS: usize = 3;
+
+fn missing(packs: usize) -> String {
+    let (packs, it) = if packs == 1 { ("1 pack is".to_owned(), "it") } else { (format!("{packs} packs are"), "them") };
+    format!(
+        "{packs} missing on the server: what is still here of {it} is sent again; `nfreezer check` shows what else is lost"
+    )
+}
 
 /// Batches between the walker and the workers.
 const WAITING: usize = 8;

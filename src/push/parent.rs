@@ -1,6 +1,6 @@
 //! The snapshots before this one: what need not be read again. Walked in step with the file system, never held whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::Stat;
@@ -56,6 +56,11 @@ impl Parents {
         }
         let (moved, devices) = Default::default();
         Parents { snapshots, doomed: state.doomed_packs(), moved, devices }
+    }
+
+    /// Nothing in these packs may be taken over.
+    pub fn doom(&mut self, packs: &BTreeSet<ObjectId>) {
+        self.doomed.extend(packs);
     }
 
     /// The root directories.

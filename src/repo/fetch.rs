@@ -136,6 +136,13 @@ impl Fetcher {
         self.lock().stats
     }
 
+    /// Lets go of all that was verified: whoever asks next sees what is there now.
+    pub fn forget(&self) {
+        let mut inner = self.lock();
+        inner.blocks = Blocks::new(inner.blocks.capacity);
+        inner.openers.clear();
+    }
+
     /// The plaintext bytes `range` of an object, every one of them verified.
     pub fn read(&self, object: &Object, range: Range<u64>, span: Span) -> Result<Vec<u8>> {
         if range.start > range.end || range.end > object.len {
@@ -242,6 +249,25 @@ impl Fetcher {
         inner.pending.extend((start..stop).map(|i| (object.id, i)));
         inner.stats.misses += u64::from(stop - start);
         start..stop
+    }
+
+    /// A run of blocks past the cache; those that are damaged or cut off are `None`. Fails if the object is not there or its
+    /// header is wrong.
+    pub fn verify(&self, object: &Object, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
+        match self.fetch(object, run.clone(), u32::MAX) {
+            // Perhaps the object only ends early.
+            Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
+                self.lock().openers.pop(&object.id);
+                self.opener(object, &self.read_sealed(object, 0, HEADER)?)?;
+                run.map(|i| match self.fetch(object, i..i + 1, u32::MAX) {
+                    Ok(mut block) => Ok(block.pop().flatten()),
+                    Err(e) if e.kind() == Kind::Damaged => Ok(None),
+                    Err(e) => Err(e),
+                })
+                .collect()
+            }
+            other => other,
+        }
     }
 
     /// Fetches a run of blocks. Fails if `wanted` is damaged; other damaged blocks are `None`.

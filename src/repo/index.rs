@@ -111,6 +111,14 @@ impl<'r> Index<'r> {
         *view = Arc::new(next);
     }
 
+    /// From now on nothing in these packs is given. (A commit forgets that: its record must condemn them.)
+    pub fn doom(&self, packs: &BTreeSet<ObjectId>) {
+        let mut view = self.view.write().expect("no holder panics");
+        let mut next = View::clone(&view);
+        next.doomed.extend(packs);
+        *view = Arc::new(next);
+    }
+
     fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.read().expect("no holder panics"))
     }

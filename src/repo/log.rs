@@ -40,7 +40,8 @@ pub(super) struct Known {
 #[derive(Clone, Debug, Default)]
 pub struct State {
     known: BTreeMap<ObjectId, Known>,
-    incomplete: BTreeMap<ObjectId, String>,
+    /// With the size that the listing shows.
+    pub(super) incomplete: BTreeMap<ObjectId, (u64, String)>,
     listed: BTreeSet<ObjectId>,
     /// Prefixes of merged records; read only when a record seems to be missing.
     ancestry: HashSet<u64>,
@@ -58,7 +59,7 @@ pub(super) struct LiveSection {
 }
 
 /// A section, whoever names it: the record that holds it and its offset there.
-pub(super) type SectionKey = (ObjectId, u32);
+pub type SectionKey = (ObjectId, u32);
 
 impl LiveSection {
     pub(super) fn key(&self) -> SectionKey {
@@ -91,7 +92,7 @@ impl State {
         self.known.iter().filter(move |(id, _)| !superseded.contains(id))
     }
 
-    fn superseded(&self) -> HashSet<&ObjectId> {
+    pub(super) fn superseded(&self) -> HashSet<&ObjectId> {
         self.known.values().flat_map(|k| &k.record.head.superseded).collect()
     }
 
@@ -259,14 +260,14 @@ impl State {
     pub fn warnings(&self) -> Vec<String> {
         let superseded = self.superseded();
         let incomplete = self.incomplete.iter().filter(|(id, _)| !superseded.contains(id));
-        let incomplete = incomplete.map(|(id, why)| format!("incomplete record log/*-{id}: {why}"));
+        let incomplete = incomplete.map(|(id, (_, why))| format!("incomplete record log/*-{id}: {why}"));
         let missing = self.missing().into_iter();
         let missing = missing.map(|id| format!("record {id} is missing: the server has lost it or hides it"));
         incomplete.chain(missing).collect()
     }
 
     /// Records that others name as their predecessors and that are neither there, nor superseded, nor merged long ago.
-    fn missing(&self) -> BTreeSet<ObjectId> {
+    pub(super) fn missing(&self) -> BTreeSet<ObjectId> {
         let heads = self.known.values().map(|k| &k.record.head);
         let covered: HashSet<&ObjectId> = heads.clone().flat_map(|h| &h.superseded).collect();
         let named = heads.flat_map(|h| &h.heads);
@@ -325,7 +326,9 @@ impl Repository {
                         new = true;
                     }
                     Err(e) if e.kind() == Kind::Missing => vanished = true,
-                    Err(e) if e.kind() == Kind::Damaged => drop(state.incomplete.insert(id, e.to_string())),
+                    Err(e) if e.kind() == Kind::Damaged => {
+                        drop(state.incomplete.insert(id, (entry.size, e.to_string())))
+                    }
                     Err(e) => return Err(e),
                 }
             }
@@ -351,7 +354,11 @@ impl Repository {
         let len = len.ok_or_else(|| Error::damaged("no record has its size (it is being written, or was cut off)"))?;
         let object = Object { name: entry.name, id, kind: ObjectType::Record, len };
         let whole = if entry.size <= WHOLE { len } else { BLOCK as u64 };
-        let start = self.fetcher.read(&object, 0..whole.min(len), Span::Exact)?;
+        let start = match self.fetcher.read(&object, 0..whole.min(len), Span::Exact) {
+            // Perhaps only a section of it is damaged.
+            Err(e) if e.kind() == Kind::Damaged => self.fetcher.read(&object, 0..len.min(BLOCK as u64), Span::Exact)?,
+            other => other?,
+        };
         let end = record::head_end(start[..4].try_into().expect("at least four bytes"))?;
         let start = match start.get(..end) {
             Some(head) => head.to_vec(),

@@ -30,7 +30,7 @@ const SMALL: usize = 1 << 20;
 const REWRITTEN: usize = limits::SECTION;
 
 /// Why a merge cannot be made: something is wrong with this record, so it stays as it is.
-struct Culprit(ObjectId, Error);
+pub(super) struct Culprit(ObjectId, Error);
 
 impl Repository {
     /// Merges records in force if `state` knows of many. It is refreshed first then, and knows the new record afterwards. A
@@ -88,7 +88,7 @@ impl Repository {
     }
 
     /// The prefixes of all records that were ever folded into these.
-    fn ancestry(&self, state: &State, ids: &BTreeSet<ObjectId>, head: &Head) -> Result<Vec<u8>, Culprit> {
+    pub(super) fn ancestry(&self, state: &State, ids: &BTreeSet<ObjectId>, head: &Head) -> Result<Vec<u8>, Culprit> {
         let mut all: BTreeSet<u64> = head.superseded.iter().map(prefix).collect();
         for id in ids {
             let known = state.live().find(|(live, _)| *live == id);
@@ -130,7 +130,7 @@ fn mergeable(state: &State, unreadable: &BTreeSet<ObjectId>) -> BTreeSet<ObjectI
 }
 
 /// What these records say together, but for their sections.
-fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
+pub(super) fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
     let (mut snapshots, mut marks, mut condemned) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut dropped = BTreeSet::new();
     // Ascending by id: of two snapshots with one id, that of the greater record holds.
@@ -276,7 +276,7 @@ const NUMBER: std::ops::Range<usize> = 16..20;
 /// Sorts entries in place and takes out repetitions. A chunk that is in several packs keeps all its places, as one of
 /// the packs may be condemned by somebody whom we have not heard of; the second ones are a section of their own, as ids
 /// in a section ascend strictly, and so on.
-fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
+pub(super) fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
     let mut layers = Vec::new();
     while !rows.is_empty() {
         rows.as_chunks_mut::<ENTRY>().0.sort_unstable();
@@ -302,7 +302,7 @@ fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
 }
 
 /// Sections from sorted entries, by leading bits where they are more than one may hold.
-fn split(rows: Vec<u8>, packs: u32, sections: &mut Vec<NewSection>) {
+pub(super) fn split(rows: Vec<u8>, packs: u32, sections: &mut Vec<NewSection>) {
     let kind = SectionKind::Index { packs };
     let fence = |block: &[u8]| index::fence(&ChunkId(*block.first_chunk().expect("whole entries")));
     let fences = |bytes: &[u8]| bytes.chunks(FENCED).map(fence).collect();

@@ -4,16 +4,19 @@ mod commit;
 mod fetch;
 mod fingerprints;
 mod index;
+mod inspect;
 mod log;
 mod merge;
 mod open;
 mod read;
+mod reindex;
 mod section;
 pub mod tree;
 
 pub use fetch::{CacheStats, Span};
 pub use index::Index;
-pub use log::State;
+pub use inspect::{Faults, Tables, Torn, is_most};
+pub use log::{SectionKey, State};
 
 pub use crate::storage::patience;
 
@@ -29,6 +32,8 @@ pub struct Repository {
     keys: Arc<Keys>,
     id: RepoId,
     fetcher: fetch::Fetcher,
+    /// The state by which chunks are found whose own place cannot be read; read when that happens first.
+    rescue: std::sync::Mutex<Option<State>>,
 }
 
 impl Repository {

@@ -129,7 +129,7 @@ impl Repository {
 
     fn with_keys(storage: Arc<dyn Storage>, keys: Arc<Keys>, id: RepoId) -> Self {
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
-        Repository { storage, keys, id, fetcher }
+        Repository { storage, keys, id, fetcher, rescue: Default::default() }
     }
 
     /// The same repository as another storage shows it, with nothing in memory. For tests of storages that lie: opening

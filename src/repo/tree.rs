@@ -3,14 +3,25 @@
 use std::sync::Arc;
 
 use super::{Repository, State};
+use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::list::List;
 use crate::format::page::{Page, Row};
 use crate::format::record::Snapshot;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{Attrs, Content, Node, Xattrs};
+use crate::format::tree::{self, Attrs, Content, Node, Xattrs};
 use crate::name::hex;
+
+/// The error number of a [`Content::Unreadable`] that `repair` has put in the place of what is lost on the server
+/// (`EUCLEAN`, which no source gives for a file that is there).
+pub const LOST: u32 = 117;
+
+/// Whether `repair` has marked a file of which something is lost on the server.
+pub fn lacks_parts(node: &Node) -> bool {
+    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
+    is_file && node.flags == tree::PARTIAL | tree::CHANGED && node.ctime == 0
+}
 
 /// The entries of one directory in order; pages are fetched as they are reached. Names ascend strictly over all pages,
 /// so no name comes twice, however the pages were made.
@@ -80,7 +91,7 @@ impl Iterator for Extents<'_> {
                 return Some(Ok(extent));
             }
             let (span, list) = self.first.take().or_else(|| self.next_list())?;
-            match self.repo.list(&list) {
+            match self.repo.wherever(ChunkKind::List, &list, |list| self.repo.list(list)) {
                 Ok(list) if list.span() != span => {
                     self.rows.clear();
                     return Some(Err(Error::damaged("a reference list does not cover what it is said to cover")));
@@ -116,9 +127,20 @@ impl Repository {
         Entries { repo: self, nodes, rows, first: directory.copied(), last }
     }
 
+    /// Reads metadata from its place, or where that cannot be read, from where the index has it.
+    fn wherever<T>(&self, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
+        match read(r) {
+            Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => match self.rescue(kind, r) {
+                Some(new) => read(&new).map_err(|_| e),
+                None => Err(e),
+            },
+            other => other,
+        }
+    }
+
     /// A page whose first name is `first`, if that is known from the page above it.
     fn page_from(&self, page: &Ref, first: Option<&[u8]>) -> Result<Page> {
-        let page = self.page(page)?;
+        let page = self.wherever(ChunkKind::Page, page, |page| self.page(page))?;
         let found = match &page {
             Page::Leaf(nodes) => &nodes[0].name,
             Page::Upper(rows) => &rows[0].first,

@@ -14,6 +14,7 @@ use super::{Overwrite, Run, add, attributes};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Content, Node};
 use crate::name::hex;
+use crate::progress::Event;
 use crate::repo::random;
 
 pub(super) const FOLDER: OFlags =
@@ -188,7 +189,11 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     }
     let node = Node { content: Content::Directory(None), ..node.clone() };
     let name = node.name.clone();
-    Ok(Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), fd, &stat, made))
+    let held = Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), fd, &stat, made);
+    if !made {
+        name_torsos(run, &held);
+    }
+    Ok(held)
 }
 
 /// Takes off what a new file inherited from the default ACL of a directory that was there before.
@@ -219,9 +224,30 @@ pub(super) fn release(run: &Run<'_>, held: Held) {
     }
 }
 
+/// How names of what is not complete begin.
+const TEMPORARY: &[u8] = b".nfreezer-partial-";
+
 /// A name that nobody can foresee, for what is not complete.
 pub(super) fn temporary() -> Result<Vec<u8>> {
-    Ok([b".nfreezer-partial-".as_slice(), hex(&random::<8>()?).as_bytes()].concat())
+    Ok([TEMPORARY, hex(&random::<8>()?).as_bytes()].concat())
+}
+
+/// Names what a restore that was killed has left in a directory that was there before. It is not removed: another restore
+/// may be at it.
+pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
+    let Ok(entries) = rustix::fs::Dir::read_from(&held.fd) else { return };
+    let is_torso = |name: &[u8]| {
+        name.strip_prefix(TEMPORARY).is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit))
+    };
+    let count = entries.flatten().filter(|entry| is_torso(entry.file_name().to_bytes())).count();
+    if count > 0 {
+        let path = held.dir.path();
+        let text = format!(
+            "{count} file(s) .nfreezer-partial-* in the target's {} are what a killed restore has left: remove them",
+            String::from_utf8_lossy(&path)
+        );
+        run.progress.event(Event::Warning { text: &text });
+    }
 }
 
 /// Gives what is complete its final name. Without `replace` an entry that is there stays, and the answer is `Exists`.

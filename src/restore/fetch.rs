@@ -93,16 +93,17 @@ impl<'a> Fetch<'a> {
         let _ = self.repo.part(r, 0..1, Span::Blocks(STRETCH));
     }
 
-    /// The contents of a chunk, verified by their id; from where the index has them if their pack was dropped.
+    /// The contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
     pub fn chunk(&self, r: &Ref) -> Result<Vec<u8>> {
         let span = match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
             Some((_, _, true)) => Span::Blocks(STRETCH),
             _ => Span::Exact,
         };
         match self.repo.chunk(ChunkKind::Data, r, span) {
-            Err(e) if e.kind() == Kind::Missing => match self.moved(r)? {
-                Some(new) => self.repo.chunk(ChunkKind::Data, &new, span),
-                None => Err(Error::new(Kind::Missing, format!("{e}, and the index has no other place for its chunk"))),
+            Err(e) if matches!(e.kind(), Kind::Missing | Kind::Damaged) => match self.moved(r) {
+                Ok(Some(new)) => self.repo.chunk(ChunkKind::Data, &new, span),
+                Err(other) if other.kind() == Kind::Connection => Err(other),
+                _ => Err(Error::new(e.kind(), format!("{e}, and the index has no other place for its chunk"))),
             },
             other => other,
         }

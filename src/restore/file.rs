@@ -17,6 +17,9 @@ use crate::format::reference::{Extent, Ref};
 use crate::format::tree::Node;
 use crate::progress::Event;
 
+/// Behind the name of a file of which only a part could be restored.
+pub(super) const PARTIAL: &[u8] = b".nfreezer-partial";
+
 /// A file that is being restored.
 pub(super) struct File {
     pub held: Held,
@@ -34,6 +37,8 @@ pub(super) struct File {
 struct State {
     open: Option<(Arc<OwnedFd>, Vec<u8>)>,
     failed: Option<Error>,
+    /// Why parts of it are missing.
+    lost: Option<Error>,
 }
 
 impl File {
@@ -73,7 +78,14 @@ impl File {
             if self.state.lock().expect("no holder panics").failed.is_some() || run.halted() {
                 return Err(ended());
             }
-            let bytes = run.fetch.chunk(r)?;
+            let bytes = match run.fetch.chunk(r) {
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {
+                    self.state.lock().expect("no holder panics").lost.get_or_insert(e);
+                    offset += u64::from(r.len);
+                    continue;
+                }
+                other => other?,
+            };
             let fd = self.open(run)?;
             write_all(&fd, &bytes, offset)?;
             offset += bytes.len() as u64;
@@ -104,18 +116,30 @@ impl File {
     }
 
     fn complete(&self, run: &Run<'_>) -> Result<(u64, u64)> {
-        if let Some(why) = self.state.lock().expect("no holder panics").failed.take() {
-            return Err(why);
-        }
+        let lost = {
+            let mut state = self.state.lock().expect("no holder panics");
+            let nothing = self.written.load(Ordering::Relaxed) == 0;
+            if let Some(why) = state.failed.take().or_else(|| state.lost.take_if(|_| nothing)) {
+                return Err(why);
+            }
+            state.lost.take()
+        };
         let fd = self.open(run)?;
         rustix::fs::ftruncate(&fd, self.node.content.size()).map_err(|e| Error::io("write", e.into()))?;
         attributes::of_open(run, &fd, &self.node, &|| self.path());
         let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("look at the new file", e.into()))?;
         let open = self.state.lock().expect("no holder panics").open.take();
-        if let Some((_, temporary)) = open {
-            dir::place(&self.held, &temporary, &self.node.name, self.replace)?;
-        }
-        Ok(dir::identity(&stat))
+        let place = |name: &[u8], replace| match &open {
+            Some((_, temporary)) => dir::place(&self.held, temporary, name, replace),
+            None => Ok(()),
+        };
+        let Some(why) = lost else { return place(&self.node.name, self.replace).map(|()| dir::identity(&stat)) };
+        // What is left of it gets a name that nobody takes for the file.
+        let name = [self.node.name.as_slice(), PARTIAL].concat();
+        let placed = place(&name, run.options.overwrite != Overwrite::Never).is_ok();
+        let left =
+            if placed { "; the rest of it has the suffix .nfreezer-partial, with zeros for what is lost" } else { "" };
+        Err(Error::new(why.kind(), format!("{why}{left}")))
     }
 }
 

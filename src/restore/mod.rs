@@ -129,6 +129,7 @@ pub fn restore(
         fetch: fetch::Fetch::new(repo),
         links: links::Links::new(Arc::clone(&target.fd)),
     };
+    dir::name_torsos(&run, &target);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
     if let Some(e) = run.fatal.into_inner().expect("no holder panics") {
         return Err(e);

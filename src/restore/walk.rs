@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use super::dir::{self, Dir, Held};
-use super::file::in_the_way;
+use super::file::{PARTIAL, in_the_way};
 use super::links::{self, Key, Meet};
 use super::queue::Queue;
 use super::{Overwrite, Run, add, node};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::tree::{self, Content, Node};
 use crate::progress::Event;
-use crate::repo::tree::Entries;
+use crate::repo::tree::{Entries, LOST, lacks_parts};
 
 /// Directories above the walk that stay open.
 const OPEN: usize = 64;
@@ -74,16 +74,19 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
 fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
     if let Content::Unreadable(errno) = node.content {
         add(&run.tally.unreadable, 1);
+        if errno == LOST {
+            return warn(run, &held.path(&node.name), "is lost on the server; `repair` has marked it");
+        }
         let why = std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
         return warn(run, &held.path(&node.name), &format!("was not readable when it was saved: {why}"));
     }
-    if node.flags & tree::PARTIAL != 0 {
+    if node.flags & tree::PARTIAL != 0 && !lacks_parts(&node) {
         warn(
             run,
             &held.path(&node.name),
             "was not saved to its end: what there is of it gets the suffix .nfreezer-partial",
         );
-        node.name.extend_from_slice(b".nfreezer-partial");
+        node.name.extend_from_slice(PARTIAL);
     }
     let path = held.path(&node.name);
     place(run, queue, held, node).unwrap_or_else(|e| run.skip(&path, e));

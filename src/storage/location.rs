@@ -184,13 +184,16 @@ impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match self.port {
-            Some(port) => write!(f, "sftp://{user}{host}:{port}/{}", self.path),
-            // What would be read as a user in front of it.
-            None if self.path.split('/').next().is_some_and(|first| first.contains('@')) => {
-                write!(f, "sftp://{user}{host}/{}", self.path)
-            }
-            None => write!(f, "{user}{host}:{}", self.path),
+        // In the home folder, although it looks like the word for it.
+        let path = if self.path.starts_with('~') { format!("~/{}", self.path) } else { self.path.clone() };
+        if let Some(port) = self.port {
+            return write!(f, "sftp://{user}{host}:{port}/{path}");
+        }
+        // The short form, unless it would be read as something else.
+        let short = format!("{user}{host}:{path}");
+        match Location::parse(&short) {
+            Ok(Location::Sftp(again)) if again == *self => f.write_str(&short),
+            _ => write!(f, "sftp://{user}{host}/{path}"),
         }
     }
 }
@@ -223,6 +226,10 @@ mod tests {
             ("sftp://me@nas:2222//srv/b", sftp("me", "nas", 2222, "/srv/b")),
             ("sftp://nas/rel/x", sftp("", "nas", 0, "rel/x")),
             ("sftp://nas/a@b:c", sftp("", "nas", 0, "a@b:c")),
+            ("sftp:nas://x", sftp("", "nas", 0, "//x")),
+            ("sftp://sftp/x", sftp("", "sftp", 0, "x")),
+            ("sftp:nas:http://x", sftp("", "nas", 0, "http://x")),
+            ("nas:~/~/x", sftp("", "nas", 0, "~/x")),
             ("sftp://nas/~/x", sftp("", "nas", 0, "x")),
             ("sftp://me@[::1]:22/x", sftp("me", "::1", 22, "x")),
             ("sftp:me@nas:path", sftp("me", "nas", 0, "path")),

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod faults;
 pub mod hook;
 pub mod proxy;
+pub mod saved;
 pub mod sshd;
 pub mod tree;
 pub mod v0;

@@ -262,6 +262,9 @@ fn t52_data_of_another_length_or_to_another_question_ends_the_connection_or_cost
         let whole = world.bytes(&record);
         for openssh in [true, false] {
             let server = serving(world, openssh);
+            let read_with = |server: &Server, patience: Duration| {
+                server.client_that_waits(patience, AT_ONCE).unwrap().read(&record, 0, whole.len())
+            };
             let answer = |says: fn(&crate::sftp::Ask, Vec<u8>) -> Says| {
                 let shown = whole.clone();
                 server.script(move |ask, _| match ask.kind {
@@ -271,7 +274,7 @@ fn t52_data_of_another_length_or_to_another_question_ends_the_connection_or_cost
                     }
                     _ => Says::Truth,
                 });
-                server.client(AT_ONCE).unwrap().read(&record, 0, whole.len())
+                read_with(&server, Duration::from_secs(20))
             };
             // Fewer than asked for: the rest is asked for again.
             let fewer = answer(|ask, bytes| {
@@ -298,7 +301,6 @@ fn t52_data_of_another_length_or_to_another_question_ends_the_connection_or_cost
                 ("a handle instead", |ask, _| Says::Packets(vec![packet(102, ask.id, &[&string(b"hhhh")])])),
                 ("OK instead", |ask, _| Says::Packets(vec![status(ask.id, 0, "")])),
                 ("an unknown packet", |ask, _| Says::Packets(vec![packet(99, ask.id, &[])])),
-                ("nothing at all", |_, _| Says::Packets(vec![])),
             ] {
                 let result = answer(says);
                 match what {
@@ -306,6 +308,9 @@ fn t52_data_of_another_length_or_to_another_question_ends_the_connection_or_cost
                     _ => assert_eq!(kind(result), Kind::Connection, "{what}"),
                 }
             }
+            server.script(|ask, _| if ask.kind == READ { Says::Packets(vec![]) } else { Says::Truth });
+            let silent = read_with(&server, Duration::from_secs(2));
+            assert_eq!(kind(silent), Kind::Connection, "nothing at all");
             let ended = answer(|ask, _| Says::Packets(vec![status(ask.id, 1, "")]));
             assert_eq!(kind(ended), Kind::Damaged, "the end too early");
             let refused = answer(|ask, _| Says::Packets(vec![status(ask.id, 4, "\x1b]0;owned\x07bad disk")]));

@@ -144,15 +144,20 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
-    /// A client of it. Whatever goes wrong, it gives up soon.
+    /// A client of it.
     pub fn client(&self, retry_for: Duration) -> Result<Box<dyn Storage>> {
+        self.client_that_waits(Duration::from_secs(20), retry_for)
+    }
+
+    /// One that gives up after so long a silence.
+    pub fn client_that_waits(&self, io_timeout: Duration, retry_for: Duration) -> Result<Box<dyn Storage>> {
         let socket = self.place.path().join("socket");
         let command = format!("python3 -S -E -c '{BRIDGE}' {}", socket.display());
         let options = Options {
             ssh_command: Some(command),
             connections: Some(1),
             retry_for,
-            io_timeout: Duration::from_secs(3),
+            io_timeout,
             connect_timeout: Duration::from_secs(20),
             ..Options::default()
         };

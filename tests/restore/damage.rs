@@ -49,6 +49,9 @@ fn t19_damage_is_reported_and_all_else_is_restored() {
     for absent in ["flipped", "link1", "link2", "long"] {
         assert!(!out.join(absent).exists(), "{absent}");
     }
+    // What is left of a file is there, under a name that nobody takes for the file.
+    let rest = [long[0].as_slice(), &[0; 2 << 20], &long[2], &[0; 10]].concat();
+    assert!(fs::read(out.join("long.nfreezer-partial")).unwrap() == rest);
     assert_eq!(fs::read(out.join("good")).unwrap(), b"good");
     assert_eq!(fs::read(out.join("whole")).unwrap(), b"met@adt");
 }
@@ -134,4 +137,21 @@ fn a_chunk_whose_pack_was_dropped_is_found_by_the_index() {
     let (_keep, out) = target();
     assert_eq!(plain(&repo, &s, &out).0.files, 2);
     assert_eq!(fs::read(out.join("b")).unwrap(), b"moved");
+}
+
+#[test]
+fn what_a_killed_restore_has_left_is_named_and_stays() {
+    let Repo { repo, .. } = repo();
+    let below = directory(&repo, vec![file(&repo, "x", b"x")]);
+    let s = snapshot(&repo, vec![file(&repo, "a", b"a"), node("d", 0o755, below)]);
+    let (_keep, out) = target();
+    fs::create_dir_all(out.join("d")).unwrap();
+    let torsos = [".nfreezer-partial-0123456789abcdef", "d/.nfreezer-partial-00000000000000ff"].map(|t| out.join(t));
+    torsos.iter().for_each(|torso| fs::write(torso, "torso").unwrap());
+    let seen = Seen::default();
+    restore(&repo, &s, b"/", &out, &Options::default(), &seen).unwrap();
+    let warnings = seen.warnings.lock().unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().all(|text| text.contains("1 file(s) .nfreezer-partial-*")), "{warnings:?}");
+    assert!(torsos.iter().all(|torso| torso.exists()), "another restore may be at them");
 }

@@ -1,0 +1,341 @@
+//! Check: whether everything that the snapshots need is there and right, and whose files are hit where it is not.
+//!
+//! ```text
+//! log ----> records that are missing or torn
+//!  |------> tables of packs, index sections ---.
+//!  '------> trees: every page once (walk) -----+--> packs that are needed <-- listing of packs (names, sizes)
+//!                                              |--> blocks of packs (data, audit), where that is wanted
+//!                                              '--> damage? once more over the trees hit: paths (survey)
+//! ```
+//!
+//! Nothing is taken from the server but verified bytes, and names and sizes of packs: a listing can make a pack look
+//! missing, never sound in a way that reading would not contradict. Memory: pages that were visited (bounded, [`seen`]),
+//! about 100 bytes for each pack that a record or tree names, and the cache.
+
+mod audit;
+mod data;
+mod packs;
+mod repair;
+mod seen;
+mod survey;
+mod walk;
+mod writer;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::record::Snapshot;
+use crate::name::ObjectId;
+use crate::progress::{Event, Progress};
+use crate::repo::{Index, Repository, SectionKey, State};
+
+pub use audit::{Audit, intact};
+pub use data::Part;
+pub use repair::{Consent, Repaired, repair};
+
+use packs::Packs;
+use survey::Survey;
+use walk::Walk;
+
+/// What to check.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only these snapshots, and no index; all of them and the whole log if empty.
+    pub snapshots: Vec<Snapshot>,
+    /// Which packs are read and verified byte by byte.
+    pub read: Option<Part>,
+    /// Random blocks of so many bytes together are verified.
+    pub audit: Option<u64>,
+    /// Most bytes of memory, beside the block cache's and 100 bytes a pack.
+    pub memory: u64,
+    /// Not 0: a signal asks to stop.
+    pub stop: Arc<AtomicI32>,
+}
+
+impl Default for Options {
+    /// The structure of everything.
+    fn default() -> Self {
+        Options { snapshots: Vec::new(), read: None, audit: None, memory: 256 << 20, stop: Arc::default() }
+    }
+}
+
+/// Something that is wrong.
+#[derive(Debug)]
+pub enum Finding<'a> {
+    /// An object, by its path in the repository.
+    Object {
+        /// `packs/3/3f..`, `log/..`.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// What is lost with that.
+    Path {
+        /// Of this snapshot.
+        snapshot: &'a Snapshot,
+        /// Absolute.
+        path: &'a [u8],
+        /// What is lost of it.
+        what: Lost,
+        /// Why.
+        why: &'a str,
+    },
+}
+
+/// What is lost of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The whole snapshot.
+    Snapshot,
+    /// All entries of a directory.
+    Directory,
+    /// Some entries of a directory: so many as the page above says.
+    Entries(u64),
+    /// Contents of a file.
+    Contents,
+    /// Extended attributes.
+    Attributes,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Snapshots that were walked.
+    pub snapshots: u64,
+    /// Entries of distinct pages of directories that are files, ..
+    pub files: u64,
+    /// .. directories, ..
+    pub directories: u64,
+    /// .. and others.
+    pub others: u64,
+    /// Distinct pages of directories and reference lists, and stored attributes.
+    pub pages: u64,
+    /// References to chunks in them.
+    pub references: u64,
+    /// Entries of the index.
+    pub entries: u64,
+    /// Packs that trees or the index name and that are not doomed, and the bytes of their files.
+    pub packs: (u64, u64),
+    /// Packs that nobody names: of pushes that go on or were interrupted, or that prune will remove.
+    pub unused: (u64, u64),
+    /// Those of them that no complete pack has the size of.
+    pub torsos: u64,
+    /// Packs that were read to their end, and the bytes of their files.
+    pub read: (u64, u64),
+    /// Of the audit.
+    pub audit: Option<Audit>,
+    /// Records that the server has lost or hides.
+    pub missing_records: Vec<ObjectId>,
+    /// Records that were complete once and cannot be read.
+    pub damaged_records: Vec<ObjectId>,
+    /// Records that an interrupted commit left.
+    pub torn_records: u64,
+    /// Records of which an index or a table of packs cannot be used.
+    pub damaged_indexes: Vec<ObjectId>,
+    /// Packs that are missing, cut off or damaged.
+    pub damaged_packs: u64,
+    /// Snapshots of which something is lost.
+    pub hit: u64,
+    /// Paths in all snapshots at which something is lost.
+    pub paths: u64,
+    /// Entries that `repair` has marked: something of them is lost, or was when it did.
+    pub known: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Report {
+    /// Whether anything is damaged that was not known to be.
+    pub fn is_damaged(&self) -> bool {
+        !(self.damaged_records.is_empty() && self.damaged_indexes.is_empty())
+            || self.damaged_packs + self.paths + self.hit > 0
+            || self.audit.as_ref().is_some_and(|audit| audit.bad > 0)
+    }
+
+    /// Whether the log shows less than it must.
+    pub fn is_rolled_back(&self) -> bool {
+        !self.missing_records.is_empty()
+    }
+}
+
+/// Checks a repository as of `state`. What is wrong goes to `found` as it turns up.
+///
+/// # Errors
+///
+/// What ends it early: a lost connection, `options.stop`. Damage is none.
+pub fn check(
+    repo: &Repository,
+    state: &State,
+    options: &Options,
+    progress: &dyn Progress,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+) -> Result<Report> {
+    let started = Instant::now();
+    let mut examined = examine(repo, state, options, progress, found)?;
+    if examined.suspect {
+        let tally = deep(|| {
+            let mut survey = Survey::new(repo, &examined, &options.stop, found, None);
+            examined.snapshots.iter().try_for_each(|snapshot| survey.snapshot(snapshot).map(drop))?;
+            Ok(survey.tally)
+        })?;
+        (examined.report.hit, examined.report.paths) = (tally.hit, tally.paths);
+    }
+    examined.report.duration = started.elapsed();
+    Ok(examined.report)
+}
+
+/// Runs what recurses as deep as directories may be nested, by 9 levels of pages each.
+fn deep<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::io("start a thread", e))?;
+        thread.join().unwrap_or_else(|_| Err(Error::failed("the walk over the trees has failed")))
+    })
+}
+
+/// Only what is used of it is taken from the system.
+const STACK: usize = 256 << 20;
+
+/// What is known before paths are looked for.
+struct Examined<'r> {
+    snapshots: Vec<Snapshot>,
+    packs: Packs,
+    index: Index<'r>,
+    memory: u64,
+    /// Something that a tree names may be lost.
+    suspect: bool,
+    indexes: Badly,
+    report: Report,
+}
+
+/// What is wrong with the index.
+#[derive(Default)]
+struct Badly {
+    /// Sections that cannot be used.
+    sections: BTreeSet<SectionKey>,
+    /// Packs in tables that can be read.
+    listed: HashSet<ObjectId>,
+}
+
+fn examine<'r>(
+    repo: &'r Repository,
+    state: &State,
+    options: &Options,
+    progress: &dyn Progress,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+) -> Result<Examined<'r>> {
+    let sums = Default::default();
+    let control = Control { progress, stop: &options.stop, sums: &sums };
+    let mut report = Report::default();
+    let whole = options.snapshots.is_empty();
+    let snapshots = if whole { state.snapshots() } else { options.snapshots.clone() };
+    report.snapshots = snapshots.len() as u64;
+    let packs = Packs::new(state.doomed_packs());
+    repo.forget_blocks();
+    log(state, &mut report, found);
+    let mut indexes_bad = Badly::default();
+    if whole {
+        indexes_bad = indexes(repo, state, &packs, control, &mut report, found)?;
+    }
+    let walk = Walk::new(repo, &packs, control, options.memory / 2);
+    walk.run(&snapshots)?;
+    let mut suspect = walk.figures(&mut report);
+    let mut packs = packs;
+    packs.list(repo, control, &mut report)?;
+    let wanted = packs.wanted();
+    report.packs = (wanted.len() as u64, wanted.iter().map(|(pack, _)| packs::file_len(pack)).sum());
+    if let Some(part) = &options.read {
+        data::read(repo, &mut packs, part, options.memory, control, &mut report)?;
+    }
+    if let Some(bytes) = options.audit {
+        report.audit = Some(audit::run(repo, &mut packs, bytes, control)?);
+    }
+    report.damaged_packs = packs.report(found);
+    suspect |= packs.is_suspect();
+    let index = Index::new(repo, state).with_memory((options.memory / 4) as usize);
+    Ok(Examined { snapshots, packs, index, memory: options.memory, suspect, indexes: indexes_bad, report })
+}
+
+fn log(state: &State, report: &mut Report, found: &mut (dyn FnMut(Finding<'_>) + Send)) {
+    let faults = state.faults();
+    for id in &faults.missing {
+        let why = "missing: another record follows it; the server has lost it or hides it".to_owned();
+        found(Finding::Object { name: format!("log/*-{id}"), why });
+    }
+    for torn in faults.torn {
+        if torn.lost {
+            found(Finding::Object { name: format!("log/*-{}", torn.id), why: torn.why });
+            report.damaged_records.push(torn.id);
+        } else {
+            report.torn_records += 1;
+        }
+    }
+    report.missing_records = faults.missing;
+}
+
+fn indexes(
+    repo: &Repository,
+    state: &State,
+    packs: &Packs,
+    control: Control<'_>,
+    report: &mut Report,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+) -> Result<Badly> {
+    let tables = repo.tables(state)?;
+    tables.packs().for_each(|(pack, kind)| packs.note(*kind, pack, false));
+    let done = |bytes| {
+        control.done(0, bytes);
+        control.go_on()
+    };
+    let (entries, problems) = repo.check_indexes(state, &tables, &done)?;
+    report.entries = entries;
+    let mut bad = Badly::default();
+    bad.listed.extend(tables.packs().map(|(pack, _)| pack.id));
+    for (key, why) in tables.problems.into_iter().chain(problems) {
+        let id = key.0;
+        bad.sections.insert(key);
+        if !report.damaged_indexes.contains(&id) {
+            found(Finding::Object { name: format!("log/*-{id}"), why: why.to_string() });
+            report.damaged_indexes.push(id);
+        }
+    }
+    Ok(bad)
+}
+
+/// Whom to tell, and when to stop.
+#[derive(Clone, Copy)]
+struct Control<'a> {
+    progress: &'a dyn Progress,
+    stop: &'a AtomicI32,
+    /// Files and bytes so far.
+    sums: &'a [AtomicU64; 2],
+}
+
+impl Control<'_> {
+    fn done(&self, files: u64, bytes: u64) {
+        self.sums[0].fetch_add(files, Ordering::Relaxed);
+        self.sums[1].fetch_add(bytes, Ordering::Relaxed);
+        self.progress.event(Event::Done { files, bytes });
+    }
+
+    /// So many bytes are to come.
+    fn more(&self, bytes: u64) {
+        let [files, done] = self.sums.each_ref().map(|sum| sum.load(Ordering::Relaxed));
+        self.progress.event(Event::Total { files, bytes: done.saturating_add(bytes), complete: true });
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            signal => Err(Error::new(Kind::Interrupted(signal), "interrupted: nothing was changed")),
+        }
+    }
+}
+
+/// Whether it is an object that is damaged or not there, and nothing that ends the check.
+fn is_damage(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Damaged | Kind::Missing)
+}

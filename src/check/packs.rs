@@ -1,0 +1,262 @@
+//! The packs that records and trees name, what the listing says about them, and what was found in them.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Control, Finding, Report, is_damage};
+use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::crypto::seal::{BLOCK, ObjectType, plain_len, sealed_len};
+use crate::error::{Kind, Result};
+use crate::format::limits;
+use crate::format::reference::{PackRef, Ref};
+use crate::name::{Folder, Name, ObjectId};
+use crate::repo::{self, Repository, parallel};
+
+/// Folders that are listed, and objects that are asked for, at the same time.
+const READERS: usize = 8;
+/// Packs that a listing does not show and that are asked for one by one: a listing is not atomic.
+const ASKED: usize = 256;
+
+/// What is wrong inside of a pack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Harm {
+    /// Nothing of it can be used.
+    pub whole: Option<String>,
+    /// Blocks whose tags are wrong.
+    pub blocks: BTreeSet<u32>,
+    /// Chunks that are not what their ids say.
+    pub chunks: HashSet<ChunkId>,
+    /// Its table cannot be read; nobody needs it to read what is in the pack.
+    pub table: Option<String>,
+}
+
+impl Harm {
+    pub fn is_none(&self) -> bool {
+        *self == Harm::default()
+    }
+
+    fn text(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.whole.clone());
+        let listed = |blocks: &BTreeSet<u32>| blocks.iter().take(8).map(u32::to_string).collect::<Vec<_>>().join(", ");
+        match self.blocks.len() {
+            0 => {}
+            1 => parts.push(format!("block {} is damaged", listed(&self.blocks))),
+            n if n <= 8 => parts.push(format!("blocks {} are damaged", listed(&self.blocks))),
+            n => parts.push(format!("{n} blocks are damaged: {}, ..", listed(&self.blocks))),
+        }
+        if !self.chunks.is_empty() {
+            parts.push(format!("{} chunk(s) do not have the contents of their ids", self.chunks.len()));
+        }
+        parts.extend(self.table.as_ref().map(|why| format!("its table cannot be used ({why})")));
+        parts.join("; ")
+    }
+}
+
+/// What is known of one pack.
+struct Pack {
+    len: u32,
+    kind: ObjectType,
+    /// A tree names it.
+    used: bool,
+    /// The size that the listing shows, until it is known to be right.
+    there: There,
+    harm: Option<Box<Harm>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    Missing,
+    Size(u64),
+    Right,
+}
+
+pub(super) struct Packs {
+    known: Mutex<HashMap<ObjectId, Pack>>,
+    doomed: HashSet<ObjectId>,
+    /// Trees or tables do not agree about a pack.
+    disputed: AtomicBool,
+}
+
+/// The size of a pack's file.
+pub(super) fn file_len(pack: &PackRef) -> u64 {
+    sealed_len(pack.len.into())
+}
+
+impl Packs {
+    /// `doomed`: packs that are condemned or dropped.
+    pub fn new(doomed: HashSet<ObjectId>) -> Self {
+        Packs { known: Mutex::default(), doomed, disputed: AtomicBool::new(false) }
+    }
+
+    /// Somebody names it; `used`: a tree.
+    pub fn note(&self, kind: ObjectType, pack: &PackRef, used: bool) {
+        let mut known = self.known.lock().expect("no holder panics");
+        let new = Pack { len: pack.len, kind, used, there: There::Missing, harm: None };
+        let entry = known.entry(pack.id).or_insert(new);
+        entry.used |= used;
+        if (entry.len, entry.kind) != (pack.len, kind) {
+            self.disputed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lists all packs. Of a name that a listing shows twice, the right size counts: reading tells.
+    pub fn list(&mut self, repo: &Repository, control: Control<'_>, report: &mut Report) -> Result<()> {
+        let folders: Vec<Folder> = (0..16).map(Folder::PackShard).collect();
+        let counts = parallel(READERS, folders, |folder| {
+            control.go_on()?;
+            let mut count = (0, 0, 0);
+            for entry in repo.storage().list(folder)? {
+                let Name::Pack(id) = entry.name else { continue };
+                let mut known = self.known.lock().expect("no holder panics");
+                match known.get_mut(&id) {
+                    Some(pack) if entry.size == sealed_len(pack.len.into()) => pack.there = There::Right,
+                    Some(pack) if pack.there == There::Right => {}
+                    Some(pack) => pack.there = There::Size(entry.size),
+                    None if self.doomed.contains(&id) => {}
+                    None => {
+                        let whole = plain_len(entry.size).is_some_and(|len| len <= limits::PACK_READ as u64);
+                        count = (count.0 + 1, count.1 + entry.size, count.2 + u64::from(!whole));
+                    }
+                }
+            }
+            Ok(count)
+        });
+        for count in counts {
+            let (packs, bytes, torsos) = count?;
+            report.unused = (report.unused.0 + packs, report.unused.1.saturating_add(bytes));
+            report.torsos += torsos;
+        }
+        self.ask(repo)
+    }
+
+    /// Asks for packs that the listing does not show, one by one.
+    fn ask(&mut self, repo: &Repository) -> Result<()> {
+        let known = self.known.get_mut().expect("no holder panics");
+        let hidden = known.iter().filter(|(id, pack)| pack.there == There::Missing && !self.doomed.contains(id));
+        let hidden: Vec<ObjectId> = hidden.map(|(id, _)| *id).take(ASKED).collect();
+        for (id, size) in parallel(READERS, hidden, |id| (id, repo.storage().size(&Name::Pack(id)))) {
+            match size {
+                Ok(size) => {
+                    if let Some(pack) = known.get_mut(&id) {
+                        let right = size == sealed_len(pack.len.into());
+                        pack.there = if right { There::Right } else { There::Size(size) };
+                    }
+                }
+                Err(e) if is_damage(&e) || e.kind() == Kind::Failed => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The packs that are needed, by id, and whether the listing shows them: those of trees and of the index, but for those
+    /// that are doomed and not there.
+    pub fn needed(&self) -> Vec<(PackRef, ObjectType, bool)> {
+        let known = self.known.lock().expect("no holder panics");
+        let right = |pack: &Pack| pack.there == There::Right;
+        let needed = known.iter().filter(|(id, pack)| match self.doomed.contains(id) {
+            true => pack.used && right(pack),
+            false => true,
+        });
+        let mut needed: Vec<_> =
+            needed.map(|(id, pack)| (PackRef { id: *id, len: pack.len }, pack.kind, right(pack))).collect();
+        needed.sort_unstable_by_key(|(pack, ..)| pack.id);
+        needed
+    }
+
+    /// Those of them that the listing shows.
+    pub fn wanted(&self) -> Vec<(PackRef, ObjectType)> {
+        self.needed().into_iter().filter(|(.., there)| *there).map(|(pack, kind, _)| (pack, kind)).collect()
+    }
+
+    /// What was found in a pack.
+    pub fn harmed(&self, id: &ObjectId, harm: Harm) {
+        let mut known = self.known.lock().expect("no holder panics");
+        if let Some(pack) = known.get_mut(id).filter(|_| !harm.is_none()) {
+            let all = pack.harm.get_or_insert_default();
+            all.whole = all.whole.take().or(harm.whole);
+            all.table = all.table.take().or(harm.table);
+            all.blocks.extend(harm.blocks);
+            all.chunks.extend(harm.chunks);
+        }
+    }
+
+    /// Whether what trees name may be lost.
+    pub fn is_suspect(&self) -> bool {
+        let known = self.known.lock().expect("no holder panics");
+        self.disputed.load(Ordering::Relaxed) || known.values().any(|pack| pack.used && !pack.is_whole())
+    }
+
+    /// Packs with something wrong that are not doomed already, by id; each is told.
+    pub fn report(&self, found: &mut (dyn FnMut(Finding<'_>) + Send)) -> u64 {
+        let bad = self.bad();
+        for id in &bad {
+            let known = self.known.lock().expect("no holder panics");
+            let why = known.get(id).map_or_else(String::new, Pack::why);
+            drop(known);
+            found(Finding::Object { name: Name::Pack(*id).path(), why });
+        }
+        bad.len() as u64
+    }
+
+    /// Packs with something wrong that are not doomed already.
+    pub fn bad(&self) -> BTreeSet<ObjectId> {
+        let known = self.known.lock().expect("no holder panics");
+        let bad = known.iter().filter(|(id, pack)| !pack.is_whole() && !self.doomed.contains(id));
+        bad.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether more than half of them are not there, and more than a few: perhaps the folder itself is not there.
+    pub fn are_mostly_missing(&self) -> bool {
+        let known = self.known.lock().expect("no holder panics");
+        let needed = known.iter().filter(|(id, _)| !self.doomed.contains(id));
+        let (missing, all) = needed
+            .fold((0, 0), |(missing, all), (_, pack)| (missing + usize::from(pack.there == There::Missing), all + 1));
+        repo::is_most(missing, all)
+    }
+
+    /// Why a chunk cannot be read from its place, as far as it is known. `None`: nothing speaks against it.
+    pub fn trouble(&self, repo: &Repository, kind: ChunkKind, r: &Ref) -> Option<String> {
+        let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
+        let known = self.known.lock().expect("no holder panics");
+        let said = |why: String| Some(format!("pack {}: {why}", r.pack.id));
+        let (first, last) = (r.offset / BLOCK as u32, (r.offset + r.stored - 1) / BLOCK as u32);
+        let Some(pack) = known.get(&r.pack.id).filter(|pack| (pack.len, pack.kind) == (r.pack.len, object)) else {
+            // Somebody has written a wrong length or type, or the index was not looked at. Reading tells.
+            drop(known);
+            return match repo.pack_blocks(object, &r.pack, first..last + 1) {
+                Ok(blocks) => blocks.iter().any(Option::is_none).then(|| format!("pack {} is damaged", r.pack.id)),
+                Err(e) => Some(e.to_string()),
+            };
+        };
+        if pack.there != There::Right {
+            return said(pack.why());
+        }
+        let harm = pack.harm.as_deref()?;
+        if let Some(why) = &harm.whole {
+            return said(why.clone());
+        }
+        let block = harm.blocks.range(first..=last).next();
+        block.map(|block| format!("pack {}: block {block} is damaged", r.pack.id)).or_else(|| {
+            let wrong = harm.chunks.contains(&r.id);
+            wrong.then(|| format!("a chunk in pack {} does not have the contents of its id", r.pack.id))
+        })
+    }
+}
+
+impl Pack {
+    fn is_whole(&self) -> bool {
+        self.there == There::Right && self.harm.is_none()
+    }
+
+    fn why(&self) -> String {
+        match (self.there, &self.harm) {
+            (There::Missing, _) => "missing".into(),
+            (There::Size(size), _) => format!("it has {size} bytes instead of {}", sealed_len(self.len.into())),
+            (There::Right, Some(harm)) => harm.text(),
+            (There::Right, None) => "nothing is wrong".into(),
+        }
+    }
+}

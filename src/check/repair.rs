@@ -1,0 +1,165 @@
+//! Repair: keeps what can be read and says of the rest that it is lost, by one record on top of all others.
+//!
+//! Packs that are missing or damaged are condemned, so that nothing new refers to them: the next push sends again what is
+//! still on its disk, and every snapshot that refers to the same chunks finds them through the index. That takes nothing
+//! away, so it is done without being asked twice. With `yes` each snapshot that is hit is replaced by one that does not need
+//! what is lost (see [`super::survey`]) and is forgotten, and records that are lost are given up. Nothing is removed.
+
+use std::collections::BTreeMap;
+
+use super::survey::{Outcome, Survey, Tally};
+use super::writer::Writer;
+use super::{Badly, Examined, Finding, Options, Report, deep, examine};
+use crate::error::{Error, Result};
+use crate::format::record::{Deed, Head, Mark, NewSection, Snapshot, SnapshotId};
+use crate::format::reference::Ref;
+use crate::format::{codec, limits};
+use crate::name::ObjectId;
+use crate::progress::Progress;
+use crate::repo::{Repository, State, now, random};
+
+/// The key in a snapshot's `extra` under which stands the id of the snapshot that it replaces.
+const REPLACES: u32 = 2;
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// Replaces snapshots, gives up records, and believes that most packs are lost.
+    pub yes: bool,
+    /// Writes nothing.
+    pub dry_run: bool,
+}
+
+/// What was done, or would be.
+#[derive(Clone, Debug, Default)]
+pub struct Repaired {
+    /// What was found first.
+    pub report: Report,
+    /// Packs that nothing new refers to from now on.
+    pub condemned: Vec<ObjectId>,
+    /// Snapshots that are hit, each with the one that takes its place; none where nothing of it is left, or without `yes`.
+    pub replaced: Vec<(SnapshotId, Option<SnapshotId>)>,
+    /// Records that are lost and not asked for any more; without `yes`: that would be.
+    pub given_up: Vec<ObjectId>,
+    /// An index was made anew, where a part of one could not be read.
+    pub reindexed: bool,
+    /// The record that says so; none if there was nothing to say.
+    pub record: Option<ObjectId>,
+}
+
+/// Repairs a repository as of `state`. What is wrong goes to `found`, as in [`super::check`]; of `options` the snapshots and
+/// the audit do not count.
+///
+/// # Errors
+///
+/// Those of [`super::check`]; most packs are missing and `consent.yes` is not given; what a commit cannot do.
+pub fn repair(
+    repo: &Repository,
+    state: &mut State,
+    options: &Options,
+    consent: Consent,
+    progress: &dyn Progress,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+) -> Result<Repaired> {
+    let options = Options { snapshots: Vec::new(), audit: None, ..options.clone() };
+    let mut examined = examine(repo, state, &options, progress, found)?;
+    let bad = examined.packs.bad();
+    let most = examined.packs.are_mostly_missing();
+    if most && !consent.yes {
+        let text = "most packs are missing: nothing was changed";
+        return Err(Error::failed(text).hint(
+            "is a disk of the server not mounted? If they are lost for good, `nfreezer repair --yes` goes on without them",
+        ));
+    }
+    let writes = consent.yes && !consent.dry_run;
+    let mut writer = if writes { Some(Writer::new(repo)?) } else { None };
+    let mut outcomes = Vec::new();
+    if examined.suspect {
+        let (hit, tally) = deep(|| survey(repo, &examined, &options, found, writer.as_mut()))?;
+        (examined.report.hit, examined.report.paths) = (tally.hit, tally.paths);
+        outcomes = hit;
+    }
+    let report = examined.report.clone();
+    let given_up: Vec<_> = report.missing_records.iter().chain(&report.damaged_records).copied().collect();
+    let mut repaired = Repaired { condemned: bad.into_iter().collect(), given_up, report, ..Repaired::default() };
+    if consent.dry_run {
+        repaired.replaced = outcomes.iter().map(|(snapshot, _)| (snapshot.id, None)).collect();
+        return Ok(repaired);
+    }
+    let time = now();
+    let (mut head, mut sections) = reindexed(repo, state, &examined)?.unwrap_or_default();
+    repaired.reindexed = !head.superseded.is_empty();
+    let number = (head.sections.len() + sections.len()) as u32;
+    sections.extend(writer.as_mut().map_or(Ok(Vec::new()), |writer| writer.finish(number))?);
+    let mut condemned: BTreeMap<_, _> = head.condemned.drain(..).collect();
+    for id in &repaired.condemned {
+        condemned.entry(*id).or_insert(time);
+    }
+    head.condemned = condemned.into_iter().collect();
+    for (snapshot, outcome) in outcomes {
+        let new = match outcome {
+            Outcome::Changed(mut root) if writes => {
+                writer.as_ref().into_iter().for_each(|writer| writer.settle(&mut root));
+                Some(replacement(&snapshot, root)?)
+            }
+            _ => None,
+        };
+        repaired.replaced.push((snapshot.id, new.as_ref().map(|new| new.id)));
+        head.snapshots.extend(new);
+        if writes {
+            head.marks.push(Mark { sequence: 0, record: None, snapshot: snapshot.id, time, deed: Deed::Forget });
+        }
+    }
+    if writes {
+        head.superseded.extend(&repaired.given_up);
+        head.superseded.sort_unstable();
+    }
+    if head != Head::default() {
+        repaired.record = Some(repo.commit(state, head, &sections)?);
+    }
+    Ok(repaired)
+}
+
+/// An index anew where one cannot be read: of packs that its tables list, and of those that trees name and no table lists.
+fn reindexed(repo: &Repository, state: &State, examined: &Examined<'_>) -> Result<Option<(Head, Vec<NewSection>)>> {
+    let Badly { sections, listed } = &examined.indexes;
+    if sections.is_empty() {
+        return Ok(None);
+    }
+    let held = repo.packs_of(state, sections)?;
+    let needed = examined.packs.wanted();
+    let packs: Vec<_> =
+        needed.into_iter().filter(|(pack, _)| held.contains(&pack.id) || !listed.contains(&pack.id)).collect();
+    repo.reindex(state, sections, &packs)
+}
+
+/// What becomes of the snapshots that are hit.
+fn survey(
+    repo: &Repository,
+    examined: &Examined<'_>,
+    options: &Options,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+    writer: Option<&mut Writer<'_>>,
+) -> Result<(Vec<(Snapshot, Outcome)>, Tally)> {
+    let mut outcomes = Vec::new();
+    let mut survey = Survey::new(repo, examined, &options.stop, found, writer);
+    for snapshot in &examined.snapshots {
+        match survey.snapshot(snapshot)? {
+            Outcome::Whole => {}
+            outcome => outcomes.push((snapshot.clone(), outcome)),
+        }
+    }
+    Ok((outcomes, survey.tally))
+}
+
+/// The snapshot with another root.
+fn replacement(snapshot: &Snapshot, root: Ref) -> Result<Snapshot> {
+    let mut new = Snapshot { id: random()?, root: Some(root), ..snapshot.clone() };
+    new.extra.retain(|extra| extra.0 != REPLACES);
+    new.extra.push((REPLACES, snapshot.id.to_vec().into()));
+    new.extra.sort_by_key(|extra| extra.0);
+    while codec::encode(&new).len() > limits::SNAPSHOT && new.paths.pop().is_some() {
+        new.more_paths += 1;
+    }
+    Ok(new)
+}

@@ -1,0 +1,306 @@
+//! What `check` asks beyond reading: faults of the log, the packs that records list, index sections as a whole, single
+//! blocks of packs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::fetch::Object;
+use super::log::{LiveSection, SectionKey, State};
+use super::{Index, Repository, parallel, random};
+use crate::crypto::keys::ChunkKind;
+use crate::crypto::seal::{ObjectType, plain_len, sealed_len};
+use crate::error::{Error, Kind, Result};
+use crate::format::codec::padded;
+use crate::format::index::{self, ENTRY};
+use crate::format::limits;
+use crate::format::record::SectionKind;
+use crate::format::reference::{PackRef, Ref};
+use crate::name::{Folder, Name, ObjectId};
+
+/// Sections that are read at the same time.
+const READERS: usize = 4;
+/// Folders that are listed, and packs that are asked for, at the same time.
+const FOLDERS: usize = 8;
+/// Packs that a listing does not show and that are asked for one by one.
+const ASKED: usize = 256;
+/// From so many missing packs on they may be too many.
+const MANY: usize = 8;
+
+/// A record that fails its checks and that nobody supersedes.
+#[derive(Clone, Debug)]
+pub struct Torn {
+    /// Its id.
+    pub id: ObjectId,
+    /// What is wrong with it.
+    pub why: String,
+    /// It was complete once: another record follows it, or it has a size that only a complete one has. Else it is what an
+    /// interrupted commit leaves, and nothing is lost with it.
+    pub lost: bool,
+}
+
+/// Whether so many missing packs look like something else than damage.
+pub fn is_most(missing: usize, all: usize) -> bool {
+    missing >= MANY && 2 * missing > all
+}
+
+/// What is wrong with a log.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Records that others follow and that are not there.
+    pub missing: Vec<ObjectId>,
+    /// Records that cannot be read.
+    pub torn: Vec<Torn>,
+}
+
+/// The rows of a packs section.
+type Table = Arc<Vec<(PackRef, ObjectType)>>;
+
+/// What records in force say about packs.
+#[derive(Default)]
+pub struct Tables {
+    rows: HashMap<SectionKey, Table>,
+    /// Sections that could not be read, and why.
+    pub problems: Vec<(SectionKey, Error)>,
+}
+
+impl Tables {
+    /// Every pack that a record lists, perhaps several times.
+    pub fn packs(&self) -> impl Iterator<Item = &(PackRef, ObjectType)> {
+        self.rows.values().flat_map(|rows| rows.iter())
+    }
+}
+
+impl State {
+    /// What is wrong with the log.
+    pub fn faults(&self) -> Faults {
+        let superseded = self.superseded();
+        let named: HashSet<&ObjectId> = self.live().flat_map(|(_, known)| &known.record.head.heads).collect();
+        let torn = self.incomplete.iter().filter(|(id, _)| !superseded.contains(id));
+        let torn = torn.map(|(id, (size, why))| Torn {
+            id: *id,
+            why: why.clone(),
+            lost: named.contains(id) || has_class(*size),
+        });
+        Faults { torn: torn.collect(), missing: self.missing().into_iter().collect() }
+    }
+
+    /// Number of packs that records in force list; a pack that two of them list counts twice.
+    pub fn listed_packs(&self) -> u64 {
+        let sections = self.distinct(|kind| *kind == SectionKind::Packs);
+        sections.iter().map(|place| u64::from(place.section.len) / index::PACK_ROW as u64).sum()
+    }
+
+    fn distinct(&self, wanted: impl Fn(&SectionKind) -> bool) -> Vec<LiveSection> {
+        let all = self.live().flat_map(|(id, _)| self.sections_of(id));
+        let all = all.filter(|place| wanted(&place.section.kind));
+        let all: BTreeMap<SectionKey, LiveSection> = all.map(|place| (place.key(), place)).collect();
+        all.into_values().collect()
+    }
+
+    /// Sections that cannot even be looked for: the record that holds them is not there.
+    fn unplaced(&self) -> Vec<(SectionKey, Error)> {
+        let lost = self.live().filter(|(id, known)| {
+            let sections = self.sections_of(id);
+            sections.len() < known.record.head.sections.len() || sections.iter().any(LiveSection::lacks_packs)
+        });
+        lost.map(|(id, _)| {
+            ((*id, u32::MAX), Error::new(Kind::Missing, "a record that holds a section of it is not there"))
+        })
+        .collect()
+    }
+}
+
+/// Whether a file of this size is a whole record: those are padded to few sizes, and no write ends by chance at one.
+fn has_class(size: u64) -> bool {
+    let plain = plain_len(size).filter(|plain| *plain <= limits::RECORD as u64);
+    plain.is_some_and(|plain| plain > 0 && padded(plain as usize, limits::RECORD_FLOOR) as u64 == plain)
+}
+
+impl Repository {
+    /// Lets go of all blocks in memory: what is read next is what the storage has now.
+    pub fn forget_blocks(&self) {
+        self.fetcher.forget();
+    }
+
+    /// Reads all packs sections in force.
+    pub fn tables(&self, state: &State) -> Result<Tables> {
+        let sections = state.distinct(|kind| *kind == SectionKind::Packs);
+        let read = parallel(READERS, sections, |place| {
+            let rows = self.section(&place).and_then(|bytes| index::decode_packs(&bytes));
+            (place.key(), rows)
+        });
+        let mut tables = Tables { problems: state.unplaced(), ..Tables::default() };
+        for (key, rows) in read {
+            match rows {
+                Ok(rows) => drop(tables.rows.insert(key, Arc::new(rows))),
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => tables.problems.push((key, e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(tables)
+    }
+
+    /// The packs that index sections count in which cannot be used, as far as their tables can be read.
+    pub fn packs_of(&self, state: &State, bad: &BTreeSet<SectionKey>) -> Result<HashSet<ObjectId>> {
+        let mut packs = HashSet::new();
+        for place in state.distinct(|kind| matches!(kind, SectionKind::Index { .. })) {
+            if let (true, Some(table)) = (bad.contains(&place.key()), place.packs.as_deref()) {
+                match self.section(table).and_then(|bytes| index::decode_packs(&bytes)) {
+                    Ok(rows) => packs.extend(rows.into_iter().map(|(pack, _)| pack.id)),
+                    Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Reads all index sections in force and compares them with the tables of packs. Gives the number of entries and what
+    /// is wrong, each with its record. `done` is told of bytes, and ends the reading with an error of its own.
+    pub fn check_indexes(
+        &self,
+        state: &State,
+        tables: &Tables,
+        done: &(dyn Fn(u64) -> Result<()> + Sync),
+    ) -> Result<(u64, Vec<(SectionKey, Error)>)> {
+        let sections = state.distinct(|kind| matches!(kind, SectionKind::Index { .. }));
+        let (mut entries, mut problems) = (0, Vec::new());
+        for (key, result) in parallel(READERS, sections, |place| {
+            let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&packs.key()));
+            (place.key(), done(0).and_then(|()| self.check_index(&place, packs, done)))
+        }) {
+            match result {
+                Ok(rows) => entries += rows,
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => problems.push((key, e)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((entries, problems))
+    }
+
+    fn check_index(
+        &self,
+        place: &LiveSection,
+        packs: Option<&Table>,
+        done: &(dyn Fn(u64) -> Result<()> + Sync),
+    ) -> Result<u64> {
+        let mut rows = Rows { place, packs, last: None, count: 0, wrong: None };
+        let mut stopped = None;
+        self.section_in_pieces(place, |piece| {
+            piece.as_chunks::<ENTRY>().0.iter().for_each(|row| rows.take(row));
+            stopped = stopped.take().or(done(piece.len() as u64).err());
+        })?;
+        match stopped.or(rows.wrong) {
+            Some(e) => Err(e),
+            None => Ok(rows.count),
+        }
+    }
+
+    /// Packs that records list, that are not doomed, and that a listing does not show with their size. Where they are more
+    /// than `most`, one or several folders are looked at that hold about so many, others each time.
+    ///
+    /// # Errors
+    ///
+    /// Where most of them are not there: perhaps a disk of the server is not mounted.
+    pub fn absent_packs(&self, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
+        let listed = state.listed_packs();
+        if listed == 0 {
+            return Ok(BTreeSet::new());
+        }
+        let count = (16 * most / listed).clamp(1, 16) as u8;
+        let first = random::<1>()?[0] % 16;
+        let folders: Vec<u8> = (0..count).map(|i| (first + i) % 16).collect();
+        let doomed = state.doomed_packs();
+        let tables = self.tables(state)?;
+        let here = |id: &ObjectId| folders.contains(&(id.0[0] >> 4)) && !doomed.contains(id);
+        let mut absent: HashMap<ObjectId, u32> =
+            tables.packs().filter(|(pack, _)| here(&pack.id)).map(|(pack, _)| (pack.id, pack.len)).collect();
+        let all = absent.len();
+        for listing in parallel(FOLDERS, folders.clone(), |x| self.storage.list(Folder::PackShard(x))) {
+            for entry in listing? {
+                if let Name::Pack(id) = entry.name
+                    && absent.get(&id).is_some_and(|len| sealed_len((*len).into()) == entry.size)
+                {
+                    absent.remove(&id);
+                }
+            }
+        }
+        // A listing is not atomic, so a few are asked for.
+        let asked: Vec<_> = absent.iter().map(|(id, len)| (*id, *len)).take(ASKED).collect();
+        for (id, there) in parallel(FOLDERS, asked, |(id, len)| {
+            (id, self.storage.size(&Name::Pack(id)).map(|size| size == sealed_len(len.into())))
+        }) {
+            match there {
+                Ok(true) => drop(absent.remove(&id)),
+                Err(e) if !matches!(e.kind(), Kind::Missing | Kind::Damaged | Kind::Failed) => return Err(e),
+                _ => {}
+            }
+        }
+        if is_most(absent.len(), all) {
+            let text = format!("{} of {all} packs are missing on the server: nothing was changed", absent.len());
+            return Err(Error::new(Kind::Missing, text)
+                .hint("is a disk of the server not mounted? If not, `nfreezer check` shows what is lost, and `repair --yes` goes on without it"));
+        }
+        Ok(absent.into_keys().collect())
+    }
+
+    /// Where a chunk can be read whose own place cannot: as the log says now, in a pack that is not doomed.
+    pub(super) fn rescue(&self, kind: ChunkKind, r: &Ref) -> Option<Ref> {
+        let mut known = self.rescue.lock().expect("no holder panics");
+        let mut state = known.take().unwrap_or_default();
+        // What the last reader has found is likely to hold still; what it lacks may have come since.
+        let find = |state: &State| self.moved(&Index::new(self, state), kind, r).ok().flatten();
+        let mut found = if state.records() > 0 { find(&state) } else { None };
+        if found.is_none() && self.refresh(&mut state).unwrap_or(false) {
+            found = find(&state);
+        }
+        *known = Some(state);
+        found.filter(|new| new.pack.id != r.pack.id)
+    }
+
+    /// Blocks of a pack, each verified; `None` for one that is damaged. An error: there is no such object, or its header
+    /// or its length is wrong.
+    pub fn pack_blocks(&self, kind: ObjectType, pack: &PackRef, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
+        let object = Object { name: Name::Pack(pack.id), id: pack.id, kind, len: pack.len.into() };
+        self.fetcher.verify(&object, run)
+    }
+}
+
+/// The entries of one section on their way past.
+struct Rows<'a> {
+    place: &'a LiveSection,
+    packs: Option<&'a Table>,
+    last: Option<[u8; 16]>,
+    count: u64,
+    wrong: Option<Error>,
+}
+
+impl Rows<'_> {
+    fn take(&mut self, row: &[u8; ENTRY]) {
+        let result = self.check(row);
+        self.count += 1;
+        self.wrong = self.wrong.take().or(result.err());
+    }
+
+    fn check(&mut self, row: &[u8; ENTRY]) -> Result<()> {
+        let damaged = |what| Error::damaged(format!("its index {what}"));
+        let (number, entry) = index::decode(row)?;
+        let ascends = self.last.replace(entry.id.0).is_none_or(|last| last < entry.id.0);
+        let fenced = (index::FENCED / ENTRY) as u64;
+        let fence =
+            self.count.is_multiple_of(fenced).then(|| self.place.section.fences.get((self.count / fenced) as usize));
+        if !ascends || fence.is_some_and(|fence| fence != Some(&index::fence(&entry.id))) {
+            return Err(damaged("is out of order"));
+        }
+        // Without its table it was reported already.
+        let Some(packs) = self.packs else { return Ok(()) };
+        let (pack, kind) =
+            packs.get(number as usize).ok_or_else(|| damaged("names a pack that is not in its table"))?;
+        let fits = (entry.kind == ChunkKind::Data) == (*kind == ObjectType::Data);
+        entry
+            .in_pack(*pack)
+            .check()
+            .and_then(|()| fits.then_some(()).ok_or_else(|| damaged("has a chunk in a pack of another type")))
+    }
+}
