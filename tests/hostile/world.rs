@@ -246,7 +246,12 @@ fn restored(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeMap<S
         gather(&out, &out, &mut there);
     }
     for (path, bytes) in &there {
-        assert!(files.get(path) == Some(bytes), "{path} was restored wrong");
+        // What is left of a damaged file has another name, with zeros for what is lost.
+        let of = path.strip_suffix(".nfreezer-partial").and_then(|name| files.get(name));
+        let rest = |whole: &Vec<u8>| {
+            bytes.len() == whole.len() && bytes.iter().zip(whole).all(|(there, saved)| there == saved || *there == 0)
+        };
+        assert!(of.map_or_else(|| files.get(path) == Some(bytes), rest), "{path} was restored wrong");
     }
     compare(files, &skipped, |path| there.contains_key(path))
 }
