@@ -31,7 +31,6 @@ use crate::vfs::{self, Invalidation, Vfs};
 use adapter::Adapter;
 use attach::Attached;
 use log::Limited;
-use refresh::Poke;
 
 /// How long a mount that was asked to end waits for whoever still uses it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -83,8 +82,7 @@ impl Mounted {
         let dir = attach::prepare(dir, nonempty, local.as_deref(), &|line| log(line))?;
         let vfs = Arc::new(Vfs::new(repo, state.clone(), view)?);
         let threads = |e| Error::io("start threads", e);
-        let poke = Poke::default();
-        let core = Arc::new(Core::new(vfs, Limited::new(log), poke, io_timeout).map_err(threads)?);
+        let core = Arc::new(Core::new(vfs, Limited::new(log), io_timeout).map_err(threads)?);
         let (fd, attached) = attach::attach(&dir, &address, allow_other)?;
         match serve_kernel(&core, fd, state, refresh) {
             Ok(ended) => {
@@ -127,7 +125,7 @@ impl Drop for Mounted {
         if !self.waited.load(Relaxed) {
             self.wait(GRACE);
         }
-        self.core.poke.stop();
+        self.core.vfs.watch().stop();
     }
 }
 
@@ -159,7 +157,7 @@ fn serve_kernel(
                 Invalidation::Listing(dir) => notifier.inval_inode(INodeNo(*dir), 0, 0),
             });
         };
-        refresh::poll(&core.vfs, state, &core.poke, every, |text| core.log.line(|| text), tell);
+        refresh::poll(&core.vfs, state, every, |text| core.log.line(|| text), tell);
     })?;
     Ok(ended)
 }
