@@ -2,14 +2,16 @@
 # Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
 #   scripts/bench.sh push|mount|all|parts        (parts: the chunker and the pipeline of a push alone, no server)
-# FILES (100000), BIG_MIB (1024) and WORK (/dev/shm/nfreezer-bench) may be set. The server's files lie in WORK: in memory,
+# FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds of a row, 180), TOOL_LIMIT (seconds of a tool over one
+# line, for mounts), ONLY (names of the tools to mount, and "sftp") may be set. A row that did not succeed has dashes and the reason. The server's files lie in WORK: in memory,
 # so that the figures are those of processors, protocol and line, not of a disk. Bytes are counted by the proxy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
+LIMIT=${LIMIT:-180}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 3))}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-1024} WORK=${WORK:-/dev/shm/nfreezer-bench}
 scripts/setup.sh bench
-cargo build --release --quiet --example delay_proxy && cargo build --release --quiet
+[ -n "${NO_BUILD:-}" ] || cargo build --release --quiet --example delay_proxy --bin nfreezer
 nfreezer=$PWD/target/release/nfreezer proxy=$PWD/target/release/examples/delay_proxy
 port=2822 near=2823 far=2824
 
@@ -69,7 +71,7 @@ head -c "$((BIG_MIB / 2))M" /dev/urandom > "$WORK/data/B/random"
   head -c "$((BIG_MIB / 2))M" > "$WORK/data/B/text" || true
 mkdir "$WORK/data/P" "$WORK/data/I"
 for i in $(seq 500); do head -c "$((1500 + i * 7 % 2000))K" /dev/urandom > "$WORK/data/P/IMG_$i.JPG"; done
-head -c 1G /dev/urandom > "$WORK/data/I/file"
+[ "$what" = mount ] || head -c 1G /dev/urandom > "$WORK/data/I/file"
 echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files; P: 500 files, $(du -sb "$WORK/data/P" | cut -f1) bytes" | tee "$WORK/results/data"
 
 count() { # the proxy's bytes so far: up down
@@ -156,61 +158,141 @@ push_rows() {
   rm -rf "$WORK/server/plain-$link"
 }
 
-mount_rows() { # reads over this link what was pushed over the near one
-  local link=$1 p mnt=$WORK/mnt; p=$(port_of "$link")
-  reading() { # reading TOOL ROOT DAEMON: ROOT shows the paths of the source; DAEMON is the process that serves it
-    local docs="$WORK/data/A/usr/share/doc"
-    row "$1" "$link" "find over A, cold" find "$2$WORK/data/A" -type f -size -1
-    row "$1" "$link" "find over A, again" find "$2$WORK/data/A" -type f -size -1
-    mkdir -p "$WORK/out"
-    LIMIT=60 row "$1" "$link" "cp -a of $(find "$docs" -type f | wc -l) small files" cp -a "$2$docs" "$WORK/out/"
-    LIMIT=60 row "$1" "$link" "cp of B" cp -r "$2$WORK/data/B" "$WORK/out/"
+# --- mounts. Each tool in turn makes its repository (beside the server, no line between), is measured over both lines, and goes
+round_trip() { [ "$link" = far ] && echo "50 ms" || echo "0 ms"; }
+dash() { # dash WORK WHY
+  echo "| $1 | $(round_trip) | $tool | - | - | - | - | - | $2 |" | tee -a "$WORK/results/rows"
+}
+daemon_cpu() { awk '{ print ($14 + $15) / 100 }' "/proc/$daemon/stat" 2> /dev/null || echo 0; }
+daemon_peak() { awk '/VmHWM/ { print int($2 / 1024) }' "/proc/$daemon/status" 2> /dev/null || echo 0; }
+
+look() { # look WORK COMMAND...: a row over the mount; processor time of the command and of the process that serves it
+  local work=$1 before after cpu guard; shift; status=0
+  if [ "$SECONDS" -ge "$until" ]; then dash "$work" "not tried: this tool's time is over"; return; fi
+  read -r -a before <<< "$(count "$link")"; cpu=$(daemon_cpu)
+  # Nobody can be killed who waits for a file system that does not answer; without its server it does.
+  (sleep $((LIMIT + 10)); [ -z "$daemon" ] || kill -9 "$daemon") > /dev/null 2>&1 & guard=$!
+  timeout -k 2 "$LIMIT" /usr/bin/time -o "$WORK/time" -f '%e %U %S' "$@" > /dev/null 2> "$WORK/log" || status=$?
+  kill "$guard" 2> /dev/null || true
+  read -r -a after <<< "$(count "$link")"
+  case $status in
+    0) ;;
+    124 | 137) dash "$work" "stopped after $LIMIT s"; return ;;
+    *) dash "$work" "failed: $(tail -n 1 "$WORK/log" | tr '|' ' ' | cut -c 1-80)"; return ;;
+  esac
+  read -r wall user system <<< "$(tail -n 1 "$WORK/time")"
+  awk -v t="$tool" -v l="$(round_trip)" -v w="$work" -v s="$wall" -v c="$user" -v d="$system" -v e="$(daemon_cpu)" -v f="$cpu" \
+    -v r="$(daemon_peak)" -v u=$((after[0] - before[0])) -v v=$((after[1] - before[1])) 'BEGIN {
+      printf "| %s | %s | %s | %.2f | %.2f | %d | %.2f | %.2f | |\n", w, l, t, s, c + d + e - f, r, u / 1e6, v / 1e6 }' |
+    tee -a "$WORK/results/rows"
+}
+reading() { # reading ROOT: it shows the paths of the sources
+  local A=$1$WORK/data/A
+  look "find over A, cold" find "$A" -type f -size -1
+  look "find over A, again" find "$A" -type f -size -1
+  look "ls -lR over A" ls -lR "$A"
+  mkdir -p "$WORK/out"
+  look "cp -a of $small_count small files" cp -a "$1$small" "$WORK/out/"
+  look "first 64 KiB of 500 photos" python3 "$WORK/heads.py" "$1$WORK/data/P"
+  look "1,000 random reads of 4 KiB" python3 "$WORK/random.py" "$1$WORK/data/B/random"
+  look "cp of B" cp -r "$1$WORK/data/B" "$WORK/out/"
+  rm -rf "$WORK/out"
+}
+mounted() { # mounted TOOL SERVER ROOT COMMAND: COMMAND mounts; the process that serves has SERVER and the folder in its arguments
+  tool=$1 daemon=; local server=$2 root=$3
+  until=$((SECONDS + TOOL_LIMIT))
+  look "mount and first ls" bash -c "$4; until ls '$root/' 2> /dev/null | grep -q .; do sleep 0.02; done"
+  daemon=$(pgrep -f "$server.*$mnt|$mnt.*$server" | tail -n 1 || true)
+  if [ "$status" = 0 ]; then reading "$root"; fi
+  for _ in 1 2 3; do umount -l "$mnt" 2> /dev/null || break; done
+  [ -z "$daemon" ] || { sleep 1; kill "$daemon" 2> /dev/null || true; }
+}
+made() { # made TOOL COMMAND...: whether the repository could be made
+  tool=$1 link=near; shift
+  timeout -k 5 "${MAKE_LIMIT:-180}" "$@" > "$WORK/log" 2>&1 || { dash "its repository" "failed: $(tail -n 1 "$WORK/log" | cut -c 1-80)"; false; }
+}
+wanted() { [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" $1 "* ]]; }
+
+mount_nfreezer() {
+  local r=$WORK/server/nfreezer
+  made nfreezer bash -c "'$nfreezer' init -q -r '$r' && '$nfreezer' push -q -r '$r' '$WORK'/data/[ABP]" || return 0
+  for link in near far; do
+    export NFREEZER_REPOSITORY="root@line$(port_of "$link"):$r"
+    mounted nfreezer background-child "$mnt/latest" "'$nfreezer' mount -o ssh.config=$WORK/home/.ssh/config '$mnt'"
+  done
+}
+mount_restic() {
+  made restic bash -c "restic init -r '$WORK/server/restic' && restic -r '$WORK/server/restic' backup -q '$WORK'/data/[ABP]" || return 0
+  for link in near far; do
+    rm -rf "$RESTIC_CACHE_DIR"
+    export RESTIC_REPOSITORY="sftp:line$(port_of "$link"):$WORK/server/restic"
+    mounted restic "restic -q" "$mnt/snapshots/latest" "restic -q -o 'sftp.command=$ssh_command line$(port_of "$link") -s sftp' mount '$mnt' > /dev/null 2>&1 &"
+  done
+}
+mount_borg() {
+  local r=$WORK/server/borg
+  export BORG_RSH=$ssh_command BORG_BASE_DIR=$WORK/borg BORG_RELOCATED_REPO_ACCESS_IS_OK=yes
+  made borg bash -c "borg init -e repokey-blake2 '$r' && borg create --compression zstd,3 '$r::a' '$WORK'/data/[ABP]" || return 0
+  for link in near far; do
+    rm -rf "$WORK/borg"
+    mounted borg "borg mount" "$mnt" "borg mount 'ssh://line$(port_of "$link")$r::a' '$mnt'"
+  done
+}
+mount_rclone() { # a copy, no snapshots
+  export RCLONE_CONFIG=$WORK/rclone.conf RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_USER=root
+  export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
+  export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=$WORK/server/rclone RCLONE_CONFIG_S_PORT=$near
+  touch "$RCLONE_CONFIG"; RCLONE_CONFIG_C_PASSWORD=$(rclone obscure bench); export RCLONE_CONFIG_C_PASSWORD
+  made "rclone crypt" rclone copy -q --links --transfers 8 "$WORK/data" "C:$WORK/data" || return 0
+  for link in near far; do
+    RCLONE_CONFIG_S_PORT=$(port_of "$link"); export RCLONE_CONFIG_S_PORT
+    RCLONE_CONFIG_C_REMOTE=S:$WORK/server/rclone mounted "rclone crypt" "rclone mount" "$mnt" "rclone mount --daemon --read-only C: '$mnt'"
+  done
+}
+mount_sshfs() {
+  for link in near far; do
+    mounted "sshfs (plain files)" sshfs "$mnt" "sshfs -F '$WORK/home/.ssh/config' 'line$(port_of "$link"):/' '$mnt'"
+  done
+}
+download() { # what sftp itself reaches
+  echo "get -r $WORK/data/B $WORK/out" > "$WORK/batch"
+  tool="sftp get (plain files)" daemon=
+  for link in near far; do
+    until=$((SECONDS + TOOL_LIMIT))
+    look "cp of B" sftp -q -F "$WORK/home/.ssh/config" -b "$WORK/batch" "line$(port_of "$link")"
     rm -rf "$WORK/out"
-    LIMIT=60 row "$1" "$link" "1,000 random reads of 4 KiB" python3 - "$2$WORK/data/B/random" <<'EOF'
+  done
+}
+
+mount_rows() {
+  local mnt=$WORK/mnt
+  cat > "$WORK/random.py" <<'EOF'
 import os, random, sys
 f = os.open(sys.argv[1], os.O_RDONLY); size = os.fstat(f).st_size; random.seed(1)
 os.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED); os.posix_fadvise(f, 0, 0, os.POSIX_FADV_RANDOM)
 for _ in range(1000): os.pread(f, 4096, random.randrange(size // 4096) * 4096)
 EOF
-    awk -v t="$1" -v l="$link" '/VmHWM/ { printf "| peak memory of the mount | %s | %s | | | %d | | | |\n", l == "far" ? "50 ms" : "0 ms", t, $2 / 1024 }' \
-      "/proc/$3/status" | tee -a "$WORK/results/rows"
-  }
-  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-near"
-  row nfreezer "$link" "mount and first ls" bash -c "'$nfreezer' mount '$mnt' -o ssh.config=$WORK/home/.ssh/config && ls '$mnt/latest'"
-  reading nfreezer "$mnt/latest" "$(pgrep -f background-child)" || true
-  "$nfreezer" umount "$mnt"
-  if have restic; then
-    export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-near"; rm -rf "$RESTIC_CACHE_DIR"
-    row restic "$link" "mount and first ls" bash -c "restic -q -o 'sftp.command=$ssh_command line$p -s sftp' mount '$mnt' > /dev/null 2>&1 & until ls '$mnt/snapshots/latest/' 2> /dev/null; do sleep 0.02; done"
-    reading restic "$mnt/snapshots/latest" "$(pgrep -x restic)"
-    umount "$mnt"
-  fi
-  if have sshfs; then
-    row "sshfs (plain files)" "$link" "mount and first ls" bash -c "sshfs -F $WORK/home/.ssh/config line$p:/ '$mnt' && ls '$mnt'"
-    reading "sshfs (plain files)" "$mnt" "$(pgrep -x sshfs)"
-    umount "$mnt"
-  fi
-  echo "get -r $WORK/data/B $WORK/out" > "$WORK/batch"
-  LIMIT=60 row "sftp get (plain files)" "$link" "cp of B" sftp -q -F "$WORK/home/.ssh/config" -b "$WORK/batch" "line$p"
-  rm -rf "$WORK/out"
-}
-
-for_mounts() { # one snapshot of A and B by each tool, over the near line
-  export NFREEZER_REPOSITORY="root@line$near:$WORK/server/nfreezer-near" RESTIC_REPOSITORY="sftp:line$near:$WORK/server/restic-near"
-  [ -d "$WORK/server/nfreezer-near" ] || "$nfreezer" init -q -o "ssh.config=$WORK/home/.ssh/config"
-  "$nfreezer" push -q -o "ssh.config=$WORK/home/.ssh/config" "$WORK/data/A" "$WORK/data/B"
-  have restic || return 0
-  local r=(restic -q -o "sftp.command=$ssh_command line$near -s sftp")
-  [ -d "$WORK/server/restic-near" ] || "${r[@]}" init > /dev/null
-  "${r[@]}" backup "$WORK/data/A" "$WORK/data/B"
+  cat > "$WORK/heads.py" <<'EOF'
+import os, sys
+for name in sorted(os.listdir(sys.argv[1])):
+    f = os.open(os.path.join(sys.argv[1], name), os.O_RDONLY); os.pread(f, 65536, 0); os.close(f)
+EOF
+  # the folder of A whose files are nearest to 20,000
+  read -r small_count small <<< "$(cd "$WORK/data/A" && find . -type f -printf '%P\n' | awk -F/ -v most=$((FILES / 5)) '{
+      path = ""; for (i = 1; i < NF && i <= 6; i++) { path = path (i > 1 ? "/" : "") $i; n[path]++ } }
+    END { for (p in n) { d = n[p] > most ? n[p] - most : most - n[p]; if (best == "" || d < least) { best = p; least = d } } print n[best], best }')"
+  small=$WORK/data/A/$small
+  for peer in nfreezer restic borg rclone sshfs; do
+    if ! wanted "$peer"; then continue; fi
+    if [ "$peer" != nfreezer ] && ! have "$peer"; then tool=$peer link=near; dash "everything" "not installed"; continue; fi
+    "mount_$peer"
+    rm -rf "${WORK:?}/server/$peer" "$RESTIC_CACHE_DIR" "$WORK/borg"
+  done
+  if wanted sftp; then download; fi
 }
 
 # `time` and `bash -c` above run in this shell's environment; the account's own ssh files are not touched.
 echo "| work | round trip | tool | wall s | client CPU s | client RSS MiB | MB up | MB down | |" | tee "$WORK/results/rows"
 echo "|---|---|---|---:|---:|---:|---:|---:|---|" | tee -a "$WORK/results/rows"
-for link in near far; do
-  [ "$what" = mount ] || push_rows $link
-done
-[ "$what" = push ] && exit
-for_mounts
-for link in near far; do mount_rows $link; done
+[ "$what" = mount ] || for link in near far; do push_rows $link; done
+[ "$what" = push ] || mount_rows

@@ -6,8 +6,8 @@ what=${1:-use}
 sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 
 packages=(fuse3 openssh-client libssl-dev pkg-config gcc)
-[ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin rsync acl attr util-linux binutils)
-[ "$what" = bench ] && packages+=(restic borgbackup sshfs time)
+[ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin rsync acl attr util-linux binutils fio)
+[ "$what" = bench ] && packages+=(restic borgbackup python3-pyfuse3 sshfs time)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -11,14 +11,6 @@ use std::process::Stdio;
 
 use harness::cli::{Env, PASSPHRASE};
 
-fn with_repository() -> Env {
-    let mut env = Env::new();
-    let repo = env.path("repo");
-    env.set("NFREEZER_REPOSITORY", repo.to_str().unwrap());
-    env.nfreezer(["init"]).done();
-    env
-}
-
 #[test]
 fn usage_errors_exit_with_2_and_help_exists_for_every_command() {
     let env = Env::new();
@@ -56,7 +48,7 @@ fn old_calls_are_told_the_new_form() {
 
 #[test]
 fn every_bad_day_has_its_code_and_one_clear_line() {
-    let mut env = with_repository();
+    let mut env = Env::with_repository();
     let one_line = |stderr: &str, words: &str| {
         let mut lines = stderr.lines();
         let first = lines.next().unwrap_or_default();
@@ -94,7 +86,7 @@ fn nothing_but_init_makes_a_repository() {
 
 #[test]
 fn the_passphrase_comes_from_exactly_one_place() {
-    let mut env = with_repository();
+    let mut env = Env::with_repository();
     env.unset("NFREEZER_PASSWORD");
     let file = env.write("pass", format!("{PASSPHRASE}\n"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -137,7 +129,7 @@ fn the_passphrase_comes_from_exactly_one_place() {
 
 #[test]
 fn the_repository_comes_from_an_option_a_file_or_the_environment() {
-    let mut env = with_repository();
+    let mut env = Env::with_repository();
     env.write("where", "repo\n");
     env.nfreezer(["snapshots", "--repository-file", "where"]).done();
     env.nfreezer(["snapshots", "--repository-file", "where", "-r", "repo"]).fails(2);
@@ -150,7 +142,7 @@ fn the_repository_comes_from_an_option_a_file_or_the_environment() {
 
 #[test]
 fn json_is_an_object_a_line_and_ends_with_a_summary_or_an_error() {
-    let env = with_repository();
+    let env = Env::with_repository();
     assert_eq!(env.nfreezer(["snapshots", "--json"]).success().objects()[0]["snapshots"], 0);
     assert_eq!(env.nfreezer(["--json", "version"]).success().objects()[0]["program"], "nfreezer");
     assert_eq!(env.nfreezer(["--json", "unlock"]).success().objects().len(), 1);
@@ -165,7 +157,7 @@ fn json_is_an_object_a_line_and_ends_with_a_summary_or_an_error() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let mut child = env.command(["snapshots"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut stderr = String::new();
@@ -175,7 +167,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 
 #[test]
 fn names_of_others_are_escaped_in_messages() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let output = env.nfreezer(["push", "no\u{1b}[2Jsuch\u{202e}source\n"]).exits(1);
     assert!(output.stderr.contains(r"no\x1b[2Jsuch\u{202e}source\n"), "{}", output.stderr);
     let output = env.nfreezer(["-r", "no\u{1b}[2J\u{202e}", "snapshots"]).exits(10);
@@ -184,7 +176,7 @@ fn names_of_others_are_escaped_in_messages() {
 
 /// A tree with hostile names, pushed as `/…/source`.
 fn with_snapshot() -> Env {
-    let env = with_repository();
+    let env = Env::with_repository();
     env.write("source/plain", "plain");
     env.write("source/sub/esc\u{1b}[2J\u{202e}\nx", "hostile");
     let odd = std::ffi::OsStr::from_bytes(b"odd \xff");
@@ -251,7 +243,7 @@ fn json_of_every_command_holds_names_without_loss() {
 
 #[test]
 fn damage_is_told_and_exits_with_4() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let mut state = 1u64;
     let mut noise = |len: usize| -> Vec<u8> {
         let mut next = || {
@@ -286,7 +278,7 @@ fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let env = with_repository();
+    let env = Env::with_repository();
     env.write("source/open", "open");
     let closed = env.write("source/closed", "closed");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
@@ -316,7 +308,7 @@ fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
 
 #[test]
 fn a_signal_ends_a_restore_with_128_and_its_number() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let same: Vec<u8> = (0..8u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for i in 0..60 {
         env.write(&format!("source/{i}"), &same);

@@ -5,7 +5,7 @@ mod harness;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use harness::faults::{Gone, Torn};
+use harness::faults::{gone, torn};
 use harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
@@ -74,7 +74,7 @@ fn check(repo: &Repository, snapshot: &Snapshot, model: &Model) {
 
 #[test]
 fn a_server_that_goes_away_at_any_call_costs_only_that_push() {
-    let storage = Arc::new(Gone::new(Memory::default()));
+    let storage = gone(Memory::default());
     let repo = repository(storage.clone());
     let calls = rounds(&repo, |n| storage.arm(n), || storage.disarm());
     assert!(calls >= 8, "only {calls} calls were made to fail");
@@ -82,7 +82,7 @@ fn a_server_that_goes_away_at_any_call_costs_only_that_push() {
 
 #[test]
 fn a_client_that_is_killed_while_it_sends_any_object_costs_only_that_push() {
-    let storage = Arc::new(Torn::new(Memory::default()));
+    let storage = torn(Memory::default());
     let repo = repository(storage.clone());
     let puts = rounds(&repo, |n| storage.arm(n), || storage.disarm());
     assert!(puts >= 4, "only {puts} objects were cut");

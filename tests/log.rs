@@ -1,8 +1,11 @@
 //! The state of a repository is the fold of its log: records side by side, marks, torsos, records that are gone.
 
+mod harness;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use harness::faults::{Answer, Between, Call, Rule};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::{self, ObjectType};
@@ -10,7 +13,7 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
-use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
+use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId};
 use nfreezer::format::reference::PackRef;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::progress::Silent;
@@ -35,17 +38,8 @@ fn snapshot(id: u8) -> Head {
         time: (id.into(), 0),
         host: "host".into(),
         user: "user".into(),
-        paths: Vec::new(),
-        more_paths: 0,
-        group: 0,
-        tags: Vec::new(),
-        description: String::new(),
-        root: None,
-        partial: false,
-        warnings: 0,
-        stats: Stats::default(),
         program: "test".into(),
-        extra: Vec::new(),
+        ..Snapshot::default()
     };
     Head { snapshots: vec![snapshot], ..Head::default() }
 }
@@ -258,48 +252,26 @@ fn superseded(memory: &Memory, repo: &Repository) -> Vec<Name> {
 }
 
 /// A client's own view of a common storage: its listing can be held back, as one that was made before others committed.
-struct Window {
-    memory: Arc<Memory>,
+#[derive(Default)]
+struct View {
     listing: Mutex<Option<Vec<storage::Entry>>>,
     hidden: Mutex<BTreeSet<Name>>,
 }
+type Window = Between<View>;
 
-impl Storage for Window {
-    fn create_folders(&self) -> Result<()> {
-        self.memory.create_folders()
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<storage::Entry>> {
-        let held = self.listing.lock().unwrap().clone().filter(|_| folder == Folder::Log);
-        let mut listing = held.map_or_else(|| self.memory.list(folder), Ok)?;
-        listing.retain(|entry| !self.hidden.lock().unwrap().contains(&entry.name));
-        Ok(listing)
-    }
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.memory.foreign(folder)
-    }
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.memory.size(name)
-    }
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        match self.hidden.lock().unwrap().contains(name) {
-            true => Err(Error::new(Kind::Missing, "hidden")),
-            false => self.memory.read(name, offset, len),
+impl Rule for View {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        let hidden = |name: &Name| self.hidden.lock().unwrap().contains(name);
+        match call {
+            Call::List(folder) => {
+                let held = self.listing.lock().unwrap().clone().filter(|_| folder == Folder::Log);
+                let mut listing = held.map_or_else(|| storage.list(folder), Ok)?;
+                listing.retain(|entry| !hidden(&entry.name));
+                Ok(Answer::Entries(listing))
+            }
+            Call::Read(name, ..) if hidden(name) => Err(Error::new(Kind::Missing, "hidden")),
+            call => call.of(storage),
         }
-    }
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.memory.put(name, bytes)
-    }
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.memory.remove(name)
-    }
-    fn syncs(&self) -> bool {
-        true
-    }
-    fn traffic(&self) -> (u64, u64) {
-        self.memory.traffic()
-    }
-    fn address(&self) -> String {
-        "window".into()
     }
 }
 
@@ -311,8 +283,7 @@ struct Client {
 
 impl Client {
     fn new(memory: &Arc<Memory>) -> Self {
-        let (listing, hidden) = Default::default();
-        let window = Arc::new(Window { memory: Arc::clone(memory), listing, hidden });
+        let window = Window::with(Arc::clone(memory), View::default());
         let repo = Repository::open(Arc::clone(&window) as _, || Ok(passphrase())).unwrap();
         let state = repo.state().unwrap();
         Client { window, repo, state }
@@ -320,7 +291,7 @@ impl Client {
 
     /// From now on its listings are those of now, or fresh ones again.
     fn hold(&self, hold: bool) {
-        let listing = hold.then(|| self.window.memory.list(Folder::Log).unwrap());
+        let listing = hold.then(|| self.window.inner.list(Folder::Log).unwrap());
         *self.window.listing.lock().unwrap() = listing;
     }
 }

@@ -3,6 +3,8 @@
 mod harness;
 #[path = "harness/mounted.rs"]
 mod mounted;
+#[path = "harness/stalled.rs"]
+mod stalled;
 #[path = "harness/writer.rs"]
 mod writer;
 
@@ -11,17 +13,17 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use mounted::{Mounted, eventually, fuse_descriptors, require_fuse, run};
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::error::Result;
 use nfreezer::mount;
 use nfreezer::name::{Folder, Name};
 use nfreezer::repo::{Repository, State};
-use nfreezer::storage::{Entry, Memory, Storage};
+use nfreezer::storage::{Memory, Storage};
+use stalled::{Stall, Stalled};
 use writer::{Item, What, Writer, noise, repository};
 
 fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
@@ -152,61 +154,6 @@ fn a_corrupted_object_is_an_error_of_its_file_only_each_time_and_named() {
     assert!(messages.iter().any(named), "{messages:?}");
 }
 
-/// A storage that hangs when it is told to, for whatever touches data.
-struct Stalled {
-    inner: Arc<Memory>,
-    hang: Mutex<bool>,
-    go: Condvar,
-    metadata_too: AtomicBool,
-}
-
-impl Stalled {
-    fn new(inner: Arc<Memory>) -> Arc<Self> {
-        Arc::new(Stalled { inner, hang: Mutex::new(false), go: Condvar::new(), metadata_too: AtomicBool::new(false) })
-    }
-
-    fn hang(&self, hang: bool) {
-        *self.hang.lock().unwrap() = hang;
-        self.go.notify_all();
-    }
-}
-
-impl Storage for Stalled {
-    fn create_folders(&self) -> Result<()> {
-        self.inner.create_folders()
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
-        self.inner.list(folder)
-    }
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.inner.foreign(folder)
-    }
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.inner.size(name)
-    }
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        if self.inner.size(name)? > 1 << 20 || self.metadata_too.load(SeqCst) {
-            drop(self.go.wait_while(self.hang.lock().unwrap(), |hang| *hang).unwrap());
-        }
-        self.inner.read(name, offset, len)
-    }
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.inner.put(name, bytes)
-    }
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn syncs(&self) -> bool {
-        true
-    }
-    fn traffic(&self) -> (u64, u64) {
-        self.inner.traffic()
-    }
-    fn address(&self) -> String {
-        "a, \"stalled\" one".into()
-    }
-}
-
 fn stalled_tree() -> Item {
     let dirs = (0..30u8).map(|i| (format!("d{i}"), Item::dir([(format!("f{i}"), Item::file([i]))])));
     Item::dir(dirs.chain([("big".into(), Item::file(noise(1, 8_000_000)))]))
@@ -215,7 +162,7 @@ fn stalled_tree() -> Item {
 #[test]
 fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(2));
     let big = mount.path("latest/big");
     let body = noise(1, 8_000_000);
@@ -248,9 +195,29 @@ fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
 }
 
 #[test]
+fn requests_that_timed_out_leave_no_worker_behind() {
+    let (memory, _, state) = pushed(&stalled_tree());
+    let storage = Stalled::with(memory, Stall::default());
+    let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(1));
+    let path = |i: usize| mount.path(&format!("latest/d{i}/f{i}"));
+    fs::metadata(mount.path("latest")).unwrap();
+    storage.metadata_too.store(true, SeqCst);
+    // What hangs now hangs for ever, unless the mount gives it up.
+    storage.for_ever.store(true, SeqCst);
+    storage.hang(true);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..30).map(|i| scope.spawn(move || errno(fs::metadata(path(i))))).collect();
+        all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), Some(libc::EIO)));
+    });
+    storage.hang(false);
+    eventually("names are found again", || (0..30).all(|i| fs::read(path(i)).is_ok_and(|b| b == [i as u8])));
+    assert_eq!(fs::read(mount.path("latest/big")).unwrap(), noise(1, 8_000_000));
+}
+
+#[test]
 fn it_can_be_unmounted_while_everything_hangs() {
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::new(cold(storage.clone()), state);
     let big = fs::File::open(mount.path("latest/big")).unwrap();
     storage.metadata_too.store(true, SeqCst);
@@ -298,7 +265,8 @@ fn where_it_does_not_mount() {
     refused(start(dir.path(), false), "not empty");
     let mounted = start(dir.path(), true).unwrap();
     refused(start(dir.path(), true), "mounted at");
-    mount::release(dir.path(), false).unwrap();
+    // A child of another test's thread, between fork and exec, may hold what this process had open in it.
+    eventually("it can be unmounted", || mount::release(dir.path(), false).is_ok());
     assert!(mounted.wait(Duration::from_secs(10)), "an umount from outside ends it");
     drop(mounted);
     let e = mount::release(dir.path(), false).unwrap_err().to_string();
@@ -312,7 +280,7 @@ fn where_it_does_not_mount() {
 fn helper() {
     let Ok(dir) = std::env::var("NFREEZER_TEST_MOUNT") else { return };
     let (memory, _, state) = pushed(&stalled_tree());
-    let storage = Stalled::new(memory);
+    let storage = Stalled::with(memory, Stall::default());
     let repo = cold(storage.clone());
     let options = mount::Options {
         allow_other: std::env::var("NFREEZER_TEST_OTHERS").is_ok(),

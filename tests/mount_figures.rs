@@ -1,6 +1,7 @@
 //! Figures of the mount over a repository in memory, at two round trip times. Not a test of speed: nothing is asserted.
 //! `cargo test --release --test mount_figures -- --ignored --nocapture`
 
+mod harness;
 #[path = "harness/mounted.rs"]
 mod mounted;
 #[path = "harness/writer.rs"]
@@ -10,51 +11,27 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use harness::faults::{Answer, Between, Call, Rule};
 use mounted::{Mounted, run};
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Result;
-use nfreezer::name::{Folder, Name};
 use nfreezer::repo::{Repository, State};
-use nfreezer::storage::{Entry, Memory, Storage};
+use nfreezer::storage::{Memory, Storage};
 use writer::{Item, Segment, What, Writer, noise, repository};
 
 /// A line with a round trip time, and 120 MB/s for each read.
-struct Far(Arc<Memory>, Duration);
+struct Line(Duration);
+type Far = Between<Line>;
 
-impl Storage for Far {
-    fn create_folders(&self) -> Result<()> {
-        self.0.create_folders()
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
-        std::thread::sleep(self.1);
-        self.0.list(folder)
-    }
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.0.foreign(folder)
-    }
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.0.size(name)
-    }
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        if !self.1.is_zero() {
-            std::thread::sleep(self.1 + Duration::from_nanos(len as u64 * 8));
-        }
-        self.0.read(name, offset, len)
-    }
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.0.put(name, bytes)
-    }
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.0.remove(name)
-    }
-    fn syncs(&self) -> bool {
-        true
-    }
-    fn traffic(&self) -> (u64, u64) {
-        self.0.traffic()
-    }
-    fn address(&self) -> String {
-        "far".into()
+impl Rule for Line {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        let takes = match call {
+            Call::List(_) => self.0,
+            Call::Read(_, _, len) if !self.0.is_zero() => self.0 + Duration::from_nanos(len as u64 * 8),
+            _ => Duration::ZERO,
+        };
+        std::thread::sleep(takes);
+        call.of(storage)
     }
 }
 
@@ -86,7 +63,7 @@ struct Bench {
 impl Bench {
     /// Runs work over a fresh mount and prints time, requests and what was fetched.
     fn time(&self, what: &str, work: impl FnOnce(&Mounted)) {
-        let storage = Arc::new(Far(self.memory.clone(), self.rtt));
+        let storage = Far::with(self.memory.clone(), Line(self.rtt));
         let repo = Repository::open(storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
         let mount = Mounted::new(Arc::new(repo), self.state.clone());
         let before = self.memory.traffic().1;

@@ -15,7 +15,7 @@ use nfreezer::crypto::seal::ObjectType;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::list::List;
 use nfreezer::format::page::{Page, Row};
-use nfreezer::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot, Stats};
+use nfreezer::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot};
 use nfreezer::format::reference::{Extent, PackRef, Ref};
 use nfreezer::format::tree::{self, Attrs, Content, Node, Xattrs};
 use nfreezer::format::{index, pack, stored};
@@ -182,16 +182,13 @@ fn snapshot(id: u8, time: i64, root: Ref) -> Snapshot {
         host: "atlas".into(),
         user: "anna".into(),
         paths: vec![serde_bytes::ByteBuf::from(b"/home/anna\n\xff".to_vec())],
-        more_paths: 0,
         group: 77,
         tags: vec!["golden".into()],
         description: "made by tests/recover.rs".into(),
         root: Some(root),
-        partial: false,
-        warnings: 0,
-        stats: Stats::default(),
         program: "nfreezer test".into(),
         extra: vec![(5, serde_bytes::ByteBuf::from(b"of a later version".to_vec()))],
+        ..Snapshot::default()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use harness::hook::Hook;
+use harness::hook::{Hook, hook};
 use harness::tree::{self, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
@@ -30,14 +30,14 @@ const ALWAYS: Checkpoints = Checkpoints { after: Duration::ZERO, at_most: Durati
 
 struct Setup {
     repo: Repository,
-    storage: Arc<Hook<Memory>>,
+    storage: Arc<Hook>,
     dir: tempfile::TempDir,
     stop: Arc<AtomicI32>,
 }
 
 impl Setup {
     fn new() -> Self {
-        let storage = Hook::new(Memory::default());
+        let storage = hook(Memory::default());
         let passphrase = Passphrase::new("test".into()).unwrap();
         let repo = Repository::init(storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         Setup { repo, storage, dir: tempfile::tempdir().unwrap(), stop: Arc::default() }

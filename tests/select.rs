@@ -388,14 +388,6 @@ fn a_trial_writes_nothing_and_says_what_a_push_then_sends() {
 
 // ------------------------------------------------------------------------------------------------ through the binary
 
-fn with_repository() -> Env {
-    let mut env = Env::new();
-    let repo = env.path("repo");
-    env.set("NFREEZER_REPOSITORY", repo.to_str().unwrap());
-    env.nfreezer(["init"]).done();
-    env
-}
-
 /// The names below `top` in the newest snapshot.
 fn listed(env: &Env) -> Vec<String> {
     let top = format!("latest:{}", env.path("top").canonicalize().unwrap().display());
@@ -420,7 +412,7 @@ fn run_with_stdin(env: &Env, arguments: &[&str], input: &[u8]) -> Output {
 
 #[test]
 fn every_option_of_selection_is_wired() {
-    let env = with_repository();
+    let env = Env::with_repository();
     for file in ["a.tmp", "B.JPG", "c.bak", "d.PNG", "cache/x", "mark/x", "mark/.no", "keep", "ign/x", "ign/y"] {
         env.write(&format!("top/{file}"), file);
     }
@@ -463,7 +455,7 @@ fn every_option_of_selection_is_wired() {
 
 #[test]
 fn wrong_patterns_and_lists_are_usage_errors_with_their_place() {
-    let env = with_repository();
+    let env = Env::with_repository();
     env.write("top/a", "a");
     env.write("patterns", "fine\n\n[a\n");
     env.write("raw", b"top\0\0top\0");
@@ -497,7 +489,7 @@ fn wrong_patterns_and_lists_are_usage_errors_with_their_place() {
 
 #[test]
 fn lists_name_sources_of_any_name() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let odd = std::ffi::OsString::from_vec(b"odd \xff\nname".to_vec());
     for name in ["1.txt", "2.txt", " blank ", "#hash", "*", "d/e/f.txt", "d/e/g"] {
         env.write(&format!("top/{name}"), name);
@@ -527,7 +519,7 @@ fn lists_name_sources_of_any_name() {
 
 #[test]
 fn standard_input_comes_back_equal() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let bytes = noise(9, 50 << 20);
     run_with_stdin(&env, &["push", "--stdin"], &bytes).done();
     env.nfreezer(["restore", "latest:/stdin", "--target", "out"]).done();
@@ -546,7 +538,7 @@ fn standard_input_comes_back_equal() {
 
 #[test]
 fn a_command_that_fails_leaves_no_snapshot() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let push = |script: &str| {
         env.nfreezer(["push", "--stdin-from-command", "--stdin-filename", "out", "--", "sh", "-c", script])
     };
@@ -575,7 +567,7 @@ fn restored(env: &Env) -> PathBuf {
 
 #[test]
 fn a_command_is_ended_when_the_push_is_interrupted() {
-    let env = with_repository();
+    let env = Env::with_repository();
     let script = "echo $$ > pid; echo begun; exec sleep 1000";
     let mut child = env.command(["push", "--stdin-from-command", "--", "sh", "-c", script]).spawn().unwrap();
     let pid = loop {
@@ -592,7 +584,7 @@ fn a_command_is_ended_when_the_push_is_interrupted() {
 
 #[test]
 fn a_trial_changes_not_a_byte_and_no_change_makes_no_snapshot() {
-    let env = with_repository();
+    let env = Env::with_repository();
     env.write("top/a", noise(1, 1 << 20));
     let state = || {
         let find = "find repo -type f -printf '%p %s %T@ %C@ ' -exec sha256sum {} ';' | sort; find repo -type d -printf '%p %T@\n' | sort";
@@ -621,7 +613,7 @@ fn a_trial_changes_not_a_byte_and_no_change_makes_no_snapshot() {
 
 #[test]
 fn the_repository_is_never_a_source() {
-    let env = with_repository();
+    let env = Env::with_repository();
     env.write("top/a", "a");
     for source in ["repo", "repo/packs", "./top/../repo/", "repo/config"] {
         let output = env.nfreezer(["push", source]).exits(2);
@@ -638,7 +630,7 @@ fn the_repository_is_never_a_source() {
 
 #[test]
 fn a_mounted_backup_is_never_saved_nor_a_part_of_it_mounted_elsewhere() {
-    let env = with_repository();
+    let env = Env::with_repository();
     env.write("top/a/b", "b");
     env.nfreezer(["push", "top"]).done();
     fs::create_dir_all(env.path("top/mnt")).unwrap();

@@ -153,8 +153,7 @@ impl Common {
 
 /// Opens the storage of the repository that is given; nothing is created.
 pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
-    let location = Location::parse(&common.repository()?)?;
-    Ok(Arc::from(storage::open(&location, common.storage_options()?)?))
+    open_other_storage(common, &common.repository()?)
 }
 
 /// Opens the storage at another address, reached by the same options.
@@ -164,8 +163,16 @@ pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Stor
 
 /// Opens the repository that is given.
 pub fn open_repository(common: &Common) -> Result<Repository> {
+    open_repository_with(common, |_| ())
+}
+
+/// [`open_repository`] over a line for which something else holds than for other commands.
+pub fn open_repository_with(common: &Common, change: impl FnOnce(&mut storage::Options)) -> Result<Repository> {
     passphrase::check_sources(common)?;
-    Repository::open(open_storage(common)?, || passphrase::of_repository(common))
+    let location = Location::parse(&common.repository()?)?;
+    let mut options = common.storage_options()?;
+    change(&mut options);
+    Repository::open(Arc::from(storage::open(&location, options)?), || passphrase::of_repository(common))
 }
 
 /// Reads the log and tells what a user should know about it.

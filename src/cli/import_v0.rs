@@ -3,7 +3,6 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::SystemTime;
 
 use super::common::{Common, open_other_storage, open_repository};
 use super::passphrase::{self, Given};
@@ -14,6 +13,7 @@ use super::{INCOMPLETE, OK, signals};
 use crate::error::{Error, Kind, Result};
 use crate::import::{Item, Old, Time};
 use crate::push::{self, Failure, Stream, StreamKind};
+use crate::repo;
 
 /// On every snapshot that is made here.
 const TAG: &str = "import-v0";
@@ -98,7 +98,7 @@ fn options(args: &Args, place: &Path, old: &Old, address: &str, stop: Arc<Atomic
         user: cli_push::user(),
         tags: args.tag.iter().cloned().chain([TAG.into()]).collect(),
         description: args.description.clone().unwrap_or_else(|| format!("from the Python nFreezer at {address}")),
-        time: args.time.or_else(|| old.newest(now())),
+        time: args.time.or_else(|| old.newest(repo::moment())),
         compression: args.compression.0,
         stop,
         ..push::Options::default()
@@ -136,9 +136,4 @@ fn check(stop: &AtomicI32) -> Result<()> {
         0 => Ok(()),
         signal => Err(Error::new(Kind::Interrupted(signal), "interrupted before the snapshot was complete")),
     }
-}
-
-fn now() -> Time {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (now.as_secs() as i64, now.subsec_nanos())
 }

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::OK;
-use super::common::{Common, duration, open_repository, read_state, size, snapshot_and_path};
+use super::common::{Common, duration, open_repository_with, read_state, size, snapshot_and_path};
 use super::show::{self, Output};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Log};
+use crate::storage;
 use crate::vfs;
 
 /// What the child says when the folder shows the backup.
@@ -49,6 +50,9 @@ pub struct Args {
     /// Append messages to this file
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+    /// Do not fetch the names of the latest snapshot in the background
+    #[arg(long)]
+    no_prefetch: bool,
     #[arg(long, hide = true)]
     background_child: bool,
 }
@@ -112,7 +116,7 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
     };
     // Looked at before a passphrase is asked for.
     let dir = std::path::absolute(dir).map_err(|e| Error::io("find the folder to mount on", e))?;
-    let repo = open_repository(common)?;
+    let repo = open_repository_with(common, |options| impatient(options, args.io_timeout))?;
     repo.set_cache(args.cache_size as usize);
     let mut out = Output::new(common.json);
     let state = read_state(&repo, &mut out)?;
@@ -131,6 +135,7 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
         nonempty: args.nonempty,
         io_timeout: args.io_timeout,
         refresh: (!args.refresh.is_zero()).then_some(args.refresh),
+        prefetch: !args.no_prefetch,
         log: log(args)?,
     };
     out.object("summary", Default::default())?;
@@ -140,6 +145,13 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
         if args.background_child { leave_terminal() } else { Ok(()) }
     };
     mount::serve(Arc::new(repo), state, &dir, options, ready).map(|()| OK)
+}
+
+/// A connection on which nothing moves is given up while whoever waits can still be served by the next one, and a server that
+/// is back is found soon.
+fn impatient(options: &mut storage::Options, io_timeout: Duration) {
+    options.io_timeout = options.io_timeout.min(io_timeout / 2).max(Duration::from_secs(1));
+    options.longest_pause = Duration::from_secs(2);
 }
 
 /// `None`: as saved.

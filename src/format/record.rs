@@ -47,7 +47,7 @@ pub type Extra = (u32, serde_bytes::ByteBuf);
 pub type SnapshotId = [u8; 16];
 
 /// One backup of some paths at one time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Random.
     pub id: SnapshotId,

@@ -57,6 +57,9 @@ impl Packer {
     }
 }
 
+// Making one costs more than unpacking a page.
+thread_local!(static DECOMPRESSOR: std::cell::RefCell<Decompressor<'static>> = Default::default());
+
 /// Length of the table in front of the frames of this chunk; 0 for a raw chunk or a single frame.
 pub fn table_len(r: &Ref) -> usize {
     if r.stored == r.len { 0 } else { 4 * ((r.len as usize).div_ceil(FRAME) - 1) }
@@ -88,10 +91,10 @@ pub fn unpack_frame(r: &Ref, i: usize, frame: &[u8]) -> Result<Vec<u8>> {
         return Ok(frame.to_vec());
     }
     let mut plain = vec![0; len];
-    let mut decompressor = Decompressor::new().map_err(|_| wrong())?;
     // One frame and nothing behind it: zstd itself would go on with a second one, other decoders would not.
     let single = zstd_safe::find_frame_compressed_size(frame).is_ok_and(|size| size == frame.len());
-    let written = decompressor.decompress_to_buffer(frame, &mut plain[..]).map_err(|_| wrong())?;
+    let written =
+        DECOMPRESSOR.with_borrow_mut(|d| d.decompress_to_buffer(frame, &mut plain[..])).map_err(|_| wrong())?;
     if single && frame.len() < len && written == len { Ok(plain) } else { Err(wrong()) }
 }
 

@@ -113,7 +113,7 @@ pub(super) fn read(
 }
 
 /// A value of the map of names.
-struct Found {
+pub(super) struct Found {
     contents: [u8; 16],
     mtime: u64,
     hash: [u8; 32],
@@ -121,7 +121,7 @@ struct Found {
 }
 
 /// Takes a verified entry in.
-fn enter(files: &mut HashMap<Vec<u8>, Found>, zlib: &[u8], at: u64) -> Result<()> {
+pub(super) fn enter(files: &mut HashMap<Vec<u8>, Found>, zlib: &[u8], at: u64) -> Result<()> {
     let plain = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(zlib, FIXED + NAME)
         .map_err(|_| Error::damaged(format!("it does not unpack to at most {} bytes", FIXED + NAME)))?;
     let short = || Error::damaged("it is too short");

@@ -11,7 +11,9 @@ use lru::LruCache;
 
 use super::log::Limited;
 use super::pool::{Clock, Pool};
+use super::prefetch::Lull;
 use crate::error::Error;
+use crate::repo::patience;
 use crate::vfs::{Ahead, Fault, Mode, Stretch, Vfs};
 
 /// Threads for reads, and those of them that never work ahead.
@@ -23,6 +25,8 @@ const NAMERS: usize = 6;
 const TIMED_OUT: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 const UNIT: u64 = 64 << 10;
 const PAUSE: Duration = Duration::from_secs(3);
+/// By how much a worker is more patient than the clock.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What a request is about, for messages.
 #[derive(Clone, Debug)]
@@ -54,6 +58,10 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Stretches fetched ahead.
     pub ahead: AtomicU64,
+    /// Pages of `latest` that were looked through in the background.
+    pub pages: AtomicU64,
+    /// Whether that has come to its end.
+    pub pages_done: AtomicBool,
 }
 
 /// See the module.
@@ -64,8 +72,11 @@ pub struct Core {
     data: Pool,
     names: Pool,
     clock: Clock,
+    timeout: Duration,
     stopping: AtomicBool,
     timed_out: Mutex<LruCache<(u64, u64), Instant>>,
+    /// When nobody waits for the storage.
+    pub lull: Lull,
 }
 
 impl Core {
@@ -77,8 +88,10 @@ impl Core {
             data: Pool::new("read", READERS.0, READERS.1)?,
             names: Pool::new("name", NAMERS, NAMERS)?,
             clock: Clock::new(timeout)?,
+            timeout,
             stopping: AtomicBool::new(false),
             timed_out: Mutex::new(LruCache::new(TIMED_OUT)),
+            lull: Lull::default(),
         })
     }
 
@@ -86,6 +99,7 @@ impl Core {
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.clock.close();
+        self.lull.stop();
     }
 
     /// Answers a request: `op` is asked for what is in memory, and if it has to wait, again by a worker. `answer` gets
@@ -123,8 +137,14 @@ impl Core {
         let ticket = self.clock.watch(reply, late);
         let core = Arc::clone(self);
         let pool = if matches!(what, What::Read(..)) { &self.data } else { &self.names };
+        let waiting = self.lull.enter();
         pool.run(move || {
-            let result = guarded(|| op(&core.vfs, Mode::Fetch));
+            let _waiting = waiting;
+            if ticket.is_taken() {
+                return;
+            }
+            // The clock answers first; soon after it the worker is free again, whatever the storage does.
+            let result = patience::until(Some(ticket.due + GRACE), || guarded(|| op(&core.vfs, Mode::Fetch)));
             match (ticket.take(), result) {
                 (Some(reply), result) => core.finish(&what, reply, result, &answer),
                 (None, Ok(late)) => undo(&core.vfs, late),
@@ -168,7 +188,7 @@ impl Core {
             Ok(parts) => self.ahead_parts(&ahead, parts),
             Err(_) => {
                 let core = Arc::clone(self);
-                self.data.ahead(move || {
+                self.work_ahead(move || {
                     if let Ok(parts) = core.vfs.plan(&ahead, Mode::Fetch) {
                         core.ahead_parts(&ahead, parts);
                     }
@@ -181,12 +201,18 @@ impl Core {
         for part in parts {
             self.counters.ahead.fetch_add(1, Relaxed);
             let (core, ahead) = (Arc::clone(self), ahead.clone());
-            self.data.ahead(move || {
+            self.work_ahead(move || {
                 if core.vfs.wanted(&ahead) {
                     core.vfs.fetch_ahead(&part);
                 }
             });
         }
+    }
+
+    /// Runs what nobody waits for, which must not keep a thread for ever either.
+    fn work_ahead(&self, job: impl FnOnce() + Send + 'static) {
+        let timeout = self.timeout;
+        self.data.ahead(move || patience::until(Some(Instant::now() + timeout), job));
     }
 
     fn gave_up(&self, ino: u64, range: &Range<u64>) -> bool {
@@ -210,11 +236,13 @@ impl Core {
         let n = |counter: &AtomicU64| counter.load(Relaxed);
         let (cache, figures) = (self.vfs.repository().cache_stats(), self.vfs.figures());
         let (sent, received) = self.vfs.repository().storage().traffic();
+        let names = format!("{}{}", if c.pages_done.load(Relaxed) { "all, " } else { "" }, n(&c.pages));
         format!(
             "requests: {} lookups, {} attributes, {} listings, {} xattrs, {} reads ({} bytes); {} waited, {} failed, \
              {} now in the queue\n\
              blocks: {} from memory, {} fetched in {} reads of {} bytes, {} stretches ahead\n\
              memory: {} nodes, {} directories, {} bytes of pages\n\
+             names: {} pages looked through in the background\n\
              line: {sent} bytes sent, {received} received",
             n(&c.lookups),
             n(&c.attributes),
@@ -233,6 +261,7 @@ impl Core {
             figures.nodes,
             figures.directories,
             figures.pages,
+            names,
         )
     }
 }

@@ -9,6 +9,7 @@ mod attach;
 mod core;
 mod log;
 mod pool;
+mod prefetch;
 mod refresh;
 
 pub use attach::{Row, mounted_at, release};
@@ -47,6 +48,8 @@ pub struct Options {
     pub io_timeout: Duration,
     /// How often to look for new snapshots; `None`: never.
     pub refresh: Option<Duration>,
+    /// Fetch the names of `latest` in the background.
+    pub prefetch: bool,
     /// Takes messages.
     pub log: Log,
 }
@@ -59,6 +62,7 @@ impl Default for Options {
             nonempty: false,
             io_timeout: Duration::from_secs(60),
             refresh: Some(Duration::from_secs(30)),
+            prefetch: true,
             log: Arc::new(|_| ()),
         }
     }
@@ -76,7 +80,7 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts; when this returns the folder shows the backup.
     pub fn start(repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
-        let Options { view, allow_other, nonempty, io_timeout, refresh, log } = options;
+        let Options { view, allow_other, nonempty, io_timeout, refresh, prefetch, log } = options;
         let address = repo.storage().address();
         let local = attach::local_folder(&address);
         let dir = attach::prepare(dir, nonempty, local.as_deref(), &|line| log(line))?;
@@ -84,7 +88,9 @@ impl Mounted {
         let threads = |e| Error::io("start threads", e);
         let core = Arc::new(Core::new(vfs, Limited::new(log), io_timeout).map_err(threads)?);
         let (fd, attached) = attach::attach(&dir, &address, allow_other)?;
-        match serve_kernel(&core, fd, state, refresh) {
+        let serving = serve_kernel(&core, fd, state, refresh);
+        let serving = if prefetch { serving.and_then(|ended| fetch_names(&core).map(|()| ended)) } else { serving };
+        match serving {
             Ok(ended) => {
                 attach::read_ahead(&attached);
                 Ok(Mounted { core, attached, ended, waited: AtomicBool::new(false) })
@@ -129,6 +135,12 @@ impl Drop for Mounted {
     }
 }
 
+/// Fetches the names of `latest` in the background.
+fn fetch_names(core: &Arc<Core>) -> std::io::Result<()> {
+    let core = Arc::clone(core);
+    std::thread::Builder::new().name("prefetch".into()).spawn(move || prefetch::run(&core)).map(drop)
+}
+
 /// Shakes hands with the kernel and serves it on threads of its own; the receiver gets how it ended.
 fn serve_kernel(
     core: &Arc<Core>,
@@ -157,7 +169,7 @@ fn serve_kernel(
                 Invalidation::Listing(dir) => notifier.inval_inode(INodeNo(*dir), 0, 0),
             });
         };
-        refresh::poll(&core.vfs, state, every, |text| core.log.line(|| text), tell);
+        refresh::poll(&core, state, every, tell);
     })?;
     Ok(ended)
 }

@@ -106,12 +106,21 @@ impl Shared {
 }
 
 /// A reply that somebody must send: the worker when it is done, or the clock when the time is over.
-pub struct Ticket<R>(Arc<Mutex<Option<R>>>);
+pub struct Ticket<R> {
+    reply: Arc<Mutex<Option<R>>>,
+    /// When the clock takes it.
+    pub due: Instant,
+}
 
 impl<R> Ticket<R> {
     /// The reply, unless it was sent.
     pub fn take(&self) -> Option<R> {
-        self.0.lock().expect("no holder panics").take()
+        self.reply.lock().expect("no holder panics").take()
+    }
+
+    /// Whether it was sent.
+    pub fn is_taken(&self) -> bool {
+        self.reply.lock().expect("no holder panics").is_none()
     }
 }
 
@@ -169,14 +178,15 @@ impl Clock {
     /// Hands out a ticket for a reply; `refuse` gets the reply if nobody took it in time.
     pub fn watch<R: Send + 'static>(&self, reply: R, refuse: impl FnOnce(R) + Send + 'static) -> Ticket<R> {
         let reply = Arc::new(Mutex::new(Some(reply)));
-        let ticket = Ticket(Arc::clone(&reply));
+        let due = Instant::now() + self.timeout;
+        let ticket = Ticket { reply: Arc::clone(&reply), due };
         let watched = Box::new(Watched { reply, refuse });
         let mut state = self.shared.lock();
         if state.closed {
             drop(state);
             watched.expire();
         } else {
-            state.tickets.push_back((Instant::now() + self.timeout, watched));
+            state.tickets.push_back((due, watched));
             if state.tickets.len() == 1 {
                 self.shared.wake.notify_one();
             }

@@ -87,7 +87,7 @@ impl Tree<'_> {
     }
 
     /// Waits until the server has acknowledged all packs that hold the file's contents.
-    pub(super) fn settle_pieces(&mut self, node: Node, pieces: Vec<Piece>) -> Result<(Node, Vec<Piece>)> {
+    pub(super) fn settle_pieces(&mut self, node: Node, pieces: Vec<Piece>) -> Result<Started> {
         let mut started = Started::new(node, pieces);
         while !started.settle(self.data, self.index, false)? {
             let this = &*self;
@@ -101,7 +101,7 @@ impl Tree<'_> {
             self.checkpoint_if_due()?;
             started = self.waiting.take().ok_or_else(|| Error::failed("the file that was waited for is gone"))?;
         }
-        Ok((started.node, started.pieces))
+        Ok(started)
     }
 
     /// Commits what the push has so far.
@@ -148,7 +148,7 @@ impl Tree<'_> {
 
     /// Closes all open directories as they are, the file that is being waited for in the last one, and stores their pages.
     fn unfinished(&mut self) -> Result<Option<Ref>> {
-        if let Some(Started { mut node, mut pieces, settled }) = self.started()?
+        if let Some(Started { mut node, mut pieces, settled, .. }) = self.started()?
             && settled > 0
         {
             pieces.truncate(settled);

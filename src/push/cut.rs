@@ -16,6 +16,7 @@ use super::meta::Nodes;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::{Kind, Result};
 use crate::format::stored::Packer;
+use crate::name::ObjectId;
 use crate::progress::Event;
 use crate::repo::{Index, Repository};
 
@@ -154,9 +155,17 @@ impl<'w> Cutter<'w> {
 
     /// Where the repository has it. What cannot be looked up is sent again: that costs time, not safety.
     fn known(&self, id: &ChunkId, len: usize) -> Result<Option<Place>> {
-        let Shared { control, index, data, warned, .. } = self.shared;
+        let Shared { repo, control, index, data, warned, .. } = self.shared;
+        let missing = |pack: ObjectId| {
+            control.warn(&format!(
+                "the server shows pack {pack} no more, or not whole: what is still here of it is sent again"
+            ));
+        };
         match index.find(id) {
             Ok(Some((ChunkKind::Data, r))) if r.len as usize == len => {
+                if !data.packs.relied.on(repo, &r.pack, || missing(r.pack.id))? {
+                    return Ok(None);
+                }
                 let pack = data.packs.earlier(r.pack);
                 Ok(Some(Place { pack, offset: r.offset, stored: r.stored, len: r.len }))
             }

@@ -20,20 +20,23 @@ pub(super) struct Started {
     pub pieces: Vec<Piece>,
     /// So many pieces are in packs that the server has acknowledged.
     pub settled: usize,
+    /// Bytes of those that this push has brought.
+    pub new: u64,
 }
 
 impl Started {
     pub fn new(node: Node, pieces: Vec<Piece>) -> Self {
-        Started { node, pieces, settled: 0 }
+        Started { node, pieces, settled: 0, new: 0 }
     }
 
     /// Goes on to the first piece that is not acknowledged; gives whether there is none.
     pub fn settle(&mut self, data: &Data<'_>, index: &Index<'_>, pressed: bool) -> Result<bool> {
         while let Some(piece) = self.pieces.get(self.settled) {
-            match data.settled(piece, index, pressed)? {
-                Some(known) => self.pieces[self.settled] = known,
-                None => return Ok(false),
+            let Some(known) = data.settled(piece, index, pressed)? else { return Ok(false) };
+            if let (Piece::New(_), Piece::Known(_, place)) = (piece, &known) {
+                self.new += u64::from(place.len);
             }
+            self.pieces[self.settled] = known;
             self.settled += 1;
         }
         Ok(true)

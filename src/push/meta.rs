@@ -55,7 +55,12 @@ pub(super) fn mtime(stat: &Stat) -> (i64, u32) {
 /// Status change time in nanoseconds.
 #[allow(clippy::unnecessary_cast)]
 pub(super) fn ctime(stat: &Stat) -> i64 {
-    (stat.st_ctime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64)
+    nanoseconds((stat.st_ctime as i64, stat.st_ctime_nsec as u32))
+}
+
+/// A moment in nanoseconds since the epoch: enough for the years 1678 to 2262, and the nearest of these beyond.
+pub(super) fn nanoseconds((seconds, nanoseconds): (i64, u32)) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
 }
 
 /// Number of links: at least one, also of a file that was just removed.
@@ -98,7 +103,7 @@ impl Nodes {
 
     /// A node of something that no file system here has, without extended attributes. Inode number 0 is nobody's.
     pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: (i64, u32), content: Content) -> Node {
-        let ctime = mtime.0.saturating_mul(1_000_000_000).saturating_add(mtime.1.into());
+        let ctime = nanoseconds(mtime);
         let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
         let xattrs = Xattrs::Inline(Vec::new());
         Node { name, attrs, mtime, ctime, inode: 0, nlink: 1, flags: 0, xattrs, content }

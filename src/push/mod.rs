@@ -36,6 +36,7 @@ mod packs;
 mod parent;
 mod pick;
 mod read;
+mod relied;
 mod select;
 mod source;
 mod stream;
@@ -48,7 +49,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_bytes::ByteBuf;
 
@@ -232,8 +233,7 @@ fn save(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let started = Instant::now();
-    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let begun = (begun.as_secs() as i64, begun.subsec_nanos());
+    let begun = crate::repo::moment();
     let traffic = repo.storage().traffic();
     let control = Control::new(progress, Arc::clone(&options.stop));
     control.check()?;

@@ -121,7 +121,7 @@ impl Parents {
 
     /// Whether it was there, as far as its mtime tells, when a parent was taken.
     fn older(&self, stat: &Stat) -> bool {
-        let mtime = nanoseconds(meta::mtime(stat));
+        let mtime = meta::nanoseconds(meta::mtime(stat));
         self.snapshots.iter().any(|s| mtime < begun(s))
     }
 
@@ -160,7 +160,7 @@ impl Parents {
     /// is to be trusted, and a change of ctime after the parent.
     fn was_calm(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
         let (node, attrs) = (&old.node, &old.node.attrs);
-        let (mtime, ctime) = (nanoseconds(node.mtime), meta::ctime(stat));
+        let (mtime, ctime) = (meta::nanoseconds(node.mtime), meta::ctime(stat));
         let before = old.time.saturating_sub(GRANULE);
         self.whole(repo, node, stat)
             && (node.nlink, meta::nlink(stat)) == (1, 1)
@@ -190,7 +190,7 @@ fn is_gone(place: &Place, name: &[u8], stat: &Stat) -> bool {
 /// Whether the last change of the file's ctime was its renaming: that touches both folders in the same moment.
 fn is_explained(dir: &Dir, from: &Place, stat: &Stat) -> bool {
     let near = |time: i64| time.abs_diff(meta::ctime(stat)) <= GRANULE.unsigned_abs();
-    let touched = |dir: &Stat| near(nanoseconds(meta::mtime(dir))) || near(meta::ctime(dir));
+    let touched = |dir: &Stat| near(meta::nanoseconds(meta::mtime(dir))) || near(meta::ctime(dir));
     fs::fstat(&dir.fd).is_ok_and(|dir| touched(&dir))
         || fs::stat(from.path.as_slice()).is_ok_and(|dir| meta::id(&dir).1 == from.inode && touched(&dir))
 }
@@ -199,10 +199,6 @@ fn is_explained(dir: &Dir, from: &Place, stat: &Stat) -> bool {
 fn xattrs_now(dir: &Dir, name: &[u8], stat: &Stat) -> Result<meta::Pairs, Errno> {
     let fd = dir.open(name, OFlags::NOFOLLOW)?;
     if same(stat, &fs::fstat(&fd)?) { meta::xattrs_of(&fd) } else { Err(Errno::STALE) }
-}
-
-fn nanoseconds((seconds, nanoseconds): (i64, u32)) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
 }
 
 /// The tag of folders.

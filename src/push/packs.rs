@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex};
 
 use super::control::{Control, PATIENCE};
+use super::relied::Relied;
 use crate::crypto::seal::ObjectType;
 use crate::error::Result;
 use crate::format::reference::PackRef;
@@ -14,6 +15,8 @@ pub(super) struct Packs<'c> {
     control: &'c Control<'c>,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Those of earlier runs.
+    pub relied: Relied,
 }
 
 #[derive(Default)]
@@ -36,7 +39,7 @@ struct Pack {
 
 impl<'c> Packs<'c> {
     pub fn new(control: &'c Control<'c>) -> Self {
-        Packs { control, inner: Mutex::default(), changed: Condvar::new() }
+        Packs { control, inner: Mutex::default(), changed: Condvar::new(), relied: Relied::default() }
     }
 
     /// A number for a pack that is being filled.
@@ -48,6 +51,7 @@ impl<'c> Packs<'c> {
 
     /// The server has it.
     pub fn stored(&self, number: u32, pack: PackRef) {
+        self.relied.ours(pack.id);
         let mut inner = self.inner.lock().expect("no holder panics");
         inner.all[number as usize].stored = Some(pack);
         inner.fresh += usize::from(inner.all[number as usize].ours == Some(ObjectType::Data));

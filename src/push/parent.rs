@@ -127,8 +127,7 @@ impl Parents {
 
 /// When the push began, in nanoseconds.
 pub(super) fn begun(s: &Snapshot) -> i64 {
-    let (seconds, nanoseconds) = began(s);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
+    super::meta::nanoseconds(began(s))
 }
 
 /// When the push began: what a file's times are compared with. The snapshot's own time is what the user wants it to be.

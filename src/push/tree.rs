@@ -154,7 +154,7 @@ impl<'c> Tree<'c> {
                 }
                 if let Content::Unreadable(_) = node.content {
                     let why = Error::failed("cannot read the file: another link to it could not be read");
-                    self.control.skip(&self.path(&node.name), &why);
+                    self.control.skip(&path(&self.stack, &node.name), &why);
                 }
                 self.remember(Some(link), &node);
                 let was = Was::compare(old.as_deref(), &node);
@@ -166,14 +166,10 @@ impl<'c> Tree<'c> {
 
     fn file(&mut self, mut node: Node, pieces: Vec<Piece>, link: Option<Link>, old: Option<Box<Node>>) -> Result<()> {
         if !matches!(node.content, Content::Unreadable(_)) {
-            let fresh: Vec<bool> = pieces.iter().map(|piece| matches!(piece, Piece::New(_))).collect();
-            let (unfinished, pieces) = self.settle_pieces(node, pieces)?;
-            node = unfinished;
-            node.content = self.content(&pieces)?;
-            let new = pieces.iter().zip(fresh).filter(|(_, fresh)| *fresh);
-            let new: u64 =
-                new.map(|(piece, _)| if let Piece::Known(_, place) = piece { place.len.into() } else { 0 }).sum();
-            self.stack.iter_mut().last().into_iter().for_each(|folder| folder.grown += new);
+            let started = self.settle_pieces(node, pieces)?;
+            node = started.node;
+            node.content = self.content(&started.pieces)?;
+            self.stack.last_mut().ok_or_else(no_folder)?.grown += started.new;
         }
         let node = self.store_xattrs(node)?;
         self.remember(link, &node);
@@ -218,7 +214,7 @@ impl<'c> Tree<'c> {
 
     pub(super) fn add_file(&mut self, mut node: Node, was: Was) -> Result<()> {
         if let Err(why) = node.check() {
-            self.control.skip(&self.path(&node.name), &why);
+            self.control.skip(&path(&self.stack, &node.name), &why);
             node.content = super::meta::unreadable(rustix::io::Errno::INVAL);
             node.xattrs = Xattrs::Inline(Vec::new());
         }
@@ -254,12 +250,6 @@ impl<'c> Tree<'c> {
         }
     }
 
-    /// The path of an entry of the directory on top of the stack.
-    fn path(&self, name: &[u8]) -> Vec<u8> {
-        let folders = self.stack.iter().filter_map(|folder| folder.node.as_ref()).map(|node| node.name.as_slice());
-        folders.chain([name]).flat_map(|name| [b"/", name].concat()).collect()
-    }
-
     /// The directory on top of the stack is complete.
     pub(super) fn leave(&mut self) -> Result<()> {
         let folder = self.end_folder()?;
@@ -275,9 +265,7 @@ impl<'c> Tree<'c> {
             }
         }
         self.stats.directories += 1;
-        let mut growth = std::mem::take(&mut self.growth);
-        let rest = growth.leave(|| self.path(&node.name), folder.grown);
-        self.growth = growth;
+        let rest = self.growth.leave(|| path(&self.stack, &node.name), folder.grown);
         if let Some(parent) = self.stack.last_mut() {
             parent.directories = parent.directories.saturating_add(1);
             parent.grown += rest;
@@ -375,6 +363,12 @@ impl<'c> Tree<'c> {
         node.xattrs = Xattrs::Stored(stored);
         Ok(node)
     }
+}
+
+/// The path of an entry of the directory on top of the stack.
+fn path(stack: &[Folder], name: &[u8]) -> Vec<u8> {
+    let folders = stack.iter().filter_map(|folder| folder.node.as_ref()).map(|node| node.name.as_slice());
+    folders.chain([name]).flat_map(|name| [b"/", name].concat()).collect()
 }
 
 /// Cannot happen: the walker leaves each directory that it enters.

@@ -1,10 +1,12 @@
 //! Writing: packs, and the one record that makes them count.
 
-use super::log::State;
+use std::sync::Arc;
+
+use super::log::{Known, State};
 use super::{Repository, now, random};
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
-use crate::format::record::{self, Head, NewSection, Record};
+use crate::format::record::{self, Head, NewSection};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
@@ -16,8 +18,7 @@ impl Repository {
     /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked). What is in
     /// `buffer` is sealed there, so that an upload holds its pack once; afterwards the buffer can be used again.
     pub fn put_pack(&self, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
-        let len = buffer.len() as u32;
-        Ok(PackRef { id: self.put_sealed(kind, buffer, Name::Pack, &|| false)?, len })
+        self.put_pack_unless(kind, buffer, &|| false)
     }
 
     /// [`Repository::put_pack`] that gives up soon after `stop` says so, with [`Kind::Interrupted`].
@@ -36,8 +37,8 @@ impl Repository {
     /// record afterwards. Every pack it names must be stored already.
     pub fn commit(&self, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.refresh(state)?;
-        let (id, sequence, len, record) = self.put_record(state, head, sections, &|| false)?;
-        state.learn(id, sequence, len, record);
+        let (id, record) = self.put_record(state, head, sections, &|| false)?;
+        state.learn(id, record);
         Ok(id)
     }
 
@@ -59,7 +60,7 @@ impl Repository {
         mut head: Head,
         sections: &[NewSection],
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(ObjectId, u32, u64, Record)> {
+    ) -> Result<(ObjectId, Known)> {
         head.sequence = state.next_sequence();
         head.heads.extend(state.frontier());
         state.inherit(&mut head);
@@ -70,9 +71,10 @@ impl Repository {
         head.marks.sort_by_key(record::Mark::order);
         let mut plain = record::encode(head, sections).map_err(|e| e.while_doing("cannot commit"))?;
         let end = record::head_end(plain[..4].try_into().expect("a record begins with its length"))?;
-        let (record, len) = (record::decode(sequence, &plain[..end])?, plain.len() as u64);
+        let record = Arc::new(record::decode(sequence, &plain[..end])?);
+        let known = Known { sequence, len: plain.len() as u64, record };
         let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, stop)?;
-        Ok((id, sequence, len, record))
+        Ok((id, known))
     }
 
     fn put_sealed(

@@ -12,7 +12,7 @@ use crate::crypto::keys::Keys;
 use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType, Opener};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Name, ObjectId};
-use crate::storage::Storage;
+use crate::storage::{Storage, patience};
 
 /// How much is fetched around what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +47,43 @@ pub struct CacheStats {
 
 type Key = (ObjectId, u32);
 
+/// Blocks in memory, bounded together. What is no file contents (names, lists, the index) keeps half of the room however
+/// much is read: names must not wait because somebody copied a film.
+struct Blocks {
+    contents: LruCache<Key, Arc<[u8]>>,
+    others: LruCache<Key, Arc<[u8]>>,
+    capacity: usize,
+}
+
+impl Blocks {
+    fn new(capacity: usize) -> Self {
+        Blocks { contents: LruCache::unbounded(), others: LruCache::unbounded(), capacity }
+    }
+
+    fn of(&mut self, kind: ObjectType) -> &mut LruCache<Key, Arc<[u8]>> {
+        if kind == ObjectType::Data { &mut self.contents } else { &mut self.others }
+    }
+
+    fn get(&mut self, object: &Object, block: u32) -> Option<Arc<[u8]>> {
+        self.of(object.kind).get(&(object.id, block)).cloned()
+    }
+
+    fn put(&mut self, kind: ObjectType, key: Key, plain: Arc<[u8]>) {
+        self.of(kind).put(key, plain);
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        while self.contents.len() + self.others.len() > self.capacity {
+            let others = self.others.len() > self.capacity / 2 || self.contents.is_empty();
+            let oldest = if others { self.others.pop_lru() } else { self.contents.pop_lru() };
+            drop(oldest);
+        }
+    }
+}
+
 struct Inner {
-    blocks: LruCache<Key, Arc<[u8]>>,
+    blocks: Blocks,
     openers: LruCache<ObjectId, Arc<Opener>>,
     pending: HashSet<Key>,
     stats: CacheStats,
@@ -68,15 +103,14 @@ const OPENERS: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 const PIECE: usize = 2 << 20;
 
 /// How many blocks so many bytes are.
-fn blocks(bytes: usize) -> NonZeroUsize {
-    NonZeroUsize::new(bytes / BLOCK).unwrap_or(NonZeroUsize::MIN)
+fn blocks(bytes: usize) -> usize {
+    (bytes / BLOCK).max(1)
 }
 
 impl Fetcher {
     pub fn new(storage: Arc<dyn Storage>, keys: Arc<Keys>, cache: usize) -> Self {
-        let blocks = blocks(cache);
         let inner = Inner {
-            blocks: LruCache::new(blocks),
+            blocks: Blocks::new(blocks(cache)),
             openers: LruCache::new(OPENERS),
             pending: HashSet::new(),
             stats: CacheStats::default(),
@@ -87,8 +121,8 @@ impl Fetcher {
     /// Bounds what is kept, now and from now on.
     pub fn set_cache(&self, bytes: usize) -> usize {
         let mut inner = self.lock();
-        let before = inner.blocks.cap().get() * BLOCK;
-        inner.blocks.resize(blocks(bytes));
+        let before = std::mem::replace(&mut inner.blocks.capacity, blocks(bytes)) * BLOCK;
+        inner.blocks.shrink();
         before
     }
 
@@ -143,7 +177,7 @@ impl Fetcher {
         }
         let (first, last) = (range.start / BLOCK as u64, (range.end - 1) / BLOCK as u64);
         let mut inner = self.lock();
-        let blocks = (first..=last).map(|i| inner.blocks.get(&(object.id, i as u32)).cloned());
+        let blocks = (first..=last).map(|i| inner.blocks.get(object, i as u32));
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else { return false };
         inner.stats.hits += blocks.len() as u64;
         drop(inner);
@@ -160,7 +194,7 @@ impl Fetcher {
         let mut inner = self.lock();
         let mut counted = false;
         loop {
-            if let Some(plain) = inner.blocks.get(&(object.id, block)).cloned() {
+            if let Some(plain) = inner.blocks.get(object, block) {
                 inner.stats.hits += u64::from(!counted);
                 return Ok(plain);
             }
@@ -168,11 +202,11 @@ impl Fetcher {
                 break;
             }
             counted = true;
-            inner = self.arrived.wait(inner).expect("no holder panics");
+            inner = self.arrival(inner)?;
         }
         let run = self.claim(&mut inner, object, block, end, span);
         drop(inner);
-        let claim = Claim { fetcher: self, id: object.id, run: run.clone() };
+        let claim = Claim { fetcher: self, object, run: run.clone() };
         // Damage or a cut in a neighbour is not the reader's business: then the block is fetched alone.
         let (from, blocks) = match self.fetch(object, run.clone(), block) {
             Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
@@ -193,8 +227,9 @@ impl Fetcher {
             Span::Blocks(n) => (block / n * n, end.max(block / n * n + n)),
         };
         // No more than half of the cache, so that what is fetched survives until it is used; at most 4 MiB a read.
-        let most = (inner.blocks.cap().get() as u32 / 2).clamp(1, 64);
-        let free = |i: &u32| !inner.pending.contains(&(object.id, *i)) && !inner.blocks.contains(&(object.id, *i));
+        let most = (inner.blocks.capacity as u32 / 2).clamp(1, 64);
+        let blocks = inner.blocks.of(object.kind);
+        let free = |i: &u32| !inner.pending.contains(&(object.id, *i)) && !blocks.contains(&(object.id, *i));
         let stop = (block + 1..high.min(total).min(block + most)).find(|i| !free(i));
         let stop = stop.unwrap_or(high.min(total).min(block + most)).max(block + 1);
         let start = (low.max(stop.saturating_sub(most))..block).rev().take_while(free).last().unwrap_or(block);
@@ -210,8 +245,10 @@ impl Fetcher {
         // A header that is near comes with the same read, one that is far with a second read at the same time.
         let near = known.is_none() && offset <= 4 * BLOCK as u64;
         let from = if near { 0 } else { offset };
+        let patience = patience::deadline();
         let (sealed, header) = std::thread::scope(|scope| {
-            let header = (known.is_none() && !near).then(|| scope.spawn(|| self.read_sealed(object, 0, HEADER)));
+            let header = || patience::until(patience, || self.read_sealed(object, 0, HEADER));
+            let header = (known.is_none() && !near).then(|| scope.spawn(header));
             let sealed = self.read_sealed(object, from, (offset - from) as usize + len);
             (sealed, header.map(|h| h.join().expect("reading does not panic")))
         });
@@ -248,6 +285,17 @@ impl Fetcher {
         Ok(opener)
     }
 
+    /// Waits until something has arrived, or the patience of this thread is over.
+    fn arrival<'a>(&self, inner: MutexGuard<'a, Inner>) -> Result<MutexGuard<'a, Inner>> {
+        if let Some(over) = patience::over() {
+            return Err(over);
+        }
+        Ok(match patience::slice() {
+            None => self.arrived.wait(inner).expect("no holder panics"),
+            Some(slice) => self.arrived.wait_timeout(inner, slice).expect("no holder panics").0,
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder panics")
     }
@@ -256,7 +304,7 @@ impl Fetcher {
 /// Blocks that this thread fetches; whatever happens, others stop waiting for them when it is dropped.
 struct Claim<'a> {
     fetcher: &'a Fetcher,
-    id: ObjectId,
+    object: &'a Object,
     run: Range<u32>,
 }
 
@@ -264,7 +312,9 @@ impl Claim<'_> {
     fn fill(&self, from: u32, blocks: Vec<Option<Arc<[u8]>>>) {
         let mut inner = self.fetcher.lock();
         for (i, plain) in (from..).zip(blocks) {
-            plain.and_then(|plain| inner.blocks.put((self.id, i), plain));
+            if let Some(plain) = plain {
+                inner.blocks.put(self.object.kind, (self.object.id, i), plain);
+            }
         }
     }
 }
@@ -273,7 +323,7 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut inner = self.fetcher.lock();
         self.run.clone().for_each(|i| {
-            inner.pending.remove(&(self.id, i));
+            inner.pending.remove(&(self.object.id, i));
         });
         drop(inner);
         self.fetcher.arrived.notify_all();

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use super::Repository;
 use super::fingerprints::Fingerprints;
-use super::log::{LiveSection, State};
+use super::log::State;
 use super::section::{Effort, Form, Section};
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::Result;
@@ -95,15 +95,14 @@ impl<'r> Index<'r> {
         let superseded: BTreeSet<ObjectId> = state.superseded_by(record).collect();
         let (stale, kept): (Vec<_>, Vec<_>) =
             next.sections.into_iter().partition(|(holder, _)| superseded.contains(holder));
-        let key = |place: &LiveSection| (place.object.id, place.section.offset);
-        let mut known: BTreeMap<_, _> = stale.into_iter().map(|(_, section)| (key(&section.place), section)).collect();
+        let mut known: BTreeMap<_, _> = stale.into_iter().map(|(_, section)| (section.place.key(), section)).collect();
         next.sections = kept;
         let mut bytes = sections.into_iter();
         for place in state.sections_of(record) {
             let own = place.object.id == *record;
             let new = if own { bytes.next().map(|section| section.bytes) } else { None };
             if matches!(place.section.kind, SectionKind::Index { .. }) {
-                let section = known.remove(&key(&place)).unwrap_or_else(|| Arc::new(Section::new(place)));
+                let section = known.remove(&place.key()).unwrap_or_else(|| Arc::new(Section::new(place)));
                 new.into_iter().for_each(|bytes| section.give(bytes));
                 next.sections.push((*record, section));
             }

@@ -20,8 +20,9 @@ const WHOLE: u64 = 256 << 10;
 /// A record that was read.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    sequence: u32,
-    len: u64,
+    pub sequence: u32,
+    /// Bytes of its plaintext.
+    pub len: u64,
     pub record: Arc<Record>,
 }
 
@@ -56,7 +57,14 @@ pub(super) struct LiveSection {
     pub(super) packs: Option<Box<LiveSection>>,
 }
 
+/// A section, whoever names it: the record that holds it and its offset there.
+pub(super) type SectionKey = (ObjectId, u32);
+
 impl LiveSection {
+    pub(super) fn key(&self) -> SectionKey {
+        (self.object.id, self.section.offset)
+    }
+
     /// Where it begins in the plaintext of its record.
     pub(super) fn start(&self) -> u64 {
         self.base + u64::from(self.section.offset)
@@ -241,9 +249,9 @@ impl State {
     }
 
     /// A record that this client has just written: it need not be fetched to be known.
-    pub(super) fn learn(&mut self, id: ObjectId, sequence: u32, len: u64, record: Record) {
+    pub(super) fn learn(&mut self, id: ObjectId, known: Known) {
         self.listed.insert(id);
-        self.known.insert(id, Known { sequence, len, record: Arc::new(record) });
+        self.known.insert(id, known);
         self.forget();
     }
 

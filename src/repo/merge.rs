@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Repository;
-use super::log::{LiveSection, State, prefix};
+use super::log::{LiveSection, SectionKey, State, prefix};
 use crate::crypto::keys::ChunkId;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Kind, Result};
@@ -166,14 +166,7 @@ struct Plan {
     /// Packs sections whose rows go to the new table.
     copied: Vec<(ObjectId, LiveSection)>,
     /// Packs sections that are named.
-    packs: BTreeMap<Key, LiveSection>,
-}
-
-/// A section, whoever names it: its record and its offset there.
-type Key = (ObjectId, u32);
-
-fn key(place: &LiveSection) -> Key {
-    (place.object.id, place.section.offset)
+    packs: BTreeMap<SectionKey, LiveSection>,
 }
 
 impl Plan {
@@ -182,8 +175,8 @@ impl Plan {
         for id in ids {
             for place in state.sections_of(id) {
                 match place.section.kind {
-                    SectionKind::Index { .. } => drop(indexes.insert(key(&place), (*id, place))),
-                    SectionKind::Packs => drop(tables.insert(key(&place), (*id, place))),
+                    SectionKind::Index { .. } => drop(indexes.insert(place.key(), (*id, place))),
+                    SectionKind::Packs => drop(tables.insert(place.key(), (*id, place))),
                     SectionKind::Ancestry => {}
                 }
             }
@@ -194,7 +187,7 @@ impl Plan {
         let mut used = BTreeSet::new();
         for (id, index) in indexes {
             let Some(packs) = index.packs.as_deref() else { continue };
-            let (len, table) = (index.section.len as usize, key(packs));
+            let (len, table) = (index.section.len as usize, packs.key());
             let more = len + if used.contains(&table) { 0 } else { packs.section.len as usize };
             if plan.named.is_empty() && (len < SMALL || len <= 2 * sum) && bytes + more <= REWRITTEN {
                 (sum, bytes) = (sum + len, bytes + more);
@@ -224,10 +217,10 @@ impl Plan {
             record: Some((place.sequence(), place.object.id, place.object.len)),
             ..place.section.clone()
         };
-        let rows: BTreeMap<&Key, u32> = self.packs.keys().zip(0..).collect();
+        let rows: BTreeMap<&SectionKey, u32> = self.packs.keys().zip(0..).collect();
         head.sections.extend(self.packs.values().map(|place| named(place, SectionKind::Packs)));
         for place in &self.named {
-            let packs = place.packs.as_deref().map_or(0, |packs| rows[&key(packs)]);
+            let packs = place.packs.as_deref().map_or(0, |packs| rows[&packs.key()]);
             head.sections.push(named(place, SectionKind::Index { packs }));
         }
     }
@@ -238,7 +231,7 @@ impl Plan {
 struct Table {
     rows: Vec<(PackRef, ObjectType)>,
     numbers: HashMap<ObjectId, u32>,
-    tables: BTreeMap<Key, Vec<ObjectId>>,
+    tables: BTreeMap<SectionKey, Vec<ObjectId>>,
     /// Packs that are gone: nobody needs to know what was in them.
     dropped: BTreeSet<ObjectId>,
 }
@@ -252,7 +245,7 @@ impl Table {
                 self.rows.len() as u32 - 1
             });
         }
-        self.tables.insert(key(place), table.into_iter().map(|(pack, _)| pack.id).collect());
+        self.tables.insert(place.key(), table.into_iter().map(|(pack, _)| pack.id).collect());
         Ok(())
     }
 
@@ -260,7 +253,7 @@ impl Table {
     fn append(&self, repo: &Repository, place: &LiveSection, rows: &mut Vec<u8>) -> Result<()> {
         let start = rows.len();
         repo.section_in_pieces(place, |piece| rows.extend_from_slice(piece))?;
-        let table = place.packs.as_deref().and_then(|packs| self.tables.get(&key(packs)));
+        let table = place.packs.as_deref().and_then(|packs| self.tables.get(&packs.key()));
         let table = table.ok_or_else(|| Error::damaged("an index without its packs"))?;
         let mut to = start;
         for from in (start..rows.len()).step_by(ENTRY) {

@@ -15,6 +15,8 @@ pub use fetch::{CacheStats, Span};
 pub use index::Index;
 pub use log::State;
 
+pub use crate::storage::patience;
+
 use std::sync::Arc;
 
 use crate::crypto::keys::{Keys, RepoId};
@@ -60,7 +62,13 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Seconds since the epoch by this machine's clock.
 pub fn now() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+    moment().0
+}
+
+/// Seconds and nanoseconds since the epoch by this machine's clock; 0 before it.
+pub fn moment() -> (i64, u32) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs() as i64, since.subsec_nanos())
 }
 
 /// Runs `work` over `items` on up to `threads` threads; results in the order of the items.
@@ -68,14 +76,16 @@ pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T
     let count = items.len();
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());
     let done = std::sync::Mutex::new(Vec::with_capacity(count));
+    let deadline = patience::deadline();
+    let run = || {
+        while let Some((i, item)) = next(&queue) {
+            let result = work(item);
+            done.lock().expect("no holder panics").push((i, result));
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..threads.min(count) {
-            scope.spawn(|| {
-                while let Some((i, item)) = next(&queue) {
-                    let result = work(item);
-                    done.lock().expect("no holder panics").push((i, result));
-                }
-            });
+            scope.spawn(|| patience::until(deadline, run));
         }
     });
     let mut done = done.into_inner().expect("no holder panics");

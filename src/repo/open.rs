@@ -124,9 +124,19 @@ impl Repository {
     }
 
     fn with_master(storage: Arc<dyn Storage>, master: &MasterKey, id: RepoId) -> Self {
-        let keys = Arc::new(Keys::derive(master, &id));
+        Self::with_keys(storage, Arc::new(Keys::derive(master, &id)), id)
+    }
+
+    fn with_keys(storage: Arc<dyn Storage>, keys: Arc<Keys>, id: RepoId) -> Self {
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
         Repository { storage, keys, id, fetcher }
+    }
+
+    /// The same repository as another storage shows it, with nothing in memory. For tests of storages that lie: opening
+    /// each anew would run the key derivation a thousand times.
+    #[doc(hidden)]
+    pub fn behind(&self, storage: Arc<dyn Storage>) -> Self {
+        Self::with_keys(storage, Arc::clone(&self.keys), self.id)
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.

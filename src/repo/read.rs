@@ -22,7 +22,19 @@ impl Repository {
     /// The plaintext of a whole chunk, verified by its tags and by its id.
     pub fn chunk(&self, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
         let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
-        let plain = stored::unpack(r, self.fetcher.read(&object(kind, &r.pack), range, span)?)?;
+        self.whole(kind, r, self.fetcher.read(&object(kind, &r.pack), range, span)?)
+    }
+
+    /// A whole chunk, if every block of it is in memory. Never waits; damage shows when it is asked for with waiting.
+    pub fn chunk_in_memory(&self, kind: ChunkKind, r: &Ref) -> Option<Vec<u8>> {
+        let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
+        let mut stored = Vec::with_capacity(r.stored as usize);
+        let here = self.fetcher.peek(&object(kind, &r.pack), range, &mut stored);
+        here.then(|| self.whole(kind, r, stored).ok()).flatten()
+    }
+
+    fn whole(&self, kind: ChunkKind, r: &Ref, stored: Vec<u8>) -> Result<Vec<u8>> {
+        let plain = stored::unpack(r, stored)?;
         if plain.len() != r.len as usize || self.keys().chunk_id(kind, &plain) != r.id {
             return Err(Error::damaged(format!("a chunk in pack {} does not have the contents of its id", r.pack.id)));
         }
@@ -63,21 +75,26 @@ impl Repository {
             && self.fetcher.peek(&object(ChunkKind::Data, &r.pack), at(range.start)..at(range.end.min(r.len)), out)
     }
 
+    /// A whole chunk of metadata, with its neighbours in the pack.
+    pub fn metadata(&self, kind: ChunkKind, r: &Ref) -> Result<Vec<u8>> {
+        self.chunk(kind, r, META_SPAN)
+    }
+
     /// A page of a directory.
     pub fn page(&self, r: &Ref) -> Result<Page> {
-        Page::decode(&self.chunk(ChunkKind::Page, r, META_SPAN)?, &r.pack)
+        Page::decode(&self.metadata(ChunkKind::Page, r)?, &r.pack)
     }
 
     /// A page of a reference list.
     pub fn list(&self, r: &Ref) -> Result<List> {
-        List::decode(&self.chunk(ChunkKind::List, r, META_SPAN)?, &r.pack)
+        List::decode(&self.metadata(ChunkKind::List, r)?, &r.pack)
     }
 
     /// The extended attributes of a node.
     pub fn xattrs(&self, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(list.clone()),
-            Xattrs::Stored(r) => tree::decode_xattrs(&self.chunk(ChunkKind::Xattrs, r, META_SPAN)?),
+            Xattrs::Stored(r) => tree::decode_xattrs(&self.metadata(ChunkKind::Xattrs, r)?),
         }
     }
 

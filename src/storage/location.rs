@@ -186,6 +186,10 @@ impl fmt::Display for Remote {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match self.port {
             Some(port) => write!(f, "sftp://{user}{host}:{port}/{}", self.path),
+            // What would be read as a user in front of it.
+            None if self.path.split('/').next().is_some_and(|first| first.contains('@')) => {
+                write!(f, "sftp://{user}{host}/{}", self.path)
+            }
             None => write!(f, "{user}{host}:{}", self.path),
         }
     }
@@ -218,6 +222,7 @@ mod tests {
             ("[::1]:/x", sftp("", "::1", 0, "/x")),
             ("sftp://me@nas:2222//srv/b", sftp("me", "nas", 2222, "/srv/b")),
             ("sftp://nas/rel/x", sftp("", "nas", 0, "rel/x")),
+            ("sftp://nas/a@b:c", sftp("", "nas", 0, "a@b:c")),
             ("sftp://nas/~/x", sftp("", "nas", 0, "x")),
             ("sftp://me@[::1]:22/x", sftp("me", "::1", 22, "x")),
             ("sftp:me@nas:path", sftp("me", "nas", 0, "path")),

@@ -11,6 +11,7 @@
 //!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].
 //! - [`Storage::read`] gives exactly the bytes asked for, or [`Kind::Missing`] (no such object), or [`Kind::Damaged`]
 //!   (the object ends before the range does). Whatever a server sends beyond the range is dropped unseen.
+//! - A thread that works within [`patience::until`] gets `Connection` soon after that moment, whatever the server does.
 //! - Nothing is trusted about what comes back: sizes and listings are claims, contents are verified by the caller.
 //! - Errors are of kind `Connection` (not reached, refused, timed out, gave up retrying), `NoSpace`, `Missing`, `Exists`,
 //!   `Damaged`, `NoRepository` (the root folder itself is not there) or `Failed`.
@@ -21,7 +22,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
 use pace::Pace;
 
@@ -33,6 +34,7 @@ mod location;
 mod memory;
 mod options;
 mod pace;
+pub mod patience;
 mod retry;
 mod sftp;
 mod ssh;
@@ -112,7 +114,7 @@ pub trait Storage: Send + Sync {
     /// whatever was written then is a torso that nobody names.
     fn put_unless(&self, name: &Name, bytes: &[u8], stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
         match stop() {
-            true => Err(Error::new(Kind::Interrupted(0), "stopped before it was stored")),
+            true => Err(halt::stopped()),
             false => self.put(name, bytes),
         }
     }

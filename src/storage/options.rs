@@ -61,6 +61,8 @@ pub struct Options {
     pub io_timeout: Duration,
     /// How long an operation goes on to reconnect after a connection that once worked was lost; zero: not at all.
     pub retry_for: Duration,
+    /// The longest pause between two attempts to reconnect, but for a login that was refused.
+    pub longest_pause: Duration,
     /// Bytes a second that are sent at most, over all channels; as SFTP counts them, without what SSH and TCP add.
     pub limit_upload: Option<u64>,
     /// Bytes a second that are asked for at most.
@@ -93,6 +95,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             io_timeout: Duration::from_secs(30),
             retry_for: Duration::from_secs(15 * 60),
+            longest_pause: Duration::from_secs(30),
             limit_upload: None,
             limit_download: None,
             ssh_command: None,

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::halt::{Halt, SLICE, Stop, stopped};
 use super::options::{Notice, Options};
+use super::patience;
 use super::sftp::{Connection, Fault};
 use crate::error::{Error, Kind, Result};
 
 /// The first pause; doubled with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause.
+/// After a login that was refused, and the longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// An operation that has broken so many connections one after the other is repeated with pauses of its own.
 const UNLUCKY: u32 = 4;
@@ -81,6 +82,7 @@ struct Shared {
     /// Whether the present connection has done anything.
     of_use: AtomicBool,
     retry_for: Duration,
+    longest_pause: Duration,
     halt: Halt,
     notice: Notice,
 }
@@ -109,6 +111,7 @@ impl Reconnecting {
             changed: Condvar::new(),
             of_use: AtomicBool::new(false),
             retry_for: options.retry_for,
+            longest_pause: options.longest_pause,
             halt,
             notice: Arc::clone(&options.notice),
         })))
@@ -166,7 +169,7 @@ impl Shared {
         if stop() {
             return Err(stopped());
         }
-        self.halt.over().map_or(Ok(()), Err)
+        self.halt.over().or_else(patience::over).map_or(Ok(()), Err)
     }
 
     fn pause(&self, until: Instant, stop: Stop<'_>) -> Result<()> {
@@ -233,7 +236,7 @@ impl Shared {
                 since.map(|t| format!("connected to {} again after {} s", self.dial.server(), t.elapsed().as_secs()))
             }
             Err(DialError { error, again }) => {
-                slot.not_before = Instant::now() + if again { pause(slot.failures) } else { LONGEST_PAUSE };
+                slot.not_before = Instant::now() + if again { self.next_pause(slot.failures) } else { LONGEST_PAUSE };
                 slot.failures += 1;
                 let (kind, text, hint) = (error.kind(), error.to_string(), error.hint_text().map(Into::into));
                 let news = again && slot.told.is_none();
@@ -257,11 +260,15 @@ impl Shared {
         }
     }
 
+    fn next_pause(&self, failures: u32) -> Duration {
+        pause(failures).min(self.longest_pause)
+    }
+
     fn mourn(&self, slot: &mut Slot, why: &str) -> Option<String> {
         slot.connection = None;
         let of_use = self.of_use.load(Ordering::Relaxed);
         slot.failures = if of_use { 0 } else { slot.failures + 1 };
-        slot.not_before = Instant::now() + if of_use { Duration::ZERO } else { pause(slot.failures - 1) };
+        slot.not_before = Instant::now() + if of_use { Duration::ZERO } else { self.next_pause(slot.failures - 1) };
         let old = slot.last_news.is_none_or(|last| last.elapsed() >= NEWS);
         old.then(|| self.news(slot, &format!("lost the connection to {}: {why}", self.dial.server())))
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use lru::LruCache;
 
 use crate::error::Result;
+use crate::repo::patience;
 
 /// See the module. Values are weighed by whoever makes them.
 pub struct Cache<K: Hash + Eq, V: ?Sized> {
@@ -43,7 +44,13 @@ impl<K: Hash + Eq + Copy, V: ?Sized> Cache<K, V> {
             if inner.pending.insert(key) {
                 break;
             }
-            inner = self.arrived.wait(inner).expect("no holder panics");
+            if let Some(over) = patience::over() {
+                return Err(over);
+            }
+            inner = match patience::slice() {
+                None => self.arrived.wait(inner).expect("no holder panics"),
+                Some(slice) => self.arrived.wait_timeout(inner, slice).expect("no holder panics").0,
+            };
         }
         drop(inner);
         let _claim = Claim { cache: self, key };

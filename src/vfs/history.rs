@@ -210,9 +210,14 @@ impl Vfs {
     fn line_below(&self, time: &Timeline, above: &Line, name: &[u8]) -> Result<Line, Fault> {
         let mut wanted: HashSet<Ref> = HashSet::new();
         let pages = above.runs.iter().filter_map(|run| page(&run.node));
-        let pages: Vec<Ref> = pages.filter(|page| wanted.insert(*page)).collect();
-        let found = parallel(THREADS, pages, |page| (page, self.entry(&page, name, Mode::Fetch)));
-        let mut found: HashMap<Ref, Result<Option<At>, Fault>> = found.into_iter().collect();
+        let (mut found, mut rest) = (HashMap::<Ref, Result<Option<At>, Fault>>::new(), Vec::new());
+        for page in pages.filter(|page| wanted.insert(*page)) {
+            match self.entry(&page, name, Mode::Cached) {
+                Err(Fault::Wait) => rest.push(page),
+                here => drop(found.insert(page, here)),
+            }
+        }
+        found.extend(parallel(THREADS, rest, |page| (page, self.entry(&page, name, Mode::Fetch))));
         let mut growing = Growing::new(time);
         growing.line.add_broken(&above.broken);
         for run in &above.runs {
@@ -259,8 +264,7 @@ impl Vfs {
                 if batch.is_empty() {
                     break;
                 }
-                let fetch = |b: Branch| (self.pages.directory(&b.page, Mode::Fetch), b);
-                for (directory, branch) in parallel(THREADS, batch, fetch) {
+                for (directory, branch) in self.branches(batch) {
                     let directory = directory.and_then(|d| if branch.told(&d) { Ok(d) } else { Err(mismatch()) });
                     match directory {
                         Ok(directory) => branch.open(&directory, &mut below, each),
@@ -271,6 +275,17 @@ impl Vfs {
             level = below;
         }
         Ok(if level.is_empty() { broken } else { Some(Error::damaged("a directory has too many levels of pages")) })
+    }
+
+    /// The pages of these branches, in their order.
+    fn branches(&self, batch: Vec<Branch>) -> Vec<(Result<Arc<Directory>, Fault>, Branch)> {
+        let away = |b: &Branch| matches!(self.pages.directory(&b.page, Mode::Cached), Err(Fault::Wait));
+        let fetch = |b: Branch| (self.pages.directory(&b.page, Mode::Fetch), b);
+        match batch.iter().any(away) {
+            true => parallel(THREADS, batch, fetch),
+            // No threads for what is in memory.
+            false => batch.into_iter().map(fetch).collect(),
+        }
     }
 
     /// What `stat` shows of a node of this snapshot that is no directory.

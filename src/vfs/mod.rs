@@ -14,6 +14,7 @@ mod merged;
 mod moment;
 mod own;
 mod pages;
+mod prefetch;
 mod present;
 mod read;
 mod table;
@@ -25,6 +26,7 @@ mod watch;
 pub use ahead::Ahead;
 pub use attr::{Attr, Fault, Kind, Totals};
 pub use pages::Attributes;
+pub use prefetch::Walk;
 pub use read::{Seek, Stretch};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
@@ -37,6 +39,7 @@ use jiff::tz::TimeZone;
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::format::record::Snapshot;
+use crate::format::reference::Ref;
 use crate::format::tree::Content;
 use crate::repo::{Repository, State, tree::root};
 use ahead::Readers;
@@ -103,6 +106,8 @@ pub struct Vfs {
     listings: Cache<(u64, u64, bool), Listing>,
     watch: Watch,
     totals: Mutex<Totals>,
+    /// Where the names begin that are fetched in the background.
+    first_page: Mutex<Option<Ref>>,
 }
 
 /// Figures for people.
@@ -121,11 +126,14 @@ impl Vfs {
     pub fn new(repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
         let snapshots = state.snapshots();
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
+        let mut first_page = prefetch::first_page(&snapshots);
         let mut table = Table::default();
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone),
             Some((snapshot, path)) => {
-                table.hold_dir(inode::ROOT, root_at(&repo, snapshot, path, &options)?);
+                let root = root_at(&repo, snapshot, path, &options)?(0);
+                first_page = root.page;
+                table.hold_dir(inode::ROOT, |number| Dir { number, ..root });
                 View::default()
             }
         };
@@ -139,6 +147,7 @@ impl Vfs {
             listings: Cache::new(LISTINGS),
             watch: Watch::default(),
             totals: Mutex::new(totals),
+            first_page: Mutex::new(first_page),
             repo,
             options,
         })
@@ -152,6 +161,7 @@ impl Vfs {
             return Vec::new();
         }
         *self.totals.lock().expect("no holder panics") = totals(newest(&snapshots));
+        *self.first_page.lock().expect("no holder panics") = prefetch::first_page(&snapshots);
         let new = View::new(self.repo.keys(), snapshots, &self.options.zone);
         let mut view = self.view.write().expect("no holder panics");
         let mut changes = new.changes(&view);

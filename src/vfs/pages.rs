@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::list::List;
 use crate::format::page::Page;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{Content, Node, Xattrs};
+use crate::format::tree::{Content, Node, Xattrs, decode_xattrs};
 use crate::name::ObjectId;
 use crate::repo::{Index, Repository, State};
 
@@ -106,40 +106,39 @@ impl Pages {
 
     /// A page of a directory.
     pub fn directory(&self, r: &Ref, mode: Mode) -> Result<Arc<Directory>, Fault> {
-        get(&self.directories, r, mode, || {
-            let page = self.with(ChunkKind::Page, r, |r| self.repo.page(r))?;
-            Ok(directory(page, self.repo.keys()))
+        self.get(&self.directories, ChunkKind::Page, r, mode, |bytes, r| {
+            Ok(directory(Page::decode(bytes, &r.pack)?, self.repo.keys()))
+        })
+    }
+
+    /// The pages below a page of a directory, those of its subdirectories included. What is decoded for that is kept only
+    /// where there is room.
+    pub fn below(&self, r: &Ref) -> Result<Vec<Ref>, Fault> {
+        let here = self.directories.cached(&(r.id, r.pack.id)).is_some();
+        if here || self.directories.bytes() < PAGES / 4 * 3 {
+            return Ok(match &*self.directory(r, Mode::Fetch)? {
+                Directory::Leaf(nodes, _) => subdirectories(nodes),
+                Directory::Upper(rows, _) => rows.iter().map(|row| row.1).collect(),
+            });
+        }
+        Ok(match self.with(ChunkKind::Page, r, |r| self.repo.page(r))? {
+            Page::Leaf(nodes) => subdirectories(&nodes),
+            Page::Upper(rows) => rows.iter().map(|row| row.page).collect(),
         })
     }
 
     /// A page of a reference list.
     pub fn list(&self, r: &Ref, mode: Mode) -> Result<Arc<Extents>, Fault> {
-        get(&self.lists, r, mode, || {
-            Ok(match self.with(ChunkKind::List, r, |r| self.repo.list(r))? {
-                List::Leaf(extents) => {
-                    let weight = extents.len() * (size_of::<Extent>() + 8);
-                    (Arc::new(Extents::leaf(extents)), weight)
-                }
-                List::Upper(rows) => {
-                    let weight = rows.len() * (size_of::<Ref>() + 8);
-                    let ends = ends(rows.iter().map(|row| row.0));
-                    (Arc::new(Extents::Upper(rows.into_iter().map(|row| row.1).collect(), ends)), weight)
-                }
-            })
-        })
+        self.get(&self.lists, ChunkKind::List, r, mode, |bytes, r| Ok(extents(List::decode(bytes, &r.pack)?)))
     }
 
     /// The extended attributes of a node.
     pub fn xattrs(&self, node: &Node, mode: Mode) -> Result<Arc<Attributes>, Fault> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(Arc::new(list.clone())),
-            Xattrs::Stored(r) => get(&self.xattrs, r, mode, || {
-                let list = self.with(ChunkKind::Xattrs, r, |r| {
-                    self.repo.xattrs(&Node { xattrs: Xattrs::Stored(*r), ..node.clone() })
-                })?;
-                let weight = list.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
-                Ok((Arc::new(list), weight))
-            }),
+            Xattrs::Stored(r) => {
+                self.get(&self.xattrs, ChunkKind::Xattrs, r, mode, |bytes, _| Ok(attributes(decode_xattrs(bytes)?)))
+            }
         }
     }
 
@@ -180,6 +179,30 @@ impl Pages {
         Ok(found)
     }
 
+    /// A value from its cache; else from blocks that are in memory, which takes less time than a worker to wake up; else it
+    /// is fetched.
+    fn get<V>(
+        &self,
+        cache: &Cache<Key, V>,
+        kind: ChunkKind,
+        r: &Ref,
+        mode: Mode,
+        decode: impl Fn(&[u8], &Ref) -> Result<(Arc<V>, usize)>,
+    ) -> Result<Arc<V>, Fault> {
+        let key = (r.id, r.pack.id);
+        if mode == Mode::Fetch {
+            let read = |r: &Ref| decode(&self.repo.metadata(kind, r)?, r);
+            return Ok(cache.get(key, || self.with(kind, r, read))?);
+        }
+        if let Some(value) = cache.cached(&key) {
+            return Ok(value);
+        }
+        let bytes = self.repo.chunk_in_memory(kind, r).ok_or(Fault::Wait)?;
+        let (value, weight) = decode(&bytes, r).map_err(|_| Fault::Wait)?;
+        cache.put(key, Arc::clone(&value), weight);
+        Ok(value)
+    }
+
     fn lost(&self) -> MutexGuard<'_, Lost> {
         self.lost.lock().expect("no holder panics")
     }
@@ -190,17 +213,28 @@ impl Pages {
     }
 }
 
-fn get<V>(
-    cache: &Cache<Key, V>,
-    r: &Ref,
-    mode: Mode,
-    make: impl FnOnce() -> Result<(Arc<V>, usize)>,
-) -> Result<Arc<V>, Fault> {
-    let key = (r.id, r.pack.id);
-    match mode {
-        Mode::Cached => cache.cached(&key).ok_or(Fault::Wait),
-        Mode::Fetch => Ok(cache.get(key, make)?),
+fn subdirectories(nodes: &[Node]) -> Vec<Ref> {
+    let page = |n: &Node| if let Content::Directory(page) = &n.content { *page } else { None };
+    nodes.iter().filter_map(page).collect()
+}
+
+fn extents(list: List) -> (Arc<Extents>, usize) {
+    match list {
+        List::Leaf(extents) => {
+            let weight = extents.len() * (size_of::<Extent>() + 8);
+            (Arc::new(Extents::leaf(extents)), weight)
+        }
+        List::Upper(rows) => {
+            let weight = rows.len() * (size_of::<Ref>() + 8);
+            let ends = ends(rows.iter().map(|row| row.0));
+            (Arc::new(Extents::Upper(rows.into_iter().map(|row| row.1).collect(), ends)), weight)
+        }
     }
+}
+
+fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {
+    let weight = list.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
+    (Arc::new(list), weight)
 }
 
 fn directory(page: Page, keys: &Keys) -> (Arc<Directory>, usize) {

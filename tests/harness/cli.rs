@@ -33,6 +33,15 @@ impl Env {
         env
     }
 
+    /// With an empty repository in the folder `repo`, which the environment names too.
+    pub fn with_repository() -> Self {
+        let mut env = Env::new();
+        let repo = env.path("repo");
+        env.set("NFREEZER_REPOSITORY", repo.to_str().unwrap());
+        env.nfreezer(["init"]).done();
+        env
+    }
+
     pub fn without_passphrase() -> Self {
         let root = tempfile::tempdir().unwrap();
         for folder in ["home", "work", "run"] {

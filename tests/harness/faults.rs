@@ -1,50 +1,182 @@
-//! Bad days as storages.
+//! Bad days as storages: one storage that delegates, and rules that come between a caller and it.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::name::{Folder, Name};
 use nfreezer::storage::{Entry, Memory, Storage};
 
-/// Fails from the `n`-th call on once it is armed, as a server that went away.
-pub struct Gone<S> {
-    pub inner: S,
-    calls_left: AtomicI64,
+/// One call of a storage, with what it was given.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    CreateFolders,
+    List(Folder),
+    Foreign(Folder),
+    Size(&'a Name),
+    Read(&'a Name, u64, usize),
+    Put(&'a Name, &'a [u8]),
+    Remove(&'a Name),
 }
 
-impl<S> Gone<S> {
-    pub fn new(inner: S) -> Self {
-        Gone { inner, calls_left: AtomicI64::new(i64::MAX) }
+/// What a call gives.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Done,
+    Entries(Vec<Entry>),
+    Count(usize),
+    Size(u64),
+    Bytes(Vec<u8>),
+}
+
+impl Call<'_> {
+    /// Asks a storage.
+    pub fn of(self, storage: &dyn Storage) -> Result<Answer> {
+        match self {
+            Call::CreateFolders => storage.create_folders().map(|()| Answer::Done),
+            Call::List(folder) => storage.list(folder).map(Answer::Entries),
+            Call::Foreign(folder) => storage.foreign(folder).map(Answer::Count),
+            Call::Size(name) => storage.size(name).map(Answer::Size),
+            Call::Read(name, offset, len) => storage.read(name, offset, len).map(Answer::Bytes),
+            Call::Put(name, bytes) => storage.put(name, bytes).map(|()| Answer::Done),
+            Call::Remove(name) => storage.remove(name).map(|()| Answer::Done),
+        }
     }
 
+    /// The object that it is about.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Call::Size(name) | Call::Read(name, ..) | Call::Put(name, _) | Call::Remove(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// What stands between a caller and a storage.
+pub trait Rule: Send + Sync {
+    /// Answers a call, from the storage or by itself.
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer>;
+
+    fn syncs(&self) -> bool {
+        true
+    }
+
+    fn traffic(&self, storage: &dyn Storage) -> (u64, u64) {
+        storage.traffic()
+    }
+
+    fn address(&self, storage: &dyn Storage) -> String {
+        storage.address()
+    }
+}
+
+/// The one storage of the tests that delegates. Its rule's own methods are its own.
+#[derive(Default)]
+pub struct Between<R, S: ?Sized = Memory> {
+    pub rule: R,
+    pub inner: Arc<S>,
+}
+
+impl<R: Rule, S: Storage + ?Sized> Between<R, S> {
+    pub fn with(inner: impl Into<Arc<S>>, rule: R) -> Arc<Self> {
+        Arc::new(Between { rule, inner: inner.into() })
+    }
+}
+
+impl<R, S: ?Sized> Deref for Between<R, S> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.rule
+    }
+}
+
+impl<R: Rule, S: Storage> Storage for Between<R, S> {
+    fn create_folders(&self) -> Result<()> {
+        self.rule.call(&*self.inner, Call::CreateFolders).map(drop)
+    }
+    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
+        match self.rule.call(&*self.inner, Call::List(folder))? {
+            Answer::Entries(entries) => Ok(entries),
+            other => panic!("{other:?} is no listing"),
+        }
+    }
+    fn foreign(&self, folder: Folder) -> Result<usize> {
+        match self.rule.call(&*self.inner, Call::Foreign(folder))? {
+            Answer::Count(count) => Ok(count),
+            other => panic!("{other:?} is no count"),
+        }
+    }
+    fn size(&self, name: &Name) -> Result<u64> {
+        match self.rule.call(&*self.inner, Call::Size(name))? {
+            Answer::Size(size) => Ok(size),
+            other => panic!("{other:?} is no size"),
+        }
+    }
+    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+        match self.rule.call(&*self.inner, Call::Read(name, offset, len))? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            other => panic!("{other:?} are no bytes"),
+        }
+    }
+    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+        self.rule.call(&*self.inner, Call::Put(name, bytes)).map(drop)
+    }
+    fn remove(&self, name: &Name) -> Result<()> {
+        self.rule.call(&*self.inner, Call::Remove(name)).map(drop)
+    }
+    fn syncs(&self) -> bool {
+        self.rule.syncs()
+    }
+    fn traffic(&self) -> (u64, u64) {
+        self.rule.traffic(&*self.inner)
+    }
+    fn address(&self) -> String {
+        self.rule.address(&*self.inner)
+    }
+}
+
+/// Fails from the `n`-th call on once it is armed, as a server that went away.
+pub struct Countdown(AtomicI64);
+pub type Gone<S = Memory> = Between<Countdown, S>;
+
+impl Countdown {
     /// The next `calls` calls succeed, then none does.
     pub fn arm(&self, calls: i64) {
-        self.calls_left.store(calls, Ordering::SeqCst);
+        self.0.store(calls, Ordering::SeqCst);
     }
 
     pub fn disarm(&self) {
         self.arm(i64::MAX);
     }
 
-    fn call(&self) -> Result<()> {
-        let left = self.calls_left.fetch_sub(1, Ordering::SeqCst);
-        if left > 0 { Ok(()) } else { Err(Error::new(Kind::Connection, "the server is gone")) }
+    /// Calls since it was made or disarmed.
+    pub fn calls(&self) -> i64 {
+        i64::MAX - self.0.load(Ordering::SeqCst)
     }
+}
+
+impl Rule for Countdown {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        match self.0.fetch_sub(1, Ordering::SeqCst) > 0 {
+            true => call.of(storage),
+            false => Err(Error::new(Kind::Connection, "the server is gone")),
+        }
+    }
+}
+
+pub fn gone<S: Storage>(inner: impl Into<Arc<S>>) -> Arc<Gone<S>> {
+    Between::with(inner, Countdown(AtomicI64::new(i64::MAX)))
 }
 
 /// The `n`-th put is cut in the middle and fails, as do all calls after it: a client killed while it was sending.
-pub struct Torn<S> {
-    pub inner: S,
-    puts_left: AtomicI64,
-}
+pub struct Cutter(AtomicI64);
+pub type Torn<S = Memory> = Between<Cutter, S>;
 
-impl<S> Torn<S> {
-    pub fn new(inner: S) -> Self {
-        Torn { inner, puts_left: AtomicI64::new(i64::MAX) }
-    }
-
+impl Cutter {
     pub fn arm(&self, puts: i64) {
-        self.puts_left.store(puts, Ordering::SeqCst);
+        self.0.store(puts, Ordering::SeqCst);
     }
 
     pub fn disarm(&self) {
@@ -52,118 +184,46 @@ impl<S> Torn<S> {
     }
 
     fn alive(&self) -> Result<()> {
-        let alive = self.puts_left.load(Ordering::SeqCst) >= 0;
+        let alive = self.0.load(Ordering::SeqCst) >= 0;
         alive.then_some(()).ok_or_else(|| Error::new(Kind::Connection, "this client was killed"))
     }
 }
 
+impl Rule for Cutter {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        self.alive()?;
+        match call {
+            Call::Put(name, bytes) if self.0.fetch_sub(1, Ordering::SeqCst) <= 0 => {
+                storage.put(name, &bytes[..bytes.len() / 2])?;
+                self.alive().map(|()| Answer::Done)
+            }
+            call => call.of(storage),
+        }
+    }
+}
+
+pub fn torn<S: Storage>(inner: impl Into<Arc<S>>) -> Arc<Torn<S>> {
+    Between::with(inner, Cutter(AtomicI64::new(i64::MAX)))
+}
+
 /// Keeps config, keys and log, and counts the bytes of packs: for measuring.
 #[derive(Default)]
-pub struct Discard {
-    inner: Memory,
+pub struct Swallow {
     pub packs: AtomicU64,
     pub bytes: AtomicU64,
 }
+pub type Discard = Between<Swallow>;
 
-macro_rules! forward {
-    ($storage:ty, $self:ident, $before:expr, $put:item) => {
-        impl<S: Storage> Storage for $storage {
-            fn create_folders(&$self) -> Result<()> {
-                $before?;
-                $self.inner.create_folders()
-            }
-            fn list(&$self, folder: Folder) -> Result<Vec<Entry>> {
-                $before?;
-                $self.inner.list(folder)
-            }
-            fn foreign(&$self, folder: Folder) -> Result<usize> {
-                $before?;
-                $self.inner.foreign(folder)
-            }
-            fn size(&$self, name: &Name) -> Result<u64> {
-                $before?;
-                $self.inner.size(name)
-            }
-            fn read(&$self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-                $before?;
-                $self.inner.read(name, offset, len)
-            }
-            $put
-            fn remove(&$self, name: &Name) -> Result<()> {
-                $before?;
-                $self.inner.remove(name)
-            }
-            fn syncs(&$self) -> bool {
-                $self.inner.syncs()
-            }
-            fn traffic(&$self) -> (u64, u64) {
-                $self.inner.traffic()
-            }
-            fn address(&$self) -> String {
-                $self.inner.address()
-            }
-        }
-    };
-}
-
-forward!(
-    Gone<S>,
-    self,
-    self.call(),
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.call()?;
-        self.inner.put(name, bytes)
-    }
-);
-
-forward!(
-    Torn<S>,
-    self,
-    self.alive(),
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.alive()?;
-        if self.puts_left.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return self.inner.put(name, bytes);
-        }
-        self.inner.put(name, &bytes[..bytes.len() / 2])?;
-        self.alive()
-    }
-);
-
-impl Storage for Discard {
-    fn create_folders(&self) -> Result<()> {
-        self.inner.create_folders()
-    }
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
-        self.inner.list(folder)
-    }
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.inner.foreign(folder)
-    }
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.inner.size(name)
-    }
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.inner.read(name, offset, len)
-    }
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        if let Name::Pack(_) = name {
+impl Rule for Swallow {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Put(Name::Pack(_), bytes) = call {
             self.packs.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            return Ok(());
+            return Ok(Answer::Done);
         }
-        self.inner.put(name, bytes)
+        call.of(storage)
     }
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.inner.remove(name)
-    }
-    fn syncs(&self) -> bool {
-        true
-    }
-    fn traffic(&self) -> (u64, u64) {
+    fn traffic(&self, _: &dyn Storage) -> (u64, u64) {
         (self.bytes.load(Ordering::Relaxed), 0)
-    }
-    fn address(&self) -> String {
-        "nowhere".into()
     }
 }

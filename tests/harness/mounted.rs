@@ -25,8 +25,11 @@ impl Mounted {
         let dir = tempfile::tempdir().unwrap();
         let messages = Arc::<Mutex<Vec<String>>>::default();
         let log = Arc::clone(&messages);
-        let mut options =
-            Options { log: Arc::new(move |line| log.lock().unwrap().push(line.into())), ..Options::default() };
+        let mut options = Options {
+            log: Arc::new(move |line| log.lock().unwrap().push(line.into())),
+            prefetch: false,
+            ..Options::default()
+        };
         change(&mut options);
         let mounted = mount::Mounted::start(repo, state, dir.path(), options).unwrap();
         assert_eq!(mount::mounted_at(&dir.path().canonicalize().unwrap()).unwrap().kind, "fuse.nfreezer");
@@ -68,6 +71,17 @@ impl Drop for Mounted {
 pub fn require_fuse() {
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     assert!(device.is_ok(), "/dev/fuse cannot be opened ({device:?}): run scripts/setup.sh as root");
+}
+
+/// The process in the background that serves the mount at this folder.
+pub fn serving(dir: &Path) -> u32 {
+    let mine = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("--background-child") && line.contains(dir.to_str().unwrap())
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
+    all.collect::<Vec<u32>>().into_iter().find(mine).expect("a process serves the mount")
 }
 
 /// Waits for something that will be true soon.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    target: u16,
+    target: AtomicU16,
     delay: Duration,
     open: Mutex<Vec<TcpStream>>,
     accepting: AtomicBool,
@@ -43,7 +43,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let shared = Arc::new(Shared {
-            target,
+            target: AtomicU16::new(target),
             delay,
             open: Mutex::default(),
             accepting: AtomicBool::new(true),
@@ -68,6 +68,11 @@ impl Proxy {
             }
         });
         Proxy { port, shared }
+    }
+
+    /// Forwards new connections to another port.
+    pub fn forward_to(&self, target: u16) {
+        self.shared.target.store(target, Ordering::SeqCst);
     }
 
     /// Cuts every connection that is open.
@@ -113,7 +118,7 @@ impl Drop for Proxy {
 
 impl Shared {
     fn forward(self: &Arc<Self>, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)) else { return };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.target.load(Ordering::SeqCst))) else { return };
         self.accepted.fetch_add(1, Ordering::SeqCst);
         self.alive.fetch_add(1, Ordering::SeqCst);
         let alive = Arc::new(Alive(Arc::clone(self)));

@@ -197,6 +197,24 @@ impl Sshd {
         }
     }
 
+    /// Stops the server and starts it on another port. Clients that know the old one need a proxy.
+    pub fn move_away(&mut self) {
+        self.stop();
+        let (old, new) = (self.port, free_port());
+        let config = fs::read_to_string(self.at("sshd_config")).expect("a file");
+        fs::write(self.at("sshd_config"), config.replace(&format!("Port {old}"), &format!("Port {new}")))
+            .expect("written");
+        self.port = new;
+        self.resume();
+    }
+
+    /// Stops every process of the server as SIGSTOP does, or lets them go on: the kernel keeps connections, nobody answers.
+    pub fn freeze(&self, yes: bool) {
+        let name = if yes { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        let own = self.process.as_ref().map(Child::id);
+        own.iter().flat_map(|own| std::iter::once(*own).chain(descendants(*own))).for_each(|pid| signal(pid, name));
+    }
+
     /// Kills every session but not the server.
     pub fn kill_sessions(&self) {
         if let Some(process) = &self.process {

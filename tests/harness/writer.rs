@@ -223,17 +223,10 @@ impl<'r> Writer<'r> {
             time: (1_764_000_000, 0),
             host: "host".into(),
             user: "me".into(),
-            paths: Vec::new(),
-            more_paths: 0,
-            group: 0,
-            tags: Vec::new(),
-            description: String::new(),
             root,
-            partial: false,
-            warnings: 0,
             stats: self.stats,
             program: "test".into(),
-            extra: Vec::new(),
+            ..Snapshot::default()
         };
         change(&mut snapshot);
         let (packs, index) = self.index();

@@ -95,17 +95,9 @@ pub fn snapshot(repo: &Repository, nodes: Vec<Node>) -> Snapshot {
         time: (1_700_000_000, 0),
         host: "host".into(),
         user: "user".into(),
-        paths: Vec::new(),
-        more_paths: 0,
-        group: 0,
-        tags: Vec::new(),
-        description: String::new(),
         root,
-        partial: false,
-        warnings: 0,
-        stats: Stats::default(),
         program: "test".into(),
-        extra: Vec::new(),
+        ..Snapshot::default()
     }
 }
 

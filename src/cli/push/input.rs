@@ -40,14 +40,13 @@ pub fn stream(args: &Args) -> Result<Option<Stream>> {
         (false, true) => Box::new(|| Ok(Box::new(Patient(io::stdin())))),
         (false, false) => return Ok(None),
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let name = args.stdin_filename.as_bytes();
     Ok(Some(Stream {
         path: if name.starts_with(b"/") { name.to_vec() } else { [b"/", name].concat() },
         mode: 0o644,
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
-        mtime: args.time.unwrap_or((now.as_secs() as i64, now.subsec_nanos())),
+        mtime: args.time.unwrap_or_else(crate::repo::moment),
         kind: StreamKind::File { size: None, failure: Failure::Fatal, open },
     }))
 }

@@ -69,14 +69,11 @@ fn open(common: &Common, dry: bool) -> Result<Repository> {
 }
 
 fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Select>) -> Result<push::Options> {
-    let mut tags = args.tag.clone();
-    tags.sort_unstable();
-    tags.dedup();
     Ok(push::Options {
         sources,
         host: args.host.clone().unwrap_or_else(host),
         user: user(),
-        tags,
+        tags: args.tag.clone(),
         description: args.description.clone(),
         time: args.time,
         compression: args.compression.0,

@@ -1,7 +1,7 @@
 //! One caller's requests on one channel, and the mailbox in which their answers arrive.
 
 use std::sync::MutexGuard;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
@@ -10,6 +10,7 @@ use super::session::{Ask, Fault, Message, SMALL, Session, State};
 use crate::error::{Error, Kind};
 use crate::storage::halt::{SLICE, Stop, stopped};
 use crate::storage::pace::Pace;
+use crate::storage::patience;
 
 /// READs that are sent with an OPEN.
 const READS_AHEAD: usize = 8;
@@ -121,7 +122,7 @@ impl<'a> Call<'a> {
             if early.is_zero() && !state.is_full(self.channel, sends, expects) {
                 return Ok(state);
             }
-            let slice = if early.is_zero() { self.stop.map(|_| SLICE) } else { Some(early.min(SLICE)) };
+            let slice = if early.is_zero() { self.slice() } else { Some(early.min(SLICE)) };
             state = shared.wait(state, slice);
         }
     }
@@ -151,12 +152,17 @@ impl<'a> Call<'a> {
         self.session.shared.traffic.download.as_ref().map_or(most, |pace| pace.packet(most))
     }
 
-    /// Ends a put that is to be given up. Answers that come later find nobody.
+    /// Ends a put that is to be given up, and whatever waits longer than it may. Answers that come later find nobody.
     fn check(&self) -> Result<(), Fault> {
         match self.stop {
             Some(stop) if stop() => Err(Fault::Final(stopped())),
-            _ => Ok(()),
+            _ => patience::over().map_or(Ok(()), |e| Err(Fault::Final(e))),
         }
+    }
+
+    /// How long to wait before [`Call::check`] is due again.
+    fn slice(&self) -> Option<Duration> {
+        patience::slice().or(self.stop.map(|_| SLICE))
     }
 
     /// How many answers are still due.
@@ -167,8 +173,8 @@ impl<'a> Call<'a> {
     /// The next answer, in whatever order the server gives them.
     pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Fault> {
         let message = loop {
-            let Some(_) = self.stop else { break self.receiver.recv().ok() };
-            match self.receiver.recv_timeout(SLICE) {
+            let Some(slice) = self.slice() else { break self.receiver.recv().ok() };
+            match self.receiver.recv_timeout(slice) {
                 Ok(message) => break Some(message),
                 Err(RecvTimeoutError::Timeout) => self.check()?,
                 Err(RecvTimeoutError::Disconnected) => break None,

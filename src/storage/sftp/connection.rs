@@ -138,7 +138,11 @@ impl Connection {
         let (mut file, mut no_file, mut right, mut left) = (None, false, false, 2);
         let mut early = Vec::new();
         while left > 0 {
-            let (tag, answer) = call.receive()?;
+            let (tag, answer) = call.receive().inspect_err(|_| {
+                if file.is_none() {
+                    call.opened(guess.as_deref(), None, false);
+                }
+            })?;
             if !matches!(tag, LSTAT | OPEN) {
                 early.push((tag, answer));
                 continue;

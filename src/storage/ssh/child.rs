@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -17,6 +18,8 @@ use crate::storage::sftp::printable;
 const BUFFER: usize = 1 << 20;
 /// How much of what a child says on stderr is kept.
 const STDERR: usize = 4096;
+/// How long a child whose stream has ended may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A Ctrl-C reaches all programs of the terminal; the children must live on while a push writes its last record. Signals that
 /// are ignored stay so over `exec`, and `ssh` respects that.
@@ -35,6 +38,8 @@ struct Process {
     child: Child,
     socket: UnixStream,
     stderr: Arc<Mutex<Vec<u8>>>,
+    /// Ends when nobody has the child's stderr open any more.
+    reader: JoinHandle<()>,
     blocked: bool,
 }
 
@@ -78,19 +83,18 @@ fn spawn(words: &[String]) -> io::Result<Process> {
     let mut child = command.spawn()?;
     drop(command); // it holds the other ends
     let stderr = Arc::new(Mutex::new(Vec::new()));
-    if let Some(mut pipe) = child.stderr.take() {
-        let kept = Arc::clone(&stderr);
-        std::thread::Builder::new().name("ssh stderr".into()).spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-                let mut kept = kept.lock().expect("no holder panics");
-                kept.extend_from_slice(&buffer[..count]);
-                let surplus = kept.len().saturating_sub(STDERR);
-                kept.drain(..surplus);
-            }
-        })?;
-    }
-    Ok(Process { child, socket: ours, stderr, blocked: false })
+    let (pipe, kept) = (child.stderr.take(), Arc::clone(&stderr));
+    let reader = std::thread::Builder::new().name("ssh stderr".into()).spawn(move || {
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = [0; 512];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            let mut kept = kept.lock().expect("no holder panics");
+            kept.extend_from_slice(&buffer[..count]);
+            let surplus = kept.len().saturating_sub(STDERR);
+            kept.drain(..surplus);
+        }
+    })?;
+    Ok(Process { child, socket: ours, stderr, reader, blocked: false })
 }
 
 impl Link for Children {
@@ -144,13 +148,12 @@ impl Link for Children {
         self.processes.drain(..).flatten().for_each(Process::end);
     }
 
-    /// The last line on stderr of a child that ended; a child that just closed its stream is given a moment to end.
+    /// The last line on stderr of a child that ended; a child that just closed its stream is given a moment to say why. It is not
+    /// waited for longer, since what it leaves behind (a master of ControlPersist) may keep stderr open.
     fn complaint(&mut self) -> Option<String> {
         for process in self.processes.iter_mut().flatten() {
-            for _ in 0..50 {
-                if !matches!(process.child.try_wait(), Ok(None)) {
-                    break;
-                }
+            let since = Instant::now();
+            while !process.reader.is_finished() && since.elapsed() < LAST_WORDS {
                 std::thread::sleep(Duration::from_millis(2));
             }
             let text = printable_lines(&process.stderr.lock().expect("no holder panics"));

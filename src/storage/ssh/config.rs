@@ -69,7 +69,11 @@ impl HostConfig {
         Self::from_values(values, remote, options)
     }
 
-    fn from_values(values: Option<HashMap<String, Vec<String>>>, remote: &Remote, options: &Options) -> Result<Self> {
+    pub(crate) fn from_values(
+        values: Option<HashMap<String, Vec<String>>>,
+        remote: &Remote,
+        options: &Options,
+    ) -> Result<Self> {
         let has_openssh = values.is_some();
         let values = values.unwrap_or_default();
         let home = std::env::home_dir().unwrap_or_else(|| "/".into());
@@ -150,7 +154,7 @@ impl HostConfig {
 }
 
 /// `key value` lines; keys come in lower case.
-fn parse(text: &str) -> HashMap<String, Vec<String>> {
+pub(crate) fn parse(text: &str) -> HashMap<String, Vec<String>> {
     let mut values: HashMap<String, Vec<String>> = HashMap::new();
     for line in text.lines() {
         if let Some((key, value)) = line.split_once(' ') {

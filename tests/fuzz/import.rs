@@ -1,0 +1,47 @@
+//! The index of an old repository: as the server has it, and one entry behind its encryption.
+
+#[allow(dead_code)]
+#[path = "../../src/import/crypt.rs"]
+mod crypt;
+#[allow(dead_code)]
+#[path = "../../src/import/index.rs"]
+mod index;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::name::Name;
+use nfreezer::progress::Silent;
+use nfreezer::storage::Memory;
+
+/// One entry that a right key opened.
+pub fn entry(data: &[u8]) {
+    let mut files = HashMap::new();
+    if index::enter(&mut files, data, 0).is_ok() {
+        assert!(files.len() <= 1);
+    }
+}
+
+/// The whole file. Its salts are made equal, so that keys are derived once and not for each block.
+pub fn whole(data: &[u8]) {
+    static KEYS: OnceLock<crypt::Keys> = OnceLock::new();
+    let keys =
+        KEYS.get_or_init(|| crypt::Keys::new(&Passphrase::new("old".into()).expect("not empty")).expect("Latin-1"));
+    let mut bytes = data.to_vec();
+    let mut at = 0;
+    while let Some(block) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..20)) {
+        block[4..20].fill(7);
+        let len = block[..4].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+        at = at.saturating_add(4).saturating_add(len);
+    }
+    let storage = Memory::default();
+    storage.overwrite(&Name::OldIndex, bytes);
+    // Salts that a search for the next block comes upon cost a key derivation each: few are enough.
+    let left = std::cell::Cell::new(200);
+    let stop = || match left.replace(left.get() - 1) {
+        0.. => Ok(()),
+        _ => Err(nfreezer::error::Error::failed("enough")),
+    };
+    let _ = index::read(&storage, keys, &stop, &Silent);
+}

@@ -1,0 +1,19 @@
+//! Fuzzing of everything that takes bytes from somebody else. This file is the root of two crates: an ordinary test, which runs
+//! the corpus, the regressions and some thousand mutations of both, and the library of the cargo-fuzz targets in `Cargo.toml`
+//! beside it (`scripts/fuzz.sh`). Decoders that only the storage or the import may name are included from their sources.
+#![allow(missing_docs)]
+
+// What the included sources call `crate::..`.
+#[allow(unused_imports)]
+use nfreezer::{crypto, error, name, progress};
+
+mod import;
+#[allow(dead_code)]
+#[path = "../../src/storage/sftp/packet.rs"]
+mod packet;
+mod ssh;
+mod storage;
+pub mod targets;
+
+#[cfg(test)]
+mod corpus;

@@ -1,0 +1,61 @@
+//! A storage that hangs when it is told to, for whatever touches large objects.
+#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use nfreezer::error::Result;
+use nfreezer::storage::{Storage, patience};
+
+use super::harness::faults::{Answer, Between, Call, Rule};
+
+#[derive(Default)]
+pub struct Stall {
+    hang: Mutex<bool>,
+    go: Condvar,
+    /// Small objects too.
+    pub metadata_too: AtomicBool,
+    /// What hangs once is not let go with the others, only when its caller has no more patience.
+    pub for_ever: AtomicBool,
+    /// Reads of fewer bytes pass.
+    pub least: AtomicUsize,
+    /// Reads that are or were held up.
+    pub held: AtomicUsize,
+}
+pub type Stalled = Between<Stall>;
+
+impl Stall {
+    pub fn hang(&self, hang: bool) {
+        *self.hang.lock().unwrap() = hang;
+        self.go.notify_all();
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut hang = self.hang.lock().unwrap();
+        let held = *hang;
+        self.held.fetch_add(usize::from(held), SeqCst);
+        while *hang || held && self.for_ever.load(SeqCst) {
+            if let Some(over) = patience::over() {
+                return Err(over);
+            }
+            hang = self.go.wait_timeout(hang, Duration::from_millis(10)).unwrap().0;
+        }
+        Ok(())
+    }
+}
+
+impl Rule for Stall {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Read(name, _, len) = call
+            && (storage.size(name)? > 1 << 20 || self.metadata_too.load(SeqCst))
+            && len >= self.least.load(SeqCst)
+        {
+            self.wait()?;
+        }
+        call.of(storage)
+    }
+    fn address(&self, _: &dyn Storage) -> String {
+        "a, \"stalled\" one".into()
+    }
+}

@@ -1,0 +1,162 @@
+//! B: key files, and places that are no repository or another one (T20 to T29).
+
+use std::sync::Arc;
+
+use nfreezer::crypto::kdf::KdfCost;
+use nfreezer::crypto::keys::RepoId;
+use nfreezer::crypto::secret::Secret;
+use nfreezer::error::Kind;
+use nfreezer::format::keyfile::{self, KeyInfo};
+use nfreezer::name::{Name, ObjectId};
+use nfreezer::storage::{Memory, Storage};
+use sha2::{Digest, Sha256};
+
+use crate::liar::{Liar, liar};
+use crate::oracle::case;
+use crate::world::{names, open, pass, world};
+
+fn named(bytes: &[u8]) -> Name {
+    Name::Key(ObjectId(Sha256::digest(bytes).into()))
+}
+
+/// Opens with these key files instead of the true one. Gives the error, and what was asked.
+fn with_keys(files: &[(Name, Vec<u8>)]) -> (Option<Kind>, String, Arc<Liar>) {
+    let world = world();
+    let memory = world.memory();
+    memory.remove(&world.key()).unwrap();
+    files.iter().for_each(|(name, bytes)| memory.overwrite(name, bytes.clone()));
+    let storage = liar(memory);
+    let opened = open(storage.clone());
+    // What was not opened is not read: neither the log nor a pack was asked for, whatever the passphrase was.
+    if opened.is_err() {
+        let asked = storage.asked();
+        assert!(asked.iter().all(|call| !call.starts_with("put") && !call.contains("Pack")), "{asked:?}");
+        assert!(!asked.iter().any(|call| call.starts_with("Read(Record")), "{asked:?}");
+    }
+    let error = opened.err();
+    (error.as_ref().map(|e| e.kind()), error.map(|e| e.to_string()).unwrap_or_default(), storage)
+}
+
+#[test]
+fn t20_a_key_file_that_was_altered_does_not_open() {
+    case(|| {
+        let (name, file) = (world().key(), world().bytes(&world().key()));
+        assert_eq!(with_keys(&[(name, file.clone())]).0, None);
+        // One place of each field; every byte is in `t20_t23_a_flipped_bit_of_a_key_file_is_a_wrong_passphrase`.
+        for at in [0, 8, 40, 41, 46, 51, 55, 56, 88, 120, 200, 248, 263] {
+            let mut bad = file.clone();
+            bad[at] ^= 1;
+            for name in [name, named(&bad)] {
+                let (kind, text, _) = with_keys(&[(name, bad.clone())]);
+                assert_eq!(kind, Some(Kind::Passphrase), "byte {at}: {text}");
+            }
+        }
+    });
+}
+
+#[test]
+fn t21_a_key_file_of_another_length_is_not_even_read() {
+    case(|| {
+        let world = world();
+        for size in [0, 263, 265, 1 << 30, u64::MAX] {
+            let storage = liar(world.memory());
+            storage.claim_size(&world.key(), size);
+            let error = open(storage.clone()).map(drop).unwrap_err();
+            assert_eq!(error.kind(), Kind::Passphrase, "{size}: {error}");
+            assert!(error.to_string().contains("size"), "{error}");
+            assert_eq!(storage.reads(&world.key()), 0);
+        }
+    });
+}
+
+/// The true key file with another cost, as only the server can write it: the commitment is not of it.
+fn costing(cost: [u32; 3]) -> (Name, Vec<u8>) {
+    let mut file = world().bytes(&world().key());
+    file[44..56].copy_from_slice(&cost.map(u32::to_be_bytes).concat());
+    (named(&file), file)
+}
+
+#[test]
+fn t22_t24_a_cost_out_of_bounds_is_refused_and_nothing_is_derived() {
+    case(|| {
+        let max = u32::MAX;
+        let cheap = [[8, 1, 1], [65536, 1, 1], [65535, 3, 4], [65536, 2, 4]];
+        let dear = [[max, 3, 4], [65536, max, 4], [65536, 3, 1 << 24], [max, max, max], [2 << 20, 16, 4]];
+        for cost in cheap.into_iter().chain(dear) {
+            let (kind, text, _) = with_keys(&[costing(cost)]);
+            // Were anything derived, it would be this text without the reason: "wrong passphrase".
+            assert!(kind == Some(Kind::Passphrase) && text.contains("out of bounds"), "{cost:?}: {text}");
+        }
+    });
+}
+
+#[test]
+fn t23_a_cost_that_was_changed_within_the_bounds_is_a_wrong_passphrase() {
+    case(|| {
+        for cost in [[65537, 3, 4], [65536, 4, 4], [65536, 3, 3]] {
+            let (kind, text, _) = with_keys(&[costing(cost)]);
+            assert!(kind == Some(Kind::Passphrase) && text.contains("wrong passphrase"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn t25_however_many_key_files_there_are_few_are_read_and_the_cheapest_comes_first() {
+    case(|| {
+        let world = world();
+        let (name, file) = (world.key(), world.bytes(&world.key()));
+        // Fifteen that would each take a minute; none is derived, since the true one is cheaper.
+        let costly = (0..15u8).map(|i| {
+            let (_, mut file) = costing([2 << 20, 4, 1]);
+            file[56] = i;
+            (named(&file), file)
+        });
+        let files: Vec<_> = costly.chain([(name, file.clone())]).collect();
+        assert_eq!(with_keys(&files).0, None);
+        let junk: Vec<_> = (0..10_000u32).map(|i| (named(&i.to_be_bytes()), vec![0; 264])).collect();
+        let (kind, _, storage) = with_keys(&junk);
+        assert_eq!(kind, Some(Kind::Passphrase));
+        assert!(junk.iter().map(|(name, _)| storage.reads(name)).sum::<usize>() <= 16);
+    });
+}
+
+#[test]
+fn t27_a_key_file_of_another_repository_is_never_used() {
+    case(|| {
+        let info = KeyInfo { created: 1, label: String::new() };
+        let other =
+            keyfile::wrap(&Secret::new([7; 32]), &RepoId([8; 32]), &pass(), KdfCost::DEFAULT, &[9; 32], &info).unwrap();
+        let (kind, text, _) = with_keys(&[(Name::Key(other.0), other.1.clone())]);
+        assert!(kind == Some(Kind::Passphrase) && text.contains("another repository"), "{text}");
+        // With its id in the public config too it opens, but nothing in the log is its own.
+        let memory = world().memory();
+        memory.overwrite(&Name::Config, keyfile::encode_config(&RepoId([8; 32])));
+        memory.overwrite(&Name::Key(other.0), other.1);
+        let state = open(memory).unwrap().state().unwrap();
+        assert_eq!((state.snapshots().len(), state.warnings().len()), (0, 2));
+    });
+}
+
+#[test]
+fn t28_t29_what_is_not_a_whole_repository_is_refused_and_nothing_is_made() {
+    case(|| {
+        let world = world();
+        let without = |gone: &dyn Fn(&Name) -> bool| {
+            let memory = world.memory();
+            names(&*memory).iter().filter(|name| gone(name)).for_each(|name| memory.remove(name).unwrap());
+            memory
+        };
+        for (what, memory, expected) in [
+            ("an empty place", Arc::<Memory>::default(), Kind::NoRepository),
+            ("no config", without(&|name| *name == Name::Config), Kind::NoRepository),
+            ("no keys", without(&|name| matches!(name, Name::Key(_))), Kind::Passphrase),
+        ] {
+            let storage = liar(memory.clone());
+            let before = names(&*memory);
+            let error = open(storage.clone()).map(drop).unwrap_err();
+            assert_eq!(error.kind(), expected, "{what}: {error}");
+            assert_eq!(names(&*memory), before, "{what}");
+            assert!(storage.asked().iter().all(|call| !call.starts_with("put") && !call.starts_with("CreateFolders")));
+        }
+    });
+}

@@ -1,0 +1,177 @@
+//! H: no key and nonce are ever used for two plaintexts (T72 to T74). What is sealed is seen where it arrives, and its keys and
+//! nonces are derived by the text of `docs/format.md` alone, not by the code that sealed it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use hkdf::Hkdf;
+use nfreezer::crypto::keys::{Keys, RepoId};
+use nfreezer::crypto::seal::{ObjectType, seal};
+use nfreezer::crypto::secret::Secret;
+use nfreezer::error::{Error, Kind, Result};
+use nfreezer::format::keyfile::KeyFile;
+use nfreezer::name::Name;
+use nfreezer::push::{Checkpoints, Options, push};
+use nfreezer::repo::Repository;
+use nfreezer::storage::{Memory, Storage};
+use sha2::{Digest, Sha256};
+
+use crate::harness::Dice;
+use crate::harness::faults::{Answer, Between, Call, Rule};
+use crate::oracle::case;
+use crate::world::{init, pass};
+use crate::writer::noise;
+
+const BLOCK: usize = 65_536;
+
+/// Every (key, nonce) that was used, with what came out of it. Equal outputs are equal plaintexts.
+struct Observer {
+    object_key: [u8; 32],
+    seen: Mutex<HashMap<[u8; 16], u64>>,
+    seals: AtomicU64,
+}
+
+/// Part 3 of the format: PRK, then the key of sealed objects.
+fn object_key(dek: &[u8; 32], repo: &RepoId) -> [u8; 32] {
+    let salt = [b"nfreezer/v1".as_slice(), &repo.0].concat();
+    let mut key = [0; 32];
+    Hkdf::<Sha256>::new(Some(&salt), dek).expand(b"nfreezer/v1/key/object", &mut key).unwrap();
+    key
+}
+
+impl Observer {
+    fn new(dek: &[u8; 32], repo: &RepoId) -> Self {
+        Observer { object_key: object_key(dek, repo), seen: Mutex::default(), seals: AtomicU64::new(0) }
+    }
+
+    /// Part 5.1 of the format. The type is the one whose commitment the header has.
+    fn sees(&self, file: &[u8]) {
+        let (header, blocks) = file.split_at(72);
+        assert_eq!(&header[..8], b"NFRZOBJ1");
+        let count = (blocks.len()).div_ceil(BLOCK + 16).max(1);
+        let length = blocks.len() - 16 * count;
+        let okm = |kind: u8| {
+            let info =
+                [b"nfreezer/v1/object\0".as_slice(), &[kind], &header[8..40], &(length as u64).to_be_bytes()].concat();
+            let mut okm = [0; 76];
+            Hkdf::<Sha256>::from_prk(&self.object_key).unwrap().expand(&info, &mut okm).unwrap();
+            (okm[44..] == header[40..]).then_some(okm)
+        };
+        let okm = (1..=3).find_map(okm).expect("the commitment of a type of this object");
+        for (i, block) in blocks.chunks(BLOCK + 16).enumerate() {
+            let mut nonce: [u8; 12] = okm[32..44].try_into().unwrap();
+            nonce[3] ^= u8::from(i + 1 == count);
+            nonce[4..].iter_mut().zip((i as u64).to_be_bytes()).for_each(|(n, b)| *n ^= b);
+            let first = |bytes: &[u8]| <[u8; 16]>::try_from(&Sha256::digest(bytes)[..16]).unwrap();
+            let pair = first(&[&okm[..32], &nonce].concat());
+            let out = u64::from_be_bytes(first(block)[..8].try_into().unwrap());
+            let before = *self.seen.lock().unwrap().entry(pair).or_insert(out);
+            assert_eq!(before, out, "one key and nonce for two plaintexts");
+            self.seals.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn pairs(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+#[test]
+fn t72_t73_t74_a_million_seals_by_many_threads_whatever_the_random_generator_does() {
+    case(|| {
+        let (dek, repo) = ([5; 32], RepoId([6; 32]));
+        let keys = Keys::derive(&Secret::new(dek), &repo);
+        let observer = Observer::new(&dek, &repo);
+        let (threads, each) = (4, 250_000);
+        thread::scope(|scope| {
+            for thread in 0..threads {
+                let (keys, observer) = (&keys, &observer);
+                let name = format!("test::seals{thread}");
+                let work = move || {
+                    let mut dice = Dice(thread);
+                    for i in 0_u64..each {
+                        // A generator that is constant, one that repeats itself, two machines with the same one, and a good one.
+                        let random = match i % 4 {
+                            0 => [0; 32],
+                            1 => [(i / 4 % 7) as u8; 32],
+                            2 => <[u8; 32]>::from(Sha256::digest((i % 1000).to_be_bytes())),
+                            _ => nfreezer::repo::random().unwrap(),
+                        };
+                        let kind = [ObjectType::Record, ObjectType::Data, ObjectType::Meta][i as usize % 3];
+                        // Contents of few lengths, most of them different, some equal: then everything is equal.
+                        let mut plain = [i % 50_000, thread % 2, i].map(u64::to_be_bytes).concat();
+                        plain.truncate(8 + dice.roll(17) as usize);
+                        observer.sees(&seal(keys, kind, &random, &plain).1);
+                    }
+                };
+                thread::Builder::new().name(name).spawn_scoped(scope, work).unwrap();
+            }
+        });
+        assert_eq!(observer.seals.load(Ordering::Relaxed), threads * each);
+        assert!(observer.pairs() > 900_000, "{}", observer.pairs());
+    });
+}
+
+/// Sees all that is put; some puts fail, as on a bad line: the name is said to be taken, or the object is cut.
+struct Watch {
+    observer: Observer,
+    puts: AtomicUsize,
+    fail: AtomicUsize,
+}
+
+impl Rule for Watch {
+    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Put(name @ (Name::Pack(_) | Name::Record { .. }), bytes) = call {
+            self.observer.sees(bytes);
+            let number = self.puts.fetch_add(1, Ordering::SeqCst);
+            match self.fail.load(Ordering::SeqCst) {
+                0 => {}
+                n if number.is_multiple_of(n) => return Err(Error::new(Kind::Exists, "taken")),
+                n if number % n == n - 1 => {
+                    storage.put(name, &bytes[..bytes.len() / 2])?;
+                    return Err(Error::new(Kind::Connection, "cut"));
+                }
+                _ => {}
+            }
+        }
+        call.of(storage)
+    }
+}
+
+#[test]
+fn t72_pushes_with_retries_resumes_and_checkpoints_use_no_pair_twice() {
+    case(|| {
+        let (memory, repo) = init();
+        let key = memory.list(nfreezer::name::Folder::Keys).unwrap()[0].name;
+        let (Name::Key(id), bytes) = (key, memory.get(&key).unwrap()) else { unreachable!() };
+        let (master, _) = KeyFile::parse(&id, repo.id(), &bytes).unwrap().open(&pass()).unwrap();
+        let observer = Observer::new(master.expose(), repo.id());
+        let rule = Watch { observer, puts: AtomicUsize::new(0), fail: AtomicUsize::new(0) };
+        let storage = Between::<Watch, Memory>::with(memory, rule);
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints { after: std::time::Duration::ZERO, ..Checkpoints::default() };
+        for round in 0..12 {
+            (0..20).for_each(|i| fs::write(dir.path().join(format!("{i}")), noise(round * 100 + i, 150_000)).unwrap());
+            fs::write(dir.path().join("large"), noise(round, 4 << 20)).unwrap();
+            storage.fail.store([0, 2, 3, 5, 7][round as usize % 5], Ordering::SeqCst);
+            let sources = vec![dir.path().to_owned()];
+            let options = Options {
+                sources,
+                host: "h".into(),
+                user: "u".into(),
+                memory: 104 << 20,
+                checkpoints,
+                ..Options::default()
+            };
+            let client: Repository = repo.behind(Arc::clone(&storage) as Arc<dyn Storage>);
+            let pushed = push(&client, &options, &nfreezer::progress::Silent);
+            assert!(pushed.is_ok() || storage.fail.load(Ordering::SeqCst) > 0, "{:?}", pushed.err());
+        }
+        let (seals, pairs) = (storage.observer.seals.load(Ordering::Relaxed), storage.observer.pairs() as u64);
+        assert_eq!(seals, pairs, "equal contents are sealed under new keys too, where the generator is good");
+        assert!(seals > 500, "{seals}");
+    });
+}
