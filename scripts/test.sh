@@ -8,4 +8,5 @@ if [ ! -c /dev/fuse ]; then echo "test: there is no /dev/fuse here, the mount ca
 cargo fmt --check
 cargo clippy --all-targets --quiet -- -D warnings
 scripts/core_lines.sh
+scripts/deny.sh
 cargo test "$@"

@@ -291,7 +291,10 @@ fn helper() {
         log: Arc::new(|line| eprintln!("{line}")),
         ..Default::default()
     };
-    mount::serve(repo, state, Path::new(&dir), options, |_| {
+    mount::serve(repo, state, Path::new(&dir), options, |phase| {
+        if matches!(phase, mount::Phase::Stopping) {
+            return Ok(());
+        }
         storage.hang(std::env::var("NFREEZER_TEST_HANG").is_ok());
         println!("READY");
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::passphrase::{self, Terminal};
-use super::{show, signals};
+use super::{aside, show, signals};
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Repository, State};
 use crate::storage::{self, Location, Storage};
@@ -113,6 +113,7 @@ impl Common {
     }
 
     fn storage_options(&self) -> Result<storage::Options> {
+        let json = self.json;
         let mut options = storage::Options {
             transport: match self.transport {
                 Transport::Auto => storage::Transport::Auto,
@@ -127,7 +128,7 @@ impl Common {
             limit_upload: self.limit_upload,
             limit_download: self.limit_download,
             prompt: Arc::new(Terminal),
-            notice: Arc::new(|text| show::notice(format_args!("nfreezer: warning: {}", show::message(text)))),
+            notice: Arc::new(move |text| aside::warning(json, text)),
             stop: Some(signals::flag()),
             ..storage::Options::default()
         };

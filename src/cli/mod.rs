@@ -9,15 +9,18 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
+mod aside;
 mod common;
 mod import_v0;
 mod init;
 mod ls;
 mod mount;
+mod mount_helper;
 pub mod passphrase;
 pub mod progress;
 mod push;
 mod restore;
+mod service;
 pub mod show;
 pub mod signals;
 mod snapshots;
@@ -80,24 +83,28 @@ enum Command {
 /// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
     prepare();
-    panic::set_hook(Box::new(|info| {
-        let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-        let payload = info.payload();
-        let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-        show::notice(format_args!(
-            "nfreezer: error: internal error{place}: {}",
-            show::message(why.unwrap_or("unknown"))
-        ));
-    }));
+    panic::set_hook(Box::new(|info| show::notice(format_args!("nfreezer: error: {}", panic_text(info)))));
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    ExitCode::from(panic::catch_unwind(|| parse_and_run(&arguments)).unwrap_or(1))
+    let run = || match mount_helper::Call::recognise(&arguments) {
+        Some(call) => call.run(&mut Cli::command(), parse_and_run),
+        None => parse_and_run(&arguments),
+    };
+    ExitCode::from(panic::catch_unwind(run).unwrap_or(1))
+}
+
+/// One line about a panic, safe for a terminal.
+fn panic_text(info: &panic::PanicHookInfo<'_>) -> String {
+    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+    let payload = info.payload();
+    let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    format!("internal error{place}: {}", show::message(why.unwrap_or("unknown")))
 }
 
 fn parse_and_run(arguments: &[OsString]) -> u8 {
     match Cli::try_parse_from(arguments) {
         Ok(cli) => {
             let json = cli.common.json;
-            dispatch(cli).unwrap_or_else(|e| {
+            dispatch(cli, arguments).unwrap_or_else(|e| {
                 let code = exit_code(e.kind());
                 show::error(json, &e, code);
                 code
@@ -121,7 +128,7 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<u8> {
+fn dispatch(cli: Cli, arguments: &[OsString]) -> Result<u8> {
     let Cli { common, command } = cli;
     match command {
         Command::Init(args) => init::run(&common, &args),
@@ -130,7 +137,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Snapshots(args) => snapshots::run(&common, &args),
         Command::Ls(args) => ls::run(&common, &args),
         Command::Restore(args) => restore::run(&common, &args),
-        Command::Mount(args) => mount::run(&common, &args),
+        Command::Mount(args) => mount::run(&common, &args, &arguments[1..]),
         Command::Umount(args) => mount::umount(&common, &args),
         Command::Version => version(&common),
         Command::Unlock => {

@@ -2,19 +2,24 @@
 //! for the passphrase on the terminal, mounts, says so on its standard output, and leaves the terminal. No fork of threads.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::OK;
+use super::aside;
 use super::common::{Common, duration, open_repository_with, read_state, size, snapshot_and_path};
+use super::service::{Journal, Manager};
 use super::show::{self, Output};
+use super::{OK, panic_text};
 use crate::error::{Error, Kind, Result};
-use crate::mount::{self, Log};
-use crate::storage;
+use crate::mount::{self, Phase};
+use crate::repo::State;
+use crate::storage::{self, Location};
 use crate::vfs;
 
 /// What the child says when the folder shows the backup.
@@ -35,9 +40,12 @@ pub struct Args {
     /// Let other users in, as far as the modes of the files allow
     #[arg(long)]
     allow_other: bool,
-    /// Mount over a folder that is not empty
+    /// Mount over a folder that is not empty, or that was backed up
     #[arg(long)]
     nonempty: bool,
+    /// No program in it can be run
+    #[arg(long)]
+    noexec: bool,
     /// How long a request may wait for the server before it fails with an I/O error
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     io_timeout: Duration,
@@ -47,12 +55,18 @@ pub struct Args {
     /// Bytes of decrypted blocks that are kept in memory
     #[arg(long, value_name = "SIZE", default_value = "96M", value_parser = size)]
     cache_size: u64,
-    /// Append messages to this file
+    /// Unmount when nobody has used it for so long: 15m, 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    idle_unmount: Option<Duration>,
+    /// Append messages to this file, each with its time
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Do not fetch the names of the latest snapshot in the background
     #[arg(long)]
     no_prefetch: bool,
+    /// What the mount table shows as the source
+    #[arg(long, hide = true)]
+    fsname: Option<String>,
     #[arg(long, hide = true)]
     background_child: bool,
 }
@@ -67,12 +81,12 @@ pub struct UmountArgs {
     lazy: bool,
 }
 
-/// Mounts; in the background unless `-f` is given.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
+/// Mounts; in the background unless `-f` is given. `arguments` are those of this call, without the program's name.
+pub fn run(common: &Common, args: &Args, arguments: &[OsString]) -> Result<u8> {
     if args.foreground || args.background_child {
         return serve(common, args);
     }
-    let code = in_background()?;
+    let code = in_background(arguments)?;
     if code == OK && !common.quiet && !common.json {
         let dir = args.places.last().map(|dir| show::text(dir.as_encoded_bytes())).unwrap_or_default();
         show::relay(&format!("mounted at {dir}; `nfreezer umount {dir}` takes it away"))?;
@@ -89,11 +103,15 @@ pub fn umount(common: &Common, args: &UmountArgs) -> Result<u8> {
 }
 
 /// Runs this program again with the same arguments and returns when that has mounted or failed.
-fn in_background() -> Result<u8> {
+fn in_background(arguments: &[OsString]) -> Result<u8> {
     let failed = |e| Error::io("start the process that serves the mount", e);
+    let (options, rest) = arguments.split_at(arguments.iter().position(|a| a == "--").unwrap_or(arguments.len()));
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-        .args(std::env::args_os().skip(1))
+        // The file may bear another name, see [`super::mount_helper`].
+        .arg0("nfreezer")
+        .args(options)
         .arg("--background-child")
+        .args(rest)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
@@ -114,37 +132,84 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
         [what, dir, ..] => (Some(snapshot_and_path(what)?), Path::new(dir)),
         [] => return Err(Error::new(Kind::Usage, "give the folder to mount on")),
     };
+    if args.idle_unmount.is_some_and(|time| time.is_zero()) {
+        return Err(Error::new(Kind::Usage, "--idle-unmount needs a time above 0"));
+    }
+    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let owner = owner(args.owner.as_deref(), me)?;
+    let (manager, journal) =
+        (Arc::new(Manager::from_environment()), Arc::new(Journal::open(args.log_file.as_deref())?));
+    let log: mount::Log = Arc::new({
+        let journal = Arc::clone(&journal);
+        move |line: &str| journal.line(line)
+    });
     // Looked at before a passphrase is asked for.
-    let dir = std::path::absolute(dir).map_err(|e| Error::io("find the folder to mount on", e))?;
+    let local = match Location::parse(&common.repository()?)? {
+        Location::Local(path) => Some(path),
+        Location::Sftp(_) => None,
+    };
+    let keep = mount::Keep { nonempty: args.nonempty, repository: local.as_deref(), sources: &[] };
+    let dir = mount::prepare(dir, keep, &|line| log(line))?;
+    let _diverted = divert(&log, &manager);
     let repo = open_repository_with(common, |options| impatient(options, args.io_timeout))?;
     repo.set_cache(args.cache_size as usize);
     let mut out = Output::new(common.json);
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| Ok::<_, Error>((state.select(&snapshot)?, path))).transpose()?;
-    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let view = vfs::Options {
-        owner: owner(args.owner.as_deref(), me)?,
-        mounter: me,
-        zone: jiff::tz::TimeZone::system(),
-        at,
-        cache: args.cache_size as usize,
-    };
+    let zone = jiff::tz::TimeZone::system();
+    let view = vfs::Options { owner, mounter: me, zone, at, cache: args.cache_size as usize };
     let options = mount::Options {
         view,
         allow_other: args.allow_other,
         nonempty: args.nonempty,
+        noexec: args.noexec,
+        source: args.fsname.clone(),
+        sources: sources(&state),
         io_timeout: args.io_timeout,
         refresh: (!args.refresh.is_zero()).then_some(args.refresh),
         prefetch: !args.no_prefetch,
-        log: log(args)?,
+        idle: args.idle_unmount,
+        log,
     };
     out.object("summary", Default::default())?;
     out.flush()?;
-    let ready = |_: &mount::Mounted| {
-        notify_service_manager();
-        if args.background_child { leave_terminal() } else { Ok(()) }
+    let tell = |phase: Phase<'_>| match phase {
+        Phase::Ready(mounted) => {
+            let (address, dir) = (repo_address(common), show::text(mounted.dir().as_os_str().as_bytes()));
+            // The process that was started has ended, or will; this one is the service.
+            let main = format!("MAINPID={}", std::process::id());
+            manager.tell(&format!("READY=1\n{main}\nSTATUS={address} is mounted at {dir}"));
+            if args.background_child { leave_terminal(&journal) } else { Ok(()) }
+        }
+        Phase::Stopping => {
+            manager.tell("STOPPING=1\nSTATUS=unmounting");
+            Ok(())
+        }
     };
-    mount::serve(Arc::new(repo), state, &dir, options, ready).map(|()| OK)
+    mount::serve(Arc::new(repo), state, &dir, options, tell).map(|()| OK)
+}
+
+fn repo_address(common: &Common) -> String {
+    common.repository().map(|address| show::message(&address)).unwrap_or_default()
+}
+
+/// News of the line and failures of our own go to the log of the mount.
+fn divert(log: &mount::Log, manager: &Arc<Manager>) -> aside::Diverted {
+    let panics = Arc::clone(log);
+    std::panic::set_hook(Box::new(move |info| panics(&panic_text(info))));
+    let (log, manager) = (Arc::clone(log), Arc::clone(manager));
+    aside::divert(Arc::new(move |text| {
+        log(text);
+        manager.status(text);
+    }))
+}
+
+/// What the newest whole snapshot of this machine was made of.
+fn sources(state: &State) -> Vec<PathBuf> {
+    let host = super::push::host();
+    let snapshots = state.snapshots();
+    let newest = snapshots.iter().filter(|s| !s.partial && s.host == host).max_by_key(|s| s.time);
+    newest.iter().flat_map(|s| &s.paths).map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))).collect()
 }
 
 /// A connection on which nothing moves is given up while whoever waits can still be served by the next one, and a server that
@@ -179,41 +244,15 @@ fn number_of(file: &str, name: &str) -> Result<(u32, Option<u32>)> {
     found.ok_or_else(|| Error::new(Kind::Usage, format!("{} is not in {file}", show::text(name.as_bytes()))))
 }
 
-fn log(args: &Args) -> Result<Log> {
-    let file = match &args.log_file {
-        Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            Some(Mutex::new(file.map_err(|e| Error::io(format!("open the log {}", path.display()), e))?))
-        }
-        None => None,
-    };
-    Ok(Arc::new(move |line: &str| match &file {
-        Some(file) => {
-            let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
-            // A log that cannot be written must not take the mount down.
-            drop(writeln!(file.lock().expect("no holder panics"), "{now} {}", show::message(line)));
-        }
-        None => show::notice(format_args!("nfreezer: {}", show::message(line))),
-    }))
-}
-
 /// Tells the parent, then has nothing to do with the terminal any more.
-fn leave_terminal() -> Result<()> {
+fn leave_terminal(journal: &Journal) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("go to the background", e);
     show::relay(READY)?;
+    journal.leave_terminal();
     let _ = rustix::process::setsid();
     let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(|e| failed(e.into()))?;
     rustix::stdio::dup2_stdout(&null).map_err(|e| failed(e.into()))?;
     rustix::stdio::dup2_stderr(&null).map_err(|e| failed(e.into()))?;
     std::env::set_current_dir("/").map_err(failed)
-}
-
-/// `READY=1` for systemd units with `Type=notify`.
-fn notify_service_manager() {
-    if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
-        && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()
-    {
-        drop(socket.send_to(b"READY=1", path));
-    }
 }

@@ -3,12 +3,11 @@
 //! fuser's own mounting is not used: it unmounts by path what others have mounted there since, cannot detach a busy
 //! mount, and lets a comma in the source's name become an option (measured with 0.18).
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,10 +16,11 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
+use super::place::{absolute, mounted_at};
 use crate::error::{Error, Result};
 
 /// The type that the mount table shows.
-const TYPE: &str = "fuse.nfreezer";
+pub const TYPE: &str = "fuse.nfreezer";
 const DEVICE: &str = "/dev/fuse";
 
 /// A mount of ours.
@@ -31,27 +31,43 @@ pub struct Attached {
     pub device: String,
 }
 
+/// How to mount.
+pub struct How<'h> {
+    /// What the mount table shows as the source.
+    pub source: &'h str,
+    /// Other users may look too.
+    pub allow_other: bool,
+    /// No program in it can be run.
+    pub noexec: bool,
+}
+
+impl How<'_> {
+    fn others(&self) -> &'static str {
+        if self.allow_other { ",default_permissions,allow_other" } else { "" }
+    }
+}
+
 /// Mounts; gives the connection to the kernel.
-pub fn attach(dir: &Path, address: &str, allow_other: bool) -> Result<(OwnedFd, Attached)> {
-    let source: String = address.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    let source = format!("nfreezer:{source}");
-    let others = if allow_other { ",default_permissions,allow_other" } else { "" };
-    let fd = match directly(dir, &source, others) {
+pub fn attach(dir: &Path, how: &How<'_>) -> Result<(OwnedFd, Attached)> {
+    let source: String = how.source.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let how = How { source: &source, ..*how };
+    let fd = match directly(dir, &how) {
         Ok(fd) => fd,
-        Err(Errno::PERM | Errno::ACCESS | Errno::NOENT) => by_helper(dir, &source, others)?,
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOENT) => by_helper(dir, &how)?,
         Err(e) => return Err(Error::io(format!("mount at {}", dir.display()), e.into())),
     };
     let device = mounted_at(dir).map(|m| m.device).unwrap_or_default();
     Ok((fd, Attached { dir: dir.to_owned(), device }))
 }
 
-fn directly(dir: &Path, source: &str, others: &str) -> Result<OwnedFd, Errno> {
+fn directly(dir: &Path, how: &How<'_>) -> Result<OwnedFd, Errno> {
     let device = open_device().map_err(|e| e.raw_os_error().map_or(Errno::NOENT, Errno::from_raw_os_error))?;
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let data = format!("fd={},rootmode=40000,user_id={user},group_id={group}{others}", device.as_raw_fd());
+    let data = format!("fd={},rootmode=40000,user_id={user},group_id={group}{}", device.as_raw_fd(), how.others());
     let data = CString::new(data).expect("no NUL in numbers");
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    rustix::mount::mount(source, dir, TYPE, flags, data.as_c_str())?;
+    let noexec = if how.noexec { MountFlags::NOEXEC } else { MountFlags::empty() };
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME | noexec;
+    rustix::mount::mount(how.source, dir, TYPE, flags, data.as_c_str())?;
     Ok(device.into())
 }
 
@@ -64,9 +80,10 @@ fn open_device() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(DEVICE)
 }
 
-fn by_helper(dir: &Path, source: &str, others: &str) -> Result<OwnedFd> {
-    let source = source.replace('\\', "\\\\").replace(',', "\\,");
-    let options = format!("ro,nosuid,nodev,noatime,fsname={source},subtype=nfreezer{others}");
+fn by_helper(dir: &Path, how: &How<'_>) -> Result<OwnedFd> {
+    let (others, noexec) = (how.others(), if how.noexec { ",noexec" } else { "" });
+    let source = how.source.replace('\\', "\\\\").replace(',', "\\,");
+    let options = format!("ro,nosuid,nodev,noatime,fsname={source},subtype=nfreezer{others}{noexec}");
     let (ours, theirs) = UnixStream::pair().map_err(|e| Error::io("make a socket", e))?;
     let mut child = {
         let mut command = helper();
@@ -112,12 +129,14 @@ fn receive(socket: &UnixStream) -> Option<OwnedFd> {
     })
 }
 
+/// Whether it is still what is mounted at its place.
+pub fn mounted(attached: &Attached) -> bool {
+    mounted_at(&attached.dir).is_some_and(|mount| mount.device == attached.device)
+}
+
 /// Takes our mount out of the tree, also while it is busy. What somebody else mounted there is left alone.
 pub fn detach(attached: &Attached) -> Result<()> {
-    match mounted_at(&attached.dir) {
-        Some(mount) if mount.device == attached.device => unmount(&attached.dir, true),
-        _ => Ok(()),
-    }
+    if mounted(attached) { unmount(&attached.dir, true) } else { Ok(()) }
 }
 
 /// Unmounts; `lazy`: also while it is busy.
@@ -142,6 +161,28 @@ pub fn unmount(dir: &Path, lazy: bool) -> Result<()> {
     Err(if said.contains("busy") { busy(error) } else { error })
 }
 
+/// What came of an attempt to unmount what nobody uses.
+pub enum Expired {
+    /// It is unmounted.
+    Gone,
+    /// Somebody uses it, or has looked at it since the last attempt.
+    Used,
+    /// Only root can ask the kernel.
+    Forbidden,
+}
+
+/// Unmounts if nobody has looked at it since the last call, not even at what the kernel has in memory.
+pub fn expire(attached: &Attached) -> Expired {
+    if !mounted(attached) {
+        return Expired::Used;
+    }
+    match rustix::mount::unmount(&attached.dir, UnmountFlags::EXPIRE | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Expired::Gone,
+        Err(Errno::PERM | Errno::ACCESS) => Expired::Forbidden,
+        Err(_) => Expired::Used,
+    }
+}
+
 /// Unmounts what nfreezer mounted at a folder, for `nfreezer umount`.
 pub fn release(dir: &Path, lazy: bool) -> Result<()> {
     let dir = absolute(dir)?;
@@ -151,110 +192,7 @@ pub fn release(dir: &Path, lazy: bool) -> Result<()> {
     }
 }
 
-/// A row of the mount table.
-pub struct Row {
-    /// `major:minor`.
-    pub device: String,
-    /// File system type.
-    pub kind: String,
-}
-
-/// What is mounted at exactly this place, the topmost. The mount table is read, since a `stat` might hang.
-pub fn mounted_at(dir: &Path) -> Option<Row> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    let rows = table.split(|b| *b == b'\n').filter_map(|line| {
-        let mut fields = line.split(|b| *b == b' ');
-        let (device, place) = (fields.nth(2)?, fields.nth(1)?);
-        let kind = fields.skip_while(|f| *f != b"-").nth(1)?;
-        (unescaped(place) == dir.as_os_str().as_bytes()).then(|| {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            Row { device: text(device), kind: text(kind) }
-        })
-    });
-    rows.fold(None, |_, row| Some(row))
-}
-
-/// `\040` and its like back to bytes.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..3).filter(|d| *first == b'\\' && d.iter().all(|c| (b'0'..=b'7').contains(c)));
-        match digits {
-            Some(d) => {
-                out.push(d.iter().fold(0u8, |n, c| n.wrapping_mul(8).wrapping_add(c - b'0')));
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
-}
-
-/// The path without symbolic links; the last part is not touched where that fails (a dead mount).
-fn absolute(dir: &Path) -> Result<PathBuf> {
-    if let Ok(path) = dir.canonicalize() {
-        return Ok(path);
-    }
-    let wrong = |e| Error::io(format!("find {}", dir.display()), e);
-    let (parent, name) = (dir.parent(), dir.file_name());
-    let parent = parent.filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(parent.canonicalize().map_err(wrong)?.join(name.unwrap_or(OsStr::new(""))))
-}
-
-/// Whether a folder can be mounted on; mends what a dead mount left. `repository`: where the repository is, if it is on
-/// this machine. Gives the path without symbolic links.
-pub fn prepare(dir: &Path, nonempty: bool, repository: Option<&Path>, log: &dyn Fn(&str)) -> Result<PathBuf> {
-    let path = absolute(dir)?;
-    let shown = path.display();
-    let mounted = mounted_at(&path);
-    if let Err(e) = fs::symlink_metadata(&path) {
-        if e.raw_os_error() != Some(Errno::NOTCONN.raw_os_error()) || mounted.is_none() {
-            return Err(Error::io(format!("mount at {shown}"), e).hint("make the folder first"));
-        }
-        log(&format!("{shown} is the dead mount of a process that ended; unmounting it"));
-        unmount(&path, true)?;
-    } else if mounted.is_some_and(|m| m.kind == TYPE) {
-        return Err(
-            Error::failed(format!("a backup is mounted at {shown} already")).hint("`nfreezer umount DIR` unmounts it")
-        );
-    }
-    let entries = fs::read_dir(&path).map_err(|e| Error::io(format!("mount at {shown}"), e));
-    if entries?.next().is_some() && !nonempty {
-        return Err(Error::failed(format!("the folder {shown} is not empty"))
-            .hint("its contents would be hidden while it is mounted; `--nonempty` allows that"));
-    }
-    if let Some(repository) = repository.and_then(|r| r.canonicalize().ok())
-        && (path.starts_with(&repository) || repository.starts_with(&path))
-    {
-        return Err(Error::failed(format!("the repository {} is at, in or below {shown}", repository.display()))
-            .hint("choose a folder elsewhere: the mount would hide its own repository"));
-    }
-    Ok(path)
-}
-
 /// Lets the kernel read 1 MiB ahead instead of 128 KiB. Only root may.
 pub fn read_ahead(attached: &Attached) {
     drop(fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", attached.device), "1024"));
-}
-
-/// The local folder that an address names, if it does.
-pub fn local_folder(address: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(std::ffi::OsString::from_vec(address.as_bytes().to_vec()));
-    (path.is_absolute() && path.is_dir()).then_some(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mount_table_is_understood() {
-        assert_eq!(unescaped(br"/a\040b\134c\09"), b"/a b\\c\\09");
-        assert_eq!(mounted_at(Path::new("/proc")).unwrap().kind, "proc");
-        assert!(mounted_at(Path::new("/proc/self")).is_none());
-    }
 }

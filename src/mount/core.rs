@@ -242,8 +242,9 @@ impl Core {
              {} now in the queue\n\
              blocks: {} from memory, {} fetched in {} reads of {} bytes, {} stretches ahead\n\
              memory: {} nodes, {} directories, {} bytes of pages\n\
+             fetched: {} bytes of contents, {} of folders, {} of the log\n\
              names: {} pages looked through in the background\n\
-             line: {sent} bytes sent, {received} received",
+             line: {sent} bytes sent, {received} received, {} connections made",
             n(&c.lookups),
             n(&c.attributes),
             n(&c.listings),
@@ -261,7 +262,11 @@ impl Core {
             figures.nodes,
             figures.directories,
             figures.pages,
+            cache.contents,
+            cache.metadata,
+            cache.records,
             names,
+            self.vfs.repository().storage().connections(),
         )
     }
 }

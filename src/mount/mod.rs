@@ -7,13 +7,16 @@
 mod adapter;
 mod attach;
 mod core;
+mod idle;
 mod log;
+mod place;
 mod pool;
 mod prefetch;
 mod refresh;
 
-pub use attach::{Row, mounted_at, release};
+pub use attach::release;
 pub use log::{Log, shown};
+pub use place::{Keep, Row, mounted_at, prepare};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +34,7 @@ use crate::repo::{Repository, State};
 use crate::vfs::{self, Invalidation, Vfs};
 use adapter::Adapter;
 use attach::Attached;
+use idle::Idle;
 use log::Limited;
 
 /// How long a mount that was asked to end waits for whoever still uses it.
@@ -42,14 +46,22 @@ pub struct Options {
     pub view: vfs::Options,
     /// Other users may look too, as far as the modes of the files allow.
     pub allow_other: bool,
-    /// Mount over a folder that is not empty.
+    /// Mount over a folder that is not empty, or that was backed up.
     pub nonempty: bool,
+    /// No program in it can be run.
+    pub noexec: bool,
+    /// What the mount table shows as the source, instead of the address.
+    pub source: Option<String>,
+    /// What the newest backup of this machine was made of: no such folder is hidden.
+    pub sources: Vec<PathBuf>,
     /// How long a request may wait for the storage.
     pub io_timeout: Duration,
     /// How often to look for new snapshots; `None`: never.
     pub refresh: Option<Duration>,
     /// Fetch the names of `latest` in the background.
     pub prefetch: bool,
+    /// Unmount when nobody has used it for so long; only [`serve`] does so.
+    pub idle: Option<Duration>,
     /// Takes messages.
     pub log: Log,
 }
@@ -60,9 +72,13 @@ impl Default for Options {
             view: vfs::Options::default(),
             allow_other: false,
             nonempty: false,
+            noexec: false,
+            source: None,
+            sources: Vec::new(),
             io_timeout: Duration::from_secs(60),
             refresh: Some(Duration::from_secs(30)),
             prefetch: true,
+            idle: None,
             log: Arc::new(|_| ()),
         }
     }
@@ -80,14 +96,28 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts; when this returns the folder shows the backup.
     pub fn start(repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
-        let Options { view, allow_other, nonempty, io_timeout, refresh, prefetch, log } = options;
+        let Options {
+            view,
+            allow_other,
+            nonempty,
+            noexec,
+            source,
+            sources,
+            io_timeout,
+            refresh,
+            prefetch,
+            log,
+            idle: _,
+        } = options;
         let address = repo.storage().address();
-        let local = attach::local_folder(&address);
-        let dir = attach::prepare(dir, nonempty, local.as_deref(), &|line| log(line))?;
+        let local = place::local_folder(&address);
+        let keep = Keep { nonempty, repository: local.as_deref(), sources: &sources };
+        let dir = place::prepare(dir, keep, &|line| log(line))?;
         let vfs = Arc::new(Vfs::new(repo, state.clone(), view)?);
         let threads = |e| Error::io("start threads", e);
         let core = Arc::new(Core::new(vfs, Limited::new(log), io_timeout).map_err(threads)?);
-        let (fd, attached) = attach::attach(&dir, &address, allow_other)?;
+        let source = source.unwrap_or_else(|| format!("nfreezer:{address}"));
+        let (fd, attached) = attach::attach(&dir, &attach::How { source: &source, allow_other, noexec })?;
         let serving = serve_kernel(&core, fd, state, refresh);
         let serving = if prefetch { serving.and_then(|ended| fetch_names(&core).map(|()| ended)) } else { serving };
         match serving {
@@ -174,27 +204,35 @@ fn serve_kernel(
     Ok(ended)
 }
 
+/// What [`serve`] tells its caller.
+pub enum Phase<'m> {
+    /// The folder shows the backup.
+    Ready(&'m Mounted),
+    /// It is being unmounted, by itself or because somebody asked for it.
+    Stopping,
+}
+
 /// Mounts and serves until it is unmounted or a signal asks to stop: SIGTERM, SIGINT and SIGHUP unmount, also while it is
-/// busy; a second one ends the process at once; SIGUSR1 logs figures. `ready` is called when the folder shows the backup.
+/// busy; a second one ends the process at once; SIGUSR1 logs figures.
 pub fn serve(
     repo: Arc<Repository>,
     state: State,
     dir: &Path,
     options: Options,
-    ready: impl FnOnce(&Mounted) -> Result<()>,
+    tell: impl Fn(Phase<'_>) -> Result<()>,
 ) -> Result<()> {
-    let log = Arc::clone(&options.log);
+    let (log, after) = (Arc::clone(&options.log), options.idle);
     // Before any thread is there, so that no signal ends the process in between.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(|e| Error::io("catch signals", e))?;
     let handle = signals.handle();
     let mounted = Mounted::start(repo, state, dir, options)?;
     let (stop, stopped) = bounded(2);
-    let core = Arc::clone(&mounted.core);
+    let (core, said) = (Arc::clone(&mounted.core), Arc::clone(&log));
     let catch = move || {
         let mut asked = false;
         for signal in signals.forever() {
             match signal {
-                SIGUSR1 => core.statistics().lines().for_each(|line| log(line)),
+                SIGUSR1 => core.statistics().lines().for_each(|line| said(line)),
                 _ if asked => std::process::exit(128 + signal),
                 _ => {
                     asked = true;
@@ -204,10 +242,12 @@ pub fn serve(
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(catch).map_err(|e| Error::io("start threads", e))?;
-    ready(&mounted)?;
-    let result = select! {
-        recv(mounted.ended) -> end => end.unwrap_or(Ok(())),
-        recv(stopped) -> _ => {
+    tell(Phase::Ready(&mounted))?;
+    let end = until_the_end(&mounted, &stopped, after, &log);
+    tell(Phase::Stopping)?;
+    let result = match end {
+        Some(end) => end,
+        None => {
             mounted.detach()?;
             mounted.wait(GRACE);
             Ok(())
@@ -215,4 +255,25 @@ pub fn serve(
     };
     handle.close();
     result.map_err(|e| Error::io("serve the kernel", e))
+}
+
+/// Waits until the session has ended, or (`None`) until it must.
+fn until_the_end(
+    mounted: &Mounted,
+    stopped: &Receiver<()>,
+    after: Option<Duration>,
+    log: &Log,
+) -> Option<std::io::Result<()>> {
+    let mut idle = after.map(Idle::new);
+    loop {
+        let pause = idle.as_ref().map_or(Duration::from_secs(3600), Idle::wait);
+        select! {
+            recv(mounted.ended) -> end => return Some(end.unwrap_or(Ok(()))),
+            recv(stopped) -> _ => return None,
+            default(pause) => if idle.as_mut().is_some_and(|idle| idle.over(&mounted.attached, &mounted.core.counters)) {
+                log("unmounted: nobody used it for a while");
+                return None;
+            },
+        }
+    }
 }

@@ -43,6 +43,12 @@ pub struct CacheStats {
     pub reads: u64,
     /// Sealed bytes that came back.
     pub bytes: u64,
+    /// Those of them that were file contents.
+    pub contents: u64,
+    /// Those that were directories, reference lists and extended attributes.
+    pub metadata: u64,
+    /// Those that were records of the log.
+    pub records: u64,
 }
 
 type Key = (ObjectId, u32);
@@ -276,6 +282,11 @@ impl Fetcher {
         let mut inner = self.lock();
         inner.stats.reads += 1;
         inner.stats.bytes += len as u64;
+        *match object.kind {
+            ObjectType::Data => &mut inner.stats.contents,
+            ObjectType::Meta => &mut inner.stats.metadata,
+            ObjectType::Record => &mut inner.stats.records,
+        } += len as u64;
         Ok(bytes)
     }
 

@@ -129,6 +129,11 @@ pub trait Storage: Send + Sync {
     /// what SSH and TCP add), else bytes of objects.
     fn traffic(&self) -> (u64, u64);
 
+    /// How many connections were made so far; more than one where some were lost.
+    fn connections(&self) -> u64 {
+        0
+    }
+
     /// The address, for people; never a secret.
     fn address(&self) -> String;
 }

@@ -50,8 +50,9 @@ struct Slot {
     not_before: Instant,
     /// The last attempt's error, and whether it may go better later. Kept until one succeeds.
     failed: Option<(u64, Refused)>,
-    /// Attempts to connect so far.
+    /// Attempts to connect so far, without the first one, and connections that were made.
     attempts: u64,
+    made: u64,
     /// Since when there is no connection, if the user was told so.
     told: Option<Instant>,
     last_news: Option<Instant>,
@@ -102,6 +103,7 @@ impl Reconnecting {
             not_before: Instant::now(),
             failed: None,
             attempts: 0,
+            made: 1,
             told: None,
             last_news: None,
         };
@@ -115,6 +117,11 @@ impl Reconnecting {
             halt,
             notice: Arc::clone(&options.notice),
         })))
+    }
+
+    /// How many connections were made so far.
+    pub fn made(&self) -> u64 {
+        self.0.slot().made
     }
 
     /// Runs `operation`, again on a new connection whenever it is lost; its second argument says that it is a repetition.
@@ -230,6 +237,7 @@ impl Shared {
         let news = match result {
             Ok(connection) => {
                 slot.connection = Some(Arc::new(connection));
+                slot.made += 1;
                 slot.failed = None;
                 self.of_use.store(false, Ordering::Relaxed);
                 let since = slot.told.take();

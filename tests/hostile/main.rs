@@ -7,6 +7,7 @@ mod harness;
 mod writer;
 
 mod crafted;
+mod files;
 mod history;
 mod keys;
 mod liar;
@@ -15,5 +16,6 @@ mod oracle;
 mod seals;
 mod server;
 mod sftp;
+mod table;
 mod vectors;
 mod world;

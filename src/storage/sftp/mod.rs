@@ -131,6 +131,10 @@ impl Storage for Sftp {
         (self.traffic.sent.load(Ordering::Relaxed), self.traffic.received.load(Ordering::Relaxed))
     }
 
+    fn connections(&self) -> u64 {
+        self.connections.made()
+    }
+
     fn address(&self) -> String {
         self.address.clone()
     }

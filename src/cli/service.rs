@@ -1,0 +1,107 @@
+//! What a mount says to whoever keeps an eye on it while nobody watches: systemd (`sd_notify(3)`), a log file, syslog.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::show;
+use crate::error::{Error, Result};
+
+/// Where syslog listens.
+const SYSLOG: &str = "/dev/log";
+
+/// The service manager, if this process was started by one that wants to hear of it.
+pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
+
+impl Manager {
+    /// The one that `NOTIFY_SOCKET` names: a path, or `@NAME` for an abstract socket.
+    pub fn from_environment() -> Self {
+        let name = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+        let address = match name.as_bytes() {
+            [b'/', ..] => SocketAddr::from_pathname(&name),
+            [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest),
+            _ => return Manager(None),
+        };
+        Manager(UnixDatagram::unbound().ok().zip(address.ok()))
+    }
+
+    /// Tells it, for example `READY=1`. That it does not listen is no failure of ours.
+    pub fn tell(&self, state: &str) {
+        if let Some((socket, address)) = &self.0 {
+            drop(socket.send_to_addr(state.as_bytes(), address));
+        }
+    }
+
+    /// A line for `systemctl status`.
+    pub fn status(&self, text: &str) {
+        self.tell(&format!("STATUS={}", show::message(text)));
+    }
+}
+
+/// Where the messages of a mount go: its log file; else standard error while there is one, then syslog.
+pub struct Journal {
+    file: Option<PathBuf>,
+    away: AtomicBool,
+}
+
+impl Journal {
+    /// Fails if the log file cannot be written.
+    pub fn open(file: Option<&Path>) -> Result<Self> {
+        let failed = |e| Error::io(format!("open the log {}", file.unwrap_or(Path::new("")).display()), e);
+        // A mount in the background leaves the folder it was started in.
+        let file = file.map(std::path::absolute).transpose().map_err(failed)?;
+        file.as_deref().map(append).transpose().map_err(failed)?;
+        Ok(Journal { file, away: AtomicBool::new(false) })
+    }
+
+    /// From now on nobody reads standard error.
+    pub fn leave_terminal(&self) {
+        self.away.store(true, Relaxed);
+    }
+
+    /// One line. A log that cannot be written must not take the mount down.
+    pub fn line(&self, text: &str) {
+        let (now, text) = (jiff::Zoned::now(), show::message(text));
+        match &self.file {
+            // Opened each time, so that a log that was moved away by logrotate begins anew.
+            Some(file) => drop(append(file).and_then(|mut file| {
+                file.write_all(format!("{} {text}\n", now.strftime("%Y-%m-%d %H:%M:%S")).as_bytes())
+            })),
+            None if self.away.load(Relaxed) => drop(syslog(Path::new(SYSLOG), &now, &text)),
+            None => show::notice(format_args!("nfreezer: {text}")),
+        }
+    }
+}
+
+/// It names files of the backup: nobody else may read it.
+fn append(path: &Path) -> io::Result<std::fs::File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// As daemon.warning, in the form of syslog(3).
+fn syslog(socket: &Path, now: &jiff::Zoned, text: &str) -> io::Result<usize> {
+    let line = format!("<28>{} nfreezer[{}]: {text}", now.strftime("%b %e %H:%M:%S"), std::process::id());
+    UnixDatagram::unbound()?.send_to(line.as_bytes(), socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syslog_gets_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(dir.path().join("log")).unwrap();
+        let now = "2026-11-03T04:05:06+00:00[UTC]".parse().unwrap();
+        syslog(&dir.path().join("log"), &now, "cannot read /a").unwrap();
+        let mut buffer = [0; 200];
+        let n = socket.recv(&mut buffer).unwrap();
+        let expected = format!("<28>Nov  3 04:05:06 nfreezer[{}]: cannot read /a", std::process::id());
+        assert_eq!(std::str::from_utf8(&buffer[..n]).unwrap(), expected);
+    }
+}
