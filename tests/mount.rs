@@ -265,7 +265,8 @@ fn where_it_does_not_mount() {
     refused(start(dir.path(), false), "not empty");
     let mounted = start(dir.path(), true).unwrap();
     refused(start(dir.path(), true), "mounted at");
-    // A desktop that looks at each new mount makes it busy for a moment.
+    // A desktop that looks at each new mount makes it busy for a moment, and so does a child of another test's thread that,
+    // between fork and exec, holds what this process had open in it.
     eventually("it can be unmounted", || mount::release(dir.path(), false).is_ok());
     assert!(mounted.wait(Duration::from_secs(10)), "an umount from outside ends it");
     drop(mounted);

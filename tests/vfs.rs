@@ -1,87 +1,18 @@
 //! The tree of the mount without a kernel, over a repository in memory.
 
+#[path = "harness/shown.rs"]
+mod shown;
 #[path = "harness/writer.rs"]
 mod writer;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use nfreezer::crypto::keys::ChunkId;
-use nfreezer::error::{Kind as ErrorKind, Result};
-use nfreezer::format::record::Snapshot;
-use nfreezer::format::reference::Ref;
+use nfreezer::error::Kind as ErrorKind;
 use nfreezer::name::{Folder, Name};
-use nfreezer::repo::{Repository, State};
-use nfreezer::storage::{Memory, Storage};
-use nfreezer::vfs::{Attr, Fault, Invalidation, Kind, Mode, Options, Seek, Vfs, inode};
-use writer::{Item, Segment, What, Writer, noise, repository};
-
-struct Repo {
-    memory: Arc<Memory>,
-    repo: Arc<Repository>,
-    state: State,
-    known: HashMap<ChunkId, Ref>,
-}
-
-impl Repo {
-    fn new() -> Self {
-        let memory = Arc::<Memory>::default();
-        Repo { repo: Arc::new(repository(memory.clone())), memory, state: State::default(), known: HashMap::new() }
-    }
-
-    fn push(&mut self, tree: &Item) {
-        self.push_as(tree, |_| {});
-    }
-
-    fn push_as(&mut self, tree: &Item, change: impl FnOnce(&mut Snapshot)) {
-        let mut writer = Writer::new(&self.repo);
-        writer.known = std::mem::take(&mut self.known);
-        self.known = writer.commit_and_keep(&mut self.state, tree, change).1;
-    }
-
-    /// Opened again: nothing is in memory.
-    fn cold(&self) -> Arc<Repository> {
-        let passphrase = || Ok(nfreezer::crypto::secret::Passphrase::new("test".into()).unwrap());
-        Arc::new(Repository::open(self.memory.clone(), passphrase).unwrap())
-    }
-
-    fn vfs(&self) -> Vfs {
-        Vfs::new(self.cold(), self.state.clone(), Options::default()).unwrap()
-    }
-}
-
-fn lookup(vfs: &Vfs, path: &str) -> Result<Attr, String> {
-    let mut ino = inode::ROOT;
-    let mut attr = vfs.getattr(ino, Mode::Fetch).unwrap();
-    for part in path.split('/').filter(|p| !p.is_empty()) {
-        let found = vfs.lookup(ino, part.as_bytes(), Mode::Fetch).map_err(|e| e.to_string())?;
-        attr = found.ok_or_else(|| format!("no {part} of {path}"))?;
-        ino = attr.ino;
-    }
-    Ok(attr)
-}
-
-fn names(vfs: &Vfs, ino: u64) -> Vec<String> {
-    listing(vfs, ino, 0, usize::MAX).into_iter().map(|e| e.0).skip(2).collect()
-}
-
-/// (name, inode number, next offset), at most so many.
-fn listing(vfs: &Vfs, ino: u64, offset: u64, most: usize) -> Vec<(String, u64, u64)> {
-    let mut list = Vec::new();
-    vfs.readdir(ino, offset, false, Mode::Fetch, &mut |e| {
-        if list.len() == most {
-            return true;
-        }
-        list.push((String::from_utf8_lossy(e.name).into_owned(), e.attr.ino, e.next));
-        false
-    })
-    .unwrap();
-    list
-}
-
-fn read(vfs: &Vfs, ino: u64, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
-    vfs.read(ino, offset, size, Mode::Fetch, &|_| ())
-}
+use nfreezer::storage::Storage;
+use nfreezer::vfs::{Fault, Invalidation, Kind, Mode, Options, Seek, Vfs, inode};
+use shown::{Repo, listing, lookup, names, read};
+use writer::{Item, Segment, What, Writer, noise};
 
 #[test]
 fn the_folders_above_the_snapshots() {
@@ -98,7 +29,7 @@ fn the_folders_above_the_snapshots() {
         });
     }
     let vfs = repo.vfs();
-    assert_eq!(names(&vfs, inode::ROOT), ["hosts", "ids", "latest", "snapshots", "tags"]);
+    assert_eq!(names(&vfs, inode::ROOT), ["at", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"]);
     let below = |path: &str| names(&vfs, lookup(&vfs, path).unwrap().ino);
     let all =
         ["2001-09-09_01-46-40", "2001-09-09_01-46-40-02020202", "2001-09-09_01-47-40", "2001-09-09_01-48-40-partial"];
@@ -308,6 +239,8 @@ fn latest_follows_and_nothing_stale_is_shown() {
         Invalidation::Listing(ino("snapshots")),
         Invalidation::Listing(ino("hosts")),
         Invalidation::Listing(ino("ids")),
+        Invalidation::Listing(ino("versions")),
+        Invalidation::Listing(ino("deleted")),
     ];
     assert_eq!(changes, BTreeSet::from(wanted));
     let new = ["", "/d", "/d/same", "/d/x"].map(|p| ino(&format!("latest{p}")));

@@ -18,10 +18,12 @@ use crate::vfs::{Attr, Fault, Kind, Mode, NAME, Seek, Vfs};
 
 /// Nothing below a snapshot changes.
 const FOREVER: Duration = Duration::from_secs(1 << 24);
-/// The folders above do; the kernel is told, and asks by itself after this time.
-const SOON: Duration = Duration::from_secs(10);
 /// Largest request: 256 pages, what the kernel allows.
 const REQUEST: u32 = 1 << 20;
+/// What `df` shows as free, beside the newest snapshot's bytes and nodes as used: how much room the server has is not known,
+/// and nothing to write is there anyway. Without it everything would look full to whoever watches over disks.
+const FREE: u64 = 1 << 50;
+const FREE_NODES: u64 = 1 << 30;
 /// Requests that the kernel sends without waiting for answers, all files together.
 const BACKGROUND: u16 = 64;
 
@@ -41,18 +43,11 @@ impl Adapter {
         &self.core.vfs
     }
 
-    fn xattrs(&self) -> bool {
-        self.core.counters.xattrs.fetch_add(1, Relaxed);
-        self.vfs().has_xattrs()
-    }
-
     /// How long the kernel may keep what it knows of this node and of the names in it.
     fn keep(core: &Core, ino: u64) -> Duration {
-        if !core.vfs.is_view(ino) {
-            return FOREVER;
-        }
-        core.poke.look();
-        SOON
+        let Some(time) = core.vfs.keep(ino) else { return FOREVER };
+        core.vfs.watch().look();
+        time
     }
 }
 
@@ -61,6 +56,7 @@ fn errno(fault: &Fault) -> Errno {
         Fault::Stale => Errno::ESTALE,
         Fault::Invalid => Errno::EINVAL,
         Fault::NoAttribute => Errno::ENODATA,
+        Fault::Unsupported => Errno::EOPNOTSUPP,
         Fault::Beyond => Errno::ENXIO,
         Fault::Broken(_) | Fault::Wait => Errno::EIO,
     }
@@ -267,13 +263,13 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let totals = self.vfs().totals();
-        reply.statfs(totals.bytes.div_ceil(4096), 0, 0, totals.nodes, 0, 4096, 255, 4096);
+        let (used, free) = (totals.bytes.div_ceil(4096), FREE / 4096);
+        let (nodes, more) = (totals.nodes, FREE_NODES);
+        reply.statfs(used + free, free, free, nodes + more, more, 4096, 255, 4096);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if !self.xattrs() {
-            return reply.error(Errno::ENOSYS);
-        }
+        self.core.counters.xattrs.fetch_add(1, Relaxed);
         let name = name.as_bytes().to_vec();
         self.core.answer(
             What::Node(ino.0),
@@ -285,7 +281,9 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        if !self.xattrs() {
+        self.core.counters.xattrs.fetch_add(1, Relaxed);
+        if !self.vfs().may_have_xattrs() {
+            // The kernel does not ask again in this mount.
             return reply.error(Errno::ENOSYS);
         }
         self.core.answer(

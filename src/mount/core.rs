@@ -12,7 +12,6 @@ use lru::LruCache;
 use super::log::Limited;
 use super::pool::{Clock, Pool};
 use super::prefetch::Lull;
-use super::refresh::Poke;
 use crate::error::Error;
 use crate::repo::patience;
 use crate::vfs::{Ahead, Fault, Mode, Stretch, Vfs};
@@ -69,7 +68,6 @@ pub struct Counters {
 pub struct Core {
     pub vfs: Arc<Vfs>,
     pub log: Limited,
-    pub poke: Poke,
     pub counters: Counters,
     data: Pool,
     names: Pool,
@@ -82,11 +80,10 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(vfs: Arc<Vfs>, log: Limited, poke: Poke, timeout: Duration) -> std::io::Result<Self> {
+    pub fn new(vfs: Arc<Vfs>, log: Limited, timeout: Duration) -> std::io::Result<Self> {
         Ok(Core {
             vfs,
             log,
-            poke,
             counters: Counters::default(),
             data: Pool::new("read", READERS.0, READERS.1)?,
             names: Pool::new("name", NAMERS, NAMERS)?,

@@ -36,7 +36,6 @@ use adapter::Adapter;
 use attach::Attached;
 use idle::Idle;
 use log::Limited;
-use refresh::Poke;
 
 /// How long a mount that was asked to end waits for whoever still uses it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -116,8 +115,7 @@ impl Mounted {
         let dir = place::prepare(dir, keep, &|line| log(line))?;
         let vfs = Arc::new(Vfs::new(repo, state.clone(), view)?);
         let threads = |e| Error::io("start threads", e);
-        let poke = Poke::default();
-        let core = Arc::new(Core::new(vfs, Limited::new(log), poke, io_timeout).map_err(threads)?);
+        let core = Arc::new(Core::new(vfs, Limited::new(log), io_timeout).map_err(threads)?);
         let source = source.unwrap_or_else(|| format!("nfreezer:{address}"));
         let (fd, attached) = attach::attach(&dir, &attach::How { source: &source, allow_other, noexec })?;
         let serving = serve_kernel(&core, fd, state, refresh);
@@ -163,7 +161,7 @@ impl Drop for Mounted {
         if !self.waited.load(Relaxed) {
             self.wait(GRACE);
         }
-        self.core.poke.stop();
+        self.core.vfs.watch().stop();
     }
 }
 

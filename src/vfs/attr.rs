@@ -96,6 +96,8 @@ pub enum Fault {
     Invalid,
     /// The node has no extended attribute of this name.
     NoAttribute,
+    /// There are no extended attributes at all.
+    Unsupported,
     /// There is neither data nor a hole from there on.
     Beyond,
     /// It could not be fetched or verified.
@@ -115,6 +117,7 @@ impl fmt::Display for Fault {
             Fault::Stale => f.write_str("no such node any more"),
             Fault::Invalid => f.write_str("not possible for this kind of file"),
             Fault::NoAttribute => f.write_str("no such attribute"),
+            Fault::Unsupported => f.write_str("no attributes here"),
             Fault::Beyond => f.write_str("behind the end"),
             Fault::Broken(e) => e.fmt(f),
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! directory  = H("d" || number of its parent || name)        each path of the view has its own
 //! snapshot   = H("s" || number of its parent || snapshot id) so `latest` gets new numbers when it moves on
+//!              (under a name that is not listed, the parent is the directory of this name)
 //! one link   = H("1" || attributes || extended attributes || contents)
 //! more links = H("n" || snapshot id || file system || inode || ctime || contents)
 //! ```
@@ -56,6 +57,12 @@ pub fn single(keys: &Keys, node: &Node) -> u64 {
     placed(keys, node, &bytes)
 }
 
+/// The number of a node that is no directory and has one link, else 0.
+pub fn alone(keys: &Keys, node: &Node) -> u64 {
+    let alone = node.nlink == 1 && !matches!(node.content, Content::Directory(_));
+    if alone { single(keys, node) } else { 0 }
+}
+
 /// The number of a node with several links.
 pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
     let mut bytes = Vec::with_capacity(128);
@@ -68,7 +75,8 @@ pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
     placed(keys, node, &bytes)
 }
 
-fn contents(bytes: &mut Vec<u8>, content: &Content) {
+/// What tells contents apart, whatever else is the same: kind and chunks. Of a directory the kind only.
+pub fn contents(bytes: &mut Vec<u8>, content: &Content) {
     let (kind, numbers) = match content {
         Content::File(_) => (1, [0; 2]),
         Content::Large { size, list } => {
@@ -107,6 +115,19 @@ fn placed(keys: &Keys, node: &Node, bytes: &[u8]) -> u64 {
     let Some(r) = first(&node.content) else { return number };
     let place = u64::from(r.pack.id.0[1]) << 8 | ((u64::from(r.offset) / BLOCK as u64) & 0xff);
     above_root(place << 48 | number >> 16)
+}
+
+/// The number under which a directory of a snapshot is known while only single nodes of it are shown elsewhere, in
+/// `shown`; no request of the kernel ever names it.
+pub fn hidden(keys: &Keys, shown: u64, page: &Ref, id: &SnapshotId) -> u64 {
+    hash(keys, &[b"h".as_slice(), &shown.to_be_bytes(), &page.id.0, &page.pack.id.0, id].concat())
+}
+
+/// What names a path among those that are merged, see [`super::history`].
+pub fn path(keys: &Keys, path: &[Box<[u8]>]) -> u64 {
+    let mut bytes = vec![b'p'];
+    path.iter().for_each(|name| put(&mut bytes, name));
+    hash(keys, &bytes)
 }
 
 fn first(content: &Content) -> Option<&Ref> {

@@ -8,13 +8,20 @@
 pub mod ahead;
 mod attr;
 mod cache;
+mod history;
 pub mod inode;
+mod merged;
+mod moment;
+mod own;
 mod pages;
 mod prefetch;
+mod present;
 mod read;
 mod table;
+mod timeline;
 mod tree;
 mod view;
+mod watch;
 
 pub use ahead::Ahead;
 pub use attr::{Attr, Fault, Kind, Totals};
@@ -23,8 +30,10 @@ pub use prefetch::Walk;
 pub use read::{Seek, Stretch};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
+pub use watch::Watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -35,13 +44,25 @@ use crate::format::tree::Content;
 use crate::repo::{Repository, State, tree::root};
 use ahead::Readers;
 use attr::Attr as A;
+use cache::Cache;
+use history::Line;
+use merged::Listing;
 use pages::Pages;
 use read::Contents;
-use table::{Dir, Table};
-use view::View;
+use table::{Dir, Place, Table};
+use view::{Role, View};
 
 /// Longest name, in bytes.
 pub const NAME: usize = crate::format::limits::NAME;
+
+/// Bytes of what is known of paths over all snapshots, and of listings of folders over all of them.
+const LINES: usize = 8 << 20;
+const LISTINGS: usize = 16 << 20;
+
+/// How long the kernel may keep names and attributes of the folders above the snapshots. It is told of changes.
+const SOON: Duration = Duration::from_secs(10);
+/// The same where not each change can be told: merged folders and expressions for moments.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Whether an operation may fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +102,9 @@ pub struct Vfs {
     table: Mutex<Table>,
     contents: Contents,
     readers: Readers,
-    has_xattrs: bool,
+    lines: Cache<(u64, u64), Line>,
+    listings: Cache<(u64, u64, bool), Listing>,
+    watch: Watch,
     totals: Mutex<Totals>,
     /// Where the names begin that are fetched in the background.
     first_page: Mutex<Option<Ref>>,
@@ -94,7 +117,7 @@ pub struct Figures {
     pub nodes: usize,
     /// Directories among them, and those above them.
     pub directories: usize,
-    /// Bytes of decoded pages.
+    /// Bytes of decoded pages and of what was put together from them.
     pub pages: usize,
 }
 
@@ -102,8 +125,6 @@ impl Vfs {
     /// The file system of a repository in this state.
     pub fn new(repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
         let snapshots = state.snapshots();
-        let shown = |s: &&Snapshot| options.at.as_ref().is_none_or(|(at, _)| at.id == s.id);
-        let has_xattrs = snapshots.iter().filter(shown).any(|s| s.stats.xattrs > 0);
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
         let mut first_page = prefetch::first_page(&snapshots);
         let mut table = Table::default();
@@ -122,11 +143,13 @@ impl Vfs {
             readers: Readers::new(options.cache as u64 / 6),
             view: RwLock::new(view),
             table: Mutex::new(table),
+            lines: Cache::new(LINES),
+            listings: Cache::new(LISTINGS),
+            watch: Watch::default(),
             totals: Mutex::new(totals),
             first_page: Mutex::new(first_page),
             repo,
             options,
-            has_xattrs,
         })
     }
 
@@ -141,14 +164,40 @@ impl Vfs {
         *self.first_page.lock().expect("no holder panics") = prefetch::first_page(&snapshots);
         let new = View::new(self.repo.keys(), snapshots, &self.options.zone);
         let mut view = self.view.write().expect("no holder panics");
-        let changes = new.changes(&view);
+        let mut changes = new.changes(&view);
+        if !changes.is_empty() {
+            changes.extend(self.table().merged().into_iter().map(Invalidation::Listing));
+        }
         *view = new;
         changes
     }
 
-    /// Whether any snapshot had extended attributes when this was made.
-    pub fn has_xattrs(&self) -> bool {
-        self.has_xattrs
+    /// Through which whoever refreshes learns that somebody looks, and whoever looks waits for a refresh.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// How long names in this folder, and its attributes, may be kept; `None`: for ever.
+    pub fn keep(&self, ino: u64) -> Option<Duration> {
+        if let Some(folder) = self.view().find(ino) {
+            return Some(if folder.role == Role::Plain { SOON } else { BRIEF });
+        }
+        match self.table().place(ino) {
+            Some(Place::Dir(dir)) if dir.role.merges() => Some(BRIEF),
+            _ => None,
+        }
+    }
+
+    /// Waits for a refresh if nobody has looked for so long that the view may be old; where names stay, it does not matter.
+    fn fresh(&self, ino: u64, mode: Mode) -> Result<(), Fault> {
+        if !self.watch.is_old() || self.keep(ino).is_none() {
+            return Ok(());
+        }
+        if mode == Mode::Cached {
+            return Err(Fault::Wait);
+        }
+        self.watch.wait();
+        Ok(())
     }
 
     /// Whether this number is a folder above the snapshots, whose entries change.
@@ -169,7 +218,8 @@ impl Vfs {
     /// Figures for people.
     pub fn figures(&self) -> Figures {
         let (nodes, directories) = self.table().len();
-        Figures { nodes, directories, pages: self.pages.bytes() }
+        let pages = self.pages.bytes() + self.lines.bytes() + self.listings.bytes();
+        Figures { nodes, directories, pages }
     }
 
     /// The repository.
@@ -217,6 +267,7 @@ fn root_at(
     let snapshot = snapshot.id;
     Ok(move |number| Dir {
         number,
+        role: Role::Plain,
         parent: None,
         above: inode::ROOT,
         name: Box::default(),

@@ -240,8 +240,7 @@ fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {
 fn directory(page: Page, keys: &Keys) -> (Arc<Directory>, usize) {
     match page {
         Page::Leaf(nodes) => {
-            let alone = |n: &Node| n.nlink == 1 && !matches!(n.content, Content::Directory(_));
-            let inos = nodes.iter().map(|n| if alone(n) { inode::single(keys, n) } else { 0 }).collect();
+            let inos = nodes.iter().map(|n| inode::alone(keys, n)).collect();
             let weight = nodes.iter().map(weight).sum();
             (Arc::new(Directory::Leaf(nodes, inos)), weight)
         }

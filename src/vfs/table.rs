@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use super::attr::Attr;
 use super::inode::ROOT;
+use super::view::Role;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
 use crate::format::tree::Node;
 
-/// A directory of a snapshot.
+/// A directory of a snapshot, or one that is merged from many (which has no page and no node).
 pub struct Dir {
     /// Its number in the table.
     pub number: u32,
+    /// What it shows: a directory of a snapshot, or one that is merged from all.
+    pub role: Role,
     /// The number of the directory that holds it, and its position there; `None` for the root of a snapshot.
     pub parent: Option<(u32, u32)>,
     /// The inode number of the directory that holds it.
@@ -149,6 +152,12 @@ impl Table {
         }
     }
 
+    /// The numbers of the directories that are merged from many snapshots.
+    pub fn merged(&self) -> Vec<u64> {
+        let merged = self.dirs.iter().flatten().filter(|held| held.dir.role.merges());
+        merged.map(|held| held.dir.attr.ino).collect()
+    }
+
     /// Nodes and directories known.
     pub fn len(&self) -> (usize, usize) {
         (self.slots.len(), self.dirs.len() - self.free.len())
@@ -164,7 +173,8 @@ mod tests {
         let (mtime, device) = ((0, 0), (0, 0));
         let kind = Kind::Directory;
         let attr = Attr { ino, kind, mode: 0, nlink: 1, uid: 0, gid: 0, size: 0, blocks: 0, mtime, device };
-        Dir { number, parent, above: 1, name: Box::default(), page: None, snapshot: [0; 16], attr, node: None }
+        let (role, name) = (Role::Plain, Box::default());
+        Dir { number, role, parent, above: 1, name, page: None, snapshot: [0; 16], attr, node: None }
     }
 
     #[test]

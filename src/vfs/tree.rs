@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use jiff::Zoned;
+
 use super::attr::{Attr, Fault, Kind};
-use super::pages::{Attributes, Directory};
+use super::moment::moment;
+use super::pages::Directory;
 use super::table::{Dir, Place};
-use super::view::{Folder, Target, View};
+use super::view::{Folder, Role, Target, View};
 use super::{Mode, Vfs, inode};
 use crate::error::Error;
 use crate::format::limits::LEVELS;
 use crate::format::record::Snapshot;
-use crate::format::tree::{Content, Node, Xattrs};
+use crate::format::reference::Ref;
+use crate::format::tree::{Content, Node};
 use crate::repo::tree::root;
 
 /// One entry of a listing.
@@ -42,14 +46,15 @@ impl At {
 impl Vfs {
     /// The node called `name` in a directory, which counts as one look-up; `None`: there is none.
     pub fn lookup(&self, parent: u64, name: &[u8], mode: Mode) -> Result<Option<Attr>, Fault> {
-        {
-            let view = self.view();
-            if let Some(folder) = view.find(parent) {
-                return Ok(view.target(folder, name).map(|target| self.target(&view, folder, name, target, true)));
-            }
+        self.fresh(parent, mode)?;
+        if let Some(found) = self.above(parent, |view, folder| self.in_view(view, folder, name)) {
+            return Ok(found);
         }
-        let Some(Place::Dir(dir)) = self.place(parent) else { return Err(Fault::Stale) };
-        let Some(at) = self.find(&dir, name, mode)? else { return Ok(None) };
+        let dir = match self.place(parent) {
+            Some(Place::Dir(dir)) if !dir.role.merges() => dir,
+            _ => return self.merged_lookup(&self.merged(parent).ok_or(Fault::Stale)?, name, mode),
+        };
+        let Some(at) = self.find(dir.page, name, mode)? else { return Ok(None) };
         match self.attr(&dir, &at) {
             Some(attr) if self.hold(&dir, &at, &attr) => Ok(Some(attr)),
             Some(_) => Err(Fault::Stale),
@@ -57,17 +62,39 @@ impl Vfs {
         }
     }
 
+    /// What `f` says of a folder above the snapshots that has its own entries; `None`: it is no such folder.
+    fn above<T>(&self, ino: u64, f: impl FnOnce(&View, &Folder) -> T) -> Option<T> {
+        let view = self.view();
+        view.find(ino).filter(|folder| !folder.role.merges()).map(|folder| f(&view, folder))
+    }
+
+    /// A name in a folder above the snapshots, listed or not.
+    fn in_view(&self, view: &View, folder: &Folder, name: &[u8]) -> Option<Attr> {
+        if let Some(target) = view.target(folder, name) {
+            return Some(self.target(view, folder, name, target, true));
+        }
+        let snapshot = match folder.role {
+            Role::At => {
+                let now = Zoned::now().with_time_zone(self.options.zone.clone());
+                view.time.at(moment(std::str::from_utf8(name).ok()?, &now)?).cloned()?
+            }
+            _ => view.shadow(folder, name)?,
+        };
+        // Directories of two names must not share a number.
+        let salt = inode::directory(self.repo.keys(), folder.ino, name, None);
+        Some(self.snapshot(folder.ino, salt, name, &snapshot, true))
+    }
+
     /// The attributes of a node.
     pub fn getattr(&self, ino: u64, mode: Mode) -> Result<Attr, Fault> {
-        {
-            let view = self.view();
-            if let Some(folder) = view.find(ino) {
-                return Ok(self.folder(folder));
-            }
+        self.fresh(ino, mode)?;
+        if let Some(attr) = self.above(ino, |_, folder| self.folder(folder)) {
+            return Ok(attr);
         }
-        match self.place(ino).ok_or(Fault::Stale)? {
-            Place::Dir(dir) => Ok(dir.attr),
-            Place::Entry(dir, position) => {
+        match self.place(ino) {
+            Some(Place::Dir(dir)) if !dir.role.merges() => Ok(dir.attr),
+            None | Some(Place::Dir(_)) => self.merged_attr(&self.merged(ino).ok_or(Fault::Stale)?, mode),
+            Some(Place::Entry(dir, position)) => {
                 let at = self.at(&dir, position.into(), mode)?.ok_or_else(|| damaged("it ends too early"))?;
                 Ok(self.attr(&dir, &at).map(|attr| Attr { ino, ..attr }).ok_or(Fault::Stale)?)
             }
@@ -84,8 +111,9 @@ impl Vfs {
         mode: Mode,
         add: &mut dyn FnMut(&Entry<'_>) -> bool,
     ) -> Result<(), Fault> {
+        self.fresh(ino, mode)?;
         let view = self.view();
-        if let Some(folder) = view.find(ino) {
+        if let Some(folder) = view.find(ino).filter(|folder| !folder.role.merges()) {
             let (own, above) = (self.folder(folder), self.folder(&view.folders[folder.parent]));
             if dots(own, above, offset, add) {
                 return Ok(());
@@ -103,7 +131,13 @@ impl Vfs {
             return Ok(());
         }
         drop(view);
-        let Some(Place::Dir(dir)) = self.place(ino) else { return Err(Fault::Stale) };
+        let dir = match self.place(ino) {
+            Some(Place::Dir(dir)) if !dir.role.merges() => dir,
+            _ => {
+                let merged = self.merged(ino).ok_or(Fault::Stale)?;
+                return self.merged_readdir(&merged, offset, hold, mode, add);
+            }
+        };
         let mut position = offset.saturating_sub(2);
         let mut next = match self.at(&dir, position, mode) {
             // Nothing is added before it is sure that there is something to wait for.
@@ -143,25 +177,6 @@ impl Vfs {
         })?
     }
 
-    /// The extended attributes of a node.
-    pub fn xattrs(&self, ino: u64, mode: Mode) -> Result<Arc<Attributes>, Fault> {
-        if self.is_view(ino) {
-            return Ok(Arc::default());
-        }
-        let node = self.with_node(ino, mode, |node| match &node.xattrs {
-            Xattrs::Inline(list) if list.is_empty() => None,
-            _ => Some(node.clone()),
-        })?;
-        node.map_or(Ok(Arc::default()), |node| self.pages.xattrs(&node, mode))
-    }
-
-    /// One extended attribute of a node.
-    pub fn getxattr(&self, ino: u64, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
-        let list = self.xattrs(ino, mode)?;
-        let at = list.binary_search_by(|(n, _)| n.as_slice().cmp(name)).map_err(|_| Fault::NoAttribute)?;
-        Ok(list[at].1.clone())
-    }
-
     /// The path of a node below the mount point, for messages; found without fetching.
     pub fn path(&self, ino: u64) -> Vec<u8> {
         let mut parts = Vec::new();
@@ -196,6 +211,7 @@ impl Vfs {
 
     pub(super) fn with_node<T>(&self, ino: u64, mode: Mode, f: impl FnOnce(&Node) -> T) -> Result<T, Fault> {
         let (dir, position) = match self.place(ino).ok_or(Fault::Stale)? {
+            Place::Dir(dir) if dir.role.merges() => return Err(Fault::Invalid),
             Place::Entry(dir, position) => (dir, position),
             Place::Dir(dir) => match (&dir.node, dir.parent) {
                 (Some(node), _) => return Ok(f(node)),
@@ -210,7 +226,7 @@ impl Vfs {
 
     /// The entry at a position of a directory; `None` behind the last.
     pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode) -> Result<Option<At>, Fault> {
-        self.descend(dir, mode, |page, before| match page {
+        self.descend(dir.page, mode, |page, before| match page {
             Directory::Leaf(nodes, _) => usize::try_from(position - before).ok().filter(|i| *i < nodes.len()),
             Directory::Upper(rows, ends) => {
                 Some(ends.partition_point(|end| before + end <= position)).filter(|row| *row < rows.len())
@@ -219,8 +235,8 @@ impl Vfs {
     }
 
     /// The entry of a name in a directory.
-    fn find(&self, dir: &Dir, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
-        self.descend(dir, mode, |page, _| match page {
+    pub(super) fn find(&self, top: Option<Ref>, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+        self.descend(top, mode, |page, _| match page {
             Directory::Leaf(nodes, _) => nodes.binary_search_by(|n| n.name.as_slice().cmp(name)).ok(),
             Directory::Upper(rows, _) => rows.partition_point(|row| row.0.as_slice() <= name).checked_sub(1),
         })
@@ -230,11 +246,11 @@ impl Vfs {
     /// what the page above it says: so many entries, from that name on, and none that belongs into the next page.
     fn descend(
         &self,
-        dir: &Dir,
+        top: Option<Ref>,
         mode: Mode,
         row: impl Fn(&Directory, u64) -> Option<usize>,
     ) -> Result<Option<At>, Fault> {
-        let Some(mut page) = dir.page else { return Ok(None) };
+        let Some(mut page) = top else { return Ok(None) };
         let mut before = 0;
         let mut told: Option<(Vec<u8>, u64)> = None;
         let mut below: Option<Vec<u8>> = None;
@@ -288,6 +304,7 @@ impl Vfs {
         match node.content {
             Content::Directory(page) => table.hold_dir(attr.ino, |number| Dir {
                 number,
+                role: Role::Plain,
                 parent: Some((dir.number, at.position)),
                 above: dir.attr.ino,
                 name: node.name.as_slice().into(),
@@ -304,33 +321,32 @@ impl Vfs {
     fn target(&self, view: &View, folder: &Folder, name: &[u8], target: &Target, hold: bool) -> Attr {
         match target {
             Target::Folder(at) => self.folder(&view.folders[*at]),
-            Target::Snapshot(snapshot) => {
-                let attr = self.snapshot(folder, snapshot);
-                if hold {
-                    let dir = |number| Dir {
-                        number,
-                        parent: None,
-                        above: folder.ino,
-                        name: name.into(),
-                        page: snapshot.root,
-                        snapshot: snapshot.id,
-                        attr,
-                        node: Some(Box::new(root(snapshot))),
-                    };
-                    self.table().hold_dir(attr.ino, dir);
-                }
-                attr
-            }
+            Target::Snapshot(snapshot) => self.snapshot(folder.ino, folder.ino, name, snapshot, hold),
         }
     }
 
-    /// The root of a snapshot. One link means "how many is not known", as btrfs says it.
-    fn snapshot(&self, folder: &Folder, snapshot: &Snapshot) -> Attr {
-        let ino = inode::snapshot(self.repo.keys(), folder.ino, &snapshot.id);
-        Attr { nlink: 1, ..Attr::of(&root(snapshot), ino, self.options.owner) }
+    /// The root of a snapshot in the folder `above`. One link means "how many is not known", as btrfs says it.
+    fn snapshot(&self, above: u64, salt: u64, name: &[u8], snapshot: &Snapshot, hold: bool) -> Attr {
+        let ino = inode::snapshot(self.repo.keys(), salt, &snapshot.id);
+        let attr = Attr { nlink: 1, ..Attr::of(&root(snapshot), ino, self.options.owner) };
+        if hold {
+            let dir = |number| Dir {
+                number,
+                role: Role::Plain,
+                parent: None,
+                above,
+                name: name.into(),
+                page: snapshot.root,
+                snapshot: snapshot.id,
+                attr,
+                node: Some(Box::new(root(snapshot))),
+            };
+            self.table().hold_dir(ino, dir);
+        }
+        attr
     }
 
-    fn folder(&self, folder: &Folder) -> Attr {
+    pub(super) fn folder(&self, folder: &Folder) -> Attr {
         let (uid, gid) = self.options.mounter;
         let nlink = folder.entries.len() as u32 + 2;
         let (ino, mtime, device) = (folder.ino, folder.newest, (0, 0));
@@ -339,11 +355,11 @@ impl Vfs {
 }
 
 /// `.` and `..`; gives whether no more fit.
-fn dots(own: Attr, above: Attr, offset: u64, add: &mut dyn FnMut(&Entry<'_>) -> bool) -> bool {
+pub(super) fn dots(own: Attr, above: Attr, offset: u64, add: &mut dyn FnMut(&Entry<'_>) -> bool) -> bool {
     (offset == 0 && add(&Entry { name: b".", attr: own, next: 1 }))
         || (offset <= 1 && add(&Entry { name: b"..", attr: above, next: 2 }))
 }
 
-fn damaged(why: &str) -> Fault {
+pub(super) fn damaged(why: &str) -> Fault {
     Fault::Broken(Error::damaged(format!("a directory is malformed: {why}")))
 }

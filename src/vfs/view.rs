@@ -1,4 +1,5 @@
-//! The folders above the snapshots: `latest`, `snapshots/`, `hosts/`, `tags/`, `ids/`. Made anew for each state of the log.
+//! The folders above the snapshots: `latest`, `snapshots/`, `hosts/`, `tags/`, `ids/`, and the tops of `at/`, `versions/`,
+//! `deleted/`. Made anew for each state of the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::inode;
+use super::moment::shadow;
+use super::timeline::Timeline;
 use crate::crypto::keys::Keys;
 use crate::format::record::Snapshot;
 use crate::format::tree::valid_name;
@@ -21,10 +24,32 @@ pub enum Target {
     Snapshot(Arc<Snapshot>),
 }
 
+/// How a directory gets its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It has those that it lists.
+    Plain,
+    /// Any expression for a moment leads to a snapshot.
+    At,
+    /// All that ever was in the folder at its path, and all versions of a file at its path.
+    Versions,
+    /// What was once in the folder at its path and is not now.
+    Deleted,
+}
+
+impl Role {
+    /// Whether its entries come from all snapshots.
+    pub fn merges(self) -> bool {
+        matches!(self, Role::Versions | Role::Deleted)
+    }
+}
+
 /// A folder of the view.
 pub struct Folder {
     /// Its inode number.
     pub ino: u64,
+    /// What it shows.
+    pub role: Role,
     /// The folder that holds it; the root holds itself.
     pub parent: usize,
     /// Its name.
@@ -40,6 +65,8 @@ pub struct Folder {
 pub struct View {
     /// See above.
     pub folders: Vec<Folder>,
+    /// The snapshots.
+    pub time: Arc<Timeline>,
     by_ino: HashMap<u64, usize>,
 }
 
@@ -80,17 +107,23 @@ impl View {
         }
         let ids = view.below(keys, 0, b"ids");
         view.folders[ids].entries = by_id(&all);
+        for (name, role) in [(b"at".as_slice(), Role::At), (b"deleted", Role::Deleted), (b"versions", Role::Versions)] {
+            let at = view.below(keys, 0, name);
+            view.folders[at].role = role;
+        }
         for folder in &mut view.folders {
             folder.entries.sort_by(|a, b| a.0.cmp(&b.0));
             let time = |(_, t): &(_, Target)| if let Target::Snapshot(s) = t { Some(s.time) } else { None };
             folder.newest = folder.entries.iter().filter_map(time).max().unwrap_or(newest);
         }
+        view.time = Arc::new(Timeline::new(snapshots));
         view
     }
 
     fn folder(&mut self, parent: usize, name: &[u8], ino: u64) -> usize {
         self.by_ino.insert(ino, self.folders.len());
-        self.folders.push(Folder { ino, parent, name: name.to_vec(), entries: Vec::new(), newest: (0, 0) });
+        let (name, entries, newest) = (name.to_vec(), Vec::new(), (0, 0));
+        self.folders.push(Folder { ino, role: Role::Plain, parent, name, entries, newest });
         self.folders.len() - 1
     }
 
@@ -112,6 +145,21 @@ impl View {
         found.ok().map(|at| &folder.entries[at].1)
     }
 
+    /// The snapshot that Samba means by a name like `@GMT-2026.11.22-10.00.00` in a folder: one of those in it, in the root
+    /// one of all. Such names are not listed.
+    pub fn shadow(&self, folder: &Folder, name: &[u8]) -> Option<Arc<Snapshot>> {
+        let second = shadow(std::str::from_utf8(name).ok()?)?;
+        let fits = |s: &&Arc<Snapshot>| s.time.0 == second;
+        if folder.ino == inode::ROOT {
+            return latest(&self.time.snapshots.iter().filter(fits).collect::<Vec<_>>());
+        }
+        let snapshots =
+            folder.entries.iter().filter_map(|(_, t)| if let Target::Snapshot(s) = t { Some(s) } else { None });
+        let mut found: Vec<_> = snapshots.filter(fits).collect();
+        found.sort_by_key(|s| s.time);
+        latest(&found)
+    }
+
     /// What the kernel must drop when `self` takes the place of `old`.
     pub fn changes(&self, old: &View) -> Vec<Invalidation> {
         let mut changes = Vec::new();
@@ -128,7 +176,8 @@ impl View {
             let names = gone.chain(added).map(|(name, _)| Invalidation::Entry(folder.ino, name.clone()));
             let before = changes.len();
             changes.extend(names);
-            if changes.len() > before {
+            let merges = folder.role.merges() && old.time.generation != self.time.generation;
+            if changes.len() > before || merges {
                 changes.push(Invalidation::Listing(folder.ino));
             }
         }
@@ -141,12 +190,17 @@ fn latest(snapshots: &[&Arc<Snapshot>]) -> Option<Arc<Snapshot>> {
     snapshots.iter().rev().find(|s| !s.partial).map(|s| Arc::clone(s))
 }
 
+/// A time as the name of a file.
+pub fn local(seconds: i64, zone: &TimeZone) -> String {
+    let time = Timestamp::from_second(seconds).unwrap_or_default().to_zoned(zone.clone());
+    time.strftime("%Y-%m-%d_%H-%M-%S").to_string()
+}
+
 /// Snapshots by local time. Where two collide, the first keeps the plain name and the others get their id.
 fn timed(snapshots: &[&Arc<Snapshot>], zone: &TimeZone) -> Vec<(Vec<u8>, Target)> {
     let mut taken: BTreeMap<String, ()> = BTreeMap::new();
     let name = |s: &Arc<Snapshot>| {
-        let time = Timestamp::from_second(s.time.0).unwrap_or_default().to_zoned(zone.clone());
-        let mut name = time.strftime("%Y-%m-%d_%H-%M-%S").to_string();
+        let mut name = local(s.time.0, zone);
         if s.partial {
             name.push_str("-partial");
         }

@@ -1,0 +1,125 @@
+//! Extended attributes: those that were saved, and `user.nfreezer.*`, which are answered but never listed, so that
+//! nothing copies them into a restored tree.
+
+use std::sync::Arc;
+
+use super::attr::Fault;
+use super::pages::{Attributes, Extents};
+use super::table::{Dir, Place};
+use super::view::Role;
+use super::{Mode, Vfs};
+use crate::format::limits::LEVELS;
+use crate::format::record::SnapshotId;
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::{Content, Xattrs};
+use crate::name::hex;
+
+const OWN: &[u8] = b"user.nfreezer.";
+
+impl Vfs {
+    /// Whether there can ever be saved extended attributes in this mount.
+    pub fn may_have_xattrs(&self) -> bool {
+        self.options.at.is_none() || self.has_xattrs()
+    }
+
+    /// Whether any snapshot that is shown has extended attributes.
+    pub fn has_xattrs(&self) -> bool {
+        match &self.options.at {
+            Some((snapshot, _)) => snapshot.stats.xattrs > 0,
+            None => self.view().time.any_xattrs(),
+        }
+    }
+
+    fn may_have(&self, snapshot: &SnapshotId) -> bool {
+        match &self.options.at {
+            Some((snapshot, _)) => snapshot.stats.xattrs > 0,
+            None => self.view().time.has_xattrs(snapshot),
+        }
+    }
+
+    /// The extended attributes of a node. [`Fault::Unsupported`] if there are none at all: programs then stop asking.
+    pub fn xattrs(&self, ino: u64, mode: Mode) -> Result<Arc<Attributes>, Fault> {
+        if !self.has_xattrs() {
+            return Err(Fault::Unsupported);
+        }
+        match self.place(ino) {
+            Some(Place::Dir(dir) | Place::Entry(dir, _)) if dir.role == Role::Plain && self.may_have(&dir.snapshot) => {
+            }
+            None if !self.is_view(ino) => return Err(Fault::Stale),
+            _ => return Ok(Arc::default()),
+        }
+        let node = self.with_node(ino, mode, |node| match &node.xattrs {
+            Xattrs::Inline(list) if list.is_empty() => None,
+            _ => Some(node.clone()),
+        })?;
+        node.map_or(Ok(Arc::default()), |node| self.pages.xattrs(&node, mode))
+    }
+
+    /// One extended attribute of a node.
+    pub fn getxattr(&self, ino: u64, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
+        let own = name.strip_prefix(OWN);
+        match self.xattrs(ino, mode) {
+            Ok(list) => {
+                if let Ok(at) = list.binary_search_by(|(n, _)| n.as_slice().cmp(name)) {
+                    return Ok(list[at].1.clone());
+                }
+            }
+            Err(Fault::Unsupported) if own.is_some() => {}
+            Err(fault) => return Err(fault),
+        }
+        let own = own.ok_or(Fault::NoAttribute)?;
+        match self.place(ino) {
+            Some(Place::Dir(dir) | Place::Entry(dir, _)) if dir.role == Role::Plain => self.own(ino, &dir, own, mode),
+            None if !self.is_view(ino) => Err(Fault::Stale),
+            _ => Err(Fault::NoAttribute),
+        }
+    }
+
+    fn own(&self, ino: u64, dir: &Dir, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
+        let content = |mode| self.with_node(ino, mode, |node| node.content.clone());
+        match name {
+            b"snapshot" => Ok(hex(&dir.snapshot).into_bytes()),
+            b"id" => id(&content(mode)?).map(String::into_bytes).ok_or(Fault::NoAttribute),
+            b"stored-size" => match content(mode)? {
+                Content::File(extents) => Ok(stored(&extents).to_string().into_bytes()),
+                Content::Large { list, .. } => Ok(self.stored_size(list, mode)?.to_string().into_bytes()),
+                _ => Err(Fault::NoAttribute),
+            },
+            _ => Err(Fault::NoAttribute),
+        }
+    }
+
+    /// Bytes that the chunks of a list take in packs.
+    fn stored_size(&self, list: Ref, mode: Mode) -> Result<u64, Fault> {
+        let (mut level, mut sum) = (vec![list], 0u64);
+        for _ in 0..=LEVELS {
+            let mut below = Vec::new();
+            for list in level {
+                match &*self.pages.list(&list, mode)? {
+                    Extents::Leaf(extents, _) => sum = sum.saturating_add(stored(extents)),
+                    Extents::Upper(rows, _) => below.extend_from_slice(rows),
+                }
+            }
+            level = below;
+        }
+        Ok(sum)
+    }
+}
+
+fn stored(extents: &[Extent]) -> u64 {
+    extents.iter().map(|e| if let Extent::Data(r) = e { r.stored.into() } else { 0 }).sum()
+}
+
+/// What names contents: of a file its chunks (and holes), of a long one its list, of a folder its page.
+fn id(content: &Content) -> Option<String> {
+    let extent = |e: &Extent| match e {
+        Extent::Data(r) => hex(&r.id.0),
+        Extent::Hole(len) => format!("hole:{len}"),
+    };
+    match content {
+        Content::File(extents) => Some(extents.iter().map(extent).collect::<Vec<_>>().join("+")),
+        Content::Large { list, .. } => Some(format!("list:{}", hex(&list.id.0))),
+        Content::Directory(Some(page)) => Some(format!("page:{}", hex(&page.id.0))),
+        _ => None,
+    }
+}

@@ -1,0 +1,86 @@
+//! A repository in memory whose snapshots are written by [`Writer`], and its tree asked without a kernel.
+#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::writer::{Item, Writer, repository};
+use nfreezer::crypto::keys::ChunkId;
+use nfreezer::error::Result;
+use nfreezer::format::record::Snapshot;
+use nfreezer::format::reference::Ref;
+use nfreezer::repo::{Repository, State};
+use nfreezer::storage::Memory;
+use nfreezer::vfs::{Attr, Fault, Mode, Options, Vfs, inode};
+
+pub struct Repo {
+    pub memory: Arc<Memory>,
+    pub repo: Arc<Repository>,
+    pub state: State,
+    pub known: HashMap<ChunkId, Ref>,
+}
+
+impl Repo {
+    pub fn new() -> Self {
+        let memory = Arc::<Memory>::default();
+        Repo { repo: Arc::new(repository(memory.clone())), memory, state: State::default(), known: HashMap::new() }
+    }
+
+    pub fn push(&mut self, tree: &Item) {
+        self.push_as(tree, |_| {});
+    }
+
+    pub fn push_as(&mut self, tree: &Item, change: impl FnOnce(&mut Snapshot)) {
+        let mut writer = Writer::new(&self.repo);
+        writer.known = std::mem::take(&mut self.known);
+        self.known = writer.commit_and_keep(&mut self.state, tree, change).1;
+    }
+
+    /// Opened again: nothing is in memory.
+    pub fn cold(&self) -> Arc<Repository> {
+        let passphrase = || Ok(nfreezer::crypto::secret::Passphrase::new("test".into()).unwrap());
+        Arc::new(Repository::open(self.memory.clone(), passphrase).unwrap())
+    }
+
+    /// A new mount by a process that has some blocks in memory: opening costs what a passphrase costs.
+    pub fn warm(&self) -> Vfs {
+        Vfs::new(self.repo.clone(), self.state.clone(), Options::default()).unwrap()
+    }
+
+    pub fn vfs(&self) -> Vfs {
+        Vfs::new(self.cold(), self.state.clone(), Options::default()).unwrap()
+    }
+}
+
+pub fn lookup(vfs: &Vfs, path: &str) -> Result<Attr, String> {
+    let mut ino = inode::ROOT;
+    let mut attr = vfs.getattr(ino, Mode::Fetch).unwrap();
+    for part in path.split('/').filter(|p| !p.is_empty()) {
+        let found = vfs.lookup(ino, part.as_bytes(), Mode::Fetch).map_err(|e| e.to_string())?;
+        attr = found.ok_or_else(|| format!("no {part} of {path}"))?;
+        ino = attr.ino;
+    }
+    Ok(attr)
+}
+
+pub fn names(vfs: &Vfs, ino: u64) -> Vec<String> {
+    listing(vfs, ino, 0, usize::MAX).into_iter().map(|e| e.0).skip(2).collect()
+}
+
+/// (name, inode number, next offset), at most so many.
+pub fn listing(vfs: &Vfs, ino: u64, offset: u64, most: usize) -> Vec<(String, u64, u64)> {
+    let mut list = Vec::new();
+    vfs.readdir(ino, offset, false, Mode::Fetch, &mut |e| {
+        if list.len() == most {
+            return true;
+        }
+        list.push((String::from_utf8_lossy(e.name).into_owned(), e.attr.ino, e.next));
+        false
+    })
+    .unwrap();
+    list
+}
+
+pub fn read(vfs: &Vfs, ino: u64, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
+    vfs.read(ino, offset, size, Mode::Fetch, &|_| ())
+}
