@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use harness::cli::{Env, Output, PASSPHRASE};
+use harness::sshd::{Setup, Sshd};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::RepoId;
 use nfreezer::crypto::secret::{Passphrase, Secret};
@@ -398,15 +399,18 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or print(made.decode()
 
 #[test]
 fn an_append_only_server_refuses_to_remove_keys_and_that_is_said() {
-    let sshd = harness::sshd::Sshd::append_only();
+    let sshd = Sshd::with(Setup { account: Some("unused"), ..Setup::default() });
     let mut env = Env::new();
     let place = sshd.files().join("repo");
-    env.nfreezer(["init", "-r", place.to_str().unwrap()]).done();
     let config = sshd.client_config(&env.path(""), sshd.port);
     let option = format!("ssh.config={}", config.display());
     let repository = format!("server:{}", place.display());
     env.set("NFREEZER_REPOSITORY", &repository).set("NFREEZER_NEW_PASSWORD", "second");
     let ssh = |env: &Env, rest: &[&str]| env.nfreezer(["-o", &option].iter().chain(rest));
+    ssh(&env, &["init"]).done();
+    // From here on the same server takes the key only with the line of the README in front of it.
+    let key = fs::read_to_string(sshd.authorized_keys()).unwrap();
+    fs::write(sshd.authorized_keys(), format!("{}{key}", harness::sshd::APPEND_ONLY)).unwrap();
     let failed = ssh(&env, &["key", "passwd"]).exits(1);
     let text = "the new passphrase opens the repository";
     assert!(failed.stderr.contains(text) && failed.stderr.contains("so does the old one"), "{}", failed.stderr);
