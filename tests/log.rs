@@ -108,6 +108,22 @@ fn a_torso_is_reported_and_counts_for_nothing() {
 }
 
 #[test]
+fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
+    let (memory, repo) = repository();
+    let mut state = repo.state().unwrap();
+    repo.commit(&mut state, snapshot(1), &[]).unwrap();
+    repo.commit(&mut state, snapshot(2), &[]).unwrap();
+    let id = repo.commit(&mut state, mark(1, Deed::Forget), &[]).unwrap();
+    let bytes = memory.get(&record(&memory, id)).unwrap();
+    for sequence in [1, 9] {
+        memory.put(&Name::Record { sequence, id }, &bytes).unwrap();
+        let repo = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+        let state = repo.state().unwrap();
+        assert_eq!((ids(&repo), state.warnings(), state.lost().len()), (vec![2], Vec::new(), 0));
+    }
+}
+
+#[test]
 fn a_record_that_is_gone_is_told_unless_it_was_merged() {
     let (memory, repo) = repository();
     let mut state = repo.state().unwrap();

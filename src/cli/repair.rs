@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::check::{Findings, fields, part};
-use super::common::{Common, open_repository, read_state, size};
+use super::common::{Common, open_to_write, read_state, size};
 use super::progress::Reporter;
 use super::show::{self, Output};
 use super::{OK, signals};
@@ -34,7 +34,7 @@ pub struct Args {
 
 /// Exit code 0 if everything was done that could be.
 pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    let repo = open_repository(common)?;
+    let repo = open_to_write(common, args.dry_run)?;
     let mut out = Output::new(common.json);
     let mut state = read_state(&repo, &mut out)?;
     let options = check::Options {

@@ -383,6 +383,8 @@ impl Repository {
                         new = true;
                     }
                     Err(e) if e.kind() == Kind::Missing => vanished = true,
+                    // A copy under another sequence is no record, and takes nothing from the one that is.
+                    Err(e) if e.kind() == Kind::Damaged && state.known.contains_key(&id) => {}
                     Err(e) if e.kind() == Kind::Damaged => {
                         drop(state.incomplete.insert(id, (entry.size, e.to_string())))
                     }
