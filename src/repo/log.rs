@@ -285,7 +285,9 @@ impl State {
     pub fn lost(&self) -> BTreeSet<ObjectId> {
         let superseded = self.superseded();
         let heads = self.known.values().flat_map(|k| &k.record.head.heads);
-        let torn = heads.filter(|id| self.incomplete.contains_key(id) && !superseded.contains(id)).copied();
+        // A copy under another sequence is incomplete, and takes nothing from the record that was read.
+        let torn = |id: &&ObjectId| self.incomplete.contains_key(id) && !self.known.contains_key(id);
+        let torn = heads.filter(torn).filter(|id| !superseded.contains(id)).copied();
         torn.chain(self.missing()).collect()
     }
 
@@ -383,8 +385,6 @@ impl Repository {
                         new = true;
                     }
                     Err(e) if e.kind() == Kind::Missing => vanished = true,
-                    // A copy under another sequence is no record, and takes nothing from the one that is.
-                    Err(e) if e.kind() == Kind::Damaged && state.known.contains_key(&id) => {}
                     Err(e) if e.kind() == Kind::Damaged => {
                         drop(state.incomplete.insert(id, (entry.size, e.to_string())))
                     }
