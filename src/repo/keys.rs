@@ -65,10 +65,11 @@ impl Repository {
         let (file, key) = put_key(&*self.storage, &self.id, &self.master, unlock)?;
         let (back, _) = self.read_key(&key.id).map_err(|e| e.while_doing("the new key file cannot be read back"))?;
         KeyFile::parse(&key.id, &self.id, &back)?.open(unlock.passphrase)?;
-        match back == file {
-            true => Ok(key.id),
-            false => Err(Error::damaged("the server gives back another key file than it was given")),
+        if back != file {
+            return Err(Error::damaged("the server gives back another key file than it was given"));
         }
+        self.remember_key(key);
+        Ok(key.id)
     }
 
     /// Removes a key file; never the last one that is well-formed.

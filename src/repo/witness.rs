@@ -202,6 +202,12 @@ impl Repository {
         witness.remembered(memory.update(&self.id.0, note));
     }
 
+    /// Notes a key file that was made here: it is what is wanted now, even if it is easier to guess than the one before it and was
+    /// made within the same second.
+    pub(super) fn remember_key(&self, key: SeenKey) {
+        self.noting(|seen| seen.key = Some(key));
+    }
+
     /// Notes that a key file was removed, so that its return is told.
     pub fn remember_removed(&self, key: ObjectId) {
         self.noting(|seen| seen.removed.push(key));
