@@ -13,9 +13,9 @@ use nfreezer::crypto::keys::RepoId;
 use nfreezer::crypto::secret::{Passphrase, Secret};
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::keyfile::{self, KeyFile, KeyInfo};
-use nfreezer::memory::Memory as Remembered;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::repo::{Access, Repository, Unlock, keys};
+use nfreezer::seen::SeenStore as Remembered;
 use nfreezer::storage::{Memory, Storage};
 use serde_json::Value;
 
@@ -135,7 +135,7 @@ fn every_passphrase_opens_and_the_last_key_stays() {
 fn t32_a_removed_key_that_comes_back_is_told() {
     let (server, folder) = (Arc::<Memory>::default(), tempfile::tempdir().unwrap());
     let open = |text: &str| {
-        let access = Access { memory: Some(Remembered::at(folder.path())), ..Access::default() };
+        let access = Access { seen: Some(Remembered::at(folder.path())), ..Access::default() };
         Repository::open_with(server.clone(), &access, || Ok(pass(text)))
     };
     Repository::init(server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
@@ -154,7 +154,7 @@ fn t32_a_removed_key_that_comes_back_is_told() {
 fn an_older_and_cheaper_key_file_is_no_replacement() {
     let (server, folder) = (Arc::<Memory>::default(), tempfile::tempdir().unwrap());
     let open = |accept_rollback| {
-        let access = Access { memory: Some(Remembered::at(folder.path())), accept_rollback, ..Access::default() };
+        let access = Access { seen: Some(Remembered::at(folder.path())), accept_rollback, ..Access::default() };
         Repository::open_with(server.clone(), &access, || Ok(pass("one")))
     };
     let repo = Repository::init(server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();

@@ -11,8 +11,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crypto", &[]),
     ("format", &["crypto"]),
     ("storage", &[]),
-    ("memory", &[]),
-    ("repo", &["crypto", "format", "storage", "memory"]),
+    ("seen", &[]),
+    ("repo", &["crypto", "format", "storage", "seen"]),
     ("push", &["crypto", "format", "repo", "progress"]),
     ("restore", &["crypto", "format", "repo", "progress"]),
     ("check", &["crypto", "format", "repo", "progress"]),
@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "crypto", "format", "storage", "memory", "repo", "progress", "push", "restore", "check", "import", "vfs",
+            "crypto", "format", "storage", "seen", "repo", "progress", "push", "restore", "check", "import", "vfs",
             "mount",
         ],
     ),

@@ -13,9 +13,9 @@ use nfreezer::crypto::seal::{self, ObjectType};
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::record::{self, Head, Snapshot, Stats};
-use nfreezer::memory::Memory as Remembered;
 use nfreezer::name::{Folder, Name, ObjectId, hex};
 use nfreezer::repo::{Access, Alarm, Repository, Unlock};
+use nfreezer::seen::SeenStore as Remembered;
 use nfreezer::storage::{Memory, Storage};
 use tempfile::TempDir;
 
@@ -46,7 +46,7 @@ impl Client {
 
     fn access(&self) -> Access {
         self.alarm.store(false, SeqCst);
-        Access { memory: Some(self.remembered()), alarm: self.alarm.clone(), ..Access::default() }
+        Access { seen: Some(self.remembered()), alarm: self.alarm.clone(), ..Access::default() }
     }
 
     fn open_as(&self, server: &Arc<Memory>, access: Access) -> Result<Repository> {
@@ -338,7 +338,7 @@ fn t45_a_damaged_memory_is_none_and_a_missing_one_harmless() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
     // A folder that cannot be written is told, and that is all.
-    let nowhere = Access { memory: Some(Remembered::at("/proc/nowhere")), ..Access::default() };
+    let nowhere = Access { seen: Some(Remembered::at("/proc/nowhere")), ..Access::default() };
     let warnings = client.open_as(&server, nowhere).unwrap().state().unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("cannot tell"), "{warnings:?}");
 }
@@ -351,7 +351,7 @@ fn many_processes_lose_and_garble_nothing() {
         for thread in 0..4u8 {
             let (client, server) = (&client, &server);
             scope.spawn(move || {
-                let access = Access { memory: Some(client.remembered()), ..Access::default() };
+                let access = Access { seen: Some(client.remembered()), ..Access::default() };
                 let repo = client.open_as(server, access).unwrap();
                 for i in 0..10 {
                     repo.commit(&mut repo.state().unwrap(), snapshot(10 + thread * 10 + i, false), &[]).unwrap();

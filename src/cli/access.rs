@@ -11,12 +11,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use zeroize::Zeroizing;
 
 use super::common::{Common, open_storage};
-use super::{OK, TAMPERING, page, passphrase, show};
+use super::{OK, TAMPERING, paper_key, passphrase, show};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
-use crate::memory::Memory;
 use crate::name::hex;
 use crate::repo::{Access, Alarm, Repository, random};
+use crate::seen::SeenStore;
 use crate::storage::{Dry, Storage};
 
 /// What a local key begins with.
@@ -95,18 +95,18 @@ pub fn access(common: &Common) -> Result<Access> {
     };
     let local_key = common.access.local_key.clone().or_else(|| env("NFREEZER_LOCAL_KEY").map(PathBuf::from));
     Ok(Access {
-        memory: memory(common),
+        seen: seen_store(common),
         trial: false,
         accept_rollback: common.access.accept_rollback,
         expect_head: expect.map(|id| head(&id)).transpose()?,
         local_key: local_key.map(|path| read_local_key(&path)).transpose()?,
-        key_file: common.access.key_file.as_deref().map(page::read).transpose()?,
+        key_file: common.access.key_file.as_deref().map(paper_key::read).transpose()?,
         alarm: alarm().clone(),
     })
 }
 
 /// `$XDG_STATE_HOME/nfreezer`, else `~/.local/state/nfreezer`; none if it is not wanted or nobody has a home.
-pub fn memory(common: &Common) -> Option<Memory> {
+pub fn seen_store(common: &Common) -> Option<SeenStore> {
     let env = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     if common.access.no_memory || env("NFREEZER_NO_MEMORY").is_some_and(|value| value != "0") {
         return None;
@@ -114,7 +114,7 @@ pub fn memory(common: &Common) -> Option<Memory> {
     let absolute = |path: &PathBuf| path.is_absolute();
     let state = env("XDG_STATE_HOME").map(PathBuf::from).filter(absolute);
     let home = || env("HOME").map(PathBuf::from).filter(absolute).map(|home| home.join(".local/state"));
-    Some(Memory::at(state.or_else(home)?.join("nfreezer")))
+    Some(SeenStore::at(state.or_else(home)?.join("nfreezer")))
 }
 
 /// The first 8 bytes of an id that is given by 16 to 64 hex digits.
@@ -139,7 +139,7 @@ pub fn read_local_key(path: &Path) -> Result<LocalKey> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let [magic, digits, sum] = words.as_slice() else { return Err(wrong()) };
     let key = crate::name::ObjectId::parse(digits).map(|id| Zeroizing::new(id.0)).ok_or_else(wrong)?;
-    match *magic == LOCAL_KEY && *sum == page::sum(key.as_slice()) {
+    match *magic == LOCAL_KEY && *sum == paper_key::sum(key.as_slice()) {
         true => Ok(LocalKey::new(*key)),
         false => Err(wrong()),
     }
@@ -149,7 +149,7 @@ pub fn read_local_key(path: &Path) -> Result<LocalKey> {
 pub fn make_local_key(path: &Path) -> Result<(LocalKey, bool)> {
     let name = show::text(path.as_os_str().as_encoded_bytes());
     let key = Zeroizing::new(random::<32>()?);
-    let line = Zeroizing::new(format!("{LOCAL_KEY} {} {}\n", hex(key.as_slice()), page::sum(key.as_slice())));
+    let line = Zeroizing::new(format!("{LOCAL_KEY} {} {}\n", hex(key.as_slice()), paper_key::sum(key.as_slice())));
     let failed = |e| Error::io(format!("make the local key {name}"), e);
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => read_local_key(path).map(|key| (key, false)),

@@ -12,7 +12,7 @@ use super::access::{self, make_local_key};
 use super::common::{Common, open_repository, open_storage, open_to_write, size};
 use super::passphrase::{self, Given};
 use super::show::{self, Output};
-use super::{OK, page};
+use super::{OK, paper_key};
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::LocalKey;
 use crate::crypto::secret::Passphrase;
@@ -107,7 +107,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         Command::Passwd(new) => passwd(common, &mut out, new)?,
         Command::Export { id, output } => export(common, &mut out, id.as_deref(), output.as_ref())?,
         Command::Import { file } => {
-            let bytes = page::read(file)?;
+            let bytes = paper_key::read(file)?;
             let storage = open_storage(common)?;
             let local_key = access::access(common)?.local_key;
             let passphrase = || passphrase::of_repository(common);
@@ -271,7 +271,7 @@ fn export(common: &Common, out: &mut Output, id: Option<&str>, output: Option<&P
     let id = id.map(|id| find(&repo, id)).transpose()?.unwrap_or(*repo.opened_by().0);
     let (file, (cost, local)) = repo.read_key(&id)?;
     let mine = Some(repo.opened_by()).filter(|(opened, _)| **opened == id).map(|(_, info)| info);
-    let heading = page::Heading {
+    let heading = paper_key::Heading {
         address: show::text(repo.storage().address().as_bytes()),
         repository: hex(&repo.id().0),
         key: id.short(),
@@ -280,7 +280,7 @@ fn export(common: &Common, out: &mut Output, id: Option<&str>, output: Option<&P
         cost: show_cost(&cost),
         local,
     };
-    let text = page::text(&heading, &file)?;
+    let text = paper_key::text(&heading, &file)?;
     match output {
         Some(path) => {
             let name = show::text(path.as_os_str().as_encoded_bytes());
@@ -291,7 +291,9 @@ fn export(common: &Common, out: &mut Output, id: Option<&str>, output: Option<&P
         }
         None => text.lines().try_for_each(|line| out.line(line))?,
     }
-    Ok(show::object(json!({ "key": id.to_string(), "text": page::code_text(&file), "lines": page::lines(&file) })))
+    Ok(show::object(
+        json!({ "key": id.to_string(), "text": paper_key::code_text(&file), "lines": paper_key::lines(&file) }),
+    ))
 }
 
 /// Argon2's cost with this much memory.
@@ -305,7 +307,7 @@ pub fn cost(memory: u64) -> Result<KdfCost> {
 /// Random digits that nobody guesses: 125 bits, in groups of five.
 pub fn generate() -> Result<(Passphrase, Zeroizing<String>)> {
     let random = Zeroizing::new(crate::repo::random::<16>()?);
-    let digits = Zeroizing::new(page::encode(random.as_slice()).to_ascii_lowercase());
+    let digits = Zeroizing::new(paper_key::encode(random.as_slice()).to_ascii_lowercase());
     let groups: Vec<&str> = (0..5).map(|i| &digits[5 * i..5 * i + 5]).collect();
     let text = Zeroizing::new(groups.join("-"));
     let passphrase = Passphrase::new(text.to_string()).ok_or_else(|| Error::failed("no random digits"))?;

@@ -19,7 +19,7 @@ mod key;
 mod ls;
 mod mount;
 mod mount_helper;
-mod page;
+mod paper_key;
 pub mod passphrase;
 pub mod progress;
 mod push;

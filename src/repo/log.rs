@@ -9,8 +9,8 @@ use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::record::{self, Deed, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
-use crate::memory::SeenHead;
 use crate::name::{Folder, Name, ObjectId};
+use crate::seen::SeenHead;
 use crate::storage::Entry;
 
 /// Records that are read at the same time.

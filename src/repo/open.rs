@@ -11,8 +11,8 @@ use crate::crypto::secret::{Passphrase, Secret};
 use crate::error::{Error, Kind, Result};
 use crate::format::keyfile::{self, KEY_FILE, KeyFile, KeyInfo};
 use crate::format::limits;
-use crate::memory::{Memory, Seen, SeenKey};
 use crate::name::{Folder, Name, ObjectId};
+use crate::seen::{Seen, SeenKey, SeenStore};
 use crate::storage::Storage;
 
 /// Bytes of verified blocks that are kept in memory unless the caller says otherwise.
@@ -24,7 +24,7 @@ const READERS: usize = 8;
 #[derive(Default)]
 pub struct Access {
     /// What this machine remembers of repositories.
-    pub memory: Option<Memory>,
+    pub seen: Option<SeenStore>,
     /// Nothing is remembered, since nothing is really written.
     pub trial: bool,
     /// Older states and other repositories are shown with a warning; for readers only.
@@ -71,8 +71,8 @@ impl Repository {
         let (_, key) = put_key(&*storage, &id, &master, unlock)?;
         let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
         storage.put(&Name::Config, &keyfile::encode_config(&id))?;
-        if let Some(memory) = &witness.memory {
-            let known = memory.bind(&witness.address, &id.0);
+        if let Some(store) = &witness.store {
+            let known = store.bind(&witness.address, &id.0);
             witness.remembered(known);
             witness.check_key(&id, key)?;
         }
@@ -109,7 +109,7 @@ impl Repository {
         passphrase: impl FnOnce() -> Result<Passphrase>,
     ) -> Result<Self> {
         let mut witness = access.witness(&*storage);
-        let before = witness.memory.as_ref().and_then(|memory| memory.at_address(&witness.address));
+        let before = witness.store.as_ref().and_then(|store| store.at_address(&witness.address));
         let favourite = before.as_ref().and_then(|(_, seen)| seen.key).map(|key| key.id);
         // on a long line each step costs its round trip: what does not wait for another goes at the same time
         storage.expect(Folder::Log);
@@ -128,7 +128,7 @@ impl Repository {
         };
         let id = keyfile::decode_config(&config)?;
         witness.check_identity(&id)?;
-        witness.stranger = witness.memory.is_some() && witness.seen(&id).is_none();
+        witness.stranger = witness.store.is_some() && witness.seen(&id).is_none();
         let (master, key, info) = unlock(keys?, &id, access, &witness, favourite, passphrase)?;
         witness.check_key(&id, key)?;
         Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
@@ -166,7 +166,7 @@ impl Repository {
 impl Access {
     fn witness(&self, storage: &dyn Storage) -> Witness {
         Witness {
-            memory: self.memory.clone(),
+            store: self.seen.clone(),
             trial: self.trial,
             accept: self.accept_rollback,
             expect: self.expect_head,

@@ -11,8 +11,8 @@ use super::Repository;
 use super::log::{State, prefix};
 use crate::crypto::keys::RepoId;
 use crate::error::{Error, Kind, Result};
-use crate::memory::{Memory, Seen, SeenHead, SeenKey};
 use crate::name::{ObjectId, hex};
+use crate::seen::{Seen, SeenHead, SeenKey, SeenStore};
 
 /// Records side by side whose times differ by more than this were not written at the same time: listing the log and putting a
 /// record are seconds apart, minutes on a bad line.
@@ -26,7 +26,7 @@ pub type Alarm = Arc<AtomicBool>;
 /// What this machine knows of a repository, and what is to be done where the server shows something else.
 #[derive(Default)]
 pub(super) struct Witness {
-    pub memory: Option<Memory>,
+    pub store: Option<SeenStore>,
     /// Nothing is remembered: what is written is not kept either.
     pub trial: bool,
     /// An older state is shown with a warning, and not remembered.
@@ -51,7 +51,7 @@ impl Witness {
 
     /// What is remembered of this repository; a damaged memory is none.
     pub fn seen(&self, id: &RepoId) -> Option<Seen> {
-        match self.memory.as_ref()?.of(&id.0) {
+        match self.store.as_ref()?.of(&id.0) {
             Ok(seen) => seen,
             Err(e) => {
                 self.note(format!("{e}: what the newest snapshots were cannot be verified this time"));
@@ -62,19 +62,19 @@ impl Witness {
 
     /// Refuses another repository than the one that was seen at this address.
     pub fn check_identity(&self, id: &RepoId) -> Result<()> {
-        let Some(memory) = &self.memory else { return Ok(()) };
-        let Some((other, seen)) = memory.at_address(&self.address).filter(|(other, _)| *other != id.0) else {
+        let Some(store) = &self.store else { return Ok(()) };
+        let Some((other, seen)) = store.at_address(&self.address).filter(|(other, _)| *other != id.0) else {
             return Ok(());
         };
         let [new, old] = [hex(&id.0[..4]), hex(&other[..4])];
         let newest = seen.heads.last().map(|head| format!(", last with {}", described(head))).unwrap_or_default();
         let text = format!("another repository than before is at {}: {new}; here {old} was seen{newest}", self.address);
-        self.refuse(text, memory, &other)
+        self.refuse(text, store, &other)
     }
 
     /// Compares the key file that opened the repository with the one of the last time.
     pub fn check_key(&self, id: &RepoId, key: SeenKey) -> Result<()> {
-        let Some(memory) = &self.memory else { return Ok(()) };
+        let Some(store) = &self.store else { return Ok(()) };
         let seen = self.seen(id);
         let weaker = |old: &SeenKey| key.work < old.work || (old.local && !key.local);
         // A key file that was made later was made by somebody who has a key, and says what is wanted now.
@@ -86,26 +86,26 @@ impl Witness {
                 key.id.short(),
                 old.id.short()
             );
-            self.refuse(text, memory, &id.0)?;
+            self.refuse(text, store, &id.0)?;
             return Ok(());
         }
         let note = |seen: &mut Seen| {
             seen.found_at(&self.address);
             seen.key = Some(key);
         };
-        self.remembered(if self.trial || self.accept { Ok(()) } else { memory.update(&id.0, note) });
+        self.remembered(if self.trial || self.accept { Ok(()) } else { store.update(&id.0, note) });
         Ok(())
     }
 
     /// An error, or a warning where older states are accepted.
-    fn refuse(&self, text: String, memory: &Memory, id: &[u8; 32]) -> Result<()> {
+    fn refuse(&self, text: String, store: &SeenStore, id: &[u8; 32]) -> Result<()> {
         if self.accept {
             self.note(text);
             return Ok(());
         }
         let hint = format!(
             "`--accept-rollback` reads what is shown; if it was changed on purpose, remove {}",
-            memory.path(id).display()
+            store.path(id).display()
         );
         Err(Error::new(Kind::Tampering, text).hint(hint))
     }
@@ -159,8 +159,8 @@ impl Repository {
         if !gone.is_empty() {
             let rows: Vec<String> = gone.iter().map(|head| described(head) + state.fate(&head.id)).collect();
             let text = format!("the server shows an older state than this machine has seen: {}", rows.join("; "));
-            match &witness.memory {
-                Some(memory) => witness.refuse(text, memory, &self.id.0)?,
+            match &witness.store {
+                Some(store) => witness.refuse(text, store, &self.id.0)?,
                 None if witness.accept => witness.note(text),
                 None => return Err(Error::new(Kind::Tampering, text)),
             }
@@ -194,12 +194,12 @@ impl Repository {
 
     fn noting(&self, change: impl FnOnce(&mut Seen)) {
         let witness = &self.witness;
-        let Some(memory) = witness.memory.as_ref().filter(|_| !witness.trial && !witness.accept) else { return };
+        let Some(store) = witness.store.as_ref().filter(|_| !witness.trial && !witness.accept) else { return };
         let note = |seen: &mut Seen| {
             seen.found_at(&witness.address);
             change(seen);
         };
-        witness.remembered(memory.update(&self.id.0, note));
+        witness.remembered(store.update(&self.id.0, note));
     }
 
     /// Notes a key file that was made here: it is what is wanted now, even if it is easier to guess than the one before it and was
@@ -225,7 +225,7 @@ impl Repository {
                 described(later),
                 described(earlier)
             ));
-            self.witness.alarm.fetch_or(self.witness.memory.is_some(), Relaxed);
+            self.witness.alarm.fetch_or(self.witness.store.is_some(), Relaxed);
         }
         if !new.is_empty() {
             self.noting(|seen| seen.told.extend(new.iter().map(|(_, later)| later.id)));

@@ -1,9 +1,10 @@
-//! What this machine remembers of each repository, so that a server cannot show an older state, or another repository,
-//! without being found out: a few hundred bytes in the user's state folder. Nothing depends on it: without it everything
-//! works, but a rollback cannot be told from the truth.
+//! The newest heads of each repository that this machine has seen, a few hundred bytes in the user's state folder. With
+//! them a server cannot present an older state or another repository unnoticed. They are optional: without them every
+//! command works, but a rollback is not detected.
 //!
-//! One file a repository, named by its id, written whole under another name, synced and renamed; several processes take turns by
-//! a lock. What is in it is no secret but for where the backups are, so it is private to the user.
+//! In: repository ids, addresses, heads and key files that `repo` has verified. Out: the same, on the next run.
+//! Each repository has one file, named by its id, which is written under a temporary name, synced and renamed. A lock
+//! file serialises concurrent processes. The contents reveal only where the backups are; the files are private to the user.
 
 mod file;
 
@@ -21,10 +22,10 @@ const LARGEST: u64 = 64 << 10;
 const REPOSITORIES: usize = 1000;
 /// Addresses of one repository.
 const ADDRESSES: usize = 4;
-/// Heads, removed key files and told forks that are kept.
+/// Largest number of heads, of removed key files and of reported forks that are kept.
 const KEPT: usize = 16;
 
-/// A record of the log that was seen.
+/// A record of the log that this machine has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeenHead {
     /// Its sequence.
@@ -48,39 +49,39 @@ pub struct SeenKey {
     pub created: u64,
 }
 
-/// What is remembered of one repository.
+/// Facts remembered about one repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Where it was found, newest last.
+    /// Its addresses, the newest last.
     pub addresses: Vec<String>,
-    /// What opened it.
+    /// The key file that opened it.
     pub key: Option<SeenKey>,
     /// The frontier of its log, by ascending sequence.
     pub heads: Vec<SeenHead>,
     /// Key files that were removed from here.
     pub removed: Vec<ObjectId>,
-    /// Records by which a fork was told, so that it is told once.
+    /// Records whose fork was reported, so that it is reported once.
     pub told: Vec<ObjectId>,
 }
 
-/// The folder of memories.
+/// The folder with one file of seen heads per repository.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct SeenStore {
     folder: PathBuf,
 }
 
-impl Memory {
-    /// In this folder, which is made when something is to be remembered.
+impl SeenStore {
+    /// Uses this folder, which the first update creates.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Memory { folder: folder.into() }
+        SeenStore { folder: folder.into() }
     }
 
-    /// Where the memory of a repository is, for messages.
+    /// Returns the file of a repository, for messages.
     pub fn path(&self, repository: &[u8; 32]) -> PathBuf {
         self.folder.join(hex(repository))
     }
 
-    /// What is known of a repository. [`Kind::Damaged`] if the file is not one of ours.
+    /// Returns the facts about a repository. Fails with [`Kind::Damaged`] if the file was not written by this program.
     pub fn of(&self, repository: &[u8; 32]) -> Result<Option<Seen>> {
         let path = self.path(repository);
         match read(&path) {
@@ -91,7 +92,7 @@ impl Memory {
         }
     }
 
-    /// The repository that was last seen at this address.
+    /// Returns the repository that was last seen at this address.
     pub fn at_address(&self, address: &str) -> Option<([u8; 32], Seen)> {
         let names = fs::read_dir(&self.folder).ok()?.take(REPOSITORIES).filter_map(|entry| entry.ok());
         let ids = names.filter_map(|entry| Some(ObjectId::parse(entry.file_name().to_str()?)?.0));
@@ -99,8 +100,7 @@ impl Memory {
         known.into_iter().find(|(_, seen)| seen.addresses.iter().any(|a| a == address))
     }
 
-    /// Changes what is known of a repository; what other processes remembered meanwhile is there. A file that is damaged is
-    /// put aside.
+    /// Changes the facts about a repository, on top of the updates of other processes. A damaged file is renamed.
     pub fn update(&self, repository: &[u8; 32], change: impl FnOnce(&mut Seen)) -> Result<()> {
         let path = self.path(repository);
         let failed = |e| Error::io(format!("remember the newest heads in {}", path.display()), e);
@@ -131,7 +131,7 @@ impl Memory {
         write().map_err(failed)
     }
 
-    /// Says that this repository is what is at `address`, and no other one.
+    /// Binds the address to this repository and to no other one.
     pub fn bind(&self, address: &str, repository: &[u8; 32]) -> Result<()> {
         while let Some((other, _)) = self.at_address(address).filter(|(id, _)| id != repository) {
             self.update(&other, |seen| seen.addresses.retain(|a| a != address))?;
@@ -141,7 +141,7 @@ impl Memory {
 }
 
 impl Seen {
-    /// Notes the address.
+    /// Adds the address.
     pub fn found_at(&mut self, address: &str) {
         if !self.addresses.iter().any(|a| a == address) {
             self.addresses.push(address.to_owned());
@@ -164,10 +164,7 @@ impl Seen {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LARGEST {
-        true => Err(io::ErrorKind::InvalidData.into()),
-        false => Ok(bytes),
-    }
+    if bytes.len() as u64 > LARGEST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(bytes) }
 }
 
 fn damaged(path: &Path) -> Error {

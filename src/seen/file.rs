@@ -1,5 +1,5 @@
-//! A memory as text that a person can read, one thing a line, with a checksum: a file that was cut off, or was not
-//! written by this program, is told from a memory.
+//! The file format of the seen heads: readable text, one fact per line, and a checksum that detects a truncated or
+//! foreign file.
 
 use sha2::{Digest, Sha256};
 
@@ -21,7 +21,7 @@ pub(super) fn encode(seen: &Seen, repository: &[u8; 32]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// `None` if it is anything else than what [`encode`] makes.
+/// Decodes the output of [`encode`]; `None` for any other text.
 pub(super) fn decode(bytes: &[u8], repository: &[u8; 32]) -> Option<Seen> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut seen = Seen::default();
