@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::place::{absolute, mounted_at};
+use super::mount_point::{absolute, mounted_at};
 use crate::error::{Error, Result};
 
 /// The type that the mount table shows.

@@ -7,16 +7,16 @@
 mod adapter;
 mod attach;
 mod core;
-mod idle;
-mod log;
-mod place;
-mod pool;
-mod prefetch;
+mod idle_unmount;
+mod logging;
+mod mount_point;
+mod prefetch_thread;
 mod refresh;
+mod workers;
 
 pub use attach::release;
-pub use log::{Log, shown};
-pub use place::{Keep, Row, mounted_at, prepare};
+pub use logging::{Log, shown};
+pub use mount_point::{Keep, Row, mounted_at, prepare};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,8 +34,8 @@ use crate::repo::{Repository, State};
 use crate::vfs::{self, Invalidation, Vfs};
 use adapter::Adapter;
 use attach::Attached;
-use idle::Idle;
-use log::Limited;
+use idle_unmount::Idle;
+use logging::Limited;
 
 /// How long a mount that was asked to end waits for whoever still uses it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -110,9 +110,9 @@ impl Mounted {
             idle: _,
         } = options;
         let address = repo.storage().address();
-        let local = place::local_folder(&address);
+        let local = mount_point::local_folder(&address);
         let keep = Keep { nonempty, repository: local.as_deref(), sources: &sources };
-        let dir = place::prepare(dir, keep, &|line| log(line))?;
+        let dir = mount_point::prepare(dir, keep, &|line| log(line))?;
         let vfs = Arc::new(Vfs::new(repo, state.clone(), view)?);
         let threads = |e| Error::io("start threads", e);
         let core = Arc::new(Core::new(vfs, Limited::new(log), io_timeout).map_err(threads)?);
@@ -168,7 +168,7 @@ impl Drop for Mounted {
 /// Fetches the names of `latest` in the background.
 fn fetch_names(core: &Arc<Core>) -> std::io::Result<()> {
     let core = Arc::clone(core);
-    std::thread::Builder::new().name("prefetch".into()).spawn(move || prefetch::run(&core)).map(drop)
+    std::thread::Builder::new().name("prefetch".into()).spawn(move || prefetch_thread::run(&core)).map(drop)
 }
 
 /// Shakes hands with the kernel and serves it on threads of its own; the receiver gets how it ended.

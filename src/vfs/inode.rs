@@ -123,7 +123,7 @@ pub fn hidden(keys: &Keys, shown: u64, page: &Ref, id: &SnapshotId) -> u64 {
     hash(keys, &[b"h".as_slice(), &shown.to_be_bytes(), &page.id.0, &page.pack.id.0, id].concat())
 }
 
-/// What names a path among those that are merged, see [`super::history`].
+/// What names a path among those that are merged, see [`super::time::history`].
 pub fn path(keys: &Keys, path: &[Box<[u8]>]) -> u64 {
     let mut bytes = vec![b'p'];
     path.iter().for_each(|name| put(&mut bytes, name));

@@ -5,32 +5,27 @@
 //! snapshot ever changes, so all that is shown there may be kept for ever; only the folders of the view change, by
 //! [`Vfs::refresh`].
 
-pub mod ahead;
 mod attr;
 mod cache;
-mod history;
+mod freshness;
 pub mod inode;
-mod merged;
-mod moment;
-mod own;
+mod inode_table;
 mod pages;
-mod prefetch;
-mod present;
+mod prefetch_walk;
 mod read;
-mod table;
-mod timeline;
+mod time;
 mod tree;
 mod view;
-mod watch;
+mod xattr;
 
-pub use ahead::Ahead;
 pub use attr::{Attr, Fault, Kind, Totals};
+pub use freshness::Watch;
 pub use pages::Attributes;
-pub use prefetch::Walk;
+pub use prefetch_walk::Walk;
+pub use read::pattern::{self, Ahead};
 pub use read::{Seek, Stretch};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
-pub use watch::Watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -42,14 +37,14 @@ use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::format::tree::Content;
 use crate::repo::{Repository, State, tree::root};
-use ahead::Readers;
 use attr::Attr as A;
 use cache::Cache;
-use history::Line;
-use merged::Listing;
+use inode_table::{Dir, Place, Table};
 use pages::Pages;
 use read::Contents;
-use table::{Dir, Place, Table};
+use read::pattern::Readers;
+use time::history::Line;
+use time::merged::Listing;
 use view::{Role, View};
 
 /// Longest name, in bytes.
@@ -126,7 +121,7 @@ impl Vfs {
     pub fn new(repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
         let snapshots = state.snapshots();
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
-        let mut first_page = prefetch::first_page(&snapshots);
+        let mut first_page = prefetch_walk::first_page(&snapshots);
         let mut table = Table::default();
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone),
@@ -161,7 +156,7 @@ impl Vfs {
             return Vec::new();
         }
         *self.totals.lock().expect("no holder panics") = totals(newest(&snapshots));
-        *self.first_page.lock().expect("no holder panics") = prefetch::first_page(&snapshots);
+        *self.first_page.lock().expect("no holder panics") = prefetch_walk::first_page(&snapshots);
         let new = View::new(self.repo.keys(), snapshots, &self.options.zone);
         let mut view = self.view.write().expect("no holder panics");
         let mut changes = new.changes(&view);

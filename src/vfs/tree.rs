@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Zoned;
 
 use super::attr::{Attr, Fault, Kind};
-use super::moment::moment;
+use super::inode_table::{Dir, Place};
 use super::pages::Directory;
-use super::table::{Dir, Place};
+use super::time::moment::moment;
 use super::view::{Folder, Role, Target, View};
 use super::{Mode, Vfs, inode};
 use crate::error::Error;

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::inode;
-use super::moment::shadow;
-use super::timeline::Timeline;
+use super::time::moment::shadow;
+use super::time::timeline::Timeline;
 use crate::crypto::keys::Keys;
 use crate::format::record::Snapshot;
 use crate::format::tree::valid_name;

@@ -4,18 +4,18 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::attr::{Attr, Fault, again, passing};
-use super::inode;
-use super::pages::Directory;
 use super::timeline::Timeline;
-use super::tree::{At, damaged};
-use super::{Mode, Vfs};
 use crate::error::Error;
 use crate::format::limits::LEVELS;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
 use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
 use crate::repo::{parallel, tree::root};
+use crate::vfs::attr::{Attr, Fault, again, passing};
+use crate::vfs::inode;
+use crate::vfs::pages::Directory;
+use crate::vfs::tree::{At, damaged};
+use crate::vfs::{Mode, Vfs};
 
 /// Pages that are fetched at the same time: a thousand snapshots over a line of 50 ms take 3 s for one folder.
 const THREADS: usize = 16;
@@ -186,7 +186,7 @@ struct Branch {
 
 impl Vfs {
     /// The states of a path.
-    pub(super) fn line(&self, time: &Timeline, path: &Path, mode: Mode) -> Result<Arc<Line>, Fault> {
+    pub(in crate::vfs) fn line(&self, time: &Timeline, path: &Path, mode: Mode) -> Result<Arc<Line>, Fault> {
         let key = (time.generation, inode::path(self.repo.keys(), path));
         if let Some(line) = self.lines.cached(&key) {
             return Ok(line);
@@ -236,14 +236,14 @@ impl Vfs {
     }
 
     /// The entry `name` of a directory with this top page.
-    pub(super) fn entry(&self, page: &Ref, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+    pub(in crate::vfs) fn entry(&self, page: &Ref, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
         let found = self.find(Some(*page), name, mode)?;
         Ok(found.filter(|at| at.node().is_some_and(|(node, _)| node.name == name)))
     }
 
     /// Comes by all nodes of these directories; by those of a page that several of them have once, in the one that was
     /// seen last. Gives why some could not be read.
-    pub(super) fn scan(&self, tops: &[Top], each: &mut dyn FnMut(Met<'_>)) -> Result<Option<Error>, Fault> {
+    pub(in crate::vfs) fn scan(&self, tops: &[Top], each: &mut dyn FnMut(Met<'_>)) -> Result<Option<Error>, Fault> {
         let mut broken = None;
         let mut seen: HashMap<Ref, u32> = HashMap::new();
         let branch = |top: &Top| Branch { page: top.page, top: *top, before: 0, told: None, next: None };
@@ -289,7 +289,7 @@ impl Vfs {
     }
 
     /// What `stat` shows of a node of this snapshot that is no directory.
-    pub(super) fn shown_as(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
+    pub(in crate::vfs) fn shown_as(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
         let ino = if ino == 0 { inode::linked(self.repo.keys(), snapshot, node) } else { ino };
         Attr::of(node, ino, self.options.owner)
     }

@@ -6,20 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::attr::{Attr, Fault, Kind, again};
 use super::history::{Line, Seen, Top, page, shown};
-use super::inode;
 use super::present::{Gone, Present};
-use super::table::{Dir, Place};
 use super::timeline::Timeline;
-use super::tree::{Entry, dots};
-use super::view::{Role, local};
-use super::{Mode, Vfs};
 use crate::error::Error;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
 use crate::format::tree::Content;
 use crate::name::hex;
+use crate::vfs::attr::{Attr, Fault, Kind, again};
+use crate::vfs::inode;
+use crate::vfs::inode_table::{Dir, Place};
+use crate::vfs::tree::{Entry, dots};
+use crate::vfs::view::{Role, local};
+use crate::vfs::{Mode, Vfs};
 
 /// Stands behind the name of a file that was where a folder is now.
 const FILE: &[u8] = b" (file)";
@@ -27,7 +27,7 @@ const FILE: &[u8] = b" (file)";
 const ENDING: usize = 16;
 
 /// A folder that is merged from all snapshots.
-pub(super) struct Merged {
+pub(in crate::vfs) struct Merged {
     role: Role,
     ino: u64,
     above: u64,
@@ -38,7 +38,7 @@ pub(super) struct Merged {
 
 /// An entry of such a folder.
 #[derive(Clone)]
-pub(super) struct Row {
+pub(in crate::vfs) struct Row {
     name: Box<[u8]>,
     attr: Attr,
     /// The node of a snapshot that it shows; else it is a folder of this kind.
@@ -47,7 +47,7 @@ pub(super) struct Row {
 
 /// A node in a directory of a snapshot.
 #[derive(Clone, Copy)]
-pub(super) struct Found {
+pub(in crate::vfs) struct Found {
     pub snapshot: SnapshotId,
     pub page: Ref,
     pub position: u32,
@@ -55,14 +55,14 @@ pub(super) struct Found {
 
 /// The entries of such a folder, ascending by name, and why some are missing.
 #[derive(Default)]
-pub(super) struct Listing {
+pub(in crate::vfs) struct Listing {
     rows: Vec<Row>,
     broken: Option<Error>,
 }
 
 impl Vfs {
     /// The merged folder of this number.
-    pub(super) fn merged(&self, ino: u64) -> Option<Merged> {
+    pub(in crate::vfs) fn merged(&self, ino: u64) -> Option<Merged> {
         {
             let view = self.view();
             if let Some(folder) = view.find(ino) {
@@ -85,7 +85,7 @@ impl Vfs {
         Some(Merged { role, ino, above, path, dir: Some(dir) })
     }
 
-    pub(super) fn merged_attr(&self, merged: &Merged, mode: Mode) -> Result<Attr, Fault> {
+    pub(in crate::vfs) fn merged_attr(&self, merged: &Merged, mode: Mode) -> Result<Attr, Fault> {
         if merged.path.is_empty() {
             return self.view().find(merged.ino).map(|folder| self.folder(folder)).ok_or(Fault::Stale);
         }
@@ -97,7 +97,12 @@ impl Vfs {
         }
     }
 
-    pub(super) fn merged_lookup(&self, merged: &Merged, name: &[u8], mode: Mode) -> Result<Option<Attr>, Fault> {
+    pub(in crate::vfs) fn merged_lookup(
+        &self,
+        merged: &Merged,
+        name: &[u8],
+        mode: Mode,
+    ) -> Result<Option<Attr>, Fault> {
         let time = self.time();
         let row = match self.listings.cached(&self.listing_key(&time, merged)).filter(|l| l.broken.is_none()) {
             Some(listing) => {
@@ -113,7 +118,7 @@ impl Vfs {
         }
     }
 
-    pub(super) fn merged_readdir(
+    pub(in crate::vfs) fn merged_readdir(
         &self,
         merged: &Merged,
         offset: u64,
@@ -331,7 +336,7 @@ impl Vfs {
         true
     }
 
-    pub(super) fn time(&self) -> Arc<Timeline> {
+    pub(in crate::vfs) fn time(&self) -> Arc<Timeline> {
         Arc::clone(&self.view().time)
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::attr::Fault;
+use super::inode_table::{Dir, Place};
 use super::pages::{Attributes, Extents};
-use super::table::{Dir, Place};
 use super::view::Role;
 use super::{Mode, Vfs};
 use crate::format::limits::LEVELS;

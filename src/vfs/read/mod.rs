@@ -1,5 +1,7 @@
 //! Contents of files: from positions to extents to verified bytes.
 
+pub mod pattern;
+
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -7,12 +9,6 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::ahead::Ahead;
-use super::attr::{Fault, again, passing};
-use super::cache::Cache;
-use super::pages::Extents;
-use super::table::Place;
-use super::{Mode, Vfs};
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::BLOCK;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +17,12 @@ use crate::format::reference::{Extent, PackRef, Ref};
 use crate::format::stored::unpack_frame;
 use crate::format::tree::Content;
 use crate::repo::{Span, parallel};
+use crate::vfs::attr::{Fault, again, passing};
+use crate::vfs::cache::Cache;
+use crate::vfs::inode_table::Place;
+use crate::vfs::pages::Extents;
+use crate::vfs::{Mode, Vfs};
+use pattern::Ahead;
 
 /// Bytes of decompressed frames that are kept.
 const FRAMES: usize = 24 << 20;
@@ -50,7 +52,7 @@ pub enum Seek {
 type Failing = LruCache<([u8; 16], u32), (Instant, Error)>;
 
 /// What is known of contents at the moment.
-pub(super) struct Contents {
+pub(in crate::vfs) struct Contents {
     opened: Mutex<LruCache<u64, Arc<Opened>>>,
     frames: Cache<(ChunkId, u32), [u8]>,
     failing: Mutex<Failing>,

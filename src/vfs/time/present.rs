@@ -2,15 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::attr::{Attr, Fault};
 use super::history::{Path, Seen, Top, page, shown};
 use super::merged::Found;
 use super::timeline::Timeline;
-use super::{Mode, Vfs};
 use crate::crypto::keys::ChunkId;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::format::tree::{Content, Node};
+use crate::vfs::attr::{Attr, Fault};
+use crate::vfs::{Mode, Vfs};
 
 /// What bears a name now.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Present {
 
 /// What bore a name once.
 #[derive(Default)]
-pub(super) struct Gone {
+pub(in crate::vfs) struct Gone {
     /// The folders.
     pub folder: Seen,
     folders: bool,
@@ -66,7 +66,7 @@ impl Gone {
 
 impl Vfs {
     /// What there is now in a folder, or only what bears this name there.
-    pub(super) fn present(
+    pub(in crate::vfs) fn present(
         &self,
         time: &Timeline,
         path: &Path,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::attach::{TYPE, unmount};
-use super::log::shown;
+use super::logging::shown;
 use crate::error::{Error, Result};
 
 /// A row of the mount table.

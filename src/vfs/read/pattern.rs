@@ -3,7 +3,7 @@
 //! - **Files**: a sequential reader has a window before it, which grows only when that reader had to wait. Reads that come
 //!   a little out of order (the kernel sends several at once) belong to the same reader; up to four readers a file.
 //! - **Packs**: small files lie in their pack in the order of the walk, and their inode numbers keep that order (see
-//!   [`super::inode`]), so whoever copies a folder reads packs upwards. Then whole stretches are fetched, and the next one
+//!   [`crate::vfs::inode`]), so whoever copies a folder reads packs upwards. Then whole stretches are fetched, and the next one
 //!   ahead. The same for larger files in a directory where the last ones were read to their end.
 //!
 //! Whoever reads here and there gets blocks of 64 KiB and nothing else.
