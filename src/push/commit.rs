@@ -46,22 +46,10 @@ type Ready = (u32, PackRef, ObjectType);
 impl Ledger<'_> {
     /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
     pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<(Snapshot, ObjectId)> {
-        self.look_again()?;
         let snapshot = self.snapshot(root, stats, false)?;
         let replaced = self.unfinished().map(|s| s.id).collect();
         let record = self.commit(Some(snapshot.clone()), replaced, meta, false)?;
         Ok((snapshot, record))
-    }
-
-    /// Nothing of a whole snapshot may be in a pack that was condemned while the push went on.
-    fn look_again(&mut self) -> Result<()> {
-        if self.repo.refresh(self.state)? && !self.state.doomed_packs().is_subset(&self.doomed) {
-            self.outdated.store(true, Ordering::Relaxed);
-            return Err(
-                Error::failed("packs were condemned while the push went on").hint("the same push again goes on")
-            );
-        }
-        Ok(())
     }
 
     /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
@@ -132,12 +120,25 @@ impl Ledger<'_> {
             self.doomed.extend(std::mem::take(&mut self.absent));
             return Ok(record);
         }
-        let record = self.repo.commit(self.state, head, &sections)?;
+        let whole = head.snapshots.iter().any(|s| !s.partial);
+        let (known, outdated) = (&self.doomed, self.outdated);
+        let record = self.repo.commit_if(self.state, head, &sections, |state| {
+            if whole { still_current(state, known, outdated) } else { Ok(()) }
+        })?;
         self.doomed.extend(std::mem::take(&mut self.absent));
         self.index.committed(self.state, &record, sections);
         self.packs.committed(&ready);
         Ok(record)
     }
+}
+
+/// Fails if packs were condemned since the push began: a whole snapshot must not refer to any of them.
+fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool) -> Result<()> {
+    if state.doomed_packs().is_subset(known) {
+        return Ok(());
+    }
+    outdated.store(true, Ordering::Relaxed);
+    Err(Error::failed("packs were condemned while the push went on").hint("the same push again goes on"))
 }
 
 fn sections(chunks: &Chunks, ready: &[Ready], meta: &[(u32, Entry)]) -> Vec<NewSection> {

@@ -36,7 +36,20 @@ impl Repository {
     /// `time`, and what it takes over from the records that it supersedes. `state` is refreshed first and knows the new
     /// record afterwards. Every pack it names must be stored already.
     pub fn commit(&self, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
+        self.commit_if(state, head, sections, |_| Ok(()))
+    }
+
+    /// Commits like [`Repository::commit`], but calls `check` with the refreshed state first. If it fails, nothing is
+    /// written.
+    pub fn commit_if(
+        &self,
+        state: &mut State,
+        head: Head,
+        sections: &[NewSection],
+        check: impl FnOnce(&State) -> Result<()>,
+    ) -> Result<ObjectId> {
         self.refresh(state)?;
+        check(state)?;
         let (id, record) = self.put_record(state, head, sections, &|| false)?;
         state.learn(id, record);
         self.remember(state);
