@@ -24,7 +24,7 @@ const UPLOADS: usize = 8;
 
 /// What a push may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Budget {
+pub struct Budget {
     /// Threads that seal and store packs.
     pub uploads: usize,
     /// Data packs that are filled at a time.

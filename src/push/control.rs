@@ -13,12 +13,12 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 
 /// How long anybody waits for another thread before asking whether the push goes on at all.
-pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+pub const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a push that ends early tries to commit what it has: a line that works needs two round trips and a second.
 const LAST: Duration = Duration::from_secs(10);
 
 /// Shared by all threads of one push.
-pub(super) struct Control<'p> {
+pub struct Control<'p> {
     progress: &'p dyn Progress,
     stop: Arc<AtomicI32>,
     ended: AtomicBool,

@@ -15,32 +15,11 @@
 //! unfinished snapshot ([`Checkpoints`]), so that the next push goes on from there.
 
 mod budget;
-mod checkpoint;
-mod chunks;
-mod commit;
+mod compare;
 mod control;
-mod cut;
-mod data;
-mod feed;
-mod folder;
-mod growth;
-mod item;
-mod large;
-mod line;
-mod listing;
-mod lists;
-mod meta;
-mod metapack;
-mod moved;
-mod packs;
-mod parent;
-mod pick;
+mod options;
+mod pack;
 mod read;
-mod relied;
-mod select;
-mod source;
-mod stream;
-mod streams;
 mod tree;
 mod walk;
 
@@ -48,9 +27,9 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_bytes::ByteBuf;
 
@@ -62,136 +41,31 @@ use crate::progress::Progress;
 use crate::repo::{Index, Repository, State};
 
 use budget::Budget;
-use checkpoint::Schedule;
-use chunks::Chunks;
-use commit::Ledger;
+use compare::parents::{self, Parents};
 use control::Control;
-use cut::Shared;
-use data::Data;
-use feed::Feed;
-use large::Large;
-use line::Line;
-use meta::Nodes;
-use metapack::MetaPack;
-use packs::Packs;
-use parent::Parents;
-use pick::Picker;
-use read::Reader;
-use source::Plan;
-use streams::Streams;
-use tree::Tree;
-use walk::Walk;
+use pack::chunks::Chunks;
+use pack::data_packs::{self, Data};
+use pack::packs::Packs;
+use pack::queue::Line;
+use read::attributes::Nodes;
+use read::cutter::Shared;
+use read::partial::Large;
+use read::reader::Reader;
+use tree::checkpoint::Schedule;
+use tree::ledger::Ledger;
+use tree::metapack::MetaPack;
+use tree::writer::Tree;
+use walk::batcher::Feed;
+use walk::picker::Picker;
+use walk::sources::{self, Plan};
+use walk::streams::Streams;
+use walk::walker::Walk;
 
 pub use budget::LEAST;
-pub use checkpoint::Checkpoints;
-pub use select::{IGNORE_FILE, Pattern, Select};
-pub use stream::{Failure, Opener, Stream, StreamKind, tree_order};
-
-/// What to push, and what to write on the snapshot.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Absolute paths; what lies inside another one is saved once. Of [`push_streams`]: what the snapshot says that it
-    /// was taken of, which need not exist.
-    pub sources: Vec<PathBuf>,
-    /// The machine's name.
-    pub host: String,
-    /// Who runs the push.
-    pub user: String,
-    /// Labels, in any order.
-    pub tags: Vec<String>,
-    /// Free text.
-    pub description: String,
-    /// The snapshot's time (seconds since the epoch, nanoseconds) if not now.
-    pub time: Option<(i64, u32)>,
-    /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
-    pub compression: i32,
-    /// What is left out below the sources. It makes no snapshot another one's kind: that is said by host and sources.
-    pub select: Arc<Select>,
-    /// Directories, by (device, inode), that are left out with a warning: the repository itself.
-    pub exclude_dev_ino: Vec<(u64, u64)>,
-    /// Devices of which everything is left out with a warning: mounted backups.
-    pub exclude_devices: Vec<u64>,
-    /// Reads everything again, whatever earlier snapshots say.
-    pub force: bool,
-    /// The snapshot to compare with, as [`State::select`] takes it, instead of the newest one of the same kind.
-    pub parent: Option<String>,
-    /// Makes no snapshot if it would hold just what the last whole one of the same host and sources holds.
-    pub skip_if_unchanged: bool,
-    /// Most bytes of memory that it uses, beside those of the KDF; at least 104 MiB.
-    pub memory: u64,
-    /// When to commit what there is so far.
-    pub checkpoints: Checkpoints,
-    /// The number of the signal that asks to stop; 0 as long as there is none.
-    pub stop: Arc<AtomicI32>,
-}
-
-impl Default for Options {
-    /// Of nothing yet, by nobody.
-    fn default() -> Self {
-        Options {
-            sources: Vec::new(),
-            host: String::new(),
-            user: String::new(),
-            tags: Vec::new(),
-            description: String::new(),
-            time: None,
-            compression: 3,
-            select: Arc::default(),
-            exclude_dev_ino: Vec::new(),
-            exclude_devices: Vec::new(),
-            force: false,
-            parent: None,
-            skip_if_unchanged: false,
-            memory: 256 << 20,
-            checkpoints: Checkpoints::default(),
-            stop: Arc::default(),
-        }
-    }
-}
-
-/// What a push did.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// The snapshot as it was committed, or would have been.
-    pub snapshot: Snapshot,
-    /// The record that holds it; none if `skip_if_unchanged` was wanted and nothing has changed.
-    pub record: Option<ObjectId>,
-    /// The record's sequence.
-    pub sequence: Option<u32>,
-    /// The snapshot that it was compared with.
-    pub parent: Option<[u8; 16]>,
-    /// Files that were not there before.
-    pub new: u64,
-    /// Files with other contents or attributes than before.
-    pub changed: u64,
-    /// Files that were there just so.
-    pub unchanged: u64,
-    /// Files that were somewhere else before, recognised without reading them.
-    pub renamed: u64,
-    /// Bytes of files that were read.
-    pub read: u64,
-    /// Plaintext bytes of chunks that the repository did not have, metadata included.
-    pub added: u64,
-    /// Bytes of the packs that were written for them.
-    pub stored: u64,
-    /// Bytes that went to the storage, as it counts them.
-    pub sent: u64,
-    /// Bytes that came from the storage, as it counts them.
-    pub received: u64,
-    /// Nodes that could not be saved, or not completely; each was reported.
-    pub skipped: u64,
-    /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
-    pub changed_while_read: u64,
-    /// Entries that were left out because `select` says so; a folder counts as one.
-    pub excluded: u64,
-    /// The folders that grew most, with the bytes of files in and below them whose contents the repository did not have;
-    /// what counts for one does not count for those above it. At most ten, most first.
-    pub grew: Vec<(Vec<u8>, u64)>,
-    /// Packs written.
-    pub packs: u64,
-    /// From the beginning to the commit.
-    pub duration: Duration,
-}
+pub use options::{Options, Summary};
+pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
+pub use tree::checkpoint::Checkpoints;
+pub use walk::select::{IGNORE_FILE, Pattern, Select};
 
 /// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `progress`, counted, and do not
 /// stop it.
@@ -202,8 +76,8 @@ pub struct Summary {
 /// `options.stop` says so. What was stored until then is kept with a partial snapshot, and the same push again goes on
 /// from there.
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
-    let paths = source::paths(&options.sources)?;
-    let plan = source::plan(&paths)?;
+    let paths = sources::paths(&options.sources)?;
+    let plan = sources::plan(&paths)?;
     save(repo, options, &paths, Sources::Plan(&plan, &paths), progress)
 }
 
@@ -219,7 +93,7 @@ pub fn push_streams(
     mut streams: impl Iterator<Item = Result<Stream>>,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let paths = source::paths(&options.sources)?;
+    let paths = sources::paths(&options.sources)?;
     save(repo, options, &paths, Sources::Streams(&mut streams), progress)
 }
 
@@ -268,7 +142,7 @@ fn save_once(
     let last = parents.snapshots.iter().find(|s| !s.partial && s.group == group).map(|s| s.root);
     if let Some(text) = &options.parent {
         let parent = state.select(text)?;
-        if parent::began(&parent) > begun {
+        if parents::began(&parent) > begun {
             return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
         }
         parents.snapshots = vec![parent];
@@ -338,7 +212,7 @@ fn draft(repo: &Repository, options: &Options, begun: (i64, u32), (paths, group)
         warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
         stats: Stats::default(),
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: parent::note_begin(options.time.unwrap_or(begun), begun),
+        extra: parents::note_begin(options.time.unwrap_or(begun), begun),
     }
 }
 
@@ -421,7 +295,7 @@ impl Run<'_> {
         let mut tree = Tree::new(control, &line, &data, (index, &large), meta, ledger, schedule);
         let (root, read) = thread::scope(|scope| {
             for _ in 0..budget.uploads {
-                scope.spawn(|| control.run(|| data::upload(repo, &data, &to_upload)));
+                scope.spawn(|| control.run(|| data_packs::upload(repo, &data, &to_upload)));
             }
             let workers: Vec<_> = (0..budget.workers)
                 .map(|_| {

@@ -1,0 +1,247 @@
+//! The snapshots before this one: what need not be read again. Walked in step with the file system, never held whole.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, OnceLock};
+
+use rustix::fs::Stat;
+
+use super::renames::Moved;
+use crate::error::{Error, Kind, Result};
+use crate::format::codec;
+use crate::format::limits;
+use crate::format::page::{Page, Row};
+use crate::format::record::{Extra, Snapshot};
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::{CHANGED, Content, Node, PARTIAL, Xattrs};
+use crate::name::ObjectId;
+use crate::push::control::Control;
+use crate::push::read::attributes;
+use crate::repo::{Repository, State};
+
+/// How long before a push began a file must have been left alone for its times to prove that the push saw its last
+/// state: clocks of file systems tick every 10 ms at worst.
+pub const GRANULE: i64 = 20_000_000;
+/// The same where times are whole seconds, or two (FAT).
+const COARSE: i64 = 2_000_000_000;
+/// The key in a snapshot's `extra` under which stands when its push began, where that is not the snapshot's time.
+const BEGUN: u32 = 1;
+
+/// Everything that is needed to trust or distrust what earlier snapshots say.
+pub struct Parents {
+    /// In order of preference: the unfinished push that this one continues, then the last whole one.
+    pub snapshots: Vec<Snapshot>,
+    doomed: HashSet<ObjectId>,
+    /// Made when it is needed first.
+    pub moved: OnceLock<Moved>,
+    /// Which device a file system (by the begin of the push and its number there) is now.
+    pub devices: Mutex<HashMap<(i64, u32), u64>>,
+}
+
+impl Parents {
+    /// The newest snapshots of the same host and paths, else the newest of the same host. Snapshots from the future
+    /// cannot prove that a file was left alone since.
+    pub fn choose(state: &State, host: &str, group: u64, now: (i64, u32)) -> Self {
+        let mut all = state.snapshots();
+        all.retain(|s| began(s) <= now && s.root.is_some());
+        all.sort_by_key(began);
+        let mut snapshots = Vec::new();
+        for s in all.iter().rev().filter(|s| s.group == group && s.host == host) {
+            snapshots.push(s.clone());
+            if !s.partial || snapshots.len() == 2 {
+                break;
+            }
+        }
+        if snapshots.iter().all(|s| s.partial) {
+            snapshots.extend(all.iter().rev().find(|s| s.host == host && !s.partial).cloned());
+        }
+        let (moved, devices) = Default::default();
+        Parents { snapshots, doomed: state.doomed_packs(), moved, devices }
+    }
+
+    /// Nothing in these packs may be taken over.
+    pub fn doom(&mut self, packs: &BTreeSet<ObjectId>) {
+        self.doomed.extend(packs);
+    }
+
+    /// The root directories.
+    pub fn roots<'r>(&self, repo: &'r Repository, control: &'r Control<'r>) -> Vec<Old<'r>> {
+        self.snapshots.iter().map(|s| Old::new(repo, control, begun(s), s.root)).collect()
+    }
+
+    /// Whether a reference may be taken over: prune has no plans for its pack.
+    pub fn lasts(&self, r: &Ref) -> bool {
+        self.doomed.is_empty() || !self.doomed.contains(&r.pack.id)
+    }
+
+    /// Whether the file is the one that `node` describes, untouched since; then its contents and attributes are too.
+    pub fn untouched(&self, old: &Found, stat: &Stat) -> bool {
+        let node = &old.node;
+        let granule = if stat.st_ctime_nsec == 0 { COARSE } else { GRANULE };
+        node.ctime == attributes::ctime(stat)
+            && node.inode == attributes::id(stat).1
+            && node.mtime == attributes::mtime(stat)
+            && node.ctime < old.time.saturating_sub(granule)
+    }
+
+    /// Whether the contents of a regular file can be taken over without opening it.
+    pub fn same_file(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+        self.whole(repo, &old.node, stat) && self.untouched(old, stat) && self.xattrs_last(&old.node)
+    }
+
+    /// Whether the node has all contents of a regular file of this size, in packs that last.
+    pub fn whole(&self, repo: &Repository, node: &Node, stat: &Stat) -> bool {
+        matches!(node.content, Content::File(_) | Content::Large { .. })
+            && node.content.size() == stat.st_size as u64
+            && node.flags & (PARTIAL | CHANGED) == 0
+            && self.content_lasts(repo, node)
+    }
+
+    /// Whether the file goes on where the saved beginning of it ends.
+    pub fn same_beginning(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+        let node = &old.node;
+        matches!(node.content, Content::File(_) | Content::Large { .. })
+            && node.flags & (PARTIAL | CHANGED) == PARTIAL
+            && node.content.size() <= stat.st_size as u64
+            && self.untouched(old, stat)
+            && self.content_lasts(repo, node)
+    }
+
+    fn content_lasts(&self, repo: &Repository, node: &Node) -> bool {
+        let lasts = |extent: &Extent| match extent {
+            Extent::Data(r) => self.lasts(r),
+            Extent::Hole(_) => true,
+        };
+        match &node.content {
+            Content::File(extents) => extents.iter().all(lasts),
+            Content::Large { list, .. } if self.doomed.is_empty() => self.lasts(list),
+            Content::Large { list, .. } => {
+                self.lasts(list) && repo.extents(&node.content).all(|e| e.is_ok_and(|e| lasts(&e)))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether stored attributes can be taken over.
+    pub fn xattrs_last(&self, node: &Node) -> bool {
+        match &node.xattrs {
+            Xattrs::Inline(_) => true,
+            Xattrs::Stored(r) => self.lasts(r),
+        }
+    }
+}
+
+/// When the push began, in nanoseconds.
+pub fn begun(s: &Snapshot) -> i64 {
+    attributes::nanoseconds(began(s))
+}
+
+/// When the push began: what a file's times are compared with. The snapshot's own time is what the user wants it to be.
+pub fn began(s: &Snapshot) -> (i64, u32) {
+    let noted = s.extra.iter().find(|extra| extra.0 == BEGUN);
+    noted.and_then(|(_, bytes)| codec::decode("when a push began", bytes).ok()).unwrap_or(s.time)
+}
+
+/// For [`Snapshot::extra`]: when the push began, if the snapshot bears another time.
+pub fn note_begin(time: (i64, u32), begun: (i64, u32)) -> Vec<Extra> {
+    let note = || (BEGUN, codec::encode(&begun).into());
+    (time != begun).then(note).into_iter().collect()
+}
+
+/// A node of an earlier snapshot.
+pub struct Found {
+    pub node: Node,
+    /// It was at another path.
+    pub moved: bool,
+    /// When the push that saved it began, in nanoseconds.
+    pub time: i64,
+}
+
+/// A directory of an earlier snapshot, read in order.
+pub struct Old<'r> {
+    repo: &'r Repository,
+    control: &'r Control<'r>,
+    time: i64,
+    moved: bool,
+    first: Option<Ref>,
+    rows: Vec<std::vec::IntoIter<Row>>,
+    nodes: std::iter::Peekable<std::vec::IntoIter<Node>>,
+    pages: Vec<(Vec<u8>, Ref)>,
+}
+
+impl<'r> Old<'r> {
+    fn new(repo: &'r Repository, control: &'r Control<'r>, time: i64, first: Option<Ref>) -> Self {
+        let nodes = Vec::new().into_iter().peekable();
+        Old { repo, control, time, moved: false, first, rows: Vec::new(), nodes, pages: Vec::new() }
+    }
+
+    /// A directory that is at another path now, as it was when a push at `time` saved it.
+    pub fn moved(repo: &'r Repository, control: &'r Control<'r>, time: i64, page: Option<Ref>) -> Self {
+        Old { moved: true, ..Old::new(repo, control, time, page) }
+    }
+
+    /// The directory that `found`, an entry of this one, is.
+    pub fn below(&self, found: &Found) -> Option<Old<'r>> {
+        match found.node.content {
+            Content::Directory(page) => {
+                Some(Old { moved: self.moved, ..Old::new(self.repo, self.control, self.time, page) })
+            }
+            _ => None,
+        }
+    }
+
+    /// The entry of this name. Names must be asked for in ascending order. Where the old directory is damaged, it is as
+    /// if nothing more were in it.
+    pub fn seek(&mut self, name: &[u8]) -> Result<Option<Found>> {
+        loop {
+            while self.nodes.next_if(|node| node.name.as_slice() < name).is_some() {}
+            match self.nodes.peek() {
+                Some(node) if node.name == name => {
+                    let (time, moved) = (self.time, self.moved);
+                    return Ok(self.nodes.next().map(|node| Found { node, moved, time }));
+                }
+                Some(_) => return Ok(None),
+                None => {}
+            }
+            let Some(page) = self.first.take().or_else(|| self.next_page()) else { return Ok(None) };
+            match self.repo.page(&page) {
+                Ok(read) => self.enter(page, read),
+                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => self.give_up(&e),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn enter(&mut self, page: Ref, read: Page) {
+        let first = match &read {
+            Page::Leaf(nodes) => nodes.first().map(|node| node.name.clone()),
+            Page::Upper(rows) => rows.first().map(|row| row.first.clone()),
+        };
+        self.pages.extend(first.map(|first| (first, page)));
+        match read {
+            Page::Leaf(nodes) => self.nodes = nodes.into_iter().peekable(),
+            Page::Upper(rows) if self.rows.len() < limits::LEVELS => self.rows.push(rows.into_iter()),
+            Page::Upper(_) => self.give_up(&Error::damaged("a directory has too many levels of pages")),
+        }
+    }
+
+    fn next_page(&mut self) -> Option<Ref> {
+        while let Some(rows) = self.rows.last_mut() {
+            match rows.next() {
+                Some(row) => return Some(row.page),
+                None => drop(self.rows.pop()),
+            }
+        }
+        None
+    }
+
+    fn give_up(&mut self, why: &Error) {
+        self.rows.clear();
+        self.control
+            .warn(&format!("a folder of the previous snapshot cannot be read, its files are read again: {why}"));
+    }
+
+    /// Pages that were read since the last call, each with its first name: they are kept where nothing below changed.
+    pub fn take_pages(&mut self) -> Vec<(Vec<u8>, Ref)> {
+        std::mem::take(&mut self.pages)
+    }
+}

@@ -1,0 +1,181 @@
+//! Data packs: filled by all workers, sealed and stored by a few threads of their own.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::chunks::{Chunks, Place, Whereabouts};
+use super::packs::Packs;
+use super::piece::Piece;
+use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::crypto::seal::{ObjectType, sealed_len};
+use crate::error::{Error, Result};
+use crate::format::pack::Builder;
+use crate::push::control::Control;
+use crate::repo::{Index, Repository};
+
+/// A pack on its way to the server.
+pub struct Upload {
+    number: u32,
+    plain: Vec<u8>,
+}
+
+/// A new chunk in its stored form.
+pub struct Fresh<'a> {
+    pub id: ChunkId,
+    pub len: usize,
+    pub stored: &'a [u8],
+}
+
+/// The open data packs.
+pub struct Data<'c> {
+    control: &'c Control<'c>,
+    pub chunks: &'c Chunks,
+    pub packs: &'c Packs<'c>,
+    filling: Mutex<Filling>,
+    /// Buffers of packs that were stored. They are used again because allocators keep freed ones of this size: what
+    /// bounds the number of packs then bounds the memory too.
+    spare: Mutex<Vec<Vec<u8>>>,
+    added: AtomicU64,
+    written: AtomicU64,
+}
+
+struct Filling {
+    /// Two, where the memory allows, so that a chunk that does not fit into the fuller one need not close it: that halves
+    /// what is left empty.
+    open: Vec<Option<Open>>,
+    /// `None` when all is said.
+    uploads: Option<Sender<Upload>>,
+}
+
+struct Open {
+    number: u32,
+    builder: Builder,
+}
+
+impl<'c> Data<'c> {
+    /// `open`: packs that are filled at a time.
+    pub fn new(
+        control: &'c Control<'c>,
+        chunks: &'c Chunks,
+        packs: &'c Packs<'c>,
+        uploads: Sender<Upload>,
+        open: usize,
+    ) -> Self {
+        let open = std::iter::repeat_with(|| None).take(open).collect();
+        let filling = Mutex::new(Filling { open, uploads: Some(uploads) });
+        Data {
+            control,
+            chunks,
+            packs,
+            filling,
+            spare: Mutex::default(),
+            added: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts chunks that the caller has claimed into packs. Waits where the line is slower than we are.
+    pub fn add<'a>(&self, fresh: impl Iterator<Item = Fresh<'a>>) -> Result<()> {
+        let mut filling = self.filling.lock().expect("no holder panics");
+        let mut added = 0;
+        for chunk in fresh {
+            let slot = self.slot(&mut filling, chunk.stored.len())?;
+            let entry = slot.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
+            self.chunks.put(chunk.id, Place::new(slot.number, &entry));
+            added += chunk.len as u64;
+        }
+        drop(filling);
+        self.added.fetch_add(added, Ordering::Relaxed);
+        self.packs.touch();
+        Ok(())
+    }
+
+    /// The fullest open pack with room for `len` bytes; if there is none, the fullest makes way for a new one.
+    fn slot<'o>(&self, filling: &'o mut Filling, len: usize) -> Result<&'o mut Open> {
+        let room = |slot: &Option<Open>| slot.as_ref().map(|open| open.builder.room());
+        let open = &filling.open;
+        let fullest =
+            (0..open.len()).filter(|i| room(&open[*i]).is_some_and(|r| r >= len)).min_by_key(|i| room(&open[*i]));
+        let index = match fullest.or_else(|| open.iter().position(Option::is_none)) {
+            Some(index) => index,
+            None => {
+                let index = (0..open.len()).min_by_key(|i| room(&open[*i])).unwrap_or(0);
+                self.close(filling, index, true)?;
+                index
+            }
+        };
+        let spare = || self.spare.lock().expect("no holder panics").pop();
+        let builder = || spare().map_or_else(Builder::default, Builder::new);
+        let new = || Open { number: self.packs.open(ObjectType::Data), builder: builder() };
+        Ok(filling.open[index].get_or_insert_with(new))
+    }
+
+    fn close(&self, filling: &mut Filling, index: usize, full: bool) -> Result<()> {
+        let (Some(Open { number, builder }), Some(uploads)) = (filling.open[index].take(), &filling.uploads) else {
+            return Ok(());
+        };
+        self.control.send(uploads, Upload { number, plain: builder.finish(full).0 })
+    }
+
+    /// Closes this pack, if it is still open, before it is full: somebody cannot go on without it.
+    pub fn hurry(&self, number: u32) -> Result<()> {
+        let mut filling = self.filling.lock().expect("no holder panics");
+        let wanted = filling.open.iter().position(|slot| slot.as_ref().is_some_and(|open| open.number == number));
+        wanted.map_or(Ok(()), |index| self.close(&mut filling, index, false))
+    }
+
+    /// Closes what is open; nothing can be added afterwards.
+    pub fn finish(&self) -> Result<()> {
+        let mut filling = self.filling.lock().expect("no holder panics");
+        let closed = (0..filling.open.len()).try_for_each(|index| self.close(&mut filling, index, false));
+        filling.uploads = None;
+        closed
+    }
+
+    /// Plaintext bytes of all chunks that were added.
+    pub fn added(&self) -> u64 {
+        self.added.load(Ordering::Relaxed)
+    }
+
+    /// Sealed bytes of the packs that were stored.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// The piece with its place, once the server has acknowledged its pack. Where somebody waits for room meanwhile, its
+    /// pack is hurried: `pressed`.
+    pub fn settled(&self, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
+        let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
+        match self.chunks.place(id) {
+            Whereabouts::Nowhere => Ok(None),
+            Whereabouts::At(place) if self.packs.get(place.pack).is_some() => Ok(Some(Piece::Known(*id, place))),
+            Whereabouts::At(place) => {
+                if pressed {
+                    self.hurry(place.pack)?;
+                }
+                Ok(None)
+            }
+            Whereabouts::Forgotten => {
+                let (_, r) = index.find(id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
+                let pack = self.packs.earlier(r.pack);
+                Ok(Some(Piece::Known(*id, Place { pack, offset: r.offset, stored: r.stored, len: r.len })))
+            }
+        }
+    }
+}
+
+/// The body of an uploading thread: seals and stores packs until there are no more, or until the push ends early.
+pub fn upload(repo: &Repository, data: &Data<'_>, uploads: &Receiver<Upload>) -> Result<()> {
+    let control = data.control;
+    while let Some(Upload { number, mut plain }) = control.receive(uploads)? {
+        let pack = repo.put_pack_unless(ObjectType::Data, &mut plain, &|| control.stopping());
+        // Given up for that reason: whoever stops it says why.
+        let pack = pack.map_err(|e| if control.stopping() { control.check().err().unwrap_or(e) } else { e })?;
+        data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
+        data.packs.stored(number, pack);
+        data.spare.lock().expect("no holder panics").push(plain);
+    }
+    Ok(())
+}

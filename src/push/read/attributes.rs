@@ -1,0 +1,222 @@
+//! From what the kernel says about a file to a node of the tree: attributes, owners, extended attributes.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use nix::unistd::{Gid, Group, Uid, User};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::format::limits;
+use crate::format::tree::{Attrs, Content, Node, Xattrs};
+
+/// An open directory that is being saved.
+pub struct Dir {
+    pub fd: OwnedFd,
+    /// Its absolute path, for people; empty for the root.
+    pub path: Vec<u8>,
+}
+
+impl Dir {
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        [&self.path, b"/".as_slice(), name].concat()
+    }
+
+    /// Opens something below it, without following a link, without waiting for a writer of a fifo that was swapped in,
+    /// and, where that is permitted, without leaving a trace in the access time.
+    pub fn open(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        match fs::openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty()) {
+            Err(Errno::PERM) => fs::openat(&self.fd, name, flags, Mode::empty()),
+            other => other,
+        }
+    }
+}
+
+/// What kind of file it is.
+pub fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Device and inode number. (Types differ between architectures, here and below.)
+#[allow(clippy::unnecessary_cast)]
+pub fn id(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// Modification time.
+#[allow(clippy::unnecessary_cast)]
+pub fn mtime(stat: &Stat) -> (i64, u32) {
+    (stat.st_mtime as i64, (stat.st_mtime_nsec as u32).min(999_999_999))
+}
+
+/// Status change time in nanoseconds.
+#[allow(clippy::unnecessary_cast)]
+pub fn ctime(stat: &Stat) -> i64 {
+    nanoseconds((stat.st_ctime as i64, stat.st_ctime_nsec as u32))
+}
+
+/// A moment in nanoseconds since the epoch: enough for the years 1678 to 2262, and the nearest of these beyond.
+pub fn nanoseconds((seconds, nanoseconds): (i64, u32)) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
+}
+
+/// Number of links: at least one, also of a file that was just removed.
+pub fn nlink(stat: &Stat) -> u32 {
+    u32::try_from(stat.st_nlink).unwrap_or(u32::MAX).max(1)
+}
+
+/// `cannot {doing}: {errno}`
+pub fn error(doing: &str, errno: Errno) -> Error {
+    Error::io(doing, errno.into())
+}
+
+/// Mode, uid, gid, file system.
+type AttrsKey = (u16, u32, u32, u32);
+
+/// Makes nodes; remembers owners, and file systems in the order in which they were met.
+#[derive(Default)]
+pub struct Nodes {
+    attrs: Mutex<HashMap<AttrsKey, Arc<Attrs>>>,
+    users: Mutex<HashMap<u32, Vec<u8>>>,
+    groups: Mutex<HashMap<u32, Vec<u8>>>,
+    devices: Mutex<Vec<u64>>,
+}
+
+impl Nodes {
+    /// A node without extended attributes.
+    pub fn node(&self, name: Vec<u8>, stat: &Stat, content: Content) -> Node {
+        Node {
+            name,
+            attrs: self.attrs((stat.st_mode & 0o7777) as u16, stat.st_uid, stat.st_gid, id(stat).0),
+            mtime: mtime(stat),
+            ctime: ctime(stat),
+            inode: id(stat).1,
+            nlink: nlink(stat),
+            flags: 0,
+            xattrs: Xattrs::Inline(Vec::new()),
+            content,
+        }
+    }
+
+    /// A node of something that no file system here has, without extended attributes. Inode number 0 is nobody's.
+    pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: (i64, u32), content: Content) -> Node {
+        let ctime = nanoseconds(mtime);
+        let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
+        let xattrs = Xattrs::Inline(Vec::new());
+        Node { name, attrs, mtime, ctime, inode: 0, nlink: 1, flags: 0, xattrs, content }
+    }
+
+    /// A node of which not even the attributes could be read.
+    pub fn unknown(&self, name: Vec<u8>, errno: Errno) -> Node {
+        let attrs = Attrs { mode: 0, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 };
+        Node {
+            name,
+            attrs: Arc::new(attrs),
+            mtime: (0, 0),
+            ctime: 0,
+            inode: 0,
+            nlink: 1,
+            flags: 0,
+            xattrs: Xattrs::Inline(Vec::new()),
+            content: unreadable(errno),
+        }
+    }
+
+    fn attrs(&self, mode: u16, uid: u32, gid: u32, device: u64) -> Arc<Attrs> {
+        let fs = self.file_system(device);
+        let mut known = self.attrs.lock().expect("no holder panics");
+        if known.len() > MANY_ATTRS {
+            known.clear();
+        }
+        let new = || Arc::new(Attrs { mode, uid, gid, user: self.user(uid), group: self.group(gid), fs });
+        Arc::clone(known.entry((mode, uid, gid, fs)).or_insert_with(new))
+    }
+
+    fn file_system(&self, device: u64) -> u32 {
+        let mut devices = self.devices.lock().expect("no holder panics");
+        let known = devices.iter().position(|d| *d == device);
+        known.unwrap_or_else(|| {
+            devices.push(device);
+            devices.len() - 1
+        }) as u32
+    }
+
+    /// By the system's own rules (files, LDAP, ..), once for each id; empty if there is none.
+    fn user(&self, uid: u32) -> Vec<u8> {
+        let ask = || User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| short(user.name));
+        let mut users = self.users.lock().expect("no holder panics");
+        users.entry(uid).or_insert_with(|| ask().unwrap_or_default()).clone()
+    }
+
+    fn group(&self, gid: u32) -> Vec<u8> {
+        let ask = || Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| short(group.name));
+        let mut groups = self.groups.lock().expect("no holder panics");
+        groups.entry(gid).or_insert_with(|| ask().unwrap_or_default()).clone()
+    }
+}
+
+/// Combinations of mode and owner that are remembered before beginning anew.
+const MANY_ATTRS: usize = 4096;
+
+fn short(name: String) -> Vec<u8> {
+    Some(name.into_bytes()).filter(|name| name.len() <= limits::NAME).unwrap_or_default()
+}
+
+/// The content of a node that could not be read.
+pub fn unreadable(errno: Errno) -> Content {
+    Content::Unreadable(errno.raw_os_error().unsigned_abs())
+}
+
+/// Extended attributes with their values, ascending by name.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Extended attributes of an open file or directory.
+pub fn xattrs_of(fd: impl AsFd) -> Result<Pairs, Errno> {
+    read_xattrs(|list| fs::flistxattr(&fd, list), |name, value| fs::fgetxattr(&fd, name, value))
+}
+
+/// Extended attributes of something that must not be opened: a symlink, a fifo, a device, an unreadable file.
+pub fn xattrs_at(dir: &Dir, name: &[u8]) -> Result<Pairs, Errno> {
+    use std::os::fd::AsRawFd;
+    let path = [format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).as_bytes(), name].concat();
+    let path = path.as_slice();
+    match read_xattrs(|list| fs::llistxattr(path, list), |name, value| fs::lgetxattr(path, name, value)) {
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> Result<Pairs, Errno> {
+    let mut few = [0; 1024];
+    let names = match list(&mut few) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Ok(len) => few[..len].to_vec(),
+        Err(Errno::RANGE) => whole(list)?,
+        Err(errno) => return Err(errno),
+    };
+    let mut pairs = Pairs::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match whole(|value| get(name, value)) {
+            Ok(value) => pairs.push((name.to_vec(), value)),
+            Err(Errno::NODATA) => {} // removed meanwhile
+            Err(errno) => return Err(errno),
+        }
+    }
+    pairs.sort_unstable();
+    pairs.dedup_by(|a, b| a.0 == b.0);
+    Ok(pairs)
+}
+
+/// The kernel's own bound of a value or a list is 64 KiB.
+fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; 64 << 10];
+    let len = read(&mut bytes)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}

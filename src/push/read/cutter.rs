@@ -1,0 +1,194 @@
+//! Chunks: each gets its id, is looked up, and if nobody has it is compressed and put into a pack. One [`Cutter`] for
+//! each worker thread, with its own compressor. A worker with a large file gives chunks of it to workers that are idle.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::attributes::Nodes;
+use super::item::Batch;
+use super::partial::Large;
+use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::error::{Kind, Result};
+use crate::format::stored::Packer;
+use crate::name::ObjectId;
+use crate::progress::Event;
+use crate::push::control::Control;
+use crate::push::pack::chunks::Place;
+use crate::push::pack::data_packs::{Data, Fresh};
+use crate::push::pack::piece::Piece;
+use crate::push::pack::queue::Line;
+use crate::repo::{Index, Repository};
+
+/// Chunks of at least this many stored bytes go to their pack at once, smaller ones together.
+const LARGE: usize = 128 << 10;
+/// Stored bytes of small chunks that go to their packs together.
+const TOGETHER: usize = 1 << 20;
+/// Chunks of one file that are done by others and not yet asked for.
+const REPLIES: usize = 64;
+
+/// What all workers share.
+#[derive(Clone, Copy)]
+pub struct Shared<'w> {
+    pub repo: &'w Repository,
+    pub control: &'w Control<'w>,
+    pub nodes: &'w Nodes,
+    pub index: &'w Index<'w>,
+    pub data: &'w Data<'w>,
+    pub line: &'w Line<'w, Batch>,
+    pub large: &'w Large,
+    /// Workers that wait for something to do.
+    pub idle: &'w AtomicUsize,
+    /// Whether the damaged index was reported.
+    pub warned: &'w AtomicBool,
+}
+
+/// A chunk that another worker deals with.
+pub struct Task {
+    plain: Vec<u8>,
+    piece: usize,
+    reply: Sender<(usize, Piece)>,
+}
+
+/// The pieces of one file that others are at.
+pub struct Given {
+    reply: Sender<(usize, Piece)>,
+    replies: Receiver<(usize, Piece)>,
+    open: usize,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        let (reply, replies) = crossbeam_channel::bounded(REPLIES);
+        Given { reply, replies, open: 0 }
+    }
+}
+
+pub struct Cutter<'w> {
+    pub shared: Shared<'w>,
+    packer: Option<Packer>,
+    /// Stored forms of small chunks that were claimed and are not in a pack yet.
+    small: Vec<u8>,
+    fresh: Vec<(ChunkId, usize, Range<usize>)>,
+    /// Bytes of files that were read.
+    pub read: u64,
+}
+
+impl<'w> Cutter<'w> {
+    pub fn new(shared: Shared<'w>, compression: i32) -> Result<Self> {
+        let packer = (compression != 0).then(|| Packer::new(compression)).transpose()?;
+        let (small, fresh, read) = Default::default();
+        Ok(Cutter { shared, packer, small, fresh, read })
+    }
+
+    /// Gives the chunk to a worker that waits for work, if there is one; `offer` holds nothing back. Its piece is filled
+    /// in by [`Cutter::collect`].
+    pub fn give(
+        &mut self,
+        plain: &[u8],
+        pieces: &mut Vec<Piece>,
+        given: &mut Given,
+        offer: &Sender<Task>,
+    ) -> Result<()> {
+        let task = |plain: &[u8]| Task { plain: plain.to_vec(), piece: pieces.len(), reply: given.reply.clone() };
+        if self.shared.idle.load(Ordering::Relaxed) > 0 && offer.try_send(task(plain)).is_ok() {
+            given.open += 1;
+            pieces.push(Piece::Awaited);
+        } else {
+            pieces.push(self.chunk(plain)?);
+        }
+        while let Ok((piece, done)) = given.replies.try_recv() {
+            pieces[piece] = done;
+            given.open -= 1;
+        }
+        Ok(())
+    }
+
+    /// Waits for the chunks that others are at.
+    pub fn collect(&self, pieces: &mut [Piece], given: &mut Given) -> Result<()> {
+        while given.open > 0 {
+            if let Some((piece, done)) = self.shared.control.receive(&given.replies)? {
+                pieces[piece] = done;
+                given.open -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deals with a chunk of another worker.
+    pub fn serve(&mut self, task: &Task) -> Result<()> {
+        let piece = self.chunk(&task.plain)?;
+        self.flush()?;
+        // Nobody waits for it if the file turned out to be unreadable.
+        let _ = task.reply.send((task.piece, piece));
+        Ok(())
+    }
+
+    /// Finds a chunk or adds it.
+    pub fn chunk(&mut self, plain: &[u8]) -> Result<Piece> {
+        let Shared { repo, control, data, .. } = self.shared;
+        self.read += plain.len() as u64;
+        control.event(Event::Done { files: 0, bytes: plain.len() as u64 });
+        let id = repo.keys().chunk_id(ChunkKind::Data, plain);
+        if data.chunks.has(&id, plain.len())? {
+            return Ok(Piece::New(id));
+        }
+        if let Some(place) = self.known(&id, plain.len())? {
+            return Ok(Piece::Known(id, place));
+        }
+        if data.chunks.claim(id, plain.len())? {
+            let packed = self.packer.as_mut().and_then(|packer| packer.pack(plain));
+            let stored = packed.as_deref().unwrap_or(plain);
+            if stored.len() >= LARGE {
+                data.add(std::iter::once(Fresh { id, len: plain.len(), stored }))?;
+            } else {
+                let start = self.small.len();
+                self.small.extend_from_slice(stored);
+                self.fresh.push((id, plain.len(), start..self.small.len()));
+                if self.small.len() >= TOGETHER {
+                    self.flush()?;
+                }
+            }
+        }
+        Ok(Piece::New(id))
+    }
+
+    /// Where the repository has it. What cannot be looked up is sent again: that costs time, not safety.
+    fn known(&self, id: &ChunkId, len: usize) -> Result<Option<Place>> {
+        let Shared { repo, control, index, data, warned, .. } = self.shared;
+        let missing = |pack: ObjectId| {
+            control.warn(&format!(
+                "the server shows pack {pack} no more, or not whole: what is still here of it is sent again"
+            ));
+        };
+        match index.find(id) {
+            Ok(Some((ChunkKind::Data, r))) if r.len as usize == len => {
+                if !data.packs.relied.on(repo, &r.pack, || missing(r.pack.id))? {
+                    return Ok(None);
+                }
+                let pack = data.packs.earlier(r.pack);
+                Ok(Some(Place { pack, offset: r.offset, stored: r.stored, len: r.len }))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {
+                if !warned.swap(true, Ordering::Relaxed) {
+                    control.warn(&format!("part of the index cannot be read, its contents are sent again: {e}"));
+                }
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts the small chunks into packs.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        let fresh = self.fresh.drain(..);
+        self.shared.data.add(fresh.map(|(id, len, at)| Fresh { id, len, stored: &self.small[at] }))?;
+        self.small.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! Reads files and streams, and cuts them into chunks.
+//!
+//! In: batches of steps from the walk. Out: the same batches, in which each file has its node and its pieces; new chunks in
+//! their stored form go to the open data packs (`pack`).
+
+pub mod attributes;
+pub mod cutter;
+pub mod item;
+pub mod partial;
+pub mod reader;
+pub mod stream;
+pub mod stream_reader;

@@ -1,0 +1,171 @@
+//! The records that make a push count: checkpoints with what there is so far, and the last one with the whole snapshot.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::crypto::seal::ObjectType;
+use crate::error::{Error, Result};
+use crate::format::pack::Entry;
+use crate::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
+use crate::format::reference::{PackRef, Ref};
+use crate::format::{codec, index, limits};
+use crate::name::ObjectId;
+use crate::push::control::Control;
+use crate::push::pack::chunks::Chunks;
+use crate::push::pack::packs::Packs;
+use crate::repo::{Index, Repository, State, now, random};
+
+/// Index entries in a section.
+const ENTRIES: usize = limits::SECTION / index::ENTRY;
+
+/// What the log knows of this run, and all that a further record needs.
+pub struct Ledger<'c> {
+    pub repo: &'c Repository,
+    pub control: &'c Control<'c>,
+    pub state: &'c mut State,
+    pub chunks: &'c Chunks,
+    pub packs: &'c Packs<'c>,
+    pub index: &'c Index<'c>,
+    pub started: Instant,
+    /// The snapshot that is to be, but for its id, root and figures.
+    pub draft: Snapshot,
+    /// The last partial snapshot of this run.
+    pub partial: Option<SnapshotId>,
+    /// Packs that are not there any more; the next record condemns them.
+    pub absent: BTreeSet<ObjectId>,
+    /// Packs that were doomed when this run began, and those that it has condemned.
+    pub doomed: HashSet<ObjectId>,
+    /// Others were condemned meanwhile: what this run refers to may soon be gone.
+    pub outdated: &'c AtomicBool,
+}
+
+/// A pack that a record is going to name: its number, name and type.
+type Ready = (u32, PackRef, ObjectType);
+
+impl Ledger<'_> {
+    /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
+    pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<(Snapshot, ObjectId)> {
+        let snapshot = self.snapshot(root, stats, false)?;
+        let replaced = self.unfinished().map(|s| s.id).collect();
+        let record = self.commit(Some(snapshot.clone()), replaced, meta, false)?;
+        Ok((snapshot, record))
+    }
+
+    /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
+    /// they would seem to be newer, so then it is needed all the same.
+    pub fn unchanged(
+        &mut self,
+        root: Option<Ref>,
+        stats: Stats,
+        meta: &[(u32, Entry)],
+    ) -> Result<(Snapshot, Option<ObjectId>)> {
+        if self.unfinished().next().is_some() {
+            return self.whole(root, stats, meta).map(|(snapshot, record)| (snapshot, Some(record)));
+        }
+        if !self.packs.ready().is_empty() {
+            self.contents()?;
+        }
+        Ok((self.snapshot(root, stats, false)?, None))
+    }
+
+    /// Commits what is stored so far, with a snapshot of the part of the tree that is known. It takes the place of the one
+    /// before, and of those of earlier pushes that did not get as far.
+    pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)], last: bool) -> Result<()> {
+        let snapshot = self.snapshot(root, stats, true)?;
+        let further = |s: &Snapshot| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes;
+        let replaced = self.unfinished().filter(|s| self.partial == Some(s.id) || further(s)).map(|s| s.id);
+        let mut replaced: Vec<SnapshotId> = replaced.chain(self.partial).collect();
+        replaced.sort_unstable();
+        replaced.dedup();
+        let id = snapshot.id;
+        self.commit(Some(snapshot), replaced, meta, last)?;
+        self.partial = Some(id);
+        Ok(())
+    }
+
+    /// Commits what is stored, without a snapshot: the next push finds its contents and does not send them again.
+    pub fn contents(&mut self) -> Result<()> {
+        self.commit(None, Vec::new(), &[], true).map(drop)
+    }
+
+    fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
+        let stats = Stats { milliseconds: self.started.elapsed().as_millis() as u64, ..stats };
+        fit(Snapshot { id: random()?, root, stats, partial, ..self.draft.clone() })
+    }
+
+    /// Partial snapshots of the same host and paths.
+    fn unfinished(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        let ours = |s: &Snapshot| s.partial && s.group == self.draft.group && s.host == self.draft.host;
+        self.state.snapshots().into_iter().filter(ours)
+    }
+
+    /// `last`: at once or never, for the push is ending early.
+    fn commit(
+        &mut self,
+        snapshot: Option<Snapshot>,
+        replaced: Vec<SnapshotId>,
+        meta: &[(u32, Entry)],
+        last: bool,
+    ) -> Result<ObjectId> {
+        let ready = self.packs.ready();
+        let sections = sections(self.chunks, &ready, meta);
+        let forget = |snapshot| Mark { sequence: 0, record: None, snapshot, time: now(), deed: Deed::Forget };
+        let marks = replaced.into_iter().map(forget).collect();
+        let condemned = self.absent.iter().map(|id| (*id, now())).collect();
+        let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
+        if last {
+            let record = self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?;
+            self.packs.committed(&ready);
+            self.doomed.extend(std::mem::take(&mut self.absent));
+            return Ok(record);
+        }
+        let whole = head.snapshots.iter().any(|s| !s.partial);
+        let (known, outdated) = (&self.doomed, self.outdated);
+        let record = self.repo.commit_if(self.state, head, &sections, |state| {
+            if whole { still_current(state, known, outdated) } else { Ok(()) }
+        })?;
+        self.doomed.extend(std::mem::take(&mut self.absent));
+        self.index.committed(self.state, &record, sections);
+        self.packs.committed(&ready);
+        Ok(record)
+    }
+}
+
+/// Fails if packs were condemned since the push began: a whole snapshot must not refer to any of them.
+fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool) -> Result<()> {
+    if state.doomed_packs().is_subset(known) {
+        return Ok(());
+    }
+    outdated.store(true, Ordering::Relaxed);
+    Err(Error::failed("packs were condemned while the push went on").hint("the same push again goes on"))
+}
+
+fn sections(chunks: &Chunks, ready: &[Ready], meta: &[(u32, Entry)]) -> Vec<NewSection> {
+    if ready.is_empty() {
+        return Vec::new();
+    }
+    // Numbers count packs of earlier runs and records too; rows do not.
+    let row = |number: u32| ready.binary_search_by_key(&number, |pack| pack.0).ok().map(|row| row as u32);
+    let mut entries = chunks.in_packs(row);
+    entries.extend(meta.iter().filter_map(|(number, entry)| Some((row(*number)?, *entry))));
+    entries.sort_unstable_by_key(|(_, entry)| entry.id);
+    let rows: Vec<_> = ready.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
+    let packs = NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&rows), fences: Vec::new() };
+    let parts = entries.chunks(ENTRIES).map(|part| {
+        let (bytes, fences) = index::encode(part);
+        NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences }
+    });
+    std::iter::once(packs).chain(parts).collect()
+}
+
+/// Shortens the list of paths until the snapshot fits into a record's head.
+fn fit(mut snapshot: Snapshot) -> Result<Snapshot> {
+    while codec::encode(&snapshot).len() > limits::SNAPSHOT {
+        if snapshot.paths.pop().is_none() {
+            return Err(Error::failed("the description and the tags of the snapshot are longer than 4,000 bytes"));
+        }
+        snapshot.more_paths += 1;
+    }
+    Ok(snapshot)
+}

@@ -1,0 +1,92 @@
+//! The walker's end of the line: steps become batches, batches go to the workers and take their place in the line.
+
+use crossbeam_channel::Sender;
+
+use crate::error::Result;
+use crate::progress::Event;
+use crate::push::compare::parents::{Found, Old, Parents};
+use crate::push::control::Control;
+use crate::push::pack::queue::Line;
+use crate::push::read::item::{Batch, Item};
+
+/// A batch is full at so many items ..
+const ITEMS: usize = 256;
+/// .. or so many bytes to read.
+pub const BYTES: u64 = 2 << 20;
+
+pub struct Feed<'w> {
+    control: &'w Control<'w>,
+    line: &'w Line<'w, Batch>,
+    work: Sender<(u64, Batch)>,
+    batch: Batch,
+    /// Files and bytes met so far, and those that nobody needs to read, since the last batch.
+    total: (u64, u64),
+    done: (u64, u64),
+}
+
+impl<'w> Feed<'w> {
+    pub fn new(control: &'w Control<'w>, line: &'w Line<'w, Batch>, work: Sender<(u64, Batch)>) -> Self {
+        Feed { control, line, work, batch: Batch::default(), total: (0, 0), done: (0, 0) }
+    }
+
+    /// A file was met.
+    pub fn met(&mut self, bytes: u64) {
+        self.total = (self.total.0 + 1, self.total.1 + bytes);
+    }
+
+    /// A file needs no reading.
+    pub fn done(&mut self, bytes: u64) {
+        self.done = (self.done.0 + 1, self.done.1 + bytes);
+    }
+
+    /// What earlier snapshots have under this name. Their pages come along.
+    pub fn seek(&mut self, parents: &Parents, olds: &mut [Old<'_>], name: &[u8]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::with_capacity(olds.len());
+        for old in olds {
+            found.push(old.seek(name)?);
+            let pages = old.take_pages().into_iter().filter(|(_, page)| parents.lasts(page));
+            self.batch.items.extend(pages.map(|(first, page)| Item::Page(first, page)));
+        }
+        Ok(found)
+    }
+
+    /// Adds a step; a full batch goes to the workers.
+    pub fn push(&mut self, item: Item) -> Result<()> {
+        self.batch.items.push(item);
+        if self.batch.items.len() >= ITEMS || self.batch.bytes >= BYTES { self.send() } else { Ok(()) }
+    }
+
+    /// Adds a file that a worker must read.
+    pub fn read(&mut self, item: Item, bytes: u64) -> Result<()> {
+        self.batch.files += 1;
+        self.batch.bytes += bytes;
+        self.push(item)
+    }
+
+    /// Sends what is left and closes the line.
+    pub fn close(mut self) -> Result<()> {
+        self.send()?;
+        let (files, bytes) = self.total;
+        self.control.event(Event::Total { files, bytes, complete: true });
+        self.line.close();
+        Ok(())
+    }
+
+    /// Sends what there is, if there is anything.
+    pub fn send(&mut self) -> Result<()> {
+        self.control.check()?;
+        if self.batch.items.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
+        self.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
+        let (files, bytes) = std::mem::take(&mut self.done);
+        self.control.event(Event::Done { files, bytes });
+        let number = self.line.enter(batch.items.len())?;
+        if batch.files == 0 {
+            self.line.finish(number, batch);
+            return Ok(());
+        }
+        self.control.send(&self.work, (number, batch))
+    }
+}

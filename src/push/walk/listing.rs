@@ -1,0 +1,76 @@
+//! The names in one directory, ascending by bytes, in one stretch of memory.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
+use rustix::fs::RawDir;
+use rustix::io::Errno;
+
+use crate::format::tree::valid_name;
+
+#[derive(Default)]
+pub struct Listing {
+    bytes: Vec<u8>,
+    /// Where each name is in `bytes`, descending by name: the next one is taken from the end.
+    places: Vec<(u32, u8)>,
+}
+
+impl Listing {
+    /// Reads a directory. Where that fails midway: what was read, and why it ended.
+    pub fn read(dir: impl AsFd) -> (Self, Option<Errno>) {
+        let mut listing = Listing::default();
+        let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 32 << 10];
+        let mut entries = RawDir::new(dir, &mut buffer);
+        let mut failed = None;
+        while let Some(entry) = entries.next() {
+            match entry {
+                Ok(entry) => listing.add(entry.file_name().to_bytes()),
+                Err(errno) => {
+                    failed = Some(errno);
+                    break;
+                }
+            }
+        }
+        listing.sort();
+        (listing, failed)
+    }
+
+    /// These names.
+    pub fn of<'n>(names: impl Iterator<Item = &'n Vec<u8>>) -> Self {
+        let mut listing = Listing::default();
+        names.for_each(|name| listing.add(name));
+        listing.sort();
+        listing
+    }
+
+    fn add(&mut self, name: &[u8]) {
+        // `.` and `..`; and 4 GiB of names in one directory are more than any file system holds.
+        if let (true, Ok(at)) = (valid_name(name), u32::try_from(self.bytes.len())) {
+            self.places.push((at, name.len() as u8));
+            self.bytes.extend_from_slice(name);
+        }
+    }
+
+    fn sort(&mut self) {
+        let name = |(at, len): (u32, u8)| &self.bytes[at as usize..at as usize + usize::from(len)];
+        self.places.sort_unstable_by(|a, b| name(*b).cmp(name(*a)));
+        self.places.dedup_by(|a, b| name(*a) == name(*b));
+    }
+
+    /// Whether this name is still to come.
+    pub fn has(&self, name: &[u8]) -> bool {
+        let at = |(at, len): &(u32, u8)| &self.bytes[*at as usize..*at as usize + usize::from(*len)];
+        self.places.binary_search_by(|place| name.cmp(at(place))).is_ok()
+    }
+
+    /// How many names are left.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Takes the next name.
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        let (at, len) = self.places.pop()?;
+        Some(self.bytes[at as usize..at as usize + usize::from(len)].to_vec())
+    }
+}

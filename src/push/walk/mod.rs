@@ -1,0 +1,13 @@
+//! Walks the sources in tree order and decides for each file whether it must be read.
+//!
+//! In: the paths or streams to save, the selection, and the parent snapshots (`compare`). Out: steps ([`super::read::item`])
+//! in batches, each with its place in the ordered queue. Batches with files to read go to the workers (`read`), all others
+//! directly to the tree (`tree`).
+
+pub mod batcher;
+pub mod listing;
+pub mod picker;
+pub mod select;
+pub mod sources;
+pub mod streams;
+pub mod walker;
