@@ -21,6 +21,11 @@ impl ObjectId {
         Some(ObjectId(id))
     }
 
+    /// Returns the number (below 16) of the folder of packs that holds a pack of this id.
+    pub fn shard(&self) -> u8 {
+        self.0[0] >> 4
+    }
+
     /// The first eight hex digits, for people.
     pub fn short(&self) -> String {
         hex(&self.0[..4])
@@ -110,7 +115,7 @@ impl Folder {
                 Some(Name::Record { sequence, id: ObjectId::parse(id.strip_prefix('-')?)? })
             }
             Folder::Packs => None,
-            Folder::PackShard(x) => ObjectId::parse(name).filter(|id| id.0[0] >> 4 == *x).map(Name::Pack),
+            Folder::PackShard(x) => ObjectId::parse(name).filter(|id| id.shard() == *x).map(Name::Pack),
             Folder::Old if name == ".files" => Some(Name::OldIndex),
             Folder::Old => old_object(name).map(Name::OldObject),
         }
@@ -146,7 +151,7 @@ impl Name {
             Name::Config => Folder::Root,
             Name::Key(_) => Folder::Keys,
             Name::Record { .. } => Folder::Log,
-            Name::Pack(id) => Folder::PackShard(id.0[0] >> 4),
+            Name::Pack(id) => Folder::PackShard(id.shard()),
             Name::OldIndex | Name::OldObject(_) => Folder::Old,
         }
     }

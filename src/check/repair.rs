@@ -13,7 +13,6 @@ use super::{Badly, Examined, Finding, Options, Report, deep, examine};
 use crate::error::{Error, Result};
 use crate::format::record::{Deed, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
-use crate::format::{codec, limits};
 use crate::name::ObjectId;
 use crate::progress::Progress;
 use crate::repo::{Repository, State, now, random};
@@ -107,7 +106,7 @@ pub fn repair(
         repaired.replaced.push((snapshot.id, new.as_ref().map(|new| new.id)));
         head.snapshots.extend(new);
         if writes {
-            head.marks.push(Mark { sequence: 0, record: None, snapshot: snapshot.id, time, deed: Deed::Forget });
+            head.marks.push(Mark::new(snapshot.id, time, Deed::Forget));
         }
     }
     if writes {
@@ -158,8 +157,6 @@ fn replacement(snapshot: &Snapshot, root: Ref) -> Result<Snapshot> {
     new.extra.retain(|extra| extra.0 != REPLACES);
     new.extra.push((REPLACES, snapshot.id.to_vec().into()));
     new.extra.sort_by_key(|extra| extra.0);
-    while codec::encode(&new).len() > limits::SNAPSHOT && new.paths.pop().is_some() {
-        new.more_paths += 1;
-    }
+    new.shorten_paths();
     Ok(new)
 }

@@ -8,7 +8,7 @@ use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::pack::{Builder, Entry};
 use crate::format::page::Page;
-use crate::format::record::{NewSection, SectionKind};
+use crate::format::record::NewSection;
 use crate::format::reference::{PackRef, Ref};
 use crate::format::stored::Packer;
 use crate::format::tree::{Content, Xattrs};
@@ -75,14 +75,7 @@ impl<'r> Writer<'r> {
             return Ok(Vec::new());
         }
         let rows: Vec<_> = self.stored.iter().map(|pack| (*pack, ObjectType::Meta)).collect();
-        let packs = NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&rows), fences: Vec::new() };
-        self.entries.sort_unstable_by_key(|(_, entry)| entry.id);
-        self.entries.dedup_by_key(|(_, entry)| entry.id);
-        let parts = self.entries.chunks(limits::SECTION / index::ENTRY).map(|part| {
-            let (bytes, fences) = index::encode(part);
-            NewSection { kind: SectionKind::Index { packs: number }, bytes, fences }
-        });
-        Ok(std::iter::once(packs).chain(parts).collect())
+        Ok(index::sections(&rows, index::rows(&self.entries), number))
     }
 
     /// Gives a reference the name of its pack, if that is stored.

@@ -6,7 +6,9 @@
 //! ```
 
 use super::codec::{Reader, malformed};
+use super::limits;
 use super::pack::Entry;
+use super::record::{NewSection, SectionKind};
 use super::reference::PackRef;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::ObjectType;
@@ -20,18 +22,86 @@ pub const FENCED: usize = crate::crypto::seal::BLOCK;
 /// Bytes of a row of the packs section.
 pub const PACK_ROW: usize = 40;
 
+/// Where an entry has the number of its pack; the id stands before it.
+const NUMBER: std::ops::Range<usize> = 16..20;
+
 /// The bytes of an index section and its fence keys (the first eight bytes of the first id of each 64 KiB). `entries`
 /// are sorted by id; the number is the pack's row in the packs section.
 pub fn encode(entries: &[(u32, Entry)]) -> (Vec<u8>, Vec<u64>) {
+    let bytes = rows(entries);
+    let fences = fences(&bytes);
+    (bytes, fences)
+}
+
+/// Returns entries as they stand in an index section, in the order given.
+pub fn rows(entries: &[(u32, Entry)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * ENTRY);
     for (pack, e) in entries {
         bytes.extend_from_slice(&e.id.0);
-        [*pack, e.offset, e.stored, (e.kind as u32) << 24 | e.len]
-            .iter()
-            .for_each(|n| bytes.extend_from_slice(&n.to_be_bytes()));
+        for n in [*pack, e.offset, e.stored, (e.kind as u32) << 24 | e.len] {
+            bytes.extend_from_slice(&n.to_be_bytes());
+        }
     }
-    let fences = entries.iter().step_by(FENCED / ENTRY).map(|(_, e)| fence(&e.id)).collect();
-    (bytes, fences)
+    bytes
+}
+
+/// Gives an entry another pack number.
+pub fn renumber(row: &mut [u8; ENTRY], number: u32) {
+    row[NUMBER].copy_from_slice(&number.to_be_bytes());
+}
+
+/// Returns the sections that make these packs and chunks known: the table of packs, which will be number `packs_at` in
+/// [`super::record::Head::sections`], and index sections that count in it. `rows` (see [`rows`]) may stand in any order.
+/// Nothing where there are no packs.
+pub fn sections(packs: &[(PackRef, ObjectType)], rows: Vec<u8>, packs_at: u32) -> Vec<NewSection> {
+    if packs.is_empty() {
+        return Vec::new();
+    }
+    let table = NewSection { kind: SectionKind::Packs, bytes: encode_packs(packs), fences: Vec::new() };
+    let mut sections = vec![table];
+    let kind = SectionKind::Index { packs: packs_at };
+    for layer in layers(rows) {
+        if layer.len() <= limits::SECTION {
+            sections.push(NewSection { kind, fences: fences(&layer), bytes: layer });
+        } else {
+            let parts = layer.chunks(limits::SECTION);
+            sections.extend(parts.map(|part| NewSection { kind, fences: fences(part), bytes: part.to_vec() }));
+        }
+    }
+    sections
+}
+
+/// Sorts entries in place and takes out repetitions. A chunk that is in several packs keeps all its places, since another
+/// client may have condemned one of the packs; the second places form a layer of their own, as ids in a section ascend
+/// strictly, and so on.
+fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
+    let mut layers = Vec::new();
+    while !rows.is_empty() {
+        rows.as_chunks_mut::<ENTRY>().0.sort_unstable();
+        let (mut kept, mut later) = (0, Vec::new());
+        let mut last = [0; NUMBER.end];
+        for from in (0..rows.len()).step_by(ENTRY) {
+            let row: [u8; ENTRY] = *rows[from..].first_chunk().expect("whole entries");
+            if kept > 0 && row[..NUMBER.end] == last {
+                continue;
+            }
+            last.copy_from_slice(&row[..NUMBER.end]);
+            if kept > 0 && rows[kept - ENTRY..kept - ENTRY + NUMBER.start] == row[..NUMBER.start] {
+                later.extend_from_slice(&row);
+            } else {
+                rows[kept..kept + ENTRY].copy_from_slice(&row);
+                kept += ENTRY;
+            }
+        }
+        rows.truncate(kept);
+        layers.push(std::mem::replace(&mut rows, later));
+    }
+    layers
+}
+
+fn fences(rows: &[u8]) -> Vec<u64> {
+    let first = |block: &[u8]| fence(&ChunkId(*block.first_chunk().expect("whole entries")));
+    rows.chunks(FENCED).map(first).collect()
 }
 
 /// The part of an id that fences hold.
@@ -81,7 +151,7 @@ pub fn decode_packs(bytes: &[u8]) -> Result<Vec<(PackRef, ObjectType)>> {
     let one = |row: &[u8; PACK_ROW]| {
         let mut reader = Reader(row);
         let id = ObjectId(reader.array().ok_or_else(wrong)?);
-        let len = reader.u32().filter(|len| *len as usize <= super::limits::PACK_READ).ok_or_else(wrong)?;
+        let len = reader.u32().filter(|len| *len as usize <= limits::PACK_READ).ok_or_else(wrong)?;
         let kind = match reader.u32() {
             Some(2) => ObjectType::Data,
             Some(3) => ObjectType::Meta,
@@ -90,4 +160,31 @@ pub fn decode_packs(bytes: &[u8]) -> Result<Vec<(PackRef, ObjectType)>> {
         Ok((PackRef { id, len }, kind))
     };
     if rest.is_empty() { rows.iter().map(one).collect() } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u8, pack: u32) -> (u32, Entry) {
+        (pack, Entry { id: ChunkId([id; 16]), kind: ChunkKind::Data, offset: pack, stored: 1, len: 1 })
+    }
+
+    #[test]
+    fn sections_hold_every_place_of_a_chunk_once() {
+        let packs: Vec<_> =
+            (0..3).map(|n| (PackRef { id: ObjectId([n; 32]), len: 1 << 20 }, ObjectType::Data)).collect();
+        let unsorted = [entry(9, 0), entry(1, 2), entry(9, 1), entry(9, 0), entry(4, 0), entry(9, 2)];
+        let made = sections(&packs, rows(&unsorted), 5);
+        assert!(made[0].kind == SectionKind::Packs && decode_packs(&made[0].bytes).unwrap() == packs);
+        assert!(made[1..].iter().all(|s| s.kind == SectionKind::Index { packs: 5 }));
+        let read = |s: &NewSection| s.bytes.as_chunks().0.iter().map(|row| decode(row).unwrap()).collect::<Vec<_>>();
+        let layers: Vec<_> = made[1..].iter().map(read).collect();
+        assert_eq!(layers, [vec![entry(1, 2), entry(4, 0), entry(9, 0)], vec![entry(9, 1)], vec![entry(9, 2)]]);
+        assert_eq!(made[1].fences, [0x0101_0101_0101_0101]);
+        assert!(sections(&[], Vec::new(), 0).is_empty());
+        let mut row = *rows(&[entry(9, 0)]).first_chunk().unwrap();
+        renumber(&mut row, 7);
+        assert_eq!(decode(&row).unwrap().0, 7);
+    }
 }

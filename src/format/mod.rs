@@ -3,6 +3,7 @@
 //! Every decoder takes bytes whose tags were verified and still trusts none of them: another writer of the same
 //! repository may be malicious. What decodes is canonical: it encodes to the same bytes again.
 
+pub mod ancestry;
 pub mod codec;
 pub mod index;
 pub mod keyfile;

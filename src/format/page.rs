@@ -12,7 +12,7 @@ use super::tree::{Attrs, Content, Node, Xattrs, valid_name};
 use crate::crypto::keys::Keys;
 use crate::error::Result;
 
-/// A page of a directory.
+/// A page of a directory; never without rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Page {
     /// Entries.
@@ -152,6 +152,30 @@ impl Page {
         Ok(page)
     }
 
+    /// Returns the first name in it.
+    pub fn first(&self) -> &[u8] {
+        match self {
+            Page::Leaf(nodes) => &nodes[0].name,
+            Page::Upper(rows) => &rows[0].first,
+        }
+    }
+
+    /// Returns the last name in it: of an upper page the first name of the last page below.
+    pub fn last(&self) -> &[u8] {
+        match self {
+            Page::Leaf(nodes) => &nodes[nodes.len() - 1].name,
+            Page::Upper(rows) => &rows[rows.len() - 1].first,
+        }
+    }
+
+    /// Returns the number of entries in it and below it.
+    pub fn count(&self) -> u64 {
+        match self {
+            Page::Leaf(nodes) => nodes.len() as u64,
+            Page::Upper(rows) => rows.iter().fold(0, |sum, row| sum.saturating_add(row.count)),
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |why| malformed("a directory page", why);
         let names: Vec<&[u8]> = match self {
@@ -248,4 +272,34 @@ fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], prev
     };
     *previous = Previous { mtime: node.mtime.0, ctime: node.ctime, inode: node.inode };
     Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::keys::ChunkId;
+    use crate::name::ObjectId;
+
+    #[test]
+    fn a_page_knows_its_names_and_entries() {
+        let pack = PackRef { id: ObjectId([7; 32]), len: 1 << 20 };
+        let page = Ref { id: ChunkId([1; 16]), pack, offset: 0, stored: 9, len: 9 };
+        let row = |first: &str, count| Row { first: first.into(), count, page };
+        let upper = Page::Upper(vec![row("a", 200), row("k", u64::MAX), row("m", 1)]);
+        assert_eq!((upper.first(), upper.last(), upper.count()), (b"a".as_slice(), b"m".as_slice(), u64::MAX));
+        let attrs = Attrs { mode: 0, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 };
+        let node = |name: &str| Node {
+            name: name.into(),
+            attrs: Arc::new(attrs.clone()),
+            mtime: (0, 0),
+            ctime: 0,
+            inode: 0,
+            nlink: 1,
+            flags: 0,
+            xattrs: Xattrs::Inline(Vec::new()),
+            content: Content::Fifo,
+        };
+        let leaf = Page::Leaf(["b", "c", "d"].map(node).into());
+        assert_eq!((leaf.first(), leaf.last(), leaf.count()), (b"b".as_slice(), b"d".as_slice(), 3));
+    }
 }

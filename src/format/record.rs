@@ -81,6 +81,19 @@ pub struct Snapshot {
     pub extra: Vec<Extra>,
 }
 
+impl Snapshot {
+    /// Takes paths off the end of the list until the snapshot fits into a head. Returns whether it fits then.
+    pub fn shorten_paths(&mut self) -> bool {
+        while codec::encode(self).len() > limits::SNAPSHOT {
+            if self.paths.pop().is_none() {
+                return false;
+            }
+            self.more_paths = self.more_paths.saturating_add(1);
+        }
+        true
+    }
+}
+
 /// The server could not sync to disk when the snapshot was written.
 pub const NOT_SYNCED: u32 = 1;
 
@@ -127,6 +140,11 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Returns a mark of the record that is being written; the commit fills in its sequence.
+    pub fn new(snapshot: SnapshotId, time: i64, deed: Deed) -> Self {
+        Mark { sequence: 0, record: None, snapshot, time, deed }
+    }
+
     /// Where it stands in a head; two marks of one order contradict each other.
     pub fn order(&self) -> (u32, Option<ObjectId>, SnapshotId, bool) {
         (self.sequence, self.record, self.snapshot, matches!(self.deed, Deed::Tag(_)))
@@ -154,7 +172,7 @@ pub enum SectionKind {
         /// The packs section that its pack numbers count in, by position in [`Head::sections`].
         packs: u32,
     },
-    /// The sorted 8-byte prefixes of all record ids ever folded.
+    /// The sorted prefixes of the ids of all records ever folded, see [`super::ancestry`].
     Ancestry,
 }
 
@@ -279,4 +297,20 @@ fn check_snapshot(s: &Snapshot) -> Result<()> {
         && s.extra.is_sorted_by(|a, b| a.0 < b.0);
     let root = s.root.as_ref().map_or(Ok(()), Ref::check);
     if fits { root } else { Err(malformed("a snapshot", "out of bounds")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_left_out_until_a_snapshot_fits() {
+        let paths = (0..300).map(|i| format!("/srv/data/{i:040}").into_bytes().into()).collect();
+        let mut snapshot = Snapshot { paths, ..Snapshot::default() };
+        assert!(snapshot.shorten_paths() && codec::encode(&snapshot).len() <= limits::SNAPSHOT);
+        assert!(snapshot.paths.len() > 50 && snapshot.paths.len() + snapshot.more_paths as usize == 300);
+        let before = snapshot.clone();
+        assert!(snapshot.shorten_paths() && snapshot == before, "it fits already");
+        assert!(!Snapshot { description: "x".repeat(5000), ..Snapshot::default() }.shorten_paths());
+    }
 }

@@ -213,7 +213,7 @@ impl Repository {
         let folders: Vec<u8> = (0..count).map(|i| (first + i) % 16).collect();
         let doomed = state.doomed_packs();
         let tables = self.tables(state)?;
-        let here = |id: &ObjectId| folders.contains(&(id.0[0] >> 4)) && !doomed.contains(id);
+        let here = |id: &ObjectId| folders.contains(&id.shard()) && !doomed.contains(id);
         let mut absent: HashMap<ObjectId, u32> =
             tables.packs().filter(|(pack, _)| here(&pack.id)).map(|(pack, _)| (pack.id, pack.len)).collect();
         let all = absent.len();

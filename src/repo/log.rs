@@ -7,6 +7,7 @@ use super::fetch::{Object, Span};
 use super::{Repository, parallel};
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
+use crate::format::ancestry::{self, prefix};
 use crate::format::limits;
 use crate::format::record::{self, Deed, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
 use crate::name::{Folder, Name, ObjectId};
@@ -402,7 +403,7 @@ impl Repository {
         let places: Vec<_> = places.filter(|place| place.section.kind == SectionKind::Ancestry).collect();
         for place in places {
             let bytes = self.section(&place)?;
-            state.ancestry.extend(bytes.as_chunks::<8>().0.iter().map(|prefix| u64::from_be_bytes(*prefix)));
+            state.ancestry.extend(ancestry::decode(&bytes));
         }
         Ok(())
     }
@@ -432,8 +433,4 @@ fn record_of(entry: &Entry) -> Option<(u32, ObjectId)> {
         Name::Record { sequence, id } => Some((sequence, id)),
         _ => None,
     }
-}
-
-pub(super) fn prefix(id: &ObjectId) -> u64 {
-    u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"))
 }

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Repository;
-use super::log::{LiveSection, SectionKey, State, prefix};
-use crate::crypto::keys::ChunkId;
+use super::log::{LiveSection, SectionKey, State};
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Kind, Result};
-use crate::format::index::{self, ENTRY, FENCED};
+use crate::format::ancestry::{self, prefix};
+use crate::format::index::{self, ENTRY};
 use crate::format::limits;
 use crate::format::record::{Head, Mark, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
@@ -70,35 +70,28 @@ impl Repository {
         for (id, index) in &plan.rewritten {
             table.append(self, index, &mut rows).map_err(|e| Culprit(*id, e))?;
         }
-        let mut sections = Vec::new();
-        if !table.rows.is_empty() {
-            let bytes = index::encode_packs(&table.rows);
-            sections.push(NewSection { kind: SectionKind::Packs, bytes, fences: Vec::new() });
-        }
-        let packs = head.sections.len() as u32;
-        layers(rows).into_iter().for_each(|layer| split(layer, packs, &mut sections));
-        let ancestry = self.ancestry(state, ids, &head)?;
-        let parts = ancestry.chunks(limits::SECTION);
-        sections.extend(parts.map(|part| NewSection {
-            kind: SectionKind::Ancestry,
-            bytes: part.to_vec(),
-            fences: Vec::new(),
-        }));
+        let mut sections = index::sections(&table.rows, rows, head.sections.len() as u32);
+        sections.extend(ancestry::sections(&self.ancestry(state, ids, &head)?));
         Ok((head, sections))
     }
 
     /// The prefixes of all records that were ever folded into these.
-    pub(super) fn ancestry(&self, state: &State, ids: &BTreeSet<ObjectId>, head: &Head) -> Result<Vec<u8>, Culprit> {
+    pub(super) fn ancestry(
+        &self,
+        state: &State,
+        ids: &BTreeSet<ObjectId>,
+        head: &Head,
+    ) -> Result<BTreeSet<u64>, Culprit> {
         let mut all: BTreeSet<u64> = head.superseded.iter().map(prefix).collect();
         for id in ids {
             let known = state.live().find(|(live, _)| *live == id);
             all.extend(known.iter().flat_map(|(_, known)| known.record.head.superseded.iter().map(prefix)));
             for place in state.sections_of(id).iter().filter(|place| place.section.kind == SectionKind::Ancestry) {
                 let bytes = self.section(place).map_err(|e| Culprit(*id, e))?;
-                all.extend(bytes.as_chunks::<8>().0.iter().map(|prefix| u64::from_be_bytes(*prefix)));
+                all.extend(ancestry::decode(&bytes));
             }
         }
-        Ok(all.into_iter().flat_map(u64::to_be_bytes).collect())
+        Ok(all)
     }
 }
 
@@ -257,59 +250,15 @@ impl Table {
         let table = table.ok_or_else(|| Error::damaged("an index without its packs"))?;
         let mut to = start;
         for from in (start..rows.len()).step_by(ENTRY) {
-            let row: [u8; ENTRY] = *rows[from..].first_chunk().expect("a section has whole entries");
+            let mut row: [u8; ENTRY] = *rows[from..].first_chunk().expect("a section has whole entries");
             let pack = table.get(index::decode(&row)?.0 as usize);
             let pack = pack.ok_or_else(|| Error::damaged("an index entry names a pack that is not in its table"))?;
             let Some(number) = self.numbers.get(pack) else { continue };
+            index::renumber(&mut row, *number);
             rows[to..to + ENTRY].copy_from_slice(&row);
-            rows[to + NUMBER.start..to + NUMBER.end].copy_from_slice(&number.to_be_bytes());
             to += ENTRY;
         }
         rows.truncate(to);
         Ok(())
-    }
-}
-
-/// Where the number of the pack is in an entry, and what comes before: the id.
-const NUMBER: std::ops::Range<usize> = 16..20;
-
-/// Sorts entries in place and takes out repetitions. A chunk that is in several packs keeps all its places, as one of
-/// the packs may be condemned by somebody whom we have not heard of; the second ones are a section of their own, as ids
-/// in a section ascend strictly, and so on.
-pub(super) fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
-    let mut layers = Vec::new();
-    while !rows.is_empty() {
-        rows.as_chunks_mut::<ENTRY>().0.sort_unstable();
-        let (mut kept, mut later) = (0, Vec::new());
-        let mut last = [0; NUMBER.end];
-        for from in (0..rows.len()).step_by(ENTRY) {
-            let row: [u8; ENTRY] = *rows[from..].first_chunk().expect("whole entries");
-            if kept > 0 && row[..NUMBER.end] == last {
-                continue;
-            }
-            last.copy_from_slice(&row[..NUMBER.end]);
-            if kept > 0 && rows[kept - ENTRY..kept - ENTRY + NUMBER.start] == row[..NUMBER.start] {
-                later.extend_from_slice(&row);
-            } else {
-                rows[kept..kept + ENTRY].copy_from_slice(&row);
-                kept += ENTRY;
-            }
-        }
-        rows.truncate(kept);
-        layers.push(std::mem::replace(&mut rows, later));
-    }
-    layers
-}
-
-/// Sections from sorted entries, by leading bits where they are more than one may hold.
-pub(super) fn split(rows: Vec<u8>, packs: u32, sections: &mut Vec<NewSection>) {
-    let kind = SectionKind::Index { packs };
-    let fence = |block: &[u8]| index::fence(&ChunkId(*block.first_chunk().expect("whole entries")));
-    let fences = |bytes: &[u8]| bytes.chunks(FENCED).map(fence).collect();
-    if rows.len() <= limits::SECTION {
-        sections.push(NewSection { kind, fences: fences(&rows), bytes: rows });
-    } else {
-        let parts = rows.chunks(limits::SECTION);
-        sections.extend(parts.map(|part| NewSection { kind, fences: fences(part), bytes: part.to_vec() }));
     }
 }

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::log::{LiveSection, SectionKey, State, prefix};
-use super::merge::{layers, merged_head, split};
+use super::log::{LiveSection, SectionKey, State};
+use super::merge::merged_head;
 use super::{Repository, parallel};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Kind, Result};
+use crate::format::ancestry::{self, prefix};
 use crate::format::index;
 use crate::format::pack::Entry;
 use crate::format::record::{Head, NewSection, Section, SectionKind};
@@ -34,7 +35,7 @@ impl Repository {
             return Ok(None);
         }
         let mut head = merged_head(state, &ids);
-        let plain = || ids.iter().flat_map(|id| prefix(id).to_be_bytes()).collect();
+        let plain = || ids.iter().map(prefix).collect();
         let ancestry = self.ancestry(state, &ids, &head).unwrap_or_else(|_| plain());
         let (mut tables, mut indexes) = (BTreeMap::new(), BTreeMap::new());
         for id in &ids {
@@ -60,7 +61,7 @@ impl Repository {
             }
         }
         let mut sections = self.anew(packs, head.sections.len() as u32)?;
-        sections.push(NewSection { kind: SectionKind::Ancestry, bytes: ancestry, fences: Vec::new() });
+        sections.extend(ancestry::sections(&ancestry));
         Ok(Some((head, sections)))
     }
 
@@ -75,7 +76,7 @@ impl Repository {
                 Ok(entries) => {
                     let fits = |e: &&Entry| (e.kind == ChunkKind::Data) == (kind == ObjectType::Data);
                     for entry in entries.iter().filter(fits) {
-                        rows.extend(index::encode(&[(table.len() as u32, *entry)]).0);
+                        rows.extend(index::rows(&[(table.len() as u32, *entry)]));
                     }
                     table.push((pack, kind));
                 }
@@ -83,13 +84,7 @@ impl Repository {
                 Err(e) => return Err(e),
             }
         }
-        let mut sections = Vec::new();
-        if !table.is_empty() {
-            let bytes = index::encode_packs(&table);
-            sections.push(NewSection { kind: SectionKind::Packs, bytes, fences: Vec::new() });
-            layers(rows).into_iter().for_each(|layer| split(layer, number, &mut sections));
-        }
-        Ok(sections)
+        Ok(index::sections(&table, rows, number))
     }
 }
 

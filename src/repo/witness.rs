@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::Repository;
-use super::log::{State, prefix};
+use super::log::State;
 use crate::crypto::keys::RepoId;
 use crate::error::{Error, Kind, Result};
+use crate::format::ancestry::prefix;
 use crate::name::{ObjectId, hex};
 use crate::seen::{Seen, SeenHead, SeenKey, SeenStore};
 

@@ -49,7 +49,7 @@ impl Relied {
     }
 
     fn listed(&self, repo: &Repository, id: &ObjectId) -> Result<Option<u64>> {
-        let shard = id.0[0] >> 4;
+        let shard = id.shard();
         let mut listing = self.listings[usize::from(shard)].lock().expect("no holder panics");
         if listing.is_none() {
             let entries = there(repo.storage().list(Folder::PackShard(shard)))?.unwrap_or_default();

@@ -6,18 +6,15 @@ use std::time::Instant;
 
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
+use crate::format::index;
 use crate::format::pack::Entry;
-use crate::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
+use crate::format::record::{Deed, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
 use crate::format::reference::{PackRef, Ref};
-use crate::format::{codec, index, limits};
 use crate::name::ObjectId;
 use crate::push::control::Control;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::Packs;
 use crate::repo::{Index, Repository, State, now, random};
-
-/// Index entries in a section.
-const ENTRIES: usize = limits::SECTION / index::ENTRY;
 
 /// What the log knows of this run, and all that a further record needs.
 pub struct Ledger<'c> {
@@ -91,7 +88,12 @@ impl Ledger<'_> {
 
     fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
         let stats = Stats { milliseconds: self.started.elapsed().as_millis() as u64, ..stats };
-        fit(Snapshot { id: random()?, root, stats, partial, ..self.draft.clone() })
+        let mut snapshot = Snapshot { id: random()?, root, stats, partial, ..self.draft.clone() };
+        if snapshot.shorten_paths() {
+            Ok(snapshot)
+        } else {
+            Err(Error::failed("the description and the tags of the snapshot are longer than 4,000 bytes"))
+        }
     }
 
     /// Partial snapshots of the same host and paths.
@@ -110,8 +112,7 @@ impl Ledger<'_> {
     ) -> Result<ObjectId> {
         let ready = self.packs.ready();
         let sections = sections(self.chunks, &ready, meta);
-        let forget = |snapshot| Mark { sequence: 0, record: None, snapshot, time: now(), deed: Deed::Forget };
-        let marks = replaced.into_iter().map(forget).collect();
+        let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now(), Deed::Forget)).collect();
         let condemned = self.absent.iter().map(|id| (*id, now())).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
         if last {
@@ -149,23 +150,6 @@ fn sections(chunks: &Chunks, ready: &[Ready], meta: &[(u32, Entry)]) -> Vec<NewS
     let row = |number: u32| ready.binary_search_by_key(&number, |pack| pack.0).ok().map(|row| row as u32);
     let mut entries = chunks.in_packs(row);
     entries.extend(meta.iter().filter_map(|(number, entry)| Some((row(*number)?, *entry))));
-    entries.sort_unstable_by_key(|(_, entry)| entry.id);
     let rows: Vec<_> = ready.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
-    let packs = NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&rows), fences: Vec::new() };
-    let parts = entries.chunks(ENTRIES).map(|part| {
-        let (bytes, fences) = index::encode(part);
-        NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences }
-    });
-    std::iter::once(packs).chain(parts).collect()
-}
-
-/// Shortens the list of paths until the snapshot fits into a record's head.
-fn fit(mut snapshot: Snapshot) -> Result<Snapshot> {
-    while codec::encode(&snapshot).len() > limits::SNAPSHOT {
-        if snapshot.paths.pop().is_none() {
-            return Err(Error::failed("the description and the tags of the snapshot are longer than 4,000 bytes"));
-        }
-        snapshot.more_paths += 1;
-    }
-    Ok(snapshot)
+    index::sections(&rows, index::rows(&entries), 0)
 }
