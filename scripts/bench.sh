@@ -17,7 +17,7 @@ port=2822 near=2823 far=2824
 
 if [ "$what" = parts ]; then
   cargo test --release --quiet --lib chunker -- --ignored --nocapture
-  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --quiet --test push speed -- --ignored --nocapture
+  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --quiet --test push push::speed -- --ignored --nocapture
   exit
 fi
 

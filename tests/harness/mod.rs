@@ -4,11 +4,15 @@
 pub mod cli;
 pub mod faults;
 pub mod hook;
+pub mod mounted;
 pub mod proxy;
 pub mod saved;
+pub mod shown;
 pub mod sshd;
+pub mod stalled;
 pub mod tree;
 pub mod v0;
+pub mod writer;
 
 /// A copy of a program that another user may run. By `cp`, since a file that this process has open for writing cannot be
 /// run ("text file busy") while a child of another test's thread, between fork and exec, still holds it open.

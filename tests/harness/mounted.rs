@@ -1,5 +1,4 @@
 //! Real mounts for tests: mounted in this process, unmounted on drop, with a look for what is left behind.
-#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

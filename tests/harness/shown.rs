@@ -1,10 +1,9 @@
 //! A repository in memory whose snapshots are written by [`Writer`], and its tree asked without a kernel.
-#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::writer::{Item, Writer, repository};
+use super::writer::{Item, Writer, repository};
 use nfreezer::crypto::keys::ChunkId;
 use nfreezer::error::Result;
 use nfreezer::format::record::Snapshot;

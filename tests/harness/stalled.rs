@@ -1,5 +1,4 @@
 //! A storage that hangs when it is told to, for whatever touches large objects.
-#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
@@ -8,7 +7,7 @@ use std::time::Duration;
 use nfreezer::error::Result;
 use nfreezer::storage::{Storage, patience};
 
-use super::harness::faults::{Answer, Between, Call, Rule};
+use super::faults::{Answer, Between, Call, Rule};
 
 #[derive(Default)]
 pub struct Stall {

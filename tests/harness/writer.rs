@@ -1,5 +1,4 @@
 //! Writes trees into a repository without `push`: any shape of pages and lists, any node, any snapshot.
-#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;

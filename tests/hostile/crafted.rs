@@ -17,9 +17,9 @@ use nfreezer::repo::{Repository, State};
 use nfreezer::restore::{Options, restore};
 use nfreezer::vfs::{self, Mode, Vfs};
 
+use crate::harness::writer::{Item, Writer};
 use crate::oracle::case;
 use crate::world::{told, world};
-use crate::writer::{Item, Writer};
 
 fn folder(name: &str, page: Option<Ref>) -> Node {
     Node {

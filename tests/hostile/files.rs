@@ -9,9 +9,9 @@ use nfreezer::restore::{Options, restore};
 
 use crate::harness::cli::Env;
 use crate::harness::sshd::run;
+use crate::harness::writer::{Writer, noise};
 use crate::oracle::case;
 use crate::world::{init, item, told};
-use crate::writer::{Writer, noise};
 
 /// Every file that bears its name is whole.
 fn whole(out: &Path, contents: &[(String, Vec<u8>)]) -> usize {

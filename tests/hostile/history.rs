@@ -11,10 +11,10 @@ use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 
 use crate::harness::tree::{assert_same, in_snapshot, on_disk};
+use crate::harness::writer::noise;
 use crate::liar::{Liar, liar};
 use crate::oracle::case;
 use crate::world::{init, look, told, world};
-use crate::writer::noise;
 
 #[test]
 fn t34_without_a_memory_the_newest_snapshot_can_be_hidden_but_nothing_can_be_altered() {

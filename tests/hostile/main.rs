@@ -3,8 +3,6 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
-#[path = "../harness/writer.rs"]
-mod writer;
 
 mod crafted;
 mod files;

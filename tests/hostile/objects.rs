@@ -10,10 +10,10 @@ use nfreezer::repo::{Repository, Span};
 use nfreezer::storage::{Memory, Storage};
 
 use crate::harness::Dice;
+use crate::harness::writer::noise;
 use crate::liar::liar;
 use crate::oracle::case;
 use crate::world::{Seen, World, init, look, open, told, world};
-use crate::writer::noise;
 
 const SEALED: usize = BLOCK + TAG;
 
@@ -359,7 +359,7 @@ fn t13_objects_of_another_repository_with_the_same_passphrase_are_refused() {
     case(|| {
         let world = world();
         let (foreign, repo) = init();
-        let mut writer = crate::writer::Writer::new(&repo);
+        let mut writer = crate::harness::writer::Writer::new(&repo);
         writer.chunk = 64 << 10;
         let tree = crate::world::item(&world.truth[&world.snapshots[0]].1);
         let made = writer.commit(&mut Default::default(), &tree, |_| {});

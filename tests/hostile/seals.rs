@@ -21,9 +21,9 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::Dice;
 use crate::harness::faults::{Answer, Between, Call, Rule};
+use crate::harness::writer::noise;
 use crate::oracle::case;
 use crate::world::{init, pass};
-use crate::writer::noise;
 
 const BLOCK: usize = 65_536;
 

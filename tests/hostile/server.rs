@@ -11,12 +11,12 @@ use nfreezer::push::{Options, push};
 use nfreezer::storage::Storage;
 
 use crate::harness::tree::{assert_same, in_snapshot, on_disk};
+use crate::harness::writer::noise;
 use crate::oracle::case;
 use crate::sftp::{
     FSTAT, LSTAT, OPEN, READ, READDIR, Says, Server, WRITE, attrs, entry, names, on_server, packet, status, string,
 };
 use crate::world::{World, look, told, world};
-use crate::writer::noise;
 
 const AT_ONCE: Duration = Duration::ZERO;
 

@@ -20,8 +20,8 @@ use nfreezer::restore::{self, restore};
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::vfs::{self, Fault, Mode, Vfs};
 
+use crate::harness::writer::{Item, Writer, noise};
 use crate::oracle::{CONTENTS, PASSPHRASE, said};
-use crate::writer::{Item, Writer, noise};
 
 /// Files by path.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -96,7 +96,7 @@ pub fn item(files: &Files) -> Item {
     for (path, bytes) in files {
         let mut at = &mut root;
         for part in path.split('/') {
-            let crate::writer::What::Dir(entries) = &mut at.what else { panic!("{path}") };
+            let crate::harness::writer::What::Dir(entries) = &mut at.what else { panic!("{path}") };
             at = entries.entry(part.into()).or_insert_with(|| Item::dir::<&str>([]));
         }
         *at = Item::file(bytes);

@@ -1,8 +1,10 @@
 //! The binary is killed at random moments of pushes of a changing tree: what was reported as saved is there and whole,
 //! what is unfinished holds what it claims, and the next push ends well.
 //!
-//! `NFREEZER_KILLS=200 NFREEZER_MIB=100 NFREEZER_SEED=7 cargo test --test kills -- --nocapture` for more of them than CI does.
+//! `NFREEZER_KILLS=200 NFREEZER_MIB=100 NFREEZER_SEED=7 cargo test --test kills killed -- --nocapture`
+//! for more of them than CI does.
 
+mod clients;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod line;

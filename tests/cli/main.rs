@@ -1,0 +1,9 @@
+//! The program as it is used: through its binary.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cli;
+mod secrets;
+mod server_setup;
+mod whole;

@@ -1,0 +1,192 @@
+//! What must not be found: passphrases and keys, in what a process shows to others or leaves behind.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::cli::Env;
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::format::keyfile::{KeyFile, decode_config};
+use nfreezer::name::{ObjectId, hex};
+
+const SECRET: &str = "zebra-canyon-4711-lantern-osprey";
+
+/// A repository whose passphrase comes from a file or a command; nothing is in the environment.
+fn repository() -> Env {
+    let mut env = Env::without_passphrase();
+    env.set("NFREEZER_REPOSITORY", "repo");
+    let file = env.write("passphrase", format!("{SECRET}\n"));
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    env.write("source/file", "contents");
+    env.nfreezer(["init", "-p", "passphrase"]).done();
+    env
+}
+
+/// The master key, found as its owner can.
+fn master(env: &Env) -> [u8; 32] {
+    let id = decode_config(&fs::read(env.path("repo/config")).unwrap()).unwrap();
+    let entry = fs::read_dir(env.path("repo/keys")).unwrap().next().unwrap().unwrap();
+    let bytes = fs::read(entry.path()).unwrap();
+    let key = ObjectId::parse(entry.file_name().to_str().unwrap()).unwrap();
+    let passphrase = Passphrase::new(SECRET.into()).unwrap();
+    *KeyFile::parse(&key, &id, &bytes).unwrap().open(&passphrase).unwrap().0.expose()
+}
+
+/// A push that has opened the repository and waits for what a fifo will give. It runs until it is dropped.
+struct Waiting {
+    child: Child,
+    fifo: std::path::PathBuf,
+}
+
+impl Waiting {
+    fn new(env: &Env, options: &[&str]) -> Self {
+        let fifo = env.path("fifo");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let mut command = env.command(["push", "--stdin"].iter().chain(options));
+        // A shell that keeps the fifo open, so that the push reads and nothing comes.
+        let file = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        let child = command.stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let waiting = Waiting { child, fifo };
+        waiting.until_it_has_opened();
+        waiting
+    }
+
+    /// Its worker threads are there: the passphrase has done its work.
+    fn until_it_has_opened(&self) {
+        let begun = Instant::now();
+        let named = |name: &str| fs::read_dir(self.proc(name)).map_or(0, |threads| threads.count());
+        while named("task") < 6 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it has not opened the repository");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.child.id())
+    }
+
+    /// Everything that it has in memory, read as root can.
+    fn memory(&self) -> Vec<u8> {
+        let maps = fs::read_to_string(self.proc("maps")).unwrap();
+        let mut memory = fs::File::open(self.proc("mem")).unwrap();
+        let mut all = Vec::new();
+        for line in maps.lines() {
+            let (range, rest) = line.split_once(' ').unwrap();
+            let (from, to) = range.split_once('-').unwrap();
+            let [from, to] = [from, to].map(|n| u64::from_str_radix(n, 16).unwrap());
+            if rest.starts_with("rw") && memory.seek(SeekFrom::Start(from)).is_ok() {
+                let _ = memory.by_ref().take(to - from).read_to_end(&mut all);
+                all.push(0);
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.fifo);
+    }
+}
+
+fn holds(bytes: &[u8], secret: &[u8]) -> bool {
+    bytes.windows(secret.len()).any(|window| window == secret)
+}
+
+#[test]
+fn t81_the_passphrase_is_neither_in_environ_nor_in_cmdline_nor_in_memory_once_it_was_used() {
+    let env = repository();
+    let sources: [&[&str]; 2] = [&["-p", "passphrase"], &["--password-command", "cat passphrase"]];
+    for source in sources {
+        let waiting = Waiting::new(&env, source);
+        for name in ["environ", "cmdline", "status", "comm"] {
+            assert!(!holds(&fs::read(waiting.proc(name)).unwrap(), SECRET.as_bytes()), "{name} with {source:?}");
+        }
+        let memory = waiting.memory();
+        assert!(holds(&memory, &master(&env)), "what it works with is found: the search looks at the right places");
+        assert!(!holds(&memory, SECRET.as_bytes()), "the passphrase is still in memory with {source:?}");
+    }
+}
+
+#[test]
+fn t81_no_core_is_dumped_and_no_other_process_of_the_user_may_look() {
+    let env = repository();
+    let mut waiting = Waiting::new(&env, &["-p", "passphrase"]);
+    let limits = fs::read_to_string(waiting.proc("limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"], "{limits}");
+    // What is not dumpable belongs to root in /proc, whoever runs it: no debugger, no /proc/PID/mem for that user.
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(waiting.proc("mem")).unwrap());
+    assert_eq!(owner, 0);
+    assert!(Command::new("kill").args(["-ABRT", &waiting.child.id().to_string()]).status().unwrap().success());
+    let status = waiting.child.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status}");
+}
+
+#[test]
+fn t81_nobody_else_of_the_same_user_reads_the_memory() {
+    let env = repository();
+    // As `nobody`, in a place where it may read and write.
+    let root = env.path("").parent().unwrap().to_owned();
+    let script = r#"
+        chmod 755 "$1" && chown -R 65534:65534 "$1" && cd "$1/work" && mkfifo fifo && chmod 666 fifo && exec 3<>fifo
+        cp "$2" program
+        setpriv --reuid 65534 --regid 65534 --clear-groups ./program push --stdin -p passphrase -r repo <&3 >/dev/null 2>&1 &
+        pid=$!
+        for i in $(seq 600); do [ "$(ls /proc/$pid/task | wc -l)" -ge 6 ] && break; sleep 0.1; done
+        [ "$(ls /proc/$pid/task | wc -l)" -ge 6 ] && echo waiting
+        setpriv --reuid 65534 --regid 65534 --clear-groups sleep 100 & other=$!
+        until grep -q sleep /proc/$other/comm; do sleep 0.1; done
+        setpriv --reuid 65534 --regid 65534 --clear-groups head -c 1 /proc/$other/environ >/dev/null 2>&1 && echo another
+        setpriv --reuid 65534 --regid 65534 --clear-groups head -c 1 /proc/$pid/environ >/dev/null 2>&1 && echo environ
+        setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "exec 4</proc/$pid/mem" 2>/dev/null && echo mem
+        kill $pid $other
+        echo done"#;
+    let output = Command::new("bash").args(["-c", script, "-"]).arg(root).arg(env!("CARGO_BIN_EXE_nfreezer")).output();
+    let output = output.unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "waiting\nanother\ndone\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn t81_nothing_that_is_said_or_written_holds_a_passphrase_or_a_key() {
+    let env = repository();
+    let mut said = String::new();
+    let key = master(&env);
+    let commands: [&[&str]; 8] = [
+        &["push", "-v", "-v", "-v", "source"],
+        &["push", "--json", "source"],
+        &["snapshots", "-v"],
+        &["ls", "-l", "-R"],
+        &["key", "list"],
+        &["key", "export"],
+        &["snapshots", "-p", "nowhere"],
+        &["restore", "latest", "--target", "out", "-v"],
+    ];
+    for command in commands {
+        let source: &[&str] = if command.contains(&"-p") { &[] } else { &["-p", "passphrase"] };
+        let output = env.nfreezer(command.iter().chain(source));
+        said += &(output.stdout + &output.stderr);
+    }
+    let output = env.nfreezer(["snapshots", "--password-command", &format!("echo wrong-{SECRET}")]).exits(12);
+    said += &output.stdout;
+    said += &output.stderr;
+    let files = Command::new("grep").args(["-rlaF", SECRET]).arg(env.home()).arg(env.path("repo")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&files.stdout), "");
+    for secret in [SECRET.to_owned(), hex(&key)] {
+        assert!(!said.contains(&secret), "{secret}");
+    }
+    let state = env.home().join(".local/state/nfreezer");
+    for file in fs::read_dir(state).unwrap().map(|entry| entry.unwrap().path()) {
+        assert!(!holds(&fs::read(&file).unwrap(), hex(&key).as_bytes()), "{}", file.display());
+    }
+}

@@ -1,0 +1,16 @@
+//! The mounted tree, without a kernel (vfs) and with it.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod mount;
+mod mount_fidelity;
+mod mount_figures;
+mod mount_line;
+mod mount_living;
+mod mount_load;
+mod mount_model;
+mod vfs;
+mod vfs_fetch;
+mod vfs_model;
+mod vfs_time;

@@ -1,0 +1,202 @@
+//! What the mount fetches and when, without a kernel: counted in requests and bytes, never in time.
+
+use std::sync::Arc;
+
+use crate::harness::faults::{Gone, gone};
+use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::format::record::Head;
+use nfreezer::name::Folder;
+use nfreezer::repo::{Repository, State};
+use nfreezer::storage::{Memory, Storage};
+use nfreezer::vfs::{Fault, Mode, Options, Vfs, inode};
+
+const MIB: usize = 1 << 20;
+
+struct Repo {
+    storage: Arc<Gone>,
+    repo: Repository,
+    state: State,
+}
+
+impl Repo {
+    fn of(tree: &Item) -> Repo {
+        let storage = gone(Memory::default());
+        let repo = repository(storage.clone());
+        let mut state = State::default();
+        Writer::new(&repo).commit(&mut state, tree, |_| {});
+        Repo { storage, repo, state }
+    }
+
+    /// A mount of it with nothing in memory, and room for so many bytes of blocks.
+    fn vfs(&self, cache: usize) -> Vfs {
+        let repo = Repository::open(self.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+        repo.set_cache(cache);
+        Vfs::new(Arc::new(repo), self.state.clone(), Options { cache, ..Options::default() }).unwrap()
+    }
+}
+
+fn lookup(vfs: &Vfs, path: &str, mode: Mode) -> Result<u64, Fault> {
+    path.split('/').try_fold(inode::ROOT, |ino, name| Ok(vfs.lookup(ino, name.as_bytes(), mode)?.unwrap().ino))
+}
+
+/// All names below a folder, as `find` asks for them.
+fn find(vfs: &Vfs, ino: u64, mode: Mode) -> Result<usize, Fault> {
+    let (mut offset, mut count) = (0, 0);
+    loop {
+        let (mut folders, mut last) = (Vec::new(), None);
+        vfs.readdir(ino, offset, false, mode, &mut |e| {
+            last = Some(e.next);
+            if e.attr.kind == nfreezer::vfs::Kind::Directory && ![b".".as_slice(), b".."].contains(&e.name) {
+                folders.push(e.name.to_vec());
+            }
+            false
+        })?;
+        let Some(next) = last else { return Ok(count) };
+        offset = next;
+        for name in folders {
+            count += 1 + find(vfs, vfs.lookup(ino, &name, mode)?.unwrap().ino, mode)?;
+        }
+    }
+}
+
+fn folders(count: u32, files: u32) -> Item {
+    let file = |i: u32| Item { mtime: (i.into(), 0), ..Item::file(i.to_string()) };
+    let folder = |d: u32| Item::dir((0..files).map(move |f| (format!("file {f}"), file(d * files + f))));
+    Item::dir((0..count).map(|d| (format!("folder {d}"), folder(d))))
+}
+
+fn prefetch(vfs: &Vfs) {
+    let mut walk = vfs.walk();
+    while vfs.step(&mut walk).unwrap() {}
+}
+
+#[test]
+fn names_that_were_fetched_in_the_background_need_nothing_more() {
+    let repo = Repo::of(&folders(200, 40));
+    let vfs = repo.vfs(96 * MIB);
+    let latest = lookup(&vfs, "latest", Mode::Cached).unwrap();
+    assert!(matches!(find(&vfs, latest, Mode::Cached), Err(Fault::Wait)));
+    prefetch(&vfs);
+    repo.storage.arm(0);
+    assert_eq!(find(&vfs, latest, Mode::Cached).unwrap(), 200);
+    assert!(lookup(&vfs, "latest/folder 7/file 39", Mode::Cached).is_ok());
+}
+
+#[test]
+fn blocks_in_memory_are_names_without_a_wait() {
+    let repo = Repo::of(&folders(50, 10));
+    let vfs = repo.vfs(96 * MIB);
+    lookup(&vfs, "latest/folder 3", Mode::Fetch).unwrap();
+    let calls = repo.storage.calls();
+    // Its neighbours came with the same stretch, and were never looked at.
+    assert!(lookup(&vfs, "latest/folder 4/file 1", Mode::Cached).is_ok());
+    assert_eq!(repo.storage.calls(), calls);
+}
+
+#[test]
+fn a_big_copy_leaves_the_names_in_memory() {
+    let big = Item::new(What::File(vec![Segment::Noise(1, 20 * MIB as u64)]));
+    let repo = Repo::of(&Item::dir([("big", big), ("names", folders(100, 30))]));
+    let vfs = repo.vfs(4 * MIB);
+    prefetch(&vfs);
+    let big = lookup(&vfs, "latest/big", Mode::Fetch).unwrap();
+    for at in 0..20 {
+        assert_eq!(vfs.read(big, at * MIB as u64, MIB as u32, Mode::Fetch, &|_| ()).unwrap().len(), MIB);
+    }
+    repo.storage.arm(0);
+    let names = lookup(&vfs, "latest/names", Mode::Cached).unwrap();
+    assert_eq!(find(&vfs, names, Mode::Cached).unwrap(), 100);
+}
+
+#[test]
+fn the_walk_ends_where_its_room_does() {
+    let name = |i: u64| noise(i, 120).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let folder = |d: u64| Item::dir((0..150).map(move |f| (name(d * 1000 + f), Item::file([]))));
+    let repo = Repo::of(&Item::dir((0..250).map(|d| (format!("{d:03}"), folder(d)))));
+    let stored: u64 = (0..16).flat_map(|x| repo.storage.list(Folder::PackShard(x)).unwrap()).map(|e| e.size).sum();
+    assert!(stored > 4 * MIB as u64, "{stored}");
+    let vfs = repo.vfs(4 * MIB);
+    prefetch(&vfs);
+    let fetched = vfs.repository().cache_stats().bytes;
+    assert!((MIB as u64..3 * MIB as u64).contains(&fetched), "2 MiB may be used for that, {fetched} came");
+    assert!(lookup(&vfs, "latest/249", Mode::Fetch).is_ok());
+}
+
+#[test]
+fn the_walk_goes_on_after_a_break_and_around_damage() {
+    let repo = Repo::of(&folders(200, 40));
+    let vfs = repo.vfs(96 * MIB);
+    repo.storage.arm(0);
+    let mut walk = vfs.walk();
+    assert!(vfs.step(&mut walk).is_err() && vfs.step(&mut walk).is_err());
+    repo.storage.disarm();
+    while vfs.step(&mut walk).unwrap() {}
+    let latest = lookup(&vfs, "latest", Mode::Cached).unwrap();
+    assert_eq!(find(&vfs, latest, Mode::Cached).unwrap(), 200);
+    for pack in (0..16).flat_map(|x| repo.storage.list(Folder::PackShard(x)).unwrap()) {
+        repo.storage.remove(&pack.name).unwrap();
+    }
+    let vfs = repo.vfs(96 * MIB);
+    prefetch(&vfs);
+    assert!(matches!(lookup(&vfs, "latest/folder 1", Mode::Fetch), Err(Fault::Broken(_))));
+}
+
+#[test]
+fn the_walk_follows_latest() {
+    let mut repo = Repo::of(&folders(3, 3));
+    let vfs = repo.vfs(96 * MIB);
+    prefetch(&vfs);
+    Writer::new(&repo.repo).commit(&mut repo.state, &folders(9, 9), |s| s.time.0 += 1);
+    vfs.refresh(repo.state.clone());
+    prefetch(&vfs);
+    repo.storage.arm(0);
+    assert_eq!(find(&vfs, lookup(&vfs, "latest", Mode::Cached).unwrap(), Mode::Cached).unwrap(), 9);
+}
+
+#[test]
+fn a_thousand_snapshots_open_with_few_requests() {
+    let mut repo = Repo::of(&folders(2, 2));
+    let first = repo.state.snapshots().remove(0);
+    for i in 1..1000_u16 {
+        let mut snapshot = first.clone();
+        snapshot.id[..2].copy_from_slice(&i.to_be_bytes());
+        snapshot.time.0 += i64::from(i) * 3600;
+        repo.repo.commit(&mut repo.state, Head { snapshots: vec![snapshot], ..Head::default() }, &[]).unwrap();
+        repo.repo.merge(&mut repo.state).unwrap();
+    }
+    let before = repo.storage.calls();
+    let opened = Repository::open(repo.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+    let state = opened.state().unwrap();
+    let vfs = Vfs::new(Arc::new(opened), state, Options::default()).unwrap();
+    let mut entries = 0;
+    for folder in [inode::ROOT, lookup(&vfs, "snapshots", Mode::Cached).unwrap()] {
+        vfs.readdir(folder, 0, false, Mode::Cached, &mut |_| {
+            entries += 1;
+            false
+        })
+        .unwrap();
+    }
+    assert!(entries > 1000, "{entries}");
+    assert!(lookup(&vfs, "latest/folder 1", Mode::Fetch).is_ok());
+    let calls = repo.storage.calls() - before;
+    assert!(calls < 50, "{calls} requests for the first look");
+}
+
+#[test]
+fn the_beginning_of_a_photo_costs_little() {
+    let photo = |i: u64| Item::new(What::File(vec![Segment::Noise(i, 3_000_000 + i * 1111)]));
+    let repo = Repo::of(&Item::dir((0..20).map(|i| (format!("{i:02}.jpg"), photo(i)))));
+    let vfs = repo.vfs(96 * MIB);
+    let dir = lookup(&vfs, "latest", Mode::Cached).unwrap();
+    find(&vfs, dir, Mode::Fetch).unwrap();
+    let before = vfs.repository().cache_stats().bytes;
+    for i in 0..20 {
+        let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch).unwrap();
+        // The kernel asks for 128 KiB where a program asks for 64.
+        let bytes = vfs.read(ino, 0, 128 << 10, Mode::Fetch, &|ahead| panic!("{ahead:?}")).unwrap();
+        assert!(bytes == noise(i, 3_000_000 + i as usize * 1111)[..128 << 10]);
+    }
+    let each = (vfs.repository().cache_stats().bytes - before) / 20;
+    assert!(each <= 200 << 10, "{each} bytes for the beginning of a photo");
+}

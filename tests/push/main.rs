@@ -1,0 +1,13 @@
+//! What a push saves, of files and of streams, and what it does when it is interrupted.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod crash;
+mod import_v0;
+mod push;
+mod renames;
+mod resume;
+mod select;
+mod streams;
+mod truth;

@@ -1,0 +1,288 @@
+//! `check` finds what is damaged, says whose files are hit, and takes nothing for damage that is none.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use crate::harness::cli::Env;
+use crate::harness::saved::{Saved, Told};
+use nfreezer::check::{Lost, Options, Part, Report};
+use nfreezer::error::Kind;
+use nfreezer::format::record::Snapshot;
+use nfreezer::name::{Name, ObjectId};
+use nfreezer::progress::Silent;
+use nfreezer::storage::Storage;
+
+fn structure() -> Options {
+    Options::default()
+}
+
+fn reading(part: Part) -> Options {
+    Options { read: Some(part), ..Options::default() }
+}
+
+fn clean((report, told): (Report, Told)) -> Report {
+    assert!(!report.is_damaged() && !report.is_rolled_back(), "{report:?}\n{told:?}");
+    assert!(told.objects.is_empty() && told.paths.is_empty(), "{told:?}");
+    report
+}
+
+/// Two folders with files of several data packs; two snapshots that share most of it.
+fn two() -> (Saved, Snapshot, Snapshot) {
+    let saved = Saved::new();
+    for i in 0..4 {
+        saved.write(&format!("a/large{i}"), i, 5 << 20);
+        saved.write(&format!("b/small{i}"), 10 + i, 5000);
+    }
+    let first = saved.push().snapshot;
+    saved.write("b/small9", 99, 5000);
+    let second = saved.push().snapshot;
+    (saved, first, second)
+}
+
+#[test]
+fn nothing_is_wrong_with_what_was_pushed() {
+    let (saved, ..) = two();
+    let report = clean(saved.check(&structure()));
+    assert_eq!((report.snapshots, report.unused, report.read.0), (2, (0, 0), 0));
+    assert_eq!(report.packs.0, saved.packs().len() as u64);
+    assert_eq!(report.packs.1, saved.packs().iter().map(|(_, size)| size).sum::<u64>());
+    assert!(report.entries > 20 && report.references > 20, "{report:?}");
+    let read = clean(saved.check(&reading(Part::All)));
+    assert_eq!(read.read, read.packs);
+    let audit = clean(saved.check(&Options { audit: Some(2 << 20), ..structure() })).audit.unwrap();
+    assert_eq!((audit.samples, audit.bad), (32, 0));
+    assert!((audit.intact.unwrap() - 0.866).abs() < 0.001, "{audit:?}");
+    assert!(clean(Saved::new().check(&Options { audit: Some(1), ..structure() })).snapshots == 0);
+}
+
+#[test]
+fn what_snapshots_share_is_walked_once() {
+    let saved = Saved::new();
+    for i in 0..300 {
+        saved.write(&format!("d{}/f{i}", i % 10), i, 100);
+    }
+    saved.push();
+    let once = clean(saved.check(&structure()));
+    for _ in 0..5 {
+        saved.push();
+    }
+    let often = clean(saved.check(&structure()));
+    assert_eq!((often.snapshots, often.pages, often.references), (6, once.pages, once.references));
+    assert_eq!(often.files, 300);
+    // With no memory for that the result is the same.
+    clean(saved.check(&Options { memory: 0, ..structure() }));
+}
+
+#[test]
+fn a_lost_pack_is_told_with_the_files_of_all_snapshots_that_need_it() {
+    let (saved, first, second) = two();
+    let lost = saved.chunk_of(&first, "a/large1");
+    let names = (0..4).flat_map(|i| [format!("a/large{i}"), format!("b/small{i}")]);
+    let in_it = |name: &String| saved.chunks(&first, name).iter().any(|r| r.pack == lost.pack);
+    let hit: BTreeSet<String> = names.filter(in_it).collect();
+    assert!(hit.contains("a/large1"));
+    saved.remove(&lost);
+    let (report, told) = saved.check(&structure());
+    assert_eq!(told.names(), [Name::Pack(lost.pack.id).path()]);
+    assert_eq!(told.objects[0].1, "missing");
+    for snapshot in [&first, &second] {
+        let found: BTreeSet<String> = told.hit(snapshot, &saved.top()).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(found, hit);
+        assert!(told.hit(snapshot, &saved.top()).iter().all(|(_, what)| *what == Lost::Contents));
+    }
+    assert_eq!((report.damaged_packs, report.hit, report.paths), (1, 2, 2 * hit.len() as u64));
+    // Only one snapshot: only that is told.
+    let only = Options { snapshots: vec![first.clone()], ..structure() };
+    let (report, told) = saved.check(&only);
+    assert_eq!((report.snapshots, report.hit, told.hit(&second, &saved.top()).len()), (1, 1, 0));
+}
+
+#[test]
+fn a_pack_of_another_size_is_damaged() {
+    let (saved, first, _) = two();
+    let r = saved.chunk_of(&first, "a/large0");
+    let name = Name::Pack(r.pack.id);
+    let mut bytes = saved.memory.get(&name).unwrap();
+    bytes.push(0);
+    saved.memory.overwrite(&name, bytes);
+    let (report, told) = saved.check(&structure());
+    assert_eq!(told.names(), [name.path()]);
+    assert!(told.objects[0].1.contains("instead of"), "{told:?}");
+    assert!(report.paths > 0 && report.is_damaged());
+}
+
+#[test]
+fn a_flipped_bit_is_found_by_reading_and_hits_only_the_files_of_its_block() {
+    let (saved, first, second) = two();
+    let r = saved.chunk_of(&first, "b/small1");
+    saved.flip(&r);
+    clean(saved.check(&structure()));
+    let (report, told) = saved.check(&reading(Part::All));
+    assert_eq!(told.names(), [Name::Pack(r.pack.id).path()]);
+    assert!(told.objects[0].1.contains("block"), "{told:?}");
+    let hit = told.hit(&second, &saved.top());
+    assert!(hit.contains(&("b/small1".into(), Lost::Contents)), "{hit:?}");
+    assert!(hit.len() <= 5, "more than a block of 64 KiB holds: {hit:?}");
+    assert_eq!(report.damaged_packs, 1);
+    // Random blocks find it as well, if they are many.
+    let (report, _) = saved.check(&Options { audit: Some(512 << 20), ..structure() });
+    let audit = report.audit.unwrap();
+    assert!(audit.bad > 0 && audit.intact.is_none() && report.is_damaged(), "{audit:?}");
+}
+
+#[test]
+fn a_damaged_header_takes_the_whole_pack() {
+    let (saved, first, _) = two();
+    let r = saved.chunk_of(&first, "a/large2");
+    saved.flip_at(&Name::Pack(r.pack.id), 50);
+    let (report, told) = saved.check(&reading(Part::All));
+    assert!(told.objects[0].1.contains("commitment"), "{told:?}");
+    assert_eq!(report.damaged_packs, 1);
+    assert!(told.hit(&first, &saved.top()).contains(&("a/large2".into(), Lost::Contents)));
+}
+
+#[test]
+fn a_lost_page_is_a_lost_folder_and_the_rest_is_named_too() {
+    let saved = Saved::new();
+    saved.write("a/x", 1, 100);
+    let first = saved.push().snapshot;
+    saved.write("b/y", 2, 100);
+    let second = saved.push().snapshot;
+    // The page of `a` is in the first metadata pack, which the second snapshot refers to.
+    saved.remove(&saved.chunk_of(&first, "a"));
+    saved.write("b/z", 3, 100);
+    let (report, told) = saved.check(&structure());
+    assert_eq!(told.hit(&first, &saved.top()), [("/".into(), Lost::Snapshot)]);
+    assert_eq!(told.hit(&second, &saved.top()), [("a".into(), Lost::Directory)]);
+    assert_eq!((report.hit, report.paths, report.damaged_packs), (2, 2, 1));
+}
+
+#[test]
+fn t35_records_that_are_missing_torn_or_damaged_are_told_apart() {
+    let (saved, ..) = two();
+    let record = saved.push().record.unwrap();
+    let [_, two, three] = saved.records()[..] else { panic!() };
+    assert!(three.file().ends_with(&record.to_string()));
+    // What an interrupted commit leaves is no damage.
+    let torn = Name::Record { sequence: 4, id: ObjectId([0x77; 32]) };
+    saved.memory.put(&torn, &saved.memory.get(&three).unwrap()[..3000]).unwrap();
+    let (report, told) = saved.check(&structure());
+    assert_eq!((report.torn_records, report.is_damaged(), told.objects.len()), (1, false, 0), "{told:?}");
+    // The last one, whole in size and wrong inside.
+    saved.flip_at(&three, 90);
+    let (report, told) = saved.check(&structure());
+    assert_eq!((report.damaged_records.len(), told.objects.len(), report.is_rolled_back()), (1, 1, false));
+    assert!(told.names()[0].contains(&record.to_string()));
+    saved.flip_at(&three, 90);
+    // One that another one follows.
+    let bytes = saved.memory.get(&two).unwrap();
+    saved.memory.remove(&two).unwrap();
+    let (report, told) = saved.check(&structure());
+    assert!(report.is_rolled_back() && told.names()[0].contains(&report.missing_records[0].to_string()), "{told:?}");
+    assert_eq!((report.snapshots, told.paths.len()), (2, 0), "the others can be used");
+    saved.memory.put(&two, &bytes[..bytes.len() / 2]).unwrap();
+    let (report, _) = saved.check(&structure());
+    assert_eq!(report.damaged_records.len(), 1, "it was complete once: another one follows it");
+}
+
+#[test]
+fn t39_a_damaged_index_is_told_and_hits_no_files() {
+    let saved = Saved::new();
+    for i in 0..3000 {
+        saved.write(&format!("{}/{i}", i % 30), i, 40);
+    }
+    saved.push();
+    let [record] = saved.records()[..] else { panic!() };
+    let len = saved.memory.get(&record).unwrap().len();
+    saved.flip_at(&record, len - 30_000);
+    let (report, told) = saved.check(&structure());
+    assert_eq!((report.damaged_indexes.len(), report.hit, told.objects.len()), (1, 0, 1), "{told:?}");
+    assert!(report.is_damaged());
+    // A snapshot alone needs no index.
+    let state = saved.repo.state().unwrap();
+    clean(saved.check(&Options { snapshots: state.snapshots(), ..structure() }));
+}
+
+#[test]
+fn packs_that_nobody_names_are_counted_and_are_no_damage() {
+    let (saved, ..) = two();
+    let largest = saved.packs().into_iter().max_by_key(|(_, size)| *size).unwrap().0;
+    let some = saved.memory.get(&Name::Pack(largest)).unwrap();
+    let name = |n: u8| Name::Pack(ObjectId([n; 32]));
+    saved.memory.put(&name(0x11), &some).unwrap();
+    saved.memory.put(&name(0x22), &some[..70_000 - 1]).unwrap();
+    saved.memory.put(&name(0x33), b"").unwrap();
+    let report = clean(saved.check(&reading(Part::All)));
+    assert_eq!((report.unused, report.torsos), ((3, some.len() as u64 + 69_999), 1), "70,000 bytes may be a pack");
+}
+
+#[test]
+fn parts_of_the_data() {
+    let (saved, ..) = two();
+    let all = clean(saved.check(&structure())).packs;
+    let read = |part| clean(saved.check(&reading(part))).read;
+    let slices: Vec<_> = (1..=3).map(|n| read(Part::Slice(n, 3))).collect();
+    assert_eq!(slices.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1)), all);
+    assert_eq!(read(Part::Slice(1, 3)), slices[0], "the same ones each time");
+    assert_eq!(read(Part::Share(1.0)), all);
+    assert_eq!(read(Part::Bytes(1)).0, 1);
+    let third = read(Part::Share(0.3));
+    assert!(third.1 as f64 >= 0.3 * all.1 as f64, "{third:?} of {all:?}");
+    assert_eq!(read(Part::Time(std::time::Duration::from_secs(3600))), all);
+    assert_eq!(read(Part::Time(std::time::Duration::ZERO)).0, 0);
+}
+
+#[test]
+fn a_check_that_is_asked_to_stop_does() {
+    let (saved, ..) = two();
+    let options = reading(Part::All);
+    options.stop.store(2, Ordering::SeqCst);
+    let state = saved.repo.state().unwrap();
+    let e = nfreezer::check::check(&saved.repo, &state, &options, &Silent, &mut |_| {}).unwrap_err();
+    assert_eq!(e.kind(), Kind::Interrupted(2));
+}
+
+#[test]
+fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
+    let env = Env::new();
+    env.write("src/one", vec![1; 3000]);
+    env.write("src/two", crate::harness::tree::noise(1, 200_000));
+    env.nfreezer(["init", "-r", "repo"]).done();
+    env.nfreezer(["push", "-r", "repo", "src"]).done();
+    let fine = env.nfreezer(["check", "-r", "repo", "--read-data"]).success();
+    assert!(fine.stdout.contains("no damage was found") && fine.stdout.contains("100.0 % of the data"), "{fine:?}");
+    let audit = env.nfreezer(["check", "-r", "repo", "--audit", "2MiB", "latest"]).success();
+    assert!(audit.stdout.contains("99 % sure that at least 86.59 % of the data is intact"), "{audit:?}");
+    env.nfreezer(["check", "-r", "repo", "--read-data", "--audit", "2M"]).fails(2);
+    env.nfreezer(["check", "-r", "repo", "nosuch"]).fails(2);
+    // The larger pack is that of the contents.
+    let packs = walk(&env.path("repo/packs"));
+    let data = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    std::fs::remove_file(data).unwrap();
+    let hurt = env.nfreezer(["check", "-r", "repo"]).exits(4);
+    assert!(hurt.stdout.contains("/src/one: contents are lost") && hurt.stdout.contains("DAMAGE"), "{hurt:?}");
+    let json = env.nfreezer(["--json", "check", "-r", "repo"]).exits(4);
+    let objects = json.objects();
+    let errors: Vec<_> = objects.iter().filter(|o| o["type"] == "error").collect();
+    assert!(errors.iter().any(|o| o["object"].as_str().is_some_and(|name| name.starts_with("packs/"))), "{objects:?}");
+    assert!(
+        errors.iter().any(|o| o["path"].as_str().is_some_and(|p| p.ends_with("/src/two")) && o["lost"] == "contents")
+    );
+    let summary = objects.last().unwrap();
+    assert_eq!(
+        (&summary["type"], &summary["lost_paths"], &summary["damaged"]),
+        (&"summary".into(), &2.into(), &true.into())
+    );
+    // A record that another one follows.
+    env.nfreezer(["push", "-r", "repo", "src"]).done();
+    let mut log = walk(&env.path("repo/log"));
+    log.sort();
+    std::fs::remove_file(&log[0]).unwrap();
+    let gone = env.nfreezer(["check", "-r", "repo"]).exits(15);
+    assert!(gone.stdout.contains("MISSING"), "{gone:?}");
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let below = |entry: std::fs::DirEntry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] };
+    folder.read_dir().unwrap().flat_map(|entry| below(entry.unwrap())).collect()
+}

@@ -1,0 +1,172 @@
+//! After damage the next push brings back whatever is still on the disk, also for the snapshots before it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::saved::Saved;
+use crate::harness::tree::noise;
+use nfreezer::check::{Options, Part};
+use nfreezer::format::record::{Head, Snapshot};
+use nfreezer::format::reference::Extent;
+use nfreezer::format::tree::Content;
+use nfreezer::name::ObjectId;
+use nfreezer::progress::{Event, Progress};
+use nfreezer::push;
+use nfreezer::repo::Repository;
+
+fn reading() -> Options {
+    Options { read: Some(Part::All), ..Options::default() }
+}
+
+/// Files of several packs, and two snapshots of them.
+fn saved() -> (Saved, Snapshot, Snapshot) {
+    let saved = Saved::new();
+    saved.write("a/large", 1, 20 << 20);
+    for i in 0..20 {
+        saved.write(&format!("b/{i}"), 10 + i, 3000);
+    }
+    let first = saved.push().snapshot;
+    saved.write("c/new", 50, 3000);
+    let second = saved.push().snapshot;
+    (saved, first, second)
+}
+
+fn is_whole(saved: &Saved) {
+    let (report, told) = saved.check(&reading());
+    assert!(!report.is_damaged(), "{report:?}\n{told:?}");
+}
+
+#[test]
+fn a_push_sends_again_what_was_in_a_missing_pack() {
+    let (saved, first, second) = saved();
+    let small = saved.chunk_of(&first, "b/3");
+    let other = saved.chunks(&first, "a/large").into_iter().find(|r| r.pack != small.pack).unwrap();
+    saved.remove(&small);
+    saved.remove(&other);
+    assert!(saved.check(&Options::default()).0.is_damaged());
+    let healed = saved.push();
+    assert!(healed.added > 16 << 20 && healed.added < 30 << 20, "{}", healed.added);
+    is_whole(&saved);
+    for snapshot in [&healed.snapshot, &second] {
+        saved.assert_restores(snapshot);
+    }
+    fs::remove_file(saved.top().join("c/new")).unwrap();
+    fs::remove_dir(saved.top().join("c")).unwrap();
+    let (_keep, target, summary) = saved.restore(&first);
+    assert_eq!(summary.damaged, 0, "the oldest one is whole as well");
+    assert_eq!(fs::read(target.join("a/large")).unwrap(), noise(1, 20 << 20));
+    // Nothing more is sent the next time.
+    assert_eq!(saved.push().packs, 1, "a page for what was removed just now");
+}
+
+#[test]
+fn t37_new_contents_are_not_taken_for_known_ones_in_a_pack_that_is_gone() {
+    let (saved, first, _) = saved();
+    saved.remove(&saved.chunk_of(&first, "b/3"));
+    fs::remove_dir_all(saved.top().join("b")).unwrap();
+    saved.write("copy", 13, 3000); // what b/3 was
+    let snapshot = saved.push().snapshot;
+    saved.assert_restores(&snapshot);
+    let (report, told) = saved.check(&Options { snapshots: vec![snapshot], ..reading() });
+    assert!(!report.is_damaged(), "{told:?}");
+}
+
+#[test]
+fn damage_that_only_reading_shows_is_healed_after_repair() {
+    let (saved, first, second) = saved();
+    saved.flip(&saved.chunk_of(&first, "b/7"));
+    let large = saved.chunks(&first, "a/large");
+    saved.flip(&large[large.len() / 2]);
+    assert_eq!(saved.push().packs, 0, "a push alone does not see it");
+    assert!(saved.check(&reading()).0.is_damaged());
+    let (repaired, _) = saved.repair(&reading(), false);
+    assert!(!repaired.condemned.is_empty() && repaired.replaced.iter().all(|(_, new)| new.is_none()));
+    let healed = saved.push().snapshot;
+    is_whole(&saved);
+    for snapshot in [&healed, &second] {
+        saved.assert_restores(snapshot);
+    }
+}
+
+#[test]
+fn repaired_at_once_and_pushed_afterwards() {
+    let (saved, first, _) = saved();
+    let large = saved.chunks(&first, "a/large");
+    saved.flip(&large[0]);
+    saved.remove(&saved.chunk_of(&first, "b/1"));
+    saved.repair(&reading(), true);
+    is_whole(&saved);
+    let healed = saved.push().snapshot;
+    is_whole(&saved);
+    saved.assert_restores(&healed);
+    // The snapshots that were forgotten are whole again too: their chunks are back.
+    let forgotten = saved.repo.state().unwrap().forgotten();
+    assert!(!forgotten.is_empty());
+    saved.assert_restores(&forgotten[forgotten.len() - 1]);
+}
+
+#[test]
+fn lost_folders_are_healed_for_the_newest_snapshot() {
+    let (saved, first, _) = saved();
+    saved.remove(&saved.chunk_of(&first, "b"));
+    let healed = saved.push().snapshot;
+    saved.assert_restores(&healed);
+    let (report, told) = saved.check(&reading());
+    assert!(told.hit(&healed, &saved.top()).is_empty(), "{told:?}");
+    assert!(report.is_damaged(), "pages of old snapshots do not come back by themselves");
+    saved.repair(&Options::default(), true);
+    is_whole(&saved);
+}
+
+/// Every pack that a snapshot's files refer to.
+fn packs_of(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Vec<ObjectId> {
+    let mut open = vec![repo.at(snapshot, top.display().to_string().as_bytes()).unwrap()];
+    let mut packs = Vec::new();
+    while let Some(node) = open.pop() {
+        if let Content::Directory(page) = &node.content {
+            open.extend(repo.entries(page.as_ref()).map(Result::unwrap));
+        }
+        packs.extend(repo.extents(&node.content).filter_map(|e| match e.unwrap() {
+            Extent::Data(r) => Some(r.pack.id),
+            Extent::Hole(_) => None,
+        }));
+    }
+    packs
+}
+
+/// Somebody else condemns packs when the push reads its first file.
+struct Prune<'r> {
+    repo: &'r Repository,
+    packs: Mutex<Vec<ObjectId>>,
+    done: AtomicBool,
+}
+
+impl Progress for Prune<'_> {
+    fn event(&self, event: Event<'_>) {
+        if matches!(event, Event::Done { bytes: 1.., .. }) && !self.done.swap(true, Ordering::SeqCst) {
+            let mut condemned: Vec<_> = self.packs.lock().unwrap().iter().map(|id| (*id, 1)).collect();
+            condemned.sort_unstable();
+            condemned.dedup();
+            let mut state = self.repo.state().unwrap();
+            self.repo.commit(&mut state, Head { condemned, ..Head::default() }, &[]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn packs_that_are_condemned_while_a_push_runs_are_not_in_its_snapshot() {
+    let (saved, first, _) = saved();
+    let condemned = saved.chunk_of(&first, "b/3").pack.id;
+    saved.write("d/more", 77, 3000);
+    let other = saved.repo.behind(saved.memory.clone());
+    let prune = Prune { repo: &other, packs: Mutex::new(vec![condemned]), done: AtomicBool::new(false) };
+    let snapshot = push::push(&saved.repo, &saved.options(), &prune).unwrap().snapshot;
+    assert!(prune.done.load(Ordering::SeqCst));
+    assert!(packs_of(&saved.repo, &first, &saved.top()).contains(&condemned));
+    assert!(!packs_of(&saved.repo, &snapshot, &saved.top()).contains(&condemned));
+    saved.assert_restores(&snapshot);
+    let shown = saved.repo.state().unwrap().snapshots();
+    assert_eq!(shown.len(), 3, "what the first attempt has left is gone");
+}

@@ -1,0 +1,13 @@
+//! What a repository keeps: its log, keys and heads; what check, repair and restore make of it, also after damage.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod check;
+mod heal;
+mod keys;
+mod log;
+mod memory_of_heads;
+mod recover;
+mod repair;
+mod restore;

@@ -1,0 +1,476 @@
+//! What a client has seen it does not unlearn: a server that goes back, hides, exchanges or forks is found out.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+
+use crate::harness::cli::{Env, Output};
+use nfreezer::crypto::kdf::KdfCost;
+use nfreezer::crypto::seal::{self, ObjectType};
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::error::{Error, Kind, Result};
+use nfreezer::format::record::{self, Head, Snapshot, Stats};
+use nfreezer::name::{Folder, Name, ObjectId, hex};
+use nfreezer::repo::{Access, Alarm, Repository, Unlock};
+use nfreezer::seen::SeenStore as Remembered;
+use nfreezer::storage::{Memory, Storage};
+use tempfile::TempDir;
+
+fn passphrase() -> Passphrase {
+    Passphrase::new("seen".into()).unwrap()
+}
+
+fn unlock(passphrase: &Passphrase) -> Unlock<'_> {
+    Unlock { passphrase, cost: KdfCost::DEFAULT, label: "test" }
+}
+
+/// A machine with its own state folder.
+struct Client {
+    folder: TempDir,
+    alarm: Alarm,
+    /// What it has open: each command reads the log anew, and the key derivation takes its time.
+    opened: Mutex<Vec<(Arc<Memory>, Arc<Repository>)>>,
+}
+
+impl Client {
+    fn new() -> Self {
+        Client { folder: tempfile::tempdir().unwrap(), alarm: Alarm::default(), opened: Mutex::default() }
+    }
+
+    fn remembered(&self) -> Remembered {
+        Remembered::at(self.folder.path().join("nfreezer"))
+    }
+
+    fn access(&self) -> Access {
+        self.alarm.store(false, SeqCst);
+        Access { seen: Some(self.remembered()), alarm: self.alarm.clone(), ..Access::default() }
+    }
+
+    fn open_as(&self, server: &Arc<Memory>, access: Access) -> Result<Repository> {
+        Repository::open_with(Arc::clone(server) as _, &access, || Ok(passphrase()))
+    }
+
+    fn open(&self, server: &Arc<Memory>) -> Arc<Repository> {
+        let access = self.access();
+        let mut opened = self.opened.lock().unwrap();
+        if let Some((_, repo)) = opened.iter().find(|(there, _)| Arc::ptr_eq(there, server)) {
+            return Arc::clone(repo);
+        }
+        let repo = Arc::new(self.open_as(server, access).unwrap());
+        opened.push((Arc::clone(server), Arc::clone(&repo)));
+        repo
+    }
+
+    fn commit(&self, server: &Arc<Memory>, id: u8) -> ObjectId {
+        let repo = self.open(server);
+        repo.commit(&mut repo.state().unwrap(), snapshot(id, false), &[]).unwrap()
+    }
+
+    /// What a command that reads says.
+    fn read(&self, server: &Arc<Memory>) -> Result<Vec<String>> {
+        self.open(server).state().map(|state| state.warnings())
+    }
+
+    fn heads(&self, repo: &[u8; 32]) -> Vec<ObjectId> {
+        self.remembered().of(repo).unwrap().unwrap().heads.iter().map(|head| head.id).collect()
+    }
+}
+
+fn server() -> (Arc<Memory>, [u8; 32]) {
+    let server = Arc::<Memory>::default();
+    let repo = Repository::init_with(server.clone(), unlock(&passphrase()), &Access::default()).unwrap();
+    (server, repo.id().0)
+}
+
+fn snapshot(id: u8, partial: bool) -> Head {
+    let snapshot = Snapshot {
+        id: [id; 16],
+        time: (id.into(), 0),
+        host: "host".into(),
+        user: "user".into(),
+        paths: Vec::new(),
+        more_paths: 0,
+        group: 0,
+        tags: Vec::new(),
+        description: String::new(),
+        root: None,
+        partial,
+        warnings: 0,
+        stats: Stats::default(),
+        program: "test".into(),
+        extra: Vec::new(),
+    };
+    Head { snapshots: vec![snapshot], ..Head::default() }
+}
+
+/// What a server has at this moment, kept to be shown again.
+fn copy(server: &Memory) -> Arc<Memory> {
+    let copy = Arc::<Memory>::default();
+    for folder in [Folder::Root, Folder::Keys, Folder::Log] {
+        for entry in server.list(folder).unwrap() {
+            copy.overwrite(&entry.name, server.get(&entry.name).unwrap());
+        }
+    }
+    copy
+}
+
+fn record(server: &Memory, id: ObjectId) -> Name {
+    let mut names = server.list(Folder::Log).unwrap().into_iter().map(|entry| entry.name);
+    names.find(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).unwrap()
+}
+
+/// A record that a client wrote at this time, having seen only these.
+fn put(client: &Client, server: &Arc<Memory>, mut head: Head, sequence: u32, time: i64, seen: &[ObjectId]) -> ObjectId {
+    head.sequence = sequence;
+    head.time = time;
+    head.heads = seen.to_vec();
+    head.heads.sort_unstable();
+    let mut bytes = record::encode(head, &[]).unwrap();
+    let random: [u8; 32] = nfreezer::repo::random().unwrap();
+    let id = seal::seal_in_place(client.open(server).keys(), ObjectType::Record, &random, &mut bytes);
+    server.put(&Name::Record { sequence, id }, &bytes).unwrap();
+    id
+}
+
+fn tampering(result: Result<impl Sized>) -> Error {
+    let error = result.err().expect("it must be found out");
+    assert_eq!(error.kind(), Kind::Tampering, "{error}");
+    error
+}
+
+#[test]
+fn t33_the_newest_record_is_hidden() {
+    let ((server, id), client) = (server(), Client::new());
+    client.commit(&server, 1);
+    let newest = client.commit(&server, 2);
+    assert_eq!(client.heads(&id), [newest]);
+    let name = record(&server, newest);
+    let bytes = server.get(&name).unwrap();
+    server.remove(&name).unwrap();
+    let error = tampering(client.read(&server));
+    assert!(error.to_string().contains(&newest.short()) && error.to_string().contains("sequence 2, of 20"), "{error}");
+    assert!(error.hint_text().unwrap().contains(&hex(&id)), "it says which file remembers: {error:?}");
+    assert_eq!(client.heads(&id), [newest], "what was seen stays remembered");
+    // One that is cut off is as good as hidden.
+    server.overwrite(&name, bytes[..100].to_vec());
+    assert!(tampering(client.read(&server)).to_string().contains("is damaged now"));
+    server.overwrite(&name, bytes);
+    assert_eq!(client.read(&server).unwrap(), [""; 0]);
+}
+
+#[test]
+fn t36_the_state_of_last_week_comes_back_and_nothing_is_written_to_it() {
+    let ((server, id), client) = (server(), Client::new());
+    client.commit(&server, 1);
+    let old = copy(&server);
+    client.commit(&server, 2);
+    let newest = client.commit(&server, 3);
+    tampering(client.read(&old));
+    let repo = client.open(&old);
+    tampering(repo.commit(&mut Default::default(), snapshot(4, false), &[]));
+    assert_eq!(old.list(Folder::Log).unwrap().len(), 1, "nothing was written");
+    // Who wants to look can, with a warning, and it is not remembered.
+    let access = Access { accept_rollback: true, ..client.access() };
+    let state = client.open_as(&old, access).unwrap().state().unwrap();
+    assert_eq!((state.snapshots().len(), state.warnings().len()), (1, 1), "{:?}", state.warnings());
+    assert_eq!(client.heads(&id), [newest]);
+    tampering(client.read(&old));
+    assert_eq!(client.read(&server).unwrap(), [""; 0]);
+}
+
+#[test]
+fn t34_without_a_memory_the_first_state_is_taken() {
+    let ((server, id), client) = (server(), Client::new());
+    let other = Client::new();
+    other.commit(&server, 1);
+    let old = copy(&server);
+    other.commit(&server, 2);
+    let stranger = || client.open_as(&old, client.access()).unwrap().is_stranger();
+    assert!(stranger());
+    assert_eq!(client.read(&old).unwrap(), [""; 0]);
+    assert!(!stranger());
+    assert_eq!(client.read(&server).unwrap(), [""; 0], "what is newer is fine");
+    tampering(client.read(&old));
+    assert_eq!(client.heads(&id).len(), 1);
+}
+
+#[test]
+fn t35_an_older_record_is_hidden() {
+    let ((server, _), client) = (server(), Client::new());
+    let first = client.commit(&server, 1);
+    client.commit(&server, 2);
+    server.remove(&record(&server, first)).unwrap();
+    let warnings = client.read(&server).unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains(&first.to_string()), "{warnings:?}");
+    assert!(client.alarm.load(SeqCst), "the command ends with exit code 15");
+    assert_eq!(client.open(&server).state().unwrap().snapshots().len(), 1, "the others are usable");
+    // Also for who has never seen it, since the other one names it.
+    let stranger = Client::new();
+    assert_eq!(stranger.read(&server).unwrap().len(), 1);
+    assert!(stranger.alarm.load(SeqCst));
+}
+
+#[test]
+fn what_was_merged_and_removed_is_no_rollback() {
+    let ((server, id), client) = (server(), Client::new());
+    let first = client.commit(&server, 1);
+    let other = Client::new();
+    let repo = other.open(&server);
+    let mut state = repo.state().unwrap();
+    for id in 2..30 {
+        repo.commit(&mut state, snapshot(id, false), &[]).unwrap();
+    }
+    assert!(repo.merge(&mut state).unwrap());
+    server.remove(&record(&server, first)).unwrap();
+    assert_eq!(client.read(&server).unwrap(), [""; 0]);
+    assert_eq!(client.heads(&id).len(), 1);
+    assert_ne!(client.heads(&id), [first]);
+}
+
+#[test]
+fn t28_another_repository_at_the_same_address() {
+    let ((server, id), (other, _), client) = (server(), server(), Client::new());
+    client.commit(&server, 1);
+    let error = tampering(client.open_as(&other, client.access()));
+    assert!(error.to_string().contains(&hex(&id[..4])), "{error}");
+    let asked = Repository::open_with(other.clone(), &client.access(), || panic!("no passphrase for a stranger"));
+    tampering(asked);
+    let access = Access { accept_rollback: true, ..client.access() };
+    assert_eq!(client.open_as(&other, access).unwrap().state().unwrap().warnings().len(), 1);
+    // Who makes a new one there knows what he does.
+    let fresh = Arc::<Memory>::default();
+    Repository::init_with(fresh.clone(), unlock(&passphrase()), &client.access()).unwrap();
+    assert_eq!(client.read(&fresh).unwrap(), [""; 0]);
+    tampering(client.open_as(&server, client.access()));
+    // An empty folder is no repository, and the message says that there was one.
+    let error = client.open_as(&Arc::default(), client.access()).err().unwrap();
+    assert!(error.kind() == Kind::NoRepository && error.to_string().contains("any more"), "{error}");
+}
+
+#[test]
+fn t41_forked_views_are_found_when_one_is_shown_to_the_other() {
+    let ((server, _), anna, bert) = (server(), Client::new(), Client::new());
+    anna.commit(&server, 1);
+    bert.read(&server).unwrap();
+    let forked = copy(&server);
+    anna.commit(&server, 2);
+    bert.commit(&forked, 3);
+    tampering(bert.read(&server));
+    tampering(anna.read(&forked));
+}
+
+#[test]
+fn t41_forked_views_are_found_when_they_are_joined() {
+    let ((server, id), anna, writer) = (server(), Client::new(), Client::new());
+    let now = nfreezer::repo::now();
+    let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
+    let first = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
+    anna.read(&server).unwrap();
+    // Another client was shown only the base, hours later, twice.
+    let late = put(&writer, &server, snapshot(3, false), 2, now - 40_000, &[base]);
+    put(&writer, &server, snapshot(4, false), 3, now - 10_000, &[late]);
+    let warnings = anna.read(&server).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(&first.short()) && warnings[0].contains(&late.short()), "{warnings:?}");
+    assert!(anna.alarm.load(SeqCst));
+    assert_eq!(anna.read(&server).unwrap(), [""; 0], "told once");
+    assert_eq!(anna.heads(&id).len(), 2);
+    let third = Client::new();
+    assert_eq!(third.read(&server).unwrap().len(), 1, "a third one finds it too");
+    third.commit(&server, 5);
+    assert_eq!(Client::new().read(&server).unwrap().len(), 1, "also after they were joined");
+}
+
+#[test]
+fn pushes_side_by_side_are_no_fork() {
+    let ((server, _), client, writer) = (server(), Client::new(), Client::new());
+    let now = nfreezer::repo::now();
+    let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
+    let one = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
+    let two = put(&writer, &server, snapshot(3, false), 2, now - 79_000, &[base]);
+    let joined = put(&writer, &server, snapshot(4, false), 3, now - 60_000, &[one, two]);
+    // A push that ended early is put on top of what was known when it began.
+    let early = put(&writer, &server, snapshot(5, true), 3, now - 20_000, &[one]);
+    let last = put(&writer, &server, snapshot(6, false), 4, now - 10_000, &[joined, early]);
+    assert_eq!(client.read(&server).unwrap(), [""; 0]);
+    // What follows a record that was merged meanwhile follows what that one followed.
+    let merged = Head { superseded: vec![last.min(one), last.max(one)], ..snapshot(7, false) };
+    put(&writer, &server, merged, 5, now - 9_000, &[two, joined, early]);
+    put(&writer, &server, snapshot(8, false), 5, now - 8_000, &[last]);
+    assert_eq!(client.read(&server).unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_head_that_is_expected_must_be_there() {
+    let ((server, _), client) = (server(), Client::new());
+    let first = client.commit(&server, 1);
+    let old = copy(&server);
+    let second = client.commit(&server, 2);
+    let expect = |server: &Arc<Memory>, id: ObjectId, accept_rollback| {
+        let expect_head = Some(u64::from_be_bytes(*id.0.first_chunk().unwrap()));
+        let access = Access { expect_head, accept_rollback, ..Access::default() };
+        client.open_as(server, access).unwrap().state().map(|state| state.warnings().len())
+    };
+    assert_eq!([expect(&server, first, false).unwrap(), expect(&server, second, false).unwrap()], [0, 0]);
+    assert_eq!(expect(&old, first, false).unwrap(), 0);
+    assert!(tampering(expect(&old, second, false)).to_string().contains(&hex(&second.0[..8])));
+    assert_eq!(expect(&old, second, true).unwrap(), 1);
+}
+
+#[test]
+fn t45_a_damaged_memory_is_none_and_a_missing_one_harmless() {
+    let ((server, id), client) = (server(), Client::new());
+    client.commit(&server, 1);
+    let path = client.remembered().path(&id);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let good = std::fs::read(&path).unwrap();
+    assert!((250..600).contains(&good.len()), "{}", good.len());
+    for damage in [b"".to_vec(), good[..100].to_vec(), b"\0garbage\xff".to_vec(), vec![b'a'; 100_000]] {
+        std::fs::write(&path, damage).unwrap();
+        let warnings = client.read(&server).unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains("is damaged"), "{warnings:?}");
+        assert_eq!(client.read(&server).unwrap(), [""; 0]);
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(client.read(&server).unwrap(), [""; 0]);
+    // A folder that cannot be written is told, and that is all.
+    let nowhere = Access { seen: Some(Remembered::at("/proc/nowhere")), ..Access::default() };
+    let warnings = client.open_as(&server, nowhere).unwrap().state().unwrap().warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("cannot tell"), "{warnings:?}");
+}
+
+#[test]
+fn many_processes_lose_and_garble_nothing() {
+    let ((server, id), client) = (server(), Client::new());
+    client.commit(&server, 1);
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let (client, server) = (&client, &server);
+            scope.spawn(move || {
+                let access = Access { seen: Some(client.remembered()), ..Access::default() };
+                let repo = client.open_as(server, access).unwrap();
+                for i in 0..10 {
+                    repo.commit(&mut repo.state().unwrap(), snapshot(10 + thread * 10 + i, false), &[]).unwrap();
+                }
+            });
+        }
+    });
+    let state = client.open(&server).state().unwrap();
+    assert_eq!((state.snapshots().len(), state.warnings()), (41, Vec::new()));
+    assert_eq!(client.heads(&id), state.frontier());
+    let names = std::fs::read_dir(client.folder.path().join("nfreezer")).unwrap().count();
+    assert_eq!(names, 2, "one file and the lock");
+}
+
+#[test]
+fn t25_the_key_file_that_worked_is_tried_first() {
+    let ((server, _), client) = (server(), Client::new());
+    client.read(&server).unwrap();
+    let key = server.list(Folder::Keys).unwrap()[0].name;
+    let bytes = server.get(&key).unwrap();
+    // More key files than are tried, all of them cheaper and in front.
+    for i in 0..40u8 {
+        server.overwrite(&Name::Key(ObjectId([i; 32])), bytes[..263].to_vec());
+    }
+    client.open_as(&server, client.access()).unwrap();
+    server.remove(&key).unwrap();
+    assert_eq!(client.open_as(&server, client.access()).err().unwrap().kind(), Kind::Passphrase);
+}
+
+#[test]
+fn a_rollback_under_a_mount_is_logged_and_what_was_there_stays() {
+    let ((server, _), client) = (server(), Client::new());
+    client.commit(&server, 1);
+    let old = copy(&server);
+    let newest = client.commit(&server, 2);
+    let repo = client.open(&server);
+    let state = repo.state().unwrap();
+    let every = |options: &mut nfreezer::mount::Options| options.refresh = Some(std::time::Duration::from_millis(50));
+    let mounted = crate::harness::mounted::Mounted::with(repo, state, every);
+    let shown = || std::fs::read_dir(mounted.path("ids")).unwrap().count();
+    assert_eq!(shown(), 2);
+    let name = record(&server, newest);
+    server.remove(&name).unwrap();
+    let said = || mounted.messages.lock().unwrap().iter().any(|line| line.contains("older state"));
+    crate::harness::mounted::eventually("the rollback is logged", said);
+    assert_eq!(shown(), 2);
+    drop((old, mounted));
+}
+
+fn says(output: Output, code: i32, text: &str) {
+    let output = output.exits(code);
+    assert!(output.stderr.contains(text), "{}", output.stderr);
+}
+
+#[test]
+fn every_command_that_reads_says_so_with_exit_code_15() {
+    let mut env = Env::new();
+    env.set("NFREEZER_REPOSITORY", "repo");
+    env.write("source/file", "1");
+    env.nfreezer(["init"]).done();
+    env.nfreezer(["push", "source"]).done();
+    let run = |script: &str| {
+        assert!(
+            std::process::Command::new("sh")
+                .args(["-ec", script])
+                .current_dir(env.path(""))
+                .status()
+                .unwrap()
+                .success()
+        )
+    };
+    run("cp -a repo old");
+    env.write("source/file", "22");
+    let pushed = env.nfreezer(["push", "source"]).success();
+    let receipt = pushed.stdout.lines().find_map(|line| line.strip_prefix("receipt: head ")).unwrap();
+    let (head, sequence) = receipt.split_once(" sequence ").unwrap();
+    assert_eq!((head.len(), sequence), (16, "2"));
+    env.nfreezer(["snapshots", "--no-memory", "--expect-head", head]).done();
+    run("mv repo new; mv old repo");
+    for arguments in [
+        &["snapshots"][..],
+        &["ls"],
+        &["push", "source"],
+        &["push", "-n", "source"],
+        &["restore", "latest", "--target", "out"],
+        &["mount", "-f", "here"],
+    ] {
+        std::fs::create_dir_all(env.path("here")).unwrap();
+        says(env.nfreezer(arguments), 15, "the server shows an older state than this machine has seen: record");
+    }
+    env.nfreezer(["snapshots", "--no-memory"]).done();
+    says(env.nfreezer(["snapshots", "--no-memory", "--expect-head", head]), 15, "--expect-head");
+    says(env.nfreezer(["snapshots", "--accept-rollback"]), 0, "older state");
+    says(env.nfreezer(["push", "--accept-rollback", "source"]), 2, "only read");
+    says(env.nfreezer(["snapshots", "--expect-head", "12"]), 2, "--expect-head");
+    run("mv repo old; mv new repo");
+    assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
+    // A record that is gone, though the other names it: what can be done is done, and the exit code says it.
+    run("chmod -R u+w repo; rm repo/log/00000001-*");
+    says(env.nfreezer(["snapshots"]), 15, "is missing");
+    says(env.nfreezer(["push", "source"]), 15, "is missing");
+    says(env.nfreezer(["restore", "latest", "--target", "out"]), 15, "is missing");
+    assert_eq!(
+        std::fs::read(env.path("out/").join(env.path("source/file").strip_prefix("/").unwrap())).unwrap(),
+        b"22"
+    );
+}
+
+#[test]
+fn the_first_contact_is_said_once() {
+    let mut env = Env::new();
+    env.set("NFREEZER_REPOSITORY", "repo");
+    env.nfreezer(["init"]).done();
+    assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "", "who made it knows it");
+    let state = env.home().join(".local/state/nfreezer");
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 2);
+    std::fs::remove_dir_all(&state).unwrap();
+    assert_eq!(env.nfreezer(["snapshots", "-q", "--no-memory"]).success().stderr, "");
+    assert!(!state.exists(), "nothing is written with --no-memory");
+    says(env.nfreezer(["snapshots"]), 0, "no local memory of this repository yet");
+    assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
+    env.set("NFREEZER_NO_MEMORY", "1");
+    std::fs::remove_dir_all(&state).unwrap();
+    assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
+    assert!(!state.exists());
+}
