@@ -28,6 +28,8 @@ pub enum Kind {
     Connection,
     /// The server has no space left. Exit code 14.
     NoSpace,
+    /// This process or machine has no descriptors or no memory left. Exit code 1.
+    Exhausted,
     /// The server shows an older or another state than this client has seen. Exit code 15.
     Tampering,
     /// A signal asked to stop. Exit code 128 + the signal's number.
@@ -58,13 +60,19 @@ impl Error {
         Error::new(Kind::Damaged, message)
     }
 
-    /// `cannot {doing}: {source}`, of kind [`Kind::NoSpace`] where the system says so.
+    /// Returns `cannot {doing}: {source}`, of kind [`Kind::NoSpace`] or [`Kind::Exhausted`] where the system reports that.
     pub fn io(doing: impl fmt::Display, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
+            _ if is_exhausted(&source) => Kind::Exhausted,
             _ => Kind::Failed,
         };
-        Error::new(kind, format!("cannot {doing}: {source}")).because(source)
+        let error = Error::new(kind, format!("cannot {doing}: {source}")).because(source);
+        if kind == Kind::Exhausted {
+            error.hint("raise the limit of open files (`ulimit -n`) or free memory")
+        } else {
+            error
+        }
     }
 
     /// Adds what the user can type or do about it.
@@ -97,6 +105,13 @@ impl Error {
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
+}
+
+/// Whether the system has run out of descriptors or memory. Such a failure says nothing about the file it happened at.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 impl fmt::Display for Error {

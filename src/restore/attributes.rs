@@ -1,5 +1,9 @@
-//! Owners, modes, extended attributes and times. What this user may not set, or this file system does not know, is left
-//! out and counted; that is no failure.
+//! Owners, modes, extended attributes and times. An attribute that this user may not set, or that this file system does
+//! not know, is left out and counted; that is not a failure.
+//!
+//! The rule for access: no other user gets more than the snapshot granted. So setuid and setgid need the saved owner and
+//! group, a group that could not be set gets what others get, and without its ACL a file gives its group only what the
+//! ACL granted to that group.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -7,13 +11,14 @@ use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, Xatt
 use rustix::io::Errno;
 
 use super::{Run, add};
+use crate::acl;
 use crate::error::Error;
 use crate::format::tree::Node;
 
 const CWD: rustix::fd::BorrowedFd<'static> = rustix::fs::CWD;
 
-/// The way to an inode that is held by a descriptor of any sort, for calls that take only paths. No link is followed
-/// beyond it.
+/// Returns the path of an inode that is held by a descriptor of any sort, for calls that take only paths. No link is
+/// followed beyond it.
 pub(super) fn proc_path(fd: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
@@ -21,21 +26,19 @@ pub(super) fn proc_path(fd: &impl AsFd) -> String {
 /// Sets all attributes of a file or directory that is open. The order matters: a new owner clears setuid and
 /// capabilities; a mode without write permission keeps the owner from setting extended attributes; times come last.
 pub(super) fn of_open(run: &Run<'_>, fd: &OwnedFd, node: &Node, path: &dyn Fn() -> Vec<u8>) {
-    let owned = own(run, node, |uid, gid| rustix::fs::fchown(fd, uid, gid));
-    let set = |name: &[u8], value: &[u8]| rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
-    let exact = set_xattrs(run, node, path, set);
-    counted(run, rustix::fs::fchmod(fd, mode(node, owned, exact)));
+    let owned = set_owner(run, node, |uid, gid| rustix::fs::fchown(fd, uid, gid));
+    let access = set_xattrs(run, node, path, owned, &Inode::Open(fd));
+    counted(run, rustix::fs::fchmod(fd, mode(node, owned, access)));
     counted(run, rustix::fs::futimens(fd, &times(node)));
 }
 
 /// The same for a special file or symbolic link that is held by an `O_PATH` descriptor.
 pub(super) fn of_path(run: &Run<'_>, fd: &OwnedFd, node: &Node, symlink: bool, path: &dyn Fn() -> Vec<u8>) {
-    let owned = own(run, node, |uid, gid| rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH));
+    let owned = set_owner(run, node, |uid, gid| rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH));
     let inode = proc_path(fd);
-    let set = |name: &[u8], value: &[u8]| rustix::fs::setxattr(&*inode, name, value, XattrFlags::empty());
-    let exact = set_xattrs(run, node, path, set);
+    let access = set_xattrs(run, node, path, owned, &Inode::Path(&inode));
     if !symlink {
-        counted(run, rustix::fs::chmod(&*inode, mode(node, owned, exact)));
+        counted(run, rustix::fs::chmod(&*inode, mode(node, owned, access)));
     }
     counted(run, rustix::fs::utimensat(CWD, &*inode, &times(node), AtFlags::empty()));
 }
@@ -45,48 +48,151 @@ fn counted(run: &Run<'_>, result: Result<(), Errno>) -> bool {
     result.is_ok()
 }
 
-/// Whether it has the saved owner and group now.
-fn own(run: &Run<'_>, node: &Node, chown: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> bool {
-    let (uid, gid) = run.owners.of(&node.attrs);
-    let gid = Some(Gid::from_raw(gid));
-    let done = chown(Some(Uid::from_raw(uid)), gid);
-    if done.is_err() {
-        // An ordinary user may still give it to one of his groups.
-        let _ = chown(None, gid);
-    }
-    counted(run, done)
+/// Which of owner and group are the saved ones.
+#[derive(Clone, Copy)]
+struct Owned {
+    user: bool,
+    group: bool,
 }
 
-/// The saved mode. Not setuid for a root that could not give it away (it would run as root), and nothing for group and
-/// others if the ACL that went with it cannot be had.
-fn mode(node: &Node, owned: bool, exact: bool) -> Mode {
+fn set_owner(run: &Run<'_>, node: &Node, chown: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>) -> Owned {
+    let (uid, gid) = run.owners.of(&node.attrs);
+    let gid = Some(Gid::from_raw(gid));
+    if counted(run, chown(Some(Uid::from_raw(uid)), gid)) {
+        return Owned { user: true, group: true };
+    }
+    // An ordinary user may still assign one of the groups that he belongs to.
+    Owned { user: false, group: chown(None, gid).is_ok() }
+}
+
+/// The state of the access ACL of a file after its extended attributes were set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// None was saved, and there is none.
+    NoAcl,
+    /// It is the saved one. The group bits of the mode are its mask.
+    Saved,
+    /// It could not be set, and there is none. These three bits are what it granted to the owning group.
+    Lost(u32),
+    /// It is not known, or a foreign one could not be removed.
+    Unknown,
+}
+
+/// Returns the saved mode, reduced as the module says.
+fn mode(node: &Node, owned: Owned, access: Access) -> Mode {
     let mut mode = u32::from(node.attrs.mode);
-    if !owned && rustix::process::geteuid().is_root() {
+    if !(owned.user && owned.group) {
         mode &= 0o1777;
     }
-    if !exact {
-        mode &= 0o700;
+    match access {
+        Access::NoAcl | Access::Saved => {}
+        Access::Lost(group) => mode &= !0o070 | group << 3,
+        Access::Unknown => mode &= 0o700,
+    }
+    if !owned.group && access != Access::Saved {
+        mode &= !0o070 | (mode & 0o007) << 3;
     }
     Mode::from_raw_mode(mode)
 }
 
-/// Whether the saved attributes are known; those that cannot be set are only counted.
-fn set_xattrs(
-    run: &Run<'_>,
-    node: &Node,
-    path: &dyn Fn() -> Vec<u8>,
-    set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
-) -> bool {
-    match run.repo.xattrs(node) {
-        Ok(list) => {
-            for (name, value) in &list {
-                counted(run, set(name, value));
-            }
-            true
-        }
+/// Makes the extended attributes of an inode those of the node: removes what was inherited or there before, then sets the
+/// saved ones. Those that cannot be set are only counted.
+fn set_xattrs(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>, owned: Owned, inode: &Inode<'_>) -> Access {
+    let saved = run.repo.xattrs(node);
+    let known = saved.as_ref().map_or(&[][..], |list| list.as_slice());
+    let foreign_acl = !remove_foreign(run, known, inode);
+    let saved = match saved {
+        Ok(saved) => saved,
         Err(e) => {
             run.skip(&path(), Error::while_doing(e, "it is restored without its extended attributes and ACLs"));
-            false
+            return Access::Unknown;
+        }
+    };
+    let mut access = if foreign_acl { Access::Unknown } else { Access::NoAcl };
+    for (name, value) in &saved {
+        if name == acl::ACCESS {
+            access = set_acl(run, value, owned, inode);
+        } else {
+            counted(run, inode.set(name, value));
+        }
+    }
+    access
+}
+
+fn set_acl(run: &Run<'_>, saved: &[u8], owned: Owned, inode: &Inode<'_>) -> Access {
+    let limited = if owned.group { None } else { acl::with_group_like_others(saved) };
+    if counted(run, inode.set(acl::ACCESS, limited.as_deref().unwrap_or(saved))) {
+        return Access::Saved;
+    }
+    match inode.remove(acl::ACCESS) {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {
+            acl::group_permissions(saved).map_or(Access::Unknown, |bits| Access::Lost(bits.into()))
+        }
+        Err(_) => Access::Unknown,
+    }
+}
+
+/// Removes the attributes that the snapshot does not have. Returns `false` if an access ACL may be left.
+fn remove_foreign(run: &Run<'_>, saved: &[(Vec<u8>, Vec<u8>)], inode: &Inode<'_>) -> bool {
+    let names = match inode.list() {
+        Ok(names) => names,
+        Err(errno) => return errno == Errno::NOTSUP,
+    };
+    let mut clean = true;
+    for name in names.split(|byte| *byte == 0).filter(|name| is_removable(name)) {
+        if !saved.iter().any(|(known, _)| known == name) && !counted(run, inode.remove(name)) {
+            clean &= name != acl::ACCESS;
+        }
+    }
+    clean
+}
+
+/// Labels of security modules (`security.selinux`, ..) are assigned by this machine's policy, and `system.nfs4_acl` only
+/// mirrors the mode: they stay.
+fn is_removable(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || name.starts_with(b"trusted.")
+        || [acl::ACCESS, acl::DEFAULT, b"security.capability"].contains(&name)
+}
+
+/// An inode for calls on extended attributes, by a descriptor or by a path that the kernel does not follow further.
+enum Inode<'a> {
+    Open(&'a OwnedFd),
+    Path(&'a str),
+}
+
+impl Inode<'_> {
+    fn set(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+        match self {
+            Inode::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Inode::Path(path) => rustix::fs::setxattr(*path, name, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove(&self, name: &[u8]) -> Result<(), Errno> {
+        match self {
+            Inode::Open(fd) => rustix::fs::fremovexattr(fd, name),
+            Inode::Path(path) => rustix::fs::removexattr(*path, name),
+        }
+    }
+
+    /// Returns the names, each ended by a zero byte.
+    fn list(&self) -> Result<Vec<u8>, Errno> {
+        // The kernel's bound of a list is 64 KiB; most inodes have no attribute.
+        let mut names = vec![0; 1 << 10];
+        let mut len = self.list_into(&mut names);
+        if len == Err(Errno::RANGE) {
+            names.resize(64 << 10, 0);
+            len = self.list_into(&mut names);
+        }
+        names.truncate(len?);
+        Ok(names)
+    }
+
+    fn list_into(&self, names: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Inode::Open(fd) => rustix::fs::flistxattr(fd, names),
+            Inode::Path(path) => rustix::fs::listxattr(*path, names),
         }
     }
 }

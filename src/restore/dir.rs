@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::folded::{self, Names};
 use super::{Overwrite, Run, add, attributes};
+use crate::acl;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Content, Node};
 use crate::name::hex;
@@ -19,8 +21,6 @@ use crate::repo::random;
 
 pub(super) const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const DEFAULT_ACL: &str = "system.posix_acl_default";
-const ACCESS_ACL: &str = "system.posix_acl_access";
 
 /// A directory of the target. It gets its attributes when its last holder lets go ([`release`]).
 pub(super) struct Dir {
@@ -30,8 +30,8 @@ pub(super) struct Dir {
     saved: Option<Node>,
     /// Device and inode, to know it again.
     id: (u64, u64),
-    /// What is made in it inherits an ACL that nobody saved.
-    pub inherits: bool,
+    /// The names that this run restores in it.
+    names: Mutex<Names>,
     /// `None` once the walk is far below it; see [`Dir::reopen`].
     pub fd: Mutex<Option<Arc<OwnedFd>>>,
 }
@@ -44,11 +44,16 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, fd: OwnedFd, stat: &Stat, made: bool) -> Self {
+    fn new(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, fd: OwnedFd, stat: &Stat) -> Self {
         let fd = Arc::new(fd);
-        let inherits = !made && rustix::fs::fgetxattr(&fd, DEFAULT_ACL, &mut [0u8; 0]).is_ok_and(|n| n > 0);
-        let id = identity(stat);
-        let dir = Dir { parent, name: name.to_vec(), saved, id, inherits, fd: Mutex::new(Some(Arc::clone(&fd))) };
+        let dir = Dir {
+            parent,
+            name: name.to_vec(),
+            saved,
+            id: identity(stat),
+            names: Mutex::default(),
+            fd: Mutex::new(Some(Arc::clone(&fd))),
+        };
         Held { dir: Arc::new(dir), fd }
     }
 
@@ -69,6 +74,20 @@ impl Held {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Notes that an entry of this name is restored here.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if this file system takes the name for that of another entry of this restore.
+    pub fn note(&self, name: &[u8]) -> Result<()> {
+        let mut names = self.dir.names.lock().expect("no holder panics");
+        if names.note(name) && folded::has_variant(self, name)? {
+            return Err(Error::new(Kind::Exists, "the target's file system takes its name for that of another entry")
+                .hint("restore it alone into another folder"));
+        }
+        Ok(())
     }
 
     pub fn unlink(&self, name: &[u8]) {
@@ -112,7 +131,10 @@ impl Dir {
     }
 }
 
-pub(super) fn identity(stat: &Stat) -> (u64, u64) {
+/// Device and inode.
+pub(super) type Identity = (u64, u64);
+
+pub(super) fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
@@ -137,7 +159,7 @@ pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>) -> Res
     })?;
     let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(doing(), e.into()))?;
     let ours = made || is_empty(&fd).map_err(|e| Error::io(doing(), e.into()))?;
-    Ok(Held::new(None, name, saved.filter(|_| ours).cloned(), fd, &stat, made))
+    Ok(Held::new(None, name, saved.filter(|_| ours).cloned(), fd, &stat))
 }
 
 fn is_empty(fd: &OwnedFd) -> Result<bool, Errno> {
@@ -180,27 +202,21 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     if made && !own {
         return Err(Error::failed("somebody exchanged the new directory"));
     }
-    if made && parent.dir.inherits {
-        let _ = rustix::fs::fremovexattr(&fd, DEFAULT_ACL);
-        let _ = rustix::fs::fremovexattr(&fd, ACCESS_ACL);
+    if made {
+        // An inherited default ACL, which would pass on to everything below until the attributes are set.
+        let _ = rustix::fs::fremovexattr(&fd, acl::DEFAULT);
+        let _ = rustix::fs::fremovexattr(&fd, acl::ACCESS);
         let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
-    } else if !made && own && stat.st_mode & 0o700 != 0o700 {
+    } else if own && stat.st_mode & 0o700 != 0o700 {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(stat.st_mode | 0o700)).map_err(failed)?;
     }
     let node = Node { content: Content::Directory(None), ..node.clone() };
     let name = node.name.clone();
-    let held = Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), fd, &stat, made);
+    let held = Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), fd, &stat);
     if !made {
         name_torsos(run, &held);
     }
     Ok(held)
-}
-
-/// Takes off what a new file inherited from the default ACL of a directory that was there before.
-pub(super) fn disinherit(held: &Held, fd: &OwnedFd) {
-    if held.dir.inherits {
-        let _ = rustix::fs::fremovexattr(fd, ACCESS_ACL);
-    }
 }
 
 /// Lets go of a directory. The last holder sets its attributes, then lets go of its parent.
@@ -250,26 +266,35 @@ pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
     }
 }
 
-/// Gives what is complete its final name. Without `replace` an entry that is there stays, and the answer is `Exists`.
+/// Gives a complete entry its final name. Without `replace` an entry of that name stays, and the error is `Exists`.
 pub(super) fn place(held: &Held, temporary: &[u8], name: &[u8], replace: bool) -> Result<()> {
-    use rustix::fs::{RenameFlags, linkat, renameat, renameat_with};
-    let fd = &held.fd;
-    let placed = match replace {
-        true => renameat(fd, temporary, fd, name),
-        false => match renameat_with(fd, temporary, fd, name, RenameFlags::NOREPLACE) {
-            // This file system does not know the flag (NFS).
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                linkat(fd, temporary, fd, name, AtFlags::empty()).inspect(|()| held.unlink(temporary))
-            }
-            other => other,
-        },
-    };
-    placed.map_err(|e| {
+    rename(held, temporary, name, replace).map_err(|errno| {
         held.unlink(temporary);
-        match e {
-            Errno::EXIST => Error::new(Kind::Exists, "something of this name appeared meanwhile"),
+        match errno {
+            Errno::EXIST => Error::new(Kind::Exists, "an entry of this name appeared during the restore"),
             Errno::ISDIR => Error::new(Kind::Exists, "a directory is in its place"),
-            e => Error::io("give it its name", e.into()),
+            errno => Error::io("give it its name", errno.into()),
         }
     })
+}
+
+fn rename(held: &Held, temporary: &[u8], name: &[u8], replace: bool) -> Result<(), Errno> {
+    use rustix::fs::{RenameFlags, linkat, openat, renameat, renameat_with};
+    let fd = &held.fd;
+    if replace {
+        return renameat(fd, temporary, fd, name);
+    }
+    match renameat_with(fd, temporary, fd, name, RenameFlags::NOREPLACE) {
+        // Unknown to this file system (NFS, FUSE).
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        result => return result,
+    }
+    match linkat(fd, temporary, fd, name, AtFlags::empty()) {
+        // It has no hard links either (exFAT, FUSE).
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {}
+        result => return result.inspect(|()| held.unlink(temporary)),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(openat(fd, name, flags, Mode::RUSR | Mode::WUSR)?);
+    renameat(fd, temporary, fd, name).inspect_err(|_| held.unlink(name))
 }

@@ -1,6 +1,7 @@
 //! Regular files. Parts of one file may be written by several threads; whoever lets go of it last gives it its size, its
 //! attributes and its name, or removes what there is of it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,12 +14,28 @@ use super::links::Key;
 use super::{Overwrite, Run, add, attributes};
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
+use crate::format::limits;
 use crate::format::reference::{Extent, Ref};
 use crate::format::tree::Node;
 use crate::progress::Event;
 
 /// Behind the name of a file of which only a part could be restored.
 pub(super) const PARTIAL: &[u8] = b".nfreezer-partial";
+
+/// Returns the name of the intact rest of a file: the name with a suffix. A name too long for that is cut and gets eight
+/// digits of a hash, so that two of them stay two.
+pub(super) fn partial_name(name: &[u8]) -> Vec<u8> {
+    if name.len() + PARTIAL.len() <= limits::NAME {
+        return [name, PARTIAL].concat();
+    }
+    let mut hash = DefaultHasher::new();
+    name.hash(&mut hash);
+    let digits = format!("~{:08x}", hash.finish() as u32);
+    let room = limits::NAME - PARTIAL.len() - digits.len();
+    // Not within a character of UTF-8.
+    let end = (0..=room).rev().find(|end| name[*end] & 0xc0 != 0x80).unwrap_or(room);
+    [&name[..end], digits.as_bytes(), PARTIAL].concat()
+}
 
 /// A file that is being restored.
 pub(super) struct File {
@@ -67,7 +84,6 @@ impl File {
         let name = dir::temporary()?;
         let fd = rustix::fs::openat(&self.held.fd, &name, NEW, Mode::RUSR | Mode::WUSR);
         let fd = Arc::new(fd.map_err(|e| Error::io("make the file", e.into()))?);
-        dir::disinherit(&self.held, &fd);
         state.open = Some((Arc::clone(&fd), name));
         Ok(fd)
     }
@@ -129,14 +145,14 @@ impl File {
         attributes::of_open(run, &fd, &self.node, &|| self.path());
         let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("look at the new file", e.into()))?;
         let open = self.state.lock().expect("no holder panics").open.take();
+        let id = dir::identity(&stat);
         let place = |name: &[u8], replace| match &open {
             Some((_, temporary)) => dir::place(&self.held, temporary, name, replace),
             None => Ok(()),
         };
-        let Some(why) = lost else { return place(&self.node.name, self.replace).map(|()| dir::identity(&stat)) };
-        // What is left of it gets a name that nobody takes for the file.
-        let name = [self.node.name.as_slice(), PARTIAL].concat();
-        let placed = place(&name, run.options.overwrite != Overwrite::Never).is_ok();
+        let Some(why) = lost else { return place(&self.node.name, self.replace).map(|()| id) };
+        // The intact rest gets a name that is not mistaken for the file.
+        let placed = place(&partial_name(&self.node.name), run.options.overwrite != Overwrite::Never).is_ok();
         let left =
             if placed { "; the rest of it has the suffix .nfreezer-partial, with zeros for what is lost" } else { "" };
         Err(Error::new(why.kind(), format!("{why}{left}")))
@@ -217,10 +233,16 @@ fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
     let failed = |e: Errno| Error::io("compare what is there", e.into());
     // NONBLOCK: should it have become a named pipe meanwhile.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(&file.held.fd, &file.node.name, flags, Mode::empty()).map_err(failed)?;
+    let fd = match rustix::fs::openat(&file.held.fd, &file.node.name, flags, Mode::empty()) {
+        // Its owner may have no right to read it. Then it is replaced without comparing.
+        Err(Errno::ACCESS) if run.options.overwrite == Overwrite::IfChanged => return Ok(None),
+        result => result.map_err(failed)?,
+    };
     let stat = rustix::fs::fstat(&fd).map_err(failed)?;
     let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-    if !regular || stat.st_size as u64 != file.node.content.size() {
+    // A further link may lie outside of the target, where nothing may change: the file is replaced instead.
+    let shared = stat.st_nlink > 1 && run.options.overwrite == Overwrite::IfChanged;
+    if !regular || shared || stat.st_size as u64 != file.node.content.size() {
         return Ok(None);
     }
     let mut offset = 0;

@@ -14,13 +14,13 @@ use rustix::io::Errno;
 
 use super::dir::{self, Held};
 use super::file::{self, File, copy};
-use super::{Run, add, node};
+use super::{Run, add, descriptors, node};
 use crate::error::{Error, Result};
 use crate::format::reference::Extent;
 use crate::format::tree::{Content, Node};
 use crate::progress::Event;
 
-/// Names that may wait; each holds its directory open.
+/// Most names that may wait; each holds its directory open.
 const WAITING: usize = 1024;
 
 /// What two names of one file have in common.
@@ -84,6 +84,7 @@ struct Inner {
 
 pub(super) struct Links {
     target: Arc<OwnedFd>,
+    most_waiting: usize,
     inner: Mutex<Inner>,
     fewer: Condvar,
 }
@@ -100,13 +101,13 @@ pub(super) enum Meet {
 
 impl Links {
     pub fn new(target: Arc<OwnedFd>) -> Self {
-        Links { target, inner: Mutex::default(), fewer: Condvar::new() }
+        Links { target, most_waiting: descriptors(8, 4, WAITING), inner: Mutex::default(), fewer: Condvar::new() }
     }
 
     /// Called by the walk for each name of such a file.
     pub fn meet(&self, key: Key, held: Held, node: Node, replace: bool) -> Meet {
         let mut inner = self.inner.lock().expect("no holder panics");
-        while inner.waiting >= WAITING && matches!(inner.known.get(&key), Some((Entry::Coming(_), _))) {
+        while inner.waiting >= self.most_waiting && matches!(inner.known.get(&key), Some((Entry::Coming(_), _))) {
             inner = self.fewer.wait(inner).expect("no holder panics");
         }
         let Inner { known, waiting } = &mut *inner;

@@ -12,6 +12,7 @@ mod attributes;
 mod dir;
 mod fetch;
 mod file;
+mod folded;
 mod links;
 mod node;
 mod owners;
@@ -224,12 +225,18 @@ impl Run<'_> {
                 let why = why.while_doing(String::from_utf8_lossy(path));
                 return self.halt(why.hint("make room, then the same command goes on from here"));
             }
-            Kind::Connection | Kind::Tampering | Kind::Interrupted(_) => return self.halt(why),
+            Kind::Connection | Kind::Tampering | Kind::Interrupted(_) | Kind::Exhausted => return self.halt(why),
             Kind::Damaged | Kind::Missing => add(&self.tally.damaged, 1),
             _ => add(&self.tally.failed, 1),
         }
         self.progress.event(Event::Skipped { path, why: &why });
     }
+}
+
+/// Returns a share of the descriptors that this process may open: the limit divided by `parts`, from `least` to `most`.
+fn descriptors(parts: u64, least: usize, most: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / parts).unwrap_or(most).clamp(least, most)
 }
 
 fn interrupted(signal: i32) -> Error {

@@ -18,7 +18,11 @@ pub(super) fn make(run: &Run<'_>, held: &Held, node: &Node, replace: bool) -> Re
             add(&run.tally.left_out, 1);
             return Ok(None);
         }
-        Err(e) => return Err(failed(e)),
+        Err(e) => {
+            // Some file systems report an error although they made something of that name.
+            held.unlink(&name);
+            return Err(failed(e));
+        }
     }
     match dress(run, held, node, &name) {
         Ok(id) => {

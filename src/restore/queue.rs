@@ -5,10 +5,10 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::Run;
 use super::dir::Held;
 use super::file::{self, File, ended};
 use super::links::Key;
+use super::{Run, descriptors};
 use crate::error::{Error, Kind};
 use crate::format::reference::{Extent, Ref};
 use crate::format::tree::Node;
@@ -49,10 +49,9 @@ pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue)) {
     });
 }
 
-/// Jobs that may wait. Each may hold a directory open.
+/// Returns the number of jobs that may wait. Each may hold a directory and a file open.
 fn capacity() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    (limit / 4).clamp(16, 4096) as usize
+    descriptors(8, 4, 4096)
 }
 
 impl Queue {

@@ -3,20 +3,20 @@
 
 use std::sync::Arc;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 use super::dir::{self, Dir, Held};
-use super::file::{PARTIAL, in_the_way};
+use super::file::{in_the_way, partial_name};
 use super::links::{self, Key, Meet};
 use super::queue::Queue;
-use super::{Overwrite, Run, add, node};
+use super::{Overwrite, Run, add, descriptors, node};
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::tree::{self, Content, Node};
 use crate::progress::Event;
 use crate::repo::tree::{Entries, LOST, lacks_parts};
 
-/// Directories above the walk that stay open.
+/// Most directories above the walk that stay open.
 const OPEN: usize = 64;
 
 /// Restores `top` into `target`: its entries if it is a directory, else itself.
@@ -27,6 +27,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
     };
     let mut stack: Vec<(Entries<'_>, Arc<Dir>)> = vec![(run.repo.entries(page.as_ref()), Arc::clone(&target.dir))];
     let mut here = target;
+    let open = descriptors(8, 4, OPEN);
     while let Some((entries, _)) = stack.last_mut() {
         // When the end was decided, all directories are left in order.
         let next = if run.halted() { None } else { entries.next() };
@@ -34,15 +35,16 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
             Some(Ok(node)) => match &node.content {
                 Content::Directory(page) => {
                     let page = *page;
-                    let made = match stack.len() <= limits::DEPTH {
-                        true => dir::make(run, &here, &node),
-                        false => Err(Error::damaged("the directories are nested too deeply")),
+                    let made = if stack.len() <= limits::DEPTH {
+                        here.note(&node.name).and_then(|()| dir::make(run, &here, &node))
+                    } else {
+                        Err(Error::damaged("the directories are nested too deeply"))
                     };
                     match made {
                         Ok(made) => {
                             stack.push((run.repo.entries(page.as_ref()), Arc::clone(&made.dir)));
                             dir::release(run, std::mem::replace(&mut here, made));
-                            if let Some(i) = stack.len().checked_sub(OPEN).filter(|i| *i > 0) {
+                            if let Some(i) = stack.len().checked_sub(open).filter(|i| *i > 0) {
                                 *stack[i].1.fd.lock().expect("no holder panics") = None;
                             }
                         }
@@ -86,7 +88,7 @@ fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
             &held.path(&node.name),
             "was not saved to its end: what there is of it gets the suffix .nfreezer-partial",
         );
-        node.name.extend_from_slice(PARTIAL);
+        node.name = partial_name(&node.name);
     }
     let path = held.path(&node.name);
     place(run, queue, held, node).unwrap_or_else(|e| run.skip(&path, e));
@@ -96,24 +98,33 @@ fn warn(run: &Run<'_>, path: &[u8], what: &str) {
     run.progress.event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
 }
 
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_file()
+}
+
 /// Looks at what is there, and at other names of the same file, and does or queues what is to be done.
 fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
+    held.note(&node.name)?;
     let there = held.stat(&node.name).map_err(|e| Error::io("look what is there", e.into()))?;
     let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
-    if let Some(stat) = &there
-        && run.options.overwrite != Overwrite::Always
-    {
-        let same_size = stat.st_size as u64 == node.content.size();
-        if is_file && FileType::from_raw_mode(stat.st_mode).is_file() && same_size {
-            queue.existing(held.clone(), node);
-            return Ok(());
-        }
-        if !is_file && node::is_equal(held, &node, stat) {
-            add(&run.tally.existing, 1);
-            return Ok(());
-        }
-        if run.options.overwrite == Overwrite::Never {
-            return Err(in_the_way());
+    if let Some(stat) = &there {
+        let comparable = is_file && is_regular(stat) && stat.st_size as u64 == node.content.size();
+        match run.options.overwrite {
+            Overwrite::Never if comparable => {
+                queue.existing(held.clone(), node);
+                return Ok(());
+            }
+            Overwrite::Never if !is_file && node::is_equal(held, &node, stat) => {
+                add(&run.tally.existing, 1);
+                return Ok(());
+            }
+            Overwrite::Never => return Err(in_the_way()),
+            // What has or had further links is made anew, so that its links end as they were saved.
+            Overwrite::IfChanged if comparable && stat.st_nlink == 1 && node.nlink < 2 => {
+                queue.existing(held.clone(), node);
+                return Ok(());
+            }
+            Overwrite::IfChanged | Overwrite::Always => {}
         }
     }
     let replace = there.is_some();

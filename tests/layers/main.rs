@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("name", &[]),
+    ("acl", &[]),
     ("progress", &[]),
     ("crypto", &[]),
     ("format", &["crypto"]),
@@ -14,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("seen", &[]),
     ("repo", &["crypto", "format", "storage", "seen"]),
     ("push", &["crypto", "format", "repo", "progress"]),
-    ("restore", &["crypto", "format", "repo", "progress"]),
+    ("restore", &["acl", "crypto", "format", "repo", "progress"]),
     ("check", &["crypto", "format", "repo", "progress"]),
     ("import", &["crypto", "storage", "progress"]),
     ("vfs", &["crypto", "format", "repo"]),

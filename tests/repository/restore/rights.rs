@@ -1,0 +1,178 @@
+//! No other user gets more access than the snapshot granted, and what is restored over an existing tree ends as it was
+//! saved.
+
+use super::support::*;
+
+fn setfacl(entry: &str, path: &Path) {
+    assert!(Command::new("setfacl").args(["-m", entry]).arg(path).status().unwrap().success());
+}
+
+fn acl(path: &Path) -> String {
+    let output = Command::new("getfacl").args(["-cEpn"]).arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn over(repo: &Repository, s: &Snapshot, target: &Path, overwrite: Overwrite) -> Summary {
+    let (summary, seen) = run(repo, s, target, &Options { overwrite, ..Options::default() });
+    assert_eq!(seen.skipped(), Vec::<String>::new());
+    summary
+}
+
+/// The access ACL `u::rw-,u:4711:rw-,g::---,m::rw-,o::---`.
+fn saved_acl() -> Vec<u8> {
+    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();
+    let none = u32::MAX;
+    let entries = [entry(1, 6, none), entry(2, 6, 4711), entry(4, 0, none), entry(16, 6, none), entry(32, 0, none)];
+    [&[2, 0, 0, 0][..], &entries.concat()].concat()
+}
+
+#[test]
+fn a_default_acl_of_the_target_is_not_inherited() {
+    let Repo { repo, .. } = repo();
+    let below = directory(&repo, vec![file(&repo, "f", b"x"), node("p", 0o640, Content::Fifo)]);
+    let s = snapshot(&repo, vec![node("d", 0o750, below), file(&repo, "f", b"x")]);
+    for overwrite in [Overwrite::Never, Overwrite::IfChanged, Overwrite::Always] {
+        let (_keep, out) = target();
+        fs::create_dir(&out).unwrap();
+        setfacl("d:u:4711:rwx,d:g:4712:rwx", &out);
+        over(&repo, &s, &out, overwrite);
+        assert_eq!(acl(&out.join("f")), "user::rw-\ngroup::r--\nother::r--");
+        assert_eq!(acl(&out.join("d")), "user::rwx\ngroup::r-x\nother::---");
+        assert_eq!(acl(&out.join("d/f")), "user::rw-\ngroup::r--\nother::r--");
+        assert_eq!(acl(&out.join("d/p")), "user::rw-\ngroup::r--\nother::---");
+    }
+}
+
+#[test]
+fn attributes_that_the_snapshot_does_not_have_are_removed() {
+    let Repo { repo, .. } = repo();
+    let below = directory(&repo, vec![file(&repo, "equal", b"same"), file(&repo, "changed", b"new")]);
+    let s = snapshot(&repo, vec![node("d", 0o750, below)]);
+    for overwrite in [Overwrite::IfChanged, Overwrite::Always] {
+        let (_keep, out) = target();
+        fs::create_dir_all(out.join("d")).unwrap();
+        fs::write(out.join("d/equal"), b"same").unwrap();
+        fs::write(out.join("d/changed"), b"old").unwrap();
+        setfacl("d:u:4711:rwx", &out.join("d"));
+        for path in ["d", "d/equal", "d/changed"].map(|path| out.join(path)) {
+            setfacl("u:4711:rwx", &path);
+            rustix::fs::setxattr(&path, "user.extra", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+        }
+        over(&repo, &s, &out, overwrite);
+        for (path, expected) in [("d", "user::rwx\ngroup::r-x\nother::---"), ("d/equal", FILE), ("d/changed", FILE)] {
+            assert_eq!(acl(&out.join(path)), expected, "{path}");
+            let mut names = [0; 256];
+            let len = rustix::fs::listxattr(out.join(path), &mut names[..]).unwrap();
+            assert!(!String::from_utf8_lossy(&names[..len]).contains("user.extra"), "{path}");
+        }
+    }
+}
+
+const FILE: &str = "user::rw-\ngroup::r--\nother::r--";
+
+#[test]
+fn a_saved_acl_comes_back_and_without_it_the_group_gets_what_it_granted() {
+    let Repo { repo, .. } = repo();
+    let mut f = file(&repo, "f", b"x");
+    f.xattrs = Xattrs::Inline(vec![(b"system.posix_acl_access".to_vec(), saved_acl())]);
+    Arc::make_mut(&mut f.attrs).mode = 0o660;
+    let s = snapshot(&repo, vec![f]);
+    let (_keep, out) = target();
+    over(&repo, &s, &out, Overwrite::Never);
+    assert_eq!(acl(&out.join("f")), "user::rw-\nuser:4711:rw-\ngroup::---\nmask::rw-\nother::---");
+    if !is_root() {
+        return;
+    }
+    // ramfs knows no ACLs.
+    let ramfs = tempfile::tempdir().unwrap();
+    assert!(Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(ramfs.path()).status().unwrap().success());
+    let summary = over(&repo, &s, &ramfs.path().join("out"), Overwrite::Never);
+    let mode = mode(&ramfs.path().join("out/f"));
+    assert!(Command::new("umount").arg(ramfs.path()).status().unwrap().success());
+    assert_eq!((mode, summary.attributes), (0o600, 1));
+}
+
+#[test]
+fn a_hard_link_to_a_file_outside_of_the_target_changes_nothing_there() {
+    let Repo { repo, .. } = repo();
+    let mut f = file(&repo, "f", b"same");
+    Arc::make_mut(&mut f.attrs).mode = 0o4777;
+    let mut fifo = node("p", 0o666, Content::Fifo);
+    fifo.mtime = (1, 0);
+    let s = snapshot(&repo, vec![f, fifo]);
+    for overwrite in [Overwrite::IfChanged, Overwrite::Always] {
+        let (keep, out) = target();
+        fs::create_dir(&out).unwrap();
+        let outside = keep.path().join("outside");
+        fs::write(&outside, b"same").unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::hard_link(&outside, out.join("f")).unwrap();
+        let pipe = keep.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::hard_link(&pipe, out.join("p")).unwrap();
+        over(&repo, &s, &out, overwrite);
+        assert_eq!((mode(&outside), mode(&pipe)), (0o600, 0o600));
+        assert_eq!((mode(&out.join("f")), mode(&out.join("p"))), (0o4777, 0o666));
+    }
+}
+
+#[test]
+fn links_fifos_and_symlinks_over_an_existing_tree_end_as_saved() {
+    let Repo { repo, .. } = repo();
+    let a = link(file(&repo, "a", b"AA"), 42, 2);
+    let b = Node { name: b"b".to_vec(), ..a.clone() };
+    let symlink_node = node("s", 0o777, Content::Symlink(b"to".to_vec()));
+    let s = snapshot(&repo, vec![a, b, node("p", 0o600, Content::Fifo), symlink_node]);
+    for there in ["BB", "AA", "longer"] {
+        for overwrite in [Overwrite::IfChanged, Overwrite::Always] {
+            let (_keep, out) = target();
+            fs::create_dir(&out).unwrap();
+            fs::write(out.join("a"), there).unwrap();
+            fs::write(out.join("b"), there).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, out.join("p"), rustix::fs::FileType::Fifo, 0o666.into(), 0).unwrap();
+            symlink("to", out.join("s")).unwrap();
+            over(&repo, &s, &out, overwrite);
+            let meta = |name: &str| fs::symlink_metadata(out.join(name)).unwrap();
+            assert_eq!((meta("a").ino(), meta("a").nlink()), (meta("b").ino(), 2), "{there} {overwrite:?}");
+            assert_eq!(fs::read(out.join("b")).unwrap(), b"AA");
+            assert_eq!((mode(&out.join("p")), meta("p").mtime()), (0o600, 1_000_000_000));
+            assert_eq!(meta("s").mtime(), 1_000_000_000);
+        }
+    }
+}
+
+#[test]
+fn a_file_system_without_links_and_with_folded_names_takes_a_restore() {
+    if !is_root() {
+        return;
+    }
+    let Repo { repo, .. } = repo();
+    let mut nodes: Vec<_> = (0..300).map(|i| file(&repo, format!("m{i:03}"), b"between")).collect();
+    nodes.extend([file(&repo, "README", b"upper"), file(&repo, "readme", b"lower")]);
+    nodes.extend([node("D", 0o700, directory(&repo, vec![file(&repo, "1", b"1")]))]);
+    nodes.extend([node("d", 0o700, directory(&repo, vec![file(&repo, "2", b"2")]))]);
+    let s = snapshot(&repo, nodes);
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "truncate -s 64M image && mkfs.exfat image && mkdir m && mount.exfat-fuse $(losetup -f --show image) m";
+    assert!(Command::new("sh").args(["-c", script]).current_dir(folder.path()).status().unwrap().success());
+    let mut results = Vec::new();
+    for overwrite in [Overwrite::Never, Overwrite::IfChanged, Overwrite::Always] {
+        for times in ["first", "again"] {
+            let target = folder.path().join("m").join(format!("{overwrite:?}"));
+            let (_, seen) = run(&repo, &s, &target, &Options { overwrite, ..Options::default() });
+            let files = fs::read_dir(&target).unwrap().count();
+            results.push((times, overwrite, seen.skipped(), fs::read(target.join("README")).unwrap(), files));
+        }
+    }
+    let script = "umount m && losetup -d $(losetup -nO NAME -j image)";
+    assert!(Command::new("sh").args(["-c", script]).current_dir(folder.path()).status().unwrap().success());
+    for (times, overwrite, skipped, readme, files) in results {
+        assert_eq!(skipped, ["/d", "/readme"], "{times} {overwrite:?}");
+        assert_eq!((readme.as_slice(), files), (&b"upper"[..], 302), "{times} {overwrite:?}");
+    }
+}
