@@ -113,7 +113,7 @@ pub fn repository(file: &[u8]) -> Result<RepoId> {
     id.map(RepoId).ok_or_else(|| malformed("a key file", "its size"))
 }
 
-/// What can be known of a key file without its passphrase. The order of checks is that of security.md 3.6.
+/// What can be known of a key file without its passphrase. The order of checks is the one of format.md 4.2.
 pub struct KeyFile<'a> {
     bytes: &'a [u8; KEY_FILE],
     cost: KdfCost,

@@ -1,10 +1,10 @@
-//! Holds `docs/threat-model.md`: every test that it names is there, and every case that the first release needs has a row.
+//! Holds `docs/threat-model.md`: every test that it names is there, and every case that the first release needs is listed.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What `security.md`, part 4, calls the priority for the first release.
+/// The cases of the test plan that the first release needs.
 fn needed() -> BTreeSet<String> {
     let ranges = [1..=13, 20..=29, 33..=37, 43..=43, 47..=52, 57..=63, 66..=69, 72..=76];
     let letters = ["70a", "70b", "70c", "70d", "70e", "71a", "71b", "71c", "71d", "71e"].map(String::from);
@@ -45,18 +45,15 @@ fn is_test(text: &str, name: &str) -> bool {
     attributes.contains(&"#[test]") && !attributes.iter().any(|attribute| attribute.starts_with("#[ignore"))
 }
 
-/// The rows of the table: number, case, outcome, tests.
-fn rows(text: &str) -> Vec<[&str; 4]> {
-    let rows = text.lines().filter(|line| line.starts_with("| T"));
-    rows.map(|line| {
-        line.trim_matches('|')
-            .splitn(4, " | ")
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .try_into()
-            .unwrap_or_else(|_| panic!("{line}"))
-    })
-    .collect()
+/// Returns the number and the text of each case. A case is a list item that begins with its number in bold.
+fn cases(text: &str) -> Vec<(String, &str)> {
+    let items = text.split("\n- **T").skip(1);
+    items
+        .map(|item| {
+            let (number, rest) = item.split_once("**").unwrap_or_else(|| panic!("a case without a number: {item}"));
+            (format!("T{number}"), rest.split("\n\n").next().unwrap_or_default())
+        })
+        .collect()
 }
 
 /// Words between backticks that can be the name of a function with a telling name.
@@ -81,10 +78,10 @@ fn every_case_of_the_threat_model_has_tests_that_exist() {
         assert!(there, "no {file}.rs has a test {test} that is run");
     }
     assert!(missing.is_empty(), "docs/threat-model.md names tests that do not exist: {missing:#?}");
-    let rows = rows(&text);
-    let without: Vec<_> = rows.iter().filter(|row| !row[3].contains('`')).map(|row| row[0]).collect();
+    let cases = cases(&text);
+    let without: Vec<_> = cases.iter().filter(|(_, text)| !text.contains('`')).map(|(number, _)| number).collect();
     assert!(without.is_empty(), "cases without a test: {without:?}");
-    let listed: BTreeSet<String> = rows.iter().map(|row| row[0].to_owned()).collect();
-    assert_eq!(listed.len(), rows.len(), "a case is listed twice");
-    assert_eq!(needed().difference(&listed).collect::<Vec<_>>(), [""; 0], "cases without a row");
+    let listed: BTreeSet<String> = cases.iter().map(|(number, _)| number.clone()).collect();
+    assert_eq!(listed.len(), cases.len(), "a case is listed twice");
+    assert_eq!(needed().difference(&listed).collect::<Vec<_>>(), [""; 0], "cases that are not listed");
 }

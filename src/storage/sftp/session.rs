@@ -27,7 +27,7 @@ const SENDING: usize = 3 << 20;
 const EXPECTING_ON_ONE: usize = 8 << 20;
 /// Bytes of WRITEs on their way at most, over all channels.
 const SENDING_IN_ALL: usize = 20 << 20;
-/// Bytes of answers due at most; more only queues in buffers on the way (transport.md, Recipe A).
+/// Bytes of answers due at most; more only queues in buffers on the way.
 const EXPECTING: usize = 16 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;

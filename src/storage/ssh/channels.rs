@@ -1,5 +1,5 @@
 //! The first transport: channels of one libssh2 session. libssh2 must be called again with the same bytes after it would
-//! have blocked in the middle of a packet; the engine's rounds do that (transport.md, Recipe A).
+//! have blocked in the middle of a packet; the engine's rounds do that.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
