@@ -8,55 +8,11 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::name::hex;
+use crate::printable::is_harmful;
+pub use crate::printable::{message, name as text};
 
 /// Version of the JSON objects; it grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
-
-/// Bytes of a file system or a server, as a terminal may see them: control characters, escape sequences, characters that
-/// are invisible or turn the direction of writing, and invalid UTF-8 are written as `\n`, `\x1b`, `\u{202e}`; a backslash
-/// is doubled, so no two names look alike by this.
-pub fn text(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                c if !harmful(c) => out.push(c),
-                c if (c as u32) < 256 => out.push_str(&format!("\\x{:02x}", c as u32)),
-                c => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
-            }
-        }
-        chunk.invalid().iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
-    }
-    out
-}
-
-/// A message of ours that may quote such text: as [`text`], but a backslash and a line break stay what they are, since
-/// quoted names may be escaped already.
-pub fn message(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("; "),
-            c if !harmful(c) => out.push(c),
-            c => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
-        }
-    }
-    out
-}
-
-/// Control characters, and the format characters that hide text or turn its direction (Unicode Cf, line separators,
-/// variation selectors, tags).
-fn harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c as u32,
-            0xad | 0x34f | 0x61c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
-            | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffb
-            | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
-}
 
 /// Enters a name into an object: `key` as UTF-8, and where that is not exact, `key_bytes` in hex.
 pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
@@ -84,7 +40,7 @@ pub fn json_line(kind: &str, fields: Map<String, Value>) -> String {
     let plain = format!("{{\"type\":\"{kind}\",\"schema\":{SCHEMA}{comma}{}", &rest[1..]);
     let mut out = String::with_capacity(plain.len());
     for c in plain.chars() {
-        if harmful(c) {
+        if is_harmful(c) {
             let mut units = [0; 2];
             c.encode_utf16(&mut units).iter().for_each(|u| out.push_str(&format!("\\u{u:04x}")));
         } else {
@@ -225,7 +181,7 @@ mod tests {
         let shown = text(hostile);
         assert_eq!(shown, r"\x1b[2J\x1b]0;x\x07 \u{202e}-rf \xff\xfe\x9b \x9b a\\b\n\t\x7f\u{e0061}");
         assert_eq!(text("Käse – 写真 🎉.txt".as_bytes()), "Käse – 写真 🎉.txt");
-        assert!(!message("a\u{1b}[31m\u{202e}\nb").chars().any(harmful));
+        assert!(!message("a\u{1b}[31m\u{202e}\nb").chars().any(is_harmful));
     }
 
     #[test]
@@ -234,7 +190,7 @@ mod tests {
         put_bytes(&mut fields, "path", "\u{1b}[2J\u{202e}\u{9b}\u{7f}\u{e0061}\"".as_bytes());
         put_bytes(&mut fields, "name", b"a\xff");
         let line = json_line("node", fields);
-        assert!(!line.chars().any(harmful), "{line}");
+        assert!(!line.chars().any(is_harmful), "{line}");
         let back: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(back["path"], "\u{1b}[2J\u{202e}\u{9b}\u{7f}\u{e0061}\"");
         assert_eq!((back["name_bytes"].as_str(), back["schema"].as_u64()), (Some("61ff"), Some(1)));

@@ -18,6 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::mount_point::{absolute, mounted_at};
 use crate::error::{Error, Result};
+use crate::printable;
 
 /// The type that the mount table shows.
 pub const TYPE: &str = "fuse.nfreezer";
@@ -49,7 +50,7 @@ impl How<'_> {
 
 /// Mounts; gives the connection to the kernel.
 pub fn attach(dir: &Path, how: &How<'_>) -> Result<(OwnedFd, Attached)> {
-    let source: String = how.source.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let source: String = how.source.chars().map(|c| if printable::is_harmful(c) { '?' } else { c }).collect();
     let how = How { source: &source, ..*how };
     let fd = match directly(dir, &how) {
         Ok(fd) => fd,
@@ -100,7 +101,7 @@ fn by_helper(dir: &Path, how: &How<'_>) -> Result<OwnedFd> {
     }
     drop(child.wait());
     fd.ok_or_else(|| {
-        let said: String = said.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let said = printable::message(said.trim());
         let error = Error::failed(format!("cannot mount at {}: {said}", dir.display()));
         match () {
             () if said.contains("allow_other") => error.hint("put `user_allow_other` into /etc/fuse.conf"),
@@ -156,7 +157,7 @@ pub fn unmount(dir: &Path, lazy: bool) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace(char::is_control, " ");
+    let said = printable::message(String::from_utf8_lossy(&output.stderr).trim());
     let error = Error::failed(format!("cannot unmount {}: {said}", dir.display()));
     Err(if said.contains("busy") { busy(error) } else { error })
 }

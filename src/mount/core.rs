@@ -13,6 +13,7 @@ use super::logging::Limited;
 use super::prefetch_thread::Lull;
 use super::workers::{Clock, Pool};
 use crate::error::Error;
+use crate::printable;
 use crate::repo::patience;
 use crate::vfs::{Ahead, Fault, Mode, Stretch, Vfs};
 
@@ -174,7 +175,7 @@ impl Core {
             let ino = match what {
                 What::Node(ino) | What::Read(ino, _) => *ino,
             };
-            let path = super::logging::shown(&self.vfs.path(ino));
+            let path = printable::name(&self.vfs.path(ino));
             match what {
                 What::Node(_) => format!("cannot look into {path}: {error}"),
                 What::Read(_, range) => format!("cannot read {path} at {}..{}: {error}", range.start, range.end),

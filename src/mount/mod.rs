@@ -15,7 +15,7 @@ mod refresh;
 mod workers;
 
 pub use attach::release;
-pub use logging::{Log, shown};
+pub use logging::Log;
 pub use mount_point::{Keep, Row, mounted_at, prepare};
 
 use std::path::{Path, PathBuf};

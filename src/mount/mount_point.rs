@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::attach::{TYPE, unmount};
-use super::logging::shown;
 use crate::error::{Error, Result};
+use crate::printable;
 
 /// A row of the mount table.
 pub struct Row {
@@ -79,7 +79,7 @@ pub struct Keep<'k> {
 /// Whether a folder can be mounted on; mends what a dead mount left. Gives the path without symbolic links.
 pub fn prepare(dir: &Path, keep: Keep<'_>, log: &dyn Fn(&str)) -> Result<PathBuf> {
     let path = absolute(dir)?;
-    let shown = self::shown(path.as_os_str().as_bytes());
+    let shown = printable::name(path.as_os_str().as_bytes());
     let mut mounted = mounted_at(&path);
     if let Err(e) = fs::symlink_metadata(&path) {
         if e.raw_os_error() != Some(Errno::NOTCONN.raw_os_error()) || mounted.is_none() {
@@ -111,7 +111,7 @@ pub fn prepare(dir: &Path, keep: Keep<'_>, log: &dyn Fn(&str)) -> Result<PathBuf
             .hint("choose a folder elsewhere: the mount would hide its own repository"));
     }
     if let Some(source) = keep.sources.iter().find(|source| source.starts_with(&path) && !keep.nonempty) {
-        let source = self::shown(source.as_os_str().as_bytes());
+        let source = printable::name(source.as_os_str().as_bytes());
         return Err(Error::failed(format!("{source}, which the newest backup was made of, is at or below {shown}"))
             .hint("the next push would not see it; choose a folder elsewhere, or allow it with `--nonempty`"));
     }

@@ -265,7 +265,7 @@ impl<'a> Reply<'a> {
 
 /// Words of a server, cut short and without control characters.
 pub fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).chars().filter(|c| !c.is_control()).collect()
+    crate::printable::excerpt(bytes)
 }
 
 /// Cuts a byte stream into packets (`type(1) id(4) ...`, without their length).
