@@ -1,278 +1,192 @@
-//! What every request goes through: answered at once from memory, else by a worker, else refused when the time is over.
+//! The path of every request: answered from memory at once, else by a worker thread, else refused at its deadline.
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
-use lru::LruCache;
-
-use super::logging::Limited;
-use super::prefetch_thread::Lull;
-use super::workers::{Clock, Pool};
+use super::deadline::{DeadlineClock, Ticket};
+use super::foreground::Foreground;
+use super::logging::RateLimitedLog;
+use super::statistics::Counters;
+use super::workers::WorkerPool;
 use crate::error::Error;
 use crate::printable;
 use crate::repo::patience;
-use crate::vfs::{Ahead, Fault, Mode, Stretch, Vfs};
+use crate::vfs::{Fault, Mode, RecentFailures, Vfs};
 
-/// Threads for reads, and those of them that never work ahead.
-const READERS: (usize, usize) = (20, 6);
+/// Threads for reads.
+const READERS: usize = 20;
+/// Threads for reads that never do read-ahead.
+const RESERVED_READERS: usize = 6;
 /// Threads for names and attributes.
 const NAMERS: usize = 6;
-/// Stretches of files whose reads timed out lately, in units of [`UNIT`]; they are refused at once for [`PAUSE`],
-/// because the kernel repeats each failed read.
-const TIMED_OUT: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+/// Unit of a file, in bytes, for which a timeout is remembered.
 const UNIT: u64 = 64 << 10;
-const PAUSE: Duration = Duration::from_secs(3);
-/// By how much a worker is more patient than the clock.
+/// Time that a worker may still use after the deadline of its request.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// What a request is about, for messages.
+/// The object of a request, for messages and for the choice of the worker pool.
 #[derive(Clone, Debug)]
-pub enum What {
-    /// A name in this directory, a listing, attributes of this node.
+pub enum Subject {
+    /// A name in this directory, its listing, or the attributes of this node.
     Node(u64),
     /// Bytes of a file.
     Read(u64, Range<u64>),
 }
 
-/// Requests of each kind since the mount, and what became of them.
-#[derive(Default)]
-pub struct Counters {
-    /// By name.
-    pub lookups: AtomicU64,
-    /// Attributes.
-    pub attributes: AtomicU64,
-    /// Parts of listings.
-    pub listings: AtomicU64,
-    /// Extended attributes.
-    pub xattrs: AtomicU64,
-    /// Reads.
-    pub reads: AtomicU64,
-    /// Bytes they gave.
-    pub bytes: AtomicU64,
-    /// Requests that had to wait for the storage.
-    pub waited: AtomicU64,
-    /// Requests that were refused because something could not be fetched or verified.
-    pub failed: AtomicU64,
-    /// Stretches fetched ahead.
-    pub ahead: AtomicU64,
-    /// Pages of `latest` that were looked through in the background.
-    pub pages: AtomicU64,
-    /// Whether that has come to its end.
-    pub pages_done: AtomicBool,
+/// A request of the kernel.
+pub trait Request: Send + Sync + 'static {
+    /// The sender of the reply.
+    type Reply: Send + 'static;
+    /// The content of the reply.
+    type Answer;
+
+    /// Returns the object of the request.
+    fn subject(&self) -> Subject;
+
+    /// Finds the answer, in memory only or with the storage.
+    fn find(&self, core: &Arc<Core>, mode: Mode) -> Result<Self::Answer, Fault>;
+
+    /// Sends the reply.
+    fn send(&self, core: &Core, reply: Self::Reply, answer: Result<Self::Answer, Fault>);
+
+    /// Takes the effects of an answer back that came after the deadline.
+    fn undo(&self, _vfs: &Vfs, _late: Self::Answer) {}
 }
 
-/// See the module.
+/// The threads and the state of one mount.
 pub struct Core {
     pub vfs: Arc<Vfs>,
-    pub log: Limited,
+    pub log: RateLimitedLog,
     pub counters: Counters,
-    data: Pool,
-    names: Pool,
-    clock: Clock,
-    timeout: Duration,
+    /// Requests that wait for the storage.
+    pub foreground: Foreground,
+    /// Threads for reads and for read-ahead.
+    pub readers: WorkerPool,
+    /// How long a request may wait for the storage.
+    pub timeout: Duration,
+    namers: WorkerPool,
+    clock: DeadlineClock,
     stopping: AtomicBool,
-    timed_out: Mutex<LruCache<(u64, u64), Instant>>,
-    /// When nobody waits for the storage.
-    pub lull: Lull,
+    timeouts: RecentFailures<(u64, u64)>,
 }
 
 impl Core {
-    pub fn new(vfs: Arc<Vfs>, log: Limited, timeout: Duration) -> std::io::Result<Self> {
+    pub fn new(vfs: Arc<Vfs>, log: RateLimitedLog, timeout: Duration) -> std::io::Result<Self> {
         Ok(Core {
             vfs,
             log,
             counters: Counters::default(),
-            data: Pool::new("read", READERS.0, READERS.1)?,
-            names: Pool::new("name", NAMERS, NAMERS)?,
-            clock: Clock::new(timeout)?,
+            foreground: Foreground::default(),
+            readers: WorkerPool::new("read", READERS, RESERVED_READERS)?,
             timeout,
+            namers: WorkerPool::new("name", NAMERS, NAMERS)?,
+            clock: DeadlineClock::new(timeout)?,
             stopping: AtomicBool::new(false),
-            timed_out: Mutex::new(LruCache::new(TIMED_OUT)),
-            lull: Lull::default(),
+            timeouts: RecentFailures::default(),
         })
     }
 
-    /// Refuses everything that waits and everything that would have to.
+    /// Refuses all waiting requests and all later ones that would have to wait.
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.clock.close();
-        self.lull.stop();
+        self.foreground.stop();
     }
 
-    /// Answers a request: `op` is asked for what is in memory, and if it has to wait, again by a worker. `answer` gets
-    /// the reply and the result; `undo` gets a result that nobody waits for any more.
-    pub fn answer<R: Send + 'static, T: 'static>(
-        self: &Arc<Self>,
-        what: What,
-        reply: R,
-        op: impl Fn(&Vfs, Mode) -> Result<T, Fault> + Send + 'static,
-        answer: impl Fn(&Arc<Core>, R, Result<T, Fault>) + Send + Sync + Clone + 'static,
-        undo: impl FnOnce(&Vfs, T) + Send + 'static,
-    ) {
-        match guarded(|| op(&self.vfs, Mode::Cached)) {
+    /// Answers a request from memory, or hands it to a worker.
+    pub fn answer<R: Request>(self: &Arc<Self>, request: R, reply: R::Reply) {
+        match guarded(|| request.find(self, Mode::Cached)) {
             Err(Fault::Wait) => {}
-            result => return self.finish(&what, reply, result, &answer),
+            answer => return self.send(&request, reply, answer),
         }
-        if let What::Read(ino, range) = &what
-            && self.gave_up(*ino, range)
-        {
-            let error = Fault::Broken(Error::failed("the storage did not answer in time, a moment ago"));
-            return self.finish(&what, reply, Err(error), &answer);
+        if let Some(error) = self.timeouts.find(units(&request.subject())) {
+            return self.send(&request, reply, Err(Fault::Broken(error)));
         }
         self.counters.waited.fetch_add(1, Relaxed);
-        let late = {
-            let (core, what, answer) = (Arc::clone(self), what.clone(), answer.clone());
-            move |reply| {
-                let why =
-                    if core.stopping.load(Relaxed) { "unmounting" } else { "the storage does not answer in time" };
-                if let What::Read(ino, range) = &what {
-                    core.give_up(*ino, range);
-                }
-                core.finish(&what, reply, Err(Fault::Broken(Error::failed(why))), &answer);
-            }
+        self.hand_over(Arc::new(request), reply);
+    }
+
+    fn hand_over<R: Request>(self: &Arc<Self>, request: Arc<R>, reply: R::Reply) {
+        let ticket = {
+            let (core, request) = (Arc::clone(self), Arc::clone(&request));
+            self.clock.watch(reply, move |reply| core.refuse(&*request, reply))
         };
-        let ticket = self.clock.watch(reply, late);
+        let pool = match request.subject() {
+            Subject::Node(_) => &self.namers,
+            Subject::Read(..) => &self.readers,
+        };
         let core = Arc::clone(self);
-        let pool = if matches!(what, What::Read(..)) { &self.data } else { &self.names };
-        let waiting = self.lull.enter();
+        let waiting = self.foreground.enter();
         pool.run(move || {
-            let _waiting = waiting;
-            if ticket.is_taken() {
-                return;
-            }
-            // The clock answers first; soon after it the worker is free again, whatever the storage does.
-            let result = patience::until(Some(ticket.due + GRACE), || guarded(|| op(&core.vfs, Mode::Fetch)));
-            match (ticket.take(), result) {
-                (Some(reply), result) => core.finish(&what, reply, result, &answer),
-                (None, Ok(late)) => undo(&core.vfs, late),
-                (None, Err(_)) => {}
-            }
+            core.fetch(&*request, &ticket);
+            drop(waiting);
         });
     }
 
-    fn finish<R, T>(
-        self: &Arc<Self>,
-        what: &What,
-        reply: R,
-        result: Result<T, Fault>,
-        answer: &impl Fn(&Arc<Core>, R, Result<T, Fault>),
-    ) {
-        if let Err(Fault::Broken(e)) = &result {
+    /// Answers a request on a worker thread. The clock replies at the deadline; the worker returns soon after it.
+    fn fetch<R: Request>(self: &Arc<Self>, request: &R, ticket: &Ticket<R::Reply>) {
+        if ticket.is_taken() {
+            return;
+        }
+        let answer = patience::until(Some(ticket.due + GRACE), || guarded(|| request.find(self, Mode::Fetch)));
+        match (ticket.take(), answer) {
+            (Some(reply), answer) => self.send(request, reply, answer),
+            (None, Ok(late)) => request.undo(&self.vfs, late),
+            (None, Err(_)) => {}
+        }
+    }
+
+    /// Refuses a request whose deadline has passed.
+    fn refuse<R: Request>(&self, request: &R, reply: R::Reply) {
+        let stopping = self.stopping.load(Relaxed);
+        let error = Error::failed(if stopping { "unmounting" } else { "the storage does not answer in time" });
+        self.timeouts.add(units(&request.subject()), &error);
+        self.send(request, reply, Err(Fault::Broken(error)));
+    }
+
+    fn send<R: Request>(&self, request: &R, reply: R::Reply, answer: Result<R::Answer, Fault>) {
+        if let Err(Fault::Broken(error)) = &answer {
             self.counters.failed.fetch_add(1, Relaxed);
             if !self.stopping.load(Relaxed) {
-                self.report(what, e);
+                self.report(&request.subject(), error);
             }
         }
-        drop(catch_unwind(AssertUnwindSafe(|| answer(self, reply, result))));
+        drop(catch_unwind(AssertUnwindSafe(|| request.send(self, reply, answer))));
     }
 
-    fn report(&self, what: &What, error: &Error) {
-        self.log.line(|| {
-            let ino = match what {
-                What::Node(ino) | What::Read(ino, _) => *ino,
-            };
-            let path = printable::name(&self.vfs.path(ino));
-            match what {
-                What::Node(_) => format!("cannot look into {path}: {error}"),
-                What::Read(_, range) => format!("cannot read {path} at {}..{}: {error}", range.start, range.end),
+    fn report(&self, subject: &Subject, error: &Error) {
+        self.log.line(|| match subject {
+            Subject::Node(ino) => format!("cannot look into {}: {error}", self.path(*ino)),
+            Subject::Read(ino, range) => {
+                format!("cannot read {} at {}..{}: {error}", self.path(*ino), range.start, range.end)
             }
         });
     }
 
-    /// Fetches ahead when nothing else is to be done, in stretches of 1 MiB.
-    pub fn ahead(self: &Arc<Self>, ahead: Ahead) {
-        match self.vfs.plan(&ahead, Mode::Cached) {
-            Ok(parts) => self.ahead_parts(&ahead, parts),
-            Err(_) => {
-                let core = Arc::clone(self);
-                self.work_ahead(move || {
-                    if let Ok(parts) = core.vfs.plan(&ahead, Mode::Fetch) {
-                        core.ahead_parts(&ahead, parts);
-                    }
-                });
-            }
-        }
+    fn path(&self, ino: u64) -> String {
+        printable::name(&self.vfs.path(ino))
     }
 
-    fn ahead_parts(self: &Arc<Self>, ahead: &Ahead, parts: Vec<Stretch>) {
-        for part in parts {
-            self.counters.ahead.fetch_add(1, Relaxed);
-            let (core, ahead) = (Arc::clone(self), ahead.clone());
-            self.work_ahead(move || {
-                if core.vfs.wanted(&ahead) {
-                    core.vfs.fetch_ahead(&part);
-                }
-            });
-        }
-    }
-
-    /// Runs what nobody waits for, which must not keep a thread for ever either.
-    fn work_ahead(&self, job: impl FnOnce() + Send + 'static) {
-        let timeout = self.timeout;
-        self.data.ahead(move || patience::until(Some(Instant::now() + timeout), job));
-    }
-
-    fn gave_up(&self, ino: u64, range: &Range<u64>) -> bool {
-        let mut timed_out = self.timed_out.lock().expect("no holder panics");
-        !timed_out.is_empty()
-            && (range.start / UNIT..range.end.div_ceil(UNIT))
-                .any(|unit| timed_out.get(&(ino, unit)).is_some_and(|at| at.elapsed() < PAUSE))
-    }
-
-    fn give_up(&self, ino: u64, range: &Range<u64>) {
-        let mut timed_out = self.timed_out.lock().expect("no holder panics");
-        let now = Instant::now();
-        for unit in range.start / UNIT..range.end.div_ceil(UNIT) {
-            timed_out.put((ino, unit), now);
-        }
-    }
-
-    /// Figures for people.
+    /// Returns figures of the mount as several lines of text.
     pub fn statistics(&self) -> String {
-        let c = &self.counters;
-        let n = |counter: &AtomicU64| counter.load(Relaxed);
-        let (cache, figures) = (self.vfs.repository().cache_stats(), self.vfs.figures());
-        let (sent, received) = self.vfs.repository().storage().traffic();
-        let names = format!("{}{}", if c.pages_done.load(Relaxed) { "all, " } else { "" }, n(&c.pages));
-        format!(
-            "requests: {} lookups, {} attributes, {} listings, {} xattrs, {} reads ({} bytes); {} waited, {} failed, \
-             {} now in the queue\n\
-             blocks: {} from memory, {} fetched in {} reads of {} bytes, {} stretches ahead\n\
-             memory: {} nodes, {} directories, {} bytes of pages\n\
-             fetched: {} bytes of contents, {} of folders, {} of the log\n\
-             names: {} pages looked through in the background\n\
-             line: {sent} bytes sent, {received} received, {} connections made",
-            n(&c.lookups),
-            n(&c.attributes),
-            n(&c.listings),
-            n(&c.xattrs),
-            n(&c.reads),
-            n(&c.bytes),
-            n(&c.waited),
-            n(&c.failed),
-            self.data.waiting() + self.names.waiting(),
-            cache.hits,
-            cache.misses,
-            cache.reads,
-            cache.bytes,
-            n(&c.ahead),
-            figures.nodes,
-            figures.directories,
-            figures.pages,
-            cache.contents,
-            cache.metadata,
-            cache.records,
-            names,
-            self.vfs.repository().storage().connections(),
-        )
+        self.counters.text(&self.vfs, self.readers.queued() + self.namers.queued())
     }
 }
 
-fn guarded<T>(op: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(op))
+/// Returns the parts of a file that a read needs, by inode number and index; none for other requests.
+fn units(subject: &Subject) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let (ino, range) = match subject {
+        Subject::Node(ino) => (*ino, 0..0),
+        Subject::Read(ino, range) => (*ino, range.start / UNIT..range.end.div_ceil(UNIT)),
+    };
+    range.map(move |unit| (ino, unit))
+}
+
+/// Runs a handler; a panic becomes a fault.
+pub fn guarded<T>(handler: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(handler))
         .unwrap_or_else(|_| Err(Fault::Broken(Error::failed("internal error: a handler panicked"))))
 }

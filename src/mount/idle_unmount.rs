@@ -1,68 +1,67 @@
-//! `--idle-unmount`: whether a mount has been of no use to anybody for so long that it can go.
+//! `--idle-unmount`: unmounts when the mount has not been used for some time.
 //!
-//! The kernel knows best: MNT_EXPIRE unmounts only if nobody has walked through the mount since it was asked last, also
-//! where it answered from its own memory. Only root may ask so. For others the requests that came in are counted; names
-//! above the snapshots are asked for again every 10 s while somebody looks, and a mount in use cannot be unmounted anyway.
+//! Root asks the kernel: MNT_EXPIRE unmounts only if no process has walked through the mount since the last attempt, even
+//! where the kernel answered from its cache. Other users count requests: the kernel looks up the names of the view again
+//! every 10 s while a process uses them, and a mount with open files cannot be unmounted anyway.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::attach::{self, Attached, Expired};
-use super::core::Counters;
+use super::statistics::Counters;
 
-/// Where requests are counted, at least so often.
-const LOOK: Duration = Duration::from_secs(5);
+/// Longest interval at which requests are counted.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// See the module.
-pub struct Idle {
+/// Decides when an unused mount is unmounted.
+pub struct IdleUnmount {
     after: Duration,
-    /// The kernel cannot be asked.
+    /// Requests are counted, because the kernel refuses MNT_EXPIRE.
     counting: bool,
     requests: u64,
+    /// When a new request was last seen.
     since: Instant,
     next: Instant,
 }
 
-impl Idle {
+impl IdleUnmount {
+    /// Unmounts after this time without use.
     pub fn new(after: Duration) -> Self {
         let now = Instant::now();
-        Idle { after, counting: false, requests: 0, since: now, next: now }
+        IdleUnmount { after, counting: false, requests: 0, since: now, next: now }
     }
 
-    /// How long to wait until the next call of [`Idle::over`].
-    pub fn wait(&self) -> Duration {
+    /// Returns the time until the next call of [`IdleUnmount::try_unmount`].
+    pub fn pause(&self) -> Duration {
         self.next.saturating_duration_since(Instant::now())
     }
 
-    /// Unmounts if nobody has used it for long enough; gives whether it did.
-    pub fn over(&mut self, attached: &Attached, counters: &Counters) -> bool {
+    /// Unmounts if the mount has not been used for long enough; returns whether it is unmounted.
+    pub fn try_unmount(&mut self, attached: &Attached, counters: &Counters) -> bool {
         if !self.counting {
             match attach::expire(attached) {
-                Expired::Gone => return true,
-                Expired::Used => {
+                Expired::Unmounted => return true,
+                Expired::InUse => {
                     self.next = Instant::now() + self.after;
                     return false;
                 }
                 Expired::Forbidden => self.counting = true,
             }
         }
-        let requests = requests(counters);
+        self.unmount_by_count(attached, counters.requests())
+    }
+
+    fn unmount_by_count(&mut self, attached: &Attached, requests: u64) -> bool {
         let now = Instant::now();
         if requests != self.requests {
-            (self.requests, self.since) = (requests, now);
+            self.requests = requests;
+            self.since = now;
         }
-        self.next = now + (self.after / 4).min(LOOK);
+        self.next = now + (self.after / 4).min(INTERVAL);
         if now.duration_since(self.since) < self.after {
             return false;
         }
-        let gone = attach::mounted(attached) && attach::unmount(&attached.dir, false).is_ok();
-        // Open files or a shell's working directory: it is in use, whether or not requests come in.
+        // Fails if a file is open or a shell stands in the mount; then it is in use although no requests come.
         self.since = now;
-        gone
+        attach::is_mounted(attached) && attach::unmount(&attached.dir, false).is_ok()
     }
-}
-
-fn requests(counters: &Counters) -> u64 {
-    let all = [&counters.lookups, &counters.attributes, &counters.listings, &counters.xattrs, &counters.reads];
-    all.iter().map(|counter| counter.load(Relaxed)).sum()
 }

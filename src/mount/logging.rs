@@ -1,42 +1,46 @@
-//! One line for each thing that goes wrong, but never a flood of them.
+//! Messages of the mount: at most one line for each failure, and a limited number of lines.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Takes one line of text, from any thread.
+/// A receiver of lines of text, called from any thread.
 pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Lines in each [`PERIOD`].
+/// Lines that are logged within each [`PERIOD`].
 const LINES: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A log that drops what is too much and says how much that was.
-pub struct Limited {
+/// A log that drops lines above the limit and reports their number.
+pub struct RateLimitedLog {
     log: Log,
-    window: Mutex<(Instant, u32)>,
+    period: Mutex<LogPeriod>,
 }
 
-impl Limited {
-    /// Lines go to `log`.
+struct LogPeriod {
+    start: Instant,
+    lines: u32,
+}
+
+impl RateLimitedLog {
     pub fn new(log: Log) -> Self {
-        Limited { log, window: Mutex::new((Instant::now(), 0)) }
+        RateLimitedLog { log, period: Mutex::new(LogPeriod { start: Instant::now(), lines: 0 }) }
     }
 
-    /// Logs a line; it is made only if it is wanted.
+    /// Logs a line; `text` is called only if the line is within the limit.
     pub fn line(&self, text: impl FnOnce() -> String) {
-        let mut window = self.window.lock().expect("no holder panics");
+        let mut period = self.period.lock().expect("no holder panics");
         let mut dropped = 0;
-        if window.0.elapsed() > PERIOD {
-            dropped = window.1.saturating_sub(LINES);
-            *window = (Instant::now(), 0);
+        if period.start.elapsed() > PERIOD {
+            dropped = period.lines.saturating_sub(LINES);
+            *period = LogPeriod { start: Instant::now(), lines: 0 };
         }
-        window.1 += 1;
-        let wanted = window.1 <= LINES;
-        drop(window);
+        period.lines += 1;
+        let within_limit = period.lines <= LINES;
+        drop(period);
         if dropped > 0 {
             (self.log)(&format!("{dropped} more messages were left out"));
         }
-        if wanted {
+        if within_limit {
             (self.log)(&text());
         }
     }
@@ -49,7 +53,7 @@ mod tests {
     #[test]
     fn a_flood_of_messages_is_cut() {
         let lines = Arc::new(Mutex::new(0));
-        let log = Limited::new(Arc::new({
+        let log = RateLimitedLog::new(Arc::new({
             let lines = Arc::clone(&lines);
             move |_| *lines.lock().unwrap() += 1
         }));

@@ -1,35 +1,58 @@
-//! New snapshots: the log is read again from time to time, for as long as somebody looks.
+//! The thread that refreshes the view: it reads the record log again at intervals while the view is in use.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::core::Core;
+use crate::error::Result;
 use crate::repo::{State, patience};
 use crate::vfs::Invalidation;
 
-/// A server that is away is asked again later.
+/// How long one refresh may take. A server that is away is asked again at the next interval.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Reads the log every so often and hands what the kernel must drop to `invalidate`, until [`crate::vfs::Watch::stop`].
-pub fn poll(core: &Core, mut state: State, every: Duration, invalidate: impl Fn(&Invalidation)) {
-    let vfs = &core.vfs;
-    let mut told = state.warnings();
-    // What is new has to be seen when this time is over, and asking takes time too.
-    let pause = every - every / 6;
-    while vfs.watch().sleep(pause) {
-        let refreshed = patience::until(Some(Instant::now() + LONGEST), || vfs.repository().refresh(&mut state));
-        let warnings = state.warnings();
-        warnings.iter().filter(|text| !told.contains(text)).for_each(|text| core.log.line(|| text.clone()));
-        told = warnings;
-        let changes = refreshed.map(|new| if new { vfs.refresh(state.clone()) } else { Vec::new() });
-        // Before the kernel is told: that waits for look-ups in the same folder, which may wait for this.
-        vfs.watch().done();
+/// Starts the thread; `invalidate` makes the kernel drop an entry or a listing. It ends after
+/// [`crate::vfs::Watch::stop`].
+pub fn start(
+    core: &Arc<Core>,
+    state: State,
+    interval: Duration,
+    invalidate: impl Fn(&Invalidation) + Send + 'static,
+) -> std::io::Result<()> {
+    let core = Arc::clone(core);
+    std::thread::Builder::new().name("refresh".into()).spawn(move || run(&core, state, interval, invalidate)).map(drop)
+}
+
+fn run(core: &Core, mut state: State, interval: Duration, invalidate: impl Fn(&Invalidation)) {
+    let mut known = state.warnings();
+    // New snapshots must be visible when the interval is over, and reading the log takes time.
+    let pause = interval - interval / 6;
+    while core.vfs.watch().sleep(pause) {
+        let changes = refresh(core, &mut state);
+        log_new_warnings(core, &mut known, state.warnings());
+        // Before the invalidations: they wait for look-ups in the same directory, which may wait for this.
+        core.vfs.watch().done();
         match changes {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 changes.iter().for_each(&invalidate);
-                core.lull.tell();
+                core.foreground.announce_snapshot();
             }
             Err(e) => core.log.line(|| format!("cannot look for new snapshots: {e}")),
         }
     }
+}
+
+/// Reads the log and shows new snapshots; returns what the kernel must drop.
+fn refresh(core: &Core, state: &mut State) -> Result<Vec<Invalidation>> {
+    let deadline = Instant::now() + LONGEST;
+    let changed = patience::until(Some(deadline), || core.vfs.repository().refresh(state))?;
+    Ok(if changed { core.vfs.refresh(state.clone()) } else { Vec::new() })
+}
+
+fn log_new_warnings(core: &Core, known: &mut Vec<String>, warnings: Vec<String>) {
+    for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+        core.log.line(|| warning.clone());
+    }
+    *known = warnings;
 }

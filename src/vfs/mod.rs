@@ -7,6 +7,7 @@
 
 mod attr;
 mod cache;
+mod failures;
 mod freshness;
 pub mod inode;
 mod inode_table;
@@ -19,11 +20,12 @@ mod view;
 mod xattr;
 
 pub use attr::{Attr, Fault, Kind, Totals};
+pub use failures::RecentFailures;
 pub use freshness::Watch;
 pub use pages::Attributes;
 pub use prefetch_walk::Walk;
 pub use read::pattern::{self, Ahead};
-pub use read::{Seek, Stretch};
+pub use read::{PackRange, Seek};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
 

@@ -152,7 +152,7 @@ fn where_the_command_refuses_to_mount_and_why() {
     refused(&env.path(""), &["--nonempty"], "hide its own repository");
     refused(&repo.join("log"), &[], "is not empty");
     refused(&env.path("nowhere"), &[], "make the folder first");
-    refused(&env.path("tree"), &[], "the newest backup was made of");
+    refused(&env.path("tree"), &[], "a source of the newest backup");
     env.nfreezer(["mount", "tree", "--nonempty"]).done();
     env.nfreezer(["umount", "tree"]).done();
     let mount = env.path("m");
@@ -325,7 +325,7 @@ fn it_unmounts_when_nobody_uses_it() {
     assert!(mount.is_mounted());
     drop(open);
     mount.gone("nobody uses it");
-    assert!(fs::read_to_string(mount.env.path("idle.log")).unwrap().contains("nobody used it"));
+    assert!(fs::read_to_string(mount.env.path("idle.log")).unwrap().contains("it was not used"));
 }
 
 #[test]

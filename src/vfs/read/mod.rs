@@ -5,7 +5,6 @@ pub mod pattern;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -17,8 +16,9 @@ use crate::format::reference::{Extent, PackRef, Ref};
 use crate::format::stored::unpack_frame;
 use crate::format::tree::Content;
 use crate::repo::{Span, parallel};
-use crate::vfs::attr::{Fault, again, passing};
+use crate::vfs::attr::{Fault, passing};
 use crate::vfs::cache::Cache;
+use crate::vfs::failures::RecentFailures;
 use crate::vfs::inode_table::Place;
 use crate::vfs::pages::Extents;
 use crate::vfs::{Mode, Vfs};
@@ -28,16 +28,13 @@ use pattern::Ahead;
 const FRAMES: usize = 24 << 20;
 /// Files whose extents are at hand without a page of their directory.
 const OPENED: NonZeroUsize = NonZeroUsize::new(2048).expect("positive");
-/// Places that failed and are not tried again for [`PAUSE`]: the kernel repeats each failed read at once.
-const FAILING: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
-const PAUSE: Duration = Duration::from_secs(3);
 /// Places fetched at the same time for one read.
 const PARTS: usize = 4;
 /// Pages of a list that one search for a hole reads; behind them it calls holes data, which is allowed.
 const SEARCH: usize = 64;
 
 /// Bytes of a pack of file contents, see [`Vfs::plan`].
-pub struct Stretch(PackRef, Range<u32>);
+pub struct PackRange(PackRef, Range<u32>);
 
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +45,11 @@ pub enum Seek {
     Hole,
 }
 
-/// What failed lately, and when: the kernel asks twice for each page that fails.
-type Failing = LruCache<([u8; 16], u32), (Instant, Error)>;
-
 /// What is known of contents at the moment.
 pub(in crate::vfs) struct Contents {
     opened: Mutex<LruCache<u64, Arc<Opened>>>,
     frames: Cache<(ChunkId, u32), [u8]>,
-    failing: Mutex<Failing>,
+    failures: RecentFailures<([u8; 16], u32)>,
 }
 
 impl Contents {
@@ -63,7 +57,7 @@ impl Contents {
         Contents {
             opened: Mutex::new(LruCache::new(OPENED)),
             frames: Cache::new(FRAMES),
-            failing: Mutex::new(LruCache::new(FAILING)),
+            failures: RecentFailures::default(),
         }
     }
 }
@@ -141,7 +135,7 @@ impl Vfs {
 
     /// Where the bytes are that a read advised to fetch, in stretches of at most 1 MiB; nothing if nobody is about to
     /// come to them any more.
-    pub fn plan(&self, ahead: &Ahead, mode: Mode) -> Result<Vec<Stretch>, Fault> {
+    pub fn plan(&self, ahead: &Ahead, mode: Mode) -> Result<Vec<PackRange>, Fault> {
         const STRETCH: usize = 1 << 20;
         let mut runs: Vec<(PackRef, Range<u32>)> = Vec::new();
         match ahead {
@@ -165,7 +159,7 @@ impl Vfs {
         let aligned = |(pack, run): (PackRef, Range<u32>)| {
             let from = run.start - run.start % BLOCK as u32;
             let to = run.end.next_multiple_of(BLOCK as u32).min(pack.len);
-            (from..to).step_by(STRETCH).map(move |at| Stretch(pack, at..to.min(at + STRETCH as u32)))
+            (from..to).step_by(STRETCH).map(move |at| PackRange(pack, at..to.min(at + STRETCH as u32)))
         };
         Ok(runs.into_iter().flat_map(aligned).collect())
     }
@@ -179,7 +173,7 @@ impl Vfs {
     }
 
     /// Fetches a stretch of a pack of file contents. Errors will be seen by whoever reads it.
-    pub fn fetch_ahead(&self, Stretch(pack, range): &Stretch) {
+    pub fn fetch_ahead(&self, PackRange(pack, range): &PackRange) {
         drop(self.repo.part(&raw(*pack, range.clone()), 0..range.len() as u32, Span::Exact));
     }
 
@@ -318,15 +312,8 @@ impl Vfs {
     /// Bytes of a chunk, fetched and verified. What failed a moment ago fails again without being tried.
     fn part(&self, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
         let units = units(r, part);
-        {
-            let mut failing = self.contents.failing.lock().expect("no holder panics");
-            for unit in &units {
-                match failing.get(unit) {
-                    Some((since, error)) if since.elapsed() < PAUSE => return Err(again(error)),
-                    Some(_) => drop(failing.pop(unit)),
-                    None => {}
-                }
-            }
+        if let Some(error) = self.contents.failures.find(units.iter().copied()) {
+            return Err(error);
         }
         let result = self.pages.with(ChunkKind::Data, r, |r| {
             if r.stored == r.len { self.repo.part(r, part.clone(), span) } else { self.unpacked(r, part, span) }
@@ -334,8 +321,7 @@ impl Vfs {
         if let Err(e) = &result
             && (units.len() == 1 || passing(e))
         {
-            let mut failing = self.contents.failing.lock().expect("no holder panics");
-            units.into_iter().for_each(|unit| drop(failing.put(unit, (Instant::now(), again(e)))));
+            self.contents.failures.add(units, e);
         }
         result
     }
