@@ -159,7 +159,7 @@ impl Drop for Mounted {
         if !self.waited.load(Relaxed) {
             self.wait(GRACE);
         }
-        self.core.vfs.watch().stop();
+        self.core.vfs.freshness().stop();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::vfs::Invalidation;
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Starts the thread; `invalidate` makes the kernel drop an entry or a listing. It ends after
-/// [`crate::vfs::Watch::stop`].
+/// [`crate::vfs::Freshness::stop`].
 pub fn start(
     core: &Arc<Core>,
     state: State,
@@ -27,11 +27,11 @@ fn run(core: &Core, mut state: State, interval: Duration, invalidate: impl Fn(&I
     let mut known = state.warnings();
     // New snapshots must be visible when the interval is over, and reading the log takes time.
     let pause = interval - interval / 6;
-    while core.vfs.watch().sleep(pause) {
+    while core.vfs.freshness().wait_until_due(pause) {
         let changes = refresh(core, &mut state);
         log_new_warnings(core, &mut known, state.warnings());
         // Before the invalidations: they wait for look-ups in the same directory, which may wait for this.
-        core.vfs.watch().done();
+        core.vfs.freshness().refreshed();
         match changes {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {

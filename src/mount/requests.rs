@@ -23,7 +23,7 @@ const FOREVER: Duration = Duration::from_secs(1 << 24);
 /// may change.
 pub fn validity(core: &Core, ino: u64) -> Duration {
     let Some(time) = core.vfs.keep(ino) else { return FOREVER };
-    core.vfs.watch().look();
+    core.vfs.freshness().access();
     time
 }
 

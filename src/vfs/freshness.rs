@@ -1,107 +1,107 @@
-//! Between whoever looks at the folders above the snapshots and whoever reads the log again. While nobody looks nothing is
-//! asked of the server; who comes then waits for what is new, so that one look a day does not see the day before.
+//! Coordinates the users of the view with the thread that refreshes it. While no process uses the view, the server gets no
+//! requests; the first access after a long pause waits for a refresh, so that a daily user sees the snapshots of today.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Nobody has looked at the folders above the snapshots for so long: no more questions to the server.
+/// Time without access to the view after which it is not refreshed any more.
 const IDLE: Duration = Duration::from_secs(300);
-/// Who comes after that waits for the server at most so long and then sees what was known before.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that an access waits for a refresh; then it sees the old view.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// The freshness of the view, shared by its users and the refresh thread.
 #[derive(Clone, Default)]
-pub struct Watch(Arc<Shared>);
+pub struct Freshness(Arc<FreshnessShared>);
 
 #[derive(Default)]
-struct Shared {
-    look: Mutex<Look>,
-    wake: Condvar,
-    /// What is shown may be old.
-    old: AtomicBool,
+struct FreshnessShared {
+    times: Mutex<AccessTimes>,
+    changed: Condvar,
+    /// New snapshots may have been missed.
+    stale: AtomicBool,
 }
 
-struct Look {
-    looked: Instant,
-    asked: Instant,
+struct AccessTimes {
+    last_access: Instant,
+    last_refresh: Instant,
     stop: bool,
 }
 
-impl Default for Look {
+impl Default for AccessTimes {
     fn default() -> Self {
-        Look { looked: Instant::now(), asked: Instant::now(), stop: false }
+        AccessTimes { last_access: Instant::now(), last_refresh: Instant::now(), stop: false }
     }
 }
 
-impl Watch {
-    /// Somebody looks at a folder above the snapshots.
-    pub fn look(&self) {
-        self.lock().looked = Instant::now();
-        if self.is_old() {
-            self.0.wake.notify_all();
+impl Freshness {
+    /// Notes an access to the view.
+    pub fn access(&self) {
+        self.lock().last_access = Instant::now();
+        if self.is_stale() {
+            self.0.changed.notify_all();
         }
     }
 
-    /// Nobody reads the log again from now on.
+    /// Ends the refreshes for good.
     pub fn stop(&self) {
         self.lock().stop = true;
-        self.0.old.store(false, Relaxed);
-        self.0.wake.notify_all();
+        self.0.stale.store(false, Relaxed);
+        self.0.changed.notify_all();
     }
 
-    /// Nobody looked for so long that new snapshots may have been missed.
-    pub fn is_old(&self) -> bool {
-        self.0.old.load(Relaxed)
+    /// Returns whether new snapshots may have been missed because the view was not in use.
+    pub fn is_stale(&self) -> bool {
+        self.0.stale.load(Relaxed)
     }
 
-    /// Has the log read now and waits for that, if it was not read for long.
-    pub fn wait(&self) {
-        self.look();
-        let old = |_: &mut Look| self.is_old();
-        let (look, waited) = self.0.wake.wait_timeout_while(self.lock(), PATIENCE, old).expect("no holder panics");
-        if waited.timed_out() {
-            // The next ones do not wait again for a server that does not answer.
-            self.0.old.store(false, Relaxed);
+    /// Starts a refresh if the view is stale, and waits for it.
+    pub fn wait_until_fresh(&self) {
+        self.access();
+        let waited = self.0.changed.wait_timeout_while(self.lock(), LONGEST_WAIT, |_| self.is_stale());
+        let (times, timeout) = waited.expect("no holder panics");
+        if timeout.timed_out() {
+            // Later accesses do not wait again for a server that does not answer.
+            self.0.stale.store(false, Relaxed);
         }
-        drop(look);
+        drop(times);
     }
 
-    /// Waits until the log should be read again; false: never.
-    pub fn sleep(&self, every: Duration) -> bool {
-        self.sleep_unless(every, IDLE)
+    /// Waits until the next refresh is due; returns false after [`Freshness::stop`].
+    pub fn wait_until_due(&self, interval: Duration) -> bool {
+        self.wait_until_due_unless_idle(interval, IDLE)
     }
 
-    fn sleep_unless(&self, every: Duration, most: Duration) -> bool {
-        let mut look = self.lock();
+    fn wait_until_due_unless_idle(&self, interval: Duration, idle: Duration) -> bool {
+        let mut times = self.lock();
         loop {
-            if look.stop {
+            if times.stop {
                 return false;
             }
-            let left = every.saturating_sub(look.asked.elapsed());
-            let idle = look.looked.elapsed() > most;
-            if left.is_zero() && !idle {
-                look.asked = Instant::now();
+            let left = interval.saturating_sub(times.last_refresh.elapsed());
+            let in_use = times.last_access.elapsed() <= idle;
+            if left.is_zero() && in_use {
+                times.last_refresh = Instant::now();
                 return true;
             }
-            look = if left.is_zero() {
-                self.0.old.store(true, Relaxed);
-                self.0.wake.wait(look).expect("no holder panics")
+            times = if left.is_zero() {
+                self.0.stale.store(true, Relaxed);
+                self.0.changed.wait(times).expect("no holder panics")
             } else {
-                self.0.wake.wait_timeout(look, left).expect("no holder panics").0
+                self.0.changed.wait_timeout(times, left).expect("no holder panics").0
             };
         }
     }
 
-    /// The log was read, or could not be.
-    pub fn done(&self) {
-        let _look = self.lock();
-        self.0.old.store(false, Relaxed);
-        self.0.wake.notify_all();
+    /// Notes the end of a refresh, successful or not.
+    pub fn refreshed(&self) {
+        let _times = self.lock();
+        self.0.stale.store(false, Relaxed);
+        self.0.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Look> {
-        self.0.look.lock().expect("no holder panics")
+    fn lock(&self) -> MutexGuard<'_, AccessTimes> {
+        self.0.times.lock().expect("no holder panics")
     }
 }
 
@@ -110,25 +110,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_after_a_long_time_waits_for_what_is_new() {
-        let watch = Watch::default();
-        let (asked, poller) = std::sync::mpsc::channel();
+    fn the_first_access_after_a_long_pause_waits_for_a_refresh() {
+        let freshness = Freshness::default();
+        let (due, dues) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // A time after which nobody looks any more that is over at once.
-                while watch.sleep_unless(Duration::ZERO, Duration::from_millis(20)) {
-                    asked.send(watch.is_old()).unwrap();
-                    watch.done();
+                // A short idle time, which is over at once.
+                while freshness.wait_until_due_unless_idle(Duration::ZERO, Duration::from_millis(20)) {
+                    due.send(freshness.is_stale()).unwrap();
+                    freshness.refreshed();
                 }
-                drop(asked);
+                drop(due);
             });
-            while !watch.is_old() {
+            while !freshness.is_stale() {
                 std::thread::yield_now();
             }
-            watch.wait();
-            assert!(poller.try_iter().any(|old| old), "it was read before the wait ended");
-            watch.stop();
+            freshness.wait_until_fresh();
+            assert!(dues.try_iter().any(|stale| stale), "the refresh came before the end of the wait");
+            freshness.stop();
         });
-        assert!(!watch.is_old(), "nobody waits for a poller that has ended");
+        assert!(!freshness.is_stale(), "no access waits for a refresh thread that has ended");
     }
 }

@@ -43,20 +43,20 @@ pub enum Place {
 
 /// See the module.
 #[derive(Default)]
-pub struct Table {
-    slots: HashMap<u64, Slot>,
-    dirs: Vec<Option<Held>>,
+pub struct InodeTable {
+    slots: HashMap<u64, InodeSlot>,
+    dirs: Vec<Option<DirSlot>>,
     free: Vec<u32>,
 }
 
-struct Slot {
+struct InodeSlot {
     dir: u32,
     /// [`ITSELF`]: the slot is the directory number `dir`.
     position: u32,
     lookups: u32,
 }
 
-struct Held {
+struct DirSlot {
     dir: Arc<Dir>,
     /// Slots whose directory it is.
     below: u32,
@@ -64,7 +64,7 @@ struct Held {
 
 const ITSELF: u32 = u32::MAX;
 
-impl Table {
+impl InodeTable {
     /// What is known by this number.
     pub fn place(&self, ino: u64) -> Option<Place> {
         let slot = self.slots.get(&ino)?;
@@ -83,7 +83,7 @@ impl Table {
             if let Some(Some(held)) = self.dirs.get_mut(dir as usize) {
                 held.below += 1;
             }
-            Slot { dir, position, lookups: 0 }
+            InodeSlot { dir, position, lookups: 0 }
         });
         slot.lookups = slot.lookups.saturating_add(1);
     }
@@ -104,8 +104,8 @@ impl Table {
         {
             held.below += 1;
         }
-        self.dirs[number as usize] = Some(Held { dir: Arc::new(dir), below: 0 });
-        self.slots.insert(ino, Slot { dir: number, position: ITSELF, lookups: 1 });
+        self.dirs[number as usize] = Some(DirSlot { dir: Arc::new(dir), below: 0 });
+        self.slots.insert(ino, InodeSlot { dir: number, position: ITSELF, lookups: 1 });
     }
 
     /// The kernel takes `count` look-ups back.
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_directory_stays_while_anything_below_it_is_known() {
-        let mut table = Table::default();
+        let mut table = InodeTable::default();
         table.hold_dir(10, |n| dir(n, 10, None));
         table.hold_dir(11, |n| dir(n, 11, Some((0, 3))));
         table.hold_entry(20, 1, 5);

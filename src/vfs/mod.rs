@@ -1,9 +1,17 @@
-//! The backup as a file system, without a kernel: nodes by inode number, answered from memory or fetched.
+//! The backup as a file system, without a kernel.
 //!
-//! No type of a FUSE library and no thread is in here. Every operation takes a [`Mode`]: asked for what is in memory it
-//! never waits and may answer [`Fault::Wait`]; asked to fetch it may take as long as the storage does. Nothing below a
-//! snapshot ever changes, so all that is shown there may be kept for ever; only the folders of the view change, by
-//! [`Vfs::refresh`].
+//! In: inode numbers, names and offsets. Out: attributes, listings, bytes, or a [`Fault`]. No type of a FUSE library is
+//! used here, and no thread outlives an operation (some operations fetch on several threads at once).
+//!
+//! Each operation takes a [`Mode`]. With [`Mode::Cached`] it answers from memory without waiting, or with
+//! [`Fault::Wait`]; with [`Mode::Fetch`] it may take as long as the storage. Nodes below a snapshot never change, so they
+//! may be cached for ever; only the directories of the view change, by [`Vfs::refresh`].
+//!
+//! - [`view`]: the directories above the snapshots. [`time`]: `at/`, `versions/` and `deleted/`.
+//! - [`tree`]: names and nodes. [`pages`]: decoded pages. [`xattr`]: extended attributes. [`read`]: file contents.
+//! - [`inode`]: inode numbers. [`inode_table`]: the nodes that the kernel knows. [`attr`]: what `stat` shows.
+//! - [`prefetch_walk`]: names of `latest` in the background. [`freshness`]: when the view is refreshed.
+//! - [`cache`]: values bounded in bytes. [`failures`]: errors of the last seconds.
 
 mod attr;
 mod cache;
@@ -21,11 +29,10 @@ mod xattr;
 
 pub use attr::{Attr, Fault, Kind, Totals};
 pub use failures::RecentFailures;
-pub use freshness::Watch;
+pub use freshness::Freshness;
 pub use pages::Attributes;
 pub use prefetch_walk::Walk;
-pub use read::pattern::{self, Ahead};
-pub use read::{PackRange, Seek};
+pub use read::{Ahead, PackRange, Seek};
 pub use tree::Entry;
 pub use view::{Invalidation, file_name};
 
@@ -38,49 +45,50 @@ use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::format::tree::Content;
+use crate::printable;
 use crate::repo::{Repository, State, tree::root};
 use attr::Attr as A;
 use cache::Cache;
-use inode_table::{Dir, Place, Table};
+use inode_table::{Dir, InodeTable, Place};
 use pages::Pages;
-use read::Contents;
-use read::pattern::Readers;
-use time::history::Line;
-use time::merged::Listing;
+use read::{AccessPatterns, ContentCaches};
+use time::history::History;
+use time::merged::MergedListing;
 use view::{Role, View};
 
-/// Longest name, in bytes.
+/// Longest name of a file, in bytes.
 pub const NAME: usize = crate::format::limits::NAME;
 
-/// Bytes of what is known of paths over all snapshots, and of listings of folders over all of them.
-const LINES: usize = 8 << 20;
+/// Capacity for the histories of paths, in bytes.
+const HISTORIES: usize = 8 << 20;
+/// Capacity for the listings of merged directories, in bytes.
 const LISTINGS: usize = 16 << 20;
 
-/// How long the kernel may keep names and attributes of the folders above the snapshots. It is told of changes.
+/// How long the kernel may keep names and attributes of the view. Changes are also reported to it at once.
 const SOON: Duration = Duration::from_secs(10);
-/// The same where not each change can be told: merged folders and expressions for moments.
+/// The same where a change cannot be reported: merged directories, and names of moments.
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// Whether an operation may fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Answer from memory at once, or with [`Fault::Wait`].
+    /// Answer from memory without waiting, or with [`Fault::Wait`].
     Cached,
-    /// Fetch what is not in memory.
+    /// Fetch from the storage.
     Fetch,
 }
 
-/// How the tree is shown.
+/// Options of the file system.
 pub struct Options {
-    /// User and group that all nodes appear with; `None`: those of the backup.
+    /// User and group of all nodes; `None`: as saved.
     pub owner: Option<(u32, u32)>,
-    /// User and group of the folders above the snapshots.
+    /// User and group of the directories of the view.
     pub mounter: (u32, u32),
-    /// The zone of the times in names.
+    /// Time zone of the names of snapshots and versions.
     pub zone: TimeZone,
-    /// Show just this directory: a snapshot and a path in it.
+    /// Shows only this directory: a snapshot and a path in it.
     pub at: Option<(Snapshot, Vec<u8>)>,
-    /// Bytes of verified blocks that the repository keeps; bounds what is fetched ahead.
+    /// Capacity of the repository's cache of blocks, in bytes; bounds read-ahead and prefetch.
     pub cache: usize,
 }
 
@@ -90,45 +98,45 @@ impl Default for Options {
     }
 }
 
-/// See the module.
+/// The file system of one repository.
 pub struct Vfs {
     repo: Arc<Repository>,
     options: Options,
     pages: Pages,
     view: RwLock<View>,
-    table: Mutex<Table>,
-    contents: Contents,
-    readers: Readers,
-    lines: Cache<(u64, u64), Line>,
-    listings: Cache<(u64, u64, bool), Listing>,
-    watch: Watch,
+    table: Mutex<InodeTable>,
+    contents: ContentCaches,
+    patterns: AccessPatterns,
+    histories: Cache<(u64, u64), History>,
+    listings: Cache<(u64, u64, bool), MergedListing>,
+    freshness: Freshness,
     totals: Mutex<Totals>,
-    /// Where the names begin that are fetched in the background.
+    /// Page at which the prefetch begins.
     first_page: Mutex<Option<Ref>>,
 }
 
-/// Figures for people.
+/// Memory figures of the file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
-    /// Nodes that the kernel knows, directories included.
+    /// Nodes that the kernel knows, with directories.
     pub nodes: usize,
-    /// Directories among them, and those above them.
+    /// Directories that the kernel knows, and their parents.
     pub directories: usize,
-    /// Bytes of decoded pages and of what was put together from them.
+    /// Bytes of decoded pages, histories and merged listings.
     pub pages: usize,
 }
 
 impl Vfs {
-    /// The file system of a repository in this state.
+    /// Creates the file system of a repository in this state.
     pub fn new(repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
         let snapshots = state.snapshots();
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
         let mut first_page = prefetch_walk::first_page(&snapshots);
-        let mut table = Table::default();
+        let mut table = InodeTable::default();
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone),
             Some((snapshot, path)) => {
-                let root = root_at(&repo, snapshot, path, &options)?(0);
+                let root = root_at(&repo, snapshot, path, &options)?;
                 first_page = root.page;
                 table.hold_dir(inode::ROOT, |number| Dir { number, ..root });
                 View::default()
@@ -136,13 +144,13 @@ impl Vfs {
         };
         Ok(Vfs {
             pages: Pages::new(Arc::clone(&repo), state),
-            contents: Contents::new(),
-            readers: Readers::new(options.cache as u64 / 6),
+            contents: ContentCaches::new(),
+            patterns: AccessPatterns::new(options.cache as u64 / 6),
             view: RwLock::new(view),
             table: Mutex::new(table),
-            lines: Cache::new(LINES),
+            histories: Cache::new(HISTORIES),
             listings: Cache::new(LISTINGS),
-            watch: Watch::default(),
+            freshness: Freshness::default(),
             totals: Mutex::new(totals),
             first_page: Mutex::new(first_page),
             repo,
@@ -150,7 +158,7 @@ impl Vfs {
         })
     }
 
-    /// Shows the snapshots of a newer state. What the kernel must drop is given back.
+    /// Shows the snapshots of a newer state; returns what the kernel must drop.
     pub fn refresh(&self, state: State) -> Vec<Invalidation> {
         let snapshots = state.snapshots();
         self.pages.set_state(state);
@@ -169,12 +177,12 @@ impl Vfs {
         changes
     }
 
-    /// Through which whoever refreshes learns that somebody looks, and whoever looks waits for a refresh.
-    pub fn watch(&self) -> &Watch {
-        &self.watch
+    /// Returns the freshness of the view, for the thread that refreshes it.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
     }
 
-    /// How long names in this folder, and its attributes, may be kept; `None`: for ever.
+    /// Returns how long the attributes of this node and the names in it may be cached; `None`: for ever.
     pub fn keep(&self, ino: u64) -> Option<Duration> {
         if let Some(folder) = self.view().find(ino) {
             return Some(if folder.role == Role::Plain { SOON } else { BRIEF });
@@ -185,46 +193,46 @@ impl Vfs {
         }
     }
 
-    /// Waits for a refresh if nobody has looked for so long that the view may be old; where names stay, it does not matter.
-    fn fresh(&self, ino: u64, mode: Mode) -> Result<(), Fault> {
-        if !self.watch.is_old() || self.keep(ino).is_none() {
+    /// Waits for a refresh if the view is stale and this node may change by it.
+    fn wait_until_fresh(&self, ino: u64, mode: Mode) -> Result<(), Fault> {
+        if !self.freshness.is_stale() || self.keep(ino).is_none() {
             return Ok(());
         }
         if mode == Mode::Cached {
             return Err(Fault::Wait);
         }
-        self.watch.wait();
+        self.freshness.wait_until_fresh();
         Ok(())
     }
 
-    /// Whether this number is a folder above the snapshots, whose entries change.
+    /// Returns whether this is the inode number of a directory of the view.
     pub fn is_view(&self, ino: u64) -> bool {
         self.view().find(ino).is_some()
     }
 
-    /// The kernel takes `count` look-ups of a node back.
+    /// Takes back `count` look-ups of a node.
     pub fn forget(&self, ino: u64, count: u64) {
         self.table().forget(ino, count);
     }
 
-    /// For `statfs`.
+    /// Returns the figures for `statfs`.
     pub fn totals(&self) -> Totals {
         *self.totals.lock().expect("no holder panics")
     }
 
-    /// Figures for people.
+    /// Returns memory figures.
     pub fn figures(&self) -> Figures {
         let (nodes, directories) = self.table().len();
-        let pages = self.pages.bytes() + self.lines.bytes() + self.listings.bytes();
+        let pages = self.pages.bytes() + self.histories.bytes() + self.listings.bytes();
         Figures { nodes, directories, pages }
     }
 
-    /// The repository.
+    /// Returns the repository.
     pub fn repository(&self) -> &Repository {
         &self.repo
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, InodeTable> {
         self.table.lock().expect("no holder panics")
     }
 
@@ -233,43 +241,33 @@ impl Vfs {
     }
 }
 
+/// Returns the newest whole snapshot.
 fn newest(snapshots: &[Snapshot]) -> Option<&Snapshot> {
     snapshots.iter().rev().find(|s| !s.partial)
 }
 
 fn totals(snapshot: Option<&Snapshot>) -> Totals {
-    let of = |s: &Snapshot| Totals {
-        bytes: s.stats.bytes,
-        nodes: s.stats.files.saturating_add(s.stats.directories).saturating_add(s.stats.others),
-    };
-    snapshot.map_or(Totals::default(), of)
+    let Some(Snapshot { stats, .. }) = snapshot else { return Totals::default() };
+    let nodes = stats.files.saturating_add(stats.directories).saturating_add(stats.others);
+    Totals { bytes: stats.bytes, nodes }
 }
 
-/// The root of a mount that shows one directory of one snapshot.
-fn root_at(
-    repo: &Repository,
-    snapshot: &Snapshot,
-    path: &[u8],
-    options: &Options,
-) -> Result<impl FnOnce(u32) -> Dir + use<>> {
-    let node = match path.iter().all(|b| *b == b'/') {
-        true => root(snapshot),
-        false => repo.at(snapshot, path)?,
-    };
+/// Returns the root of a mount that shows one directory of one snapshot.
+fn root_at(repo: &Repository, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<Dir> {
+    let node = if path.iter().all(|b| *b == b'/') { root(snapshot) } else { repo.at(snapshot, path)? };
     let Content::Directory(page) = node.content else {
-        return Err(Error::new(ErrorKind::Failed, format!("{} is no directory", path.escape_ascii()))
-            .hint("a directory can be mounted; `nfreezer dump` or `restore` gives a single file"));
+        return Err(Error::new(ErrorKind::Failed, format!("{} is not a directory", printable::name(path)))
+            .hint("only directories can be mounted; `nfreezer restore` writes a single file"));
     };
     let attr = A::of(&node, inode::ROOT, options.owner);
-    let snapshot = snapshot.id;
-    Ok(move |number| Dir {
-        number,
+    Ok(Dir {
+        number: 0,
         role: Role::Plain,
         parent: None,
         above: inode::ROOT,
         name: Box::default(),
         page,
-        snapshot,
+        snapshot: snapshot.id,
         attr,
         node: Some(Box::new(node)),
     })

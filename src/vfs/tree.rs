@@ -46,7 +46,7 @@ impl At {
 impl Vfs {
     /// The node called `name` in a directory, which counts as one look-up; `None`: there is none.
     pub fn lookup(&self, parent: u64, name: &[u8], mode: Mode) -> Result<Option<Attr>, Fault> {
-        self.fresh(parent, mode)?;
+        self.wait_until_fresh(parent, mode)?;
         if let Some(found) = self.above(parent, |view, folder| self.in_view(view, folder, name)) {
             return Ok(found);
         }
@@ -87,7 +87,7 @@ impl Vfs {
 
     /// The attributes of a node.
     pub fn getattr(&self, ino: u64, mode: Mode) -> Result<Attr, Fault> {
-        self.fresh(ino, mode)?;
+        self.wait_until_fresh(ino, mode)?;
         if let Some(attr) = self.above(ino, |_, folder| self.folder(folder)) {
             return Ok(attr);
         }
@@ -111,7 +111,7 @@ impl Vfs {
         mode: Mode,
         add: &mut dyn FnMut(&Entry<'_>) -> bool,
     ) -> Result<(), Fault> {
-        self.fresh(ino, mode)?;
+        self.wait_until_fresh(ino, mode)?;
         let view = self.view();
         if let Some(folder) = view.find(ino).filter(|folder| !folder.role.merges()) {
             let (own, above) = (self.folder(folder), self.folder(&view.folders[folder.parent]));

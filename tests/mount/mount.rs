@@ -349,7 +349,7 @@ impl Helper {
         self.dir.path().join("m").join(below)
     }
 
-    fn mounted(&self) -> Option<mount::Row> {
+    fn mounted(&self) -> Option<mount::TableEntry> {
         mount::mounted_at(&self.dir.path().canonicalize().unwrap().join("m"))
     }
 

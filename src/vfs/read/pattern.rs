@@ -1,12 +1,14 @@
-//! When to fetch more than was asked for. Nothing is fetched here: it looks at reads and gives advice.
+//! Recognises how files are read, and advises what to fetch ahead. Pure: it sees the reads and fetches nothing.
 //!
-//! - **Files**: a sequential reader has a window before it, which grows only when that reader had to wait. Reads that come
-//!   a little out of order (the kernel sends several at once) belong to the same reader; up to four readers a file.
-//! - **Packs**: small files lie in their pack in the order of the walk, and their inode numbers keep that order (see
-//!   [`crate::vfs::inode`]), so whoever copies a folder reads packs upwards. Then whole stretches are fetched, and the next one
-//!   ahead. The same for larger files in a directory where the last ones were read to their end.
+//! - **Sequential readers of one file.** A reader has a window before it that grows only when the reader had to wait.
+//!   Reads that come slightly out of order (the kernel sends several at once) belong to the same reader. A file has at
+//!   most four readers.
+//! - **Sequential readers of a pack.** Small files lie in their pack in the order of the walk, and their inode numbers
+//!   keep that order (see [`crate::vfs::inode`]), so a program that copies a directory reads packs upwards. Whole
+//!   stretches of the pack are fetched then, and the next one ahead. The same holds for larger files in a directory in
+//!   which the last files were read to their end.
 //!
-//! Whoever reads here and there gets blocks of 64 KiB and nothing else.
+//! Random reads fetch blocks of 64 KiB and nothing ahead.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -20,30 +22,37 @@ use crate::name::ObjectId;
 use crate::repo::Span;
 
 /// First window of a sequential reader that waited, in bytes.
-const FIRST: u64 = 1 << 20;
-/// Nobody has a window before this much was read: looking at the beginning of a file must not fetch more of it.
-const PATIENCE: u64 = 512 << 10;
-/// How far behind another one a read may come and still belong to the same reader, in bytes.
-const BACK: u64 = 2 << 20;
-/// Readers a file, and readers a pack.
+const FIRST_WINDOW: u64 = 1 << 20;
+/// Bytes that a reader must have read before it gets a window: a program that looks at the beginning of a file must not
+/// fetch more of it.
+const PROBATION: u64 = 512 << 10;
+/// How far a read may lie behind another and still belong to the same reader, in bytes.
+const DISORDER: u64 = 2 << 20;
+/// Readers of one file, and readers of one pack.
 const READERS: usize = 4;
-/// Files and packs whose readers are remembered.
+/// Files, and directories, that are remembered.
 const FILES: NonZeroUsize = NonZeroUsize::new(1024).expect("positive");
+/// Packs that are remembered.
 const PACKS: NonZeroUsize = NonZeroUsize::new(64).expect("positive");
-/// Files up to this size are read by pack, larger ones by file.
+/// Files up to this size are read by pack.
 const SMALL: u64 = 256 << 10;
-/// Files up to this size too, where files are read whole.
+/// Files up to this size are read by pack in directories whose files are read whole.
 const MEDIUM: u64 = 16 << 20;
-/// A gap in a pack that still counts as going on, in bytes.
+/// Largest gap between two reads of one sequential reader of a pack, in bytes.
 const GAP: u32 = 1 << 20;
 /// Blocks of a whole stretch: 4 MiB.
 const STRETCH: u32 = 64;
+/// Bytes of a whole stretch.
+const STRETCH_BYTES: u32 = STRETCH * BLOCK as u32;
 
-/// So many chunks upwards, and whole stretches are fetched; so many, and two are fetched ahead.
-const CLIMBER: u32 = 8;
-const LONG: u32 = 32;
+/// Chunks in ascending order after which a quarter of a stretch is fetched around a read.
+const SHORT_RUN: u32 = 3;
+/// Chunks in ascending order after which whole stretches are fetched.
+const RUN: u32 = 8;
+/// Chunks in ascending order after which two stretches are fetched ahead.
+const LONG_RUN: u32 = 32;
 
-/// Something to fetch before it is asked for.
+/// Content to fetch before it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ahead {
     /// Bytes of the file with this inode number.
@@ -52,154 +61,195 @@ pub enum Ahead {
     Pack(PackRef, Range<u32>),
 }
 
-/// What the reads so far were like.
-pub struct Readers {
-    files: Mutex<LruCache<u64, Vec<Stream>>>,
-    packs: Mutex<LruCache<ObjectId, Vec<Climb>>>,
-    habits: Mutex<LruCache<u64, Habit>>,
-    most: u64,
+/// Advice for one chunk of a file that is read by pack.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PackAdvice {
+    /// How much to fetch around the chunk.
+    pub span: Span,
+    /// The range to fetch after it.
+    pub ahead: Option<Ahead>,
 }
 
-/// How files of a directory are read.
+/// The patterns of the reads so far.
+pub struct AccessPatterns {
+    files: Mutex<LruCache<u64, Vec<FileReader>>>,
+    packs: Mutex<LruCache<ObjectId, Vec<PackReader>>>,
+    directories: Mutex<LruCache<u64, DirPattern>>,
+    largest_window: u64,
+}
+
+/// How the files of a directory are read.
 #[derive(Default)]
-struct Habit {
-    /// Files read to their end, one after the other.
+struct DirPattern {
+    /// Files that were read to their end, one after the other.
     whole: u32,
-    /// The one that was begun last, until its end is read.
+    /// The file that was begun last, until its end is read.
     open: Option<u64>,
 }
 
 /// A sequential reader of a file.
-struct Stream {
+struct FileReader {
     next: u64,
     bytes: u64,
     window: u64,
-    /// Up to where it was fetched ahead.
-    ahead: u64,
+    /// End of the range that was fetched ahead.
+    fetched: u64,
 }
 
-/// A reader of small files that goes upwards in a pack.
-struct Climb {
+/// A reader of small files in the order of their pack.
+struct PackReader {
     pack: PackRef,
     end: u32,
-    files: u32,
-    ahead: u32,
+    /// Chunks that were read in ascending order.
+    chunks: u32,
+    /// End of the range that was fetched ahead.
+    fetched: u32,
 }
 
-impl Readers {
-    /// Windows grow up to `most` bytes.
-    pub fn new(most: u64) -> Self {
-        Readers {
+impl AccessPatterns {
+    /// Windows grow up to `largest_window` bytes.
+    pub fn new(largest_window: u64) -> Self {
+        AccessPatterns {
             files: Mutex::new(LruCache::new(FILES)),
             packs: Mutex::new(LruCache::new(PACKS)),
-            habits: Mutex::new(LruCache::new(FILES)),
-            most: most.max(FIRST),
+            directories: Mutex::new(LruCache::new(FILES)),
+            largest_window: largest_window.max(FIRST_WINDOW),
         }
     }
 
-    /// Whether a file is one of many that are read by pack: `range` of it, of `size` bytes, in directory `dir`, was asked for.
+    /// Returns whether a file is read by pack, as one of many. Called for each read: of `range` of a file of `size` bytes
+    /// in the directory `dir`.
     pub fn by_pack(&self, dir: u64, ino: u64, range: &Range<u64>, size: u64) -> bool {
-        let mut habits = self.habits.lock().expect("no holder panics");
-        let habit = habits.get_or_insert_mut(dir, Habit::default);
-        if range.start == 0 && habit.open != Some(ino) {
-            if habit.open.is_some() {
-                habit.whole /= 2;
+        let mut directories = self.directories.lock().expect("no holder panics");
+        let pattern = directories.get_or_insert_mut(dir, DirPattern::default);
+        if range.start == 0 && pattern.open != Some(ino) {
+            if pattern.open.is_some() {
+                pattern.whole /= 2;
             }
-            habit.open = Some(ino);
+            pattern.open = Some(ino);
         }
-        let whole = habit.whole >= 2;
-        if range.end >= size && habit.open == Some(ino) {
-            (habit.whole, habit.open) = (habit.whole.saturating_add(1), None);
+        let reads_whole_files = pattern.whole >= 2;
+        if range.end >= size && pattern.open == Some(ino) {
+            pattern.whole = pattern.whole.saturating_add(1);
+            pattern.open = None;
         }
-        size <= SMALL || (size <= MEDIUM && whole)
+        size <= SMALL || (size <= MEDIUM && reads_whole_files)
     }
 
-    /// `range` of a large file of `size` bytes was asked for; `waits`: it is not in memory.
+    /// Returns the range to fetch ahead after a read of `range` of a large file; `waits`: the range is not in memory.
     pub fn file(&self, ino: u64, range: &Range<u64>, size: u64, waits: bool) -> Option<Ahead> {
         let mut files = self.files.lock().expect("no holder panics");
-        let streams = files.get_or_insert_mut(ino, Vec::new);
-        let near = |s: &Stream| range.start + BACK >= s.next && range.start <= s.next + s.window.max(FIRST / 4);
-        let Some(at) = streams.iter().position(near) else {
-            streams.truncate(READERS - 1);
-            let bytes = range.end - range.start;
-            streams.insert(0, Stream { next: range.end, bytes, window: 0, ahead: 0 });
+        let readers = files.get_or_insert_mut(ino, Vec::new);
+        let bytes = range.end - range.start;
+        let Some(at) = readers.iter().position(|reader| reader.continues_with(range)) else {
+            readers.truncate(READERS - 1);
+            readers.insert(0, FileReader { next: range.end, bytes, window: 0, fetched: 0 });
             return None;
         };
-        streams[..=at].rotate_right(1);
-        let stream = &mut streams[0];
-        stream.bytes += range.end - range.start;
-        stream.next = stream.next.max(range.end);
-        if waits && stream.bytes > PATIENCE {
-            stream.window = (stream.window * 2).clamp(FIRST, self.most);
+        readers[..=at].rotate_right(1);
+        let reader = &mut readers[0];
+        reader.bytes += bytes;
+        reader.next = reader.next.max(range.end);
+        if waits && reader.bytes > PROBATION {
+            reader.window = (reader.window * 2).clamp(FIRST_WINDOW, self.largest_window);
         }
-        let from = stream.ahead.max(stream.next);
-        let to = (stream.next + stream.window).min(size);
-        let worth = to > from && (to - from >= stream.window / 4 || to == size);
-        worth.then(|| {
-            stream.ahead = to;
-            Ahead::File(ino, from..to)
-        })
+        reader.ahead(size).map(|range| Ahead::File(ino, range))
     }
 
-    /// Whether a reader of the file is still about to come to `range`.
+    /// Returns whether a reader of the file is still about to reach `range`.
     pub fn wanted(&self, ino: u64, range: &Range<u64>) -> bool {
         let files = self.files.lock().expect("no holder panics");
-        let about = |s: &Stream| s.next < range.end && range.start <= s.next + s.window;
-        files.peek(&ino).is_some_and(|streams| streams.iter().any(about))
+        files.peek(&ino).is_some_and(|readers| readers.iter().any(|reader| reader.will_reach(range)))
     }
 
-    /// A chunk of a file that is read by pack was asked for: how much to fetch around it, and what after it.
-    pub fn pack(&self, r: &Ref) -> (Span, Option<Ahead>) {
+    /// Returns how much to fetch around a chunk of a file that is read by pack, and after it.
+    pub fn pack(&self, r: &Ref) -> PackAdvice {
         let mut packs = self.packs.lock().expect("no holder panics");
-        // Whoever has climbed to the end of one pack goes on at the beginning of the next.
-        let fresh = !packs.contains(&r.pack.id) && r.offset < GAP;
-        let done = |c: &&Climb| c.end + GAP > c.pack.len && c.files >= CLIMBER;
-        let before = packs.iter().take(8).flat_map(|(_, climbs)| climbs).find(done).map(|c| c.files);
-        let climbs = packs.get_or_insert_mut(r.pack.id, Vec::new);
-        let back = r.stored.max(BLOCK as u32);
-        let near = |c: &Climb| r.offset.saturating_add(back) >= c.end && r.offset <= c.end.saturating_add(GAP);
-        match climbs.iter().position(near) {
-            Some(at) => climbs[..=at].rotate_right(1),
+        let inherited = inherited_run(&packs, r);
+        let readers = packs.get_or_insert_mut(r.pack.id, Vec::new);
+        match readers.iter().position(|reader| reader.continues_with(r)) {
+            Some(at) => readers[..=at].rotate_right(1),
             None => {
-                climbs.truncate(READERS - 1);
-                let files = before.filter(|_| fresh).unwrap_or(0);
-                climbs.insert(0, Climb { pack: r.pack, end: r.offset, files, ahead: 0 });
+                readers.truncate(READERS - 1);
+                readers.insert(0, PackReader { pack: r.pack, end: r.offset, chunks: inherited, fetched: 0 });
             }
         }
-        let climb = &mut climbs[0];
-        if r.offset >= climb.end {
-            climb.files += 1;
+        let reader = &mut readers[0];
+        if r.offset >= reader.end {
+            reader.chunks += 1;
         }
-        climb.end = climb.end.max(r.offset + r.stored);
-        (span(climb.files), climb.ahead())
+        reader.end = reader.end.max(r.offset + r.stored);
+        PackAdvice { span: span(reader.chunks), ahead: reader.ahead() }
     }
 }
 
-impl Climb {
-    /// What to fetch after the stretch that it is in: the next one in the second half of it, and more for long climbs.
+/// Returns the run of a reader that has reached the end of another pack, if this chunk is at the beginning of a pack that
+/// has no readers yet: that reader goes on here.
+fn inherited_run(packs: &LruCache<ObjectId, Vec<PackReader>>, r: &Ref) -> u32 {
+    if packs.contains(&r.pack.id) || r.offset >= GAP {
+        return 0;
+    }
+    let mut recent = packs.iter().take(8).flat_map(|(_, readers)| readers);
+    recent.find(|reader| reader.has_finished()).map_or(0, |reader| reader.chunks)
+}
+
+impl FileReader {
+    fn continues_with(&self, range: &Range<u64>) -> bool {
+        range.start + DISORDER >= self.next && range.start <= self.next + self.window.max(FIRST_WINDOW / 4)
+    }
+
+    fn will_reach(&self, range: &Range<u64>) -> bool {
+        self.next < range.end && range.start <= self.next + self.window
+    }
+
+    /// Returns the rest of the window, once it is at least a quarter of the window or ends the file.
+    fn ahead(&mut self, size: u64) -> Option<Range<u64>> {
+        let from = self.fetched.max(self.next);
+        let to = (self.next + self.window).min(size);
+        if to <= from || (to - from < self.window / 4 && to != size) {
+            return None;
+        }
+        self.fetched = to;
+        Some(from..to)
+    }
+}
+
+impl PackReader {
+    fn continues_with(&self, r: &Ref) -> bool {
+        let disorder = r.stored.max(BLOCK as u32);
+        r.offset.saturating_add(disorder) >= self.end && r.offset <= self.end.saturating_add(GAP)
+    }
+
+    /// Returns whether a reader with a run has reached the end of its pack.
+    fn has_finished(&self) -> bool {
+        self.end + GAP > self.pack.len && self.chunks >= RUN
+    }
+
+    /// Returns the stretch after the present one, once the second half of that is reached; two stretches for long runs.
     fn ahead(&mut self) -> Option<Ahead> {
-        const SIZE: u32 = STRETCH * BLOCK as u32;
-        let (begin, look) = match self.files {
-            0..CLIMBER => return None,
-            CLIMBER..LONG => (SIZE, SIZE / 2),
-            LONG.. => (SIZE / 4, 2 * SIZE),
+        let (alignment, distance) = match self.chunks {
+            0..RUN => return None,
+            RUN..LONG_RUN => (STRETCH_BYTES, STRETCH_BYTES / 2),
+            LONG_RUN.. => (STRETCH_BYTES / 4, 2 * STRETCH_BYTES),
         };
-        let from = self.end.next_multiple_of(begin).max(self.ahead);
-        let to = self.end.saturating_add(look).next_multiple_of(SIZE).min(self.pack.len);
-        (from < to).then(|| {
-            self.ahead = to;
-            Ahead::Pack(self.pack, from..to)
-        })
+        let from = self.end.next_multiple_of(alignment).max(self.fetched);
+        let to = self.end.saturating_add(distance).next_multiple_of(STRETCH_BYTES).min(self.pack.len);
+        if from >= to {
+            return None;
+        }
+        self.fetched = to;
+        Some(Ahead::Pack(self.pack, from..to))
     }
 }
 
-fn span(files: u32) -> Span {
-    match files {
-        0..3 => Span::Exact,
-        3..CLIMBER => Span::Blocks(STRETCH / 4),
-        CLIMBER..LONG => Span::Blocks(STRETCH),
-        // The rest of the stretch is on its way already, over other connections.
-        LONG.. => Span::Blocks(STRETCH / 4),
+/// Returns how much to fetch around a chunk after a run of chunks.
+fn span(chunks: u32) -> Span {
+    match chunks {
+        0..SHORT_RUN => Span::Exact,
+        SHORT_RUN..RUN => Span::Blocks(STRETCH / 4),
+        RUN..LONG_RUN => Span::Blocks(STRETCH),
+        // The rest of the stretch is being fetched ahead over other connections.
+        LONG_RUN.. => Span::Blocks(STRETCH / 4),
     }
 }
 
@@ -211,10 +261,10 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn a_window_grows_only_for_a_sequential_reader_who_waits() {
-        let readers = Readers::new(16 * MIB);
+    fn a_window_grows_only_for_a_sequential_reader_that_waits() {
+        let readers = AccessPatterns::new(16 * MIB);
         let read = |start, waits| readers.file(9, &(start..start + MIB), 1 << 40, waits);
-        assert_eq!(read(0, true), None, "the first read says nothing");
+        assert_eq!(read(0, true), None, "the first read shows no pattern");
         assert_eq!(read(MIB, true), Some(Ahead::File(9, 2 * MIB..3 * MIB)));
         assert_eq!(read(3 * MIB, false), Some(Ahead::File(9, 4 * MIB..5 * MIB)), "out of order");
         assert_eq!(read(2 * MIB, true), Some(Ahead::File(9, 5 * MIB..6 * MIB)));
@@ -229,25 +279,25 @@ mod tests {
 
     #[test]
     fn small_files_in_the_order_of_their_pack_come_in_stretches() {
-        let readers = Readers::new(MIB);
+        let readers = AccessPatterns::new(MIB);
         let pack = |n| PackRef { id: ObjectId([n; 32]), len: 16 << 20 };
         let chunk = |n, offset| Ref { id: ChunkId([0; 16]), pack: pack(n), offset, stored: 5000, len: 5000 };
         let file = |n, offset| readers.pack(&chunk(n, offset));
         let advice: Vec<_> = (0..3300).map(|i| file(1, i * 5000)).collect();
-        assert_eq!([0, 2, 7].map(|i: usize| advice[i].0), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
-        let ahead = advice.iter().filter_map(|a| a.1.clone()).flat_map(|a| match a {
+        assert_eq!([0, 2, 7].map(|i: usize| advice[i].span), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
+        let ahead = advice.iter().filter_map(|a| a.ahead.clone()).flat_map(|a| match a {
             Ahead::Pack(_, range) => range,
             Ahead::File(..) => unreachable!(),
         });
         assert!(ahead.eq(1 << 20..16 << 20), "each further stretch once");
-        assert_eq!(file(2, 0).0, Span::Blocks(16), "the next pack goes on");
-        assert_eq!(file(2, 5000).1, None, "and what follows is on its way");
-        assert_eq!([9, 2, 7, 1, 4].map(|i| file(3, i << 20).0), [Span::Exact; 5], "here and there");
+        assert_eq!(file(2, 0).span, Span::Blocks(16), "the next pack goes on");
+        assert_eq!(file(2, 5000).ahead, None, "the rest has been fetched ahead");
+        assert_eq!([9, 2, 7, 1, 4].map(|i| file(3, i << 20).span), [Span::Exact; 5], "here and there");
     }
 
     #[test]
     fn photos_are_read_by_pack_only_where_they_are_read_whole() {
-        let readers = Readers::new(MIB);
+        let readers = AccessPatterns::new(MIB);
         let preview = |ino| readers.by_pack(1, ino, &(0..MIB / 8), 4 * MIB);
         let copy = |ino| (0..4).map(|i| readers.by_pack(1, ino, &(i * MIB..(i + 1) * MIB), 4 * MIB)).last().unwrap();
         assert_eq!((1..5).map(preview).collect::<Vec<_>>(), [false; 4]);

@@ -1,5 +1,5 @@
-//! What one path was over all snapshots, and what a folder held over all of them. Equal subtrees are the same page by
-//! reference, so each page is looked at once however many snapshots have it. Of all this only bounded caches are kept.
+//! The history of a path: its versions over all snapshots. Equal subtrees are the same page by reference, so each page is
+//! read once, whatever the number of snapshots. Only bounded caches of histories are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,142 +17,165 @@ use crate::vfs::pages::Directory;
 use crate::vfs::tree::{At, damaged};
 use crate::vfs::{Mode, Vfs};
 
-/// Pages that are fetched at the same time: a thousand snapshots over a line of 50 ms take 3 s for one folder.
+/// Pages that are fetched at the same time: a thousand snapshots over a network of 50 ms take 3 s for one directory.
 const THREADS: usize = 16;
-/// Pages that are held at once while a folder is read in all snapshots.
+/// Pages that are held at once while a directory is read in all snapshots.
 const BATCH: usize = 64;
 
-/// A path below the root, as names.
-pub type Path = [Box<[u8]>];
+/// A path below the root of a snapshot, as names.
+pub type NamePath = [Box<[u8]>];
 
-/// One state of a path: the same contents, or the same entries and attributes, in one or more snapshots.
-pub struct Run {
-    /// The node as it was last.
+/// One version of a path: a node that is equal in one or more snapshots.
+pub struct Version {
+    /// The node in the last of these snapshots.
     pub node: Arc<Node>,
-    /// The first snapshot that has it, by its place in [`Timeline::snapshots`].
+    /// The first snapshot with this version, as an index into [`Timeline::snapshots`].
     pub first: u32,
-    /// The last one; the fields above and below are from it.
+    /// The last one.
     pub last: u32,
-    /// The top page of the directory that holds it, and its position there; none for the root.
-    pub place: Option<(Ref, u32)>,
+    /// The place of the node in the last one; `None` for the root.
+    pub place: Option<EntryPlace>,
 }
 
-/// The states of a path, ascending by the first snapshot.
+/// The place of a node in a directory.
+#[derive(Clone, Copy)]
+pub struct EntryPlace {
+    /// The top page of the directory.
+    pub page: Ref,
+    /// The position of the node in it.
+    pub position: u32,
+}
+
+/// The versions of a path, ascending by their first snapshot.
 #[derive(Default)]
-pub struct Line {
-    /// See above.
-    pub runs: Vec<Run>,
-    /// Why some are missing.
-    pub broken: Option<Error>,
+pub struct History {
+    /// The versions.
+    pub versions: Vec<Version>,
+    /// Why some versions are missing.
+    pub error: Option<Error>,
 }
 
-impl Line {
-    /// Bytes.
+impl History {
+    /// Returns its size in memory, in bytes.
     pub fn weight(&self) -> usize {
-        let inline = |n: &Node| match &n.xattrs {
+        64 + self.versions.iter().map(Version::weight).sum::<usize>()
+    }
+
+    fn add_error(&mut self, error: &Error) {
+        self.error.get_or_insert_with(|| again(error));
+    }
+}
+
+impl Version {
+    fn weight(&self) -> usize {
+        let xattrs: usize = match &self.node.xattrs {
             Xattrs::Inline(list) => list.iter().map(|(name, value)| name.len() + value.len() + 48).sum(),
             Xattrs::Stored(_) => 0,
         };
-        64 + self.runs.iter().map(|r| size_of::<Run>() + size_of::<Node>() + 400 + inline(&r.node)).sum::<usize>()
-    }
-
-    fn add_broken(&mut self, error: &Option<Error>) {
-        self.broken = self.broken.take().or(error.as_ref().map(again));
+        size_of::<Version>() + size_of::<Node>() + 400 + xattrs
     }
 }
 
-/// What is known of a name from all nodes that ever bore it. The order in which they are met does not matter.
+/// A summary of all nodes that ever had one name. The order in which they are added does not matter.
 #[derive(Default, Clone)]
-pub struct Seen {
-    /// The last snapshot that has any of them.
+pub struct NameSummary {
+    /// The last snapshot with a node of this name.
     pub newest: Option<u32>,
-    /// That of the newest.
+    /// Modification time of the newest node.
     pub mtime: (i64, u32),
-    /// That of the newest.
+    /// Owner of the newest node.
     pub owner: (u32, u32),
-    /// What every folder of this name allowed.
+    /// Permissions that every directory of this name allows.
     pub mode: Option<u16>,
-    /// Not all have the same owner.
+    /// The nodes have different owners.
     pub several_owners: bool,
-    /// That of the newest that is no folder.
+    /// Mode of the newest node that is not a directory.
     pub file_mode: u16,
 }
 
-impl Seen {
-    /// A node of that name, and the last snapshot that has it.
+impl NameSummary {
+    /// Summarises the versions of a path.
+    pub fn of(history: &History) -> Self {
+        let mut summary = NameSummary::default();
+        for version in &history.versions {
+            summary.add(&version.node, version.last);
+        }
+        summary
+    }
+
+    /// Adds a node of this name, and the last snapshot that has it.
     pub fn add(&mut self, node: &Node, last: u32) {
         let owner = (node.attrs.uid, node.attrs.gid);
         self.several_owners |= self.newest.is_some() && self.owner != owner;
-        let folder = matches!(node.content, Content::Directory(_));
-        if folder {
+        let is_directory = matches!(node.content, Content::Directory(_));
+        if is_directory {
             self.mode = Some(self.mode.unwrap_or(0o7777) & node.attrs.mode);
         }
         if self.newest.is_none_or(|newest| last >= newest) {
-            (self.newest, self.mtime, self.owner) = (Some(last), node.mtime, owner);
-            if !folder {
+            self.newest = Some(last);
+            self.mtime = node.mtime;
+            self.owner = owner;
+            if !is_directory {
                 self.file_mode = node.attrs.mode;
             }
         }
     }
-
-    /// What is known of the name of a line.
-    pub fn of(line: &Line) -> Self {
-        let mut seen = Seen::default();
-        line.runs.iter().for_each(|run| seen.add(&run.node, run.last));
-        seen
-    }
 }
 
-/// A line in the making.
-struct Growing<'t> {
+/// Builds a history from nodes in the order of their snapshots.
+struct HistoryBuilder<'t> {
     time: &'t Timeline,
-    line: Line,
-    /// The present state at each host.
-    now: HashMap<&'t str, usize>,
+    history: History,
+    /// The present version at each host, as an index.
+    current: HashMap<&'t str, usize>,
 }
 
-impl<'t> Growing<'t> {
+impl<'t> HistoryBuilder<'t> {
     fn new(time: &'t Timeline) -> Self {
-        Growing { time, line: Line::default(), now: HashMap::new() }
+        HistoryBuilder { time, history: History::default(), current: HashMap::new() }
     }
 
-    /// Runs come ascending by the first snapshot. A state that came back after another one is a new one; what two hosts
-    /// have at the same time is one.
-    fn add(&mut self, run: Run) {
-        if !shown(&run.node) {
+    /// Adds a version, ascending by the first snapshot. A node that comes back after another one is a new version; equal
+    /// nodes of two hosts at the same time are one version.
+    fn add(&mut self, version: Version) {
+        if !is_version(&version.node) {
             return;
         }
-        let host = self.time.snapshots[run.first as usize].host.as_str();
-        let same = self.now.values().copied().find(|at| same(&self.line.runs[*at].node, &run.node));
-        let at = same.unwrap_or(self.line.runs.len());
-        match self.line.runs.get_mut(at) {
-            None => self.line.runs.push(run),
-            Some(old) if run.last > old.last => *old = Run { first: old.first, ..run },
+        let host = self.time.snapshots[version.first as usize].host.as_str();
+        let versions = &mut self.history.versions;
+        let equal = self.current.values().copied().find(|at| equal(&versions[*at].node, &version.node));
+        let at = equal.unwrap_or(versions.len());
+        match versions.get_mut(at) {
+            None => versions.push(version),
+            Some(old) if version.last > old.last => *old = Version { first: old.first, ..version },
             Some(_) => {}
         }
-        self.now.insert(host, at);
+        self.current.insert(host, at);
     }
 }
 
-/// What could not be read and the unfinished beginning of a file are no version of anything.
-pub fn shown(node: &Node) -> bool {
-    let unfinished = node.flags & PARTIAL != 0 && matches!(node.content, Content::File(_) | Content::Large { .. });
-    !unfinished && !matches!(node.content, Content::Unreadable(_))
+/// Returns whether a node is a version of its path: nodes that could not be read, and the beginning of a file that was not
+/// read to its end, are not.
+pub fn is_version(node: &Node) -> bool {
+    let partial = node.flags & PARTIAL != 0 && matches!(node.content, Content::File(_) | Content::Large { .. });
+    !partial && !matches!(node.content, Content::Unreadable(_))
 }
 
-/// The id of a page is a hash of all ids below it, so folders of one id are equal wherever they are stored.
-fn same(a: &Node, b: &Node) -> bool {
-    let contents = |node: &Node| {
-        let mut bytes = Vec::new();
-        inode::contents(&mut bytes, &node.content);
-        bytes
-    };
+/// Returns whether two nodes are the same version. The id of a page is a hash of all ids below it, so directories with
+/// equal ids are equal wherever they are stored.
+fn equal(a: &Node, b: &Node) -> bool {
     match (&a.content, &b.content) {
         (Content::Directory(p), Content::Directory(q)) => p.map(|p| p.id) == q.map(|q| q.id) && a.attrs == b.attrs,
-        // A list says where chunks are, so it changes when they are moved.
+        // A reference list names the packs of its chunks, so it changes when they are relocated.
         (Content::Large { size: p, .. }, Content::Large { size: q, .. }) if p == q && a.mtime == b.mtime => true,
-        _ => contents(a) == contents(b),
+        _ => content_bytes(a) == content_bytes(b),
     }
+}
+
+fn content_bytes(node: &Node) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    inode::contents(&mut bytes, &node.content);
+    bytes
 }
 
 /// A node that [`Vfs::scan`] comes by.
@@ -185,58 +208,70 @@ struct Branch {
 }
 
 impl Vfs {
-    /// The states of a path.
-    pub(in crate::vfs) fn line(&self, time: &Timeline, path: &Path, mode: Mode) -> Result<Arc<Line>, Fault> {
+    /// Returns the history of a path.
+    pub(super) fn history(&self, time: &Timeline, path: &NamePath, mode: Mode) -> Result<Arc<History>, Fault> {
         let key = (time.generation, inode::path(self.repo.keys(), path));
-        if let Some(line) = self.lines.cached(&key) {
-            return Ok(line);
+        if let Some(history) = self.histories.cached(&key) {
+            return Ok(history);
         }
         if mode == Mode::Cached {
             return Err(Fault::Wait);
         }
-        let line = match path.split_last() {
+        let history = match path.split_last() {
             None => roots(time),
-            Some((name, above)) => {
-                let above = self.line(time, above, mode)?;
-                self.line_below(time, &above, name)?
+            Some((name, parent)) => {
+                let parent = self.history(time, parent, mode)?;
+                self.history_below(time, &parent, name)?
             }
         };
-        let (weight, line) = (line.weight(), Arc::new(line));
-        self.lines.put(key, Arc::clone(&line), weight);
-        Ok(line)
+        let weight = history.weight();
+        let history = Arc::new(history);
+        self.histories.put(key, Arc::clone(&history), weight);
+        Ok(history)
     }
 
-    /// The states of `name` in a folder of these states. Asked for only where somebody may wait.
-    fn line_below(&self, time: &Timeline, above: &Line, name: &[u8]) -> Result<Line, Fault> {
-        let mut wanted: HashSet<Ref> = HashSet::new();
-        let pages = above.runs.iter().filter_map(|run| page(&run.node));
-        let (mut found, mut rest) = (HashMap::<Ref, Result<Option<At>, Fault>>::new(), Vec::new());
-        for page in pages.filter(|page| wanted.insert(*page)) {
-            match self.entry(&page, name, Mode::Cached) {
-                Err(Fault::Wait) => rest.push(page),
-                here => drop(found.insert(page, here)),
-            }
+    /// Returns the history of `name` in a directory with this history. May wait for the storage.
+    fn history_below(&self, time: &Timeline, parent: &History, name: &[u8]) -> Result<History, Fault> {
+        let mut found = self.entries_of(parent, name);
+        let mut builder = HistoryBuilder::new(time);
+        if let Some(error) = &parent.error {
+            builder.history.add_error(error);
         }
-        found.extend(parallel(THREADS, rest, |page| (page, self.entry(&page, name, Mode::Fetch))));
-        let mut growing = Growing::new(time);
-        growing.line.add_broken(&above.broken);
-        for run in &above.runs {
-            let Some(page) = page(&run.node) else { continue };
+        for version in &parent.versions {
+            let Some(page) = page(&version.node) else { continue };
             match found.get_mut(&page) {
                 Some(Ok(Some(at))) => {
                     let Some((node, _)) = at.node() else { continue };
-                    let (node, place) = (Arc::new(node.clone()), Some((page, at.position)));
-                    growing.add(Run { node, first: run.first, last: run.last, place });
+                    let node = Arc::new(node.clone());
+                    let place = Some(EntryPlace { page, position: at.position });
+                    builder.add(Version { node, first: version.first, last: version.last, place });
                 }
-                Some(Err(fault)) => growing.line.add_broken(&Some(lasting(std::mem::replace(fault, Fault::Wait))?)),
+                Some(Err(Fault::Broken(error))) if !passing(error) => builder.history.add_error(error),
+                Some(Err(fault)) => return Err(std::mem::replace(fault, Fault::Wait)),
                 _ => {}
             }
         }
-        Ok(growing.line)
+        Ok(builder.history)
     }
 
-    /// The entry `name` of a directory with this top page.
-    pub(in crate::vfs) fn entry(&self, page: &Ref, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+    /// Looks for `name` in each different directory of a history: in memory first, then in the storage, several at a time.
+    fn entries_of(&self, directories: &History, name: &[u8]) -> HashMap<Ref, Result<Option<At>, Fault>> {
+        let mut found = HashMap::new();
+        let mut known = HashSet::new();
+        let mut missing = Vec::new();
+        let pages = directories.versions.iter().filter_map(|version| page(&version.node));
+        for page in pages.filter(|page| known.insert(*page)) {
+            match self.entry(&page, name, Mode::Cached) {
+                Err(Fault::Wait) => missing.push(page),
+                entry => drop(found.insert(page, entry)),
+            }
+        }
+        found.extend(parallel(THREADS, missing, |page| (page, self.entry(&page, name, Mode::Fetch))));
+        found
+    }
+
+    /// Returns the entry `name` of the directory with this top page.
+    pub(super) fn entry(&self, page: &Ref, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
         let found = self.find(Some(*page), name, mode)?;
         Ok(found.filter(|at| at.node().is_some_and(|(node, _)| node.name == name)))
     }
@@ -288,8 +323,8 @@ impl Vfs {
         }
     }
 
-    /// What `stat` shows of a node of this snapshot that is no directory.
-    pub(in crate::vfs) fn shown_as(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
+    /// Returns the attributes of a node of this snapshot that is not a directory.
+    pub(in crate::vfs) fn attr_in(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
         let ino = if ino == 0 { inode::linked(self.repo.keys(), snapshot, node) } else { ino };
         Attr::of(node, ino, self.options.owner)
     }
@@ -323,16 +358,16 @@ impl Branch {
     }
 }
 
-/// The roots of all snapshots.
-fn roots(time: &Timeline) -> Line {
-    let mut growing = Growing::new(time);
+/// Returns the history of the root.
+fn roots(time: &Timeline) -> History {
+    let mut builder = HistoryBuilder::new(time);
     for (snapshot, at) in time.snapshots.iter().zip(0..) {
-        growing.add(Run { node: Arc::new(root(snapshot)), first: at, last: at, place: None });
+        builder.add(Version { node: Arc::new(root(snapshot)), first: at, last: at, place: None });
     }
-    growing.line
+    builder.history
 }
 
-/// The top page of a directory that is not empty.
+/// Returns the top page of a directory that is not empty.
 pub fn page(node: &Node) -> Option<Ref> {
     if let Content::Directory(page) = node.content { page } else { None }
 }
@@ -341,7 +376,7 @@ fn mismatch() -> Fault {
     damaged("a page does not hold what the one above it says")
 }
 
-/// What will still be so at the next attempt and hides a part only. Everything else ends the operation.
+/// Returns the error of damage, which hides a part of the result only. Every other fault ends the operation.
 fn lasting(fault: Fault) -> Result<Error, Fault> {
     match fault {
         Fault::Broken(e) if !passing(&e) => Ok(e),

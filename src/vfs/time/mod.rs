@@ -1,16 +1,18 @@
-//! The time views of the mount: `versions/`, `deleted/` and `at/`.
+//! The time views of the mount: `at/`, `versions/` and `deleted/`.
 //!
-//! In: the snapshots of the view, a path, and the directory pages of [`super::pages`]. Out: the entries of merged
-//! folders, and the snapshot that a moment names.
+//! In: the snapshots of the view, a path, and the directory pages of [`super::pages`]. Out: the snapshot that a moment
+//! names, and the entries of merged directories.
 //!
-//! - [`timeline`]: the snapshots in order of time; which one was the newest at a moment, which ones describe the present.
+//! - [`timeline`]: the snapshots in the order of time; which one was the newest at a moment, which ones describe the
+//!   present.
 //! - [`moment`]: expressions such as `yesterday` or `2026-11-03`. Pure.
 //! - [`history`]: the versions of one path over all snapshots, and the scan over the pages of many directories.
-//! - [`present`]: the nodes that exist now, and the former ones that do not.
-//! - [`merged`]: the folders below `versions/` and `deleted/`.
+//! - [`former`]: the nodes that exist now, and those that do not exist any more.
+//! - [`merged`]: the directories below `versions/` and `deleted/`; [`listing`]: their entries.
 
+mod former;
 pub(super) mod history;
+mod listing;
 pub(super) mod merged;
 pub(super) mod moment;
-mod present;
 pub(super) mod timeline;

@@ -1,0 +1,129 @@
+//! The layout of a file: from positions in the file to extents, and from there to chunks.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Kind};
+use crate::format::limits::LEVELS;
+use crate::format::reference::{Extent, Ref};
+use crate::format::tree::Content;
+use crate::vfs::attr::Fault;
+use crate::vfs::inode_table::Place;
+use crate::vfs::pages::Extents;
+use crate::vfs::{Mode, Vfs};
+
+/// Where the contents of one file are.
+pub(super) struct FileLayout {
+    /// Inode number of the directory in which the file was first seen.
+    pub dir: u64,
+    /// Bytes of the file.
+    pub size: u64,
+    root: ExtentsRoot,
+}
+
+enum ExtentsRoot {
+    Inline(Arc<Extents>),
+    List(Ref),
+}
+
+/// A part of a read, from one extent.
+pub(super) enum Segment {
+    /// Zero bytes.
+    Hole(usize),
+    /// A range of a chunk's plaintext.
+    Chunk(Ref, Range<u32>),
+}
+
+impl Segment {
+    /// Returns its length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Segment::Hole(len) => *len,
+            Segment::Chunk(_, part) => part.len(),
+        }
+    }
+}
+
+impl Vfs {
+    /// Returns the layout of a file.
+    pub(super) fn layout(&self, ino: u64, mode: Mode) -> Result<Arc<FileLayout>, Fault> {
+        if let Some(file) = self.contents.layouts.lock().expect("no holder panics").get(&ino) {
+            return Ok(Arc::clone(file));
+        }
+        let dir = match self.place(ino) {
+            Some(Place::Entry(dir, _)) => dir.attr.ino,
+            _ => ino,
+        };
+        let file = self.with_node(ino, mode, |node| {
+            let root = extents_root(&node.content)?;
+            Some(Arc::new(FileLayout { dir, size: node.content.size(), root }))
+        })?;
+        let file = file.ok_or(Fault::Invalid)?;
+        self.contents.layouts.lock().expect("no holder panics").put(ino, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Returns the leaf of the reference list that holds a position, and the position in the file at which it begins.
+    pub(super) fn list_leaf(&self, file: &FileLayout, position: u64, mode: Mode) -> Result<(Arc<Extents>, u64), Fault> {
+        let mut list = match &file.root {
+            ExtentsRoot::Inline(leaf) => return Ok((Arc::clone(leaf), 0)),
+            ExtentsRoot::List(list) => *list,
+        };
+        let (mut base, mut span) = (0, file.size);
+        for _ in 0..=LEVELS {
+            let page = self.pages.list(&list, mode)?;
+            if page.span() != span || position - base >= span {
+                return Err(malformed_list());
+            }
+            match &*page {
+                Extents::Leaf(..) => return Ok((page, base)),
+                Extents::Upper(rows, ends) => {
+                    let row = ends.partition_point(|end| base + end <= position);
+                    let before = if row > 0 { ends[row - 1] } else { 0 };
+                    list = *rows.get(row).ok_or_else(malformed_list)?;
+                    (base, span) = (base + before, ends[row] - before);
+                }
+            }
+        }
+        Err(malformed_list())
+    }
+
+    /// Returns the segments that make up a range of a file.
+    pub(super) fn segments(&self, file: &FileLayout, range: Range<u64>, mode: Mode) -> Result<Vec<Segment>, Fault> {
+        let mut segments = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let (leaf, base) = self.list_leaf(file, at, mode)?;
+            let Extents::Leaf(extents, ends) = &*leaf else { return Err(malformed_list()) };
+            let before = at;
+            for i in ends.partition_point(|end| base + end <= at)..extents.len() {
+                let start = base + ends[i] - extents[i].len();
+                let end = (base + ends[i]).min(range.end);
+                segments.push(match &extents[i] {
+                    Extent::Hole(_) => Segment::Hole((end - at) as usize),
+                    Extent::Data(r) => Segment::Chunk(*r, (at - start) as u32..(end - start) as u32),
+                });
+                at = end;
+                if at >= range.end {
+                    break;
+                }
+            }
+            if at == before {
+                return Err(malformed_list());
+            }
+        }
+        Ok(segments)
+    }
+}
+
+fn extents_root(content: &Content) -> Option<ExtentsRoot> {
+    match content {
+        Content::File(extents) => Some(ExtentsRoot::Inline(Arc::new(Extents::leaf(extents.clone())))),
+        Content::Large { list, .. } => Some(ExtentsRoot::List(*list)),
+        _ => None,
+    }
+}
+
+pub(super) fn malformed_list() -> Fault {
+    Fault::Broken(Error::new(Kind::Damaged, "the reference list of a file does not cover its size"))
+}
