@@ -260,7 +260,7 @@ fn one_directory_as_the_root() {
     vfs.forget(inode::ROOT, 1000);
     assert_eq!(lookup(&vfs, "jo/f").unwrap().size, 1);
     assert_eq!(names(&at(b"").unwrap(), inode::ROOT), ["home"]);
-    assert!(at(b"home/jo/f").is_err_and(|e| e.to_string().contains("no directory")));
+    assert!(at(b"home/jo/f").is_err_and(|e| e.to_string().contains("not a directory")));
     assert!(at(b"nowhere").is_err());
 }
 
