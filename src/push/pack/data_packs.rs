@@ -12,6 +12,7 @@ use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Error, Result};
 use crate::format::pack::Builder;
+use crate::format::reference::Extent;
 use crate::push::control::Control;
 use crate::repo::{Index, Repository};
 
@@ -29,10 +30,10 @@ pub struct Fresh<'a> {
 }
 
 /// The open data packs.
-pub struct Data<'c> {
+pub struct DataPacks<'c> {
     control: &'c Control<'c>,
-    pub chunks: &'c Chunks,
-    pub packs: &'c Packs<'c>,
+    pub chunks: Chunks,
+    pub packs: Packs<'c>,
     filling: Mutex<Filling>,
     /// Buffers of packs that were stored. They are used again because allocators keep freed ones of this size: what
     /// bounds the number of packs then bounds the memory too.
@@ -54,21 +55,15 @@ struct Open {
     builder: Builder,
 }
 
-impl<'c> Data<'c> {
+impl<'c> DataPacks<'c> {
     /// `open`: packs that are filled at a time.
-    pub fn new(
-        control: &'c Control<'c>,
-        chunks: &'c Chunks,
-        packs: &'c Packs<'c>,
-        uploads: Sender<Upload>,
-        open: usize,
-    ) -> Self {
+    pub fn new(control: &'c Control<'c>, uploads: Sender<Upload>, open: usize) -> Self {
         let open = std::iter::repeat_with(|| None).take(open).collect();
         let filling = Mutex::new(Filling { open, uploads: Some(uploads) });
-        Data {
+        DataPacks {
             control,
-            chunks,
-            packs,
+            chunks: Chunks::default(),
+            packs: Packs::new(control),
             filling,
             spare: Mutex::default(),
             added: AtomicU64::new(0),
@@ -146,7 +141,7 @@ impl<'c> Data<'c> {
 
     /// The piece with its place, once the server has acknowledged its pack. Where somebody waits for room meanwhile, its
     /// pack is hurried: `pressed`.
-    pub fn settled(&self, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
+    pub fn resolve(&self, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
         let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
         match self.chunks.place(id) {
             Whereabouts::Nowhere => Ok(None),
@@ -164,10 +159,22 @@ impl<'c> Data<'c> {
             }
         }
     }
+
+    /// Returns the extent of a piece whose place is known.
+    pub fn extent(&self, piece: &Piece) -> Result<Extent> {
+        match piece {
+            Piece::Hole(len) => Ok(Extent::Hole(*len)),
+            Piece::Known(id, place) => {
+                let pack = self.packs.get(place.pack).ok_or_else(|| Error::failed("a known pack without a name"))?;
+                Ok(Extent::Data(place.reference(*id, pack)))
+            }
+            Piece::New(_) | Piece::Awaited => Err(Error::failed("a piece of a file without a place")),
+        }
+    }
 }
 
 /// The body of an uploading thread: seals and stores packs until there are no more, or until the push ends early.
-pub fn upload(repo: &Repository, data: &Data<'_>, uploads: &Receiver<Upload>) -> Result<()> {
+pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let control = data.control;
     while let Some(Upload { number, mut plain }) = control.receive(uploads)? {
         let pack = repo.put_pack_unless(ObjectType::Data, &mut plain, &|| control.stopping());

@@ -2,7 +2,7 @@
 //!
 //! The number of nodes inside is bounded: the walker waits at the door. A node stays inside until the pack that holds
 //! its contents was acknowledged, so the walker may come to wait for a pack that waits for more contents. It says so by
-//! [`Line::pressed`], and the tree closes the pack that it needs.
+//! [`Queue::pressed`], and the tree closes the pack that it needs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use std::sync::{Condvar, Mutex};
 use crate::error::Result;
 use crate::push::control::{Control, PATIENCE};
 
-/// What comes next out of a [`Line`].
-pub enum Turn<T> {
+/// What comes next out of a [`Queue`].
+pub enum Next<T> {
     Ready(T),
     /// Nothing for a while.
     Wait,
@@ -20,7 +20,7 @@ pub enum Turn<T> {
     End,
 }
 
-pub struct Line<'c, T> {
+pub struct Queue<'c, T> {
     control: &'c Control<'c>,
     inner: Mutex<Inner<T>>,
     changed: Condvar,
@@ -36,11 +36,11 @@ struct Inner<T> {
     closed: bool,
 }
 
-impl<'c, T> Line<'c, T> {
+impl<'c, T> Queue<'c, T> {
     /// `most`: nodes that may be inside.
     pub fn new(control: &'c Control<'c>, most: usize) -> Self {
         let inner = Inner { finished: BTreeMap::new(), entered: 0, left: 0, nodes: 0, closed: false };
-        Line { control, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false), most }
+        Queue { control, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false), most }
     }
 
     /// Makes room for an item of so many nodes and gives its number in the line.
@@ -70,27 +70,27 @@ impl<'c, T> Line<'c, T> {
     }
 
     /// The next item in order, if it is ready within [`PATIENCE`].
-    pub fn next(&self) -> Result<Turn<T>> {
+    pub fn next(&self) -> Result<Next<T>> {
         let mut inner = self.inner.lock().expect("no holder panics");
         for last in [false, true] {
             let turn = inner.left;
             if let Some(item) = inner.finished.remove(&turn) {
                 inner.left += 1;
-                return Ok(Turn::Ready(item));
+                return Ok(Next::Ready(item));
             }
             if inner.closed && inner.left == inner.entered {
-                return Ok(Turn::End);
+                return Ok(Next::End);
             }
             self.control.check()?;
             if !last {
                 inner = self.changed.wait_timeout(inner, PATIENCE).expect("no holder panics").0;
             }
         }
-        Ok(Turn::Wait)
+        Ok(Next::Wait)
     }
 
     /// The number of the next item in order.
-    pub fn turn(&self) -> u64 {
+    pub fn next_number(&self) -> u64 {
         self.inner.lock().expect("no holder panics").left
     }
 

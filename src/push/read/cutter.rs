@@ -2,24 +2,19 @@
 //! each worker thread, with its own compressor. A worker with a large file gives chunks of it to workers that are idle.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::attributes::Nodes;
-use super::item::Batch;
-use super::partial::Large;
+use super::workspace::Workspace;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::{Kind, Result};
 use crate::format::stored::Packer;
 use crate::name::ObjectId;
 use crate::progress::Event;
-use crate::push::control::Control;
 use crate::push::pack::chunks::Place;
-use crate::push::pack::data_packs::{Data, Fresh};
+use crate::push::pack::data_packs::Fresh;
 use crate::push::pack::piece::Piece;
-use crate::push::pack::queue::Line;
-use crate::repo::{Index, Repository};
 
 /// Chunks of at least this many stored bytes go to their pack at once, smaller ones together.
 const LARGE: usize = 128 << 10;
@@ -27,22 +22,6 @@ const LARGE: usize = 128 << 10;
 const TOGETHER: usize = 1 << 20;
 /// Chunks of one file that are done by others and not yet asked for.
 const REPLIES: usize = 64;
-
-/// What all workers share.
-#[derive(Clone, Copy)]
-pub struct Shared<'w> {
-    pub repo: &'w Repository,
-    pub control: &'w Control<'w>,
-    pub nodes: &'w Nodes,
-    pub index: &'w Index<'w>,
-    pub data: &'w Data<'w>,
-    pub line: &'w Line<'w, Batch>,
-    pub large: &'w Large,
-    /// Workers that wait for something to do.
-    pub idle: &'w AtomicUsize,
-    /// Whether the damaged index was reported.
-    pub warned: &'w AtomicBool,
-}
 
 /// A chunk that another worker deals with.
 pub struct Task {
@@ -66,7 +45,7 @@ impl Default for Given {
 }
 
 pub struct Cutter<'w> {
-    pub shared: Shared<'w>,
+    pub work: Workspace<'w>,
     packer: Option<Packer>,
     /// Stored forms of small chunks that were claimed and are not in a pack yet.
     small: Vec<u8>,
@@ -76,10 +55,10 @@ pub struct Cutter<'w> {
 }
 
 impl<'w> Cutter<'w> {
-    pub fn new(shared: Shared<'w>, compression: i32) -> Result<Self> {
+    pub fn new(work: Workspace<'w>, compression: i32) -> Result<Self> {
         let packer = (compression != 0).then(|| Packer::new(compression)).transpose()?;
         let (small, fresh, read) = Default::default();
-        Ok(Cutter { shared, packer, small, fresh, read })
+        Ok(Cutter { work, packer, small, fresh, read })
     }
 
     /// Gives the chunk to a worker that waits for work, if there is one; `offer` holds nothing back. Its piece is filled
@@ -92,7 +71,7 @@ impl<'w> Cutter<'w> {
         offer: &Sender<Task>,
     ) -> Result<()> {
         let task = |plain: &[u8]| Task { plain: plain.to_vec(), piece: pieces.len(), reply: given.reply.clone() };
-        if self.shared.idle.load(Ordering::Relaxed) > 0 && offer.try_send(task(plain)).is_ok() {
+        if self.work.idle.load(Ordering::Relaxed) > 0 && offer.try_send(task(plain)).is_ok() {
             given.open += 1;
             pieces.push(Piece::Awaited);
         } else {
@@ -108,7 +87,7 @@ impl<'w> Cutter<'w> {
     /// Waits for the chunks that others are at.
     pub fn collect(&self, pieces: &mut [Piece], given: &mut Given) -> Result<()> {
         while given.open > 0 {
-            if let Some((piece, done)) = self.shared.control.receive(&given.replies)? {
+            if let Some((piece, done)) = self.work.control.receive(&given.replies)? {
                 pieces[piece] = done;
                 given.open -= 1;
             }
@@ -127,7 +106,7 @@ impl<'w> Cutter<'w> {
 
     /// Finds a chunk or adds it.
     pub fn chunk(&mut self, plain: &[u8]) -> Result<Piece> {
-        let Shared { repo, control, data, .. } = self.shared;
+        let Workspace { repo, control, data, .. } = self.work;
         self.read += plain.len() as u64;
         control.event(Event::Done { files: 0, bytes: plain.len() as u64 });
         let id = repo.keys().chunk_id(ChunkKind::Data, plain);
@@ -156,7 +135,7 @@ impl<'w> Cutter<'w> {
 
     /// Where the repository has it. What cannot be looked up is sent again: that costs time, not safety.
     fn known(&self, id: &ChunkId, len: usize) -> Result<Option<Place>> {
-        let Shared { repo, control, index, data, warned, .. } = self.shared;
+        let Workspace { repo, control, index, data, index_damage_reported, .. } = self.work;
         let missing = |pack: ObjectId| {
             control.warn(&format!(
                 "the server shows pack {pack} no more, or not whole: what is still here of it is sent again"
@@ -172,7 +151,7 @@ impl<'w> Cutter<'w> {
             }
             Ok(_) => Ok(None),
             Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {
-                if !warned.swap(true, Ordering::Relaxed) {
+                if !index_damage_reported.swap(true, Ordering::Relaxed) {
                     control.warn(&format!("part of the index cannot be read, its contents are sent again: {e}"));
                 }
                 Ok(None)
@@ -187,7 +166,7 @@ impl<'w> Cutter<'w> {
             return Ok(());
         }
         let fresh = self.fresh.drain(..);
-        self.shared.data.add(fresh.map(|(id, len, at)| Fresh { id, len, stored: &self.small[at] }))?;
+        self.work.data.add(fresh.map(|(id, len, at)| Fresh { id, len, stored: &self.small[at] }))?;
         self.small.clear();
         Ok(())
     }

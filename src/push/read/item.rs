@@ -13,6 +13,8 @@ use crate::push::pack::piece::Piece;
 /// Neighbours in the walk. Small files travel together, so that a hop from thread to thread costs little for each.
 #[derive(Default)]
 pub struct Batch {
+    /// Its place in the ordered queue.
+    pub number: u64,
     pub items: Vec<Item>,
     /// Files to read, and their bytes.
     pub files: usize,
@@ -26,7 +28,7 @@ pub enum Item {
     /// A page of that directory in an earlier snapshot, and its first name.
     Page(Vec<u8>, Ref),
     /// A node that needs no reading; `link` if there are further links to it.
-    Node { node: Node, was: Was, link: Option<Link> },
+    Node { node: Node, change: Change, link: Option<Link> },
     /// A file to read.
     File(Box<Job>),
     /// A stream to read.
@@ -47,19 +49,19 @@ pub struct Enter {
 
 /// How a file compares to the snapshot before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Was {
+pub enum Change {
     New,
     Changed,
     Unchanged,
     Renamed,
 }
 
-impl Was {
-    pub fn compare(old: Option<&Node>, node: &Node) -> Was {
+impl Change {
+    pub fn compare(old: Option<&Node>, node: &Node) -> Change {
         match old {
-            None => Was::New,
-            Some(old) if old == node => Was::Unchanged,
-            Some(_) => Was::Changed,
+            None => Change::New,
+            Some(old) if old == node => Change::Unchanged,
+            Some(_) => Change::Changed,
         }
     }
 }

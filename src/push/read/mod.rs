@@ -10,3 +10,4 @@ pub mod partial;
 pub mod reader;
 pub mod stream;
 pub mod stream_reader;
+pub mod workspace;

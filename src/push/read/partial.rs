@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::error::Result;
 use crate::format::tree::Node;
-use crate::push::pack::data_packs::Data;
+use crate::push::pack::data_packs::DataPacks;
 use crate::push::pack::piece::Piece;
 use crate::repo::Index;
 
@@ -15,29 +15,29 @@ pub const LARGE: u64 = 16 << 20;
 
 /// The beginning of a file.
 #[derive(Clone)]
-pub struct Started {
+pub struct PartialFile {
     pub node: Node,
     pub pieces: Vec<Piece>,
     /// So many pieces are in packs that the server has acknowledged.
-    pub settled: usize,
+    pub resolved: usize,
     /// Bytes of those that this push has brought.
     pub new: u64,
 }
 
-impl Started {
+impl PartialFile {
     pub fn new(node: Node, pieces: Vec<Piece>) -> Self {
-        Started { node, pieces, settled: 0, new: 0 }
+        PartialFile { node, pieces, resolved: 0, new: 0 }
     }
 
     /// Goes on to the first piece that is not acknowledged; gives whether there is none.
-    pub fn settle(&mut self, data: &Data<'_>, index: &Index<'_>, pressed: bool) -> Result<bool> {
-        while let Some(piece) = self.pieces.get(self.settled) {
-            let Some(known) = data.settled(piece, index, pressed)? else { return Ok(false) };
+    pub fn resolve(&mut self, data: &DataPacks<'_>, index: &Index<'_>, pressed: bool) -> Result<bool> {
+        while let Some(piece) = self.pieces.get(self.resolved) {
+            let Some(known) = data.resolve(piece, index, pressed)? else { return Ok(false) };
             if let (Piece::New(_), Piece::Known(_, place)) = (piece, &known) {
                 self.new += u64::from(place.len);
             }
-            self.pieces[self.settled] = known;
-            self.settled += 1;
+            self.pieces[self.resolved] = known;
+            self.resolved += 1;
         }
         Ok(true)
     }
@@ -45,18 +45,18 @@ impl Started {
 
 /// Files that are being read and travel alone, by the number of their batch.
 #[derive(Default)]
-pub struct Large(Mutex<HashMap<u64, Started>>);
+pub struct PartialFiles(Mutex<HashMap<u64, PartialFile>>);
 
-impl Large {
+impl PartialFiles {
     /// The file is read from its beginning, perhaps again.
     pub fn begin(&self, batch: u64, node: Node) {
-        self.0.lock().expect("no holder panics").insert(batch, Started::new(node, Vec::new()));
+        self.0.lock().expect("no holder panics").insert(batch, PartialFile::new(node, Vec::new()));
     }
 
     /// More of it was read.
     pub fn extend(&self, batch: u64, pieces: &[Piece]) {
-        if let Some(started) = self.0.lock().expect("no holder panics").get_mut(&batch) {
-            started.pieces.extend_from_slice(pieces);
+        if let Some(file) = self.0.lock().expect("no holder panics").get_mut(&batch) {
+            file.pieces.extend_from_slice(pieces);
         }
     }
 
@@ -66,10 +66,10 @@ impl Large {
     }
 
     /// What there is of it so far.
-    pub fn get(&self, batch: u64, data: &Data<'_>, index: &Index<'_>) -> Result<Option<Started>> {
+    pub fn get(&self, batch: u64, data: &DataPacks<'_>, index: &Index<'_>) -> Result<Option<PartialFile>> {
         let mut all = self.0.lock().expect("no holder panics");
-        let Some(started) = all.get_mut(&batch) else { return Ok(None) };
-        started.settle(data, index, false)?;
-        Ok(Some(started.clone()))
+        let Some(file) = all.get_mut(&batch) else { return Ok(None) };
+        file.resolve(data, index, false)?;
+        Ok(Some(file.clone()))
     }
 }

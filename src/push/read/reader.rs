@@ -9,8 +9,9 @@ use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::{self, Errno};
 
 use super::attributes::{self, error};
-use super::cutter::{Cutter, Given, Shared, Task};
+use super::cutter::{Cutter, Given, Task};
 use super::item::{Batch, Item, Job};
+use super::workspace::Workspace;
 use crate::crypto::chunker;
 use crate::error::{Error, Kind, Result};
 use crate::format::reference::Extent;
@@ -34,12 +35,12 @@ pub struct Reader<'w> {
     pub cutter: Cutter<'w>,
     pub window: Vec<u8>,
     pub offer: Option<Sender<Task>>,
-    /// The number of the batch of a file that travels alone, and how many of its pieces were shown in [`super::partial::Large`].
+    /// The number of the batch of a file that travels alone, and how many of its pieces were shown in [`super::partial::PartialFiles`].
     alone: Option<(u64, usize)>,
 }
 
 enum Next {
-    Batch(u64, Batch),
+    Batch(Batch),
     Task(Task),
     Nothing,
     End,
@@ -73,22 +74,23 @@ impl From<Error> for Trouble {
 
 impl<'w> Reader<'w> {
     /// Chunks of large files go to `offer` while somebody waits there.
-    pub fn new(shared: Shared<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
-        Ok(Reader { cutter: Cutter::new(shared, compression)?, window: Vec::new(), offer: Some(offer), alone: None })
+    pub fn new(work: Workspace<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
+        Ok(Reader { cutter: Cutter::new(work, compression)?, window: Vec::new(), offer: Some(offer), alone: None })
     }
 
     /// The body of a worker thread. Gives the bytes read.
-    pub fn run(mut self, work: &Receiver<(u64, Batch)>, tasks: &Receiver<Task>) -> Result<u64> {
-        let Shared { control, line, idle, .. } = self.cutter.shared;
+    pub fn run(mut self, work: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<u64> {
+        let Workspace { control, queue, idle, .. } = self.cutter.work;
         loop {
             match self.next(work, tasks)? {
-                Next::Batch(number, mut batch) => {
+                Next::Batch(mut batch) => {
                     let alone =
                         batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
+                    let number = batch.number;
                     self.alone = alone.then_some((number, 0));
                     self.batch(&mut batch)?;
-                    line.finish(number, batch);
-                    self.cutter.shared.large.end(number);
+                    queue.finish(batch.number, batch);
+                    self.cutter.work.partial.end(number);
                 }
                 Next::Task(task) => self.cutter.serve(&task)?,
                 Next::Nothing => {}
@@ -104,12 +106,12 @@ impl<'w> Reader<'w> {
         Ok(self.cutter.read)
     }
 
-    fn next(&self, work: &Receiver<(u64, Batch)>, tasks: &Receiver<Task>) -> Result<Next> {
-        let Shared { control, idle, .. } = self.cutter.shared;
+    fn next(&self, work: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<Next> {
+        let Workspace { control, idle, .. } = self.cutter.work;
         control.check()?;
         idle.fetch_add(1, Ordering::Relaxed);
         let next = crossbeam_channel::select! {
-            recv(work) -> batch => batch.map_or(Next::End, |(number, batch)| Next::Batch(number, batch)),
+            recv(work) -> batch => batch.map_or(Next::End, Next::Batch),
             recv(tasks) -> task => task.map_or(Next::Nothing, Next::Task),
             default(PATIENCE) => Next::Nothing,
         };
@@ -119,7 +121,7 @@ impl<'w> Reader<'w> {
 
     fn batch(&mut self, batch: &mut Batch) -> Result<()> {
         for item in &mut batch.items {
-            self.cutter.shared.control.check()?;
+            self.cutter.work.control.check()?;
             match item {
                 Item::File(job) => self.file(job)?,
                 Item::Stream(job) => self.stream(job)?,
@@ -127,14 +129,14 @@ impl<'w> Reader<'w> {
             }
         }
         self.cutter.flush()?;
-        self.cutter.shared.control.event(Event::Done { files: batch.files as u64, bytes: 0 });
+        self.cutter.work.control.event(Event::Done { files: batch.files as u64, bytes: 0 });
         Ok(())
     }
 
     fn file(&mut self, job: &mut Job) -> Result<()> {
         if job.stat.st_size as u64 >= SHOWN {
             self.cutter.flush()?; // others may wait for what came before
-            self.cutter.shared.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
+            self.cutter.work.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
         }
         let mut earlier: Option<Vec<Piece>> = None;
         for _ in 0..ATTEMPTS {
@@ -155,7 +157,7 @@ impl<'w> Reader<'w> {
             return Ok(());
         }
         job.node.flags |= CHANGED;
-        self.cutter.shared.control.unsteady(&job.dir.path_of(&job.node.name));
+        self.cutter.work.control.unsteady(&job.dir.path_of(&job.node.name));
         Ok(())
     }
 
@@ -170,7 +172,7 @@ impl<'w> Reader<'w> {
             }
             _ => error("read the file", errno),
         };
-        self.cutter.shared.control.skip(&job.dir.path_of(&job.node.name), &why);
+        self.cutter.work.control.skip(&job.dir.path_of(&job.node.name), &why);
         job.node.content = attributes::unreadable(errno);
     }
 
@@ -196,7 +198,7 @@ impl<'w> Reader<'w> {
             None if unchanged => {}
             None => {
                 let name = std::mem::take(&mut job.node.name);
-                job.node = self.cutter.shared.nodes.node(name, &before, job.node.content.clone());
+                job.node = self.cutter.work.nodes.node(name, &before, job.node.content.clone());
                 job.stat = before;
             }
         }
@@ -222,7 +224,7 @@ impl<'w> Reader<'w> {
 
     /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
     fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
-        let Shared { repo, control, data, .. } = self.cutter.shared;
+        let Workspace { repo, control, data, .. } = self.cutter.work;
         for extent in repo.extents(prefix) {
             match extent {
                 Ok(Extent::Hole(len)) => pieces.push(Piece::Hole(len)),
@@ -255,7 +257,7 @@ impl<'w> Reader<'w> {
     /// A file that travels alone is shown while it is being read.
     fn begin(&mut self, node: &Node, pieces: &[Piece]) -> Result<()> {
         if let Some((batch, shown)) = &mut self.alone {
-            self.cutter.shared.large.begin(*batch, node.clone());
+            self.cutter.work.partial.begin(*batch, node.clone());
             *shown = 0;
         }
         self.show(pieces)
@@ -265,7 +267,7 @@ impl<'w> Reader<'w> {
         let Some((batch, shown)) = &mut self.alone else { return Ok(()) };
         self.cutter.flush()?; // the beginning that can be kept ends at the first chunk that is in no pack
         let new = pieces[*shown..].iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
-        self.cutter.shared.large.extend(*batch, &pieces[*shown..*shown + new]);
+        self.cutter.work.partial.extend(*batch, &pieces[*shown..*shown + new]);
         *shown += new;
         Ok(())
     }
@@ -273,7 +275,7 @@ impl<'w> Reader<'w> {
     fn xattrs(&self, job: &Job, fd: &OwnedFd) -> attributes::Pairs {
         attributes::xattrs_of(fd).unwrap_or_else(|errno| {
             let path = job.dir.path_of(&job.node.name);
-            self.cutter.shared.control.skip(&path, &error("read its extended attributes", errno));
+            self.cutter.work.control.skip(&path, &error("read its extended attributes", errno));
             Vec::new()
         })
     }
@@ -335,7 +337,7 @@ impl<'w> Reader<'w> {
                 }
             }
             while to - from >= chunker::MAX || (at >= stop && to > from) {
-                let len = self.cutter.shared.repo.keys().chunker().cut(&window[from..to]);
+                let len = self.cutter.work.repo.keys().chunker().cut(&window[from..to]);
                 let plain = &window[from..from + len];
                 match &self.offer {
                     Some(offer) if capacity > chunker::MAX => self.cutter.give(plain, pieces, given, offer)?,
@@ -347,7 +349,7 @@ impl<'w> Reader<'w> {
                 break stop;
             }
             self.show(pieces)?;
-            self.cutter.shared.control.check()?;
+            self.cutter.work.control.check()?;
             window.copy_within(from..to, 0);
             (from, to) = (0, to - from);
         };

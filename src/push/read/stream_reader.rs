@@ -15,7 +15,7 @@ use crate::progress::Event;
 
 impl Reader<'_> {
     pub fn stream(&mut self, job: &mut StreamJob) -> Result<()> {
-        let control = self.cutter.shared.control;
+        let control = self.cutter.work.control;
         if job.size.is_none_or(|size| size >= SHOWN) {
             self.cutter.flush()?; // others may wait for what came before
             control.event(Event::File { path: &job.path });
@@ -46,7 +46,7 @@ impl Reader<'_> {
         let (mut from, mut to, mut end) = (0, 0, false);
         while !end {
             while to < WINDOW && !end {
-                self.cutter.shared.control.check()?;
+                self.cutter.work.control.check()?;
                 match reader.read(&mut window[to..WINDOW]) {
                     Ok(0) => end = true,
                     Ok(n) => to += n,
@@ -55,7 +55,7 @@ impl Reader<'_> {
                 }
             }
             while to - from >= chunker::MAX || (end && to > from) {
-                let len = self.cutter.shared.repo.keys().chunker().cut(&window[from..to]);
+                let len = self.cutter.work.repo.keys().chunker().cut(&window[from..to]);
                 let plain = &window[from..from + len];
                 match &self.offer {
                     Some(offer) if to - from > len => self.cutter.give(plain, &mut job.pieces, given, offer)?,

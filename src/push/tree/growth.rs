@@ -24,7 +24,7 @@ impl Growth {
     }
 
     /// Most first.
-    pub fn folders(&self) -> Vec<(Vec<u8>, u64)> {
+    pub fn directories(&self) -> Vec<(Vec<u8>, u64)> {
         self.0.clone()
     }
 }
@@ -40,11 +40,11 @@ mod tests {
         assert_eq!(leave(&mut growth, "/a/small", LEAST / 2), LEAST / 2);
         assert_eq!(leave(&mut growth, "/a/large", 5 * LEAST), 0);
         assert_eq!(leave(&mut growth, "/a", LEAST), 0);
-        assert_eq!(growth.folders(), [(b"/a/large".to_vec(), 5 * LEAST), (b"/a".to_vec(), LEAST)]);
+        assert_eq!(growth.directories(), [(b"/a/large".to_vec(), 5 * LEAST), (b"/a".to_vec(), LEAST)]);
         for i in 0..20 {
             leave(&mut growth, "/b", (2 + i) * LEAST);
         }
-        let sizes: Vec<u64> = growth.folders().iter().map(|(_, bytes)| bytes / LEAST).collect();
+        let sizes: Vec<u64> = growth.directories().iter().map(|(_, bytes)| bytes / LEAST).collect();
         assert_eq!(sizes, (12..22).rev().collect::<Vec<_>>());
         assert_eq!(leave(&mut growth, "/c", 12 * LEAST), 12 * LEAST);
     }

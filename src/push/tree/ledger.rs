@@ -37,38 +37,48 @@ pub struct Ledger<'c> {
     pub outdated: &'c AtomicBool,
 }
 
+/// How a record is committed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum CommitMode {
+    /// On top of the log as it is now.
+    Refreshed,
+    /// On top of the log as it is known, in one call of the storage: the push ends early.
+    Immediate,
+}
+
+/// A snapshot, and the record that holds it; `None` if the repository had the same tree already.
+pub struct Committed {
+    pub snapshot: Snapshot,
+    pub record: Option<ObjectId>,
+}
+
 /// A pack that a record is going to name: its number, name and type.
 type Ready = (u32, PackRef, ObjectType);
 
 impl Ledger<'_> {
     /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
-    pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<(Snapshot, ObjectId)> {
+    pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<Committed> {
         let snapshot = self.snapshot(root, stats, false)?;
         let replaced = self.unfinished().map(|s| s.id).collect();
-        let record = self.commit(Some(snapshot.clone()), replaced, meta, false)?;
-        Ok((snapshot, record))
+        let record = self.commit(Some(snapshot.clone()), replaced, meta, CommitMode::Refreshed)?;
+        Ok(Committed { snapshot, record: Some(record) })
     }
 
     /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
     /// they would seem to be newer, so then it is needed all the same.
-    pub fn unchanged(
-        &mut self,
-        root: Option<Ref>,
-        stats: Stats,
-        meta: &[(u32, Entry)],
-    ) -> Result<(Snapshot, Option<ObjectId>)> {
+    pub fn unchanged(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<Committed> {
         if self.unfinished().next().is_some() {
-            return self.whole(root, stats, meta).map(|(snapshot, record)| (snapshot, Some(record)));
+            return self.whole(root, stats, meta);
         }
         if !self.packs.ready().is_empty() {
             self.contents()?;
         }
-        Ok((self.snapshot(root, stats, false)?, None))
+        Ok(Committed { snapshot: self.snapshot(root, stats, false)?, record: None })
     }
 
     /// Commits what is stored so far, with a snapshot of the part of the tree that is known. It takes the place of the one
     /// before, and of those of earlier pushes that did not get as far.
-    pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)], last: bool) -> Result<()> {
+    pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)], mode: CommitMode) -> Result<()> {
         let snapshot = self.snapshot(root, stats, true)?;
         let further = |s: &Snapshot| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes;
         let replaced = self.unfinished().filter(|s| self.partial == Some(s.id) || further(s)).map(|s| s.id);
@@ -76,14 +86,14 @@ impl Ledger<'_> {
         replaced.sort_unstable();
         replaced.dedup();
         let id = snapshot.id;
-        self.commit(Some(snapshot), replaced, meta, last)?;
+        self.commit(Some(snapshot), replaced, meta, mode)?;
         self.partial = Some(id);
         Ok(())
     }
 
     /// Commits what is stored, without a snapshot: the next push finds its contents and does not send them again.
     pub fn contents(&mut self) -> Result<()> {
-        self.commit(None, Vec::new(), &[], true).map(drop)
+        self.commit(None, Vec::new(), &[], CommitMode::Immediate).map(drop)
     }
 
     fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
@@ -102,20 +112,19 @@ impl Ledger<'_> {
         self.state.snapshots().into_iter().filter(ours)
     }
 
-    /// `last`: at once or never, for the push is ending early.
     fn commit(
         &mut self,
         snapshot: Option<Snapshot>,
         replaced: Vec<SnapshotId>,
         meta: &[(u32, Entry)],
-        last: bool,
+        mode: CommitMode,
     ) -> Result<ObjectId> {
         let ready = self.packs.ready();
         let sections = sections(self.chunks, &ready, meta);
         let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now(), Deed::Forget)).collect();
         let condemned = self.absent.iter().map(|id| (*id, now())).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
-        if last {
+        if mode == CommitMode::Immediate {
             let record = self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?;
             self.packs.committed(&ready);
             self.doomed.extend(std::mem::take(&mut self.absent));

@@ -1,75 +1,90 @@
-//! Reference lists of files that have more extents than fit into their node: written as they grow, bottom-up.
+//! The reference list of a file with more extents than fit into its node: written as it grows, bottom-up.
 
-use super::writer::Tree;
-use crate::crypto::keys::{ChunkId, ChunkKind};
+use super::directory::replace_self;
+use crate::crypto::keys::ChunkId;
 use crate::error::{Error, Result};
 use crate::format::list::List;
 use crate::format::reference::{Extent, PackRef, Ref};
 
-/// A hole ends a page only where that is full: an id for which [`List::ends`] never says so earlier.
-const NEVER: Ref = Ref { id: ChunkId([0xff; 16]), pack: PackRef::SELF, offset: 0, stored: 1, len: 1 };
+/// Decides where a page ends whose last extent is a hole: only where the page is full, because [`List::ends`] is never
+/// true earlier for this id.
+const HOLE: Ref = Ref { id: ChunkId([0xff; 16]), pack: PackRef::SELF, offset: 0, stored: 1, len: 1 };
 
-impl Tree<'_> {
-    /// Appends to the open list.
-    pub fn add_extent(&mut self, extent: Extent) -> Result<()> {
-        if self.list.is_empty() {
-            self.list.push(List::Leaf(Vec::new()));
+/// The open pages of a reference list, the leaf first.
+#[derive(Default)]
+pub struct OpenList {
+    levels: Vec<List>,
+}
+
+/// What is left to do after the last extent.
+pub enum End {
+    /// Write the open page of this level.
+    Write(usize),
+    /// Nothing: this is the top page.
+    Complete(Ref),
+}
+
+impl OpenList {
+    /// Appends an extent. Returns the level whose page ends with it, to be written next.
+    pub fn push(&mut self, extent: Extent) -> Result<Option<usize>> {
+        if self.levels.is_empty() {
+            self.levels.push(List::Leaf(Vec::new()));
         }
-        let Some(List::Leaf(extents)) = self.list.first_mut() else { return Err(broken()) };
+        let Some(List::Leaf(extents)) = self.levels.first_mut() else { return Err(out_of_shape()) };
         extents.push(extent);
-        let last = if let Extent::Data(r) = &extent { r } else { &NEVER };
-        if List::ends(extents.len() - 1, last) { self.end_list_page(0) } else { Ok(()) }
+        let last = if let Extent::Data(r) = &extent { r } else { &HOLE };
+        Ok(List::ends(extents.len() - 1, last).then_some(0))
     }
 
-    /// Closes the open list and gives its top page.
-    pub fn finish_list(&mut self) -> Result<Ref> {
-        loop {
-            let lowest = self.list.iter().position(|list| rows(list) > 0).ok_or_else(broken)?;
-            if let (List::Upper(top), true) = (&self.list[lowest], lowest + 1 == self.list.len())
-                && let [(_, page)] = top[..]
-            {
-                self.list.clear();
-                return Ok(page);
-            }
-            self.end_list_page(lowest)?;
-        }
+    /// The open page of this level.
+    pub fn page(&self, level: usize) -> &List {
+        &self.levels[level]
     }
 
-    fn end_list_page(&mut self, level: usize) -> Result<()> {
-        let page = self.write_list(level)?;
-        let list = &mut self.list[level];
+    /// Replaces the open page of this level, which was written as `page`, by a row of the level above. Returns that level
+    /// if its page ends here.
+    pub fn replace(&mut self, level: usize, page: Ref) -> Result<Option<usize>> {
+        let list = &mut self.levels[level];
         let span = list.span();
         match list {
             List::Leaf(extents) => extents.clear(),
             List::Upper(rows) => rows.clear(),
         }
-        if self.list.len() == level + 1 {
-            self.list.push(List::Upper(Vec::new()));
+        if self.levels.len() == level + 1 {
+            self.levels.push(List::Upper(Vec::new()));
         }
-        let List::Upper(rows) = &mut self.list[level + 1] else { return Err(broken()) };
+        let List::Upper(rows) = &mut self.levels[level + 1] else { return Err(out_of_shape()) };
         rows.push((span, page));
-        if List::ends(rows.len() - 1, &page) { self.end_list_page(level + 1) } else { Ok(()) }
+        Ok(List::ends(rows.len() - 1, &page).then_some(level + 1))
     }
 
-    fn write_list(&mut self, level: usize) -> Result<Ref> {
-        loop {
-            let list = &self.list[level];
-            let own = match list {
-                List::Leaf(_) => None,
-                List::Upper(rows) => rows.last().map(|(_, page)| page.pack),
-            };
-            if own != Some(PackRef::SELF) {
-                // The same stretch of the same file was perhaps written by an earlier run.
-                let plain = list.encode(&own.unwrap_or(PackRef::SELF));
-                if let Some(old) = self.meta.earlier(ChunkKind::List, &plain, own)? {
-                    return Ok(old);
-                }
-            }
-            match self.meta.add(ChunkKind::List, &list.encode(&PackRef::SELF))? {
-                Some(page) => return Ok(page),
-                None => self.turn()?,
+    /// Returns what is left to do after the last extent. A complete list is emptied.
+    pub fn end(&mut self) -> Result<End> {
+        let lowest = self.levels.iter().position(|list| rows(list) > 0).ok_or_else(out_of_shape)?;
+        if let (List::Upper(top), true) = (&self.levels[lowest], lowest + 1 == self.levels.len())
+            && let [(_, page)] = top[..]
+        {
+            self.levels.clear();
+            return Ok(End::Complete(page));
+        }
+        Ok(End::Write(lowest))
+    }
+
+    /// Replaces `SELF`: the open metadata pack was stored as `pack`.
+    pub fn replace_self(&mut self, pack: PackRef) {
+        for list in &mut self.levels {
+            if let List::Upper(rows) = list {
+                rows.iter_mut().for_each(|(_, page)| replace_self(page, pack));
             }
         }
+    }
+}
+
+/// The pack of the last page that a page of a list refers to; `None` for a leaf.
+pub fn last_pack(list: &List) -> Option<PackRef> {
+    match list {
+        List::Leaf(_) => None,
+        List::Upper(rows) => rows.last().map(|(_, page)| page.pack),
     }
 }
 
@@ -81,6 +96,6 @@ fn rows(list: &List) -> usize {
 }
 
 /// Cannot happen: leaves are at the bottom, upper pages above them.
-fn broken() -> Error {
+fn out_of_shape() -> Error {
     Error::failed("a reference list is out of shape")
 }

@@ -1,6 +1,7 @@
 //! The open metadata pack. Pages refer to others in the same pack by [`PackRef::SELF`], so a whole tree can be written
 //! bottom-up into a pack that has no name yet.
 
+use super::store::MetaStore;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Kind, Result};
@@ -64,8 +65,18 @@ impl<'c> MetaPack<'c> {
         })
     }
 
-    /// Adds a chunk that refers to the open pack by `SELF`. `None`: there is no room, [`MetaPack::close`] comes first.
-    pub fn add(&mut self, kind: ChunkKind, plain: &[u8]) -> Result<Option<Ref>> {
+    /// A record names all packs that were stored. Their chunks are in the index from now on, so when they are many they
+    /// are forgotten here.
+    pub fn committed(&mut self) {
+        self.entries.clear();
+        if self.places.len() > MANY {
+            self.places.clear();
+        }
+    }
+}
+
+impl MetaStore for MetaPack<'_> {
+    fn add(&mut self, kind: ChunkKind, plain: &[u8]) -> Result<Option<Ref>> {
         let id = self.repo.keys().chunk_id(kind, plain);
         if let Some(place) = self.places.get(&id) {
             let own = self.open.as_ref().is_some_and(|(number, _)| *number == place.pack);
@@ -86,8 +97,7 @@ impl<'c> MetaPack<'c> {
         Ok(Some(entry.in_pack(PackRef::SELF)))
     }
 
-    /// Stores the open pack and gives what `SELF` stood for; `None` if nothing is open.
-    pub fn close(&mut self, full: bool) -> Result<Option<PackRef>> {
+    fn finish_pack(&mut self, full: bool) -> Result<Option<PackRef>> {
         let Some((number, builder)) = self.open.take() else { return Ok(None) };
         let (mut plain, entries) = builder.finish(full);
         // A signal does not break this off at once: without this pack there is no tree to be kept.
@@ -101,19 +111,8 @@ impl<'c> MetaPack<'c> {
         Ok(Some(pack))
     }
 
-    /// A record names all packs that were stored. Their chunks are in the index from now on, so when they are many they
-    /// are forgotten here.
-    pub fn committed(&mut self) {
-        self.entries.clear();
-        if self.places.len() > MANY {
-            self.places.clear();
-        }
-    }
-
-    /// A chunk of an earlier pack with these contents, that would lie in the pack `own` if it names it by `SELF`. Of an
-    /// earlier run it is read: what is damaged there must not be inherited, least of all after the parent was found to be
-    /// damaged.
-    pub fn earlier(&self, kind: ChunkKind, plain: &[u8], own: Option<PackRef>) -> Result<Option<Ref>> {
+    /// A chunk of an earlier push is read first, so that damage is never inherited.
+    fn find(&self, kind: ChunkKind, plain: &[u8], own: Option<PackRef>) -> Result<Option<Ref>> {
         let id: ChunkId = self.repo.keys().chunk_id(kind, plain);
         if let Some(place) = self.places.get(&id) {
             let pack = self.packs.get(place.pack).filter(|pack| own.is_none_or(|own| own == *pack));

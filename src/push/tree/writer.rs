@@ -1,379 +1,206 @@
-//! Puts the tree together from the steps of the walk. A node waits here until the packs that hold its contents are
-//! acknowledged, so a directory is never written before what it names.
+//! The thread that writes the tree: takes batches from the queue in the order of the walk, waits until the packs of each
+//! file are stored, and makes checkpoints.
+//!
+//! A checkpoint is made between two steps, or while a step waits for packs.
 
-use std::collections::HashMap;
-
-use super::checkpoint::Schedule;
-use super::folder::{Folder, Which, meta_packs, row_of};
-use super::growth::Growth;
-use super::ledger::Ledger;
+use super::assembler::Assembler;
+use super::checkpoint::Checkpointer;
+use super::ledger::{CommitMode, Committed, Ledger};
 use super::metapack::MetaPack;
-use crate::crypto::keys::ChunkKind;
+use super::tally::Tally;
 use crate::error::{Error, Result};
-use crate::format::limits;
-use crate::format::list::List;
-use crate::format::page::{Page, Row};
-use crate::format::record::Stats;
-use crate::format::reference::{Extent, PackRef, Ref};
-use crate::format::tree::{self, Content, Node, Xattrs};
-use crate::push::control::Control;
-use crate::push::pack::chunks::Place;
-use crate::push::pack::data_packs::Data;
+use crate::format::record::{Snapshot, Stats};
+use crate::format::reference::Ref;
+use crate::format::tree::{Content, Node};
 use crate::push::pack::piece::Piece;
-use crate::push::pack::queue::{Line, Turn};
-use crate::push::read::attributes;
-use crate::push::read::item::{Batch, Item, Link, Was};
-use crate::push::read::partial::{Large, Started};
-use crate::repo::{Index, Repository};
+use crate::push::pack::queue::Next;
+use crate::push::read::item::{Batch, Item, Link};
+use crate::push::read::partial::PartialFile;
+use crate::push::read::workspace::Workspace;
 
-pub struct Tree<'c> {
-    repo: &'c Repository,
-    pub control: &'c Control<'c>,
-    pub line: &'c Line<'c, Batch>,
-    pub data: &'c Data<'c>,
-    pub index: &'c Index<'c>,
-    pub large: &'c Large,
-    pub meta: MetaPack<'c>,
-    pub ledger: Ledger<'c>,
-    pub schedule: Schedule,
-    /// The open directories, the root first.
-    pub stack: Vec<Folder>,
-    /// The same, while a checkpoint closes those in `stack`.
-    pub aside: Vec<Folder>,
-    /// The file whose packs are being waited for.
-    pub waiting: Option<Started>,
-    /// No batch is at hand: the next step is the first one of the next batch.
-    pub between: bool,
-    /// The reference list that is being written, lowest level first.
-    pub list: Vec<List>,
-    pub links: HashMap<Link, Linked>,
-    /// The node at hand while something else is written: it too may refer to the open metadata pack.
-    pub hand: Option<Node>,
-    pub stats: Stats,
-    pub unchanged: u64,
-    pub renamed: u64,
-    pub growth: Growth,
+/// Writes and commits the tree of one snapshot.
+pub struct TreeWriter<'c> {
+    work: Workspace<'c>,
+    assembler: Assembler<'c, MetaPack<'c>>,
+    ledger: Ledger<'c>,
+    checkpointer: Checkpointer,
+    position: Position,
 }
 
-/// A file with links that are still to come.
-pub struct Linked {
-    pub content: Content,
-    pub xattrs: Xattrs,
-    flags: u8,
-    left: u32,
+/// Where the writer is in the order of the walk.
+enum Position {
+    /// The next step is the first one of the next batch.
+    BetweenBatches,
+    InBatch,
+    /// Within a batch, at a file whose packs are not all stored.
+    Waiting(PartialFile),
 }
 
-impl<'c> Tree<'c> {
-    pub fn new(
-        control: &'c Control<'c>,
-        line: &'c Line<'c, Batch>,
-        data: &'c Data<'c>,
-        (index, large): (&'c Index<'c>, &'c Large),
-        meta: MetaPack<'c>,
-        ledger: Ledger<'c>,
-        schedule: Schedule,
-    ) -> Self {
-        let stack = vec![Folder::new(None, true, None)];
-        let (repo, aside, waiting, between) = (ledger.repo, Vec::new(), None, true);
-        let (list, links, hand, stats, unchanged, renamed, growth) = Default::default();
-        Tree {
-            repo,
-            control,
-            line,
-            data,
-            index,
-            large,
-            meta,
-            ledger,
-            schedule,
-            stack,
-            aside,
-            waiting,
-            between,
-            list,
-            links,
-            hand,
-            stats,
-            unchanged,
-            renamed,
-            growth,
-        }
+impl<'c> TreeWriter<'c> {
+    pub fn new(work: Workspace<'c>, meta: MetaPack<'c>, ledger: Ledger<'c>, checkpointer: Checkpointer) -> Self {
+        let assembler = Assembler::new(work.repo.keys(), work.control, meta);
+        TreeWriter { work, assembler, ledger, checkpointer, position: Position::BetweenBatches }
     }
 
-    /// Takes all steps; gives the top page of the root.
+    /// Takes all steps. Returns the top page of the root.
     pub fn run(&mut self) -> Result<Option<Ref>> {
         self.batches()?;
-        self.top()
+        self.assembler.finish()
     }
 
-    pub fn batches(&mut self) -> Result<()> {
+    /// Figures of the tree so far that the snapshot does not hold.
+    pub fn tally(&self) -> &Tally {
+        &self.assembler.tally
+    }
+
+    fn batches(&mut self) -> Result<()> {
         loop {
-            self.between = true;
-            match self.line.next()? {
-                Turn::Ready(batch) => {
-                    self.between = false;
-                    let nodes = batch.items.len();
-                    for item in batch.items {
-                        self.step(item)?;
-                        self.count_step()?;
-                    }
-                    self.line.leave(nodes);
+            self.position = Position::BetweenBatches;
+            match self.work.queue.next()? {
+                Next::Ready(batch) => {
+                    self.position = Position::InBatch;
+                    self.batch(batch)?;
                 }
-                Turn::Wait => self.checkpoint_if_due()?,
-                Turn::End => return Ok(()),
+                Next::Wait => self.checkpoint_if_due()?,
+                Next::End => return Ok(()),
             }
         }
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<()> {
+        let nodes = batch.items.len();
+        for item in batch.items {
+            self.step(item)?;
+            self.checkpointer.count_step();
+            self.checkpoint_if_due()?;
+        }
+        self.work.queue.leave(nodes);
+        Ok(())
     }
 
     fn step(&mut self, item: Item) -> Result<()> {
         match item {
-            Item::Enter(enter) => {
-                let node = self.store_xattrs(enter.node)?;
-                self.stack.push(Folder::new(Some(node), enter.passage, enter.old));
-                Ok(())
-            }
+            Item::Enter(enter) => self.assembler.enter(*enter),
             Item::Page(first, page) => {
-                if let Some(folder) = self.stack.last_mut() {
-                    folder.pages.push((first, page));
-                }
+                self.assembler.earlier_page(first, page);
                 Ok(())
             }
-            Item::Node { node, was, link } => {
-                let node = self.store_xattrs(node)?;
-                self.remember(link, &node);
-                self.add_file(node, was)
-            }
+            Item::Node { node, change, link } => self.assembler.node(node, change, link),
             Item::File(job) if job.gone => Ok(()),
-            Item::File(job) => self.file(job.node, job.pieces, job.link, job.old),
-            Item::Stream(job) => self.file(job.node, job.pieces, None, job.old),
-            Item::Link { mut node, link, old } => {
-                match self.links.get(&link) {
-                    Some(first) => {
-                        (node.content, node.xattrs) = (first.content.clone(), first.xattrs.clone());
-                        node.flags = first.flags;
-                    }
-                    None => node.content = attributes::unreadable(rustix::io::Errno::NOENT),
-                }
-                if let Content::Unreadable(_) = node.content {
-                    let why = Error::failed("cannot read the file: another link to it could not be read");
-                    self.control.skip(&path(&self.stack, &node.name), &why);
-                }
-                self.remember(Some(link), &node);
-                let was = Was::compare(old.as_deref(), &node);
-                self.add_file(node, was)
-            }
-            Item::Leave => self.leave(),
+            Item::File(job) => self.file(job.node, job.pieces, job.link, job.old.as_deref()),
+            Item::Stream(job) => self.file(job.node, job.pieces, None, job.old.as_deref()),
+            Item::Link { node, link, old } => self.assembler.link(node, link, old.as_deref()),
+            Item::Leave => self.assembler.leave(),
         }
     }
 
-    fn file(&mut self, mut node: Node, pieces: Vec<Piece>, link: Option<Link>, old: Option<Box<Node>>) -> Result<()> {
+    fn file(&mut self, mut node: Node, pieces: Vec<Piece>, link: Option<Link>, old: Option<&Node>) -> Result<()> {
         if !matches!(node.content, Content::Unreadable(_)) {
-            let started = self.settle_pieces(node, pieces)?;
-            node = started.node;
-            node.content = self.content(&started.pieces)?;
-            self.stack.last_mut().ok_or_else(no_folder)?.grown += started.new;
+            let file = self.resolve(node, pieces)?;
+            let data = self.work.data;
+            node = file.node;
+            node.content = self.assembler.content(file.pieces.iter().map(|piece| data.extent(piece)))?;
+            self.assembler.grow(file.new)?;
         }
-        let node = self.store_xattrs(node)?;
-        self.remember(link, &node);
-        let was = Was::compare(old.as_deref(), &node);
-        self.add_file(node, was)
+        self.assembler.file(node, link, old)
     }
 
-    fn remember(&mut self, link: Option<Link>, node: &Node) {
-        let Some(link) = link else { return };
-        let left = self.links.remove(&link).map_or(node.nlink, |linked| linked.left).saturating_sub(1);
-        if left > 0 {
-            let (content, xattrs, flags) = (node.content.clone(), node.xattrs.clone(), node.flags);
-            self.links.insert(link, Linked { content, xattrs, flags, left });
+    /// Waits until the server has acknowledged all packs that hold the file's contents.
+    fn resolve(&mut self, node: Node, pieces: Vec<Piece>) -> Result<PartialFile> {
+        let mut file = PartialFile::new(node, pieces);
+        let Workspace { data, index, queue, .. } = self.work;
+        while !file.resolve(data, index, false)? {
+            let waited = data.packs.wait(|| {
+                let done = file.resolve(data, index, queue.pressed())? || self.is_due();
+                Ok(done.then_some(()))
+            });
+            // From here on a checkpoint, also the last one, stores the beginning of this file.
+            self.position = Position::Waiting(file);
+            waited?;
+            self.checkpoint_if_due()?;
+            file = self.stop_waiting()?;
         }
+        Ok(file)
     }
 
-    /// The contents of a file whose pieces are settled.
-    pub fn content(&mut self, pieces: &[Piece]) -> Result<Content> {
-        if pieces.len() <= limits::INLINE_EXTENTS {
-            return Ok(Content::File(pieces.iter().map(|piece| self.extent(piece)).collect::<Result<_>>()?));
-        }
-        let mut size = 0;
-        for piece in pieces {
-            let extent = self.extent(piece)?;
-            size += extent.len();
-            self.add_extent(extent)?;
-        }
-        Ok(Content::Large { size, list: self.finish_list()? })
-    }
-
-    fn extent(&self, piece: &Piece) -> Result<Extent> {
-        let pack = |place: &Place| self.data.packs.get(place.pack);
-        match piece {
-            Piece::Hole(len) => Ok(Extent::Hole(*len)),
-            Piece::Known(id, place) => match pack(place) {
-                Some(pack) => Ok(Extent::Data(place.reference(*id, pack))),
-                None => Err(Error::failed("a known pack without a name")),
-            },
-            Piece::New(_) | Piece::Awaited => Err(Error::failed("a piece of a file without a place")),
+    fn stop_waiting(&mut self) -> Result<PartialFile> {
+        match std::mem::replace(&mut self.position, Position::InBatch) {
+            Position::Waiting(file) => Ok(file),
+            _ => Err(Error::failed("no file waits for packs")),
         }
     }
 
-    pub fn add_file(&mut self, mut node: Node, was: Was) -> Result<()> {
-        if let Err(why) = node.check() {
-            self.control.skip(&path(&self.stack, &node.name), &why);
-            node.content = attributes::unreadable(rustix::io::Errno::INVAL);
-            node.xattrs = Xattrs::Inline(Vec::new());
-        }
-        match &node.content {
-            Content::File(_) | Content::Large { .. } => {
-                self.stats.files += 1;
-                self.stats.bytes += node.content.size();
-                match was {
-                    Was::New => self.stats.new += 1,
-                    Was::Changed => self.stats.changed += 1,
-                    Was::Unchanged => self.unchanged += 1,
-                    Was::Renamed => self.renamed += 1,
-                }
-            }
-            Content::Unreadable(_) => self.stats.unreadable += 1,
-            _ => self.stats.others += 1,
-        }
-        self.add(node)
+    fn is_due(&self) -> bool {
+        let Workspace { control, data, .. } = self.work;
+        !control.stopping() && self.checkpointer.is_due(data.chunks.len(), || data.packs.fresh() > 0)
     }
 
-    fn add(&mut self, mut node: Node) -> Result<()> {
-        self.stats.xattrs += u64::from(node.xattrs != Xattrs::Inline(Vec::new()));
-        if self.stack.last().is_some_and(|folder| folder.is_full(&node)) {
-            self.hand = Some(node);
-            self.close(Which::Leaf)?;
-            node = self.hand.take().ok_or_else(no_folder)?;
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        if self.is_due() { self.checkpoint(CommitMode::Refreshed) } else { Ok(()) }
+    }
+
+    /// Commits a partial snapshot of the tree so far.
+    fn checkpoint(&mut self, mode: CommitMode) -> Result<()> {
+        let data = self.work.data;
+        let beginning = self.beginning()?;
+        let beginning = beginning.as_ref().filter(|file| file.resolved > 0).map(|file| {
+            let extents = file.pieces[..file.resolved].iter().map(|piece| data.extent(piece));
+            (file.node.clone(), extents)
+        });
+        let tree = self.assembler.checkpoint(beginning)?;
+        let stats = self.figures(tree.tally.stats);
+        self.ledger.partial(tree.root, stats, &self.assembler.store.entries, mode)?;
+        self.assembler.store.committed();
+        if data.chunks.len() >= self.checkpointer.most {
+            data.chunks.forget(&data.packs.all_committed());
         }
-        let keys = self.repo.keys();
-        if self.stack.last_mut().is_some_and(|folder| folder.add(keys, node)) {
-            self.close(Which::Leaf)
+        self.checkpointer.done(data.chunks.len());
+        Ok(())
+    }
+
+    /// The beginning of the file that comes next in the tree, if it is being read or waits for packs.
+    fn beginning(&self) -> Result<Option<PartialFile>> {
+        let Workspace { partial, queue, data, index, .. } = self.work;
+        match &self.position {
+            Position::Waiting(file) => Ok(Some(file.clone())),
+            Position::BetweenBatches => partial.get(queue.next_number(), data, index),
+            Position::InBatch => Ok(None),
+        }
+    }
+
+    /// Commits the whole snapshot, unless `newest` holds the same tree.
+    pub fn finish(&mut self, root: Option<Ref>, newest: Option<&Snapshot>) -> Result<Committed> {
+        let stats = self.figures(self.assembler.tally.stats);
+        let entries = &self.assembler.store.entries;
+        if newest.is_some_and(|newest| newest.root == root) {
+            self.ledger.unchanged(root, stats, entries)
         } else {
-            Ok(())
+            self.ledger.whole(root, stats, entries)
         }
     }
 
-    /// The directory on top of the stack is complete.
-    pub fn leave(&mut self) -> Result<()> {
-        let folder = self.end_folder()?;
-        let top = folder.top();
-        let mut node = folder.node.ok_or_else(no_folder)?;
-        node.content = Content::Directory(top);
-        node.nlink = folder.directories.saturating_add(2);
-        if let (true, Some(old)) = (folder.passage, folder.old) {
-            // A folder that only leads to sources changes all the time by what else is in it; its times alone are no
-            // reason to write its page anew.
-            if (Node { mtime: old.mtime, ctime: old.ctime, ..node.clone() }) == old {
-                node = old;
-            }
+    /// Commits what is stored when the push ends early. Returns whether anything of this push is kept.
+    pub fn keep(&mut self) -> bool {
+        self.work.control.end();
+        if self.work.data.packs.ready().is_empty() {
+            return self.ledger.partial.is_some();
         }
-        self.stats.directories += 1;
-        let rest = self.growth.leave(|| path(&self.stack, &node.name), folder.grown);
-        if let Some(parent) = self.stack.last_mut() {
-            parent.directories = parent.directories.saturating_add(1);
-            parent.grown += rest;
+        self.assembler.store.hasty = true;
+        if matches!(self.position, Position::BetweenBatches) && !self.assembler.store.broken {
+            let _ = self.batches(); // batches that became ready while the threads were ending
         }
-        self.add(node)
-    }
-
-    /// Closes all pages of the directory on top of the stack but the top one, and takes it off.
-    pub fn end_folder(&mut self) -> Result<Folder> {
-        while let Some(which) = self.stack.last().and_then(Folder::open_page) {
-            self.close(which)?;
-        }
-        self.stack.pop().ok_or_else(no_folder)
-    }
-
-    /// Writes a page of the directory on top of the stack, and those above it that end with it.
-    fn close(&mut self, which: Which) -> Result<()> {
-        let mut ends = Some(which);
-        while let Some(which) = ends {
-            let row = self.write_page(which)?;
-            let keys = self.repo.keys();
-            ends = self.stack.last_mut().and_then(|folder| folder.add_row(keys, which, row));
-        }
-        Ok(())
-    }
-
-    fn write_page(&mut self, which: Which) -> Result<Row> {
-        loop {
-            let page = self.stack.last_mut().ok_or_else(no_folder)?.take(which);
-            let row = self.page_row(&page);
-            if let Ok(Some(row)) = row {
-                return Ok(row);
-            }
-            self.stack.last_mut().ok_or_else(no_folder)?.put_back(which, page);
-            row?;
-            self.turn()?;
-        }
-    }
-
-    /// Finds the page in earlier packs or adds it to the open one; `None` where that is full.
-    fn page_row(&mut self, page: &Page) -> Result<Option<Row>> {
-        let folder = self.stack.last().ok_or_else(no_folder)?;
-        let (first, count) = row_of(page);
-        let own = meta_packs(page).last();
-        if meta_packs(page).all(|pack| pack != PackRef::SELF) {
-            for (_, old) in folder.pages.iter().filter(|(name, _)| *name == first) {
-                let plain = page.encode(&old.pack);
-                if plain.len() == old.len as usize && self.repo.keys().chunk_id(ChunkKind::Page, &plain) == old.id {
-                    return Ok(Some(Row { first, count, page: *old }));
-                }
-            }
-            // A directory that was not here before was perhaps moved here.
-            let plain = page.encode(&own.unwrap_or(PackRef::SELF));
-            if let (true, Some(old)) = (folder.pages.is_empty(), self.meta.earlier(ChunkKind::Page, &plain, own)?) {
-                return Ok(Some(Row { first, count, page: old }));
-            }
-        }
-        let page = self.meta.add(ChunkKind::Page, &page.encode(&PackRef::SELF))?;
-        Ok(page.map(|page| Row { first, count, page }))
-    }
-
-    /// Stores the full metadata pack and begins the next one.
-    pub fn turn(&mut self) -> Result<()> {
-        let Some(pack) = self.meta.close(true)? else { return Err(Error::failed("a chunk that fits into no pack")) };
-        self.settle(pack);
-        Ok(())
-    }
-
-    /// Large extended attributes go to a chunk of their own.
-    pub fn store_xattrs(&mut self, mut node: Node) -> Result<Node> {
-        let Xattrs::Inline(pairs) = &node.xattrs else { return Ok(node) };
-        let bytes = pairs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        if bytes <= limits::INLINE_XATTRS {
-            return Ok(node);
-        }
-        let plain = tree::encode_xattrs(pairs);
-        let (kind, most) = (ChunkKind::Xattrs, limits::CHUNK);
-        if plain.len() > most {
-            self.control.warn("extended attributes of more than 4 MiB were left out");
-            node.xattrs = Xattrs::Inline(Vec::new());
-            return Ok(node);
-        }
-        if let Some(old) = self.meta.earlier(kind, &plain, None)? {
-            node.xattrs = Xattrs::Stored(old);
-            return Ok(node);
-        }
-        self.hand = Some(node);
-        let stored = loop {
-            match self.meta.add(kind, &plain)? {
-                Some(stored) => break stored,
-                None => self.turn()?,
-            }
+        self.assembler.abandon_step();
+        let kept = if self.assembler.store.broken {
+            Err(Error::failed("a metadata pack is lost"))
+        } else {
+            self.checkpoint(CommitMode::Immediate)
         };
-        let mut node = self.hand.take().ok_or_else(no_folder)?;
-        node.xattrs = Xattrs::Stored(stored);
-        Ok(node)
+        kept.or_else(|_| self.ledger.contents()).is_ok() || self.ledger.partial.is_some()
     }
-}
 
-/// The path of an entry of the directory on top of the stack.
-fn path(stack: &[Folder], name: &[u8]) -> Vec<u8> {
-    let folders = stack.iter().filter_map(|folder| folder.node.as_ref()).map(|node| node.name.as_slice());
-    folders.chain([name]).flat_map(|name| [b"/", name].concat()).collect()
-}
-
-/// Cannot happen: the walker leaves each directory that it enters.
-fn no_folder() -> Error {
-    Error::failed("the walk has left its root")
+    /// Adds the bytes that were stored to the figures of the tree.
+    fn figures(&self, stats: Stats) -> Stats {
+        let (data, meta) = (self.work.data, &self.assembler.store);
+        Stats { added: data.added() + meta.added, stored: data.written() + meta.written, ..stats }
+    }
 }

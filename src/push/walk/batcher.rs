@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::progress::Event;
 use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::control::Control;
-use crate::push::pack::queue::Line;
+use crate::push::pack::queue::Queue;
 use crate::push::read::item::{Batch, Item};
 
 /// A batch is full at so many items ..
@@ -14,19 +14,19 @@ const ITEMS: usize = 256;
 /// .. or so many bytes to read.
 pub const BYTES: u64 = 2 << 20;
 
-pub struct Feed<'w> {
+pub struct Batcher<'w> {
     control: &'w Control<'w>,
-    line: &'w Line<'w, Batch>,
-    work: Sender<(u64, Batch)>,
+    queue: &'w Queue<'w, Batch>,
+    work: Sender<Batch>,
     batch: Batch,
     /// Files and bytes met so far, and those that nobody needs to read, since the last batch.
     total: (u64, u64),
     done: (u64, u64),
 }
 
-impl<'w> Feed<'w> {
-    pub fn new(control: &'w Control<'w>, line: &'w Line<'w, Batch>, work: Sender<(u64, Batch)>) -> Self {
-        Feed { control, line, work, batch: Batch::default(), total: (0, 0), done: (0, 0) }
+impl<'w> Batcher<'w> {
+    pub fn new(control: &'w Control<'w>, queue: &'w Queue<'w, Batch>, work: Sender<Batch>) -> Self {
+        Batcher { control, queue, work, batch: Batch::default(), total: (0, 0), done: (0, 0) }
     }
 
     /// A file was met.
@@ -68,7 +68,7 @@ impl<'w> Feed<'w> {
         self.send()?;
         let (files, bytes) = self.total;
         self.control.event(Event::Total { files, bytes, complete: true });
-        self.line.close();
+        self.queue.close();
         Ok(())
     }
 
@@ -78,15 +78,16 @@ impl<'w> Feed<'w> {
         if self.batch.items.is_empty() {
             return Ok(());
         }
-        let batch = std::mem::replace(&mut self.batch, Batch { items: Vec::with_capacity(ITEMS), files: 0, bytes: 0 });
+        let next = Batch { items: Vec::with_capacity(ITEMS), ..Batch::default() };
+        let mut batch = std::mem::replace(&mut self.batch, next);
         self.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
         let (files, bytes) = std::mem::take(&mut self.done);
         self.control.event(Event::Done { files, bytes });
-        let number = self.line.enter(batch.items.len())?;
+        batch.number = self.queue.enter(batch.items.len())?;
         if batch.files == 0 {
-            self.line.finish(number, batch);
+            self.queue.finish(batch.number, batch);
             return Ok(());
         }
-        self.control.send(&self.work, (number, batch))
+        self.control.send(&self.work, batch)
     }
 }

@@ -1,7 +1,7 @@
 //! Walks sources that are streams: in step with the previous snapshot, as [`super::walker`] does, making the folders on
 //! the way.
 
-use super::batcher::{self, Feed};
+use super::batcher::{self, Batcher};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::tree::{Content, valid_name};
@@ -24,7 +24,7 @@ pub struct Streams<'w> {
 
 struct Walker<'w> {
     streams: Streams<'w>,
-    feed: Feed<'w>,
+    feed: Batcher<'w>,
     levels: Vec<Level<'w>>,
     last: Vec<u8>,
 }
@@ -37,7 +37,7 @@ struct Level<'w> {
 
 impl<'w> Streams<'w> {
     /// Walks everything and closes the line.
-    pub fn run(self, streams: &mut dyn Iterator<Item = Result<Stream>>, feed: Feed<'w>) -> Result<()> {
+    pub fn run(self, streams: &mut dyn Iterator<Item = Result<Stream>>, feed: Batcher<'w>) -> Result<()> {
         let levels = vec![Level { name: Vec::new(), old: self.parents.roots(self.repo, self.control) }];
         let mut walker = Walker { streams: self, feed, levels, last: Vec::new() };
         for stream in streams {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::batcher::Feed;
+use super::batcher::Batcher;
 use super::listing::Listing;
 use super::picker::Picker;
 use super::sources::Plan;
@@ -18,7 +18,7 @@ use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
 use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::control::Control;
 use crate::push::read::attributes::{self, Dir, Nodes, error};
-use crate::push::read::item::{Enter, Item, Job, Link, Was};
+use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
 use crate::repo::Repository;
 
@@ -38,7 +38,7 @@ pub struct Walk<'w> {
 struct Walker<'w> {
     walk: Walk<'w>,
     picker: Picker<'w>,
-    feed: Feed<'w>,
+    feed: Batcher<'w>,
     levels: Vec<Level<'w>>,
     links: HashMap<Link, Links>,
 }
@@ -62,7 +62,7 @@ struct Links {
 
 impl<'w> Walk<'w> {
     /// Walks everything and closes the line.
-    pub fn run(self, plan: &'w Plan, mut picker: Picker<'w>, feed: Feed<'w>) -> Result<()> {
+    pub fn run(self, plan: &'w Plan, mut picker: Picker<'w>, feed: Batcher<'w>) -> Result<()> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
@@ -146,7 +146,7 @@ impl<'w> Walker<'w> {
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
         self.walk.control.skip(&dir.path_of(&node.name), &error(doing, errno));
         node.content = attributes::unreadable(errno);
-        self.feed.push(Item::Node { node, was: Was::New, link: None })
+        self.feed.push(Item::Node { node, change: Change::New, link: None })
     }
 
     fn directory(
@@ -240,10 +240,10 @@ impl<'w> Walker<'w> {
         if let Some(Found { node: old, moved, .. }) = renamed.or_else(|| found.nth(same?)) {
             node.content.clone_from(&old.content);
             node.xattrs.clone_from(&old.xattrs);
-            let was = if moved { Was::Renamed } else { Was::compare(Some(&old), &node) };
+            let change = if moved { Change::Renamed } else { Change::compare(Some(&old), &node) };
             self.feed.done(size);
             link.map(|link| self.is_further(link, stat));
-            return self.feed.push(Item::Node { node, was, link });
+            return self.feed.push(Item::Node { node, change, link });
         }
         let (mut prefix, mut old) = (None, None);
         for found in found {
@@ -296,7 +296,7 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, content);
         let path = dir.path_of(&node.name);
         node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name));
-        self.feed.push(Item::Node { node, was: Was::Unchanged, link: None })
+        self.feed.push(Item::Node { node, change: Change::Unchanged, link: None })
     }
 
     fn content(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Content, Errno> {

@@ -9,9 +9,9 @@ use crate::format::tree::{Content, Node, Xattrs};
 /// What a page needs beside its entries: lengths, and numbers that grow with the page.
 const SLACK: usize = 4 << 10;
 
-/// A directory between its beginning and its end.
+/// A directory whose nodes are being added.
 #[derive(Clone)]
-pub struct Folder {
+pub struct OpenDirectory {
     /// The directory itself; `None` for the root.
     pub node: Option<Node>,
     /// It only leads to sources.
@@ -41,10 +41,10 @@ pub enum Which {
     Upper(usize),
 }
 
-impl Folder {
+impl OpenDirectory {
     pub fn new(node: Option<Node>, passage: bool, old: Option<Node>) -> Self {
         let (pages, leaf, upper) = Default::default();
-        Folder { node, passage, old, pages, directories: 0, grown: 0, leaf, weight: 0, upper }
+        OpenDirectory { node, passage, old, pages, directories: 0, grown: 0, leaf, weight: 0, upper }
     }
 
     /// Whether the open leaf must be closed before this node, for want of room.
@@ -113,39 +113,35 @@ impl Folder {
         self.upper.iter().flat_map(|level| &level.rows).next().map(|row| row.page)
     }
 
-    /// `SELF` has got a name.
-    pub fn settle(&mut self, pack: PackRef) {
-        let nodes = self.leaf.iter_mut().chain(&mut self.node);
-        nodes.for_each(|node| settle(&mut node.content, &mut node.xattrs, pack));
-        self.upper.iter_mut().flat_map(|level| &mut level.rows).for_each(|row| settle_ref(&mut row.page, pack));
+    /// Replaces `SELF`: the open metadata pack was stored as `pack`.
+    pub fn replace_self(&mut self, pack: PackRef) {
+        for node in self.leaf.iter_mut().chain(&mut self.node) {
+            replace_self_in_node(&mut node.content, &mut node.xattrs, pack);
+        }
+        for row in self.upper.iter_mut().flat_map(|level| &mut level.rows) {
+            replace_self(&mut row.page, pack);
+        }
     }
 }
 
 /// Most bytes of a row beside its name.
 const ROW: usize = 100;
 
-pub fn settle_ref(r: &mut Ref, pack: PackRef) {
+/// Replaces `SELF` in a reference.
+pub fn replace_self(r: &mut Ref, pack: PackRef) {
     if r.pack == PackRef::SELF {
         r.pack = pack;
     }
 }
 
-pub fn settle(content: &mut Content, xattrs: &mut Xattrs, pack: PackRef) {
+/// Replaces `SELF` in the references of a node.
+pub fn replace_self_in_node(content: &mut Content, xattrs: &mut Xattrs, pack: PackRef) {
     if let Content::Large { list: r, .. } | Content::Directory(Some(r)) = content {
-        settle_ref(r, pack);
+        replace_self(r, pack);
     }
     if let Xattrs::Stored(r) = xattrs {
-        settle_ref(r, pack);
+        replace_self(r, pack);
     }
-}
-
-/// The first name of a page and the number of entries below it.
-pub fn row_of(page: &Page) -> (Vec<u8>, u64) {
-    let (first, count) = match page {
-        Page::Leaf(nodes) => (nodes.first().map(|node| &node.name), nodes.len() as u64),
-        Page::Upper(rows) => (rows.first().map(|row| &row.first), rows.iter().map(|row| row.count).sum()),
-    };
-    (first.cloned().unwrap_or_default(), count)
 }
 
 /// The metadata packs that a page refers to.

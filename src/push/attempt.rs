@@ -1,0 +1,175 @@
+//! Attempts to take the snapshot. An attempt is repeated, with everything stored by then, if other clients condemned
+//! packs meanwhile.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use serde_bytes::ByteBuf;
+
+use super::budget::Budget;
+use super::compare::parents::{self, Parents};
+use super::control::Control;
+use super::options::{Options, Summary};
+use super::pipeline::{self, Done, Setup, Sources};
+use crate::error::{Error, Result};
+use crate::format::record::{NOT_SYNCED, Snapshot, Stats};
+use crate::progress::Progress;
+use crate::repo::{Repository, State};
+
+/// Bytes of the index for each byte of memory that the index can use: its fingerprints, and room for whole sections.
+const FINGERPRINTS: u64 = 6;
+
+/// Packs whose presence a push verifies: 1 MB of listings at most. If there are more, each push verifies other ones.
+const VERIFIED: u64 = 4096;
+
+/// Attempts before the push fails because packs were condemned meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// Takes the snapshot.
+pub fn save(
+    repo: &Repository,
+    options: &Options,
+    paths: &[PathBuf],
+    mut sources: Sources<'_>,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let outdated = AtomicBool::new(false);
+    for _ in 1..ATTEMPTS {
+        let result = attempt(repo, options, paths, &mut sources, progress, &outdated);
+        // Streams can be read only once.
+        if !outdated.swap(false, Ordering::Relaxed) || matches!(sources, Sources::Streams(_)) {
+            return result;
+        }
+    }
+    attempt(repo, options, paths, &mut sources, progress, &outdated)
+}
+
+fn attempt(
+    repo: &Repository,
+    options: &Options,
+    paths: &[PathBuf],
+    sources: &mut Sources<'_>,
+    progress: &dyn Progress,
+    outdated: &AtomicBool,
+) -> Result<Summary> {
+    let started = Instant::now();
+    let begun = crate::repo::moment();
+    let traffic = repo.storage().traffic();
+    let control = Control::new(progress, Arc::clone(&options.stop));
+    control.check()?;
+    let mut state = repo.state()?;
+    state.warnings().iter().for_each(|text| control.warn(text));
+    let draft = draft(repo, options, begun, paths);
+    let mut parents = Parents::choose(&state, &options.host, draft.group, begun);
+    let newest = parents.snapshots.iter().find(|s| !s.partial && s.group == draft.group).cloned();
+    apply_options(&mut parents, options, &state, begun)?;
+    let missing = repo.absent_packs(&state, VERIFIED)?;
+    if !missing.is_empty() {
+        control.warn(&missing_text(missing.len()));
+        parents.doom(&missing);
+    }
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
+    let cache = repo.set_cache(budget.cache);
+    let newest = newest.filter(|_| options.skip_if_unchanged);
+    let (control, parents) = (&control, &parents);
+    let setup = Setup { repo, options, control, parents, budget, started, missing, outdated, draft, newest };
+    let done = pipeline::run(&setup, sources, &mut state);
+    repo.set_cache(cache);
+    let done = done?;
+    let sequence = done.committed.record.and_then(|id| state.sequence(&id));
+    if let Err(e) = repo.merge(&mut state) {
+        control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+    }
+    let now = repo.storage().traffic();
+    Ok(Summary { sequence, sent: now.0 - traffic.0, received: now.1 - traffic.1, ..summary(&setup, done) })
+}
+
+/// Applies `--parent` and `--force`.
+fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun: (i64, u32)) -> Result<()> {
+    if let Some(text) = &options.parent {
+        let parent = state.select(text)?;
+        if parents::began(&parent) > begun {
+            return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
+        }
+        parents.snapshots = vec![parent];
+    }
+    if options.force {
+        parents.snapshots.clear();
+    }
+    Ok(())
+}
+
+/// The summary without the figures of the storage.
+fn summary(setup: &Setup<'_>, done: Done) -> Summary {
+    let control = setup.control;
+    let stats = done.committed.snapshot.stats;
+    Summary {
+        snapshot: done.committed.snapshot,
+        record: done.committed.record,
+        sequence: None,
+        parent: setup.parents.snapshots.first().map(|parent| parent.id),
+        new: stats.new,
+        changed: stats.changed,
+        unchanged: done.unchanged,
+        renamed: done.renamed,
+        read: done.read,
+        added: stats.added,
+        stored: stats.stored,
+        sent: 0,
+        received: 0,
+        skipped: control.skipped(),
+        changed_while_read: control.changed_while_read(),
+        excluded: control.excluded(),
+        grew: done.grew,
+        packs: done.packs,
+        duration: setup.started.elapsed(),
+    }
+}
+
+/// The snapshot to be, without id, root and figures.
+fn draft(repo: &Repository, options: &Options, begun: (i64, u32), paths: &[PathBuf]) -> Snapshot {
+    let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
+    Snapshot {
+        id: [0; 16],
+        time: options.time.unwrap_or(begun),
+        host: options.host.clone(),
+        user: options.user.clone(),
+        group: group(repo, &options.host, &paths),
+        paths: paths.into_iter().map(|path| ByteBuf::from(path.to_vec())).collect(),
+        more_paths: 0,
+        tags: sorted(&options.tags),
+        description: options.description.clone(),
+        root: None,
+        partial: false,
+        warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
+        stats: Stats::default(),
+        program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
+        extra: parents::note_begin(options.time.unwrap_or(begun), begun),
+    }
+}
+
+/// `name_hash(2, host || 0 || path || 0 || ..)`
+fn group(repo: &Repository, host: &str, paths: &[&[u8]]) -> u64 {
+    let parts = std::iter::once(host.as_bytes()).chain(paths.iter().copied());
+    let bytes: Vec<u8> = parts.flat_map(|part| part.iter().copied().chain([0])).collect();
+    repo.keys().name_hash(2, &bytes)
+}
+
+fn sorted(tags: &[String]) -> Vec<String> {
+    let mut tags = tags.to_vec();
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+fn missing_text(packs: usize) -> String {
+    let (packs, it) = if packs == 1 { ("1 pack is".to_owned(), "it") } else { (format!("{packs} packs are"), "them") };
+    format!(
+        "{packs} missing on the server: what is still here of {it} is sent again; `nfreezer check` shows what else is lost"
+    )
+}

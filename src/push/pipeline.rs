@@ -1,0 +1,216 @@
+//! The threads of one push, and the channels between them.
+//!
+//! Every queue is bounded. The first failure ends all threads ([`Control`]).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::budget::Budget;
+use super::compare::parents::Parents;
+use super::control::Control;
+use super::options::Options;
+use super::pack::data_packs::{self, DataPacks, Upload};
+use super::pack::queue::Queue;
+use super::read::attributes::Nodes;
+use super::read::cutter::Task;
+use super::read::item::Batch;
+use super::read::partial::PartialFiles;
+use super::read::reader::Reader;
+use super::read::stream::Stream;
+use super::read::workspace::Workspace;
+use super::tree::checkpoint::Checkpointer;
+use super::tree::ledger::{Committed, Ledger};
+use super::tree::metapack::MetaPack;
+use super::tree::writer::TreeWriter;
+use super::walk::batcher::Batcher;
+use super::walk::picker::Picker;
+use super::walk::sources::Plan;
+use super::walk::streams::Streams;
+use super::walk::walker::Walk;
+use crate::error::Result;
+use crate::format::record::Snapshot;
+use crate::format::reference::Ref;
+use crate::name::ObjectId;
+use crate::repo::{Index, Repository, State};
+
+/// Batches between the walk and the workers.
+const BATCHES: usize = 8;
+
+/// The hint of a push that ended early and kept what it had stored.
+const RESUMES: &str = "what was stored so far is kept: the same push again goes on from there";
+
+/// The things to save.
+pub enum Sources<'s> {
+    /// Files below these paths.
+    Files(&'s Plan, &'s [PathBuf]),
+    /// Streams in tree order.
+    Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
+}
+
+/// What a run needs to know before its threads start.
+pub struct Setup<'r> {
+    pub repo: &'r Repository,
+    pub options: &'r Options,
+    pub control: &'r Control<'r>,
+    pub parents: &'r Parents,
+    pub budget: Budget,
+    pub started: Instant,
+    /// Packs that the server does not have. The first record of the run condemns them.
+    pub missing: BTreeSet<ObjectId>,
+    /// Set if other clients condemned packs meanwhile.
+    pub outdated: &'r AtomicBool,
+    /// The snapshot to be, without id, root and figures.
+    pub draft: Snapshot,
+    /// The snapshot that is not made again if the tree is the same.
+    pub newest: Option<Snapshot>,
+}
+
+/// What a run did.
+pub struct Done {
+    pub committed: Committed,
+    pub unchanged: u64,
+    pub renamed: u64,
+    /// Bytes of files that were read.
+    pub read: u64,
+    /// The directories that grew most.
+    pub grew: Vec<(Vec<u8>, u64)>,
+    /// Packs written.
+    pub packs: u64,
+}
+
+/// The threads and their channels. A channel ends when all its senders are dropped.
+struct Pipeline<'p> {
+    work: Workspace<'p>,
+    setup: &'p Setup<'p>,
+    /// Batches with files to read, from the walk ..
+    batches_in: Sender<Batch>,
+    /// .. to the workers.
+    batches_out: Receiver<Batch>,
+    /// Chunks of a large file, from the worker that reads it ..
+    tasks_in: Sender<Task>,
+    /// .. to idle workers. Without a buffer: a chunk is handed over only to a worker that waits.
+    tasks_out: Receiver<Task>,
+    /// Finished data packs, from the workers by way of [`DataPacks`] to the uploading threads. Without a buffer, so that
+    /// the number of packs in memory is bounded.
+    packs_out: Receiver<Upload>,
+}
+
+/// What the threads brought about.
+struct Outcome {
+    root: Option<Ref>,
+    read: u64,
+}
+
+/// Runs all threads and commits the snapshot. If the push ends early, commits what is stored.
+pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> Result<Done> {
+    let Setup { repo, control, ref budget, .. } = *setup;
+    let index = Index::new(repo, state).with_memory(budget.index);
+    index.doom(&setup.missing);
+    let (packs_in, packs_out) = crossbeam_channel::bounded(0);
+    let data = DataPacks::new(control, packs_in, budget.open);
+    let queue = Queue::new(control, budget.nodes);
+    let work = Workspace {
+        repo,
+        control,
+        nodes: &Nodes::default(),
+        index: &index,
+        data: &data,
+        queue: &queue,
+        partial: &PartialFiles::default(),
+        idle: &AtomicUsize::new(0),
+        index_damage_reported: &AtomicBool::new(false),
+    };
+    let meta = MetaPack::new(repo, control, &data.packs, &index, setup.options.compression)?;
+    let checkpointer = Checkpointer::new(setup.options.checkpoints, budget.chunks);
+    let mut tree = TreeWriter::new(work, meta, ledger(setup, work, state), checkpointer);
+    let outcome = Pipeline::new(work, setup, packs_out).run(sources, &mut tree);
+    let committed = control.result().and_then(|()| tree.finish(outcome.root, setup.newest.as_ref()));
+    let committed = committed
+        .map_err(|error| if tree.keep() && error.hint_text().is_none() { error.hint(RESUMES) } else { error })?;
+    let tally = tree.tally();
+    Ok(Done {
+        committed,
+        unchanged: tally.unchanged,
+        renamed: tally.renamed,
+        read: outcome.read,
+        grew: tally.growth.directories(),
+        packs: data.packs.ours(),
+    })
+}
+
+fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, state: &'r mut State) -> Ledger<'r> {
+    Ledger {
+        repo: work.repo,
+        control: work.control,
+        doomed: state.doomed_packs(),
+        state,
+        chunks: &work.data.chunks,
+        packs: &work.data.packs,
+        index: work.index,
+        started: setup.started,
+        draft: setup.draft.clone(),
+        partial: None,
+        absent: setup.missing.clone(),
+        outdated: setup.outdated,
+    }
+}
+
+impl<'p> Pipeline<'p> {
+    fn new(work: Workspace<'p>, setup: &'p Setup<'p>, packs_out: Receiver<Upload>) -> Self {
+        let (batches_in, batches_out) = crossbeam_channel::bounded(BATCHES);
+        let (tasks_in, tasks_out) = crossbeam_channel::bounded(0);
+        Pipeline { work, setup, batches_in, batches_out, tasks_in, tasks_out, packs_out }
+    }
+
+    /// Runs the walk in this thread and all others beside it, until all have ended.
+    fn run(self, sources: &mut Sources<'_>, tree: &mut TreeWriter<'_>) -> Outcome {
+        let Workspace { control, data, repo, .. } = self.work;
+        let Pipeline { ref setup, batches_in, ref batches_out, tasks_in, ref tasks_out, ref packs_out, work } = self;
+        thread::scope(|scope| {
+            for _ in 0..setup.budget.uploads {
+                scope.spawn(|| control.run(|| data_packs::upload(repo, data, packs_out)));
+            }
+            let workers: Vec<_> = (0..setup.budget.workers)
+                .map(|_| spawn_worker(scope, work, setup.options.compression, batches_out, tasks_in.clone(), tasks_out))
+                .collect();
+            drop(tasks_in);
+            let tree = scope.spawn(|| control.run(|| tree.run()));
+            let batcher = Batcher::new(control, work.queue, batches_in);
+            control.run(|| walk(setup, work.nodes, sources, batcher));
+            let read = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
+            control.run(|| data.finish());
+            Outcome { root: tree.join().expect("it does not panic").flatten(), read }
+        })
+    }
+}
+
+fn spawn_worker<'scope, 'p: 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: Workspace<'p>,
+    compression: i32,
+    batches: &'scope Receiver<Batch>,
+    offer: Sender<Task>,
+    tasks: &'scope Receiver<Task>,
+) -> ScopedJoinHandle<'scope, Option<u64>> {
+    scope.spawn(move || work.control.run(|| Reader::new(work, compression, offer)?.run(batches, tasks)))
+}
+
+/// The body of the walk's thread.
+fn walk(setup: &Setup<'_>, nodes: &Nodes, sources: &mut Sources<'_>, batcher: Batcher<'_>) -> Result<()> {
+    let Setup { repo, options, control, parents, .. } = *setup;
+    match sources {
+        Sources::Files(plan, paths) => {
+            let picker = Picker::new(&options.select, control, paths, &options.exclude_devices);
+            let exclude = &options.exclude_dev_ino;
+            Walk { repo, control, parents, nodes, exclude }.run(plan, picker, batcher)
+        }
+        Sources::Streams(streams) => {
+            Streams { repo, control, parents, nodes, time: setup.draft.time }.run(streams, batcher)
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The state that the threads of one push share.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use super::attributes::Nodes;
+use super::item::Batch;
+use super::partial::PartialFiles;
+use crate::push::control::Control;
+use crate::push::pack::data_packs::DataPacks;
+use crate::push::pack::queue::Queue;
+use crate::repo::{Index, Repository};
+
+/// What the workers and the tree's thread share. Cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Workspace<'w> {
+    pub repo: &'w Repository,
+    pub control: &'w Control<'w>,
+    pub nodes: &'w Nodes,
+    pub index: &'w Index<'w>,
+    pub data: &'w DataPacks<'w>,
+    pub queue: &'w Queue<'w, Batch>,
+    pub partial: &'w PartialFiles,
+    /// The number of workers that wait for something to do.
+    pub idle: &'w AtomicUsize,
+    /// Whether the damaged index was reported.
+    pub index_damage_reported: &'w AtomicBool,
+}

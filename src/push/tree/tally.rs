@@ -1,0 +1,49 @@
+//! Counts the nodes of the tree that is being assembled.
+
+use super::growth::Growth;
+use crate::format::record::Stats;
+use crate::format::tree::{Content, Node, Xattrs};
+use crate::push::read::item::Change;
+
+/// Figures of the tree so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Figures that the snapshot stores; `added` and `stored` stay 0.
+    pub stats: Stats,
+    /// Files with the same content and attributes as before.
+    pub unchanged: u64,
+    /// Files that were at another path before.
+    pub renamed: u64,
+    /// Directories that grew most.
+    pub growth: Growth,
+}
+
+impl Tally {
+    /// Counts a node that is not a directory.
+    pub fn node(&mut self, node: &Node, change: Change) {
+        match &node.content {
+            Content::File(_) | Content::Large { .. } => {
+                self.stats.files += 1;
+                self.stats.bytes += node.content.size();
+                match change {
+                    Change::New => self.stats.new += 1,
+                    Change::Changed => self.stats.changed += 1,
+                    Change::Unchanged => self.unchanged += 1,
+                    Change::Renamed => self.renamed += 1,
+                }
+            }
+            Content::Unreadable(_) => self.stats.unreadable += 1,
+            _ => self.stats.others += 1,
+        }
+    }
+
+    /// Counts a directory.
+    pub fn directory(&mut self) {
+        self.stats.directories += 1;
+    }
+
+    /// Counts the extended attributes of a node of any kind.
+    pub fn xattrs(&mut self, node: &Node) {
+        self.stats.xattrs += u64::from(node.xattrs != Xattrs::Inline(Vec::new()));
+    }
+}
