@@ -1,6 +1,6 @@
 //! Where sealed objects live: a folder on this machine or on an SFTP server. Sees names and sealed bytes only.
 //!
-//! # The contract, held by one suite over every implementation (`tests/storage.rs`)
+//! # The contract, held by one suite over every implementation (`tests/storage/main.rs`)
 //!
 //! - All calls may come from many threads at once and block until they are done or have failed.
 //! - An object is written once. [`Storage::put`] creates exclusively ([`Kind::Exists`] if the name is taken), writes,

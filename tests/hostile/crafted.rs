@@ -1,5 +1,5 @@
-//! E: what somebody with the key can write (T61); decoders on their own are in `tests/format.rs`, `tests/format_memory.rs` and
-//! `tests/fuzz`.
+//! E: what somebody with the key can write (T61). Decoders on their own are in `tests/format/format.rs`,
+//! `tests/format/format_memory.rs` and `tests/fuzz`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

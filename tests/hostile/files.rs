@@ -1,5 +1,5 @@
 //! F: what a restore does to a disk on its bad days (T70e), and to a terminal (T70a). What hostile trees and targets cannot do
-//! is in `tests/restore/hostile.rs`.
+//! is in `tests/repository/restore/hostile.rs`.
 
 use std::fs;
 use std::path::Path;

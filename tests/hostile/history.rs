@@ -1,5 +1,5 @@
 //! C: snapshots that are hidden, shown again or out of order (T33 to T40), to a client that remembers nothing. What a client
-//! that remembers says is in `tests/memory_of_heads.rs`.
+//! that remembers says is in `tests/repository/memory_of_heads.rs`.
 
 use std::fs;
 use std::sync::Arc;

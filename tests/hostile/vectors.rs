@@ -1,5 +1,5 @@
 //! Known answers of the primitives, as they are used here (T75). RFC 4231, RFC 9106 and the vectors of the format itself are in
-//! `tests/format.rs`.
+//! `tests/format/format.rs`.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
