@@ -65,7 +65,7 @@ extra = check(seq(fields(u32, blob)), lambda rows: ascending([key for key, _ in 
 snapshot = check(named(id=id16, time=fields(i64, nanoseconds), host=text, user=text, paths=seq(blob), more=u32, group=u64, tags=seq(text),
                        description=text, root=option(reference), partial=enum(fields(), fields()), warnings=u32,
                        stats=fields(*[u64] * 11), program=text, extra=extra), lambda s: s["end"] - s["start"] <= 4096)
-mark = named(sequence=u32, record=option(id32), snapshot=id16, time=i64, deed=enum(fields(), fields(), seq(text)))
+mark = named(sequence=u32, record=option(id32), snapshot=id16, time=i64, action=enum(fields(), fields(), seq(text)))
 holder, fences = check(fields(u32, id32, u64), lambda h: h[2] <= RECORD), check(seq(u64), lambda f: list(f) == sorted(f))
 section = check(named(kind=enum(fields(), u32, fields()), record=option(holder), offset=u32, len=u32, sha256=id32, fences=fences),
                 lambda s: s["len"] <= 32 << 20 and s["len"] % (40, 32, 8)[s["kind"][0]] == 0
@@ -156,7 +156,7 @@ class Repository:
         end = 4 + int.from_bytes(read(0, 4), "big")
         r = decode(head, read(4, min(end - 4, HEAD)), HEAD)
         dated = all(m["sequence"] < sequence if m["record"] else m["sequence"] == sequence for m in r["marks"])
-        marks = [(m["sequence"], m["record"] or b"", m["snapshot"], m["deed"][0] == 2) for m in r["marks"]]
+        marks = [(m["sequence"], m["record"] or b"", m["snapshot"], m["action"][0] == 2) for m in r["marks"]]
         packs = [i for i, s in enumerate(r["sections"]) if s["kind"][0] == 0]
         fits = all((not s["record"] or s["record"][0] < sequence) and (s["kind"][0] != 1 or s["kind"][1] in packs) for s in r["sections"])
         need(r["sequence"] == sequence and dated and ascending(marks) and fits, "its sequence, its marks or its sections are not in order")
@@ -175,7 +175,7 @@ class Repository:
             report(f"record {id.hex()} is missing or damaged: snapshots may be missing here")
         self.snapshots = {s["id"]: s | dict(forgotten=False) for r in live for s in r["snapshots"]}
         for _, _, m in sorted([(m["sequence"], m["record"] or r["id"], m) for r in live for m in r["marks"]], key=lambda row: row[:2]):
-            change = dict(tags=m["deed"][1]) if m["deed"][0] == 2 else dict(forgotten=m["deed"][0] == 0)
+            change = dict(tags=m["action"][1]) if m["action"][0] == 2 else dict(forgotten=m["action"][0] == 0)
             self.snapshots.get(m["snapshot"], {}).update(change)
         self.dropped = {id for r in live for id in r["dropped"]}
         self.index = [(r, s, r["sections"][s["kind"][1]]) for r in live for s in r["sections"] if s["kind"][0] == 1]

@@ -36,6 +36,13 @@ pub enum Kind {
     Interrupted(i32),
 }
 
+impl Kind {
+    /// Returns whether an object is damaged or missing: data of the repository is lost unless it is found elsewhere.
+    pub fn is_damage(self) -> bool {
+        matches!(self, Kind::Damaged | Kind::Missing)
+    }
+}
+
 /// A failure: its kind, a message for people, and perhaps a hint and a cause.
 pub struct Error {
     kind: Kind,

@@ -21,4 +21,5 @@ pub mod repo;
 pub mod restore;
 pub mod seen;
 pub mod storage;
+pub mod time;
 pub mod vfs;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::Control;
 use super::data::below;
 use super::packs::{Harm, Packs};
-use super::{Control, is_damage};
 use crate::crypto::seal::{BLOCK, ObjectType};
 use crate::error::Result;
 use crate::format::reference::PackRef;
@@ -76,7 +76,7 @@ fn verify(repo: &Repository, packs: &Packs, kind: ObjectType, pack: &PackRef, bl
     let harm = match repo.pack_blocks(kind, pack, block..block + 1) {
         Ok(read) if read.iter().all(Option::is_some) => return Ok(true),
         Ok(_) => Harm { blocks: BTreeSet::from([block]), ..Harm::default() },
-        Err(e) if is_damage(&e) => Harm { whole: Some(e.to_string()), ..Harm::default() },
+        Err(e) if e.kind().is_damage() => Harm { whole: Some(e.to_string()), ..Harm::default() },
         Err(e) => return Err(e),
     };
     packs.harmed(&pack.id, harm);

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::packs::{Harm, Packs, file_len};
-use super::{Control, Report, is_damage};
+use super::{Control, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::Result;
@@ -126,7 +126,7 @@ fn read_pack(repo: &Repository, kind: ObjectType, pack: &PackRef, control: Contr
                     }
                 }
             }
-            Err(e) if is_damage(&e) => {
+            Err(e) if e.kind().is_damage() => {
                 harm.whole = Some(e.to_string());
                 return Ok(harm);
             }

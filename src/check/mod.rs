@@ -334,8 +334,3 @@ impl Control<'_> {
         }
     }
 }
-
-/// Whether it is an object that is damaged or not there, and nothing that ends the check.
-fn is_damage(e: &Error) -> bool {
-    matches!(e.kind(), Kind::Damaged | Kind::Missing)
-}

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Control, Finding, Report, is_damage};
+use super::{Control, Finding, Report};
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{BLOCK, ObjectType, plain_len, sealed_len};
 use crate::error::{Kind, Result};
@@ -144,7 +144,7 @@ impl Packs {
                         pack.there = if right { There::Right } else { There::Size(size) };
                     }
                 }
-                Err(e) if is_damage(&e) || e.kind() == Kind::Failed => {}
+                Err(e) if e.kind().is_damage() || e.kind() == Kind::Failed => {}
                 Err(e) => return Err(e),
             }
         }

@@ -11,7 +11,7 @@ use super::survey::{Outcome, Survey, Tally};
 use super::writer::Writer;
 use super::{Badly, Examined, Finding, Options, Report, deep, examine};
 use crate::error::{Error, Result};
-use crate::format::record::{Deed, Head, Mark, NewSection, Snapshot, SnapshotId};
+use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::progress::Progress;
@@ -85,7 +85,7 @@ pub fn repair(
         repaired.replaced = outcomes.iter().map(|(snapshot, _)| (snapshot.id, None)).collect();
         return Ok(repaired);
     }
-    let time = now();
+    let time = now().seconds;
     let (mut head, mut sections) = reindexed(repo, state, &examined)?.unwrap_or_default();
     repaired.reindexed = !head.superseded.is_empty();
     let number = (head.sections.len() + sections.len()) as u32;
@@ -106,7 +106,7 @@ pub fn repair(
         repaired.replaced.push((snapshot.id, new.as_ref().map(|new| new.id)));
         head.snapshots.extend(new);
         if writes {
-            head.marks.push(Mark::new(snapshot.id, time, Deed::Forget));
+            head.marks.push(Mark::new(snapshot.id, time, Action::Forget));
         }
     }
     if writes {
@@ -153,9 +153,9 @@ fn survey(
 
 /// The snapshot with another root.
 fn replacement(snapshot: &Snapshot, root: Ref) -> Result<Snapshot> {
-    let mut new = Snapshot { id: random()?, root: Some(root), ..snapshot.clone() };
+    let mut new = Snapshot { id: SnapshotId(random()?), root: Some(root), ..snapshot.clone() };
     new.extra.retain(|extra| extra.0 != REPLACES);
-    new.extra.push((REPLACES, snapshot.id.to_vec().into()));
+    new.extra.push((REPLACES, snapshot.id.0.to_vec().into()));
     new.extra.sort_by_key(|extra| extra.0);
     new.shorten_paths();
     Ok(new)

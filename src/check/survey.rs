@@ -11,15 +11,15 @@ use super::packs::Packs;
 use super::seen::Seen;
 use super::walk::{Said, check_list};
 use super::writer::Writer;
-use super::{Examined, Finding, Lost, is_damage};
+use super::{Examined, Finding, Lost};
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::list::List;
+use crate::format::node::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::repo::tree::{LOST, lacks_parts};
 use crate::repo::{Index, Repository};
 
@@ -115,7 +115,7 @@ impl<'a, 'w> Survey<'a, 'w> {
         });
         let (mut page, mut changed) = match read {
             Ok(page) => (page, false),
-            Err(e) if is_damage(&e) => return Ok(Fate::Lost(e.to_string())),
+            Err(e) if e.kind().is_damage() => return Ok(Fate::Lost(e.to_string())),
             Err(e) => return Err(e),
         };
         match &mut page {
@@ -165,7 +165,7 @@ impl<'a, 'w> Survey<'a, 'w> {
                 self.repo.xattrs(&Node { xattrs: Xattrs::Stored(*r), ..node.clone() })
             }) {
                 Ok(_) => {}
-                Err(e) if is_damage(&e) => {
+                Err(e) if e.kind().is_damage() => {
                     self.hit(snapshot, Lost::Attributes, &e.to_string());
                     node.xattrs = Xattrs::Inline(Vec::new());
                     node.flags |= CHANGED;
@@ -236,7 +236,7 @@ impl<'a, 'w> Survey<'a, 'w> {
                 }
                 why
             }
-            Err(e) if is_damage(&e) => Some(e.to_string()),
+            Err(e) if e.kind().is_damage() => Some(e.to_string()),
             Err(e) => return Err(e),
         };
         if why.is_none() {
@@ -263,7 +263,7 @@ impl<'a, 'w> Survey<'a, 'w> {
             Ok(found) => {
                 Ok(found.filter(|new| new.pack.id != r.pack.id && self.packs.trouble(self.repo, kind, new).is_none()))
             }
-            Err(e) if is_damage(&e) => Ok(None),
+            Err(e) if e.kind().is_damage() => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -271,7 +271,7 @@ impl<'a, 'w> Survey<'a, 'w> {
     /// Metadata from its place, or from where the index has it.
     fn wherever<T>(&self, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         match read(r) {
-            Err(e) if is_damage(&e) => match self.elsewhere(kind, r)? {
+            Err(e) if e.kind().is_damage() => match self.elsewhere(kind, r)? {
                 Some(new) => read(&new),
                 None => Err(e),
             },
@@ -286,7 +286,7 @@ fn stand_in(first: &[u8]) -> Node {
     Node {
         name: first.to_vec(),
         attrs: Arc::new(attrs),
-        mtime: (0, 0),
+        mtime: crate::time::Time::default(),
         ctime: 0,
         inode: 0,
         nlink: 1,

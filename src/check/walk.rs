@@ -8,16 +8,16 @@ use std::sync::{Condvar, Mutex};
 
 use super::packs::Packs;
 use super::seen::Seen;
-use super::{Control, Report, is_damage};
+use super::{Control, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::list::List;
+use crate::format::node::{self, Content, Node, Xattrs};
 use crate::format::page::{Page, Row};
 use crate::format::record::Snapshot;
 use crate::format::reference::{Extent, PackRef, Ref};
-use crate::format::tree::{self, Content, Node, Xattrs};
 use crate::repo::tree::{LOST, lacks_parts};
 use crate::repo::{Repository, Span};
 
@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
             let result = self.control.go_on().and_then(|()| self.task(&task));
             match result {
                 Ok(()) => {}
-                Err(e) if is_damage(&e) => self.suspect.store(true, Ordering::Relaxed),
+                Err(e) if e.kind().is_damage() => self.suspect.store(true, Ordering::Relaxed),
                 Err(e) => drop(self.queue.lock().expect("no holder panics").failed.get_or_insert(e)),
             }
             self.queue.lock().expect("no holder panics").busy -= 1;
@@ -224,7 +224,7 @@ impl<'a> Walk<'a> {
                 r
             }
             Task::Xattrs(r) => {
-                tree::decode_xattrs(&self.repo.chunk(ChunkKind::Xattrs, r, STRETCH)?)?;
+                node::decode_xattrs(&self.repo.chunk(ChunkKind::Xattrs, r, STRETCH)?)?;
                 r
             }
         };

@@ -12,7 +12,6 @@ use crate::check::{self, Finding, Lost, Part, Report};
 use crate::error::Result;
 use crate::format::record::Snapshot;
 use crate::name::hex;
-use crate::repo::tree::short;
 
 /// Paths that are named without `-v`.
 const NAMED: u64 = 100;
@@ -91,7 +90,7 @@ impl Findings {
             Finding::Path { snapshot, path, what, why } => (
                 hit(snapshot, path, *what, why),
                 json!({
-                    "snapshot": short(&snapshot.id), "lost": what_name(*what), "message": why,
+                    "snapshot": snapshot.id.short(), "lost": what_name(*what), "message": why,
                     "entries": if let Lost::Entries(n) = what { Some(*n) } else { None },
                 }),
             ),
@@ -134,7 +133,7 @@ fn hit(snapshot: &Snapshot, path: &[u8], what: Lost, why: &str) -> String {
         Lost::Attributes => "its extended attributes are lost".to_owned(),
     };
     let time = show::time(snapshot.time);
-    format!("lost: snapshot {} of {time}: {path}: {what} ({})", short(&snapshot.id), show::message(why))
+    format!("lost: snapshot {} of {time}: {path}: {what} ({})", snapshot.id.short(), show::message(why))
 }
 
 fn what_name(what: Lost) -> &'static str {

@@ -11,9 +11,10 @@ use super::push::{self as cli_push, Level, summary};
 use super::show::{self, Output};
 use super::{INCOMPLETE, OK, signals};
 use crate::error::{Error, Kind, Result};
-use crate::import::{Item, Old, Time};
+use crate::import::{Item, Old};
 use crate::push::{self, Failure, Stream, StreamKind};
 use crate::repo;
+use crate::time::Time;
 
 /// On every snapshot that is made here.
 const TAG: &str = "import-v0";
@@ -98,7 +99,7 @@ fn options(args: &Args, place: &Path, old: &Old, address: &str, stop: Arc<Atomic
         user: cli_push::user(),
         tags: args.tag.iter().cloned().chain([TAG.into()]).collect(),
         description: args.description.clone().unwrap_or_else(|| format!("from the Python nFreezer at {address}")),
-        time: args.time.or_else(|| old.newest(repo::moment())),
+        time: args.time.or_else(|| old.newest(repo::now())),
         compression: args.compression.0,
         stop,
         ..push::Options::default()

@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{ObjectId, hex};
 use crate::repo::keys::{self, Key};
 use crate::repo::{Repository, Unlock};
+use crate::time::Time;
 
 /// What nobody should believe.
 const NO_REVOCATION: &str = "who kept a copy of the removed key file (the server may have) can still open the repository with its \
@@ -133,8 +134,8 @@ fn list(common: &Common, out: &mut Output) -> Result<Map<String, Value>> {
         let mine = key.id == *opened;
         let label = if mine { show::text(info.label.as_bytes()) } else { String::new() };
         let (time, mark) = match mine {
-            true => (show::time((info.created as i64, 0)), '*'),
-            false => (show::time((key.stored, 0)), ' '),
+            true => (show::time(Time::from_seconds(info.created as i64)), '*'),
+            false => (show::time(Time::from_seconds(key.stored)), ' '),
         };
         let cost = match &key.what {
             Ok((cost, local)) => format!("{}{}", show_cost(cost), if *local { " + local key" } else { "" }),
@@ -154,9 +155,9 @@ fn show_cost(cost: &KdfCost) -> String {
 fn fields(key: &Key, info: Option<&crate::format::keyfile::KeyInfo>) -> Map<String, Value> {
     let cost = key.what.as_ref().ok();
     show::object(json!({
-        "id": key.id.to_string(), "short_id": key.id.short(), "stored": show::rfc3339((key.stored, 0)),
+        "id": key.id.to_string(), "short_id": key.id.short(), "stored": show::rfc3339(Time::from_seconds(key.stored)),
         "opened": info.is_some(), "label": info.map(|info| &info.label),
-        "created": info.map(|info| show::rfc3339((info.created as i64, 0))),
+        "created": info.map(|info| show::rfc3339(Time::from_seconds(info.created as i64))),
         "memory": cost.map(|(cost, _)| u64::from(cost.memory_kib) << 10), "passes": cost.map(|(cost, _)| cost.passes),
         "lanes": cost.map(|(cost, _)| cost.lanes), "local_key": cost.map(|(_, local)| local),
         "problem": key.what.as_ref().err(),
@@ -276,7 +277,7 @@ fn export(common: &Common, out: &mut Output, id: Option<&str>, output: Option<&P
         repository: hex(&repo.id().0),
         key: id.short(),
         label: mine.map(|info| show::text(info.label.as_bytes())).unwrap_or_default(),
-        made: mine.map(|info| show::time((info.created as i64, 0))),
+        made: mine.map(|info| show::time(Time::from_seconds(info.created as i64))),
         cost: show_cost(&cost),
         local,
     };

@@ -9,10 +9,9 @@ use super::show::{self, Output};
 use super::{DAMAGED, OK, exit_code};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
-use crate::format::tree::{self, Content, Node};
-use crate::name::hex;
+use crate::format::node::{self, Content, Node};
 use crate::repo::Repository;
-use crate::repo::tree::{Entries, LOST, lacks_parts, short};
+use crate::repo::tree::{Entries, LOST, lacks_parts};
 
 /// Arguments of `ls`.
 #[derive(clap::Args)]
@@ -41,7 +40,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         _ => listing.node(&top.name, &top)?,
     }
     let Listing { mut out, entries, damaged, .. } = listing;
-    let fields = json!({ "snapshot": hex(&snapshot.id), "short_id": short(&snapshot.id), "entries": entries, "damaged": damaged });
+    let fields = json!({ "snapshot": snapshot.id.to_string(), "short_id": snapshot.id.short(), "entries": entries, "damaged": damaged });
     out.object("summary", show::object(fields))?;
     out.flush()?;
     Ok(if damaged > 0 { DAMAGED } else { OK })
@@ -93,7 +92,7 @@ impl<'a> Listing<'a> {
     }
 
     fn damage(&mut self, path: &[u8], e: Error) -> Result<()> {
-        if !matches!(e.kind(), Kind::Damaged | Kind::Missing) {
+        if !e.kind().is_damage() {
             return Err(e);
         }
         self.damaged += 1;
@@ -137,7 +136,7 @@ impl<'a> Listing<'a> {
                     line += &format!(" (was not readable: {})", std::io::Error::from_raw_os_error(*errno as i32));
                 }
                 _ if lacks_parts(node) => line += " (parts of it are lost)",
-                _ if node.flags & tree::PARTIAL != 0 => line += " (only its beginning)",
+                _ if node.flags & node::PARTIAL != 0 => line += " (only its beginning)",
                 _ => {}
             }
         }
@@ -149,7 +148,7 @@ impl<'a> Listing<'a> {
         let mut fields = show::object(json!({
             "kind": kind(&node.content), "mode": attrs.mode, "uid": attrs.uid, "gid": attrs.gid,
             "size": node.content.size(), "mtime": show::rfc3339(node.mtime), "inode": node.inode, "links": node.nlink,
-            "partial": node.flags & tree::PARTIAL != 0, "lost": is_lost(node),
+            "partial": node.flags & node::PARTIAL != 0, "lost": is_lost(node),
         }));
         show::put_bytes(&mut fields, "path", path);
         show::put_bytes(&mut fields, "user", &attrs.user);

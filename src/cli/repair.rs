@@ -10,7 +10,6 @@ use super::{OK, signals};
 use crate::check::{self, Consent, Part, Repaired};
 use crate::error::Result;
 use crate::name::hex;
-use crate::repo::tree::short;
 
 /// Arguments of `repair`.
 #[derive(clap::Args)]
@@ -58,7 +57,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let ids = |ids: &[crate::name::ObjectId]| ids.iter().map(|id| hex(&id.0)).collect::<Vec<_>>();
     let replaced = repaired.replaced.iter();
     let replaced: Vec<_> = replaced
-        .map(|(old, new)| json!({ "snapshot": short(old), "by": new.as_ref().map(short), "forgotten": args.yes && !args.dry_run }))
+        .map(|(old, new)| json!({ "snapshot": old.short(), "by": new.map(|id| id.short()), "forgotten": args.yes && !args.dry_run }))
         .collect();
     fields.extend(show::object(json!({
         "condemned": ids(&repaired.condemned), "replaced": replaced, "given_up": ids(&repaired.given_up), "reindexed": repaired.reindexed,
@@ -84,14 +83,14 @@ fn say(out: &mut Output, r: &Repaired, consent: Consent) -> Result<()> {
         match new {
             Some(new) => out.line(format_args!(
                 "snapshot {} is replaced by {}, which lacks what is lost; it is forgotten, not removed",
-                short(old),
-                short(new)
+                old.short(),
+                new.short()
             ))?,
             None if yes && !dry_run => {
-                out.line(format_args!("snapshot {} is forgotten: nothing of it is left", short(old)))?;
+                out.line(format_args!("snapshot {} is forgotten: nothing of it is left", old.short()))?;
             }
-            None if yes => out.line(format_args!("snapshot {} would be replaced", short(old)))?,
-            None => out.line(format_args!("snapshot {} is hit and stays as it is", short(old)))?,
+            None if yes => out.line(format_args!("snapshot {} would be replaced", old.short()))?,
+            None => out.line(format_args!("snapshot {} is hit and stays as it is", old.short()))?,
         }
     }
     for id in &r.given_up {

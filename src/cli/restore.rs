@@ -11,8 +11,6 @@ use super::progress::Reporter;
 use super::show::{self, Output};
 use super::{DAMAGED, OK, signals};
 use crate::error::{Error, Kind, Result};
-use crate::name::hex;
-use crate::repo::tree::short;
 use crate::restore;
 
 /// Arguments of `restore`.
@@ -70,11 +68,11 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     if !common.quiet {
         say(&mut out, &summary)?;
         let place = show::text(target.as_os_str().as_encoded_bytes());
-        out.line(format_args!("snapshot {} restored to {place}", short(&snapshot.id)))?;
+        out.line(format_args!("snapshot {} restored to {place}", snapshot.id.short()))?;
     }
     let mut fields = fields(&summary);
-    fields.insert("snapshot".into(), hex(&snapshot.id).into());
-    fields.insert("short_id".into(), short(&snapshot.id).into());
+    fields.insert("snapshot".into(), snapshot.id.to_string().into());
+    fields.insert("short_id".into(), snapshot.id.short().into());
     out.object("summary", fields)?;
     out.flush()?;
     Ok(match (summary.damaged, summary.failed) {

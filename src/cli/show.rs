@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::name::hex;
 use crate::printable::is_harmful;
 pub use crate::printable::{message, name as text};
+use crate::time::Time;
 
 /// Version of the JSON objects; it grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
@@ -158,17 +159,19 @@ pub fn count(n: u64, noun: &str) -> String {
 }
 
 /// A time in the local zone, to the second; the number itself where the calendar ends.
-pub fn time((seconds, _): (i64, u32)) -> String {
-    match jiff::Timestamp::from_second(seconds) {
-        Ok(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => format!("@{seconds}"),
+pub fn time(time: Time) -> String {
+    match Time::from_seconds(time.seconds).timestamp() {
+        Some(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        None => format!("@{}", time.seconds),
     }
 }
 
 /// A time as RFC 3339 in UTC with nanoseconds, for scripts.
-pub fn rfc3339((seconds, nanoseconds): (i64, u32)) -> String {
-    let time = i32::try_from(nanoseconds).ok().and_then(|ns| jiff::Timestamp::new(seconds, ns).ok());
-    time.map_or_else(|| format!("@{seconds}.{nanoseconds:09}"), |t| format!("{t:.9}"))
+pub fn rfc3339(time: Time) -> String {
+    match time.timestamp() {
+        Some(timestamp) => format!("{timestamp:.9}"),
+        None => format!("@{}.{:09}", time.seconds, time.nanoseconds),
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn sizes_and_times() {
         assert_eq!([size(0), size(1023), size(1024), size(u64::MAX)], ["0 B", "1023 B", "1.0 KiB", "16.0 EiB"]);
-        assert_eq!(rfc3339((-1, 5)), "1969-12-31T23:59:59.000000005Z");
-        assert_eq!(rfc3339((i64::MAX, 0)), format!("@{}.000000000", i64::MAX));
+        assert_eq!(rfc3339(Time::new(-1, 5)), "1969-12-31T23:59:59.000000005Z");
+        assert_eq!(rfc3339(Time::from_seconds(i64::MAX)), format!("@{}.000000000", i64::MAX));
     }
 }

@@ -8,7 +8,6 @@ use super::show::{self, Output};
 use crate::error::Result;
 use crate::format::record::Snapshot;
 use crate::name::hex;
-use crate::repo::tree::short;
 
 /// Arguments of `snapshots`.
 #[derive(clap::Args)]
@@ -75,7 +74,7 @@ fn row(s: &Snapshot) -> [String; 8] {
     if s.more_paths > 0 {
         paths += &format!(" +{}", s.more_paths);
     }
-    let id = format!("{}{}", short(&s.id), if s.partial { "*" } else { "" });
+    let id = format!("{}{}", s.id.short(), if s.partial { "*" } else { "" });
     let host = show::text(s.host.as_bytes());
     let stats = &s.stats;
     [
@@ -99,7 +98,7 @@ pub fn fields(s: &Snapshot) -> Map<String, Value> {
     let paths = |exact: fn(&[u8]) -> String| s.paths.iter().map(|p| exact(p)).collect::<Vec<_>>();
     let stats = &s.stats;
     let mut fields = show::object(json!({
-        "id": hex(&s.id), "short_id": short(&s.id), "time": show::rfc3339(s.time), "host": s.host, "user": s.user,
+        "id": s.id.to_string(), "short_id": s.id.short(), "time": show::rfc3339(s.time), "host": s.host, "user": s.user,
         "paths": paths(|p| String::from_utf8_lossy(p).into_owned()), "more_paths": s.more_paths, "tags": s.tags,
         "description": s.description, "partial": s.partial, "program": s.program,
         "files": stats.files, "directories": stats.directories, "others": stats.others, "bytes": stats.bytes,

@@ -7,10 +7,11 @@ use serde_bytes::Bytes;
 
 use super::codec::{self, malformed};
 use super::limits;
+use super::node::{Attrs, Content, Node, Xattrs, valid_name};
 use super::reference::{PackRef, PackTable, Ref, WireExtent, WireRef};
-use super::tree::{Attrs, Content, Node, Xattrs, valid_name};
 use crate::crypto::keys::Keys;
 use crate::error::Result;
+use crate::time::Time;
 
 /// A page of a directory; never without rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,14 +229,14 @@ fn wire_node<'a>(
     let wire = WireNode {
         name: Bytes::new(&n.name),
         attrs: attrs as u32,
-        mtime: n.mtime.0.wrapping_sub(previous.mtime),
-        mtime_ns: n.mtime.1,
+        mtime: n.mtime.seconds.wrapping_sub(previous.mtime),
+        mtime_ns: n.mtime.nanoseconds,
         ctime: n.ctime.wrapping_sub(previous.ctime),
         inode: n.inode.wrapping_sub(previous.inode) as i64,
         extra,
         content,
     };
-    *previous = Previous { mtime: n.mtime.0, ctime: n.ctime, inode: n.inode };
+    *previous = Previous { mtime: n.mtime.seconds, ctime: n.ctime, inode: n.inode };
     wire
 }
 
@@ -262,7 +263,7 @@ fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], prev
     let node = Node {
         name: w.name.to_vec(),
         attrs: Arc::clone(attrs),
-        mtime: (previous.mtime.wrapping_add(w.mtime), w.mtime_ns),
+        mtime: Time::new(previous.mtime.wrapping_add(w.mtime), w.mtime_ns),
         ctime: previous.ctime.wrapping_add(w.ctime),
         inode: previous.inode.wrapping_add(w.inode as u64),
         nlink: w.extra.as_ref().map_or(1, |e| e.nlink),
@@ -270,7 +271,7 @@ fn read_node(w: &WireNode<'_>, packs: &mut PackTable, table: &[Arc<Attrs>], prev
         xattrs,
         content,
     };
-    *previous = Previous { mtime: node.mtime.0, ctime: node.ctime, inode: node.inode };
+    *previous = Previous { mtime: node.mtime.seconds, ctime: node.ctime, inode: node.inode };
     Ok(node)
 }
 
@@ -291,7 +292,7 @@ mod tests {
         let node = |name: &str| Node {
             name: name.into(),
             attrs: Arc::new(attrs.clone()),
-            mtime: (0, 0),
+            mtime: Time::new(0, 0),
             ctime: 0,
             inode: 0,
             nlink: 1,

@@ -5,6 +5,8 @@
 //! align     = 64 KiB if any section is that long, else 32; sections follow each other, each aligned alike
 //! ```
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -13,7 +15,8 @@ use super::limits;
 use super::reference::Ref;
 use crate::crypto::seal::BLOCK;
 use crate::error::Result;
-use crate::name::ObjectId;
+use crate::name::{ObjectId, hex};
+use crate::time::Time;
 
 /// The first part of a record: all that is needed to open a repository.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +29,7 @@ pub struct Head {
     pub time: i64,
     /// Snapshots added, ascending by id.
     pub snapshots: Vec<Snapshot>,
-    /// What became of snapshots, strictly ascending by (sequence, record, snapshot, whether it is [`Deed::Tag`]).
+    /// What became of snapshots, strictly ascending by (sequence, record, snapshot, whether it is [`Action::Tag`]).
     pub marks: Vec<Mark>,
     /// Packs that prune will drop, with the time of the mark, ascending by id.
     pub condemned: Vec<(ObjectId, i64)>,
@@ -44,7 +47,21 @@ pub struct Head {
 pub type Extra = (u32, serde_bytes::ByteBuf);
 
 /// The id of a snapshot: 16 random bytes, shown as 32 hex digits.
-pub type SnapshotId = [u8; 16];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SnapshotId(pub [u8; 16]);
+
+impl SnapshotId {
+    /// Returns the first eight hex digits.
+    pub fn short(&self) -> String {
+        hex(&self.0[..4])
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
 
 /// One backup of some paths at one time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,7 +69,7 @@ pub struct Snapshot {
     /// Random.
     pub id: SnapshotId,
     /// When the push began (or what `--time` says): seconds since the epoch, nanoseconds.
-    pub time: (i64, u32),
+    pub time: Time,
     /// The machine's name.
     pub host: String,
     /// Who ran the push.
@@ -136,24 +153,24 @@ pub struct Mark {
     /// When, in seconds since the epoch.
     pub time: i64,
     /// What.
-    pub deed: Deed,
+    pub action: Action,
 }
 
 impl Mark {
     /// Returns a mark of the record that is being written; the commit fills in its sequence.
-    pub fn new(snapshot: SnapshotId, time: i64, deed: Deed) -> Self {
-        Mark { sequence: 0, record: None, snapshot, time, deed }
+    pub fn new(snapshot: SnapshotId, time: i64, action: Action) -> Self {
+        Mark { sequence: 0, record: None, snapshot, time, action }
     }
 
     /// Where it stands in a head; two marks of one order contradict each other.
     pub fn order(&self) -> (u32, Option<ObjectId>, SnapshotId, bool) {
-        (self.sequence, self.record, self.snapshot, matches!(self.deed, Deed::Tag(_)))
+        (self.sequence, self.record, self.snapshot, matches!(self.action, Action::Tag(_)))
     }
 }
 
 /// What a mark does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Deed {
+pub enum Action {
     /// It is no longer shown, and its contents may be pruned later.
     Forget,
     /// It is shown again.
@@ -292,9 +309,8 @@ pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
 }
 
 fn check_snapshot(s: &Snapshot) -> Result<()> {
-    let fits = codec::encode(s).len() <= limits::SNAPSHOT
-        && s.time.1 < 1_000_000_000
-        && s.extra.is_sorted_by(|a, b| a.0 < b.0);
+    let fits =
+        codec::encode(s).len() <= limits::SNAPSHOT && s.time.is_valid() && s.extra.is_sorted_by(|a, b| a.0 < b.0);
     let root = s.root.as_ref().map_or(Ok(()), Ref::check);
     if fits { root } else { Err(malformed("a snapshot", "out of bounds")) }
 }

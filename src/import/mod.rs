@@ -26,9 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, hex};
 use crate::progress::Progress;
 use crate::storage::Storage;
-
-/// Seconds since the epoch, nanoseconds.
-pub type Time = (i64, u32);
+use crate::time::Time;
 
 /// What an old repository holds, as far as it can be used.
 pub struct Old {
@@ -141,7 +139,7 @@ fn folder(path: &[u8], mtime: u64) -> Item {
 }
 
 fn time(nanoseconds: u64) -> Time {
-    ((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as u32)
+    Time::new((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as u32)
 }
 
 /// The folders that `name` is in and `last` is not.

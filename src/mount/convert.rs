@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
+use crate::time::Time;
 use crate::vfs::{Attr, Fault, Kind};
 
 pub fn errno(fault: &Fault) -> Errno {
@@ -78,8 +79,8 @@ fn device(number: (u32, u32)) -> u32 {
 }
 
 /// Converts seconds and nanoseconds since 1970; a time that the system cannot hold becomes 1970-01-01.
-fn time(time: (i64, u32)) -> SystemTime {
-    let (seconds, nanoseconds) = time;
+fn time(time: Time) -> SystemTime {
+    let Time { seconds, nanoseconds } = time;
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let second = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
     second.and_then(|second| second.checked_add(Duration::new(0, nanoseconds))).unwrap_or(UNIX_EPOCH)
@@ -91,9 +92,9 @@ mod tests {
 
     #[test]
     fn times_and_devices_as_the_kernel_has_them() {
-        assert_eq!(time((-1, 999_999_999)), UNIX_EPOCH - Duration::from_nanos(1));
-        assert_eq!(time((5, 1)), UNIX_EPOCH + Duration::new(5, 1));
-        let _ = (time((i64::MAX, 0)), time((i64::MIN, 0)));
+        assert_eq!(time(Time::new(-1, 999_999_999)), UNIX_EPOCH - Duration::from_nanos(1));
+        assert_eq!(time(Time::new(5, 1)), UNIX_EPOCH + Duration::new(5, 1));
+        let _ = (time(Time::new(i64::MAX, 0)), time(Time::new(i64::MIN, 0)));
         assert_eq!([device((8, 17)), device((300, 70_000))], [0x811, 0x1111_2c70]);
     }
 }

@@ -16,9 +16,10 @@ use super::control::Control;
 use super::options::{Options, Summary};
 use super::pipeline::{self, Done, Setup, Sources};
 use crate::error::{Error, Result};
-use crate::format::record::{NOT_SYNCED, Snapshot, Stats};
+use crate::format::record::{NOT_SYNCED, Snapshot, SnapshotId, Stats};
 use crate::progress::Progress;
 use crate::repo::{Repository, State};
+use crate::time::Time;
 
 /// Bytes of the index for each byte of memory that the index can use: its fingerprints, and room for whole sections.
 const FINGERPRINTS: u64 = 6;
@@ -57,7 +58,7 @@ fn attempt(
     outdated: &AtomicBool,
 ) -> Result<Summary> {
     let started = Instant::now();
-    let begun = crate::repo::moment();
+    let begun = crate::repo::now();
     let traffic = repo.storage().traffic();
     let control = Control::new(progress, Arc::clone(&options.stop));
     control.check()?;
@@ -90,7 +91,7 @@ fn attempt(
 }
 
 /// Applies `--parent` and `--force`.
-fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun: (i64, u32)) -> Result<()> {
+fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun: Time) -> Result<()> {
     if let Some(text) = &options.parent {
         let parent = state.select(text)?;
         if parents::began(&parent) > begun {
@@ -132,10 +133,10 @@ fn summary(setup: &Setup<'_>, done: Done) -> Summary {
 }
 
 /// The snapshot to be, without id, root and figures.
-fn draft(repo: &Repository, options: &Options, begun: (i64, u32), paths: &[PathBuf]) -> Snapshot {
+fn draft(repo: &Repository, options: &Options, begun: Time, paths: &[PathBuf]) -> Snapshot {
     let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
     Snapshot {
-        id: [0; 16],
+        id: SnapshotId::default(),
         time: options.time.unwrap_or(begun),
         host: options.host.clone(),
         user: options.user.clone(),

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::tree::checkpoint::Checkpoints;
 use super::walk::select::Select;
-use crate::format::record::Snapshot;
+use crate::format::record::{Snapshot, SnapshotId};
 use crate::name::ObjectId;
+use crate::time::Time;
 
 /// What to push, and what to write on the snapshot.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Options {
     /// Free text.
     pub description: String,
     /// The snapshot's time (seconds since the epoch, nanoseconds) if not now.
-    pub time: Option<(i64, u32)>,
+    pub time: Option<Time>,
     /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
     pub compression: i32,
     /// What is left out below the sources. It makes no snapshot another one's kind: that is said by host and sources.
@@ -82,7 +83,7 @@ pub struct Summary {
     /// The record's sequence.
     pub sequence: Option<u32>,
     /// The snapshot that it was compared with.
-    pub parent: Option<[u8; 16]>,
+    pub parent: Option<SnapshotId>,
     /// Files that were not there before.
     pub new: u64,
     /// Files with other contents or attributes than before.

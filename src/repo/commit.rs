@@ -80,7 +80,7 @@ impl Repository {
         head.sequence = state.next_sequence();
         head.heads.extend(state.frontier());
         state.inherit(&mut head);
-        head.time = now();
+        head.time = now().seconds;
         head.snapshots.sort_by_key(|s| s.id);
         let sequence = head.sequence;
         head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);

@@ -134,7 +134,7 @@ impl Repository {
         for (key, rows) in read {
             match rows {
                 Ok(rows) => drop(tables.rows.insert(key, Arc::new(rows))),
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => tables.problems.push((key, e)),
+                Err(e) if e.kind().is_damage() => tables.problems.push((key, e)),
                 Err(e) => return Err(e),
             }
         }
@@ -148,7 +148,7 @@ impl Repository {
             if let (true, Some(table)) = (bad.contains(&place.key()), place.packs.as_deref()) {
                 match self.section(table).and_then(|bytes| index::decode_packs(&bytes)) {
                     Ok(rows) => packs.extend(rows.into_iter().map(|(pack, _)| pack.id)),
-                    Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {}
+                    Err(e) if e.kind().is_damage() => {}
                     Err(e) => return Err(e),
                 }
             }
@@ -172,7 +172,7 @@ impl Repository {
         }) {
             match result {
                 Ok(rows) => entries += rows,
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => problems.push((key, e)),
+                Err(e) if e.kind().is_damage() => problems.push((key, e)),
                 Err(e) => return Err(e),
             }
         }

@@ -9,7 +9,7 @@ use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::ancestry::{self, prefix};
 use crate::format::limits;
-use crate::format::record::{self, Deed, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
+use crate::format::record::{self, Action, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
 use crate::name::{Folder, Name, ObjectId};
 use crate::seen::SeenHead;
 use crate::storage::Entry;
@@ -149,10 +149,10 @@ impl State {
         marks.sort_by_key(|(order, _)| *order);
         let mut forgotten = HashSet::new();
         for (_, mark) in marks {
-            match &mark.deed {
-                Deed::Forget => drop(forgotten.insert(mark.snapshot)),
-                Deed::Undelete => drop(forgotten.remove(&mark.snapshot)),
-                Deed::Tag(tags) => {
+            match &mark.action {
+                Action::Forget => drop(forgotten.insert(mark.snapshot)),
+                Action::Undelete => drop(forgotten.remove(&mark.snapshot)),
+                Action::Tag(tags) => {
                     if let Some(s) = all.get_mut(&mark.snapshot) {
                         s.tags.clone_from(tags);
                     }

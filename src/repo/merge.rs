@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::Repository;
 use super::log::{LiveSection, SectionKey, State};
 use crate::crypto::seal::ObjectType;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::ancestry::{self, prefix};
 use crate::format::index::{self, ENTRY};
 use crate::format::limits;
@@ -49,7 +49,7 @@ impl Repository {
             }
             match self.merged(state, &ids) {
                 Ok((head, sections)) => return self.commit(state, head, &sections).map(|_| true),
-                Err(Culprit(id, e)) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => unreadable.insert(id),
+                Err(Culprit(id, e)) if e.kind().is_damage() => unreadable.insert(id),
                 Err(Culprit(_, e)) => return Err(e),
             };
         }

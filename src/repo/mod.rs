@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::format::keyfile::KeyInfo;
 use crate::name::ObjectId;
 use crate::storage::Storage;
+use crate::time::Time;
 
 /// An open repository. Every call may come from many threads at once.
 pub struct Repository {
@@ -76,21 +77,9 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Seconds since the epoch by this machine's clock.
-pub fn now() -> i64 {
-    moment().0
-}
-
-/// Seconds and nanoseconds since the epoch by this machine's clock; 0 before it.
-pub fn moment() -> (i64, u32) {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    (since.as_secs() as i64, since.subsec_nanos())
-}
-
-/// A time in UTC, for messages.
-fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map_or_else(|_| format!("@{seconds}"), |t| t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+/// Returns the time of this machine's clock.
+pub fn now() -> Time {
+    std::time::SystemTime::now().into()
 }
 
 /// Runs `work` over `items` on up to `threads` threads; results in the order of the items.

@@ -14,6 +14,7 @@ use crate::format::limits;
 use crate::name::{Folder, Name, ObjectId};
 use crate::seen::{Seen, SeenKey, SeenStore};
 use crate::storage::Storage;
+use crate::time::Time;
 
 /// Bytes of verified blocks that are kept in memory unless the caller says otherwise.
 const DEFAULT_CACHE: usize = 96 << 20;
@@ -185,7 +186,7 @@ pub(super) fn put_key(
     unlock: Unlock<'_>,
 ) -> Result<(Vec<u8>, SeenKey)> {
     let Unlock { passphrase, cost, label } = unlock;
-    let info = KeyInfo { created: now() as u64, label: label.to_owned() };
+    let info = KeyInfo { created: now().seconds as u64, label: label.to_owned() };
     let (key, file) = keyfile::wrap(master, id, passphrase, cost, &random()?, &info)?;
     storage.put(&Name::Key(key), &file)?;
     Ok((file, SeenKey { id: key, work: cost.work(), local: passphrase.local_key().is_some(), created: info.created }))
@@ -198,7 +199,7 @@ fn nothing(e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
     }
     let address = storage.address();
     if let Some(seen) = before {
-        let newest = seen.heads.last().map(|h| format!(", last on {}", super::date(h.time))).unwrap_or_default();
+        let newest = seen.heads.last().map(|h| format!(", last on {}", Time::from_seconds(h.time))).unwrap_or_default();
         let text = format!("there is no repository at {address} any more: this machine has seen one there{newest}");
         let hint = "if its disk is not mounted, mount it; `nfreezer init` would make a new, empty one";
         return Error::new(Kind::NoRepository, text).hint(hint);

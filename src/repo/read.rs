@@ -9,9 +9,9 @@ use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::limits::FRAME;
 use crate::format::list::List;
+use crate::format::node::{self, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::reference::{PackRef, Ref};
-use crate::format::tree::{self, Node, Xattrs};
 use crate::format::{pack, stored};
 use crate::name::Name;
 
@@ -94,7 +94,7 @@ impl Repository {
     pub fn xattrs(&self, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(list.clone()),
-            Xattrs::Stored(r) => tree::decode_xattrs(&self.metadata(ChunkKind::Xattrs, r)?),
+            Xattrs::Stored(r) => node::decode_xattrs(&self.metadata(ChunkKind::Xattrs, r)?),
         }
     }
 

@@ -8,7 +8,7 @@ use super::merge::merged_head;
 use super::{Repository, parallel};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::format::ancestry::{self, prefix};
 use crate::format::index;
 use crate::format::pack::Entry;
@@ -80,7 +80,7 @@ impl Repository {
                     }
                     table.push((pack, kind));
                 }
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {}
+                Err(e) if e.kind().is_damage() => {}
                 Err(e) => return Err(e),
             }
         }

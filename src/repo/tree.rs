@@ -7,11 +7,10 @@ use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::list::List;
+use crate::format::node::{self, Attrs, Content, Node, Xattrs};
 use crate::format::page::{Page, Row};
 use crate::format::record::Snapshot;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{self, Attrs, Content, Node, Xattrs};
-use crate::name::hex;
 
 /// The error number of a [`Content::Unreadable`] that `repair` has put in the place of what is lost on the server
 /// (`EUCLEAN`, which no source gives for a file that is there).
@@ -20,7 +19,7 @@ pub const LOST: u32 = 117;
 /// Whether `repair` has marked a file of which something is lost on the server.
 pub fn lacks_parts(node: &Node) -> bool {
     let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
-    is_file && node.flags == tree::PARTIAL | tree::CHANGED && node.ctime == 0
+    is_file && node.flags == node::PARTIAL | node::CHANGED && node.ctime == 0
 }
 
 /// The entries of one directory in order; pages are fetched as they are reached. Names ascend strictly over all pages,
@@ -130,7 +129,7 @@ impl Repository {
     /// Reads metadata from its place, or where that cannot be read, from where the index has it.
     fn wherever<T>(&self, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         match read(r) {
-            Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => match self.rescue(kind, r) {
+            Err(e) if e.kind().is_damage() => match self.rescue(kind, r) {
                 Some(new) => read(&new).map_err(|_| e),
                 None => Err(e),
             },
@@ -188,7 +187,7 @@ impl Repository {
                 _ => None,
             };
             node = found.ok_or_else(|| {
-                let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), short(&snapshot.id));
+                let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), snapshot.id.short());
                 Error::failed(text).hint("`nfreezer ls SNAPSHOT:PATH` shows what is there")
             })?;
         }
@@ -210,11 +209,6 @@ pub fn root(snapshot: &Snapshot) -> Node {
         xattrs: Xattrs::Inline(Vec::new()),
         content: Content::Directory(snapshot.root),
     }
-}
-
-/// The first eight hex digits of a snapshot's id.
-pub fn short(id: &[u8; 16]) -> String {
-    hex(&id[..4])
 }
 
 impl State {
@@ -240,7 +234,7 @@ impl State {
                 "give `latest`, `latest~N`, or 4 or more digits of an id; a path stands behind it: latest:/home",
             ));
         }
-        let mut found = snapshots.into_iter().filter(|s| hex(&s.id).starts_with(&prefix));
+        let mut found = snapshots.into_iter().filter(|s| s.id.to_string().starts_with(&prefix));
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(one),
             (None, _) => Err(Error::failed(format!("no snapshot {text}")).hint(hint)),

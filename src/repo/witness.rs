@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::ancestry::prefix;
 use crate::name::{ObjectId, hex};
 use crate::seen::{Seen, SeenHead, SeenKey, SeenStore};
+use crate::time::Time;
 
 /// Records side by side whose times differ by more than this were not written at the same time: listing the log and putting a
 /// record are seconds apart, minutes on a bad line.
@@ -315,6 +316,6 @@ impl State {
 }
 
 fn described(head: &SeenHead) -> String {
-    let time = super::date(head.time);
+    let time = Time::from_seconds(head.time);
     format!("record {} (sequence {}, of {time})", head.id.short(), head.sequence)
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::{Run, add};
 use crate::acl;
 use crate::error::Error;
-use crate::format::tree::Node;
+use crate::format::node::Node;
 
 const CWD: rustix::fd::BorrowedFd<'static> = rustix::fs::CWD;
 
@@ -198,9 +198,8 @@ impl Inode<'_> {
 }
 
 fn times(node: &Node) -> Timestamps {
-    let (seconds, nanoseconds) = node.mtime;
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+        last_modification: Timespec { tv_sec: node.mtime.seconds, tv_nsec: node.mtime.nanoseconds.into() },
     }
 }

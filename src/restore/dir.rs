@@ -14,7 +14,7 @@ use super::folded::{self, Names};
 use super::{Overwrite, Run, add, attributes};
 use crate::acl;
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Content, Node};
+use crate::format::node::{Content, Node};
 use crate::name::hex;
 use crate::progress::Event;
 use crate::repo::random;

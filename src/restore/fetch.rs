@@ -100,7 +100,7 @@ impl<'a> Fetch<'a> {
             _ => Span::Exact,
         };
         match self.repo.chunk(ChunkKind::Data, r, span) {
-            Err(e) if matches!(e.kind(), Kind::Missing | Kind::Damaged) => match self.moved(r) {
+            Err(e) if e.kind().is_damage() => match self.moved(r) {
                 Ok(Some(new)) => self.repo.chunk(ChunkKind::Data, &new, span),
                 Err(other) if other.kind() == Kind::Connection => Err(other),
                 _ => Err(Error::new(e.kind(), format!("{e}, and the index has no other place for its chunk"))),

@@ -15,8 +15,8 @@ use super::{Overwrite, Run, add, attributes};
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
+use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::Node;
 use crate::progress::Event;
 
 /// Behind the name of a file of which only a part could be restored.
@@ -95,7 +95,7 @@ impl File {
                 return Err(ended());
             }
             let bytes = match run.fetch.chunk(r) {
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {
+                Err(e) if e.kind().is_damage() => {
                     self.state.lock().expect("no holder panics").lost.get_or_insert(e);
                     offset += u64::from(r.len);
                     continue;

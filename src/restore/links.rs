@@ -16,8 +16,8 @@ use super::dir::{self, Held};
 use super::file::{self, File, copy};
 use super::{Run, add, descriptors, node};
 use crate::error::{Error, Result};
+use crate::format::node::{Content, Node};
 use crate::format::reference::Extent;
-use crate::format::tree::{Content, Node};
 use crate::progress::Event;
 
 /// Most names that may wait; each holds its directory open.

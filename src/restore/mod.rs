@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::node::Content;
 use crate::format::record::Snapshot;
-use crate::format::tree::Content;
 use crate::progress::{Event, Progress};
 use crate::repo::Repository;
 

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::dir::{self, Held};
 use super::{Run, add, attributes};
 use crate::error::{Error, Result};
-use crate::format::tree::{Content, Node};
+use crate::format::node::{Content, Node};
 
 /// Makes one under a temporary name, sets its attributes and gives it its name. `None`: only root could make it.
 pub(super) fn make(run: &Run<'_>, held: &Held, node: &Node, replace: bool) -> Result<Option<(u64, u64)>> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use crate::format::tree::Attrs;
+use crate::format::node::Attrs;
 
 type Known = HashMap<(bool, Vec<u8>), Option<u32>>;
 

@@ -10,8 +10,8 @@ use super::file::{self, File, ended};
 use super::links::Key;
 use super::{Run, descriptors};
 use crate::error::{Error, Kind};
+use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::Node;
 
 /// Plaintext of one job; larger files are written by several threads.
 const PART: u64 = 4 << 20;

@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::{Overwrite, Run, add, descriptors, node};
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::tree::{self, Content, Node};
+use crate::format::node::{Content, Node};
 use crate::progress::Event;
 use crate::repo::tree::{Entries, LOST, lacks_parts};
 
@@ -82,7 +82,7 @@ fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
         let why = std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
         return warn(run, &held.path(&node.name), &format!("was not readable when it was saved: {why}"));
     }
-    if node.flags & tree::PARTIAL != 0 && !lacks_parts(&node) {
+    if node.flags & crate::format::node::PARTIAL != 0 && !lacks_parts(&node) {
         warn(
             run,
             &held.path(&node.name),

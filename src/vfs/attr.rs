@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::error::{Error, Kind as ErrorKind};
+use crate::format::node::{Content, Node};
 use crate::format::reference::Extent;
-use crate::format::tree::{Content, Node};
+use crate::time::Time;
 
 /// What sort of node it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub struct Attr {
     /// Units of 512 bytes that are not holes.
     pub blocks: u64,
     /// Modification time: seconds and nanoseconds. Also shown as access and change time.
-    pub mtime: (i64, u32),
+    pub mtime: Time,
     /// Major and minor number of a device.
     pub device: (u32, u32),
 }

@@ -16,9 +16,9 @@
 
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::BLOCK;
+use crate::format::node::{Attrs, Content, Node, Xattrs};
 use crate::format::record::SnapshotId;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{Attrs, Content, Node, Xattrs};
 
 /// The number of the root.
 pub const ROOT: u64 = 1;
@@ -33,7 +33,7 @@ pub fn directory(keys: &Keys, parent: u64, name: &[u8], page: Option<&Ref>) -> u
 
 /// The number of the root of a snapshot, shown in the directory `parent`.
 pub fn snapshot(keys: &Keys, parent: u64, id: &SnapshotId) -> u64 {
-    hash(keys, &[b"s".as_slice(), &parent.to_be_bytes(), id].concat())
+    hash(keys, &[b"s".as_slice(), &parent.to_be_bytes(), &id.0].concat())
 }
 
 /// The number of a node with one link.
@@ -44,8 +44,8 @@ pub fn single(keys: &Keys, node: &Node) -> u64 {
     bytes.extend_from_slice(&mode.to_be_bytes());
     bytes.extend_from_slice(&uid.to_be_bytes());
     bytes.extend_from_slice(&gid.to_be_bytes());
-    bytes.extend_from_slice(&node.mtime.0.to_be_bytes());
-    bytes.extend_from_slice(&node.mtime.1.to_be_bytes());
+    bytes.extend_from_slice(&node.mtime.seconds.to_be_bytes());
+    bytes.extend_from_slice(&node.mtime.nanoseconds.to_be_bytes());
     match &node.xattrs {
         Xattrs::Inline(list) => {
             put(&mut bytes, &(list.len() as u32).to_be_bytes());
@@ -67,7 +67,7 @@ pub fn alone(keys: &Keys, node: &Node) -> u64 {
 pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(b'n');
-    bytes.extend_from_slice(id);
+    bytes.extend_from_slice(&id.0);
     bytes.extend_from_slice(&node.attrs.fs.to_be_bytes());
     bytes.extend_from_slice(&node.inode.to_be_bytes());
     bytes.extend_from_slice(&node.ctime.to_be_bytes());
@@ -120,7 +120,7 @@ fn placed(keys: &Keys, node: &Node, bytes: &[u8]) -> u64 {
 /// The number under which a directory of a snapshot is known while only single nodes of it are shown elsewhere, in
 /// `shown`; no request of the kernel ever names it.
 pub fn hidden(keys: &Keys, shown: u64, page: &Ref, id: &SnapshotId) -> u64 {
-    hash(keys, &[b"h".as_slice(), &shown.to_be_bytes(), &page.id.0, &page.pack.id.0, id].concat())
+    hash(keys, &[b"h".as_slice(), &shown.to_be_bytes(), &page.id.0, &page.pack.id.0, &id.0].concat())
 }
 
 /// What names a path among those that are merged, see [`super::time::history`].

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::attr::Attr;
 use super::inode::ROOT;
 use super::view::Role;
+use crate::format::node::Node;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
-use crate::format::tree::Node;
 
 /// A directory of a snapshot, or one that is merged from many (which has no page and no node).
 pub struct Dir {
@@ -167,14 +167,15 @@ impl InodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Time;
     use crate::vfs::attr::Kind;
 
     fn dir(number: u32, ino: u64, parent: Option<(u32, u32)>) -> Dir {
-        let (mtime, device) = ((0, 0), (0, 0));
+        let (mtime, device) = (Time::default(), (0, 0));
         let kind = Kind::Directory;
         let attr = Attr { ino, kind, mode: 0, nlink: 1, uid: 0, gid: 0, size: 0, blocks: 0, mtime, device };
         let (role, name) = (Role::Plain, Box::default());
-        Dir { number, role, parent, above: 1, name, page: None, snapshot: [0; 16], attr, node: None }
+        Dir { number, role, parent, above: 1, name, page: None, snapshot: SnapshotId::default(), attr, node: None }
     }
 
     #[test]

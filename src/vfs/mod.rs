@@ -42,9 +42,9 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::format::tree::Content;
 use crate::printable;
 use crate::repo::{Repository, State, tree::root};
 use attr::Attr as A;

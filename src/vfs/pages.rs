@@ -13,9 +13,9 @@ use super::{Mode, inode};
 use crate::crypto::keys::{ChunkId, ChunkKind, Keys};
 use crate::error::{Error, Kind, Result};
 use crate::format::list::List;
+use crate::format::node::{Content, Node, Xattrs, decode_xattrs};
 use crate::format::page::Page;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{Content, Node, Xattrs, decode_xattrs};
 use crate::name::ObjectId;
 use crate::repo::{Index, Repository, State};
 

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 
 use super::attr::Fault;
 use super::{Vfs, newest};
-use crate::error::Kind;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
@@ -70,7 +69,7 @@ impl Vfs {
         match self.pages.below(&page) {
             Ok(pages) if walk.rest.len() < DEPTH => walk.rest.push(pages.into_iter()),
             Ok(_) => {}
-            Err(Fault::Broken(e)) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {}
+            Err(Fault::Broken(e)) if e.kind().is_damage() => {}
             Err(fault) => {
                 walk.again = Some(page);
                 return Err(fault);

@@ -12,9 +12,9 @@ use super::view::{Folder, Role, Target, View};
 use super::{Mode, Vfs, inode};
 use crate::error::Error;
 use crate::format::limits::LEVELS;
+use crate::format::node::{Content, Node};
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::format::tree::{Content, Node};
 use crate::repo::tree::root;
 
 /// One entry of a listing.

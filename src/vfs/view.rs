@@ -11,9 +11,9 @@ use super::inode;
 use super::time::moment::shadow;
 use super::time::timeline::Timeline;
 use crate::crypto::keys::Keys;
+use crate::format::node::valid_name;
 use crate::format::record::Snapshot;
-use crate::format::tree::valid_name;
-use crate::name::hex;
+use crate::time::Time;
 
 /// What a name in a folder of the view stands for.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ pub struct Folder {
     /// Its entries, ascending by name.
     pub entries: Vec<(Vec<u8>, Target)>,
     /// When the newest snapshot in it or below it was taken.
-    pub newest: (i64, u32),
+    pub newest: Time,
 }
 
 /// All folders of the view. The first is the root; there is none at all where one snapshot is the root of the mount.
@@ -83,7 +83,7 @@ impl View {
     /// The view of these snapshots (oldest first, as [`crate::repo::State::snapshots`] gives them).
     pub fn new(keys: &Keys, snapshots: Vec<Snapshot>, zone: &TimeZone) -> Self {
         let snapshots: Vec<_> = snapshots.into_iter().map(Arc::new).collect();
-        let newest = snapshots.last().map_or((0, 0), |s| s.time);
+        let newest = snapshots.last().map_or(Time::default(), |s| s.time);
         let mut view = View::default();
         view.folder(0, b"", inode::ROOT);
         let all: Vec<_> = snapshots.iter().collect();
@@ -122,7 +122,7 @@ impl View {
 
     fn folder(&mut self, parent: usize, name: &[u8], ino: u64) -> usize {
         self.by_ino.insert(ino, self.folders.len());
-        let (name, entries, newest) = (name.to_vec(), Vec::new(), (0, 0));
+        let (name, entries, newest) = (name.to_vec(), Vec::new(), Time::default());
         self.folders.push(Folder { ino, role: Role::Plain, parent, name, entries, newest });
         self.folders.len() - 1
     }
@@ -149,7 +149,7 @@ impl View {
     /// one of all. Such names are not listed.
     pub fn shadow(&self, folder: &Folder, name: &[u8]) -> Option<Arc<Snapshot>> {
         let second = shadow(std::str::from_utf8(name).ok()?)?;
-        let fits = |s: &&Arc<Snapshot>| s.time.0 == second;
+        let fits = |s: &&Arc<Snapshot>| s.time.seconds == second;
         if folder.ino == inode::ROOT {
             return latest(&self.time.snapshots.iter().filter(fits).collect::<Vec<_>>());
         }
@@ -200,15 +200,15 @@ pub fn local(seconds: i64, zone: &TimeZone) -> String {
 fn timed(snapshots: &[&Arc<Snapshot>], zone: &TimeZone) -> Vec<(Vec<u8>, Target)> {
     let mut taken: BTreeMap<String, ()> = BTreeMap::new();
     let name = |s: &Arc<Snapshot>| {
-        let mut name = local(s.time.0, zone);
+        let mut name = local(s.time.seconds, zone);
         if s.partial {
             name.push_str("-partial");
         }
         if taken.contains_key(&name) {
-            name = format!("{name}-{}", hex(&s.id[..4]));
+            name = format!("{name}-{}", s.id.short());
         }
         if taken.contains_key(&name) {
-            name = format!("{name}-{}", hex(&s.id));
+            name = format!("{name}-{}", s.id.to_string());
         }
         taken.insert(name.clone(), ());
         name.into_bytes()
@@ -220,8 +220,8 @@ fn timed(snapshots: &[&Arc<Snapshot>], zone: &TimeZone) -> Vec<(Vec<u8>, Target)
 fn by_id(snapshots: &[&Arc<Snapshot>]) -> Vec<(Vec<u8>, Target)> {
     let mut named: BTreeMap<Vec<u8>, Target> = BTreeMap::new();
     for s in snapshots {
-        let short = hex(&s.id[..4]).into_bytes();
-        let name = if named.contains_key(&short) { hex(&s.id).into_bytes() } else { short };
+        let short = s.id.short().into_bytes();
+        let name = if named.contains_key(&short) { s.id.to_string().into_bytes() } else { short };
         named.insert(name, Target::Snapshot(Arc::clone(s)));
     }
     named.into_iter().collect()

@@ -9,9 +9,9 @@ use super::pages::{Attributes, Extents};
 use super::view::Role;
 use super::{Mode, Vfs};
 use crate::format::limits::LEVELS;
+use crate::format::node::{Content, Xattrs};
 use crate::format::record::SnapshotId;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{Content, Xattrs};
 use crate::name::hex;
 
 const OWN: &[u8] = b"user.nfreezer.";
@@ -78,7 +78,7 @@ impl Vfs {
     fn own(&self, ino: u64, dir: &Dir, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
         let content = |mode| self.with_node(ino, mode, |node| node.content.clone());
         match name {
-            b"snapshot" => Ok(hex(&dir.snapshot).into_bytes()),
+            b"snapshot" => Ok(dir.snapshot.to_string().into_bytes()),
             b"id" => id(&content(mode)?).map(String::into_bytes).ok_or(Fault::NoAttribute),
             b"stored-size" => match content(mode)? {
                 Content::File(extents) => Ok(stored(&extents).to_string().into_bytes()),

@@ -16,12 +16,13 @@ use nfreezer::crypto::secret::{Passphrase, Secret};
 use nfreezer::error::Kind;
 use nfreezer::format::keyfile::{self, KeyFile, KeyInfo};
 use nfreezer::format::list::List;
+use nfreezer::format::node::{self, Attrs, Content, Node, Xattrs};
 use nfreezer::format::page::{Page, Row};
-use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, Stats};
+use nfreezer::format::record::{self, Action, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
 use nfreezer::format::reference::{Extent, PackRef, Ref};
-use nfreezer::format::tree::{self, Attrs, Content, Node, Xattrs};
 use nfreezer::format::{codec, index, limits, pack, stored};
 use nfreezer::name::{ObjectId, hex};
+use nfreezer::time::Time;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -58,7 +59,7 @@ fn node(name: &str, mode: u16, content: Content) -> Node {
     Node {
         name: name.into(),
         attrs: attrs(mode),
-        mtime: (1_700_000_000, 5),
+        mtime: Time::new(1_700_000_000, 5),
         ctime: 1_700_000_000_000_000_007,
         inode: 300,
         nlink: 1,
@@ -71,7 +72,7 @@ fn node(name: &str, mode: u16, content: Content) -> Node {
 /// One node of each kind and every optional part.
 fn leaf() -> Page {
     let mut before_1970 = node("b", 0o644, Content::File(vec![Extent::Data(reference(1, PACK_A, 1000, 50, 100))]));
-    (before_1970.mtime, before_1970.ctime, before_1970.inode) = ((-1, 999_999_999), -1, 299);
+    (before_1970.mtime, before_1970.ctime, before_1970.inode) = (Time::new(-1, 999_999_999), -1, 299);
     let mut linked = node(
         "c",
         0o644,
@@ -83,7 +84,7 @@ fn leaf() -> Page {
     );
     (linked.nlink, linked.xattrs) = (2, Xattrs::Inline(vec![(b"user.a".to_vec(), b"1".to_vec())]));
     let mut large = node("d", 0o644, Content::Large { size: 5 << 30, list: reference(4, OWN, 64, 500, 1000) });
-    (large.flags, large.xattrs) = (tree::PARTIAL | tree::CHANGED, Xattrs::Stored(reference(5, OWN, 0, 64, 64)));
+    (large.flags, large.xattrs) = (node::PARTIAL | node::CHANGED, Xattrs::Stored(reference(5, OWN, 0, 64, 64)));
     Page::Leaf(vec![
         node("a", 0o644, Content::File(Vec::new())),
         before_1970,
@@ -121,8 +122,8 @@ fn list_upper() -> List {
 
 fn snapshot() -> Snapshot {
     Snapshot {
-        id: [0x55; 16],
-        time: (1_700_000_000, 250_000_000),
+        id: SnapshotId([0x55; 16]),
+        time: Time::new(1_700_000_000, 250_000_000),
         host: "atlas".into(),
         user: "anna".into(),
         paths: vec![serde_bytes::ByteBuf::from(b"/home/anna".to_vec())],
@@ -145,7 +146,13 @@ fn entry(byte: u8, kind: ChunkKind, offset: u32, stored: u32, len: u32) -> pack:
 
 /// A record with everything that a head can hold.
 fn head_and_sections() -> (Head, Vec<NewSection>) {
-    let mark = |sequence, record, deed| Mark { sequence, record, snapshot: [0x55; 16], time: 1_700_000_100, deed };
+    let mark = |sequence, record, action| Mark {
+        sequence,
+        record,
+        snapshot: SnapshotId([0x55; 16]),
+        time: 1_700_000_100,
+        action,
+    };
     let foreign = record::Section {
         kind: SectionKind::Ancestry,
         record: Some((6, ObjectId([0x77; 32]), 4096)),
@@ -160,9 +167,9 @@ fn head_and_sections() -> (Head, Vec<NewSection>) {
         time: 1_700_000_101,
         snapshots: vec![snapshot()],
         marks: vec![
-            mark(5, Some(ObjectId([0x66; 32])), Deed::Forget),
-            mark(7, None, Deed::Undelete),
-            mark(7, None, Deed::Tag(vec!["keep".into()])),
+            mark(5, Some(ObjectId([0x66; 32])), Action::Forget),
+            mark(7, None, Action::Undelete),
+            mark(7, None, Action::Tag(vec!["keep".into()])),
         ],
         condemned: vec![(ObjectId([0xa1; 32]), 1_700_000_000)],
         dropped: vec![ObjectId([0xa0; 32])],
@@ -252,7 +259,7 @@ fn vectors() -> BTreeMap<String, String> {
     put("page upper", hex(&upper().encode(&OWN)));
     put("list leaf", hex(&list_leaf().encode(&OWN)));
     put("list upper", hex(&list_upper().encode(&OWN)));
-    put("xattrs", hex(&tree::encode_xattrs(&[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), Vec::new())])));
+    put("xattrs", hex(&node::encode_xattrs(&[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), Vec::new())])));
     let (head, sections) = head_and_sections();
     let plain = record::encode(head, &sections).unwrap();
     put("record: length", plain.len().to_string());
@@ -578,7 +585,7 @@ fn some_extent() -> impl Strategy<Value = Extent> {
 }
 
 fn some_name() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), 1..=limits::NAME).prop_filter("a name", |n| tree::valid_name(n))
+    prop::collection::vec(any::<u8>(), 1..=limits::NAME).prop_filter("a name", |n| node::valid_name(n))
 }
 
 fn some_xattrs() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
@@ -609,7 +616,7 @@ fn some_node() -> impl Strategy<Value = Node> {
         Node {
             name: Vec::new(),
             attrs: Arc::new(attrs),
-            mtime: (times.0, times.1),
+            mtime: Time::new(times.0, times.1),
             ctime: times.2,
             inode: times.3,
             nlink,
@@ -653,7 +660,7 @@ proptest! {
 
     #[test]
     fn t65_attributes_come_back(list in some_xattrs().prop_filter("some", |list| !list.is_empty())) {
-        prop_assert_eq!(tree::decode_xattrs(&tree::encode_xattrs(&list)).unwrap(), list);
+        prop_assert_eq!(node::decode_xattrs(&node::encode_xattrs(&list)).unwrap(), list);
     }
 
     #[test]
@@ -727,8 +734,8 @@ fn feed(bytes: &[u8]) {
     if let Ok(list) = List::decode(bytes, &OWN) {
         assert_eq!(list.encode(&OWN), bytes);
     }
-    if let Ok(list) = tree::decode_xattrs(bytes) {
-        assert_eq!(tree::encode_xattrs(&list), bytes);
+    if let Ok(list) = node::decode_xattrs(bytes) {
+        assert_eq!(node::encode_xattrs(&list), bytes);
     }
     let framed = [&(bytes.len() as u32).to_be_bytes(), bytes].concat();
     if let Ok(record) = record::decode(7, &framed) {
@@ -760,7 +767,7 @@ fn valid_encodings() -> Vec<Vec<u8>> {
         upper().encode(&OWN),
         list_leaf().encode(&OWN),
         list_upper().encode(&OWN),
-        tree::encode_xattrs(&[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), Vec::new())]),
+        node::encode_xattrs(&[(b"user.a".to_vec(), b"1".to_vec()), (b"user.b".to_vec(), Vec::new())]),
         plain[4..end].to_vec(),
         pack[pack.len() - 60..].to_vec(),
         stored::Packer::new(3).unwrap().pack(&text).unwrap(),
@@ -880,7 +887,7 @@ fn t62_nodes_out_of_bounds_are_refused() {
         assert_eq!(Page::decode(&bytes, &OWN).unwrap_err().kind(), Kind::Damaged, "{what}");
     };
     assert!(Page::decode(&Page::Leaf(vec![good()]).encode(&OWN), &OWN).is_ok());
-    refused("nanoseconds", &|n| n.mtime.1 = 1_000_000_000);
+    refused("nanoseconds", &|n| n.mtime.nanoseconds = 1_000_000_000);
     refused("no link", &|n| n.nlink = 0);
     refused("an unknown flag", &|n| n.flags = 4);
     refused("a mode", &|n| n.attrs = attrs(0o10000));
@@ -950,13 +957,13 @@ fn pages_lists_and_records_above_their_limits_are_refused_and_not_written() {
     type Change<'a> = &'a dyn Fn(&mut Head);
     let refused: [(&str, Change<'_>); 12] = [
         ("a path of 4,095 bytes", &|h| h.snapshots[0].paths = vec![serde_bytes::ByteBuf::from(vec![b'x'; 4095])]),
-        ("nanoseconds", &|h| h.snapshots[0].time.1 = 1_000_000_000),
+        ("nanoseconds", &|h| h.snapshots[0].time.nanoseconds = 1_000_000_000),
         ("a root", &|h| h.snapshots[0].root = Some(reference(1, PACK_A, 1 << 24, 1, 1))),
         ("a snapshot twice", &|h| h.snapshots = vec![snapshot(), snapshot()]),
         ("heads out of order", &|h| h.heads = vec![ObjectId([2; 32]), ObjectId([1; 32])]),
         ("a pack dropped twice", &|h| h.dropped = vec![ObjectId([2; 32]); 2]),
         ("marks out of order", &|h| h.marks.reverse()),
-        ("marks that contradict each other", &|h| h.marks[2].deed = Deed::Forget),
+        ("marks that contradict each other", &|h| h.marks[2].action = Action::Forget),
         ("a mark of the future", &|h| h.marks[0].sequence = 7),
         ("an own mark of another time", &|h| h.marks[1].sequence = 6),
         ("a section of an endless record", &|h| h.sections[0].record = Some((6, ObjectId([7; 32]), u64::MAX))),

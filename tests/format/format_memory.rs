@@ -9,7 +9,7 @@ use nfreezer::crypto::keys::ChunkId;
 use nfreezer::format::list::List;
 use nfreezer::format::page::Page;
 use nfreezer::format::reference::{PackRef, Ref};
-use nfreezer::format::{limits, pack, record, stored, tree};
+use nfreezer::format::{limits, node, pack, record, stored};
 use nfreezer::name::ObjectId;
 
 thread_local! {
@@ -76,7 +76,7 @@ fn t57_decoding_reserves_in_proportion_to_its_input() {
                     let costs = [
                         ("page", peak(|| Page::decode(&bytes, &OWN))),
                         ("list", peak(|| List::decode(&bytes, &OWN))),
-                        ("attributes", peak(|| tree::decode_xattrs(&bytes))),
+                        ("attributes", peak(|| node::decode_xattrs(&bytes))),
                         ("record", peak(|| record::decode(7, &framed))),
                         ("table", peak(|| pack::decode_table(ObjectId([1; 32]), 1 << 24, &bytes))),
                     ];

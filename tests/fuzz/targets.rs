@@ -10,7 +10,7 @@ use nfreezer::format::keyfile::{self, KeyFile};
 use nfreezer::format::list::List;
 use nfreezer::format::page::Page;
 use nfreezer::format::reference::{PackRef, Ref};
-use nfreezer::format::{codec, index, limits, pack, record, stored, tree};
+use nfreezer::format::{codec, index, limits, node, pack, record, stored};
 use nfreezer::name::{Folder, ObjectId};
 use nfreezer::storage::Location;
 use sha2::{Digest, Sha256};
@@ -164,8 +164,8 @@ fn list(data: &[u8]) {
 }
 
 fn xattrs(data: &[u8]) {
-    if let Ok(list) = tree::decode_xattrs(data) {
-        assert_eq!(tree::encode_xattrs(&list), data);
+    if let Ok(list) = node::decode_xattrs(data) {
+        assert_eq!(node::encode_xattrs(&list), data);
     }
 }
 

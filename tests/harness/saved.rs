@@ -7,9 +7,9 @@ use nfreezer::check::{self, Consent, Finding, Lost, Options, Repaired, Report};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::seal::block_place;
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::format::record::Snapshot;
+use nfreezer::format::node::Content;
+use nfreezer::format::record::{Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, Ref};
-use nfreezer::format::tree::Content;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::progress::Silent;
 use nfreezer::push::{self, Summary};
@@ -30,7 +30,7 @@ pub struct Saved<S = Memory> {
 #[derive(Debug, Default)]
 pub struct Told {
     pub objects: Vec<(String, String)>,
-    pub paths: Vec<([u8; 16], String, Lost)>,
+    pub paths: Vec<(SnapshotId, String, Lost)>,
 }
 
 impl Told {

@@ -9,10 +9,11 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::{Path, PathBuf};
 
 use nfreezer::crypto::keys::ChunkKind;
+use nfreezer::format::node::{Content, Node, PARTIAL};
 use nfreezer::format::record::Snapshot;
 use nfreezer::format::reference::Extent;
-use nfreezer::format::tree::{Content, Node, PARTIAL};
 use nfreezer::repo::{Repository, Span};
+use nfreezer::time::Time;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use sha2::{Digest, Sha256};
 
@@ -25,7 +26,7 @@ pub struct Seen {
     pub what: What,
     pub mode: u32,
     pub owner: (u32, u32),
-    pub mtime: (i64, u32),
+    pub mtime: Time,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// The first path in order that is the same file; of directories, 2 + their subdirectories.
     pub link: Result<Vec<u8>, u32>,
@@ -87,7 +88,7 @@ fn walk_disk(path: &Path, name: Vec<u8>, model: &mut Model, links: &mut HashMap<
         true => Err(2 + directories as u32),
         false => Ok(links.entry((stat.dev(), stat.ino())).or_insert_with(|| name.clone()).clone()),
     };
-    let mtime = (stat.mtime(), stat.mtime_nsec() as u32);
+    let mtime = Time::new(stat.mtime(), stat.mtime_nsec() as u32);
     let owner = (stat.uid(), stat.gid());
     let seen = Seen { what, mode: stat.mode() & 0o7777, owner, mtime, xattrs: xattrs_on_disk(path), link };
     model.insert(name.clone(), seen);

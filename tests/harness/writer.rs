@@ -11,16 +11,17 @@ use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::ObjectType;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::list::List;
+use nfreezer::format::node::{Attrs, Content, Node, Xattrs, encode_xattrs};
 use nfreezer::format::pack::Builder;
 use nfreezer::format::page::{Page, Row};
-use nfreezer::format::record::{Head, NewSection, SectionKind, Snapshot, Stats};
+use nfreezer::format::record::{Head, NewSection, SectionKind, Snapshot, SnapshotId, Stats};
 use nfreezer::format::reference::{Extent, PackRef, Ref};
 use nfreezer::format::stored::Packer;
-use nfreezer::format::tree::{Attrs, Content, Node, Xattrs, encode_xattrs};
 use nfreezer::format::{index, pack};
 use nfreezer::name::ObjectId;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::Storage;
+use nfreezer::time::Time;
 
 pub fn repository(storage: Arc<dyn Storage>) -> Repository {
     let passphrase = Passphrase::new("test".into()).unwrap();
@@ -67,7 +68,7 @@ pub struct Item {
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
-    pub mtime: (i64, u32),
+    pub mtime: Time,
     pub inode: u64,
     pub nlink: u32,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -76,7 +77,7 @@ pub struct Item {
 impl Item {
     pub fn new(what: What) -> Item {
         let mode = if matches!(what, What::Dir(_)) { 0o755 } else { 0o644 };
-        Item { what, mode, uid: 0, gid: 0, mtime: (1_700_000_000, 5), inode: 0, nlink: 1, xattrs: Vec::new() }
+        Item { what, mode, uid: 0, gid: 0, mtime: Time::new(1_700_000_000, 5), inode: 0, nlink: 1, xattrs: Vec::new() }
     }
 
     pub fn file(bytes: impl AsRef<[u8]>) -> Item {
@@ -110,7 +111,7 @@ impl Item {
             mode: meta.mode() as u16 & 0o7777,
             uid: meta.uid(),
             gid: meta.gid(),
-            mtime: (meta.mtime(), meta.mtime_nsec() as u32),
+            mtime: Time::new(meta.mtime(), meta.mtime_nsec() as u32),
             inode: meta.ino(),
             nlink: meta.nlink() as u32,
             xattrs: xattrs(path),
@@ -218,8 +219,8 @@ impl<'r> Writer<'r> {
         self.flush(ObjectType::Meta);
         let root = root.map(|r| self.final_ref(&r, false));
         let mut snapshot = Snapshot {
-            id: nfreezer::repo::random().unwrap(),
-            time: (1_764_000_000, 0),
+            id: SnapshotId(nfreezer::repo::random().unwrap()),
+            time: Time::new(1_764_000_000, 0),
             host: "host".into(),
             user: "me".into(),
             root,

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
 use nfreezer::error::Kind;
+use nfreezer::format::node::{Attrs, Content, Node, Xattrs};
 use nfreezer::format::pack::Builder;
 use nfreezer::format::page::Page;
 use nfreezer::format::record::Snapshot;
 use nfreezer::format::reference::{PackRef, Ref};
-use nfreezer::format::tree::{Attrs, Content, Node, Xattrs};
 use nfreezer::progress::{Event, Progress};
 use nfreezer::repo::{Repository, State};
 use nfreezer::restore::{Options, restore};
+use nfreezer::time::Time;
 use nfreezer::vfs::{self, Mode, Vfs};
 
 use crate::harness::writer::{Item, Writer};
@@ -25,7 +26,7 @@ fn folder(name: &str, page: Option<Ref>) -> Node {
     Node {
         name: name.into(),
         attrs: Arc::new(Attrs { mode: 0o755, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 }),
-        mtime: (1, 0),
+        mtime: Time::new(1, 0),
         ctime: 1,
         inode: 1,
         nlink: 2,

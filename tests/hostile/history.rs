@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use nfreezer::format::record::{Deed, Head, Mark};
+use nfreezer::format::record::{Action, Head, Mark};
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{Options, push};
 use nfreezer::repo::Repository;
@@ -51,9 +51,9 @@ fn t40_a_forgotten_snapshot_stays_forgotten_unless_the_mark_is_hidden() {
         let world = world();
         let memory = world.memory();
         let repo = world.repo.behind(memory.clone());
-        let deed = |deed| Mark { sequence: 0, record: None, snapshot: world.snapshots[0], time: 1, deed };
+        let action = |action| Mark { sequence: 0, record: None, snapshot: world.snapshots[0], time: 1, action };
         let mut state = repo.state().unwrap();
-        let id = repo.commit(&mut state, Head { marks: vec![deed(Deed::Forget)], ..Head::default() }, &[]).unwrap();
+        let id = repo.commit(&mut state, Head { marks: vec![action(Action::Forget)], ..Head::default() }, &[]).unwrap();
         assert_eq!(look(world, memory.clone()).unwrap().snapshots.len(), 1);
         let storage = liar(memory);
         storage.hide(&Name::Record { sequence: 3, id });

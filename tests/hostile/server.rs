@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nfreezer::error::{Kind, Result};
+use nfreezer::format::record::SnapshotId;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{Options, push};
 use nfreezer::storage::Storage;
@@ -82,7 +83,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
 }
 
 /// A push of one file; the snapshot's id if it was reported as saved.
-fn push_all(world: &World, storage: Arc<dyn Storage>, seed: u64) -> Option<([u8; 16], tempfile::TempDir)> {
+fn push_all(world: &World, storage: Arc<dyn Storage>, seed: u64) -> Option<(SnapshotId, tempfile::TempDir)> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), noise(seed, 100_000)).unwrap();
     let sources = vec![dir.path().to_owned()];

@@ -10,9 +10,9 @@ use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::keyfile::KeyFile;
+use nfreezer::format::node::Content;
 use nfreezer::format::record::{Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, Ref};
-use nfreezer::format::tree::Content;
 use nfreezer::name::{Folder, Name, hex};
 use nfreezer::progress::{Event, Progress};
 use nfreezer::repo::{Repository, State};
@@ -111,7 +111,7 @@ impl World {
         for (n, files) in trees().into_iter().enumerate() {
             let mut writer = Writer::new(&repo);
             writer.chunk = 64 << 10;
-            let snapshot = writer.commit(&mut state, &item(&files), |s| s.time.0 += n as i64);
+            let snapshot = writer.commit(&mut state, &item(&files), |s| s.time.seconds += n as i64);
             snapshots.push(snapshot.id);
             truth.insert(snapshot.id, (snapshot, files));
         }

@@ -147,7 +147,7 @@ fn four_clients_that_are_killed_at_random_lose_nothing_that_was_saved() {
     let snapshots = state.snapshots();
     for client in &clients {
         for (id, model) in &client.saved {
-            let snapshot = snapshots.iter().find(|s| hex(&s.id) == *id).expect("what was saved is there");
+            let snapshot = snapshots.iter().find(|s| hex(&s.id.0) == *id).expect("what was saved is there");
             assert_same(&in_snapshot(&repo, snapshot, &client.top()), model);
         }
     }

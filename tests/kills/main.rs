@@ -196,7 +196,7 @@ impl Run<'_> {
     fn look(&mut self, summary: Option<&Value>, busy: bool, killed: bool) {
         let reported = summary.map(|s| s["snapshot"].as_str().unwrap().to_owned());
         for snapshot in self.repo.state().unwrap().snapshots() {
-            let id = hex(&snapshot.id);
+            let id = hex(&snapshot.id.0);
             if self.saved.iter().any(|(saved, _)| *saved == id) {
                 continue;
             }
@@ -243,7 +243,7 @@ impl Run<'_> {
         let id = summary["snapshot"].as_str().unwrap().to_owned();
         let snapshots = self.repo.state().unwrap().snapshots();
         assert!(snapshots.iter().all(|s| !s.partial), "the unfinished ones have ended");
-        let snapshot = snapshots.iter().find(|s| hex(&s.id) == id).expect("what was reported is there");
+        let snapshot = snapshots.iter().find(|s| hex(&s.id.0) == id).expect("what was reported is there");
         let model = self.tree.model();
         assert_same(&in_snapshot(&self.repo, snapshot, &self.tree.top()), &model);
         self.saved.push((id, model));
@@ -278,7 +278,7 @@ fn killed_at_random(client: &Client, kills: u64, seed: u64) {
     let repo = client.open();
     let state = repo.state().unwrap();
     for (id, model) in &run.saved {
-        let snapshot = state.snapshots().into_iter().find(|s| hex(&s.id) == *id).expect("what was saved is there");
+        let snapshot = state.snapshots().into_iter().find(|s| hex(&s.id.0) == *id).expect("what was saved is there");
         assert_same(&in_snapshot(&repo, &snapshot, &run.tree.top()), model);
     }
 }

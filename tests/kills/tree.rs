@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nfreezer::format::node::{CHANGED, PARTIAL};
 use nfreezer::format::record::Snapshot;
-use nfreezer::format::tree::{CHANGED, PARTIAL};
 use nfreezer::repo::Repository;
 use sha2::{Digest, Sha256};
 

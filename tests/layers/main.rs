@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each layer and what it may import beside itself, `name`, `error` and `printable`.
+/// Each layer and what it may import beside itself, `name`, `error`, `time` and `printable`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("name", &[]),
     ("acl", &[]),
     ("printable", &[]),
     ("progress", &[]),
+    ("time", &[]),
     ("crypto", &[]),
     ("format", &["crypto"]),
     ("storage", &[]),
@@ -75,7 +76,7 @@ fn each_layer_imports_only_what_lies_below_it() {
         let (_, allowed) = allowed.unwrap_or_else(|| panic!("{layer} is not in the table of layers"));
         for import in imports(&production(&text)) {
             let fine = import == layer
-                || ["name", "error", "printable"].contains(&import.as_str())
+                || ["name", "error", "time", "printable"].contains(&import.as_str())
                 || allowed.contains(&import.as_str());
             if !fine {
                 wrong.push(format!("{} imports {import}", path.display()));

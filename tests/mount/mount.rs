@@ -241,7 +241,7 @@ fn latest_follows_a_push_without_a_remount() {
     assert_eq!(fs::read(mount.path("latest/f")).unwrap(), b"old");
     assert_eq!(fs::read_dir(mount.path("snapshots")).unwrap().count(), 1);
     let old = fs::File::open(mount.path("latest/f")).unwrap();
-    Writer::new(&repo).commit(&mut state, &Item::dir([("f", Item::file("newer"))]), |s| s.time.0 += 1);
+    Writer::new(&repo).commit(&mut state, &Item::dir([("f", Item::file("newer"))]), |s| s.time.seconds += 1);
     eventually("the new one is there", || fs::read(mount.path("latest/f")).unwrap() == b"newer");
     assert_eq!(fs::read_dir(mount.path("snapshots")).unwrap().count(), 2);
     let mut text = String::new();

@@ -15,6 +15,7 @@ use nfreezer::progress::Silent;
 use nfreezer::push::{self, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
+use nfreezer::time::Time;
 
 /// A folder that is pushed, as `/tmp/.../top`.
 struct Source {
@@ -40,7 +41,7 @@ impl Source {
         let options = push::Options {
             sources: vec![self.dir.path().join("top")],
             host: "host".into(),
-            time: Some((second, 0)),
+            time: Some(Time::new(second, 0)),
             ..Default::default()
         };
         push(&self.repo, &options, &Silent).unwrap();

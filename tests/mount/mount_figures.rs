@@ -12,6 +12,7 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Result;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::time::Time;
 
 /// A line with a round trip time, and 120 MB/s for each read.
 struct Line(Duration);
@@ -41,8 +42,10 @@ fn small_files(dirs: usize, files: usize, size: usize) -> Item {
         let half = noise(seed, (seed as usize * 7919) % (size * 2) / 2);
         [half.as_slice(), &vec![b' '; half.len()]].concat()
     };
-    let file =
-        |d: usize, f: usize| Item { mtime: (1_700_000_000 + (d * 10_000 + f) as i64, 7), ..Item::file(body(d, f)) };
+    let file = |d: usize, f: usize| Item {
+        mtime: Time::new(1_700_000_000 + (d * 10_000 + f) as i64, 7),
+        ..Item::file(body(d, f))
+    };
     let dir = |d: usize| Item::dir((0..files).map(|f| (format!("file-{f:05}.txt"), file(d, f))));
     Item::dir((0..dirs).map(|d| (format!("folder-{d:04}"), dir(d))))
 }

@@ -14,9 +14,10 @@ use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Local, Memory, Storage};
+use nfreezer::time::Time;
 
 fn noisy(seed: u64, len: u64) -> Item {
-    Item { mtime: (seed as i64, 0), ..Item::new(What::File(vec![Segment::Noise(seed, len)])) }
+    Item { mtime: Time::new(seed as i64, 0), ..Item::new(What::File(vec![Segment::Noise(seed, len)])) }
 }
 
 /// What is in [`noisy`].

@@ -20,6 +20,7 @@ use nfreezer::progress::Silent;
 use nfreezer::push::{self, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
+use nfreezer::time::Time;
 
 /// Few names, so that what bears one changes its kind; with the ending that a version of it has.
 const NAMES: [(&str, &str); 9] = [
@@ -254,14 +255,14 @@ impl Case {
                 let options = push::Options {
                     sources: vec![top.clone()],
                     host: "host".into(),
-                    time: Some((time.as_second(), 5)),
+                    time: Some(Time::new(time.as_second(), 5)),
                     ..Default::default()
                 };
                 let snapshot = push(&repo, &options, &Silent).unwrap().snapshot;
                 let mut tree = Tree::new();
                 scan(&top, Path::new(""), &mut tree);
                 let name = time.strftime("%Y-%m-%d_%H-%M-%S").to_string();
-                Version { name, id: nfreezer::name::hex(&snapshot.id[..4]), tree }
+                Version { name, id: nfreezer::name::hex(&snapshot.id.0[..4]), tree }
             })
             .collect();
         let mut ever = BTreeMap::<PathBuf, BTreeSet<Vec<u8>>>::new();

@@ -5,18 +5,21 @@ use std::collections::BTreeSet;
 use crate::harness::shown::{Repo, listing, lookup, names, read};
 use crate::harness::writer::{Item, Segment, What, Writer, noise};
 use nfreezer::error::Kind as ErrorKind;
+use nfreezer::format::record::SnapshotId;
 use nfreezer::name::{Folder, Name};
 use nfreezer::storage::Storage;
+use nfreezer::time::Time;
 use nfreezer::vfs::{Fault, Invalidation, Kind, Mode, Options, Seek, Vfs, inode};
 
 #[test]
 fn the_folders_above_the_snapshots() {
     let mut repo = Repo::new();
     let tree = Item::dir([("home", Item::dir([("a", Item::file("one"))]))]);
-    let times = [(1_000_000_000, 1), (1_000_000_000, 2), (1_000_000_060, 0), (1_000_000_120, 0)];
+    let times = [(1_000_000_000, 1), (1_000_000_000, 2), (1_000_000_060, 0), (1_000_000_120, 0)]
+        .map(|(seconds, nanoseconds)| Time::new(seconds, nanoseconds));
     for (i, time) in times.into_iter().enumerate() {
         Writer::new(&repo.repo).commit(&mut repo.state, &tree, |s| {
-            s.id = [i as u8 + 1; 16];
+            s.id = SnapshotId([i as u8 + 1; 16]);
             s.time = time;
             s.host = if i == 0 { "a/b".into() } else { "laptop".into() };
             s.tags = if i == 1 { vec!["..".into()] } else { Vec::new() };
@@ -51,8 +54,8 @@ fn the_folders_above_the_snapshots() {
 #[test]
 fn numbers_are_the_same_in_the_next_mount() {
     let mut repo = Repo::new();
-    let link = |mtime| Item { nlink: 2, inode: 77, mtime: (mtime, 0), ..Item::file("linked") };
-    let dated = |mtime| Item { mtime: (mtime, 0), ..Item::file("same") };
+    let link = |mtime| Item { nlink: 2, inode: 77, mtime: Time::new(mtime, 0), ..Item::file("linked") };
+    let dated = |mtime| Item { mtime: Time::new(mtime, 0), ..Item::file("same") };
     repo.push(&Item::dir([
         ("a", dated(1)),
         ("b", dated(1)),
@@ -78,7 +81,7 @@ fn a_listing_goes_on_at_any_offset_over_many_pages() {
     let mut repo = Repo::new();
     let entry = |i: u32| {
         let what = if i % 10 == 3 { What::Unreadable(13) } else { What::File(Vec::new()) };
-        (format!("file {i:06}"), Item { mtime: (i.into(), 0), ..Item::new(what) })
+        (format!("file {i:06}"), Item { mtime: Time::new(i.into(), 0), ..Item::new(what) })
     };
     let tree = Item::dir((0..5000).map(entry));
     let mut writer = Writer::new(&repo.repo);
@@ -95,12 +98,12 @@ fn a_listing_goes_on_at_any_offset_over_many_pages() {
     }
     assert!(listing(&vfs, root, all[4501].2, 9).is_empty() && listing(&vfs, root, 1 << 40, 9).is_empty());
     for i in [0, 1, 6, 7, 8, 2048, 4999] {
-        assert_eq!(lookup(&vfs, &format!("latest/file {i:06}")).unwrap().mtime.0, i64::from(i));
+        assert_eq!(lookup(&vfs, &format!("latest/file {i:06}")).unwrap().mtime.seconds, i64::from(i));
     }
     assert!(lookup(&vfs, "latest/file 000003").is_err());
     assert!(lookup(&vfs, "latest/file 000000x").is_err() && lookup(&vfs, "latest/a").is_err());
     let ino = lookup(&vfs, "latest/file 004000").unwrap().ino;
-    assert_eq!(vfs.getattr(ino, Mode::Fetch).unwrap().mtime.0, 4000, "found again by its number");
+    assert_eq!(vfs.getattr(ino, Mode::Fetch).unwrap().mtime.seconds, 4000, "found again by its number");
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn what_was_looked_up_is_dropped_when_it_is_forgotten() {
     let mut repo = Repo::new();
     repo.push(&Item::dir([(
         "d",
-        Item::dir((100..200u8).map(|i| (vec![b'f', i], Item { mtime: (i.into(), 0), ..Item::file([]) }))),
+        Item::dir((100..200u8).map(|i| (vec![b'f', i], Item { mtime: Time::new(i.into(), 0), ..Item::file([]) }))),
     )]));
     let vfs = repo.vfs();
     let before = vfs.figures().nodes;
@@ -218,9 +221,9 @@ fn latest_follows_and_nothing_stale_is_shown() {
     let old = ["", "/d", "/d/same", "/d/x"].map(|p| lookup(&vfs, &format!("latest{p}")).unwrap().ino);
     assert_eq!(vfs.refresh(repo.state.clone()), [], "nothing is new");
     repo.push_as(&Item::dir([("d", Item::dir([same(), ("x", Item::file("newer"))]))]), |s| {
-        s.time.0 += 60;
+        s.time.seconds += 60;
         s.host = "second".into();
-        s.id = [0xab; 16];
+        s.id = SnapshotId([0xab; 16]);
     });
     let changes: BTreeSet<_> = vfs.refresh(repo.state.clone()).into_iter().collect();
     let ino = |p: &str| lookup(&vfs, p).unwrap().ino;
@@ -273,7 +276,7 @@ fn attributes_of_every_kind_of_node() {
     repo.push(&Item::dir([
         ("block", Item::new(What::Block(8, 17))),
         ("char", Item::new(What::Char(300, 70_000))),
-        ("fifo", Item { mode: 0o4755, uid: 7, gid: 8, mtime: (-5, 999_999_999), ..Item::new(What::Fifo) }),
+        ("fifo", Item { mode: 0o4755, uid: 7, gid: 8, mtime: Time::new(-5, 999_999_999), ..Item::new(What::Fifo) }),
         ("link", Item::new(What::Symlink(b"../\xff".to_vec()))),
         ("many", with(vec![big.clone(), small.clone()], Item::file("x"))),
         ("one", with(vec![small.clone()], Item::dir::<&str>([]))),
@@ -284,7 +287,10 @@ fn attributes_of_every_kind_of_node() {
     let get = |p: &str| lookup(&vfs, &format!("latest/{p}")).unwrap();
     assert_eq!((get("block").kind, get("block").device, get("char").device), (Kind::Block, (8, 17), (300, 70_000)));
     let fifo = get("fifo");
-    assert_eq!((fifo.kind, fifo.mode, fifo.uid, fifo.gid, fifo.mtime), (Kind::Fifo, 0o4755, 7, 8, (-5, 999_999_999)));
+    assert_eq!(
+        (fifo.kind, fifo.mode, fifo.uid, fifo.gid, fifo.mtime),
+        (Kind::Fifo, 0o4755, 7, 8, Time::new(-5, 999_999_999))
+    );
     assert_eq!((get("link").size, vfs.readlink(get("link").ino, Mode::Fetch).unwrap()), (4, b"../\xff".to_vec()));
     assert_eq!(*vfs.xattrs(get("many").ino, Mode::Fetch).unwrap(), [big.clone(), small.clone()]);
     assert_eq!(*vfs.xattrs(get("one").ino, Mode::Fetch).unwrap(), [small]);
@@ -313,7 +319,7 @@ fn a_dropped_pack_is_found_by_the_index_or_reported() {
     let Name::Pack(id) = data else { unreachable!() };
     let head = nfreezer::format::record::Head { dropped: vec![*id], ..Default::default() };
     repo.repo.commit(&mut state, head, &[]).unwrap();
-    Writer::new(&repo.repo).commit(&mut state, &tree, |s| s.time.0 -= 60);
+    Writer::new(&repo.repo).commit(&mut state, &tree, |s| s.time.seconds -= 60);
     let vfs = Vfs::new(repo.cold(), repo.state.clone(), Options::default()).unwrap();
     let f = lookup(&vfs, "latest/f").unwrap().ino;
     assert_eq!(read(&vfs, f, 0, 1 << 20).unwrap(), noise(5, 200_000), "the log is read again once");

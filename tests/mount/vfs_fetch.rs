@@ -9,6 +9,7 @@ use nfreezer::format::record::Head;
 use nfreezer::name::Folder;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::time::Time;
 use nfreezer::vfs::{Fault, Mode, Options, Vfs, inode};
 
 const MIB: usize = 1 << 20;
@@ -61,7 +62,7 @@ fn find(vfs: &Vfs, ino: u64, mode: Mode) -> Result<usize, Fault> {
 }
 
 fn folders(count: u32, files: u32) -> Item {
-    let file = |i: u32| Item { mtime: (i.into(), 0), ..Item::file(i.to_string()) };
+    let file = |i: u32| Item { mtime: Time::new(i.into(), 0), ..Item::file(i.to_string()) };
     let folder = |d: u32| Item::dir((0..files).map(move |f| (format!("file {f}"), file(d * files + f))));
     Item::dir((0..count).map(|d| (format!("folder {d}"), folder(d))))
 }
@@ -147,7 +148,7 @@ fn the_walk_follows_latest() {
     let mut repo = Repo::of(&folders(3, 3));
     let vfs = repo.vfs(96 * MIB);
     prefetch(&vfs);
-    Writer::new(&repo.repo).commit(&mut repo.state, &folders(9, 9), |s| s.time.0 += 1);
+    Writer::new(&repo.repo).commit(&mut repo.state, &folders(9, 9), |s| s.time.seconds += 1);
     vfs.refresh(repo.state.clone());
     prefetch(&vfs);
     repo.storage.arm(0);
@@ -160,8 +161,8 @@ fn a_thousand_snapshots_open_with_few_requests() {
     let first = repo.state.snapshots().remove(0);
     for i in 1..1000_u16 {
         let mut snapshot = first.clone();
-        snapshot.id[..2].copy_from_slice(&i.to_be_bytes());
-        snapshot.time.0 += i64::from(i) * 3600;
+        snapshot.id.0[..2].copy_from_slice(&i.to_be_bytes());
+        snapshot.time.seconds += i64::from(i) * 3600;
         repo.repo.commit(&mut repo.state, Head { snapshots: vec![snapshot], ..Head::default() }, &[]).unwrap();
         repo.repo.merge(&mut repo.state).unwrap();
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::Memory;
+use nfreezer::time::Time;
 use nfreezer::vfs::{Attr, Fault, Kind, Mode, Options, Seek, Vfs, inode};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -42,7 +43,7 @@ fn tree(dice: &mut Dice, depth: u32) -> Item {
             _ => Item::new(What::File((0..dice.roll(9)).map(|_| segment(dice)).collect())),
         };
         item.mode = dice.roll(0o10000) as u16;
-        item.mtime = (dice.roll(1 << 31) as i64 - (1 << 30), dice.roll(1_000_000_000) as u32);
+        item.mtime = Time::new(dice.roll(1 << 31) as i64 - (1 << 30), dice.roll(1_000_000_000) as u32);
         item.uid = dice.roll(3) as u32;
         if dice.roll(5) == 0 {
             item.xattrs = vec![(b"user.a".to_vec(), noise(dice.roll(9), dice.roll(6000) as usize))];

@@ -6,22 +6,23 @@ use std::collections::BTreeSet;
 use crate::harness::shown::{Repo, listing, lookup, names, read};
 use crate::harness::writer::{Item, What, Writer, noise};
 use nfreezer::error::Kind as ErrorKind;
-use nfreezer::format::record::{Head, Snapshot};
+use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::name::{Folder, Name};
 use nfreezer::repo::now;
 use nfreezer::storage::Storage;
+use nfreezer::time::Time;
 use nfreezer::vfs::{Attr, Fault, Invalidation, Kind, Mode, Options, Vfs, inode};
 
 /// 2001-09-09 01:46:40 and days after it.
-fn day(n: i64) -> (i64, u32) {
-    (1_000_000_000 + 86400 * n, 0)
+fn day(n: i64) -> Time {
+    Time::new(1_000_000_000 + 86400 * n, 0)
 }
 
 impl Repo {
     fn on(&mut self, n: i64, tree: &Item) {
         self.push_as(tree, |s| {
             s.time = day(n);
-            s.id = [n as u8 + 1; 16];
+            s.id = SnapshotId([n as u8 + 1; 16]);
         });
     }
 }
@@ -35,7 +36,7 @@ fn text(vfs: &Vfs, path: &str) -> String {
 }
 
 fn file(text: &str, mtime: i64) -> Item {
-    Item { mtime: (mtime, 0), ..Item::file(text) }
+    Item { mtime: Time::new(mtime, 0), ..Item::file(text) }
 }
 
 fn home(entries: Vec<(&str, Item)>) -> Item {
@@ -61,8 +62,8 @@ fn every_version_of_a_file_and_all_that_ever_was_in_a_folder() {
     let texts = versions.map(|v| text(&vfs, &format!("{letter}/{v}")));
     assert_eq!(texts, ["one", "two", "one"]);
     let second = lookup(&vfs, &format!("{letter}/{}", versions[1])).unwrap();
-    assert_eq!((second.kind, second.size, second.mtime), (Kind::File, 3, (9, 0)), "as it was last");
-    assert_eq!(lookup(&vfs, letter).unwrap().mtime, (1, 0), "of the newest version");
+    assert_eq!((second.kind, second.size, second.mtime), (Kind::File, 3, Time::new(9, 0)), "as it was last");
+    assert_eq!(lookup(&vfs, letter).unwrap().mtime, Time::new(1, 0), "of the newest version");
     assert_eq!(below(&vfs, "versions/home/me/other.tar.gz"), ["2001-09-09_01-46-40.tar.gz"]);
     let of = |path: &str| lookup(&vfs, path).unwrap().ino;
     assert_eq!(of(&format!("{letter}/{}", versions[2])), of("latest/home/me/letter.txt"), "one page cache");
@@ -168,14 +169,16 @@ fn two_hosts_with_their_own_contents_are_not_versions_by_turns() {
 #[test]
 fn versions_of_the_same_second_of_links_and_of_long_files() {
     let mut repo = Repo::new();
-    let long = |seed| Item { mtime: (seed as i64, 0), ..Item::file(noise(seed, 100_000)) };
+    let long = |seed| Item { mtime: Time::new(seed as i64, 0), ..Item::file(noise(seed, 100_000)) };
     for (n, time) in [(1u8, 0), (2, 5), (3, 0)] {
         let mut writer = Writer::new(&repo.repo);
         writer.chunk = 4096;
         let link = Item { nlink: 2, inode: n.into(), ..file(&n.to_string(), n.into()) };
         let tree =
             Item::dir([("link", link), ("long.bin", long(n.into())), ("s", Item::new(What::Symlink(vec![b'0' + n])))]);
-        writer.commit(&mut repo.state, &tree, |s| (s.time, s.id) = ((day(0).0, time), [n; 16]));
+        writer.commit(&mut repo.state, &tree, |s| {
+            (s.time, s.id) = (Time::new(day(0).seconds, time), SnapshotId([n; 16]))
+        });
     }
     let vfs = repo.warm();
     let two = below(&vfs, "versions/long.bin");
@@ -219,15 +222,15 @@ fn many(repo: &mut Repo, trees: &[Item], snapshots: usize) {
     let part = (snapshots / trees.len()) as i64;
     let mut head = Vec::new();
     for (tree, n) in trees.iter().zip(0..) {
-        let time = |i: i64| (1_500_000_000 + 3600 * (n * part + i), 0);
+        let time = |i: i64| Time::from_seconds(1_500_000_000 + 3600 * (n * part + i));
         let mut made = None;
         repo.push_as(tree, |s| {
-            s.time = (time(0).0 - 1, 0);
+            s.time = Time::from_seconds(time(0).seconds - 1);
             made = Some(s.clone());
         });
         let made = made.unwrap();
         head.extend((0..part).map(|i| Snapshot {
-            id: nfreezer::repo::random().unwrap(),
+            id: SnapshotId(nfreezer::repo::random().unwrap()),
             time: time(i),
             ..made.clone()
         }));
@@ -264,12 +267,14 @@ fn a_thousand_snapshots_cost_as_many_reads_as_there_are_different_pages() {
 #[test]
 fn the_newest_snapshot_of_a_moment() {
     let mut repo = Repo::new();
-    let ago = |days: i64, text: &str| (now() - days * 86400 - 3600, text.to_owned());
+    let ago = |days: i64, text: &str| (now().seconds - days * 86400 - 3600, text.to_owned());
     for (time, text) in [ago(400, "old"), ago(5, "five"), ago(2, "two"), ago(0, "hour")] {
-        repo.push_as(&Item::dir([("f", file(&text, 1))]), |s| s.time = (time, 500_000_000));
+        repo.push_as(&Item::dir([("f", file(&text, 1))]), |s| s.time = Time::new(time, 500_000_000));
     }
-    repo.push_as(&Item::dir([("f", file("partial", 1))]), |s| (s.time, s.partial) = ((now() - 60, 0), true));
-    repo.push_as(&Item::dir([("f", file("future", 1))]), |s| s.time = (now() + 7 * 86400, 0));
+    repo.push_as(&Item::dir([("f", file("partial", 1))]), |s| {
+        (s.time, s.partial) = (Time::from_seconds(now().seconds - 60), true)
+    });
+    repo.push_as(&Item::dir([("f", file("future", 1))]), |s| s.time = Time::from_seconds(now().seconds + 7 * 86400));
     let vfs = repo.warm();
     assert_eq!(below(&vfs, "at"), [""; 0], "any expression works, none is listed");
     let f = |moment: &str| lookup(&vfs, &format!("at/{moment}/f")).map(|a| read(&vfs, a.ino, 0, 9).unwrap());

@@ -20,6 +20,7 @@ use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Failure, Options, Stream, StreamKind, push_streams};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::time::Time;
 use sha2::{Digest, Sha256};
 
 /// What was reported.
@@ -117,10 +118,10 @@ fn times_are_kept_to_the_nanosecond_and_folders_have_the_latest_of_theirs() {
     v0.file(b"z", 0, b"z");
     let old = Old::open(Arc::new(v0.finish()), old_passphrase, &|| Ok(()), &Said::default()).unwrap();
     let times: Vec<_> = old.items().map(|item| (String::from_utf8(item.path).unwrap(), item.mtime)).collect();
-    let (x, c) = ((1_600_000_000, 123_456_789), (18_446_744_073, 709_551_615));
-    let expected = [("", c), ("a", c), ("a/b", x), ("a/b/x", x), ("a/c", c), ("z", (0, 0))];
+    let (x, c) = (Time::new(1_600_000_000, 123_456_789), Time::new(18_446_744_073, 709_551_615));
+    let expected = [("", c), ("a", c), ("a/b", x), ("a/b/x", x), ("a/c", c), ("z", Time::default())];
     assert_eq!(times, expected.map(|(path, time)| (path.to_owned(), time)));
-    assert_eq!(old.newest((2_000_000_000, 0)), Some(x), "a time in the future says nothing");
+    assert_eq!(old.newest(Time::new(2_000_000_000, 0)), Some(x), "a time in the future says nothing");
     assert_eq!(old.total(), (3, 3));
 }
 

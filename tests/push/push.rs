@@ -10,7 +10,7 @@ use crate::harness::tree::{self, What, assert_same, in_snapshot, noise, on_disk,
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Kind;
-use nfreezer::format::tree::{CHANGED, Content};
+use nfreezer::format::node::{CHANGED, Content};
 use nfreezer::name::Folder;
 use nfreezer::progress::{Event, Progress, Silent};
 use nfreezer::push::{Options, Summary, push};

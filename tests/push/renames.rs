@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, settle, write};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::format::tree::Node;
+use nfreezer::format::node::Node;
 use nfreezer::progress::{Event, Progress, Silent};
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
+use nfreezer::time::Time;
 
 /// A repository, and a folder on a disk or in memory.
 struct Case {
@@ -82,9 +83,9 @@ fn counts(s: &Summary) -> (u64, u64, u64, u64, u64) {
     (s.read, s.renamed, s.new, s.changed, s.unchanged)
 }
 
-fn mtime(path: &Path) -> (i64, u32) {
+fn mtime(path: &Path) -> Time {
     let stat = fs::metadata(path).unwrap();
-    (stat.mtime(), stat.mtime_nsec() as u32)
+    Time::new(stat.mtime(), stat.mtime_nsec() as u32)
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn edited_in_place_with_mtime_set_back_after_the_rename() {
     let change = |case: &Case| {
         case.mv("top/old", "top/new");
         settle();
-        let (seconds, nanoseconds) = mtime(&case.path("top/new"));
+        let Time { seconds, nanoseconds } = mtime(&case.path("top/new"));
         write(case.path("top/new"), noise(2, 4000));
         tree::set_mtime(&case.path("top/new"), seconds, nanoseconds);
     };
@@ -229,7 +230,7 @@ fn edited_in_place_with_mtime_set_back_after_the_rename() {
 #[test]
 fn a_file_whose_mtime_was_set_before_proves_nothing_by_it() {
     let rename = |case: &Case| {
-        let (seconds, nanoseconds) = mtime(&case.path("top/old"));
+        let Time { seconds, nanoseconds } = mtime(&case.path("top/old"));
         write(case.path("top/old"), noise(2, 4000));
         tree::set_mtime(&case.path("top/old"), seconds, nanoseconds);
         case.mv("top/old", "top/new");
@@ -273,7 +274,7 @@ fn another_file_has_got_its_inode_number_and_its_times() {
     }
     for i in 0..50 {
         write(case.path(&format!("top/new {i}")), noise(100 + i, 1000));
-        tree::set_mtime(&case.path(&format!("top/new {i}")), time.0, time.1);
+        tree::set_mtime(&case.path(&format!("top/new {i}")), time.seconds, time.nanoseconds);
     }
     settle();
     write(case.path("top/last"), b"the folder changes later than its files");

@@ -13,13 +13,14 @@ use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, write
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
+use nfreezer::format::node::PARTIAL;
 use nfreezer::format::record::Snapshot;
-use nfreezer::format::tree::PARTIAL;
 use nfreezer::name::{Folder, Name};
 use nfreezer::progress::Silent;
 use nfreezer::push::{Checkpoints, Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::time::Time;
 
 const PACK: u64 = 16 << 20;
 const NEVER: Checkpoints =
@@ -340,14 +341,18 @@ fn a_time_that_was_given_proves_nothing_about_files() {
     let setup = Setup::new();
     write(setup.top().join("f"), b"1");
     tree::settle();
-    let later = nfreezer::repo::now() + 1_000_000;
+    let later = nfreezer::repo::now().seconds + 1_000_000;
     let given = |time| {
-        let options =
-            Options { sources: vec![setup.top()], host: "host".into(), time: Some((time, 5)), ..Options::default() };
+        let options = Options {
+            sources: vec![setup.top()],
+            host: "host".into(),
+            time: Some(Time::new(time, 5)),
+            ..Options::default()
+        };
         push(&setup.repo, &options, &Silent).unwrap()
     };
     let first = given(later);
-    assert_eq!(first.snapshot.time, (later, 5));
+    assert_eq!(first.snapshot.time, Time::new(later, 5));
     assert_eq!(first.snapshot.extra.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [1], "the real beginning");
     // Written to after the real beginning and before the time on the snapshot: only the former counts.
     let path = setup.top().join("f");

@@ -330,7 +330,7 @@ fn force_reads_again_and_a_parent_can_be_named() {
     let forced = setup.push(&Options { force: true, ..options.clone() });
     assert_eq!((forced.read, forced.parent, forced.packs), (2, None, 0));
     assert_eq!(forced.snapshot.root, first.snapshot.root);
-    let id = nfreezer::repo::tree::short(&first.snapshot.id);
+    let id = first.snapshot.id.short();
     let with = setup.push(&Options { parent: Some(id), host: "other".into(), ..options.clone() });
     assert_eq!((with.read, with.parent), (0, Some(first.snapshot.id)));
     let wrong = push(&setup.repo, &Options { parent: Some("ffffffff".into()), ..options }, &setup.seen);

@@ -10,12 +10,13 @@ use crate::harness::tree::{What, in_snapshot, noise};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
-use nfreezer::format::tree::Content;
+use nfreezer::format::node::Content;
 use nfreezer::name::Folder;
 use nfreezer::progress::{Event, Progress, Silent};
 use nfreezer::push::{Failure, Options, Stream, StreamKind, Summary, push_streams, tree_order};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::time::Time;
 
 fn repository() -> Repository {
     let passphrase = Passphrase::new("test".into()).unwrap();
@@ -29,7 +30,7 @@ fn options() -> Options {
 fn stream(path: &str, failure: Failure, reader: impl Read + Send + 'static) -> Result<Stream> {
     let open: nfreezer::push::Opener = Box::new(move || Ok(Box::new(reader)));
     let kind = StreamKind::File { size: None, failure, open };
-    Ok(Stream { path: path.into(), mode: 0o100640, uid: 7, gid: 8, mtime: (5, 6), kind })
+    Ok(Stream { path: path.into(), mode: 0o100640, uid: 7, gid: 8, mtime: Time::new(5, 6), kind })
 }
 
 fn file(path: &str, bytes: impl Into<Vec<u8>>) -> Result<Stream> {
@@ -37,7 +38,7 @@ fn file(path: &str, bytes: impl Into<Vec<u8>>) -> Result<Stream> {
 }
 
 fn folder(path: &str) -> Result<Stream> {
-    Ok(Stream { path: path.into(), mode: 0o700, uid: 1, gid: 2, mtime: (3, 4), kind: StreamKind::Folder })
+    Ok(Stream { path: path.into(), mode: 0o700, uid: 1, gid: 2, mtime: Time::new(3, 4), kind: StreamKind::Folder })
 }
 
 fn save(repo: &Repository, streams: Vec<Result<Stream>>) -> Result<Summary> {
@@ -109,8 +110,8 @@ fn streams_make_a_tree_with_the_folders_on_their_way() {
     }
     let node = |path: &str| repo.at(&summary.snapshot, path.as_bytes()).unwrap();
     let attrs = |path| (node(path).attrs.mode, node(path).attrs.uid, node(path).attrs.gid, node(path).mtime);
-    assert_eq!(attrs("/z"), (0o640, 7, 8, (5, 6)));
-    assert_eq!(attrs("/old/a"), (0o700, 1, 2, (3, 4)));
+    assert_eq!(attrs("/z"), (0o640, 7, 8, Time::new(5, 6)));
+    assert_eq!(attrs("/old/a"), (0o700, 1, 2, Time::new(3, 4)));
     assert_eq!(attrs("/old").0, 0o755);
     assert_eq!(node("/old").mtime, summary.snapshot.time);
     assert_eq!((summary.new, summary.snapshot.stats.directories), (3005, 4));
@@ -146,7 +147,7 @@ fn a_fatal_stream_leaves_no_snapshot_and_keeps_what_was_stored() {
     assert!(again.added < 30 << 20, "{}", again.added);
     let open: nfreezer::push::Opener = Box::new(|| Err(Error::new(Kind::NoSpace, "cannot start")));
     let kind = StreamKind::File { size: Some(3), failure: Failure::Fatal, open };
-    let stream = Stream { path: b"/x".into(), mode: 0, uid: 0, gid: 0, mtime: (0, 0), kind };
+    let stream = Stream { path: b"/x".into(), mode: 0, uid: 0, gid: 0, mtime: Time::new(0, 0), kind };
     let error = save(&repo, vec![Ok(stream)]).unwrap_err();
     assert_eq!((error.kind(), error.to_string()), (Kind::NoSpace, "cannot read /x: cannot start".into()));
     assert_eq!(save(&repo, vec![Err(Error::damaged("broken list"))]).unwrap_err().kind(), Kind::Damaged);

@@ -13,13 +13,14 @@ use crate::harness::tree::{self, Model, What, assert_same, in_snapshot, noise, o
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::format::record::{Head, Snapshot};
+use nfreezer::format::node::{CHANGED, Node};
+use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::format::reference::Extent;
-use nfreezer::format::tree::{CHANGED, Node};
 use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::{Repository, Span};
 use nfreezer::storage::Memory;
+use nfreezer::time::Time;
 
 const MIB: usize = 1 << 20;
 
@@ -60,7 +61,7 @@ impl Case {
         self.push_while(None, &|_| {})
     }
 
-    fn push_while(&self, time: Option<(i64, u32)>, meddle: &(dyn Fn(&Event<'_>) + Send + Sync)) -> Summary {
+    fn push_while(&self, time: Option<Time>, meddle: &(dyn Fn(&Event<'_>) + Send + Sync)) -> Summary {
         let options = Options {
             sources: vec![self.path("")],
             host: "host".into(),
@@ -317,14 +318,14 @@ fn a_deep_folder_that_is_moved_while_it_is_walked_costs_what_is_above_it_nothing
 
 // -------------------------------------------------------------------------------------------------------- times
 
-fn now() -> (i64, u32) {
+fn now() -> Time {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    (now.as_secs() as i64, now.subsec_nanos())
+    Time::new(now.as_secs() as i64, now.subsec_nanos())
 }
 
 #[test]
 fn a_file_that_is_written_in_the_moment_of_a_push_is_read_by_the_next_whatever_time_the_snapshot_bears() {
-    for time in [None, Some((now().0 + 3600, 0)), Some((1_000_000_000, 0))] {
+    for time in [None, Some(Time::from_seconds(now().seconds + 3600)), Some(Time::from_seconds(1_000_000_000))] {
         let (case, done) = (Case::new(), AtomicBool::new(false));
         write(case.path("young"), b"1234");
         write(case.path("old"), b"12345678");
@@ -342,7 +343,12 @@ fn a_snapshot_from_the_future_proves_nothing() {
     write(case.path("f"), b"1234");
     settle();
     let first = case.push();
-    let lie = Snapshot { id: [9; 16], time: (now().0 + 3600, 0), extra: Vec::new(), ..first.snapshot.clone() };
+    let lie = Snapshot {
+        id: SnapshotId([9; 16]),
+        time: Time::from_seconds(now().seconds + 3600),
+        extra: Vec::new(),
+        ..first.snapshot.clone()
+    };
     let mut state = case.repo.state().unwrap();
     case.repo.commit(&mut state, Head { snapshots: vec![lie], ..Head::default() }, &[]).unwrap();
     let second = case.push();

@@ -11,13 +11,14 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
-use nfreezer::format::record::{self, Deed, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId};
+use nfreezer::format::record::{self, Action, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId};
 use nfreezer::format::reference::PackRef;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::progress::Silent;
 use nfreezer::push;
 use nfreezer::repo::{Index, Repository, State};
 use nfreezer::storage::{self, Memory, Storage};
+use nfreezer::time::Time;
 use sha2::{Digest, Sha256};
 
 fn passphrase() -> Passphrase {
@@ -32,8 +33,8 @@ fn repository() -> (Arc<Memory>, Repository) {
 
 fn snapshot(id: u8) -> Head {
     let snapshot = Snapshot {
-        id: [id; 16],
-        time: (id.into(), 0),
+        id: SnapshotId([id; 16]),
+        time: Time::new(id.into(), 0),
         host: "host".into(),
         user: "user".into(),
         program: "test".into(),
@@ -42,13 +43,13 @@ fn snapshot(id: u8) -> Head {
     Head { snapshots: vec![snapshot], ..Head::default() }
 }
 
-fn mark(snapshot: u8, deed: Deed) -> Head {
-    let mark = Mark { sequence: 0, record: None, snapshot: [snapshot; 16], time: 0, deed };
+fn mark(snapshot: u8, action: Action) -> Head {
+    let mark = Mark { sequence: 0, record: None, snapshot: SnapshotId([snapshot; 16]), time: 0, action };
     Head { marks: vec![mark], ..Head::default() }
 }
 
 fn ids(repo: &Repository) -> Vec<u8> {
-    repo.state().unwrap().snapshots().iter().map(|s| s.id[0]).collect()
+    repo.state().unwrap().snapshots().iter().map(|s| s.id.0[0]).collect()
 }
 
 fn record(memory: &Memory, id: ObjectId) -> Name {
@@ -73,16 +74,17 @@ fn records_written_side_by_side_all_count() {
 fn the_later_mark_holds() {
     let (_, repo) = repository();
     let mut state = repo.state().unwrap();
-    for head in [snapshot(1), snapshot(2), mark(1, Deed::Forget), mark(2, Deed::Forget), mark(2, Deed::Undelete)] {
+    for head in [snapshot(1), snapshot(2), mark(1, Action::Forget), mark(2, Action::Forget), mark(2, Action::Undelete)]
+    {
         repo.commit(&mut state, head, &[]).unwrap();
     }
-    repo.commit(&mut state, mark(2, Deed::Tag(vec!["kept".into()])), &[]).unwrap();
+    repo.commit(&mut state, mark(2, Action::Tag(vec!["kept".into()])), &[]).unwrap();
     assert_eq!(ids(&repo), [2]);
     let state = repo.state().unwrap();
     assert_eq!(state.forgotten().len(), 1);
     assert_eq!(state.snapshots()[0].tags, ["kept"]);
-    assert_eq!(state.select("latest").unwrap().id, [2; 16]);
-    assert_eq!(state.select("0202").unwrap().id, [2; 16]);
+    assert_eq!(state.select("latest").unwrap().id, SnapshotId([2; 16]));
+    assert_eq!(state.select("0202").unwrap().id, SnapshotId([2; 16]));
     assert_eq!(state.select("latest~1").unwrap_err().kind(), Kind::Failed);
     assert_eq!(state.select("zz").unwrap_err().kind(), Kind::Usage);
 }
@@ -111,7 +113,7 @@ fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
     let mut state = repo.state().unwrap();
     repo.commit(&mut state, snapshot(1), &[]).unwrap();
     repo.commit(&mut state, snapshot(2), &[]).unwrap();
-    let id = repo.commit(&mut state, mark(1, Deed::Forget), &[]).unwrap();
+    let id = repo.commit(&mut state, mark(1, Action::Forget), &[]).unwrap();
     let bytes = memory.get(&record(&memory, id)).unwrap();
     repo.commit(&mut state, Head::default(), &[]).unwrap(); // names it
     for sequence in [1, 9] {
@@ -145,8 +147,8 @@ fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
     let mut state = repo.state().unwrap();
     for round in 0..700_u32 {
         let mut head = snapshot(round as u8);
-        head.snapshots[0].id = [0; 16].map(|_| 0_u8);
-        head.snapshots[0].id[..4].copy_from_slice(&round.to_be_bytes());
+        head.snapshots[0].id = SnapshotId([0; 16].map(|_| 0_u8));
+        head.snapshots[0].id.0[..4].copy_from_slice(&round.to_be_bytes());
         repo.commit(&mut state, head, &[]).unwrap();
         repo.merge(&mut state).unwrap();
         assert!(state.records() <= 17 + 2);
@@ -331,10 +333,10 @@ impl Truth {
         marks.sort_by_key(|(order, _)| *order);
         let mut forgotten = BTreeSet::new();
         for (_, mark) in marks {
-            match &mark.deed {
-                Deed::Forget => drop(forgotten.insert(mark.snapshot)),
-                Deed::Undelete => drop(forgotten.remove(&mark.snapshot)),
-                Deed::Tag(new) => drop(tags.entry(mark.snapshot).and_modify(|old| old.clone_from(new))),
+            match &mark.action {
+                Action::Forget => drop(forgotten.insert(mark.snapshot)),
+                Action::Undelete => drop(forgotten.remove(&mark.snapshot)),
+                Action::Tag(new) => drop(tags.entry(mark.snapshot).and_modify(|old| old.clone_from(new))),
             }
         }
         forgotten.retain(|id| tags.contains_key(id));
@@ -390,9 +392,9 @@ fn random_head(dice: &mut Dice, truth: &mut Truth, round: u32) -> (Head, Vec<New
     let known = truth.commits.len() as u32;
     let someone = |dice: &mut Dice| (dice.roll(known.max(1) + 2) % 251) as u8;
     match dice.roll(8) {
-        0 => (mark(someone(dice), Deed::Forget), Vec::new()),
-        1 => (mark(someone(dice), Deed::Undelete), Vec::new()),
-        2 => (mark(someone(dice), Deed::Tag(vec![format!("tag {round}")])), Vec::new()),
+        0 => (mark(someone(dice), Action::Forget), Vec::new()),
+        1 => (mark(someone(dice), Action::Undelete), Vec::new()),
+        2 => (mark(someone(dice), Action::Tag(vec![format!("tag {round}")])), Vec::new()),
         3 => {
             let pack = pack_id(dice.roll(round + 1));
             let since = i64::from(dice.roll(1000));

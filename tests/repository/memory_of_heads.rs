@@ -8,11 +8,12 @@ use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::seal::{self, ObjectType};
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
-use nfreezer::format::record::{self, Head, Snapshot, Stats};
+use nfreezer::format::record::{self, Head, Snapshot, SnapshotId, Stats};
 use nfreezer::name::{Folder, Name, ObjectId, hex};
 use nfreezer::repo::{Access, Alarm, Repository, Unlock};
 use nfreezer::seen::SeenStore as Remembered;
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::time::Time;
 use tempfile::TempDir;
 
 fn passphrase() -> Passphrase {
@@ -83,8 +84,8 @@ fn server() -> (Arc<Memory>, [u8; 32]) {
 
 fn snapshot(id: u8, partial: bool) -> Head {
     let snapshot = Snapshot {
-        id: [id; 16],
-        time: (id.into(), 0),
+        id: SnapshotId([id; 16]),
+        time: Time::new(id.into(), 0),
         host: "host".into(),
         user: "user".into(),
         paths: Vec::new(),
@@ -261,7 +262,7 @@ fn t41_forked_views_are_found_when_one_is_shown_to_the_other() {
 #[test]
 fn t41_forked_views_are_found_when_they_are_joined() {
     let ((server, id), anna, writer) = (server(), Client::new(), Client::new());
-    let now = nfreezer::repo::now();
+    let now = nfreezer::repo::now().seconds;
     let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
     let first = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
     anna.read(&server).unwrap();
@@ -283,7 +284,7 @@ fn t41_forked_views_are_found_when_they_are_joined() {
 #[test]
 fn pushes_side_by_side_are_no_fork() {
     let ((server, _), client, writer) = (server(), Client::new(), Client::new());
-    let now = nfreezer::repo::now();
+    let now = nfreezer::repo::now().seconds;
     let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
     let one = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
     let two = put(&writer, &server, snapshot(3, false), 2, now - 79_000, &[base]);

@@ -14,14 +14,15 @@ use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::list::List;
+use nfreezer::format::node::{self, Attrs, Content, Node, Xattrs};
 use nfreezer::format::page::{Page, Row};
-use nfreezer::format::record::{Deed, Head, Mark, NewSection, SectionKind, Snapshot};
+use nfreezer::format::record::{Action, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, PackRef, Ref};
-use nfreezer::format::tree::{self, Attrs, Content, Node, Xattrs};
 use nfreezer::format::{index, pack, stored};
 use nfreezer::name::{Name, hex};
 use nfreezer::repo::{Index, Repository, Span, State};
 use nfreezer::storage::Local;
+use nfreezer::time::Time;
 use sha2::{Digest, Sha256};
 
 const PASSPHRASE: &str = "golden, not secret";
@@ -41,8 +42,8 @@ fn open(path: &Path) -> Repository {
 fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
     let mut out = format!(
         "snapshot {} {:?} {} {:?} {:?}\n",
-        hex(&snapshot.id),
-        snapshot.time,
+        hex(&snapshot.id.0),
+        (snapshot.time.seconds, snapshot.time.nanoseconds),
         snapshot.host,
         snapshot.tags,
         snapshot.paths.iter().map(|p| p.escape_ascii().to_string()).collect::<Vec<_>>()
@@ -68,7 +69,7 @@ fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
             a.uid,
             a.gid,
             a.fs,
-            node.mtime,
+            (node.mtime.seconds, node.mtime.nanoseconds),
             node.ctime,
             node.inode,
             node.nlink,
@@ -177,8 +178,8 @@ fn sections(packs: &[(PackRef, ObjectType, Vec<pack::Entry>)]) -> Vec<NewSection
 
 fn snapshot(id: u8, time: i64, root: Ref) -> Snapshot {
     Snapshot {
-        id: [id; 16],
-        time: (time, 500),
+        id: SnapshotId([id; 16]),
+        time: Time::new(time, 500),
         host: "atlas".into(),
         user: "anna".into(),
         paths: vec![serde_bytes::ByteBuf::from(b"/home/anna\n\xff".to_vec())],
@@ -197,7 +198,7 @@ fn node(name: &[u8], mode: u16, content: Content) -> Node {
     Node {
         name: name.into(),
         attrs: Arc::new(Attrs { mode, uid: 12345, gid: 54321, user: owner.0, group: owner.1, fs: 0 }),
-        mtime: (1_600_000_000, 123_456_789),
+        mtime: Time::new(1_600_000_000, 123_456_789),
         ctime: 1_600_000_001_000_000_002,
         inode: 0,
         nlink: 1,
@@ -250,7 +251,7 @@ fn make_kinds(path: &Path) {
     let list = meta.add(&repo, ChunkKind::List, &upper.encode(&PackRef::SELF));
     let large = Content::Large { size: upper.span(), list };
     let many = vec![(b"user.big".to_vec(), stream("xattr", 1000)), (b"user.small".to_vec(), vec![b'y'; 500])];
-    let many = meta.add(&repo, ChunkKind::Xattrs, &tree::encode_xattrs(&many));
+    let many = meta.add(&repo, ChunkKind::Xattrs, &node::encode_xattrs(&many));
     // A directory of three pages below an upper page.
     let names: Vec<_> = (0..400).map(|i| format!("entry {i:04}").into_bytes()).collect();
     let mut pages = Vec::new();
@@ -288,18 +289,18 @@ fn make_kinds(path: &Path) {
     for n in &mut nodes {
         match n.name.as_slice() {
             b"hard 1" | b"hard 2" => (n.inode, n.nlink) = (u64::MAX, 2),
-            b"times" => (n.mtime, n.ctime) = ((-86_401, 999_999_999), i64::MIN),
-            b"empty" => n.mtime = (5_000_000_000, 0),
+            b"times" => (n.mtime, n.ctime) = (Time::new(-86_401, 999_999_999), i64::MIN),
+            b"empty" => n.mtime = Time::new(5_000_000_000, 0),
             b"a file" => n.xattrs = Xattrs::Inline(vec![(b"user.comment".to_vec(), b"inline".to_vec())]),
             b"xattrs" => n.xattrs = Xattrs::Stored(many),
-            b"only a hole" => n.flags = tree::CHANGED,
+            b"only a hole" => n.flags = node::CHANGED,
             _ => {}
         }
     }
     let home = meta.page(&repo, &Page::Leaf(nodes));
     let root = meta.page(&repo, &Page::Leaf(vec![node(b"home", 0o755, Content::Directory(Some(home)))]));
     let mut unfinished = node(b"unfinished", 0o600, file(&[hello]));
-    unfinished.flags = tree::PARTIAL;
+    unfinished.flags = node::PARTIAL;
     let partial_root = meta.page(&repo, &Page::Leaf(vec![unfinished]));
     let (meta_pack, meta_entries) = meta.seal(&repo);
 
@@ -310,8 +311,9 @@ fn make_kinds(path: &Path) {
     repo.commit(&mut state, first, &sections(&packs)).unwrap();
     let second = Head { snapshots: vec![snapshot(0x22, 1_600_086_400, partial_root)], ..Head::default() };
     repo.commit(&mut state, second, &[]).unwrap();
-    let mark = |id, deed| Mark { sequence: 0, record: None, snapshot: [id; 16], time: 1_600_100_000, deed };
-    let marks = vec![mark(0x22, Deed::Forget), mark(0x11, Deed::Tag(vec!["kept".into()]))];
+    let mark =
+        |id, action| Mark { sequence: 0, record: None, snapshot: SnapshotId([id; 16]), time: 1_600_100_000, action };
+    let marks = vec![mark(0x22, Action::Forget), mark(0x11, Action::Tag(vec!["kept".into()]))];
     repo.commit(&mut state, Head { marks, ..Head::default() }, &[]).unwrap();
     let partial = Snapshot { partial: true, ..snapshot(0x33, 1_600_200_000, partial_root) };
     repo.commit(&mut state, Head { snapshots: vec![partial], ..Head::default() }, &[]).unwrap();
@@ -351,7 +353,13 @@ fn make_pruned(path: &Path) {
     let mut all = sections(&packs);
     all.push(ancestry);
     // The other writer's listing did not hold the merged record yet.
-    let mark = Mark { sequence: 0, record: None, snapshot: [0x44; 16], time: 1_600_100_000, deed: Deed::Tag(vec![]) };
+    let mark = Mark {
+        sequence: 0,
+        record: None,
+        snapshot: SnapshotId([0x44; 16]),
+        time: 1_600_100_000,
+        action: Action::Tag(vec![]),
+    };
     let other = Head { marks: vec![mark], ..Head::default() };
     repo.commit(&mut concurrent, other, &[]).unwrap();
     let theirs = repo.storage().list(nfreezer::name::Folder::Log).unwrap();
@@ -477,7 +485,7 @@ fn compare(repo: &Path, which: &str, target: &Path) {
             Content::Socket => assert!(kind.is_socket(), "{shown}"),
             Content::Unreadable(_) => unreachable!(),
         }
-        assert_eq!((meta.mtime(), meta.mtime_nsec() as u32), node.mtime, "{shown}");
+        assert_eq!(Time::new(meta.mtime(), meta.mtime_nsec() as u32), node.mtime, "{shown}");
         let mode = if root { node.attrs.mode } else { node.attrs.mode & 0o1777 };
         if !kind.is_symlink() {
             assert_eq!(meta.mode() as u16 & 0o7777, mode, "{shown}");
@@ -665,7 +673,7 @@ record = dec(v["record: to the end of its index"])
 end = 4 + int.from_bytes(record[:4], "big")
 head = r.decode(r.head, record[4:end], r.HEAD)
 s, base = head["snapshots"][0], -(-end // 32) * 32
-assert head["sequence"] == 7 and s["root"] == ref(6, B, 1, 40, 41) and s["paths"] == (b"/home/anna",) and head["marks"][2]["deed"] == (2, ("keep",))
+assert head["sequence"] == 7 and s["root"] == ref(6, B, 1, 40, 41) and s["paths"] == (b"/home/anna",) and head["marks"][2]["action"] == (2, ("keep",))
 assert s["group"] == int.from_bytes(mac(key("name-hash"), b"\x02atlas\0/home/anna\0")[:8], "big")
 packs, index = (record[base + x["offset"]:base + x["offset"] + x["len"]] for x in head["sections"][1:])
 assert [hashlib.sha256(x).digest() for x in (packs, index)] == [x["sha256"] for x in head["sections"][1:]]

@@ -8,8 +8,8 @@ use crate::harness::saved::Saved;
 use crate::harness::tree::{noise, write};
 use nfreezer::check::{Consent, Lost, Options, Part};
 use nfreezer::error::Kind;
+use nfreezer::format::node::{CHANGED, Content, PARTIAL};
 use nfreezer::format::record::Snapshot;
-use nfreezer::format::tree::{CHANGED, Content, PARTIAL};
 use nfreezer::name::Name;
 use nfreezer::repo::tree::LOST;
 use nfreezer::storage::{Memory, Storage};
@@ -32,7 +32,7 @@ fn lost<S: Storage + 'static>(saved: &Saved<S>) -> Snapshot {
     snapshot
 }
 
-fn node(saved: &Saved, snapshot: &Snapshot, name: &str) -> nfreezer::format::tree::Node {
+fn node(saved: &Saved, snapshot: &Snapshot, name: &str) -> nfreezer::format::node::Node {
     saved.repo.at(snapshot, saved.top().join(name).display().to_string().as_bytes()).unwrap()
 }
 
@@ -70,7 +70,7 @@ fn with_consent_a_snapshot_is_replaced_by_one_whose_losses_are_known() {
     let [shown] = &state.snapshots()[..] else { panic!() };
     assert_eq!((shown.id, shown.time, &shown.paths), (new, snapshot.time, &snapshot.paths));
     assert_eq!(state.forgotten(), [snapshot], "forgotten, not removed");
-    assert!(shown.extra.iter().any(|(key, value)| *key == 2 && value.as_slice() == old), "{:?}", shown.extra);
+    assert!(shown.extra.iter().any(|(key, value)| *key == 2 && value.as_slice() == old.0), "{:?}", shown.extra);
     // The file keeps what there is of it, and no push takes it for whole.
     let gone = node(&saved, shown, "a/gone");
     assert_eq!((gone.flags, gone.ctime, gone.content.size()), (PARTIAL | CHANGED, 0, 17 << 20));

@@ -7,6 +7,7 @@ mod rights;
 mod support;
 
 use nfreezer::push;
+use nfreezer::time::Time;
 use support::*;
 
 #[test]
@@ -22,9 +23,9 @@ fn all_kinds_come_back() {
     let mut xattrs = file(&repo, "xattrs", b"x");
     xattrs.xattrs = Xattrs::Inline(vec![(b"user.a".to_vec(), b"1\0\xff".to_vec())]);
     let mut old = file(&repo, "old", b"before 1970");
-    old.mtime = (-1, 999_999_999);
+    old.mtime = Time::new(-1, 999_999_999);
     let mut late = file(&repo, "late", b"after 2038");
-    late.mtime = (5_000_000_000, 1);
+    late.mtime = Time::new(5_000_000_000, 1);
     let mut setuid = file(&repo, "setuid", b"s");
     Arc::make_mut(&mut setuid.attrs).mode = 0o4755;
     let locked = node("locked", 0o500, directory(&repo, vec![file(&repo, "inside", b"i")]));

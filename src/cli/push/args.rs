@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::time::Time;
+
 const SOURCES: &str = "Sources";
 const SELECTION: &str = "Selection";
 const SNAPSHOT: &str = "Snapshot";
@@ -81,7 +83,7 @@ pub struct Args {
     pub host: Option<String>,
     /// The time of the snapshot instead of now: `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SNAPSHOT)]
-    pub time: Option<(i64, u32)>,
+    pub time: Option<Time>,
     /// A note for the snapshot
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, help_heading = SNAPSHOT)]
     pub description: String,
@@ -118,11 +120,12 @@ const LISTS: [&str; 3] = ["files_from", "files_from_verbatim", "files_from_raw"]
 pub struct Level(pub i32);
 
 /// `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`
-pub fn time(text: &str) -> Result<(i64, u32), String> {
+pub fn time(text: &str) -> Result<Time, String> {
     let zoned = || text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::system());
     let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp()));
     let time = time.map_err(|_| "write `2026-11-22 10:00:00` or `2026-11-22T10:00:00Z`".to_owned())?;
-    Ok((time.as_second(), u32::try_from(time.subsec_nanosecond()).map_err(|_| "before 1970".to_owned())?))
+    let nanoseconds = u32::try_from(time.subsec_nanosecond()).map_err(|_| "before 1970".to_owned())?;
+    Ok(Time::new(time.as_second(), nanoseconds))
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -159,7 +162,7 @@ mod tests {
         for bad in ["0", "23", "-1", "best", ""] {
             compression(bad).unwrap_err();
         }
-        assert_eq!(time("1970-01-01T00:01:00.5Z").unwrap(), (60, 500_000_000));
+        assert_eq!(time("1970-01-01T00:01:00.5Z").unwrap(), Time::new(60, 500_000_000));
         assert!(time("2026-11-22 10:00:00").is_ok() && time("2026-11-22").is_ok());
         for bad in ["", "noon", "2026-13-01"] {
             time(bad).unwrap_err();

@@ -46,7 +46,7 @@ pub fn stream(args: &Args) -> Result<Option<Stream>> {
         mode: 0o644,
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
-        mtime: args.time.unwrap_or_else(crate::repo::moment),
+        mtime: args.time.unwrap_or_else(crate::repo::now),
         kind: StreamKind::File { size: None, failure: Failure::Fatal, open },
     }))
 }

@@ -6,7 +6,6 @@ use crate::cli::show::{self, Output};
 use crate::error::Result;
 use crate::name::{ObjectId, hex};
 use crate::push;
-use crate::repo::tree::short;
 
 /// Folders that grew most, for people; programs get all of them.
 const SHOWN: usize = 5;
@@ -38,7 +37,7 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
     match (s.record.is_some(), dry) {
         (true, false) => {
-            out.line(format_args!("snapshot {} saved", short(&s.snapshot.id)))?;
+            out.line(format_args!("snapshot {} saved", s.snapshot.id.short()))?;
             let receipt =
                 |(id, n): (ObjectId, u32)| out.line(format_args!("receipt: head {} sequence {n}", hex(&id.0[..8])));
             s.record.zip(s.sequence).map_or(Ok(()), receipt)
@@ -61,8 +60,8 @@ pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_jso
     });
     let grew: Vec<_> = grew.collect();
     show::object(json!({
-        "snapshot": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id)),
-        "short_id": (s.record.is_some() && !dry).then(|| hex(&s.snapshot.id[..4])), "dry_run": dry,
+        "snapshot": (s.record.is_some() && !dry).then(|| s.snapshot.id.to_string()),
+        "short_id": (s.record.is_some() && !dry).then(|| s.snapshot.id.short()), "dry_run": dry,
         "head": s.record.filter(|_| !dry).map(|id| hex(&id.0)), "sequence": s.sequence.filter(|_| !dry),
         "new": s.new, "changed": s.changed, "unchanged": s.unchanged,
         "renamed": s.renamed, "read": s.read, "added": s.added, "stored": s.stored, "sent": s.sent,

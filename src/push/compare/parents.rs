@@ -6,17 +6,18 @@ use std::sync::{Mutex, OnceLock};
 use rustix::fs::Stat;
 
 use super::renames::Moved;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::codec;
 use crate::format::limits;
+use crate::format::node::{CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::format::page::{Page, Row};
 use crate::format::record::{Extra, Snapshot};
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::{CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::name::ObjectId;
 use crate::push::control::Control;
 use crate::push::read::attributes;
 use crate::repo::{Repository, State};
+use crate::time::Time;
 
 /// How long before a push began a file must have been left alone for its times to prove that the push saw its last
 /// state: clocks of file systems tick every 10 ms at worst.
@@ -40,7 +41,7 @@ pub struct Parents {
 impl Parents {
     /// The newest snapshots of the same host and paths, else the newest of the same host. Snapshots from the future
     /// cannot prove that a file was left alone since.
-    pub fn choose(state: &State, host: &str, group: u64, now: (i64, u32)) -> Self {
+    pub fn choose(state: &State, host: &str, group: u64, now: Time) -> Self {
         let mut all = state.snapshots();
         all.retain(|s| began(s) <= now && s.root.is_some());
         all.sort_by_key(began);
@@ -136,13 +137,13 @@ pub fn begun(s: &Snapshot) -> i64 {
 }
 
 /// When the push began: what a file's times are compared with. The snapshot's own time is what the user wants it to be.
-pub fn began(s: &Snapshot) -> (i64, u32) {
+pub fn began(s: &Snapshot) -> Time {
     let noted = s.extra.iter().find(|extra| extra.0 == BEGUN);
     noted.and_then(|(_, bytes)| codec::decode("when a push began", bytes).ok()).unwrap_or(s.time)
 }
 
 /// For [`Snapshot::extra`]: when the push began, if the snapshot bears another time.
-pub fn note_begin(time: (i64, u32), begun: (i64, u32)) -> Vec<Extra> {
+pub fn note_begin(time: Time, begun: Time) -> Vec<Extra> {
     let note = || (BEGUN, codec::encode(&begun).into());
     (time != begun).then(note).into_iter().collect()
 }
@@ -205,7 +206,7 @@ impl<'r> Old<'r> {
             let Some(page) = self.first.take().or_else(|| self.next_page()) else { return Ok(None) };
             match self.repo.page(&page) {
                 Ok(read) => self.enter(page, read),
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => self.give_up(&e),
+                Err(e) if e.kind().is_damage() => self.give_up(&e),
                 Err(e) => return Err(e),
             }
         }

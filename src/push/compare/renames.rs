@@ -14,15 +14,16 @@ use rustix::fs::{self, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::parents::{Found, GRANULE, Old, Parents, begun};
-use crate::error::{Kind, Result};
+use crate::error::Result;
+use crate::format::node::{Content, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::format::tree::{Content, Node, Xattrs};
 use crate::push::control::Control;
 use crate::push::read::attributes::{self, Dir};
 use crate::push::read::reader::same;
 use crate::repo::Repository;
+use crate::time::Time;
 
 /// Entries of a new folder from which on it is looked for elsewhere in the old tree even if it is young.
 const WORTH_LOOKING: usize = 64;
@@ -205,9 +206,9 @@ fn xattrs_now(dir: &Dir, name: &[u8], stat: &Stat) -> Result<attributes::Pairs, 
 const FOLDER: u32 = 0;
 
 /// Size and mtime of a file in few bits, so that a number which was given to another file costs no page.
-fn tag(size: u64, mtime: (i64, u32)) -> u32 {
+fn tag(size: u64, mtime: Time) -> u32 {
     let mix = |sum: u64, part: u64| (sum ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    (mix(mix(mix(1, size), mtime.0 as u64), mtime.1.into()) as u32).max(FOLDER + 1)
+    (mix(mix(mix(1, size), mtime.seconds as u64), mtime.nanoseconds.into()) as u32).max(FOLDER + 1)
 }
 
 fn entry(node: &Node, leaf: u32, folders_only: bool) -> Option<Entry> {
@@ -246,7 +247,7 @@ impl Moved {
                         let leaf = Leaf { page, time: begun(parent), up };
                         open.extend(moved.add(leaf, &nodes, folders_only));
                     }
-                    Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {}
+                    Err(e) if e.kind().is_damage() => {}
                     Err(e) => return Err(e),
                 }
             }
@@ -293,7 +294,7 @@ impl Moved {
         }
         let nodes = Arc::new(match repo.page(&self.leaves[leaf as usize].page) {
             Ok(Page::Leaf(nodes)) => nodes,
-            Err(e) if !matches!(e.kind(), Kind::Damaged | Kind::Missing) => return Err(e),
+            Err(e) if !e.kind().is_damage() => return Err(e),
             _ => Vec::new(),
         });
         self.pages.lock().expect("no holder panics").put(leaf, Arc::clone(&nodes));

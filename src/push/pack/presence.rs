@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::crypto::seal::sealed_len;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::reference::PackRef;
 use crate::name::{Folder, Name, ObjectId};
 use crate::repo::Repository;
@@ -66,7 +66,7 @@ impl Relied {
 /// `None` where there is nothing, or not what there must be.
 fn there<T>(answer: Result<T, Error>) -> Result<Option<T>> {
     match answer {
-        Err(e) if matches!(e.kind(), Kind::Missing | Kind::Damaged) => Ok(None),
+        Err(e) if e.kind().is_damage() => Ok(None),
         other => other.map(Some),
     }
 }

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::format::limits;
-use crate::format::tree::{Attrs, Content, Node, Xattrs};
+use crate::format::node::{Attrs, Content, Node, Xattrs};
+use crate::time::Time;
 
 /// An open directory that is being saved.
 pub struct Dir {
@@ -48,19 +49,19 @@ pub fn id(stat: &Stat) -> (u64, u64) {
 
 /// Modification time.
 #[allow(clippy::unnecessary_cast)]
-pub fn mtime(stat: &Stat) -> (i64, u32) {
-    (stat.st_mtime as i64, (stat.st_mtime_nsec as u32).min(999_999_999))
+pub fn mtime(stat: &Stat) -> Time {
+    Time::new(stat.st_mtime as i64, (stat.st_mtime_nsec as u32).min(999_999_999))
 }
 
 /// Status change time in nanoseconds.
 #[allow(clippy::unnecessary_cast)]
 pub fn ctime(stat: &Stat) -> i64 {
-    nanoseconds((stat.st_ctime as i64, stat.st_ctime_nsec as u32))
+    nanoseconds(Time::new(stat.st_ctime as i64, stat.st_ctime_nsec as u32))
 }
 
 /// A moment in nanoseconds since the epoch: enough for the years 1678 to 2262, and the nearest of these beyond.
-pub fn nanoseconds((seconds, nanoseconds): (i64, u32)) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds.into())
+pub fn nanoseconds(time: Time) -> i64 {
+    time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanoseconds.into())
 }
 
 /// Number of links: at least one, also of a file that was just removed.
@@ -102,7 +103,7 @@ impl Nodes {
     }
 
     /// A node of something that no file system here has, without extended attributes. Inode number 0 is nobody's.
-    pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: (i64, u32), content: Content) -> Node {
+    pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: Time, content: Content) -> Node {
         let ctime = nanoseconds(mtime);
         let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
         let xattrs = Xattrs::Inline(Vec::new());
@@ -115,7 +116,7 @@ impl Nodes {
         Node {
             name,
             attrs: Arc::new(attrs),
-            mtime: (0, 0),
+            mtime: Time::default(),
             ctime: 0,
             inode: 0,
             nlink: 1,

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::workspace::Workspace;
 use crate::crypto::keys::{ChunkId, ChunkKind};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::format::stored::Packer;
 use crate::name::ObjectId;
 use crate::progress::Event;
@@ -150,7 +150,7 @@ impl<'w> Cutter<'w> {
                 Ok(Some(Place { pack, offset: r.offset, stored: r.stored, len: r.len }))
             }
             Ok(_) => Ok(None),
-            Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => {
+            Err(e) if e.kind().is_damage() => {
                 if !index_damage_reported.swap(true, Ordering::Relaxed) {
                     control.warn(&format!("part of the index cannot be read, its contents are sent again: {e}"));
                 }

@@ -6,8 +6,8 @@ use rustix::fs::Stat;
 
 use super::attributes::Dir;
 use super::stream::{Failure, Opener};
+use crate::format::node::{Content, Node};
 use crate::format::reference::Ref;
-use crate::format::tree::{Content, Node};
 use crate::push::pack::piece::Piece;
 
 /// Neighbours in the walk. Small files travel together, so that a hop from thread to thread costs little for each.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use crate::error::Result;
-use crate::format::tree::Node;
+use crate::format::node::Node;
 use crate::push::pack::data_packs::DataPacks;
 use crate::push::pack::piece::Piece;
 use crate::repo::Index;

@@ -13,9 +13,9 @@ use super::cutter::{Cutter, Given, Task};
 use super::item::{Batch, Item, Job};
 use super::workspace::Workspace;
 use crate::crypto::chunker;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::format::node::{CHANGED, Content, Node, Xattrs};
 use crate::format::reference::Extent;
-use crate::format::tree::{CHANGED, Content, Node, Xattrs};
 use crate::progress::Event;
 use crate::push::control::PATIENCE;
 use crate::push::pack::chunks::Place;
@@ -232,7 +232,7 @@ impl<'w> Reader<'w> {
                     let pack = data.packs.earlier(r.pack);
                     pieces.push(Piece::Known(r.id, Place { pack, offset: r.offset, stored: r.stored, len: r.len }));
                 }
-                Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => break,
+                Err(e) if e.kind().is_damage() => break,
                 Err(e) => return Err(e),
             }
         }

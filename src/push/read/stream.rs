@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::io::Read;
 
 use crate::error::Result;
+use crate::time::Time;
 
 /// Something to save that is not found by walking: a file whose contents come from a reader, or a folder.
 pub struct Stream {
@@ -16,7 +17,7 @@ pub struct Stream {
     /// The group.
     pub gid: u32,
     /// Modification time: seconds since the epoch, nanoseconds.
-    pub mtime: (i64, u32),
+    pub mtime: Time,
     /// What it is.
     pub kind: StreamKind,
 }

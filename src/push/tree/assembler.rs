@@ -14,9 +14,9 @@ use super::tally::Tally;
 use crate::crypto::keys::{ChunkKind, Keys};
 use crate::error::{Error, Result};
 use crate::format::limits;
+use crate::format::node::{self, Content, Node, PARTIAL, Xattrs};
 use crate::format::page::{Page, Row};
 use crate::format::reference::{Extent, PackRef, Ref};
-use crate::format::tree::{self, Content, Node, PARTIAL, Xattrs};
 use crate::push::control::Control;
 use crate::push::read::attributes;
 use crate::push::read::item::{Change, Enter, Link};
@@ -326,7 +326,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         if bytes <= limits::INLINE_XATTRS {
             return Ok(node);
         }
-        let plain = tree::encode_xattrs(pairs);
+        let plain = node::encode_xattrs(pairs);
         if plain.len() > limits::CHUNK {
             self.control.warn("extended attributes of more than 4 MiB were left out");
             node.xattrs = Xattrs::Inline(Vec::new());

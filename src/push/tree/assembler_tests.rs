@@ -5,7 +5,7 @@ use super::*;
 use crate::crypto::keys::{ChunkId, RepoId};
 use crate::crypto::secret::Secret;
 use crate::format::list::List;
-use crate::format::tree::Attrs;
+use crate::format::node::Attrs;
 use crate::name::ObjectId;
 use crate::progress::Silent;
 
@@ -42,7 +42,7 @@ impl Packs {
     fn below(&self, node: &Node, above: &str) -> Vec<(String, u64)> {
         let path = format!("{above}/{}", String::from_utf8_lossy(&node.name));
         if let Xattrs::Stored(r) = &node.xattrs {
-            tree::decode_xattrs(self.read(r, ChunkKind::Xattrs)).unwrap();
+            node::decode_xattrs(self.read(r, ChunkKind::Xattrs)).unwrap();
         }
         match &node.content {
             Content::Directory(page) => self.files(*page, &path),

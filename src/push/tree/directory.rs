@@ -2,9 +2,9 @@
 
 use crate::crypto::keys::Keys;
 use crate::format::limits;
+use crate::format::node::{Content, Node, Xattrs};
 use crate::format::page::{Page, Row, page_ends};
 use crate::format::reference::{PackRef, Ref};
-use crate::format::tree::{Content, Node, Xattrs};
 
 /// What a page needs beside its entries: lengths, and numbers that grow with the page.
 const SLACK: usize = 4 << 10;

@@ -8,7 +8,7 @@ use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::index;
 use crate::format::pack::Entry;
-use crate::format::record::{Deed, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
+use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
 use crate::format::reference::{PackRef, Ref};
 use crate::name::ObjectId;
 use crate::push::control::Control;
@@ -98,7 +98,7 @@ impl Ledger<'_> {
 
     fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
         let stats = Stats { milliseconds: self.started.elapsed().as_millis() as u64, ..stats };
-        let mut snapshot = Snapshot { id: random()?, root, stats, partial, ..self.draft.clone() };
+        let mut snapshot = Snapshot { id: SnapshotId(random()?), root, stats, partial, ..self.draft.clone() };
         if snapshot.shorten_paths() {
             Ok(snapshot)
         } else {
@@ -121,8 +121,8 @@ impl Ledger<'_> {
     ) -> Result<ObjectId> {
         let ready = self.packs.ready();
         let sections = sections(self.chunks, &ready, meta);
-        let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now(), Deed::Forget)).collect();
-        let condemned = self.absent.iter().map(|id| (*id, now())).collect();
+        let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now().seconds, Action::Forget)).collect();
+        let condemned = self.absent.iter().map(|id| (*id, now().seconds)).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
         if mode == CommitMode::Immediate {
             let record = self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?;

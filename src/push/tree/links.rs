@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::directory::replace_self_in_node;
+use crate::format::node::{Content, Node, Xattrs};
 use crate::format::reference::PackRef;
-use crate::format::tree::{Content, Node, Xattrs};
 use crate::push::read::item::Link;
 
 /// Files with links that the walk has not reached yet.

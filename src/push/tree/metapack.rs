@@ -4,7 +4,7 @@
 use super::store::MetaStore;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::format::pack::{Builder, Entry};
 use crate::format::reference::{PackRef, Ref};
 use crate::format::stored::Packer;
@@ -129,7 +129,7 @@ impl MetaStore for MetaPack<'_> {
             _ => Ok(None),
         });
         match found {
-            Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Missing) => Ok(None),
+            Err(e) if e.kind().is_damage() => Ok(None),
             other => other,
         }
     }

@@ -1,8 +1,8 @@
 //! Counts the nodes of the tree that is being assembled.
 
 use super::growth::Growth;
+use crate::format::node::{Content, Node, Xattrs};
 use crate::format::record::Stats;
-use crate::format::tree::{Content, Node, Xattrs};
 use crate::push::read::item::Change;
 
 /// Figures of the tree so far.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::RawDir;
 use rustix::io::Errno;
 
-use crate::format::tree::valid_name;
+use crate::format::node::valid_name;
 
 #[derive(Default)]
 pub struct Listing {

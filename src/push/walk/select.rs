@@ -77,7 +77,7 @@ impl Select {
     ///
     /// [`Kind::Usage`] if `name` cannot be the name of a file.
     pub fn exclude_if_present(&mut self, name: &[u8], header: &[u8]) -> Result<()> {
-        if !crate::format::tree::valid_name(name) {
+        if !crate::format::node::valid_name(name) {
             let text = format!("not the name of a file: `{}`", String::from_utf8_lossy(name));
             return Err(Error::new(Kind::Usage, text));
         }

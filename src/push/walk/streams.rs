@@ -4,13 +4,14 @@
 use super::batcher::{self, Batcher};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
-use crate::format::tree::{Content, valid_name};
+use crate::format::node::{Content, valid_name};
 use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::control::Control;
 use crate::push::read::attributes::Nodes;
 use crate::push::read::item::{Enter, Item, StreamJob};
 use crate::push::read::stream::{Stream, StreamKind};
 use crate::repo::Repository;
+use crate::time::Time;
 
 /// What the walk over streams is given.
 pub struct Streams<'w> {
@@ -19,7 +20,7 @@ pub struct Streams<'w> {
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
     /// The time of the snapshot, for folders that are only on the way.
-    pub time: (i64, u32),
+    pub time: Time,
 }
 
 struct Walker<'w> {
@@ -105,7 +106,7 @@ impl Walker<'_> {
         self.feed.seek(self.streams.parents, &mut level.old, name)
     }
 
-    fn enter(&mut self, name: Vec<u8>, mode: u16, ids: (u32, u32), mtime: (i64, u32), passage: bool) -> Result<()> {
+    fn enter(&mut self, name: Vec<u8>, mode: u16, ids: (u32, u32), mtime: Time, passage: bool) -> Result<()> {
         let found = self.seek(&name)?;
         let old = self.levels.last().map_or(&[][..], |level| &level.old);
         let old = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();

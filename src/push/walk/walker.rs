@@ -14,13 +14,14 @@ use super::picker::Picker;
 use super::sources::Plan;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
+use crate::format::node::{Content, Node, PARTIAL, Xattrs};
 use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::control::Control;
 use crate::push::read::attributes::{self, Dir, Nodes, error};
 use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
 use crate::repo::Repository;
+use crate::time::Time;
 
 /// Directories that are kept open on the way down; above them they are opened again from below.
 const OPEN: usize = 128;
@@ -55,7 +56,7 @@ struct Level<'w> {
 
 /// A file with several links, of which some are still to come.
 struct Links {
-    mtime: (i64, u32),
+    mtime: Time,
     ctime: i64,
     left: u32,
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind};
 use crate::format::limits::LEVELS;
+use crate::format::node::Content;
 use crate::format::reference::{Extent, Ref};
-use crate::format::tree::Content;
 use crate::vfs::attr::Fault;
 use crate::vfs::inode_table::Place;
 use crate::vfs::pages::Extents;

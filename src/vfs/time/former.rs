@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use super::history::{EntryPlace, NamePath, NameSummary, Top, is_version, page};
 use super::timeline::Timeline;
 use crate::crypto::keys::ChunkId;
+use crate::format::node::{Content, Node};
 use crate::format::record::{Snapshot, SnapshotId};
 use crate::format::reference::Ref;
-use crate::format::tree::{Content, Node};
 use crate::vfs::attr::{Attr, Fault};
 use crate::vfs::{Mode, Vfs};
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::timeline::Timeline;
 use crate::error::Error;
 use crate::format::limits::LEVELS;
+use crate::format::node::{Content, Node, PARTIAL, Xattrs};
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
-use crate::format::tree::{Content, Node, PARTIAL, Xattrs};
 use crate::repo::{parallel, tree::root};
+use crate::time::Time;
 use crate::vfs::attr::{Attr, Fault, again, passing};
 use crate::vfs::inode;
 use crate::vfs::pages::Directory;
@@ -82,7 +83,7 @@ pub struct NameSummary {
     /// The last snapshot with a node of this name.
     pub newest: Option<u32>,
     /// Modification time of the newest node.
-    pub mtime: (i64, u32),
+    pub mtime: Time,
     /// Owner of the newest node.
     pub owner: (u32, u32),
     /// Permissions that every directory of this name allows.

@@ -10,8 +10,7 @@ use super::former::{CurrentNodes, FormerNodes, NodePlace};
 use super::history::{EntryPlace, History, NameSummary, Top, Version, is_version, page};
 use super::merged::{MergedDir, MergedEntry, MergedListing};
 use super::timeline::Timeline;
-use crate::format::tree::Content;
-use crate::name::hex;
+use crate::format::node::Content;
 use crate::vfs::attr::{Fault, again};
 use crate::vfs::inode;
 use crate::vfs::view::{Role, local};
@@ -157,10 +156,10 @@ impl Vfs {
             let (Some(entry), false) = (version.place, is_directory(version)) else { continue };
             let first = &time.snapshots[version.first as usize];
             let last = &time.snapshots[version.last as usize];
-            let taken = local(first.time.0, &self.options.zone).into_bytes();
+            let taken = local(first.time.seconds, &self.options.zone).into_bytes();
             let mut name = [&taken, extension].concat();
             if files.contains_key(&name) {
-                name = [&taken, b"-".as_slice(), hex(&first.id[..4]).as_bytes(), extension].concat();
+                name = [&taken, b"-".as_slice(), first.id.short().as_bytes(), extension].concat();
             }
             let attr = self.attr_in(&last.id, &version.node, inode::alone(self.repo.keys(), &version.node));
             let node = Some(NodePlace { snapshot: last.id, entry });

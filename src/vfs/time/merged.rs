@@ -7,6 +7,7 @@ use super::former::NodePlace;
 use super::history::NameSummary;
 use super::timeline::Timeline;
 use crate::error::Error;
+use crate::format::record::SnapshotId;
 use crate::vfs::attr::{Attr, Fault, Kind, again};
 use crate::vfs::inode;
 use crate::vfs::inode_table::{Dir, Place};
@@ -195,7 +196,7 @@ impl Vfs {
                 above: merged.ino,
                 name: entry.name.clone(),
                 page: None,
-                snapshot: [0; 16],
+                snapshot: SnapshotId::default(),
                 attr,
                 node: None,
             });

@@ -35,7 +35,7 @@ impl Timeline {
     /// The newest whole snapshot of this moment or before.
     pub fn at(&self, moment: Timestamp) -> Option<&Arc<Snapshot>> {
         let moment = (moment.as_second(), moment.subsec_nanosecond());
-        let taken = |s: &Snapshot| (s.time.0, i32::try_from(s.time.1).unwrap_or(i32::MAX));
+        let taken = |s: &Snapshot| (s.time.seconds, i32::try_from(s.time.nanoseconds).unwrap_or(i32::MAX));
         self.snapshots.iter().rev().find(|s| !s.partial && taken(s) <= moment)
     }
 
@@ -76,12 +76,13 @@ fn covers(snapshot: &Snapshot, path: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::format::record::Stats;
+    use crate::time::Time;
 
     fn snapshot(n: u8, host: &str, paths: &[&str], partial: bool) -> Arc<Snapshot> {
         let text = String::new;
         Arc::new(Snapshot {
-            id: [n; 16],
-            time: (i64::from(n) * 100, 500),
+            id: SnapshotId([n; 16]),
+            time: Time::new(i64::from(n) * 100, 500),
             host: host.into(),
             user: text(),
             paths: paths.iter().map(|p| serde_bytes::ByteBuf::from(p.as_bytes())).collect(),
@@ -107,18 +108,18 @@ mod tests {
             snapshot(4, "a", &["/srv"], false),
             snapshot(5, "a", &["/srv"], true),
         ]);
-        let at = |second, ns| time.at(Timestamp::new(second, ns).unwrap()).map(|s| s.id[0]);
+        let at = |second, ns| time.at(Timestamp::new(second, ns).unwrap()).map(|s| s.id.0[0]);
         assert_eq!([at(100, 499), at(100, 500), at(399, 0), at(9999, 0)], [None, Some(1), Some(3), Some(4)]);
-        let heads: Vec<u8> = time.heads().map(|s| s.id[0]).collect();
+        let heads: Vec<u8> = time.heads().map(|s| s.id.0[0]).collect();
         assert_eq!(heads, [4, 3, 2, 1]);
         let now = |path: &str| -> Vec<u8> {
-            time.heads().filter(|s| !time.outdated(s, path.as_bytes())).map(|s| s.id[0]).collect()
+            time.heads().filter(|s| !time.outdated(s, path.as_bytes())).map(|s| s.id.0[0]).collect()
         };
         assert_eq!(now("/home/jo/x"), [4, 3, 2], "1 is older than 2 and had the same source");
         assert_eq!(now("/home"), [4, 3, 2]);
         assert_eq!(now("/home/joe"), [4, 3, 2, 1], "of no newer one a source");
         assert_eq!(now("/srv/x"), [4, 3], "only 4 of a says it");
-        assert!(time.any_xattrs() && time.has_xattrs(&[1; 16]) && !time.has_xattrs(&[2; 16]));
-        assert!(time.has_xattrs(&[99; 16]), "of an unknown one nothing is known");
+        assert!(time.any_xattrs() && time.has_xattrs(&SnapshotId([1; 16])) && !time.has_xattrs(&SnapshotId([2; 16])));
+        assert!(time.has_xattrs(&SnapshotId([99; 16])), "of an unknown one nothing is known");
     }
 }

@@ -102,7 +102,7 @@ fn a_hard_link_to_a_file_outside_of_the_target_changes_nothing_there() {
     let mut f = file(&repo, "f", b"same");
     Arc::make_mut(&mut f.attrs).mode = 0o4777;
     let mut fifo = node("p", 0o666, Content::Fifo);
-    fifo.mtime = (1, 0);
+    fifo.mtime = nfreezer::time::Time::new(1, 0);
     let s = snapshot(&repo, vec![f, fifo]);
     for overwrite in [Overwrite::IfChanged, Overwrite::Always] {
         let (keep, out) = target();

@@ -16,16 +16,17 @@ pub use nfreezer::crypto::seal::ObjectType;
 pub use nfreezer::crypto::secret::Passphrase;
 pub use nfreezer::error::Kind;
 pub use nfreezer::format::list::List;
+pub use nfreezer::format::node::{Attrs, Content, Node, Xattrs};
 pub use nfreezer::format::pack::Builder;
 pub use nfreezer::format::page::Page;
-pub use nfreezer::format::record::{Head, Snapshot};
+pub use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 pub use nfreezer::format::reference::{Extent, PackRef, Ref};
-pub use nfreezer::format::tree::{Attrs, Content, Node, Xattrs};
 pub use nfreezer::name::Name;
 pub use nfreezer::progress::{Event, Progress};
 pub use nfreezer::repo::{Repository, random};
 pub use nfreezer::restore::{Options, Overwrite, Summary, restore};
 pub use nfreezer::storage::{Local, Memory, Storage};
+use nfreezer::time::Time;
 
 pub struct Repo {
     pub repo: Repository,
@@ -67,7 +68,7 @@ pub fn node(name: impl AsRef<[u8]>, mode: u16, content: Content) -> Node {
     Node {
         name: name.as_ref().to_vec(),
         attrs: Arc::new(Attrs { mode, uid, gid, user: Vec::new(), group: Vec::new(), fs: 0 }),
-        mtime: (1_000_000_000, 123_456_789),
+        mtime: Time::new(1_000_000_000, 123_456_789),
         ctime: 5,
         inode: 0,
         nlink: 1,
@@ -90,8 +91,8 @@ pub fn link(mut node: Node, inode: u64, nlink: u32) -> Node {
 pub fn snapshot(repo: &Repository, nodes: Vec<Node>) -> Snapshot {
     let Content::Directory(root) = directory(repo, nodes) else { unreachable!() };
     Snapshot {
-        id: random().unwrap(),
-        time: (1_700_000_000, 0),
+        id: SnapshotId(random().unwrap()),
+        time: Time::new(1_700_000_000, 0),
         host: "host".into(),
         user: "user".into(),
         root,

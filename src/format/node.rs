@@ -9,6 +9,7 @@ use super::codec::{self, malformed};
 use super::limits;
 use super::reference::{Extent, Ref};
 use crate::error::Result;
+use crate::time::Time;
 
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +19,7 @@ pub struct Node {
     /// Mode and owner; most nodes of a directory share one.
     pub attrs: Arc<Attrs>,
     /// Modification time: seconds since the epoch (before 1970 negative) and nanoseconds below 10^9.
-    pub mtime: (i64, u32),
+    pub mtime: Time,
     /// Status change time in nanoseconds since the epoch; only compared, to see that a file was not touched.
     pub ctime: i64,
     /// Inode number at the source; only compared.
@@ -110,7 +111,7 @@ impl Node {
     /// Checks everything but the name: what fails here is refused by every reader, so a writer must not write it.
     pub fn check(&self) -> Result<()> {
         let short = |name: &[u8]| name.len() <= limits::NAME;
-        let fits = self.mtime.1 < 1_000_000_000
+        let fits = self.mtime.is_valid()
             && self.nlink > 0
             && self.flags <= PARTIAL | CHANGED
             && self.attrs.mode <= 0o7777
