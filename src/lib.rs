@@ -14,6 +14,7 @@ pub mod format;
 pub mod import;
 pub mod mount;
 pub mod name;
+pub mod pattern;
 pub mod printable;
 pub mod progress;
 pub mod push;

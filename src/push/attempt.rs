@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde_bytes::ByteBuf;
 
+use super::advice;
 use super::budget::Budget;
 use super::compare::parents::{self, Parents};
 use super::control::Control;
@@ -85,6 +86,10 @@ fn attempt(
     let sequence = done.committed.record.and_then(|id| state.sequence(&id));
     if let Err(e) = repo.merge(&mut state) {
         control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+    }
+    if matches!(sources, Sources::Files(..)) && done.committed.record.is_some() {
+        let warnings = advice::on_snapshot(&done.committed.snapshot, parents.snapshots.first(), &options.select);
+        warnings.iter().for_each(|text| control.warn(text));
     }
     let now = repo.storage().traffic();
     Ok(Summary { sequence, sent: now.0 - traffic.0, received: now.1 - traffic.1, ..summary(&setup, done) })

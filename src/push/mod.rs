@@ -14,6 +14,7 @@
 //! is cut off anywhere leaves the snapshots that there were as they are. What is stored is committed now and then with an
 //! unfinished snapshot ([`Checkpoints`]), so that the next push goes on from there.
 
+mod advice;
 mod attempt;
 mod budget;
 mod compare;
@@ -26,7 +27,7 @@ mod tree;
 mod walk;
 
 use crate::error::Result;
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::repo::Repository;
 use pipeline::Sources;
 use walk::sources;
@@ -48,6 +49,9 @@ pub use walk::select::{IGNORE_FILE, Pattern, Select};
 pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
     let paths = sources::paths(&options.sources)?;
     let plan = sources::plan(&paths)?;
+    for text in advice::on_sources(&paths, &options.select) {
+        progress.event(Event::Warning { text: &text });
+    }
     attempt::save(repo, options, &paths, Sources::Files(&plan, &paths), progress)
 }
 

@@ -8,6 +8,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("name", &[]),
     ("acl", &[]),
+    ("pattern", &[]),
     ("printable", &[]),
     ("progress", &[]),
     ("time", &[]),
@@ -16,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("storage", &[]),
     ("seen", &[]),
     ("repo", &["crypto", "format", "storage", "seen"]),
-    ("push", &["crypto", "format", "repo", "progress"]),
+    ("push", &["crypto", "format", "pattern", "repo", "progress"]),
     ("restore", &["acl", "crypto", "format", "repo", "progress"]),
     ("check", &["crypto", "format", "repo", "progress"]),
     ("import", &["crypto", "storage", "progress"]),
@@ -25,8 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "crypto", "format", "storage", "seen", "repo", "progress", "push", "restore", "check", "import", "vfs",
-            "mount",
+            "crypto", "format", "pattern", "storage", "seen", "repo", "progress", "push", "restore", "check", "import",
+            "vfs", "mount",
         ],
     ),
 ];

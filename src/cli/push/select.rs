@@ -7,6 +7,7 @@ use std::path::Path;
 use super::args::Args;
 use crate::cli::show;
 use crate::error::{Error, Result};
+use crate::pattern;
 use crate::push::{Pattern, Select};
 
 /// The header of <https://bford.info/cachedir/>.
@@ -44,7 +45,7 @@ pub fn select(args: &Args) -> Result<Select> {
 fn read(file: &Path, ignore_case: bool, patterns: &mut Vec<Pattern>) -> Result<()> {
     let name = show::text(file.as_os_str().as_bytes());
     let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read the patterns in {name}"), e))?;
-    for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+    for (i, line) in pattern::lines(&bytes).enumerate() {
         let line = line.trim_ascii();
         if !line.is_empty() && !line.starts_with(b"#") {
             patterns.push(Pattern { text: line.to_vec(), ignore_case, place: format!("{name}, line {}", i + 1) });

@@ -7,13 +7,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use globset::GlobBuilder;
-
 use super::args::Args;
 use crate::cli::Common;
 use crate::cli::common::looks_remote;
 use crate::cli::show;
 use crate::error::{Error, Kind, Result};
+use crate::pattern::{self, NamePattern};
 use crate::storage::Location;
 
 /// What is to be saved.
@@ -59,7 +58,7 @@ fn absolute(source: &OsStr) -> Result<PathBuf> {
 fn listed(args: &Args) -> Result<Vec<OsString>> {
     let mut all = Vec::new();
     for file in &args.files_from {
-        for (i, line) in lines(&read(file)?).enumerate() {
+        for (i, line) in pattern::lines(&read(file)?).enumerate() {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
                 let place = || format!("{}, line {}", show::text(file.as_os_str().as_bytes()), i + 1);
@@ -69,7 +68,7 @@ fn listed(args: &Args) -> Result<Vec<OsString>> {
     }
     let whole = |part: &[u8]| OsString::from_vec(part.to_vec());
     for file in &args.files_from_verbatim {
-        all.extend(lines(&read(file)?).filter(|line| !line.is_empty()).map(whole));
+        all.extend(pattern::lines(&read(file)?).filter(|line| !line.is_empty()).map(whole));
     }
     for file in &args.files_from_raw {
         let bytes = read(file)?;
@@ -103,10 +102,6 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     read.map(|_| bytes).map_err(|e| Error::io(format!("read the list of sources {name}"), e))
 }
 
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|byte| *byte == b'\n')
-}
-
 /// What is there of a path with wildcards; one without any, or that matches nothing, stands for itself.
 fn expand(path: &[u8]) -> Result<Vec<OsString>> {
     let wild = |part: &[u8]| part.iter().any(|byte| b"*?[\\".contains(byte));
@@ -124,16 +119,14 @@ fn expand(path: &[u8]) -> Result<Vec<OsString>> {
             let text = show::text(part);
             Error::new(Kind::Usage, format!("the pattern `{text}` is wrong: {why}"))
         };
-        let text = std::str::from_utf8(part).map_err(|_| wrong("it is not UTF-8".into()))?;
-        let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|e| wrong(e.kind().to_string()))?;
-        let glob = glob.compile_matcher();
+        let glob = NamePattern::new(part).map_err(wrong)?;
         let here = |path: &PathBuf| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.clone() };
         let names =
             |path: &PathBuf| std::fs::read_dir(here(path)).into_iter().flatten().flatten().map(|e| e.file_name());
         found = found
             .iter()
             .flat_map(|path| {
-                names(path).filter(|name| glob.is_match(name)).map(|name| path.join(name)).collect::<Vec<_>>()
+                names(path).filter(|name| glob.matches(name.as_bytes())).map(|name| path.join(name)).collect::<Vec<_>>()
             })
             .collect();
     }

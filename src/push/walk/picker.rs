@@ -1,19 +1,16 @@
 //! Applies the rules of a [`Select`] while walking: one [`Picker`] for each walk, told of the folders on its way.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::listing::Listing;
 use super::select::{IGNORE_FILE, Mark, Select};
 use crate::error::Error;
+use crate::pattern::{self, Rules};
 use crate::push::control::Control;
 use crate::push::read::attributes::{self, Dir};
 
@@ -35,7 +32,7 @@ struct Ignores {
     /// The folder, by its place on the way down, and the length of its path.
     depth: usize,
     path: usize,
-    rules: Gitignore,
+    rules: Rules,
 }
 
 impl<'w> Picker<'w> {
@@ -50,7 +47,7 @@ impl<'w> Picker<'w> {
         if self.select.has_patterns() || !self.ignores.is_empty() {
             let path = dir.path_of(name);
             let folder = stat.is_some_and(|stat| attributes::kind(stat) == FileType::Directory);
-            if self.select.leaves_out(Path::new(OsStr::from_bytes(&path)), folder) || self.ignored(&path, folder) {
+            if self.select.leaves_out(&path, folder) || self.ignored(&path, folder) {
                 self.control.exclude(&path);
                 return true;
             }
@@ -77,14 +74,8 @@ impl<'w> Picker<'w> {
 
     /// What the ignore files say, the innermost first.
     fn ignored(&self, path: &[u8], folder: bool) -> bool {
-        for Ignores { path: above, rules, .. } in self.ignores.iter().rev() {
-            match rules.matched(Path::new(OsStr::from_bytes(&path[above + 1..])), folder) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
-                Match::None => {}
-            }
-        }
-        false
+        let verdict = |ignores: &Ignores| ignores.rules.verdict(&path[ignores.path + 1..], folder);
+        self.ignores.iter().rev().find_map(verdict).is_some_and(|verdict| verdict.excluded)
     }
 
     /// The marks that a folder holds, if anything but them is left out in it.
@@ -137,27 +128,23 @@ impl<'w> Picker<'w> {
         self.ignores.pop_if(|ignores| ignores.depth == depth);
     }
 
-    fn rules(&self, dir: &Dir) -> Result<Gitignore, Errno> {
+    fn rules(&self, dir: &Dir) -> Result<Rules, Errno> {
         let bytes = read(dir, IGNORE_FILE.as_bytes(), IGNORE_FILE_MOST + 1)?;
         if bytes.len() as u64 > IGNORE_FILE_MOST {
             return Err(Errno::FBIG);
         }
-        let mut rules = GitignoreBuilder::new("");
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned());
-            let line = line.map(|line| line.strip_suffix('\r').unwrap_or(line));
-            let added = line.and_then(|line| rules.add_line(None, line).map(drop).map_err(|e| e.to_string()));
-            if let Err(why) = added {
-                let path = dir.path_of(IGNORE_FILE.as_bytes());
-                self.control.warn(&format!(
-                    "line {} of {} leaves out nothing: {why}",
-                    i + 1,
-                    String::from_utf8_lossy(&path)
-                ));
+        let mut rules = Vec::new();
+        for (i, line) in pattern::lines(&bytes).enumerate() {
+            match pattern::ignore_rule(line) {
+                Ok(rule) => rules.extend(rule),
+                Err(why) => {
+                    let path = dir.path_of(IGNORE_FILE.as_bytes());
+                    let path = String::from_utf8_lossy(&path);
+                    self.control.warn(&format!("line {} of {path} leaves out nothing: {why}", i + 1));
+                }
             }
         }
-        rules.build().map_err(|_| Errno::FBIG)
+        Rules::new(&rules, false).map_err(|_| Errno::FBIG)
     }
 }
 

@@ -1,15 +1,10 @@
 //! What is left out of the sources: patterns, marked folders, size, ignore files, other file systems. Only the rules; the
 //! walk applies them by [`super::picker`].
 //!
-//! Patterns mean what they mean to restic: without a slash they match a name anywhere, with slashes the end of a path, with
-//! one in front the whole path from `/` on. `*`, `?` and `[..]` stay within a name, `**` stands for any number of folders.
-//! Of several patterns that match, the last one decides. Unlike there, a slash at the end means folders only.
-
-use std::path::Path;
-
-use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+//! [`crate::pattern`] defines what patterns mean.
 
 use crate::error::{Error, Kind, Result};
+use crate::pattern::{self, Rules};
 
 /// The file whose patterns, in the syntax of gitignore, hold for the folder that it is in.
 pub const IGNORE_FILE: &str = ".nfreezerignore";
@@ -49,15 +44,8 @@ pub(super) struct Mark {
 /// Patterns of one case, in the user's order.
 #[derive(Clone, Debug, Default)]
 struct Patterns {
-    set: GlobSet,
-    /// For each glob of the set.
-    effects: Vec<Effect>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Effect {
-    negated: bool,
-    folders_only: bool,
+    texts: Vec<Pattern>,
+    rules: Rules,
 }
 
 impl Select {
@@ -67,8 +55,8 @@ impl Select {
     ///
     /// [`Kind::Usage`] with the pattern and its place, if it is none.
     pub fn new(patterns: &[Pattern]) -> Result<Self> {
-        let case = |ignore| Patterns::new(patterns.iter().filter(|pattern| pattern.ignore_case == ignore));
-        Ok(Select { patterns: [case(false)?, case(true)?], ..Select::default() })
+        let patterns = [Patterns::new(patterns, false)?, Patterns::new(patterns, true)?];
+        Ok(Select { patterns, ..Select::default() })
     }
 
     /// Leaves out what lies beside a file of this name that begins with `header`, which may be empty.
@@ -86,96 +74,49 @@ impl Select {
     }
 
     /// Whether patterns leave out this absolute path.
-    pub(super) fn leaves_out(&self, path: &Path, folder: bool) -> bool {
-        let candidate = Candidate::new(path);
-        self.patterns.iter().any(|patterns| patterns.leave_out(&candidate, folder))
+    pub(in crate::push) fn leaves_out(&self, path: &[u8], folder: bool) -> bool {
+        // Without `any`, which would stop at the first match: all matches are noted.
+        self.patterns.iter().filter(|patterns| patterns.excludes(path, folder)).count() > 0
     }
 
-    pub(super) fn has_patterns(&self) -> bool {
-        self.patterns.iter().any(|patterns| !patterns.set.is_empty())
+    /// Whether there are any patterns.
+    pub(in crate::push) fn has_patterns(&self) -> bool {
+        self.patterns.iter().any(|patterns| !patterns.rules.is_empty())
+    }
+
+    /// Returns the first pattern that matches this absolute path as one to be left out.
+    pub(in crate::push) fn pattern_of(&self, path: &[u8], folder: bool) -> Option<&Pattern> {
+        self.patterns.iter().find_map(|patterns| {
+            let verdict = patterns.rules.verdict(path, folder)?;
+            verdict.excluded.then(|| &patterns.texts[verdict.rule])
+        })
+    }
+
+    /// Returns the patterns that no path of this push has matched.
+    pub(in crate::push) fn unmatched(&self) -> impl Iterator<Item = &Pattern> {
+        self.patterns.iter().flat_map(|patterns| patterns.rules.unmatched().map(|i| &patterns.texts[i]))
     }
 }
 
 impl Patterns {
-    fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Result<Self> {
-        let (mut set, mut effects) = (GlobSetBuilder::new(), Vec::new());
-        for pattern in patterns {
-            let wrong = |why: String| {
-                let text = String::from_utf8_lossy(&pattern.text);
-                Error::new(Kind::Usage, format!("{}: the pattern `{text}` is wrong: {why}", pattern.place))
-            };
-            let parsed = parse(&pattern.text).map_err(wrong)?;
-            let glob = |text: &str| {
-                let mut glob = GlobBuilder::new(text);
-                glob.literal_separator(true).backslash_escape(true).case_insensitive(pattern.ignore_case).build()
-            };
-            let mut add = |glob: Result<Glob, globset::Error>, effect| {
-                set.add(glob.map_err(|e| wrong(e.kind().to_string()))?);
-                effects.push(effect);
-                Ok(())
-            };
-            let Parsed { glob: text, effect } = parsed;
-            add(glob(&text), effect)?;
-            if effect.negated {
-                // What is below is taken back with it. (Below what is left out nobody looks.)
-                add(glob(&format!("{text}/**")), Effect { folders_only: false, ..effect })?;
-            }
-        }
-        let set = set.build().map_err(|e| Error::new(Kind::Usage, format!("these patterns are too many: {e}")))?;
-        Ok(Patterns { set, effects })
+    fn new(patterns: &[Pattern], ignore_case: bool) -> Result<Self> {
+        let texts: Vec<Pattern> = patterns.iter().filter(|p| p.ignore_case == ignore_case).cloned().collect();
+        let rules = texts.iter().map(Patterns::rule).collect::<Result<Vec<_>>>()?;
+        let rules = Rules::new(&rules, ignore_case)
+            .map_err(|e| Error::new(Kind::Usage, format!("these patterns are too many: {e}")))?;
+        Ok(Patterns { texts, rules })
     }
 
-    fn leave_out(&self, path: &Candidate<'_>, folder: bool) -> bool {
-        let mut matches = Vec::new();
-        self.set.matches_candidate_into(path, &mut matches);
-        let mut effects = matches.iter().map(|i| self.effects[*i]);
-        effects.rfind(|effect| folder || !effect.folders_only).is_some_and(|effect| !effect.negated)
+    fn rule(pattern: &Pattern) -> Result<pattern::Rule> {
+        pattern::rule(&pattern.text).map_err(|why| {
+            let text = String::from_utf8_lossy(&pattern.text);
+            Error::new(Kind::Usage, format!("{}: the pattern `{text}` is wrong: {why}", pattern.place))
+        })
     }
-}
 
-struct Parsed {
-    glob: String,
-    effect: Effect,
-}
-
-fn parse(text: &[u8]) -> Result<Parsed, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8")?;
-    let (negated, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
-    let (absolute, folders_only) = (text.starts_with('/'), text.ends_with('/'));
-    let mut parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if parts.contains(&"..") {
-        return Err("`..` matches nothing".into());
+    fn excludes(&self, path: &[u8], folder: bool) -> bool {
+        self.rules.verdict(path, folder).is_some_and(|verdict| verdict.excluded)
     }
-    // `a/**` is `a` with all that is in it.
-    while parts.len() > 1 && parts.last() == Some(&"**") {
-        parts.pop();
-    }
-    if parts.is_empty() {
-        return Err("it names nothing".into());
-    }
-    let parts: Vec<String> = parts.into_iter().map(literal_braces).collect();
-    let glob = format!("{}{}", if absolute { "/" } else { "**/" }, parts.join("/"));
-    Ok(Parsed { glob, effect: Effect { negated, folders_only } })
-}
-
-/// Braces mean nothing in these patterns; they do in globset's.
-fn literal_braces(part: &str) -> String {
-    let (mut out, mut chars, mut class) = (String::new(), part.chars(), false);
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' if !class => {
-                out.push(c);
-                out.extend(chars.next());
-                continue;
-            }
-            '{' | '}' if !class => out.push('\\'),
-            '[' => class = true,
-            ']' => class = false,
-            _ => {}
-        }
-        out.push(c);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -196,7 +137,7 @@ mod tests {
         for (paths, expected) in [(out, true), (kept, false)] {
             for path in paths {
                 let (path, folder) = path.strip_suffix('/').map_or((*path, false), |path| (path, true));
-                assert_eq!(select.leaves_out(Path::new(path), folder), expected, "{patterns:?} on {path}");
+                assert_eq!(select.leaves_out(path.as_bytes(), folder), expected, "{patterns:?} on {path}");
             }
         }
     }
@@ -241,7 +182,7 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("--exclude: the pattern `{bad}` is wrong: ")), "{error}");
         }
         let bytes = Pattern { text: b"\xff".into(), ignore_case: false, place: "list:7".into() };
-        assert!(Select::new(&[bytes]).unwrap_err().to_string().starts_with("list:7: the pattern"));
+        assert!(Select::new(&[bytes]).unwrap().leaves_out(b"/a/\xff", false));
         Select::default().exclude_if_present(b"a/b", b"").unwrap_err();
     }
 }
