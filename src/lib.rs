@@ -1,7 +1,8 @@
-//! Encrypted backups on a server that is not trusted.
+//! Encrypted backups on an untrusted server.
 //!
-//! Reading order: [`name`] and [`error`], then the core ([`crypto`], [`format`]), which is pure and small, then
-//! [`storage`], then what joins them ([`repo`]), then the operations.
+//! Reading order: [`name`], [`time`] and [`error`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
+//! [`storage`]; [`repo`], which joins core and storage; then the operations ([`push`], [`restore`], [`check`]) and the
+//! mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
 #![forbid(unsafe_code)]
 

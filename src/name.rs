@@ -1,5 +1,5 @@
-//! The names of everything a server holds. A name is a type, so a listing can never become a path:
-//! what does not parse is not one of ours and is never opened.
+//! Typed names of the files of a repository. A name from a listing can never become a path: text that does not parse
+//! as a name is ignored and never opened.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use std::fmt;
 pub struct ObjectId(pub [u8; 32]);
 
 impl ObjectId {
-    /// Exactly 64 lower-case hex digits, else `None`.
+    /// Parses exactly 64 lower-case hex digits; `None` for other text.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         if text.len() != 64 {
@@ -26,7 +26,7 @@ impl ObjectId {
         self.0[0] >> 4
     }
 
-    /// The first eight hex digits, for people.
+    /// Returns the first eight hex digits, for messages.
     pub fn short(&self) -> String {
         hex(&self.0[..4])
     }
@@ -52,7 +52,7 @@ fn hex_digit(c: u8) -> Option<u8> {
     }
 }
 
-/// Exactly 32 lower-case hex digits.
+/// Parses exactly 32 lower-case hex digits.
 fn old_object(text: &str) -> Option<[u8; 16]> {
     let mut id = [0; 16];
     if text.len() != 32 {
@@ -64,12 +64,12 @@ fn old_object(text: &str) -> Option<[u8; 16]> {
     Some(id)
 }
 
-/// Lower-case hex.
+/// Returns the bytes as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from_digit(d.into(), 16).expect("below 16")).collect()
 }
 
-/// The folders of a repository that hold objects of one sort. `init` makes them all.
+/// A folder of a repository, with objects of one type. `init` creates all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Folder {
     /// The repository's root; the only object in it is `config`.
@@ -78,21 +78,21 @@ pub enum Folder {
     Keys,
     /// `log/`
     Log,
-    /// `packs/` itself; it holds the sixteen folders and no object.
+    /// `packs/`, which holds sixteen folders and no object.
     Packs,
     /// `packs/<x>/`, x below 16.
     PackShard(u8),
-    /// The one folder of a repository of the Python nFreezer (`import-v0`), which is only ever read.
+    /// The only folder of a repository of the Python nFreezer (`import-v0`). Read-only.
     Old,
 }
 
 impl Folder {
-    /// Every folder below the root, parents first.
+    /// Returns every folder below the root, parents first.
     pub fn all() -> impl Iterator<Item = Folder> {
         [Folder::Keys, Folder::Log, Folder::Packs].into_iter().chain((0..16).map(Folder::PackShard))
     }
 
-    /// The path relative to the repository's root, without a slash at its end; empty for the root.
+    /// Returns the path relative to the repository's root, without a trailing slash; empty for the root.
     pub fn path(&self) -> String {
         match self {
             Folder::Root | Folder::Old => String::new(),
@@ -103,7 +103,7 @@ impl Folder {
         }
     }
 
-    /// What a listing of this folder calls `name`, if that is a name of ours.
+    /// Parses a file name from a listing of this folder; `None` for a file that is not part of the format.
     pub fn parse(&self, name: &str) -> Option<Name> {
         match self {
             Folder::Root => (name == "config").then_some(Name::Config),
@@ -122,7 +122,7 @@ impl Folder {
     }
 }
 
-/// The name of one object: the only paths the server ever sees.
+/// The name of one file of a repository. The client uses no other paths on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name {
     /// `config`
@@ -140,12 +140,12 @@ pub enum Name {
     Pack(ObjectId),
     /// `.files` of a repository of the Python nFreezer.
     OldIndex,
-    /// The contents of a file in such a repository: 32 hex digits.
+    /// The contents of a file in a repository of the Python nFreezer: 32 hex digits.
     OldObject([u8; 16]),
 }
 
 impl Name {
-    /// The folder that holds it.
+    /// Returns the folder that holds the file.
     pub fn folder(&self) -> Folder {
         match self {
             Name::Config => Folder::Root,
@@ -156,7 +156,7 @@ impl Name {
         }
     }
 
-    /// The name within its folder.
+    /// Returns the file name within its folder.
     pub fn file(&self) -> String {
         match self {
             Name::Config => "config".into(),
@@ -167,7 +167,7 @@ impl Name {
         }
     }
 
-    /// The path relative to the repository's root.
+    /// Returns the path relative to the repository's root.
     pub fn path(&self) -> String {
         match self.folder() {
             Folder::Root | Folder::Old => self.file(),

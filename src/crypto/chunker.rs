@@ -3,8 +3,8 @@
 //! A server that logs which extents a mount reads learns chunk lengths. With a linear hash (gear, buzhash, Rabin with a
 //! secret table or polynomial) every boundary is an equation in the key, and such keys have been recovered. Here a
 //! universal hash makes windows collide with negligible probability and AES makes the decision (UHF-then-PRF,
-//! "Chk-PHTE", IACR ePrint 2025/558): each *distinct* window gets an independent coin. Equal windows decide alike; that
-//! is what deduplication is.
+//! "Chk-PHTE", IACR ePrint 2025/558): each *distinct* window gets an independent coin. Equal windows decide alike, which
+//! makes deduplication possible.
 //!
 //! # Definition of `nfreezer-cdc-v1`
 //!
@@ -32,8 +32,8 @@
 //! # What the data decides
 //!
 //! Data of period p has p distinct windows: it is cut at one of the first p positions from MIN on (or from AVG on), or
-//! never before MAX; constant data at MIN with probability 2^-20, at AVG with 2^-18, else at MAX. Random data gives
-//! 1070 KiB on average; one chunk in 268,000 reaches MAX.
+//! never before MAX; constant data at MIN with probability 2^-20, at AVG with 2^-18, else at MAX. Chunks of random data
+//! have 1070 KiB on average; one chunk in 268,000 reaches MAX.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ impl fmt::Debug for ChunkerKey {
 }
 
 impl ChunkerKey {
-    /// From two independent keys: `table` for the universal hash, `prf` for AES.
+    /// Builds the key from two independent keys: `table` for the universal hash, `prf` for AES.
     pub fn new(table: &[u8; 4096], prf: &[u8; 32]) -> Self {
         let [mut enters, mut leaves] = [(); 2].map(|()| Box::new(Zeroizing::new([[0; 2]; 256])));
         for (entry, bytes) in enters.iter_mut().zip(table.as_chunks::<8>().0.as_chunks::<2>().0) {
@@ -87,10 +87,11 @@ impl ChunkerKey {
         ChunkerKey { enters, leaves, prf: Box::new(Aes256Enc::new(prf.into())) }
     }
 
-    /// The length of the chunk at the front of `data`: all that is left of the file, or at least [`MAX`] bytes of it.
+    /// Returns the length of the chunk at the front of `data`, which is the rest of the file or at least [`MAX`] bytes
+    /// of it.
     ///
-    /// At most `data.len()`; 0 for no data only. What lies behind [`MAX`] is not looked at, nor are the bytes
-    /// before the window of [`MIN`]: half of the data is never hashed.
+    /// At most `data.len()`; 0 only if `data` is empty. Does not read the bytes behind [`MAX`] nor those before the
+    /// window of [`MIN`], so half of the data is never hashed.
     #[must_use]
     pub fn cut(&self, data: &[u8]) -> usize {
         let end = data.len().min(MAX);
@@ -99,7 +100,7 @@ impl ChunkerKey {
         strict().or_else(loose).unwrap_or(end)
     }
 
-    /// The least n in `from..to` where the masked bits of v(n) are 0. `from` must be above 64.
+    /// Returns the least n in `from..to` where the masked bits of v(n) are 0. `from` must be above 64.
     fn first(&self, data: &[u8], from: usize, to: usize, mask: u64) -> Option<usize> {
         let mut blocks = [Block::default(); BATCH];
         for from in (from..to).step_by(BATCH) {

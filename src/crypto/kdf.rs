@@ -21,7 +21,7 @@ impl KdfCost {
     /// RFC 9106, second recommended choice: 64 MiB, 3 passes, 4 lanes.
     pub const DEFAULT: KdfCost = KdfCost { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 
-    /// Whether a key file may ask for this much: 64 MiB to 2 GiB, 1 to 16 passes and lanes, and passes x memory from
+    /// Fails outside of the bounds for key files: 64 MiB to 2 GiB, 1 to 16 passes and lanes, and passes x memory from
     /// 192 MiB (cheaper would help the server to test passphrases on us) to 8 GiB (dearer would only stop us).
     pub fn check(&self) -> Result<()> {
         let work = self.work();
@@ -36,7 +36,7 @@ impl KdfCost {
         })
     }
 
-    /// Memory in KiB times passes: what one guess costs.
+    /// Returns memory in KiB times passes, the cost of one guess.
     pub fn work(&self) -> u64 {
         u64::from(self.memory_kib) * u64::from(self.passes)
     }

@@ -1,4 +1,4 @@
-//! The master key and what is derived from it.
+//! The master key and the keys derived from it.
 //!
 //! ```text
 //! PRK       = HKDF-Extract-SHA256(salt = "nfreezer/v1" || repo_id, ikm = DEK)
@@ -15,17 +15,18 @@ use zeroize::Zeroizing;
 use super::chunker::ChunkerKey;
 use super::secret::Secret;
 
-/// The 32 random public bytes that tell repositories apart.
+/// The public id of a repository: 32 random bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RepoId(pub [u8; 32]);
 
 /// The data encryption key: 32 random bytes made by `init`, wrapped in every key file, never changed.
 pub type MasterKey = Secret<32>;
 
-/// 32 random bytes that never leave the user's machines: without them no passphrase opens a key file that asks for them.
+/// The second factor: 32 random bytes that never leave the user's machines. No passphrase alone opens a key file that
+/// requires them.
 pub type LocalKey = Secret<32>;
 
-/// What a chunk is. It goes into the chunk's id, so that a file whose bytes look like a directory is never taken for one.
+/// The type of a chunk. It is part of the chunk's id, so a file whose bytes look like a directory never passes as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ChunkKind {
@@ -40,13 +41,13 @@ pub enum ChunkKind {
 }
 
 impl ChunkKind {
-    /// From the number in a pack's table.
+    /// Converts the number in a pack's table.
     pub fn from_number(number: u8) -> Option<Self> {
         [ChunkKind::Data, ChunkKind::Page, ChunkKind::List, ChunkKind::Xattrs].into_iter().find(|k| *k as u8 == number)
     }
 }
 
-/// The 16 bytes that name a chunk's contents, see [`Keys::chunk_id`].
+/// The id of a chunk, 16 bytes derived from its contents, see [`Keys::chunk_id`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ChunkId(pub [u8; 16]);
 
@@ -92,7 +93,7 @@ impl Keys {
         u64::from_be_bytes(hmac(&self.name_hash, &[&[domain], bytes])[..8].try_into().expect("32 bytes"))
     }
 
-    /// The key of the content-defined chunker.
+    /// Derives the key of the content-defined chunker.
     pub fn chunker(&self) -> &ChunkerKey {
         &self.chunker
     }

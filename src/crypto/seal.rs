@@ -1,4 +1,4 @@
-//! Sealed objects: the one envelope around everything on the server but `config` and key files.
+//! Sealed objects: the envelope of every file on the server except `config` and key files.
 //!
 //! ```text
 //! object_id  = HMAC-SHA256(K_object-id, type || 32 random bytes || SHA-256(plaintext))
@@ -10,7 +10,7 @@
 //!
 //! `key` and `base_nonce` belong to one object id, type and plaintext length `L`; an id is never reused, so no
 //! (key, nonce) pair repeats. The id depends on the plaintext, so even a random generator that repeats itself (a cloned
-//! virtual machine) gives equal ids for equal plaintexts only. The commitment binds id, type and length, so a cut, an
+//! virtual machine) yields equal ids for equal plaintexts only. The commitment binds id, type and length, so a cut, an
 //! extension, an object under another name or of another type fails before a single block is decrypted.
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
@@ -32,7 +32,7 @@ pub const TAG: usize = 16;
 pub const HEADER: usize = 72;
 const MAGIC: &[u8; 8] = b"NFRZOBJ1";
 
-/// What an object holds. Part of its key and id: one can never be taken for the other.
+/// The type of an object. It is part of the key and the id, so an object never passes as one of another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ObjectType {
@@ -44,37 +44,37 @@ pub enum ObjectType {
     Meta = 3,
 }
 
-/// Blocks of an object of `plain` bytes: at least one.
+/// Returns the number of blocks of an object of `plain` bytes: at least one.
 pub fn blocks(plain: u64) -> u64 {
     plain.div_ceil(BLOCK as u64).max(1)
 }
 
-/// Size of the file of an object of `plain` bytes: `72 + L + 16 n`.
+/// Returns the file size of an object of `plain` bytes: `72 + L + 16 n`.
 pub fn sealed_len(plain: u64) -> u64 {
     HEADER as u64 + plain + TAG as u64 * blocks(plain)
 }
 
-/// The inverse of [`sealed_len`]; `None` for a size that no object has.
+/// Inverts [`sealed_len`]; `None` for a size that no object has.
 pub fn plain_len(sealed: u64) -> Option<u64> {
     let body = sealed.checked_sub(HEADER as u64)?;
     let plain = body.checked_sub(TAG as u64 * body.div_ceil((BLOCK + TAG) as u64).max(1))?;
     (sealed_len(plain) == sealed).then_some(plain)
 }
 
-/// Seals `plaintext` under a fresh id and gives the id and the whole file. `random` must be fresh for each call.
+/// Seals `plaintext` under a fresh id. Returns the id and the whole file. `random` must be fresh for each call.
 pub fn seal(keys: &Keys, kind: ObjectType, random: &[u8; 32], plaintext: &[u8]) -> (ObjectId, Vec<u8>) {
     let mut file = Vec::with_capacity(sealed_len(plaintext.len() as u64) as usize);
     file.extend_from_slice(plaintext);
     (seal_in_place(keys, kind, random, &mut file), file)
 }
 
-/// As [`seal`], but the plaintext in `buffer` becomes the file: nothing is held twice.
+/// Replaces the plaintext in `buffer` by the sealed file, in place, without a second copy.
 pub fn seal_in_place(keys: &Keys, kind: ObjectType, random: &[u8; 32], buffer: &mut Vec<u8>) -> ObjectId {
     let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(&buffer)]));
     let length = buffer.len() as u64;
     let (cipher, commitment) = Cipher::new(keys, kind, &id, length);
     buffer.resize(sealed_len(length) as usize, 0);
-    // From the last block on: each moves towards the end, to where no block is that has not moved yet.
+    // From the last block to the first: each moves towards the end, into space that earlier moves have freed.
     for i in (0..blocks(length)).rev() {
         let plain = i as usize * BLOCK..(length as usize).min((i as usize + 1) * BLOCK);
         let (start, len) = block_place(length, i, i + 1);
@@ -115,7 +115,7 @@ impl Cipher {
     }
 }
 
-/// An object whose header was verified; only it can decrypt blocks. Costs no memory to speak of: keep it.
+/// An object with a verified header, which is required to decrypt blocks. Small: worth keeping.
 pub struct Opener {
     id: ObjectId,
     cipher: Cipher,
@@ -123,8 +123,8 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Verifies the first [`HEADER`] bytes of the object that is known as `id`, of type `kind`, with `length` bytes of
-    /// plaintext (from the file's size by [`plain_len`], or from a reference). Nothing else is read before that.
+    /// Verifies the first [`HEADER`] bytes of the object `id` of type `kind`, with `length` bytes of plaintext (from
+    /// the file's size by [`plain_len`], or from a reference).
     pub fn new(keys: &Keys, kind: ObjectType, id: ObjectId, length: u64, header: &[u8]) -> Result<Self> {
         let damaged = |what: &str| Err(Error::damaged(format!("object {id} is damaged: {what}")));
         let Some(header) = header.first_chunk::<HEADER>() else {
@@ -143,12 +143,12 @@ impl Opener {
         Ok(Opener { id, cipher, length })
     }
 
-    /// Where blocks `from..to` are in the file: (offset, length).
+    /// Returns the offset and length of blocks `from..to` in the file.
     pub fn place(&self, from: u64, to: u64) -> (u64, usize) {
         block_place(self.length, from, to)
     }
 
-    /// Decrypts block `i` in place and gives its plaintext; the sealed bytes must be exactly those of the block.
+    /// Decrypts block `i` in place and returns its plaintext. `sealed` must be exactly the sealed bytes of the block.
     pub fn open<'a>(&self, i: u64, sealed: &'a mut [u8]) -> Result<&'a [u8]> {
         let damaged = || Error::damaged(format!("object {} is damaged in block {i}", self.id));
         if i >= self.cipher.blocks || sealed.len() != self.place(i, i + 1).1 {
@@ -161,14 +161,15 @@ impl Opener {
     }
 }
 
-/// Where blocks `from..to` of an object of `plain` bytes are in its file: (offset, length). `from < to <= blocks`.
+/// Returns the offset and length of blocks `from..to` in the file of an object of `plain` bytes.
+/// `from < to <= blocks`.
 pub fn block_place(plain: u64, from: u64, to: u64) -> (u64, usize) {
     let start = HEADER as u64 + from * (BLOCK + TAG) as u64;
     let end = (HEADER as u64 + to * (BLOCK + TAG) as u64).min(sealed_len(plain));
     (start, end.saturating_sub(start) as usize)
 }
 
-/// Verifies and decrypts a whole file. Gives nothing unless every block is right.
+/// Verifies and decrypts a whole file. Fails unless every block is valid.
 pub fn open(keys: &Keys, kind: ObjectType, id: ObjectId, mut file: Vec<u8>) -> Result<Vec<u8>> {
     let damaged = || Error::damaged(format!("object {id} is damaged: no object has its size"));
     let length = plain_len(file.len() as u64).ok_or_else(damaged)?;

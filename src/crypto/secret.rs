@@ -10,12 +10,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub struct Secret<const N: usize>([u8; N]);
 
 impl<const N: usize> Secret<N> {
-    /// Takes the bytes over.
+    /// Takes ownership of the bytes.
     pub fn new(bytes: [u8; N]) -> Self {
         Secret(bytes)
     }
 
-    /// The bytes themselves, for a cryptographic primitive.
+    /// Returns the bytes, for a cryptographic primitive.
     pub fn expose(&self) -> &[u8; N] {
         &self.0
     }
@@ -27,31 +27,31 @@ impl<const N: usize> fmt::Debug for Secret<N> {
     }
 }
 
-/// What the user types, never empty, and perhaps a local key: 32 random bytes that the user has. Wiped on drop, silent when
-/// printed.
+/// The passphrase of the user, never empty, with an optional local key. Wiped on drop, silent when printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Passphrase(String, Option<Secret<32>>);
 
 impl Passphrase {
-    /// In Unicode's normal form C, since keyboards and systems differ in how they compose a letter. `None` if it is empty.
+    /// Converts the text to Unicode normal form C, since keyboards and systems compose letters differently. `None` if it
+    /// is empty.
     pub fn new(text: String) -> Option<Self> {
         let text = Zeroizing::new(text);
         (!text.is_empty()).then(|| Passphrase(text.nfc().collect(), None))
     }
 
-    /// Together with this local key.
+    /// Adds a local key.
     #[must_use]
     pub fn with_local_key(mut self, key: Option<Secret<32>>) -> Self {
         self.1 = key;
         self
     }
 
-    /// The local key, if there is one.
+    /// Returns the local key, if there is one.
     pub fn local_key(&self) -> Option<&Secret<32>> {
         self.1.as_ref()
     }
 
-    /// Its UTF-8 bytes, for the KDF.
+    /// Returns the UTF-8 bytes, for the KDF.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
     }

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The bytes of a value.
+/// Encodes a value.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("writing to memory cannot fail")
 }
 
-/// The value of these bytes, if they are exactly what [`encode`] makes of it: no longer varint, nothing behind it.
+/// Decodes a value. Fails unless [`encode`] makes exactly these bytes of it: longer varints and trailing bytes are
+/// refused.
 pub fn decode<'a, T: Deserialize<'a> + Serialize>(what: &str, bytes: &'a [u8]) -> Result<T> {
     let value: T = postcard::from_bytes(bytes).map_err(|e| malformed(what, &e.to_string()))?;
     if encode(&value) != bytes {
@@ -19,13 +20,13 @@ pub fn decode<'a, T: Deserialize<'a> + Serialize>(what: &str, bytes: &'a [u8]) -
     Ok(value)
 }
 
-/// The error of every decoder in this layer.
+/// Returns the error of every decoder in this layer.
 pub fn malformed(what: &str, why: &str) -> Error {
     Error::damaged(format!("{what} is malformed: {why}"))
 }
 
-/// The smallest of 4, 5, 6, 7 times a power of two (and at least `floor`) that holds `len`: at most 25 % more, so a
-/// size shows the server two bits beside its magnitude.
+/// Returns the smallest size of at least `floor` and `len` that is 4, 5, 6 or 7 times a power of two: at most 25 %
+/// more. The size of an object reveals two bits to the server beside its magnitude.
 pub fn padded(len: usize, floor: usize) -> usize {
     let unit = (len.max(floor).max(4).next_power_of_two() / 8).max(1);
     let exact = len.max(floor).div_ceil(unit);
@@ -36,19 +37,19 @@ pub fn padded(len: usize, floor: usize) -> usize {
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The next `N` bytes.
+    /// Reads `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, tail) = self.0.split_first_chunk()?;
         self.0 = tail;
         Some(*head)
     }
 
-    /// The next four bytes as a number.
+    /// Reads four bytes as a number.
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// The next `len` bytes.
+    /// Reads `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(len)?;
         self.0 = tail;

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! A key file is named by its SHA-256. The commitment is compared before anything is decrypted, and covers the KDF's
-//! parameters: a server that writes a key file of its own learns nothing from whether we go on.
+//! parameters: a server that forges a key file learns nothing from the client's reaction.
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -43,12 +43,12 @@ const CIPHERTEXT: usize = 120;
 /// Longest label, in bytes.
 pub const LABEL: usize = 63;
 
-/// The bytes of `config`.
+/// Encodes `config`.
 pub fn encode_config(repo_id: &RepoId) -> Vec<u8> {
     [b"NFRZREPO".as_slice(), &1u32.to_be_bytes(), &repo_id.0].concat()
 }
 
-/// The repository id of a `config`; refuses other formats and versions.
+/// Reads the repository id of a `config`. Refuses other formats and versions.
 pub fn decode_config(bytes: &[u8]) -> Result<RepoId> {
     let mut reader = Reader(bytes);
     let wrong = || Error::new(Kind::NoRepository, "this is not a repository: `config` is not one of nfreezer's");
@@ -64,16 +64,16 @@ pub fn decode_config(bytes: &[u8]) -> Result<RepoId> {
     if reader.0.is_empty() { Ok(RepoId(id)) } else { Err(wrong()) }
 }
 
-/// What a key file holds beside the key.
+/// The fields of a key file beside the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// When it was made, in seconds since the epoch.
+    /// Creation time, in seconds since the epoch.
     pub created: u64,
-    /// What the user called it; at most [`LABEL`] bytes.
+    /// The label that the user chose; at most [`LABEL`] bytes.
     pub label: String,
 }
 
-/// Wraps the master key under a passphrase (and a local key); gives the file's name and bytes. `salt` must be fresh.
+/// Wraps the master key under a passphrase (and a local key). Returns the file's name and bytes. `salt` must be fresh.
 pub fn wrap(
     master: &MasterKey,
     repo_id: &RepoId,
@@ -102,18 +102,18 @@ pub fn wrap(
     Ok((name(&file), file))
 }
 
-/// What a key file is called.
+/// Returns the name of a key file, the SHA-256 of its bytes.
 pub fn name(file: &[u8]) -> ObjectId {
     ObjectId(Sha256::digest(file).into())
 }
 
-/// The repository that a key file says it belongs to.
+/// Reads the id of the repository that a key file claims to belong to.
 pub fn repository(file: &[u8]) -> Result<RepoId> {
     let id = file.get(8..40).and_then(|id| id.try_into().ok());
     id.map(RepoId).ok_or_else(|| malformed("a key file", "its size"))
 }
 
-/// What can be known of a key file without its passphrase. The order of checks is the one of format.md 4.2.
+/// A key file whose unencrypted part was checked. The order of the checks is given in `docs/format.md` 4.2.
 pub struct KeyFile<'a> {
     bytes: &'a [u8; KEY_FILE],
     cost: KdfCost,
@@ -140,17 +140,18 @@ impl<'a> KeyFile<'a> {
         Ok(KeyFile { bytes, cost })
     }
 
-    /// What opening it costs: files are tried cheapest first.
+    /// Returns the cost of opening the file. Files are tried in ascending order of cost.
     pub fn cost(&self) -> KdfCost {
         self.cost
     }
 
-    /// Whether it opens only with a local key.
+    /// Returns whether the file opens only with a local key.
     pub fn needs_local_key(&self) -> bool {
         self.bytes[41] == 1
     }
 
-    /// Unwraps the master key. [`Kind::Passphrase`] if passphrase or local key is wrong or the file was altered.
+    /// Unwraps the master key. Fails with [`Kind::Passphrase`] if the passphrase or the local key is wrong, or if the
+    /// file was altered.
     pub fn open(&self, passphrase: &Passphrase) -> Result<(MasterKey, KeyInfo)> {
         let wrong = || Error::new(Kind::Passphrase, "the passphrase is not one of this repository");
         let salt = self.bytes[56..88].try_into().expect("32 bytes");

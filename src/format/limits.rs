@@ -1,8 +1,8 @@
-//! Every limit of the format in one place. What exceeds one is refused when written and damaged when read.
+//! All limits of the format. A value beyond its limit is refused when written, and is damage when read.
 
 /// Plaintext of a full pack as it is written, in bytes.
 pub const PACK: usize = 16 << 20;
-/// Largest plaintext of a pack that is read: room for a later writer that measures another size to be better.
+/// Largest plaintext of a pack that readers accept, so that later writers can choose larger packs.
 pub const PACK_READ: usize = 64 << 20;
 /// Smallest plaintext of a pack.
 pub const PACK_FLOOR: usize = 64 << 10;
@@ -24,11 +24,11 @@ pub const LEVELS: usize = 8;
 pub const NAME: usize = 255;
 /// Longest target of a symbolic link.
 pub const TARGET: usize = 4096;
-/// Extents that a node holds itself; more of them go to a list.
+/// Most extents in a node; a file with more has a reference list.
 pub const INLINE_EXTENTS: usize = 4;
-/// Bytes of extended attributes that a node holds itself; more of them go to a chunk of their own.
+/// Most bytes of extended attributes in a node; larger ones have a chunk of their own.
 pub const INLINE_XATTRS: usize = 4 << 10;
-/// Largest file: what fits into `off_t`.
+/// Largest file: the largest `off_t`.
 pub const FILE: u64 = i64::MAX as u64;
 /// Most levels of directories below the root.
 pub const DEPTH: usize = 4096;

@@ -1,4 +1,4 @@
-//! Reference lists: the extents of a file that has more of them than fit into its node.
+//! Reference lists: the extents of a file that do not fit into its node.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +7,12 @@ use super::limits;
 use super::reference::{Extent, PackRef, PackTable, Ref, WireExtent, WireRef};
 use crate::error::Result;
 
-/// A page of a reference list. Spans are relative to the page, so equal stretches of two files give equal pages.
+/// A page of a reference list. Spans are relative to the page, so equal parts of two files have equal pages.
 #[derive(Clone, Debug, PartialEq)]
 pub enum List {
     /// Extents in file order.
     Leaf(Vec<Extent>),
-    /// Pages below, in file order, each with the bytes of the file that it covers.
+    /// Pages below, in file order, each with its span: the bytes of the file that it covers.
     Upper(Vec<(u64, Ref)>),
 }
 
@@ -33,13 +33,13 @@ enum WireRows {
 }
 
 impl List {
-    /// Whether a page ends after its row number `row` (from 0), which refers to `last`: from 256 rows on with one
-    /// chance in 1,024 that the chunk id (a PRF of the contents) decides, so that an insertion changes few pages.
+    /// Returns whether a page ends after its row number `row` (from 0), which refers to `last`. From 256 rows on the
+    /// chunk id (a PRF of the contents) decides with a probability of 1 in 1,024, so that an insertion changes few pages.
     pub fn ends(row: usize, last: &Ref) -> bool {
         row + 1 >= ROWS || (row + 1 >= 256 && u16::from_be_bytes([last.id.0[0], last.id.0[1]]) & 1023 == 0)
     }
 
-    /// Bytes of the file that it covers.
+    /// Returns the bytes of the file that the page covers.
     pub fn span(&self) -> u64 {
         match self {
             List::Leaf(extents) => extents.iter().fold(0, |sum, e| sum.saturating_add(e.len())),
@@ -47,7 +47,7 @@ impl List {
         }
     }
 
-    /// The plaintext of its chunk in the pack `own` ([`PackRef::SELF`] while that is being filled).
+    /// Encodes the page as a chunk of the pack `own` ([`PackRef::SELF`] for an open pack).
     pub fn encode(&self, own: &PackRef) -> Vec<u8> {
         let mut table = PackTable::new();
         let rows = match self {
@@ -57,7 +57,7 @@ impl List {
         codec::encode(&Wire { packs: table.rows(own), rows })
     }
 
-    /// The inverse of [`List::encode`]; refuses anything else.
+    /// Inverts [`List::encode`]. Refuses all other bytes.
     pub fn decode(bytes: &[u8], own: &PackRef) -> Result<Self> {
         let wrong = |why| malformed("a reference list", why);
         if bytes.len() > limits::PAGE {

@@ -1,7 +1,7 @@
-//! The repository format: bytes to values and back, nothing else. Normative text: `docs/format.md`.
+//! The repository format: decodes bytes to values and encodes values to bytes. Normative text: `docs/format.md`.
 //!
-//! Every decoder takes bytes whose tags were verified and still trusts none of them: another writer of the same
-//! repository may be malicious. What decodes is canonical: it encodes to the same bytes again.
+//! Decoders take bytes with verified tags and do not trust them, since another writer of the same repository may be
+//! malicious. They accept canonical encodings only: each decoded value encodes to the same bytes again.
 
 pub mod ancestry;
 pub mod codec;

@@ -1,4 +1,4 @@
-//! Nodes: the entries of directories. How they stand in pages is in [`super::page`].
+//! Nodes: the entries of directories. [`super::page`] encodes them in pages.
 
 use std::sync::Arc;
 
@@ -18,25 +18,25 @@ pub struct Node {
     pub name: Vec<u8>,
     /// Mode and owner; most nodes of a directory share one.
     pub attrs: Arc<Attrs>,
-    /// Modification time: seconds since the epoch (before 1970 negative) and nanoseconds below 10^9.
+    /// Modification time.
     pub mtime: Time,
-    /// Status change time in nanoseconds since the epoch; only compared, to see that a file was not touched.
+    /// Status change time in nanoseconds since the epoch. Only compared, to detect changed files.
     pub ctime: i64,
-    /// Inode number at the source; only compared.
+    /// Inode number at the source. Only compared.
     pub inode: u64,
-    /// Number of links at the source; of a directory: 2 + its subdirectories in the snapshot.
+    /// Number of links at the source. For a directory: 2 + its subdirectories in the snapshot.
     pub nlink: u32,
-    /// Bit 0: the content is an unfinished beginning. Bit 1: it changed while it was read.
+    /// Bit 0: [`PARTIAL`]. Bit 1: [`CHANGED`].
     pub flags: u8,
     /// Extended attributes, POSIX ACLs included.
     pub xattrs: Xattrs,
-    /// What it is and holds.
+    /// Type and content.
     pub content: Content,
 }
 
-/// The content is an unfinished beginning (a checkpoint of a push).
+/// The content is only the beginning of the file (in a checkpoint of a push).
 pub const PARTIAL: u8 = 1;
-/// The file changed while it was read, and what was read last is kept.
+/// The file changed while it was read. The content is the one that was read last.
 pub const CHANGED: u8 = 2;
 
 /// Mode and owner.
@@ -48,26 +48,26 @@ pub struct Attrs {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
-    /// The owner's name at the source, empty if there was none; at most 255 bytes.
+    /// Name of the owner at the source, empty if unknown; at most 255 bytes.
     #[serde(with = "serde_bytes")]
     pub user: Vec<u8>,
-    /// The group's name at the source, empty if there was none; at most 255 bytes.
+    /// Name of the group at the source, empty if unknown; at most 255 bytes.
     #[serde(with = "serde_bytes")]
     pub group: Vec<u8>,
-    /// Which file system of the snapshot it was on: 0, 1, .. in the order in which they were met.
+    /// Number of the file system within the snapshot: 0, 1, .. in the order of the walk.
     pub fs: u32,
 }
 
 /// Extended attributes as (name, value), ascending by name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Xattrs {
-    /// At most [`limits::INLINE_XATTRS`] bytes, here; most nodes have none.
+    /// In the node: at most [`limits::INLINE_XATTRS`] bytes, empty for most nodes.
     Inline(Vec<(Vec<u8>, Vec<u8>)>),
     /// In a chunk of kind `Xattrs`, see [`encode_xattrs`].
     Stored(Ref),
 }
 
-/// What a node is and holds.
+/// Type and content of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// A file of at most [`limits::INLINE_EXTENTS`] extents; its size is their sum.
@@ -79,7 +79,7 @@ pub enum Content {
         /// The top page of the list.
         list: Ref,
     },
-    /// A directory and its top page; `None` if it is empty.
+    /// A directory with its top page; `None` for an empty one.
     Directory(Option<Ref>),
     /// The target of a symbolic link, at most [`limits::TARGET`] bytes.
     Symlink(Vec<u8>),
@@ -91,12 +91,12 @@ pub enum Content {
     Fifo,
     /// A socket.
     Socket,
-    /// It was there, but could not be read: the error number. Reported, never shown as a file.
+    /// A source file that could not be read, with the error number. Reported, never shown as a file.
     Unreadable(u32),
 }
 
 impl Content {
-    /// Size in bytes as `stat` shows it.
+    /// Returns the size in bytes as `stat` shows it.
     pub fn size(&self) -> u64 {
         match self {
             Content::File(extents) => extents.iter().fold(0, |sum, e| sum.saturating_add(e.len())),
@@ -108,7 +108,7 @@ impl Content {
 }
 
 impl Node {
-    /// Checks everything but the name: what fails here is refused by every reader, so a writer must not write it.
+    /// Checks all fields except the name. Readers refuse a node that fails, so writers must not write one.
     pub fn check(&self) -> Result<()> {
         let short = |name: &[u8]| name.len() <= limits::NAME;
         let fits = self.mtime.is_valid()
@@ -131,7 +131,8 @@ impl Node {
         if fits && xattrs { Ok(()) } else { Err(malformed("a directory entry", "out of bounds")) }
     }
 
-    /// An upper bound of its bytes in a page; a page is closed before the bounds of its entries pass [`limits::PAGE`].
+    /// Returns an upper bound of the bytes of the node in a page. A page ends before the sum of these bounds exceeds
+    /// [`limits::PAGE`].
     pub fn weight(&self) -> usize {
         const REF: usize = 16 + 5 + 6 + 5 + 5 + 37 + 1;
         let content = match &self.content {
@@ -147,7 +148,7 @@ impl Node {
     }
 }
 
-/// Whether a name may stand in a directory.
+/// Returns whether a directory entry may have this name.
 pub fn valid_name(name: &[u8]) -> bool {
     (1..=limits::NAME).contains(&name.len())
         && name != b"."
@@ -163,12 +164,12 @@ fn valid_xattrs<B: AsRef<[u8]>>(list: &[(B, B)], most: usize) -> bool {
         && list.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len()).sum::<usize>() <= most
 }
 
-/// The plaintext of a chunk of extended attributes.
+/// Encodes a chunk of extended attributes.
 pub fn encode_xattrs(list: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     codec::encode(&list.iter().map(|(name, value)| (Bytes::new(name), Bytes::new(value))).collect::<Vec<_>>())
 }
 
-/// The inverse of [`encode_xattrs`].
+/// Inverts [`encode_xattrs`].
 pub fn decode_xattrs(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let list: Vec<(&Bytes, &Bytes)> = codec::decode("a chunk of extended attributes", bytes)?;
     if list.is_empty() || !valid_xattrs(&list, limits::CHUNK) {

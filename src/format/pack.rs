@@ -15,29 +15,29 @@ use crate::name::ObjectId;
 
 const ENTRY: usize = 28;
 
-/// One row of a pack's table.
+/// A chunk in a pack: one row of the pack's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The chunk's id.
     pub id: ChunkId,
-    /// What it is.
+    /// The type of the chunk.
     pub kind: ChunkKind,
-    /// Where it starts in the pack's plaintext.
+    /// Offset in the pack's plaintext.
     pub offset: u32,
-    /// Its length there.
+    /// Length of the stored form.
     pub stored: u32,
-    /// Its plaintext length.
+    /// Length of the plaintext.
     pub len: u32,
 }
 
 impl Entry {
-    /// The reference to this chunk in `pack`.
+    /// Returns the reference to this chunk in `pack`.
     pub fn in_pack(&self, pack: PackRef) -> Ref {
         Ref { id: self.id, pack, offset: self.offset, stored: self.stored, len: self.len }
     }
 }
 
-/// A pack that is being filled.
+/// An open pack, to which chunks are added.
 pub struct Builder {
     plain: Vec<u8>,
     entries: Vec<Entry>,
@@ -50,23 +50,23 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// A pack that is filled in this buffer, whose former contents are dropped.
+    /// Starts a pack in this buffer. Clears the buffer first.
     pub fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         Builder { plain: buffer, entries: Vec::new() }
     }
 
-    /// Bytes that a chunk may have to still fit.
+    /// Returns the largest stored form that still fits.
     pub fn room(&self) -> usize {
         (limits::PACK - 4).saturating_sub(self.plain.len() + ENTRY * (self.entries.len() + 1))
     }
 
-    /// Whether nothing was added.
+    /// Returns whether the pack has no chunk.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Appends a chunk in its stored form and gives its row. It must fit ([`Builder::room`]).
+    /// Appends a chunk in its stored form and returns its row. Panics if it does not fit ([`Builder::room`]).
     pub fn add(&mut self, id: ChunkId, kind: ChunkKind, stored: &[u8], len: usize) -> Entry {
         assert!(stored.len() <= self.room() && len <= limits::CHUNK, "the caller asks for room first");
         let entry = Entry { id, kind, offset: self.plain.len() as u32, stored: stored.len() as u32, len: len as u32 };
@@ -75,7 +75,7 @@ impl Builder {
         entry
     }
 
-    /// The pack's plaintext and its rows: padded to the full size if `full`, else to the next class.
+    /// Returns the pack's plaintext and its rows. Pads to the full size if `full`, else to the next size class.
     pub fn finish(mut self, full: bool) -> (Vec<u8>, Vec<Entry>) {
         let table = ENTRY * self.entries.len() + 4;
         let used = self.plain.len() + table;
@@ -91,14 +91,14 @@ impl Builder {
     }
 }
 
-/// Length of the table with its count, from the last four bytes of a pack of `len` bytes of plaintext.
+/// Reads the length of the table, with its count, from the last four bytes of a pack of `len` bytes of plaintext.
 pub fn table_len(len: u32, last: [u8; 4]) -> Result<usize> {
     let size = u64::from(u32::from_be_bytes(last)) * ENTRY as u64 + 4;
     let fits = size <= u64::from(len) && len as usize <= limits::PACK_READ;
     fits.then_some(size as usize).ok_or_else(|| malformed("the table of a pack", "longer than the pack"))
 }
 
-/// The rows of a pack from its last [`table_len`] bytes. Rows are in order and do not overlap.
+/// Decodes the rows of a pack from its last [`table_len`] bytes. Refuses rows that are out of order or overlap.
 pub fn decode_table(id: ObjectId, len: u32, table: &[u8]) -> Result<Vec<Entry>> {
     let wrong = || malformed(&format!("the table of pack {id}"), "out of bounds");
     let end_of_chunks = (len as usize).checked_sub(table.len()).ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-//! References: where the bytes of a chunk are. A reference names the place, so browsing needs no index.
+//! References: the id and the place of a chunk. Since a reference has the place, browsing needs no index.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,32 +8,32 @@ use crate::crypto::keys::ChunkId;
 use crate::error::Result;
 use crate::name::ObjectId;
 
-/// A pack and the length of its plaintext, which is all that is needed to verify and decrypt any of its blocks.
+/// A pack and the length of its plaintext: enough to verify and decrypt any of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PackRef {
-    /// Its object id.
+    /// Object id.
     pub id: ObjectId,
-    /// Its plaintext length in bytes.
+    /// Length of the plaintext in bytes.
     pub len: u32,
 }
 
 impl PackRef {
-    /// Stands in a page for the pack that the page itself is in, whose id is not known before it is full.
+    /// In a page: the pack that holds the page itself. Its id is unknown while the pack is open.
     pub const SELF: PackRef = PackRef { id: ObjectId([0; 32]), len: 0 };
 }
 
-/// A chunk, by contents and by place.
+/// A chunk: its id and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ref {
-    /// What it holds.
+    /// Id, derived from the content.
     pub id: ChunkId,
-    /// The pack it was written to.
+    /// The pack that holds the chunk.
     pub pack: PackRef,
-    /// Where it starts in the pack's plaintext.
+    /// Offset in the pack's plaintext.
     pub offset: u32,
-    /// Its length in the pack: equal to `len` if it is raw, else smaller (see [`super::stored`]).
+    /// Length in the pack: equal to `len` if stored raw, else smaller (see [`super::stored`]).
     pub stored: u32,
-    /// Its plaintext length.
+    /// Length of the plaintext.
     pub len: u32,
 }
 
@@ -49,17 +49,17 @@ impl Ref {
     }
 }
 
-/// A stretch of a file's contents.
+/// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
-    /// Bytes of a chunk.
+    /// The bytes of a chunk.
     Data(Ref),
-    /// This many zero bytes that the source does not store.
+    /// A hole of the source file: this many zero bytes.
     Hole(u64),
 }
 
 impl Extent {
-    /// Bytes of the file that it covers.
+    /// Returns the number of bytes of the file that the extent covers.
     pub fn len(&self) -> u64 {
         match self {
             Extent::Data(r) => r.len.into(),
@@ -67,12 +67,12 @@ impl Extent {
         }
     }
 
-    /// Only of what [`Extent::check`] refuses.
+    /// Returns whether the extent covers no byte; [`Extent::check`] refuses such extents.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Checks lengths and place.
+    /// Checks the lengths and the place.
     pub fn check(&self) -> Result<()> {
         match self {
             Extent::Data(r) => r.check(),
@@ -83,8 +83,8 @@ impl Extent {
     }
 }
 
-/// A reference within a page: packs by their number in the page's table, the offset relative to the end of the
-/// page's previous reference into the same pack (0 for the first), `stored` 0 for raw chunks.
+/// Encoded form of a [`Ref`] in a page: the pack's number in the page's table, the offset relative to the end of the
+/// page's previous reference into the same pack (0 for the first), and `stored` 0 for raw chunks.
 #[derive(Serialize, Deserialize)]
 pub(super) struct WireRef {
     id: ChunkId,
@@ -101,8 +101,8 @@ pub(super) enum WireExtent {
     Hole(u64),
 }
 
-/// The table of packs of one page, in order of first use, with the end of the last reference into each.
-/// The pack that the page itself is in stands there as [`PackRef::SELF`].
+/// The table of packs of one page, in order of first use, with the end of the last reference into each. The pack that
+/// holds the page itself is encoded as [`PackRef::SELF`].
 pub(super) struct PackTable(Vec<(PackRef, u32)>);
 
 impl PackTable {
@@ -110,13 +110,13 @@ impl PackTable {
         PackTable(Vec::new())
     }
 
-    /// From the rows of a page that was read from the pack `own`.
+    /// Builds the table from the rows of a page that was read from the pack `own`.
     pub(super) fn read(packs: Vec<PackRef>, own: &PackRef) -> Self {
         let name = |pack| if pack == PackRef::SELF { *own } else { pack };
         PackTable(packs.into_iter().map(|pack| (name(pack), 0)).collect())
     }
 
-    /// The rows of a page that goes to or was read from the pack `own`.
+    /// Returns the encoded rows of a page in the pack `own`.
     pub(super) fn rows(&self, own: &PackRef) -> Vec<PackRef> {
         self.0.iter().map(|(pack, _)| if pack == own { PackRef::SELF } else { *pack }).collect()
     }

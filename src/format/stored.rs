@@ -1,5 +1,5 @@
-//! How a chunk lies in its pack: raw, or as independent zstd frames of 256 KiB of plaintext, so that both can be read
-//! in part.
+//! The stored form of a chunk in its pack: raw, or independent zstd frames of 256 KiB of plaintext. Both can be read in
+//! part.
 //!
 //! ```text
 //! n      = ceil(len / 256 KiB)
@@ -7,7 +7,8 @@
 //! stored = the plaintext                                                                       (if stored == len)
 //! ```
 //!
-//! A frame that is as long as its plaintext is the plaintext; a longer one is refused, and so is more than one zstd frame.
+//! A frame of the length of its plaintext is the plaintext itself. A longer frame, and more than one zstd frame, are
+//! refused.
 
 use std::ops::Range;
 
@@ -19,20 +20,20 @@ use super::limits::FRAME;
 use super::reference::Ref;
 use crate::error::{Error, Result};
 
-/// Bytes of a chunk that are compressed first, to see whether the rest is worth it.
+/// Bytes of a chunk that are compressed as a test before the rest.
 const PROBE: usize = 32 << 10;
 
-/// Compresses chunks. One per thread; it keeps zstd's working memory (a few MiB).
+/// Compresses chunks. Each thread has one, with zstd's working memory (a few MiB).
 pub struct Packer(Option<Compressor<'static>>);
 
 impl Packer {
-    /// `level` as zstd counts, 1 to 22; 0: everything stays raw.
+    /// Creates a compressor of a zstd level, 1 to 22; level 0 stores all chunks raw.
     pub fn new(level: i32) -> Result<Self> {
         let new = (level > 0).then(|| Compressor::new(level)).transpose();
         new.map(Packer).map_err(|e| Error::io("set up compression", e))
     }
 
-    /// The stored form of a chunk; `None` if it is the plaintext itself.
+    /// Returns the stored form of a chunk; `None` if the chunk is stored raw.
     pub fn pack(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
         let compressor = self.0.as_mut()?;
         if plain.len() > 2 * PROBE {
@@ -57,16 +58,16 @@ impl Packer {
     }
 }
 
-// Making one costs more than unpacking a page.
+// Creating a decompressor takes longer than unpacking a page.
 thread_local!(static DECOMPRESSOR: std::cell::RefCell<Decompressor<'static>> = Default::default());
 
-/// Length of the table in front of the frames of this chunk; 0 for a raw chunk or a single frame.
+/// Returns the length of the table in front of the frames of a chunk; 0 for a raw chunk or a single frame.
 pub fn table_len(r: &Ref) -> usize {
     if r.stored == r.len { 0 } else { 4 * ((r.len as usize).div_ceil(FRAME) - 1) }
 }
 
-/// Where the frames of a compressed chunk are, relative to the chunk's offset in its pack. `table` is the chunk's
-/// first [`table_len`] bytes.
+/// Returns the ranges of the frames of a compressed chunk, relative to the chunk's offset in its pack. `table` holds
+/// the chunk's first [`table_len`] bytes.
 pub fn frames(r: &Ref, table: &[u8]) -> Result<Vec<Range<usize>>> {
     let wrong = || malformed("a compressed chunk", "its table of frames");
     let count = (r.len as usize).div_ceil(FRAME);
@@ -83,7 +84,7 @@ pub fn frames(r: &Ref, table: &[u8]) -> Result<Vec<Range<usize>>> {
     if frames.iter().all(fits) && table.0.is_empty() { Ok(frames) } else { Err(wrong()) }
 }
 
-/// The plaintext of frame `i` of a compressed chunk. Never allocates more than [`FRAME`].
+/// Returns the plaintext of frame `i` of a compressed chunk. Never allocates more than [`FRAME`].
 pub fn unpack_frame(r: &Ref, i: usize, frame: &[u8]) -> Result<Vec<u8>> {
     let wrong = || malformed("a compressed chunk", "a frame does not expand to its length");
     let len = (r.len as usize).checked_sub(i * FRAME).ok_or_else(wrong)?.min(FRAME);
@@ -91,17 +92,17 @@ pub fn unpack_frame(r: &Ref, i: usize, frame: &[u8]) -> Result<Vec<u8>> {
         return Ok(frame.to_vec());
     }
     let mut plain = vec![0; len];
-    // One frame and nothing behind it: zstd itself would go on with a second one, other decoders would not.
+    // Refuse a second frame: zstd would decode it too, other decoders would not.
     let single = zstd_safe::find_frame_compressed_size(frame).is_ok_and(|size| size == frame.len());
     let written =
         DECOMPRESSOR.with_borrow_mut(|d| d.decompress_to_buffer(frame, &mut plain[..])).map_err(|_| wrong())?;
     if single && frame.len() < len && written == len { Ok(plain) } else { Err(wrong()) }
 }
 
-/// The plaintext of a whole chunk. The caller verifies its id.
+/// Returns the plaintext of a whole chunk. The caller verifies the id.
 pub fn unpack(r: &Ref, stored: Vec<u8>) -> Result<Vec<u8>> {
     let table = stored.get(..table_len(r)).filter(|_| stored.len() == r.stored as usize);
-    let table = table.ok_or_else(|| malformed("a chunk", "it has another length than its reference says"))?;
+    let table = table.ok_or_else(|| malformed("a chunk", "its length differs from the length in its reference"))?;
     if r.stored == r.len {
         return Ok(stored);
     }
