@@ -1,39 +1,40 @@
-//! One figure bounds the memory of a push; everything that grows has its share of it.
+//! The memory of a push: one bound, divided into allowances for everything that grows.
 
 use crate::crypto::chunker;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 
 const MIB: u64 = 1 << 20;
-/// The least that a push can be made with, in bytes.
-pub const LEAST: u64 = 104 * MIB;
-/// The program, its stacks and small things.
+/// The program, its stacks and small allocations.
 const BASE: u64 = 16 * MIB;
-/// A worker: its window, a chunk that it was given, its compressor.
+/// A worker: its window, a chunk that it was handed, its compressor.
 const WORKER: u64 = 2 * chunker::MAX as u64 + chunker::MAX as u64 + 2 * MIB;
-/// A pack that is filled, sealed or stored.
+/// A pack that is open, being sealed or being uploaded.
 const PACK: u64 = limits::PACK as u64 + 64 * 1024;
-/// A chunk of this run in its map, and while it is committed.
+/// Least memory that a push needs, in bytes: one worker, one pack each that is open, uploaded and of metadata, and the
+/// allowances that are fractions of the memory (1/16 + 1/12 + 1/24 + 1/32 = 7/32), in steps of 8 MiB.
+pub const LEAST: u64 = ((BASE + 3 * PACK + WORKER) * 32).div_ceil(25).next_multiple_of(8 * MIB);
+/// A chunk of this push in its map, and while it is committed.
 const CHUNK: u64 = 170;
-/// A node between walker and tree.
+/// A node between walk and tree.
 const NODE: u64 = 400;
-/// More workers than this gain nothing on any line.
+/// More workers than this do not help on any network.
 const WORKERS: usize = 4;
-/// OpenSSH takes 2 MiB of each upload in a round trip, so a long line wants many.
+/// OpenSSH takes 2 MiB of each upload per round trip, so a network with a long round trip needs many uploads.
 const UPLOADS: usize = 8;
 
-/// What a push may use.
+/// The allowances of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Threads that seal and store packs.
+    /// Threads that seal and upload packs.
     pub uploads: usize,
-    /// Data packs that are filled at a time.
+    /// Open data packs.
     pub open: usize,
     /// Threads that read files.
     pub workers: usize,
-    /// Chunks that are not committed.
+    /// Chunks that no record names yet.
     pub chunks: usize,
-    /// Nodes between walker and tree.
+    /// Nodes between walk and tree.
     pub nodes: usize,
     /// Bytes of the index.
     pub index: usize,
@@ -42,14 +43,14 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Divides `memory` bytes, of which the index has use for `wanted`, on a machine with so many cores.
+    /// Divides `memory` bytes on a machine with `cores` cores. `wanted`: bytes that the index can use.
     pub fn new(memory: u64, wanted: u64, cores: usize) -> Result<Self> {
         if memory < LEAST {
             let text = format!("a push cannot be made with {} MiB of memory", memory / MIB);
             return Err(Error::new(Kind::Usage, text).hint(format!("give it at least {} MiB", LEAST / MIB)));
         }
         let (chunks, nodes, cache) = (memory / 16, memory / 12, memory / 24);
-        // One pack on its way, one that is filled, one of metadata.
+        // One pack that is uploaded, one that is open, one of metadata.
         let mut left = memory.saturating_sub(BASE + chunks + nodes + cache + 3 * PACK + WORKER);
         let index = wanted.clamp(memory / 32, memory / 4).min(left);
         left -= index;
@@ -60,7 +61,7 @@ impl Budget {
                 *what += 1;
             }
         };
-        // By turns what helps most.
+        // In turn, in the order of benefit.
         take(&mut open, 2, PACK);
         for _ in 1..UPLOADS {
             take(&mut uploads, UPLOADS, PACK);
@@ -71,7 +72,7 @@ impl Budget {
         Ok(Budget { uploads, open, workers, chunks, nodes, index, cache })
     }
 
-    /// All of it in bytes.
+    /// The sum of all allowances in bytes.
     #[cfg(test)]
     fn sum(&self) -> u64 {
         let packs = (self.uploads + self.open + 1) as u64 * PACK;

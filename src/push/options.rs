@@ -1,4 +1,4 @@
-//! What a push is asked to do, and what it did.
+//! The options of a push, and its summary.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,46 +11,46 @@ use crate::format::record::{Snapshot, SnapshotId};
 use crate::name::ObjectId;
 use crate::time::Time;
 
-/// What to push, and what to write on the snapshot.
+/// The things to push, and the attributes of the snapshot.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Absolute paths; what lies inside another one is saved once. Of [`push_streams`]: what the snapshot says that it
-    /// was taken of, which need not exist.
+    /// Absolute paths. A path inside another one is saved once. For [`super::push_streams`]: the paths that the snapshot
+    /// lists, which need not exist.
     pub sources: Vec<PathBuf>,
-    /// The machine's name.
+    /// The name of this machine.
     pub host: String,
-    /// Who runs the push.
+    /// The user who runs the push.
     pub user: String,
     /// Labels, in any order.
     pub tags: Vec<String>,
     /// Free text.
     pub description: String,
-    /// The snapshot's time (seconds since the epoch, nanoseconds) if not now.
+    /// The time of the snapshot (seconds since the epoch, nanoseconds); `None`: now.
     pub time: Option<Time>,
-    /// Level of zstd, 1 to 22; 0: file contents are not compressed (metadata always is).
+    /// Level of zstd, 1 to 22. 0: file contents are not compressed (metadata always is).
     pub compression: i32,
-    /// What is left out below the sources. It makes no snapshot another one's kind: that is said by host and sources.
+    /// The rules that exclude files. They do not affect the group of the snapshot, which is host and sources.
     pub select: Arc<Select>,
-    /// Directories, by (device, inode), that are left out with a warning: the repository itself.
+    /// Directories, by (device, inode), that are excluded with a warning: the repository itself.
     pub exclude_dev_ino: Vec<(u64, u64)>,
-    /// Devices of which everything is left out with a warning: mounted backups.
+    /// Devices that are excluded with a warning: mounted backups.
     pub exclude_devices: Vec<u64>,
-    /// Reads everything again, whatever earlier snapshots say.
+    /// Reads all files again, without a comparison with earlier snapshots.
     pub force: bool,
-    /// The snapshot to compare with, as [`State::select`] takes it, instead of the newest one of the same kind.
+    /// The snapshot to compare with, in the syntax of `State::select`, instead of the newest one of the group.
     pub parent: Option<String>,
-    /// Makes no snapshot if it would hold just what the last whole one of the same host and sources holds.
+    /// Makes no snapshot if the tree would be the same as in the newest whole snapshot of the group.
     pub skip_if_unchanged: bool,
-    /// Most bytes of memory that it uses, beside those of the KDF; at least 104 MiB.
+    /// Bound of the memory in bytes, besides the memory of the KDF; at least [`super::LEAST`].
     pub memory: u64,
-    /// When to commit what there is so far.
+    /// When to commit partial snapshots.
     pub checkpoints: Checkpoints,
     /// The number of the signal that asks to stop; 0 as long as there is none.
     pub stop: Arc<AtomicI32>,
 }
 
 impl Default for Options {
-    /// Of nothing yet, by nobody.
+    /// Without sources, host and user, which the caller must set.
     fn default() -> Self {
         Options {
             sources: Vec::new(),
@@ -73,46 +73,46 @@ impl Default for Options {
     }
 }
 
-/// What a push did.
+/// The result of a push.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// The snapshot as it was committed, or would have been.
+    /// The snapshot that was committed. If none was needed: the snapshot that was not.
     pub snapshot: Snapshot,
-    /// The record that holds it; none if `skip_if_unchanged` was wanted and nothing has changed.
+    /// The record that holds it; `None` with `skip_if_unchanged` if nothing changed.
     pub record: Option<ObjectId>,
-    /// The record's sequence.
+    /// The sequence of the record.
     pub sequence: Option<u32>,
-    /// The snapshot that it was compared with.
+    /// The parent: the snapshot that the sources were compared with.
     pub parent: Option<SnapshotId>,
-    /// Files that were not there before.
+    /// Files that the parent does not have.
     pub new: u64,
-    /// Files with other contents or attributes than before.
+    /// Files whose contents or attributes differ from the parent.
     pub changed: u64,
-    /// Files that were there just so.
+    /// Files that are the same as in the parent.
     pub unchanged: u64,
-    /// Files that were somewhere else before, recognised without reading them.
+    /// Files that have another path in the parent, recognised without reading them.
     pub renamed: u64,
     /// Bytes of files that were read.
     pub read: u64,
-    /// Plaintext bytes of chunks that the repository did not have, metadata included.
+    /// Plaintext bytes of new chunks, metadata included.
     pub added: u64,
-    /// Bytes of the packs that were written for them.
+    /// Bytes of the packs with these chunks.
     pub stored: u64,
-    /// Bytes that went to the storage, as it counts them.
+    /// Bytes sent to the storage, as the storage counts them.
     pub sent: u64,
-    /// Bytes that came from the storage, as it counts them.
+    /// Bytes received from the storage, as the storage counts them.
     pub received: u64,
-    /// Nodes that could not be saved, or not completely; each was reported.
+    /// Nodes that could not be saved completely; each was reported.
     pub skipped: u64,
-    /// Files that changed each time they were read. What was read last is kept and marked; each was reported.
+    /// Files that changed each time they were read. The last content is kept and marked; each was reported.
     pub changed_while_read: u64,
-    /// Entries that were left out because `select` says so; a folder counts as one.
+    /// Entries that the selection excluded; a directory counts as one.
     pub excluded: u64,
-    /// The folders that grew most, with the bytes of files in and below them whose contents the repository did not have;
-    /// what counts for one does not count for those above it. At most ten, most first.
+    /// The directories that grew most, with the new bytes in and below them. Bytes of a listed directory do not count for
+    /// the directories above it. At most ten, most bytes first.
     pub grew: Vec<(Vec<u8>, u64)>,
     /// Packs written.
     pub packs: u64,
-    /// From the beginning to the commit.
+    /// Time from the start to the commit.
     pub duration: Duration,
 }

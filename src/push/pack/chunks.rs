@@ -1,5 +1,5 @@
-//! The new contents of this run: which chunk goes where. A chunk is claimed by the first worker that meets it, so
-//! nothing is sent twice however many workers meet it at once.
+//! The new chunks of this push and their places. The first worker that finds a new chunk claims it, so that no chunk is
+//! stored twice.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::pack;
 use crate::format::reference::{PackRef, Ref};
 
-/// Where a chunk is, with the pack's number in [`super::packs::Packs`].
+/// The place of a chunk. `pack` is a number of [`super::packs::Packs`].
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub pack: u32,
@@ -31,10 +31,10 @@ impl Place {
     }
 }
 
-/// Stands for the pack of a chunk that a worker has claimed and not yet put into one.
-const NOWHERE: u32 = u32::MAX;
+/// The pack number of a chunk that was claimed and is in no pack yet.
+const NO_PACK: u32 = u32::MAX;
 
-/// Locks are per shard, so that workers rarely meet.
+/// Number of shards. Each has its own lock, so that workers rarely wait for each other.
 const SHARDS: usize = 16;
 
 /// Chunk ids are pseudo-random under a secret key: any eight bytes of them are a hash.
@@ -58,61 +58,61 @@ impl Hasher for ById {
 /// A map from chunk ids.
 pub type IdMap<T> = HashMap<ChunkId, T, BuildHasherDefault<ById>>;
 
-/// The chunks of file contents that this run adds; about 50 bytes each. Those of committed packs may be forgotten, since
-/// the index has them from then on.
+/// The chunks of file contents that this push adds, about 50 bytes each. Chunks of committed packs can be forgotten: the
+/// index finds them.
 #[derive(Default)]
 pub struct Chunks {
     shards: [Mutex<IdMap<Place>>; SHARDS],
     len: AtomicUsize,
 }
 
-/// Where a chunk of this run is.
-pub enum Whereabouts {
-    /// Claimed, and not yet put into a pack.
-    Nowhere,
-    At(Place),
-    /// Its pack was committed: the index knows.
+/// The state of a chunk of this push.
+pub enum ChunkState {
+    /// Claimed, and in no pack yet.
+    Claimed,
+    Placed(Place),
+    /// Forgotten after its pack was committed: the index finds it.
     Forgotten,
 }
 
 impl Chunks {
-    /// Whether somebody has claimed it already.
+    /// Returns whether the chunk was claimed.
     pub fn has(&self, id: &ChunkId, len: usize) -> Result<bool> {
         self.shard(id).get(id).map_or(Ok(false), |place| same(place, len).map(|()| true))
     }
 
-    /// Whether the caller is the first to claim it, and so the one who must put it into a pack.
+    /// Claims the chunk. Returns whether the caller is the first and must put it into a pack.
     pub fn claim(&self, id: ChunkId, len: usize) -> Result<bool> {
         match self.shard(&id).entry(id) {
             Entry::Occupied(there) => same(there.get(), len).map(|()| false),
             Entry::Vacant(free) => {
-                free.insert(Place { pack: NOWHERE, offset: 0, stored: 0, len: len as u32 });
+                free.insert(Place { pack: NO_PACK, offset: 0, stored: 0, len: len as u32 });
                 self.len.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
             }
         }
     }
 
-    /// It was put there.
+    /// Records that the chunk was put into a pack.
     pub fn put(&self, id: ChunkId, place: Place) {
         self.shard(&id).insert(id, place);
     }
 
-    /// Where it is.
-    pub fn place(&self, id: &ChunkId) -> Whereabouts {
+    /// Returns the state of a chunk that was claimed.
+    pub fn state(&self, id: &ChunkId) -> ChunkState {
         match self.shard(id).get(id) {
-            None => Whereabouts::Forgotten,
-            Some(place) if place.pack == NOWHERE => Whereabouts::Nowhere,
-            Some(place) => Whereabouts::At(*place),
+            None => ChunkState::Forgotten,
+            Some(place) if place.pack == NO_PACK => ChunkState::Claimed,
+            Some(place) => ChunkState::Placed(*place),
         }
     }
 
-    /// How many are held.
+    /// Returns the number of chunks in memory.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Those in packs for which `row` has a number, in no order, each with that number.
+    /// Returns the chunks of all packs for which `row` has a row number, in no order, each with that number.
     pub fn in_packs(&self, row: impl Fn(u32) -> Option<u32>) -> Vec<(u32, pack::Entry)> {
         let mut found = Vec::new();
         for shard in &self.shards {
@@ -125,24 +125,23 @@ impl Chunks {
         found
     }
 
-    /// Forgets those in packs for which this says so, by number.
+    /// Forgets the chunks of committed packs. `committed` is indexed by pack number.
     pub fn forget(&self, committed: &[bool]) {
-        let committed = |pack: u32| committed.get(pack as usize).is_some_and(|committed| *committed);
         for shard in &self.shards {
             let mut shard = shard.lock().expect("no holder panics");
             let before = shard.len();
-            shard.retain(|_, place| place.pack == NOWHERE || !committed(place.pack));
+            shard.retain(|_, place| committed.get(place.pack as usize) != Some(&true));
             self.len.fetch_sub(before - shard.len(), Ordering::Relaxed);
         }
     }
 
     fn shard(&self, id: &ChunkId) -> MutexGuard<'_, IdMap<Place>> {
-        // The last byte: the map inside uses the first ones.
+        // By the last byte, because the map uses the first eight.
         self.shards[usize::from(id.0[15]) % SHARDS].lock().expect("no holder panics")
     }
 }
 
-/// Ids are cut to 128 bits, so the length is compared as well; a difference would be the first collision ever seen.
+/// Fails if a chunk of the same id has another length: a collision of the 128-bit ids.
 fn same(place: &Place, len: usize) -> Result<()> {
     let equal = place.len as usize == len;
     equal.then_some(()).ok_or_else(|| Error::failed("two chunks of different length have the same id"))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::chunks::{Chunks, Place, Whereabouts};
+use super::chunks::{ChunkState, Chunks, Place};
 use super::packs::Packs;
 use super::piece::Piece;
 use crate::crypto::keys::{ChunkId, ChunkKind};
@@ -143,16 +143,16 @@ impl<'c> DataPacks<'c> {
     /// pack is hurried: `pressed`.
     pub fn resolve(&self, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
         let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
-        match self.chunks.place(id) {
-            Whereabouts::Nowhere => Ok(None),
-            Whereabouts::At(place) if self.packs.get(place.pack).is_some() => Ok(Some(Piece::Known(*id, place))),
-            Whereabouts::At(place) => {
+        match self.chunks.state(id) {
+            ChunkState::Claimed => Ok(None),
+            ChunkState::Placed(place) if self.packs.get(place.pack).is_some() => Ok(Some(Piece::Known(*id, place))),
+            ChunkState::Placed(place) => {
                 if pressed {
                     self.hurry(place.pack)?;
                 }
                 Ok(None)
             }
-            Whereabouts::Forgotten => {
+            ChunkState::Forgotten => {
                 let (_, r) = index.find(id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
                 let pack = self.packs.earlier(r.pack);
                 Ok(Some(Piece::Known(*id, Place { pack, offset: r.offset, stored: r.stored, len: r.len })))

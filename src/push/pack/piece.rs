@@ -3,21 +3,21 @@
 use super::chunks::Place;
 use crate::crypto::keys::ChunkId;
 
-/// A stretch of a file.
+/// A part of a file: a chunk or a hole.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece {
-    /// A chunk of this run, whose pack may still be open.
+    /// A chunk of this push, whose pack may still be open.
     New(ChunkId),
-    /// A chunk that the repository had.
+    /// A chunk in a pack that is stored.
     Known(ChunkId, Place),
-    /// A hole of so many bytes.
+    /// A hole of this length in bytes.
     Hole(u64),
-    /// A chunk that another worker is at; the worker that gave it away fills this in.
+    /// A chunk that another worker processes. The worker that handed it over replaces this.
     Awaited,
 }
 
 impl Piece {
-    /// Whether two readings gave the same contents.
+    /// Returns whether two reads of a file found the same content.
     pub fn same(a: &[Piece], b: &[Piece]) -> bool {
         let content = |piece: &Piece| match piece {
             Piece::New(id) | Piece::Known(id, _) => (Some(*id), 0),

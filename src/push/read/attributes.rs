@@ -1,4 +1,4 @@
-//! From what the kernel says about a file to a node of the tree: attributes, owners, extended attributes.
+//! Makes nodes of the tree from `stat`: attributes, owners, extended attributes.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,20 +13,21 @@ use crate::format::limits;
 use crate::format::node::{Attrs, Content, Node, Xattrs};
 use crate::time::Time;
 
-/// An open directory that is being saved.
+/// An open directory of the sources.
 pub struct Dir {
     pub fd: OwnedFd,
-    /// Its absolute path, for people; empty for the root.
+    /// The absolute path, for messages; empty for the root.
     pub path: Vec<u8>,
 }
 
 impl Dir {
+    /// Returns the path of an entry.
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
         [&self.path, b"/".as_slice(), name].concat()
     }
 
-    /// Opens something below it, without following a link, without waiting for a writer of a fifo that was swapped in,
-    /// and, where that is permitted, without leaving a trace in the access time.
+    /// Opens an entry, without waiting if it was replaced by a fifo, and without changing its access time where that is
+    /// permitted.
     pub fn open(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         match fs::openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty()) {
@@ -36,40 +37,40 @@ impl Dir {
     }
 }
 
-/// What kind of file it is.
+/// Returns the file type.
 pub fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Device and inode number. (Types differ between architectures, here and below.)
+/// Returns device and inode number. (Types differ between architectures, here and below.)
 #[allow(clippy::unnecessary_cast)]
 pub fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 
-/// Modification time.
+/// Returns the modification time.
 #[allow(clippy::unnecessary_cast)]
 pub fn mtime(stat: &Stat) -> Time {
     Time::new(stat.st_mtime as i64, (stat.st_mtime_nsec as u32).min(999_999_999))
 }
 
-/// Status change time in nanoseconds.
+/// Returns the status change time in nanoseconds.
 #[allow(clippy::unnecessary_cast)]
 pub fn ctime(stat: &Stat) -> i64 {
     nanoseconds(Time::new(stat.st_ctime as i64, stat.st_ctime_nsec as u32))
 }
 
-/// A moment in nanoseconds since the epoch: enough for the years 1678 to 2262, and the nearest of these beyond.
+/// Converts a time to nanoseconds since the epoch. Times outside of the years 1678 to 2262 are clamped.
 pub fn nanoseconds(time: Time) -> i64 {
     time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanoseconds.into())
 }
 
-/// Number of links: at least one, also of a file that was just removed.
+/// Returns the number of links: at least one, even if the file was just removed.
 pub fn nlink(stat: &Stat) -> u32 {
     u32::try_from(stat.st_nlink).unwrap_or(u32::MAX).max(1)
 }
 
-/// `cannot {doing}: {errno}`
+/// Returns the error `cannot {doing}: {errno}`.
 pub fn error(doing: &str, errno: Errno) -> Error {
     Error::io(doing, errno.into())
 }
@@ -77,7 +78,7 @@ pub fn error(doing: &str, errno: Errno) -> Error {
 /// Mode, uid, gid, file system.
 type AttrsKey = (u16, u32, u32, u32);
 
-/// Makes nodes; remembers owners, and file systems in the order in which they were met.
+/// Makes nodes. Remembers the names of owners, and numbers file systems in the order of their first file.
 #[derive(Default)]
 pub struct Nodes {
     attrs: Mutex<HashMap<AttrsKey, Arc<Attrs>>>,
@@ -87,7 +88,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// A node without extended attributes.
+    /// Makes a node without extended attributes.
     pub fn node(&self, name: Vec<u8>, stat: &Stat, content: Content) -> Node {
         Node {
             name,
@@ -102,7 +103,7 @@ impl Nodes {
         }
     }
 
-    /// A node of something that no file system here has, without extended attributes. Inode number 0 is nobody's.
+    /// Makes a node that is not on a file system, without extended attributes. No file has its inode number, 0.
     pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: Time, content: Content) -> Node {
         let ctime = nanoseconds(mtime);
         let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
@@ -110,7 +111,7 @@ impl Nodes {
         Node { name, attrs, mtime, ctime, inode: 0, nlink: 1, flags: 0, xattrs, content }
     }
 
-    /// A node of which not even the attributes could be read.
+    /// Makes a node for an entry whose attributes could not be read.
     pub fn unknown(&self, name: Vec<u8>, errno: Errno) -> Node {
         let attrs = Attrs { mode: 0, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 };
         Node {
@@ -145,7 +146,7 @@ impl Nodes {
         }) as u32
     }
 
-    /// By the system's own rules (files, LDAP, ..), once for each id; empty if there is none.
+    /// Looks up a user name by the system's rules (files, LDAP, ..), once for each id; empty if there is none.
     fn user(&self, uid: u32) -> Vec<u8> {
         let ask = || User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| short(user.name));
         let mut users = self.users.lock().expect("no holder panics");
@@ -159,14 +160,14 @@ impl Nodes {
     }
 }
 
-/// Combinations of mode and owner that are remembered before beginning anew.
+/// Combinations of mode and owner that are remembered; then the memory is cleared.
 const MANY_ATTRS: usize = 4096;
 
 fn short(name: String) -> Vec<u8> {
     Some(name.into_bytes()).filter(|name| name.len() <= limits::NAME).unwrap_or_default()
 }
 
-/// The content of a node that could not be read.
+/// Returns the content of a node that could not be read.
 pub fn unreadable(errno: Errno) -> Content {
     Content::Unreadable(errno.raw_os_error().unsigned_abs())
 }
@@ -174,12 +175,12 @@ pub fn unreadable(errno: Errno) -> Content {
 /// Extended attributes with their values, ascending by name.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Extended attributes of an open file or directory.
+/// Reads the extended attributes of an open file or directory.
 pub fn xattrs_of(fd: impl AsFd) -> Result<Pairs, Errno> {
     read_xattrs(|list| fs::flistxattr(&fd, list), |name, value| fs::fgetxattr(&fd, name, value))
 }
 
-/// Extended attributes of something that must not be opened: a symlink, a fifo, a device, an unreadable file.
+/// Reads the extended attributes of an entry that must not be opened: a symlink, a fifo, a device, an unreadable file.
 pub fn xattrs_at(dir: &Dir, name: &[u8]) -> Result<Pairs, Errno> {
     use std::os::fd::AsRawFd;
     let path = [format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).as_bytes(), name].concat();
@@ -214,7 +215,7 @@ fn read_xattrs(
     Ok(pairs)
 }
 
-/// The kernel's own bound of a value or a list is 64 KiB.
+/// Reads a value or a list. Linux bounds both to 64 KiB.
 fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut bytes = vec![0; 64 << 10];
     let len = read(&mut bytes)?;

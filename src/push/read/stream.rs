@@ -1,4 +1,4 @@
-//! Sources that are no files of this machine: standard input, the output of a command, what an importer reads elsewhere.
+//! Sources that are not files of this machine: standard input, the output of a command, the files of an import.
 
 use std::cmp::Ordering;
 use std::io::Read;
@@ -6,13 +6,13 @@ use std::io::Read;
 use crate::error::Result;
 use crate::time::Time;
 
-/// Something to save that is not found by walking: a file whose contents come from a reader, or a folder.
+/// A node to save that is not on a file system: a file whose contents come from a reader, or a directory.
 pub struct Stream {
-    /// Where it stands in the snapshot: an absolute path without `.`, `..` and empty parts.
+    /// The path in the snapshot: absolute, without `.`, `..` and empty parts.
     pub path: Vec<u8>,
-    /// Permission bits, of `0o7777`.
+    /// Permission bits, a subset of `0o7777`.
     pub mode: u16,
-    /// The owner. Names are those that this machine has for the numbers.
+    /// The owner. Its name is looked up on this machine.
     pub uid: u32,
     /// The group.
     pub gid: u32,
@@ -22,38 +22,38 @@ pub struct Stream {
     pub kind: StreamKind,
 }
 
-/// What a [`Stream`] is.
+/// The kind of a [`Stream`].
 pub enum StreamKind {
-    /// A folder with these attributes. Folders on the way to a file need not be given: they are made with mode 0755, of
-    /// the user who runs the push, with the time of the snapshot.
+    /// A directory. Directories above a file are added if they are missing, with mode 0755, the user who runs the push and
+    /// the time of the snapshot.
     Folder,
     /// A regular file.
     File {
-        /// Bytes that will probably come; only for display.
+        /// Expected size in bytes, for display only.
         size: Option<u64>,
-        /// What an error of `open` or of the reader means.
+        /// The consequence of an error of `open` or of the reader.
         failure: Failure,
-        /// Called once, in the thread that reads it; several streams are read at the same time.
+        /// Called once, in the thread that reads the stream. Several streams are read at the same time.
         open: Opener,
     },
 }
 
-/// Gives the contents of a [`Stream`]. A reader that can be kept waiting for long gives up every now and then with
-/// [`io::ErrorKind::WouldBlock`]: the push asks whether it is to stop, and then for more. An [`Error`] inside of an
-/// [`io::Error`] (by [`io::Error::other`]) is told as it is.
+/// Opens the contents of a [`Stream`]. A reader that can block for long returns [`std::io::ErrorKind::WouldBlock`] from
+/// time to time, so that the push can check whether it is cancelled; then it reads again. A [`crate::error::Error`] inside
+/// an [`std::io::Error`] (made by [`std::io::Error::other`]) is reported as it is.
 pub type Opener = Box<dyn FnOnce() -> Result<Box<dyn Read + Send>> + Send>;
 
-/// What it means if a stream cannot be read to its end.
+/// The consequence if a stream cannot be read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The push fails: there will be no snapshot.
+    /// The push fails, without a snapshot.
     Fatal,
     /// The file is reported and saved as unreadable, like a file of this machine. Errors of kind
-    /// [`Kind::Connection`] and [`Kind::Interrupted`] end the push all the same.
+    /// [`crate::error::Kind::Connection`] and [`crate::error::Kind::Interrupted`] end the push all the same.
     Skip,
 }
 
-/// The order in which streams must come: that of the tree, part by part. (`/a/z` comes before `/a.b`.)
+/// Compares two paths in tree order, part by part: `/a/z` comes before `/a.b`. Streams must come in this order.
 pub fn tree_order(a: &[u8], b: &[u8]) -> Ordering {
     let parts = |path| <[u8]>::split(path, |byte: &u8| *byte == b'/');
     parts(a).cmp(parts(b))

@@ -1,17 +1,17 @@
-//! Which folders made the snapshot larger: those whose files have contents that the repository did not have.
+//! The directories that made the repository grow: their files have contents that the repository did not have.
 
-/// Folders that are named.
+/// Directories that are listed.
 const MOST: usize = 10;
-/// Less than this is not worth a line.
+/// Directories with fewer new bytes than this are not listed.
 const LEAST: u64 = 1 << 20;
 
-/// The folders that grew most, with the bytes of new contents in and below them that belong to none of the others.
+/// The directories that grew most, each with the new bytes in and below it that no other listed directory accounts for.
 #[derive(Clone, Debug, Default)]
 pub struct Growth(Vec<(Vec<u8>, u64)>);
 
 impl Growth {
-    /// A folder is complete, with so many new bytes in it and below it that no folder was named for. Gives those that it is
-    /// not named for itself: they count for the folder above it.
+    /// Called when a directory is finished. `bytes`: new bytes in and below it that no listed directory accounts for yet.
+    /// Returns the bytes that are still unaccounted for; they are added to the parent directory.
     pub fn leave(&mut self, path: impl FnOnce() -> Vec<u8>, bytes: u64) -> u64 {
         let last = self.0.last().filter(|_| self.0.len() == MOST).map_or(0, |last| last.1);
         if bytes < LEAST || bytes <= last {
@@ -23,7 +23,7 @@ impl Growth {
         0
     }
 
-    /// Most first.
+    /// Returns the list, most new bytes first.
     pub fn directories(&self) -> Vec<(Vec<u8>, u64)> {
         self.0.clone()
     }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_small_alone_counts_for_the_folder_above() {
+    fn a_small_directory_counts_for_its_parent() {
         let mut growth = Growth::default();
         let leave = |growth: &mut Growth, path: &str, bytes| growth.leave(|| path.into(), bytes);
         assert_eq!(leave(&mut growth, "/a/small", LEAST / 2), LEAST / 2);

@@ -11,12 +11,12 @@ use crate::format::node::valid_name;
 #[derive(Default)]
 pub struct Listing {
     bytes: Vec<u8>,
-    /// Where each name is in `bytes`, descending by name: the next one is taken from the end.
+    /// Offset and length of each name in `bytes`, descending by name: the next one is taken from the end.
     places: Vec<(u32, u8)>,
 }
 
 impl Listing {
-    /// Reads a directory. Where that fails midway: what was read, and why it ended.
+    /// Reads a directory. If an error interrupts this, returns the names so far and the error.
     pub fn read(dir: impl AsFd) -> (Self, Option<Errno>) {
         let mut listing = Listing::default();
         let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 32 << 10];
@@ -35,7 +35,7 @@ impl Listing {
         (listing, failed)
     }
 
-    /// These names.
+    /// Makes a listing of these names.
     pub fn of<'n>(names: impl Iterator<Item = &'n Vec<u8>>) -> Self {
         let mut listing = Listing::default();
         names.for_each(|name| listing.add(name));
@@ -44,7 +44,7 @@ impl Listing {
     }
 
     fn add(&mut self, name: &[u8]) {
-        // `.` and `..`; and 4 GiB of names in one directory are more than any file system holds.
+        // Leaves out `.` and `..`. No file system holds 4 GiB of names in one directory.
         if let (true, Ok(at)) = (valid_name(name), u32::try_from(self.bytes.len())) {
             self.places.push((at, name.len() as u8));
             self.bytes.extend_from_slice(name);
@@ -57,18 +57,18 @@ impl Listing {
         self.places.dedup_by(|a, b| name(*a) == name(*b));
     }
 
-    /// Whether this name is still to come.
+    /// Returns whether this name is left.
     pub fn has(&self, name: &[u8]) -> bool {
         let at = |(at, len): &(u32, u8)| &self.bytes[*at as usize..*at as usize + usize::from(*len)];
         self.places.binary_search_by(|place| name.cmp(at(place))).is_ok()
     }
 
-    /// How many names are left.
+    /// Returns the number of names that are left.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Takes the next name.
+    /// Takes the next name, ascending.
     pub fn next(&mut self) -> Option<Vec<u8>> {
         let (at, len) = self.places.pop()?;
         Some(self.bytes[at as usize..at as usize + usize::from(len)].to_vec())

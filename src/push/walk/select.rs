@@ -1,47 +1,47 @@
-//! What is left out of the sources: patterns, marked folders, size, ignore files, other file systems. Only the rules; the
-//! walk applies them by [`super::picker`].
+//! The selection: rules that exclude files from the sources by pattern, marked directory, size, ignore file and file
+//! system. The walk applies them in [`super::picker`].
 //!
 //! [`crate::pattern`] defines what patterns mean.
 
 use crate::error::{Error, Kind, Result};
 use crate::pattern::{self, Rules};
 
-/// The file whose patterns, in the syntax of gitignore, hold for the folder that it is in.
+/// The name of ignore files. Their patterns have the syntax of gitignore and apply to the directory of the file.
 pub const IGNORE_FILE: &str = ".nfreezerignore";
 
-/// A pattern and where the user wrote it.
+/// A pattern and its origin.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// The pattern. A `!` in front takes back what earlier patterns of the same case left out.
+    /// The pattern. A leading `!` includes again what earlier patterns of the same case excluded.
     pub text: Vec<u8>,
-    /// Whether upper and lower case are the same.
+    /// Whether upper and lower case are equal.
     pub ignore_case: bool,
-    /// For errors: an option, or a file and a line.
+    /// The option, or the file and line, for errors.
     pub place: String,
 }
 
-/// What is left out. Nothing by default. It applies to what is below the sources, never to them.
+/// The rules that exclude files below the sources. By default nothing is excluded. The sources themselves never are.
 #[derive(Clone, Debug, Default)]
 pub struct Select {
     patterns: [Patterns; 2],
     pub(super) marks: Vec<Mark>,
-    /// Regular files of more bytes than this.
+    /// Excludes regular files of more bytes than this.
     pub larger_than: Option<u64>,
-    /// Whether [`IGNORE_FILE`] counts.
+    /// Whether files named [`IGNORE_FILE`] are applied.
     pub ignore_files: bool,
-    /// Whether to stay on the file systems that the sources are on. Mount points are kept, empty.
+    /// Whether to stay on the file systems of the sources. Mount points are saved as empty directories.
     pub one_file_system: bool,
 }
 
-/// A file that marks its folder: nothing else in that folder is saved.
+/// A file that marks its directory: nothing else in that directory is saved.
 #[derive(Clone, Debug)]
 pub(super) struct Mark {
     pub name: Vec<u8>,
-    /// What the file must begin with; empty if anything of that name will do.
+    /// The required first bytes of the file; empty if any entry of that name counts.
     pub header: Vec<u8>,
 }
 
-/// Patterns of one case, in the user's order.
+/// The patterns with equal `ignore_case`, in the user's order.
 #[derive(Clone, Debug, Default)]
 struct Patterns {
     texts: Vec<Pattern>,
@@ -49,21 +49,21 @@ struct Patterns {
 }
 
 impl Select {
-    /// Leaves out what these patterns say.
+    /// Makes a selection of patterns.
     ///
     /// # Errors
     ///
-    /// [`Kind::Usage`] with the pattern and its place, if it is none.
+    /// [`Kind::Usage`] with the pattern and its place, if its syntax is wrong.
     pub fn new(patterns: &[Pattern]) -> Result<Self> {
         let patterns = [Patterns::new(patterns, false)?, Patterns::new(patterns, true)?];
         Ok(Select { patterns, ..Select::default() })
     }
 
-    /// Leaves out what lies beside a file of this name that begins with `header`, which may be empty.
+    /// Excludes all entries beside a file of this name that begins with `header`, which may be empty.
     ///
     /// # Errors
     ///
-    /// [`Kind::Usage`] if `name` cannot be the name of a file.
+    /// [`Kind::Usage`] if `name` is not a valid file name.
     pub fn exclude_if_present(&mut self, name: &[u8], header: &[u8]) -> Result<()> {
         if !crate::format::node::valid_name(name) {
             let text = format!("not the name of a file: `{}`", String::from_utf8_lossy(name));
@@ -73,7 +73,7 @@ impl Select {
         Ok(())
     }
 
-    /// Whether patterns leave out this absolute path.
+    /// Returns whether a pattern excludes this absolute path.
     pub(in crate::push) fn leaves_out(&self, path: &[u8], folder: bool) -> bool {
         // Without `any`, which would stop at the first match: all matches are noted.
         self.patterns.iter().filter(|patterns| patterns.excludes(path, folder)).count() > 0

@@ -1,4 +1,4 @@
-//! What is to be saved: several absolute paths, merged into one plan that begins at the root directory.
+//! The paths to save, merged into one plan that begins at the root directory.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -9,24 +9,24 @@ use crate::error::{Error, Kind, Result};
 /// A directory on the way to sources, or a source.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Everything at and below this path is saved; then nothing stands in `below`.
+    /// Everything at and below this path is saved; then `below` is empty.
     pub whole: bool,
-    /// What is saved below it, by name.
+    /// The entries that are saved, by name.
     pub below: BTreeMap<Vec<u8>, Plan>,
 }
 
-/// The sources as clean absolute paths, ascending.
+/// Returns the sources as clean absolute paths, ascending.
 pub fn paths(sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = sources.iter().map(|path| clean(path)).collect::<Result<_>>()?;
     paths.sort();
     paths.dedup();
-    match paths.is_empty() {
-        true => Err(Error::new(Kind::Usage, "nothing to push: no source is given")),
-        false => Ok(paths),
+    if paths.is_empty() {
+        return Err(Error::new(Kind::Usage, "nothing to push: no source is given"));
     }
+    Ok(paths)
 }
 
-/// The merged plan of such paths, all of which must be there.
+/// Merges clean paths into a plan. All of them must exist.
 pub fn plan(paths: &[PathBuf]) -> Result<Plan> {
     let missing: Vec<String> = paths.iter().filter_map(|path| missing(path)).collect();
     if !missing.is_empty() {
@@ -35,7 +35,8 @@ pub fn plan(paths: &[PathBuf]) -> Result<Plan> {
     let mut plan = Plan::default();
     for path in paths {
         if !plan.add(path) {
-            // Inside another source, perhaps only by way of a symbolic link, which is saved as a link: then also at its real place.
+            // The path is inside another source. If a symbolic link leads there, the link is saved as a link, so the real
+            // path is added too.
             if let Some(real) = real(path) {
                 plan.add(&real);
             }
@@ -45,7 +46,7 @@ pub fn plan(paths: &[PathBuf]) -> Result<Plan> {
 }
 
 impl Plan {
-    /// Gives whether it was not in the plan before.
+    /// Adds a path. Returns whether it was not in the plan before.
     fn add(&mut self, path: &Path) -> bool {
         let mut plan = self;
         for part in path.components() {
