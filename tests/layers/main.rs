@@ -1,5 +1,7 @@
 //! Holds the architecture: which layer may use which, what only one layer may name, and how long a file may grow.
 
+mod documents;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
