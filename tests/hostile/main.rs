@@ -5,6 +5,7 @@
 mod harness;
 
 mod crafted;
+mod durable;
 mod files;
 mod history;
 mod keys;

@@ -32,7 +32,7 @@ fn pack(first: u8) -> Name {
 }
 
 /// A server with the objects of the world, of either sort.
-fn serving(world: &World, openssh: bool) -> Arc<Server> {
+pub fn serving(world: &World, openssh: bool) -> Arc<Server> {
     let server = Server::start(openssh);
     let memory = world.memory();
     let mut files = BTreeMap::new();
@@ -83,7 +83,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
 }
 
 /// A push of one file; the snapshot's id if it was reported as saved.
-fn push_all(world: &World, storage: Arc<dyn Storage>, seed: u64) -> Option<(SnapshotId, tempfile::TempDir)> {
+pub fn push_all(world: &World, storage: Arc<dyn Storage>, seed: u64) -> Option<(SnapshotId, tempfile::TempDir)> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), noise(seed, 100_000)).unwrap();
     let sources = vec![dir.path().to_owned()];

@@ -25,6 +25,7 @@ const REMOVE: u8 = 13;
 const MKDIR: u8 = 14;
 const STAT: u8 = 17;
 const EXTENDED: u8 = 200;
+const FSYNC: &[u8] = b"fsync@openssh.com";
 
 /// A request, its handle resolved to the path that was opened.
 #[derive(Clone, Debug)]
@@ -79,6 +80,11 @@ while True:
         if not data: break
         while data: data = data[os.write(1, data):]
 "#;
+
+/// Whether a request asks to sync the file that [`Ask::path`] names.
+pub fn is_fsync(ask: &Ask) -> bool {
+    ask.kind == EXTENDED && !ask.data.is_empty()
+}
 
 /// A packet of an answer, from its type on.
 pub fn packet(kind: u8, id: u32, parts: &[&[u8]]) -> Vec<u8> {
@@ -244,21 +250,28 @@ impl Connection {
                 ask.data = take(len)?.to_vec();
             }
             OPEN => ask.len = number(take(4)?) as u32,
-            EXTENDED => {}
+            EXTENDED if subject == FSYNC => {
+                let len = number(take(4)?) as usize;
+                ask.data = take(len)?.to_vec();
+            }
             _ => {}
         }
         ask.path = match kind {
-            CLOSE | READ | WRITE | FSTAT | READDIR => {
-                let handle = subject.try_into().ok().map(|bytes| u32::from_be_bytes(bytes) as usize);
-                let open = handle.and_then(|handle| self.open.get(handle)?.as_ref());
-                open.map_or("?".into(), |open| open.path.clone())
-            }
+            CLOSE | READ | WRITE | FSTAT | READDIR => self.path_of(subject),
+            EXTENDED if subject == FSYNC => self.path_of(ask.data.clone()),
             _ => String::from_utf8(subject).ok()?,
         };
         if kind == CLOSE || kind == READDIR {
             ask.offset = body[9..].iter().fold(0, |n, b| n << 8 | u64::from(*b));
         }
         Some(ask)
+    }
+
+    /// The path that was opened under this handle.
+    fn path_of(&self, handle: Vec<u8>) -> String {
+        let handle = handle.try_into().ok().map(|bytes| u32::from_be_bytes(bytes) as usize);
+        let open = handle.and_then(|handle| self.open.get(handle)?.as_ref());
+        open.map_or("?".into(), |open| open.path.clone())
     }
 
     fn answer(&mut self, ask: &Ask) -> Vec<u8> {
