@@ -131,6 +131,16 @@ fn a_flipped_bit_is_found_by_reading_and_hits_only_the_files_of_its_block() {
 }
 
 #[test]
+fn an_audit_counts_the_blocks_of_a_missing_pack_as_bad() {
+    let (saved, first, _) = two();
+    saved.remove(&saved.chunk_of(&first, "a/large0"));
+    // Enough samples that the pack, several per cent of the data, is drawn for certain.
+    let (report, _) = saved.check(&Options { audit: Some(64 << 20), ..structure() });
+    let audit = report.audit.unwrap();
+    assert!(audit.bad > 0 && audit.intact.is_none() && report.is_damaged(), "{audit:?}");
+}
+
+#[test]
 fn a_damaged_header_takes_the_whole_pack() {
     let (saved, first, _) = two();
     let r = saved.chunk_of(&first, "a/large2");

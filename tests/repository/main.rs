@@ -11,3 +11,4 @@ mod memory_of_heads;
 mod recover;
 mod repair;
 mod restore;
+mod witness;

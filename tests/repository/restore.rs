@@ -3,6 +3,7 @@
 
 mod damage;
 mod hostile;
+mod races;
 mod rights;
 mod support;
 

@@ -176,3 +176,56 @@ fn a_file_system_without_links_and_with_folded_names_takes_a_restore() {
         assert_eq!((readme.as_slice(), files), (&b"upper"[..], 302), "{times} {overwrite:?}");
     }
 }
+
+#[test]
+fn attributes_that_cannot_be_read_leave_group_and_others_no_right() {
+    let Repo { repo, memory } = repo();
+    let acl = vec![(b"system.posix_acl_access".to_vec(), saved_acl())];
+    let stored = chunks(&repo, ChunkKind::Xattrs, &[&encode_xattrs(&acl)])[0];
+    let mut f = file(&repo, "f", b"x");
+    f.xattrs = Xattrs::Stored(stored);
+    Arc::make_mut(&mut f.attrs).mode = 0o666;
+    let s = snapshot(&repo, vec![f]);
+    let pack = Name::Pack(stored.pack.id);
+    let mut bytes = memory.get(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    memory.overwrite(&pack, bytes);
+    repo.forget_blocks();
+    let (_keep, out) = target();
+    let (_, seen) = run(&repo, &s, &out, &Options::default());
+    assert_eq!(seen.skipped(), ["/f"], "it is reported");
+    assert_eq!(mode(&out.join("f")), 0o600, "its ACL may have given the group and others less than its mode");
+}
+
+#[test]
+fn a_file_whose_owner_cannot_be_set_does_not_run_with_the_rights_of_another_one() {
+    if !needs_root("a process of root without the right to change owners") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (place, out) = (folder.path().join("repo"), folder.path().join("out"));
+    let repo = Repository::init(Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
+    let mut nodes = vec![file(&repo, "user", b"u"), file(&repo, "group", b"g"), file(&repo, "ours", b"o")];
+    for (node, (uid, gid, mode)) in nodes.iter_mut().zip([(1234, 0, 0o4755), (0, 1234, 0o2755), (0, 0, 0o4755)]) {
+        *Arc::make_mut(&mut node.attrs) = Attrs { mode, uid, gid, ..(*node.attrs).clone() };
+    }
+    let head = Head { snapshots: vec![snapshot(&repo, nodes)], ..Head::default() };
+    repo.commit(&mut repo.state().unwrap(), head, &[]).unwrap();
+    let output = Command::new("setpriv")
+        .arg("--bounding-set=-chown")
+        .arg(env!("CARGO_BIN_EXE_nfreezer"))
+        .args(["restore", "latest", "--target"])
+        .args([out.as_os_str(), OsStr::new("-r"), place.as_os_str()])
+        .env_clear()
+        .env("NFREEZER_PASSWORD", "correct horse")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let owned = |name: &str| {
+        let meta = fs::metadata(out.join(name)).unwrap();
+        (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+    };
+    assert_eq!([owned("user"), owned("group")], [(0, 0, 0o755); 2], "root's now, without the setuid and setgid bits");
+    assert_eq!(owned("ours"), (0, 0, 0o4755), "its owner is the saved one");
+}

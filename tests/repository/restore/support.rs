@@ -16,7 +16,7 @@ pub use nfreezer::crypto::seal::ObjectType;
 pub use nfreezer::crypto::secret::Passphrase;
 pub use nfreezer::error::Kind;
 pub use nfreezer::format::list::List;
-pub use nfreezer::format::node::{Attrs, Content, Node, Xattrs};
+pub use nfreezer::format::node::{Attrs, Content, Node, Xattrs, encode_xattrs};
 pub use nfreezer::format::pack::Builder;
 pub use nfreezer::format::page::Page;
 pub use nfreezer::format::record::{Head, Snapshot, SnapshotId};
@@ -27,6 +27,8 @@ pub use nfreezer::repo::{Repository, random};
 pub use nfreezer::restore::{Options, Overwrite, Summary, restore};
 pub use nfreezer::storage::{Local, Memory, Storage};
 use nfreezer::time::Time;
+
+pub use crate::harness::root::needs_root;
 
 pub struct Repo {
     pub repo: Repository,
