@@ -5,6 +5,7 @@ mod harness;
 
 mod crash;
 mod import_v0;
+mod parents;
 mod push;
 mod renames;
 mod resume;

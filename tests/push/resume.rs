@@ -154,6 +154,25 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
 }
 
 #[test]
+fn a_push_that_is_stopped_early_leaves_the_unfinished_snapshot_that_got_further() {
+    let setup = Setup::new();
+    let total = mixed(&setup.top());
+    setup.interrupted(6, NEVER);
+    let [far] = &setup.snapshots()[..] else { panic!("one unfinished snapshot") };
+    // A new file in front of all others fills a pack before anything else can be in the tree.
+    write(setup.top().join("0"), noise(5000, 2 * PACK as usize));
+    tree::settle();
+    setup.interrupted(1, NEVER);
+    let snapshots = setup.snapshots();
+    let near = snapshots.iter().find(|s| s.id != far.id).expect("another unfinished snapshot");
+    assert!(near.partial && near.stats.bytes < far.stats.bytes, "{:?} and {:?}", near.stats, far.stats);
+    assert!(snapshots.contains(far), "the one that got further is still there");
+    let whole = setup.push(NEVER);
+    assert!(whole.read <= total + 2 * PACK - far.stats.bytes, "{} of {total} are read again", whole.read);
+    assert_eq!(setup.snapshots(), [whole.snapshot], "both have ended");
+}
+
+#[test]
 fn checkpoints_while_a_push_goes_on_replace_each_other_and_end_with_it() {
     let setup = Setup::new();
     mixed(&setup.top());

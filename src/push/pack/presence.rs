@@ -70,3 +70,37 @@ fn there<T>(answer: Result<T, Error>) -> Result<Option<T>> {
         other => other.map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::crypto::kdf::KdfCost;
+    use crate::crypto::seal::ObjectType;
+    use crate::crypto::secret::Passphrase;
+    use crate::storage::{Memory, Storage};
+
+    /// Beyond the packs that are asked for one by one, sizes come from listings; both must be compared with the index.
+    #[test]
+    fn a_pack_that_was_cut_or_removed_is_not_relied_on_whoever_says_its_size() {
+        let memory = Arc::<Memory>::default();
+        let passphrase = Passphrase::new("test".into()).unwrap();
+        let repo = Repository::init(memory.clone(), &passphrase, KdfCost::DEFAULT, "").unwrap();
+        let [whole, cut, removed] =
+            [1u8, 2, 3].map(|byte| repo.put_pack(ObjectType::Data, &mut vec![byte; 1000]).unwrap());
+        let name = Name::Pack(cut.id);
+        let bytes = memory.get(&name).unwrap();
+        memory.overwrite(&name, bytes[..bytes.len() - 1].to_vec());
+        memory.remove(&Name::Pack(removed.id)).unwrap();
+        for asked in [0, ONE_BY_ONE] {
+            let relied = Relied { asked: AtomicUsize::new(asked), ..Relied::default() };
+            let missing = Cell::new(0);
+            let on = |pack| relied.on(&repo, pack, || missing.set(missing.get() + 1)).unwrap();
+            assert_eq!([&whole, &cut, &removed].map(on), [true, false, false], "after {asked} packs");
+            assert_eq!([&whole, &cut, &removed].map(on), [true, false, false], "the answers are remembered");
+            assert_eq!(missing.get(), 2, "each is reported once");
+        }
+    }
+}

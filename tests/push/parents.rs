@@ -1,0 +1,152 @@
+//! What a push takes over from its parent unread, and what it must not believe. The parents here are forged: one node says
+//! something that the disk does not, so it shows in the next snapshot whether the file was read.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::harness::root::{Filesystem, needs_root};
+use crate::harness::tree::{What, assert_same, in_snapshot, noise, on_disk, set_mtime, settle, write};
+use nfreezer::crypto::kdf::KdfCost;
+use nfreezer::crypto::keys::ChunkKind;
+use nfreezer::crypto::seal::ObjectType;
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::format::pack::Builder;
+use nfreezer::format::page::Page;
+use nfreezer::format::record::{Head, Snapshot};
+use nfreezer::format::reference::{Extent, PackRef, Ref};
+use nfreezer::format::tree::{CHANGED, Content, Node};
+use nfreezer::progress::Silent;
+use nfreezer::push::{Options, Summary, push};
+use nfreezer::repo::{Repository, random};
+use nfreezer::storage::Memory;
+
+const LEN: usize = 1000;
+
+struct Case {
+    repo: Repository,
+    dir: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Case {
+        let passphrase = Passphrase::new("test".into()).unwrap();
+        let repo = Repository::init(Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        Case { repo, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn top(&self) -> PathBuf {
+        self.dir.path().join("top")
+    }
+
+    fn push(&self) -> Summary {
+        let sources = vec![self.top()];
+        let options = Options { sources, host: "host".into(), user: "user".into(), ..Options::default() };
+        push(&self.repo, &options, &Silent).unwrap()
+    }
+
+    fn chunk(&self, kind: ChunkKind, plain: &[u8]) -> Ref {
+        let mut builder = Builder::default();
+        let entry = builder.add(self.repo.keys().chunk_id(kind, plain), kind, plain, plain.len());
+        let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
+        entry.in_pack(self.repo.put_pack(object, &mut builder.finish(false).0).unwrap())
+    }
+
+    /// Commits a copy of the snapshot, a moment younger, in which the node at `path` is changed.
+    fn forge(&self, snapshot: &Snapshot, path: &Path, change: &dyn Fn(&mut Node)) {
+        let parts: Vec<&[u8]> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').skip(1).collect();
+        let root = Some(self.page(snapshot.root.as_ref(), &parts, change));
+        let time = (snapshot.time.0, snapshot.time.1 + 1);
+        let forged = Snapshot { id: random().unwrap(), root, time, ..snapshot.clone() };
+        let head = Head { snapshots: vec![forged], ..Head::default() };
+        self.repo.commit(&mut self.repo.state().unwrap(), head, &[]).unwrap();
+    }
+
+    fn page(&self, page: Option<&Ref>, parts: &[&[u8]], change: &dyn Fn(&mut Node)) -> Ref {
+        let mut nodes: Vec<Node> = self.repo.entries(page).map(Result::unwrap).collect();
+        let node = nodes.iter_mut().find(|node| node.name == parts[0]).unwrap();
+        match &node.content {
+            Content::Directory(below) => {
+                node.content = Content::Directory(Some(self.page(below.as_ref(), &parts[1..], change)))
+            }
+            _ => change(node),
+        }
+        self.chunk(ChunkKind::Page, &Page::Leaf(nodes).encode(&PackRef::SELF))
+    }
+}
+
+#[test]
+fn a_file_is_taken_over_unread_only_if_inode_times_and_marks_are_those_of_the_parent() {
+    let case = Case::new();
+    let path = case.top().join("f");
+    write(&path, noise(1, LEN));
+    settle();
+    let (truth, lie) = (What::of(&noise(1, LEN)), case.chunk(ChunkKind::Data, &noise(2, LEN)));
+    let saved = |change: &dyn Fn(&mut Node)| {
+        let first = case.push();
+        case.forge(&first.snapshot, &path, &|node| {
+            node.content = Content::File(vec![Extent::Data(lie)]);
+            change(node);
+        });
+        let second = case.push();
+        (in_snapshot(&case.repo, &second.snapshot, &path)[&b""[..]].what.clone(), second.read)
+    };
+    assert_eq!(saved(&|_| {}), (What::of(&noise(2, LEN)), 0), "what a parent says of an untouched file is believed");
+    assert_eq!(saved(&|node| node.inode += 1), (truth.clone(), LEN as u64), "another inode number");
+    assert_eq!(saved(&|node| node.ctime += 1), (truth.clone(), LEN as u64), "another ctime");
+    assert_eq!(saved(&|node| node.mtime.1 ^= 1), (truth.clone(), LEN as u64), "another mtime");
+    assert_eq!(saved(&|node| node.flags |= CHANGED), (truth, LEN as u64), "changed while it was read");
+}
+
+#[test]
+fn a_file_of_another_device_with_the_same_inode_number_size_and_mtime_is_not_the_moved_one() {
+    if !needs_root("two file systems of its own") {
+        return;
+    }
+    let case = Case::new();
+    let [one, two] = ["one", "two"].map(|name| case.top().join(name));
+    let _mounted = [&one, &two].map(|path| Filesystem::tmpfs(path));
+    let (old, new) = (one.join("old"), two.join("new"));
+    write(&old, noise(1, LEN));
+    let before = fs::metadata(&old).unwrap();
+    settle();
+    case.push();
+    fs::remove_file(&old).unwrap();
+    write(&new, noise(2, LEN));
+    set_mtime(&new, before.mtime(), before.mtime_nsec() as u32);
+    let after = fs::metadata(&new).unwrap();
+    assert_eq!((after.ino(), after.size(), after.mtime()), (before.ino(), before.size(), before.mtime()));
+    assert_ne!(after.dev(), before.dev());
+    let second = case.push();
+    assert_same(&on_disk(&case.top()), &in_snapshot(&case.repo, &second.snapshot, &case.top()));
+    assert_eq!((second.read, second.renamed), (LEN as u64, 0));
+}
+
+#[test]
+fn a_file_that_is_written_twice_within_a_second_is_read_twice_where_times_are_whole_seconds() {
+    if !needs_root("a file system of its own") {
+        return;
+    }
+    let case = Case::new();
+    // Small inodes have no room for nanoseconds.
+    let _mounted = Filesystem::image(&case.top(), "mkfs.ext4 -q -I 128");
+    let path = case.top().join("f");
+    for seed in (0..60).step_by(2) {
+        write(&path, noise(seed, LEN));
+        let before = fs::metadata(&path).unwrap();
+        assert_eq!((before.mtime_nsec(), before.ctime_nsec()), (0, 0));
+        case.push();
+        write(&path, noise(seed + 1, LEN));
+        let after = fs::metadata(&path).unwrap();
+        if (before.ctime(), before.mtime(), before.ino()) != (after.ctime(), after.mtime(), after.ino()) {
+            continue; // A second began in between, so the times tell the two contents apart.
+        }
+        let second = case.push();
+        let saved = &in_snapshot(&case.repo, &second.snapshot, &path)[&b""[..]];
+        assert_eq!(saved.what, What::of(&noise(seed + 1, LEN)));
+        return;
+    }
+    panic!("never were two writes and a push within one second");
+}
