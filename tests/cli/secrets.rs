@@ -175,6 +175,8 @@ fn t81_nothing_that_is_said_or_written_holds_a_passphrase_or_a_key() {
     for command in commands {
         let source: &[&str] = if command.contains(&"-p") { &[] } else { &["-p", "passphrase"] };
         let output = env.nfreezer(command.iter().chain(source));
+        let expected = if command.contains(&"nowhere") { 1 } else { 0 };
+        assert_eq!(output.code, expected, "{command:?}: {}", output.stderr);
         said += &(output.stdout + &output.stderr);
     }
     let output = env.nfreezer(["snapshots", "--password-command", &format!("echo wrong-{SECRET}")]).exits(12);

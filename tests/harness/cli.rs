@@ -143,7 +143,7 @@ impl Output {
         drop(self.exits(code));
     }
 
-    /// Fails the test unless it ended so, or if a failure was not told in one clear line.
+    /// Fails the test unless it ended so, or if it panicked.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);

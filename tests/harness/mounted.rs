@@ -92,6 +92,23 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
+/// Starts a thread, and returns once it is blocked in the kernel, in a call that opens or reads a file.
+pub fn blocked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).unwrap();
+        work()
+    });
+    let path = format!("/proc/self/task/{}/syscall", told.recv().unwrap().as_raw_nonzero());
+    let calls = [libc::SYS_read, libc::SYS_pread64, libc::SYS_openat, libc::SYS_statx].map(|call| call.to_string());
+    eventually("a reader waits", || {
+        assert!(!thread.is_finished(), "the reader does not wait");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.split(' ').next().is_some_and(|call| calls.iter().any(|one| one == call))
+    });
+    thread
+}
+
 /// Runs a command and gives what it printed; fails unless it succeeds.
 pub fn run(program: &str, args: &[&str]) -> String {
     let output = std::process::Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));

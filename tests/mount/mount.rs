@@ -6,10 +6,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::harness::mounted::{Mounted, eventually, fuse_descriptors, require_fuse, run};
+use crate::harness::mounted::{Mounted, blocked, eventually, fuse_descriptors, require_fuse, run};
+use crate::harness::root::as_nobody;
 use crate::harness::stalled::{Stall, Stalled};
 use crate::harness::writer::{Item, What, Writer, noise, repository};
 use nfreezer::crypto::secret::Passphrase;
@@ -159,38 +160,45 @@ fn a_corrupted_object_is_an_error_of_its_file_only_each_time_and_named() {
 
 fn stalled_tree() -> Item {
     let dirs = (0..30u8).map(|i| (format!("d{i}"), Item::dir([(format!("f{i}"), Item::file([i]))])));
-    Item::dir(dirs.chain([("big".into(), Item::file(noise(1, 8_000_000)))]))
+    let closed = Item::dir([("inside", Item::file("of the owner"))]);
+    let others = [
+        ("big".into(), Item::file(noise(1, 8_000_000))),
+        ("secret".into(), Item { mode: 0o600, ..Item::file("of the owner") }),
+        ("closed".into(), Item { mode: 0o700, ..closed }),
+    ];
+    Item::dir(dirs.chain(others))
 }
 
 #[test]
 fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
     let (memory, _, state) = pushed(&stalled_tree());
     let storage = Stalled::with(memory, Stall::default());
-    let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(2));
+    let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(5));
     let big = mount.path("latest/big");
     let body = noise(1, 8_000_000);
     assert_eq!(fs::metadata(&big).unwrap().len(), 8_000_000);
     storage.hang(true);
+    let ended = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..40u64)
             .map(|i| {
-                let big = &big;
+                let (big, ended) = (&big, &ended);
                 scope.spawn(move || {
                     let file = fs::File::open(big).unwrap();
                     let start = Instant::now();
                     let result = file.read_at(&mut [0; 100], i * 200_000);
+                    ended.fetch_add(1, SeqCst);
                     (errno(result), start.elapsed())
                 })
             })
             .collect();
         eventually("reads wait", || mount.count(" waited") > 20);
-        let start = Instant::now();
         run("ls", &["-lR", mount.path("latest").to_str().unwrap()]);
-        assert!(start.elapsed() < Duration::from_millis(1500), "look-ups wait for reads: {:?}", start.elapsed());
+        assert_eq!(ended.load(SeqCst), 0, "no look-up waits for a read");
         for reader in readers {
             let (errno, time) = reader.join().unwrap();
             assert_eq!(errno, Some(libc::EIO));
-            assert!(time < Duration::from_secs(4), "the kernel's repetition cost the time again: {time:?}");
+            assert!(time < Duration::from_secs(10), "the kernel's repetition waits a second time: {time:?}");
         }
     });
     storage.hang(false);
@@ -227,10 +235,8 @@ fn it_can_be_unmounted_while_everything_hangs() {
     storage.hang(true);
     let reader = std::thread::spawn(move || errno(big.read_at(&mut [0; 100], 5_000_000)));
     eventually("a read waits", || mount.count(" waited") > 1);
-    let start = Instant::now();
     drop(mount);
     assert_eq!(reader.join().unwrap(), Some(libc::EIO));
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     storage.hang(false);
 }
 
@@ -376,14 +382,11 @@ impl Drop for Helper {
 fn sigterm_unmounts_while_a_reader_is_busy() {
     let mut helper = Helper::start(&[], &["NFREEZER_TEST_HANG"]);
     let big = fs::File::open(helper.path("latest/big")).unwrap();
-    let reader = std::thread::spawn(move || errno(big.read_at(&mut [0; 100], 5_000_000)));
-    std::thread::sleep(Duration::from_millis(100));
+    let reader = blocked(move || errno(big.read_at(&mut [0; 100], 5_000_000)));
     helper.signal("-USR1");
     helper.signal("-TERM");
-    let start = Instant::now();
     let (success, said) = helper.end();
     assert!(success && said.contains("ENDED"), "{said}");
-    assert!(start.elapsed() < Duration::from_secs(8));
     assert!(reader.join().unwrap().is_some());
     assert!(helper.mounted().is_none());
 }
@@ -422,10 +425,16 @@ fn an_ordinary_user_mounts_by_fusermount3_and_owns_what_he_sees() {
 #[test]
 fn other_users_get_what_the_modes_allow() {
     let mut helper = Helper::start(&[], &["NFREEZER_TEST_OTHERS"]);
-    let as_user = |args: &[&str]| {
-        Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(args).status().unwrap()
+    let as_user = |program: &str, path: &str| {
+        let output = as_nobody().arg(program).arg(helper.path(path)).output().unwrap();
+        output.status.success().then_some(()).ok_or_else(|| String::from_utf8(output.stderr).unwrap())
     };
-    assert!(as_user(&["cat", helper.path("latest/d1/f1").to_str().unwrap()]).success(), "mode 0644");
+    assert_eq!(as_user("cat", "latest/d1/f1"), Ok(()), "mode 0644");
+    assert_eq!(as_user("ls", "latest/d1"), Ok(()), "mode 0755");
+    for (program, path) in [("cat", "latest/secret"), ("ls", "latest/closed"), ("cat", "latest/closed/inside")] {
+        let refusal = as_user(program, path).expect_err("the mode gives others nothing");
+        assert!(refusal.contains("Permission denied"), "{program} {path}: {refusal}");
+    }
     helper.signal("-INT");
     assert!(helper.end().0);
 }

@@ -2,15 +2,15 @@
 //! readable, the mount answers again when the server does, and nobody hangs.
 
 use std::fs;
+use std::io::BufRead;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::cli::{Env, PASSPHRASE};
-use crate::harness::mounted::{Mounted, eventually, run, serving};
+use crate::harness::mounted::{Mounted, blocked, eventually, run, serving};
 use crate::harness::proxy::Proxy;
 use crate::harness::sshd::{Sshd, descendants, signal};
 use crate::harness::writer::{Item, Writer, noise};
@@ -146,7 +146,6 @@ fn a_server_that_stops_is_an_error_in_time_and_answers_when_it_goes_on() {
     let body = fs::read(&known).unwrap();
     eventually("all names are in memory", || mount.inner().statistics().contains("names: all"));
     far.sshd.freeze(true);
-    let start = Instant::now();
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..60u64)
             .map(|i| {
@@ -162,7 +161,6 @@ fn a_server_that_stops_is_an_error_in_time_and_answers_when_it_goes_on() {
         let failed = readers.into_iter().map(|r| r.join().unwrap());
         assert!(failed.filter(|r| *r == Err(Some(libc::EIO))).count() > 30);
     });
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     nobody_hangs();
     far.sshd.freeze(false);
     eventually("it answers again", || fs::read(&big).is_ok_and(|bytes| bytes == noise(77, 6_000_000)));
@@ -174,20 +172,22 @@ fn a_copy_from_a_server_that_is_gone_ends_with_a_clear_error() {
     let mut far = Far::with(&tree(300));
     let mount = far.mount(Duration::from_secs(2), |o| o.limit_download = Some(2 << 20));
     let target = tempfile::tempdir().unwrap();
-    let copy = copy(&mount, target.path());
+    let mut copy = copy(&mount, target.path());
     eventually("the copy has begun", || fs::read_dir(target.path()).unwrap().count() > 20);
     far.sshd.stop();
     // It goes on to the next file after each error; what it has copied before is right.
-    std::thread::sleep(Duration::from_secs(5));
+    let mut errors = std::io::BufReader::new(copy.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = errors.by_ref().find(|line| line.contains("Input/output error")).expect("the copy hits an error");
     far.sshd.resume();
-    let output = copy.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() || said.contains("Input/output error"), "{said}");
+    said.extend(errors);
+    assert!(!copy.wait().unwrap().success());
     for entry in fs::read_dir(target.path()).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
         let Some(i) = name.strip_prefix("small ").map(|n| n.parse::<u64>().unwrap()) else { continue };
         let bytes = fs::read(entry.path()).unwrap();
-        assert!(noise(i + 1, 3000 + i as usize * 7).starts_with(&bytes), "{name} has wrong bytes");
+        let whole = noise(i + 1, 3000 + i as usize * 7);
+        assert!(whole.starts_with(&bytes), "{name} has wrong bytes");
+        assert!(bytes == whole || said.contains(&name), "{name} is cut off, and cp does not say so: {said}");
     }
     eventually("it answers again", || fs::read(mount.path("latest/big")).is_ok_and(|b| b == noise(77, 6_000_000)));
     nobody_hangs();
@@ -238,17 +238,8 @@ fn it_ends_by_umount_and_by_sigterm_while_the_server_is_gone() {
         let name = mount.dir.join("latest/small 0002");
         assert!(fs::read(&name).unwrap() == noise(3, 3014));
         far.proxy.freeze(true);
-        let done = Arc::new(AtomicBool::new(false));
-        let reader = std::thread::spawn({
-            let (big, done) = (mount.dir.join("latest/big"), Arc::clone(&done));
-            move || {
-                let result = fs::read(big);
-                done.store(true, Ordering::SeqCst);
-                result.is_ok()
-            }
-        });
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(!done.load(Ordering::SeqCst), "a reader waits for the server");
+        let big = mount.dir.join("latest/big");
+        let reader = blocked(move || fs::read(big).is_ok());
         match by_signal {
             true => signal(mount.serving, rustix::process::Signal::TERM),
             false => mount.env.nfreezer(["umount", "--lazy", mount.dir.to_str().unwrap()]).done(),
