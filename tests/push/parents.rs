@@ -13,11 +13,11 @@ use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
 use nfreezer::crypto::secret::Passphrase;
+use nfreezer::format::node::{CHANGED, Content, Node};
 use nfreezer::format::pack::Builder;
 use nfreezer::format::page::Page;
-use nfreezer::format::record::{Head, Snapshot};
+use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, PackRef, Ref};
-use nfreezer::format::tree::{CHANGED, Content, Node};
 use nfreezer::progress::Silent;
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::{Repository, random};
@@ -58,8 +58,9 @@ impl Case {
     fn forge(&self, snapshot: &Snapshot, path: &Path, change: &dyn Fn(&mut Node)) {
         let parts: Vec<&[u8]> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').skip(1).collect();
         let root = Some(self.page(snapshot.root.as_ref(), &parts, change));
-        let time = (snapshot.time.0, snapshot.time.1 + 1);
-        let forged = Snapshot { id: random().unwrap(), root, time, ..snapshot.clone() };
+        let mut time = snapshot.time;
+        time.nanoseconds += 1;
+        let forged = Snapshot { id: SnapshotId(random().unwrap()), root, time, ..snapshot.clone() };
         let head = Head { snapshots: vec![forged], ..Head::default() };
         self.repo.commit(&mut self.repo.state().unwrap(), head, &[]).unwrap();
     }
@@ -96,7 +97,7 @@ fn a_file_is_taken_over_unread_only_if_inode_times_and_marks_are_those_of_the_pa
     assert_eq!(saved(&|_| {}), (What::of(&noise(2, LEN)), 0), "what a parent says of an untouched file is believed");
     assert_eq!(saved(&|node| node.inode += 1), (truth.clone(), LEN as u64), "another inode number");
     assert_eq!(saved(&|node| node.ctime += 1), (truth.clone(), LEN as u64), "another ctime");
-    assert_eq!(saved(&|node| node.mtime.1 ^= 1), (truth.clone(), LEN as u64), "another mtime");
+    assert_eq!(saved(&|node| node.mtime.nanoseconds ^= 1), (truth.clone(), LEN as u64), "another mtime");
     assert_eq!(saved(&|node| node.flags |= CHANGED), (truth, LEN as u64), "changed while it was read");
 }
 

@@ -10,7 +10,7 @@ use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::{Passphrase, Secret};
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::keyfile::{self, KeyFile, KeyInfo};
-use nfreezer::format::record::{Head, Snapshot};
+use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::repo::{Access, Alarm, Repository, State, Unlock};
 use nfreezer::seen::SeenStore;
@@ -30,7 +30,8 @@ fn repository() -> (Arc<Memory>, Repository) {
 }
 
 fn snapshot(id: u8) -> Head {
-    let snapshot = Snapshot { id: [id; 16], host: "host".into(), program: "test".into(), ..Snapshot::default() };
+    let snapshot =
+        Snapshot { id: SnapshotId([id; 16]), host: "host".into(), program: "test".into(), ..Snapshot::default() };
     Head { snapshots: vec![snapshot], ..Head::default() }
 }
 
