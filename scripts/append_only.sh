@@ -39,7 +39,30 @@ for name in .ssh .config .local bin .bashrc .bash_profile .bash_login .bash_logo
 done
 [ ! -w . ] || chmod a-w .
 
-say "the key may now add to $repository and read, and nothing else"
+say "the key may now add to $repository and read, through SFTP, and change nothing there"
+
+# SFTP also reaches /proc. Whoever may write to /proc/PID/mem of a program of this account runs code as this account.
+# Programs that the kernel protects (those of sshd among them) belong to root there.
+scope=$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || say 0)
+if [ "$scope" = 0 ]; then
+  set -- $(sed 's/.*) //' "/proc/$$/stat")
+  session=$4 running=
+  for process in /proc/[0-9]*; do
+    [ -O "$process/mem" ] || continue
+    set -- $(sed 's/.*) //' "$process/stat" 2>/dev/null) none none none none
+    [ "$4" = "$session" ] || [ "$1" = none ] || running="$running ${process#/proc/}($(cat "$process/comm" 2>/dev/null))"
+  done
+  [ -z "$running" ] || say "WARNING: this account runs other programs:$running" \
+    'A thief of the key can take them over and then remove everything. End them, or use ChrootDirectory (printed without --install).'
+  say 'not excluded: a program that this account runs later can be taken over in the same way, because this kernel lets' \
+    'programs of one account write to each other (kernel.yama.ptrace_scope is 0 or absent). Root can set it to 1.'
+  [ ! -d /run/systemd/system ] || say \
+    'not excluded: systemd may start a user manager (systemd --user) for this account at each login, which is such a program.' \
+    "Root can switch it off: systemctl mask user@$me.service"
+fi
+! crontab -l >/dev/null 2>&1 || say 'WARNING: this account has a crontab: a thief can overwrite what it runs, and take over what is running'
+[ -z "$(atq 2>/dev/null)" ] || say 'WARNING: this account has jobs of at(1): a thief can overwrite what they run'
+[ ! -e "/var/lib/systemd/linger/$(id -un)" ] || say 'WARNING: services of this account run without a login (linger): loginctl disable-linger'
 left=$(find "$home" -path "$repository" -prune -o \( -type f -o -type d \) -user "$me" -perm -200 -print 2>/dev/null | head -n 20)
 [ -z "$left" ] || say 'warning: what this account owns elsewhere can still be overwritten with the key:' "$left"
 case $others in

@@ -74,20 +74,24 @@ fn line(key: &str) -> String {
 fn script(remote: &Remote, key: &str) -> String {
     let host = &remote.host;
     let user = remote.user.as_ref().map_or_else(|| "USER".to_owned(), |user| show::message(user));
+    let stronger = format!(
+        "RECOMMENDED, for root on {host}: a ChrootDirectory, in which nothing outside of the repository can be seen or\n\
+         written, /proc included. In sshd_config, with the line below (or the key alone) in /etc/ssh/nfreezer/{user}, and\n\
+         /srv/nfreezer owned by root (mode 755), in which the repository's folder belongs to {user}; the address is then\n\
+         {user}@{host}:/FOLDER\n\
+         Match User {user}\n    AuthorizedKeysFile /etc/ssh/nfreezer/%u\n    ChrootDirectory /srv/nfreezer\n    \
+         ForceCommand internal-sftp -P {DENIED} -u 0377\n    DisableForwarding yes\n    PermitTTY no\n    PermitUserRC no\n    \
+         PasswordAuthentication no\n    KbdInteractiveAuthentication no\n"
+    );
     let intro = [
-        format!("For the account on {host} that holds the repository. Read it, then let that account run it:"),
+        format!(
+            "WITHOUT ROOT: this script, for the account on {host} that holds the repository. Read it, then let that account run it:"
+        ),
         format!("nfreezer server-setup --append-only ... | ssh {user}@{host} sh    (--install does the same)"),
+        "It is weaker where the account runs anything but sshd, and says what it could not exclude.".into(),
         "It puts this line into ~/.ssh/authorized_keys and locks what a thief of the key could plant:".into(),
         line(key),
     ];
-    let stronger = format!(
-        "Stronger, for root on the server: nothing outside of the repository can be seen or written. In sshd_config, with the\n\
-         line above (or the key alone) in /etc/ssh/nfreezer/{user}, and /srv/nfreezer owned by root (mode 755), in which\n\
-         the repository's folder belongs to {user}; the address is then {user}@{host}:/FOLDER\n\
-         Match User {user}\n    AuthorizedKeysFile /etc/ssh/nfreezer/%u\n    ChrootDirectory /srv/nfreezer\n    \
-         ForceCommand internal-sftp -P {DENIED} -u 0377\n    DisableForwarding yes\n    PermitTTY no\n    PermitUserRC no\n    \
-         PasswordAuthentication no\n    KbdInteractiveAuthentication no"
-    );
     let comments = |lines: &mut dyn Iterator<Item = String>| lines.map(|l| format!("# {l}\n")).collect::<String>();
     let head = comments(&mut intro.into_iter());
     let limits = comments(&mut limits().map(String::from));
@@ -95,7 +99,7 @@ fn script(remote: &Remote, key: &str) -> String {
     let (repository, key) = (quoted(&remote.path), quoted(key));
     let body = include_str!("../../scripts/append_only.sh");
     format!(
-        "{head}#\n{limits}\nrepository={repository}\nkey={key}\ndenied={DENIED}\nharmless={HARMLESS}\n{body}\n{stronger}"
+        "{stronger}#\n{head}#\n{limits}\nrepository={repository}\nkey={key}\ndenied={DENIED}\nharmless={HARMLESS}\n{body}"
     )
 }
 
@@ -108,6 +112,8 @@ fn limits() -> impl Iterator<Item = &'static str> {
        folders that everybody may write to (/tmp)\n\
      - the server: its owner, root, and whoever logs in to this account by another key or a password can do everything\n\
      - other accounts that the key opens, and files that this account owns outside of the folders that were locked\n\
+     - programs that this account runs: without ChrootDirectory a thief can write into their memory through /proc where the\n  \
+       kernel allows it (kernel.yama.ptrace_scope 0), and so become the account\n\
      - the past: what a thief did before this was set up"
         .lines()
 }

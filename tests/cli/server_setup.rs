@@ -218,6 +218,60 @@ fn attack(thief: &mut Thief, path: &Path) {
     thief.refused("lsetstat", 200, &[Text(b"lsetstat@openssh.com"), Text(target), Number(MODE), Number(0o777)]);
 }
 
+/// The processes of the account, by way of /proc: no memory to write and no environment to read. These are its SFTP servers;
+/// the kernel closes all other processes to it anyway. (A process reaches its own open files, which is its own connection.)
+fn attack_processes(thief: &mut Thief, server: &Server) {
+    let account = fs::metadata(server.sshd.files()).unwrap().uid();
+    let mut tried = 0;
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        if !uids.split_whitespace().any(|uid| uid == account.to_string()) {
+            continue;
+        }
+        tried += 1;
+        for name in ["mem", "environ", "cwd/x", "root/x"] {
+            let path = entry.path().join(name);
+            let path = path.to_str().unwrap();
+            let what =
+                format!("OPEN of {path} of {}", fs::read_to_string(entry.path().join("comm")).unwrap_or_default());
+            thief.refused(&what, 3, &[Text(path.as_bytes()), Number(WRITE), Number(0)]);
+            thief.refused(&what, 3, &[Text(path.as_bytes()), Number(READ), Number(0)]);
+        }
+    }
+    assert!(tried > 0, "the thief's own sftp-server runs as the account");
+    for folder in ["/var/spool/cron", "/var/spool/cron/crontabs", "/run/user"] {
+        let path = format!("{folder}/{account}");
+        thief.refused("OPEN", 3, &[Text(path.as_bytes()), Number(WRITE | CREATE), Number(0)]);
+        thief.refused("MKDIR", 14, &[Text(path.as_bytes()), Number(0)]);
+    }
+}
+
+#[test]
+fn programs_of_the_account_are_warned_of() {
+    let server = Server::new();
+    server.nfreezer(1, &["init", "-r", &server.address()]).done();
+    let protected = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() != "0");
+    let said = server.install().success().stdout;
+    assert!(!said.contains("WARNING"), "{said}");
+    assert_eq!(said.contains("not excluded"), !protected, "{said}");
+    let account = fs::metadata(server.sshd.files()).unwrap().uid().to_string();
+    let mut program = Command::new("setpriv")
+        .args(["--reuid", &account, "--clear-groups", "setsid", "sleep", "600"])
+        .spawn()
+        .unwrap();
+    // Until then it is still setpriv, of root.
+    let comm = format!("/proc/{}/comm", program.id());
+    while fs::read_to_string(&comm).unwrap() != "sleep\n" {
+        std::thread::yield_now();
+    }
+    let said = server.install().success().stdout;
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let warned = said.contains(&format!("this account runs other programs: {}(sleep)", program.id()));
+    assert_eq!(warned, !protected, "{said}");
+}
+
 #[test]
 fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
     let server = Server::new();
@@ -291,6 +345,7 @@ fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
         thief.refused(planted, 14, &[Text(text), Number(0)]);
     }
     assert!(before == server.everything(), "nothing was changed, removed or added");
+    attack_processes(&mut thief, &server);
 
     // New objects are what the key is for; they cannot be changed once they are closed.
     let new = server.repository.join("log/new");
@@ -368,6 +423,7 @@ fn what_is_printed_can_be_looked_at_and_run_by_hand() {
     {
         assert!(printed.contains(words), "{words} is missing in {printed}");
     }
+    assert!(printed.find("ChrootDirectory") < printed.find("WITHOUT ROOT"), "the stronger form comes first");
     let json = server.nfreezer(0, &[&call[..], &["--json"]].concat()).success().objects();
     assert_eq!((&json[0]["installed"], json[0]["script"].as_str()), (&false.into(), Some(printed.as_str())));
     let mut ssh = server.ssh(&["server", "sh"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

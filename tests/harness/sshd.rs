@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nfreezer::storage::{Location, Options, Storage, Transport};
@@ -45,7 +46,8 @@ impl Default for Setup {
 
 /// The account of [`Setup::account`].
 pub const ACCOUNT: &str = "nfztest";
-const ACCOUNT_ID: u32 = 54_321;
+/// The next free number for an account: each server has one of its own, so that no process of one belongs to another.
+static ACCOUNT_ID: AtomicU32 = AtomicU32::new(54_321);
 
 /// The line of design.md 9.
 pub const APPEND_ONLY: &str = r#"restrict,command="internal-sftp -P remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data -u 0377" "#;
@@ -55,6 +57,7 @@ pub struct Sshd {
     folder: TempDir,
     pub port: u16,
     pub user: String,
+    account_id: Option<u32>,
     program: Program,
     process: Option<Child>,
 }
@@ -83,7 +86,8 @@ impl Sshd {
         keygen(&at("host_ed25519"), "ed25519", "");
         keygen(&at("id_ed25519"), "ed25519", "");
         let public = fs::read_to_string(at("id_ed25519.pub")).expect("a public key");
-        let mut sshd = Sshd { port: free_port(), program: setup.program, process: None, folder, user: user() };
+        let mut sshd =
+            Sshd { port: free_port(), program: setup.program, process: None, folder, user: user(), account_id: None };
         if let Some(password) = setup.account {
             sshd.make_account(password);
         }
@@ -124,7 +128,9 @@ impl Sshd {
         let read = |file: &str| fs::read_to_string(file).expect("readable for root");
         let home = self.folder.path().display().to_string();
         let hash = run("openssl", &["passwd", "-6", password]);
-        let line = format!("{ACCOUNT}:x:{ACCOUNT_ID}:{ACCOUNT_ID}::{home}:/bin/sh\n");
+        let id = ACCOUNT_ID.fetch_add(1, Ordering::Relaxed);
+        self.account_id = Some(id);
+        let line = format!("{ACCOUNT}:x:{id}:{id}::{home}:/bin/sh\n");
         fs::write(self.at("passwd"), read("/etc/passwd") + &line).expect("written");
         fs::write(self.at("shadow"), read("/etc/shadow") + &format!("{ACCOUNT}:{}:19000::::::\n", hash.trim()))
             .expect("written");
@@ -230,8 +236,8 @@ impl Sshd {
     pub fn files(&self) -> PathBuf {
         let files = self.at("files");
         fs::create_dir_all(&files).expect("a folder");
-        if self.user == ACCOUNT {
-            chown(&files, Some(ACCOUNT_ID), Some(ACCOUNT_ID)).expect("we are root");
+        if let Some(id) = self.account_id {
+            chown(&files, Some(id), Some(id)).expect("we are root");
         }
         files
     }
