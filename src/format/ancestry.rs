@@ -1,4 +1,4 @@
-//! Ancestry sections: which records were ever folded into a merged one, each by the first eight bytes of its id.
+//! Ancestry sections: the first eight bytes of the ids of all records that were merged into one.
 
 use std::collections::BTreeSet;
 
@@ -6,19 +6,19 @@ use super::limits;
 use super::record::{NewSection, SectionKind};
 use crate::name::ObjectId;
 
-/// Returns the part of an id that stands in an ancestry.
+/// Returns the part of an id that an ancestry holds.
 pub fn prefix(id: &ObjectId) -> u64 {
     u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"))
 }
 
-/// Returns the sections that hold these prefixes, none of them longer than a section may be.
+/// Encodes these prefixes in sections of at most [`limits::SECTION`] bytes.
 pub fn sections(prefixes: &BTreeSet<u64>) -> Vec<NewSection> {
     let bytes: Vec<u8> = prefixes.iter().flat_map(|prefix| prefix.to_be_bytes()).collect();
     let parts = bytes.chunks(limits::SECTION);
     parts.map(|part| NewSection { kind: SectionKind::Ancestry, bytes: part.to_vec(), fences: Vec::new() }).collect()
 }
 
-/// Returns the prefixes in a section.
+/// Decodes the prefixes in a section.
 pub fn decode(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.as_chunks::<8>().0.iter().map(|prefix| u64::from_be_bytes(*prefix))
 }

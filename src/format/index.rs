@@ -1,8 +1,8 @@
-//! Index sections of records: where chunks are, sorted by id, searchable with one ranged read.
+//! Index sections of records: the places of chunks, sorted by chunk id, searchable with one ranged read.
 //!
 //! ```text
 //! entry = chunk id (16) || be32(pack number) || be32(offset) || be32(stored length) || be32(kind << 24 | length)
-//! packs = object id (32) || be32(plaintext length) || be32(object type)                    (40 bytes a pack)
+//! packs = object id (32) || be32(plaintext length) || be32(object type)                    (40 bytes per pack)
 //! ```
 
 use super::codec::{Reader, malformed};
@@ -22,18 +22,18 @@ pub const FENCED: usize = crate::crypto::seal::BLOCK;
 /// Bytes of a row of the packs section.
 pub const PACK_ROW: usize = 40;
 
-/// Where an entry has the number of its pack; the id stands before it.
+/// Position of the pack number in an entry, behind the chunk id.
 const NUMBER: std::ops::Range<usize> = 16..20;
 
-/// The bytes of an index section and its fence keys (the first eight bytes of the first id of each 64 KiB). `entries`
-/// are sorted by id; the number is the pack's row in the packs section.
+/// Encodes an index section and its fences (the first eight bytes of the first id of each 64 KiB). `entries` are sorted
+/// by id; the number is the pack's row in the packs section.
 pub fn encode(entries: &[(u32, Entry)]) -> (Vec<u8>, Vec<u64>) {
     let bytes = rows(entries);
     let fences = fences(&bytes);
     (bytes, fences)
 }
 
-/// Returns entries as they stand in an index section, in the order given.
+/// Encodes entries of an index section, in the given order.
 pub fn rows(entries: &[(u32, Entry)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * ENTRY);
     for (pack, e) in entries {
@@ -45,14 +45,14 @@ pub fn rows(entries: &[(u32, Entry)]) -> Vec<u8> {
     bytes
 }
 
-/// Gives an entry another pack number.
+/// Replaces the pack number of an encoded entry.
 pub fn renumber(row: &mut [u8; ENTRY], number: u32) {
     row[NUMBER].copy_from_slice(&number.to_be_bytes());
 }
 
-/// Returns the sections that make these packs and chunks known: the table of packs, which will be number `packs_at` in
-/// [`super::record::Head::sections`], and index sections that count in it. `rows` (see [`rows`]) may stand in any order.
-/// Nothing where there are no packs.
+/// Returns the sections for these packs and chunks: a packs section, which will have position `packs_at` in
+/// [`super::record::Head::sections`], and index sections that refer to it. `rows` (see [`rows`]) may have any order.
+/// Returns no section if there are no packs.
 pub fn sections(packs: &[(PackRef, ObjectType)], rows: Vec<u8>, packs_at: u32) -> Vec<NewSection> {
     if packs.is_empty() {
         return Vec::new();
@@ -71,9 +71,9 @@ pub fn sections(packs: &[(PackRef, ObjectType)], rows: Vec<u8>, packs_at: u32) -
     sections
 }
 
-/// Sorts entries in place and takes out repetitions. A chunk that is in several packs keeps all its places, since another
-/// client may have condemned one of the packs; the second places form a layer of their own, as ids in a section ascend
-/// strictly, and so on.
+/// Sorts entries and removes duplicates. A chunk in several packs keeps all its places, since another client may have
+/// condemned one of the packs. Ids in a section ascend strictly, so the second place of a chunk goes to a second layer,
+/// the third to a third.
 fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
     let mut layers = Vec::new();
     while !rows.is_empty() {
@@ -104,12 +104,12 @@ fn fences(rows: &[u8]) -> Vec<u64> {
     rows.chunks(FENCED).map(first).collect()
 }
 
-/// The part of an id that fences hold.
+/// Returns the part of an id that fences hold.
 pub fn fence(id: &ChunkId) -> u64 {
     u64::from_be_bytes(*id.0.first_chunk().expect("16 bytes"))
 }
 
-/// The bytes `from..to` of a section of `len` bytes in which `id` must be if it is there at all; `None` if it is not.
+/// Returns the range `from..to` of a section of `len` bytes that holds `id` if any does; `None` if none does.
 pub fn place(fences: &[u64], len: usize, id: &ChunkId) -> Option<(usize, usize)> {
     let key = fence(id);
     let from = fences.partition_point(|f| *f < key).saturating_sub(1);
@@ -126,7 +126,7 @@ pub fn find(entries: &[u8], id: &ChunkId) -> Result<Option<(u32, Entry)>> {
     }
 }
 
-/// One entry: the pack's number and the chunk.
+/// Decodes an entry: the pack's number and the chunk.
 pub fn decode(row: &[u8; ENTRY]) -> Result<(u32, Entry)> {
     let wrong = || malformed("an index entry", "out of bounds");
     let mut reader = Reader(row);
@@ -136,7 +136,7 @@ pub fn decode(row: &[u8; ENTRY]) -> Result<(u32, Entry)> {
     Ok((pack, Entry { id, kind, offset, stored, len: form & 0xff_ffff }))
 }
 
-/// The bytes of a packs section.
+/// Encodes a packs section.
 pub fn encode_packs(packs: &[(PackRef, ObjectType)]) -> Vec<u8> {
     let row = |(pack, kind): &(PackRef, ObjectType)| {
         [pack.id.0.as_slice(), &pack.len.to_be_bytes(), &(*kind as u32).to_be_bytes()].concat()
@@ -144,7 +144,7 @@ pub fn encode_packs(packs: &[(PackRef, ObjectType)]) -> Vec<u8> {
     packs.iter().flat_map(row).collect()
 }
 
-/// The inverse of [`encode_packs`], for whole rows.
+/// Inverts [`encode_packs`], for whole rows.
 pub fn decode_packs(bytes: &[u8]) -> Result<Vec<(PackRef, ObjectType)>> {
     let wrong = || malformed("a packs section", "out of bounds");
     let (rows, rest) = bytes.as_chunks::<PACK_ROW>();

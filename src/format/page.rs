@@ -13,28 +13,28 @@ use crate::crypto::keys::Keys;
 use crate::error::Result;
 use crate::time::Time;
 
-/// A page of a directory; never without rows.
+/// A page of a directory. Never empty.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Page {
-    /// Entries.
+    /// A leaf: nodes of the directory.
     Leaf(Vec<Node>),
-    /// Pages below.
+    /// An upper page: rows that refer to pages below.
     Upper(Vec<Row>),
 }
 
 /// A row of an upper page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The first name below it.
+    /// First name in the page below.
     pub first: Vec<u8>,
-    /// Entries below it.
+    /// Number of nodes below.
     pub count: u64,
-    /// The page.
+    /// The page below.
     pub page: Ref,
 }
 
-/// Where a directory is cut into pages: after an entry from the 128th on with one chance in 512 that a PRF of its name
-/// decides, so that one changed entry changes one page of each level.
+/// Returns whether a page ends after the entry `name`, its `entries`-th. From the 128th entry on a PRF of the name
+/// decides with a probability of 1 in 512, so that one changed entry changes one page of each level.
 pub fn page_ends(keys: &Keys, entries: usize, name: &[u8]) -> bool {
     entries >= 128 && keys.name_hash(1, name) & 511 == 0
 }
@@ -55,7 +55,7 @@ enum WireRows<'a> {
     Upper(Vec<(&'a Bytes, u64, WireRef)>),
 }
 
-/// Times and inode numbers are differences to the node before (to 0 for the first), in wrapping arithmetic.
+/// Times and inode numbers are differences to the previous node (to 0 for the first), in wrapping arithmetic.
 #[derive(Serialize, Deserialize)]
 struct WireNode<'a> {
     #[serde(borrow)]
@@ -71,7 +71,7 @@ struct WireNode<'a> {
     content: WireContent<'a>,
 }
 
-/// Absent if it would be one link, no flag and no attribute.
+/// Absent for a node with one link, no flags and no extended attributes.
 #[derive(Serialize, Deserialize)]
 struct WireExtra<'a> {
     nlink: u32,
@@ -109,7 +109,7 @@ struct Previous {
 }
 
 impl Page {
-    /// The plaintext of its chunk in the pack `own` ([`PackRef::SELF`] while that is being filled).
+    /// Encodes the page as a chunk of the pack `own` ([`PackRef::SELF`] for an open pack).
     pub fn encode(&self, own: &PackRef) -> Vec<u8> {
         let (mut packs, mut attrs) = (PackTable::new(), Vec::new());
         let rows = match self {
@@ -124,7 +124,7 @@ impl Page {
         codec::encode(&WirePage { packs: packs.rows(own), attrs: attrs.into_iter().cloned().collect(), rows })
     }
 
-    /// The inverse of [`Page::encode`]; refuses anything else.
+    /// Inverts [`Page::encode`]. Refuses all other bytes.
     pub fn decode(bytes: &[u8], own: &PackRef) -> Result<Self> {
         let wrong = |why| malformed("a directory page", why);
         if bytes.len() > limits::PAGE {
@@ -153,7 +153,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Returns the first name in it.
+    /// Returns the first name in the page.
     pub fn first(&self) -> &[u8] {
         match self {
             Page::Leaf(nodes) => &nodes[0].name,
@@ -161,7 +161,7 @@ impl Page {
         }
     }
 
-    /// Returns the last name in it: of an upper page the first name of the last page below.
+    /// Returns the last name in the page. For an upper page this is the first name of the last page below.
     pub fn last(&self) -> &[u8] {
         match self {
             Page::Leaf(nodes) => &nodes[nodes.len() - 1].name,
@@ -169,7 +169,7 @@ impl Page {
         }
     }
 
-    /// Returns the number of entries in it and below it.
+    /// Returns the number of nodes in and below the page.
     pub fn count(&self) -> u64 {
         match self {
             Page::Leaf(nodes) => nodes.len() as u64,

@@ -1,8 +1,8 @@
-//! Records of the log. One push commits by one record; the state of a repository is the fold of all of them.
+//! Records of the log. A push commits one record. The state of a repository is the fold of all records.
 //!
 //! ```text
 //! plaintext = be32(head length) || head || zeros to `align` || section || .. || zero padding
-//! align     = 64 KiB if any section is that long, else 32; sections follow each other, each aligned alike
+//! align     = 64 KiB if any section is that long, else 32; sections follow each other, each at a multiple of `align`
 //! ```
 
 use std::fmt;
@@ -18,32 +18,32 @@ use crate::error::Result;
 use crate::name::{ObjectId, hex};
 use crate::time::Time;
 
-/// The first part of a record: all that is needed to open a repository.
+/// The first part of a record. The heads of all records suffice to open a repository.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// 1 + the highest sequence among `heads`; also in the file name.
     pub sequence: u32,
-    /// Ids of the frontier records that the writer saw, ascending: a missing record shows.
+    /// Ids of the frontier records that the writer saw, ascending. They reveal a missing record.
     pub heads: Vec<ObjectId>,
-    /// When it was written, in seconds since the epoch, by the writer's clock.
+    /// Time of the commit by the writer's clock, in seconds since the epoch.
     pub time: i64,
     /// Snapshots added, ascending by id.
     pub snapshots: Vec<Snapshot>,
-    /// What became of snapshots, strictly ascending by (sequence, record, snapshot, whether it is [`Action::Tag`]).
+    /// Changes of snapshots, strictly ascending by [`Mark::order`].
     pub marks: Vec<Mark>,
-    /// Packs that prune will drop, with the time of the mark, ascending by id.
+    /// Condemned packs, with the time in seconds since the epoch, ascending by id.
     pub condemned: Vec<(ObjectId, i64)>,
-    /// Packs that prune dropped: their chunks live elsewhere or nowhere, ascending.
+    /// Packs that prune dropped, ascending. Their chunks are in other packs or lost.
     pub dropped: Vec<ObjectId>,
     /// Records whose whole contents are in this one, ascending.
     pub superseded: Vec<ObjectId>,
-    /// Where the sections are.
+    /// Places of the sections.
     pub sections: Vec<Section>,
-    /// What later versions have to say, ascending by key; keys that are not known are ignored.
+    /// Values of later versions, ascending by key. Readers ignore unknown keys.
     pub extra: Vec<Extra>,
 }
 
-/// A key and a value that a later version gives a meaning.
+/// A key and a value, defined by a later version.
 pub type Extra = (u32, serde_bytes::ByteBuf);
 
 /// The id of a snapshot: 16 random bytes, shown as 32 hex digits.
@@ -66,40 +66,41 @@ impl fmt::Display for SnapshotId {
 /// One backup of some paths at one time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Random.
+    /// Random id.
     pub id: SnapshotId,
-    /// When the push began (or what `--time` says): seconds since the epoch, nanoseconds.
+    /// Start of the push, or the time of `--time`.
     pub time: Time,
-    /// The machine's name.
+    /// Name of the machine.
     pub host: String,
-    /// Who ran the push.
+    /// Name of the user that ran the push.
     pub user: String,
-    /// The sources as absolute paths, ascending; the first ones only, if they are many.
+    /// The sources as absolute paths, ascending; cut off where the snapshot would exceed [`limits::SNAPSHOT`].
     pub paths: Vec<serde_bytes::ByteBuf>,
-    /// How many more there are.
+    /// Number of paths that were cut off.
     pub more_paths: u32,
-    /// `name_hash(2, host || 0 || path || 0 || ..)` over all paths: snapshots of one group follow each other.
+    /// `name_hash(2, host || 0 || path || 0 || ..)` over all paths. Snapshots of one group are compared
+    /// with each other.
     pub group: u64,
     /// Labels, ascending.
     pub tags: Vec<String>,
-    /// Free text, perhaps empty.
+    /// Free text, may be empty.
     pub description: String,
-    /// The top page of the root directory; `None` if nothing at all was saved.
+    /// The top page of the root directory; `None` if nothing was saved.
     pub root: Option<Ref>,
-    /// A checkpoint of an unfinished push.
+    /// Whether it is a checkpoint of an unfinished push.
     pub partial: bool,
     /// Bit 0: the server could not sync to disk.
     pub warnings: u32,
-    /// Figures.
+    /// Statistics.
     pub stats: Stats,
-    /// The program that wrote it, for example `nfreezer 0.1.0`.
+    /// Program that wrote the snapshot, for example `nfreezer 0.1.0`.
     pub program: String,
-    /// What later versions have to say, ascending by key; keys that are not known are ignored.
+    /// Values of later versions, ascending by key. Readers ignore unknown keys.
     pub extra: Vec<Extra>,
 }
 
 impl Snapshot {
-    /// Takes paths off the end of the list until the snapshot fits into a head. Returns whether it fits then.
+    /// Removes paths from the end of the list until the snapshot fits into a head. Returns whether it fits then.
     pub fn shorten_paths(&mut self) -> bool {
         while codec::encode(self).len() > limits::SNAPSHOT {
             if self.paths.pop().is_none() {
@@ -114,45 +115,45 @@ impl Snapshot {
 /// The server could not sync to disk when the snapshot was written.
 pub const NOT_SYNCED: u32 = 1;
 
-/// Figures of a snapshot.
+/// Statistics of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Regular files in it.
+    /// Number of regular files.
     pub files: u64,
-    /// Directories in it.
+    /// Number of directories.
     pub directories: u64,
-    /// Other nodes in it.
+    /// Number of other nodes.
     pub others: u64,
-    /// Sum of the sizes of its files.
+    /// Sum of the sizes of the files.
     pub bytes: u64,
-    /// Files whose contents or attributes were not in the parent.
+    /// Files that the parent does not have.
     pub new: u64,
-    /// Files that were there with other contents or attributes.
+    /// Files with other contents or attributes than in the parent.
     pub changed: u64,
-    /// Plaintext bytes of chunks that the repository did not have.
+    /// Plaintext bytes of new chunks.
     pub added: u64,
-    /// Bytes of packs written for them.
+    /// Bytes of packs written for new chunks.
     pub stored: u64,
-    /// Nodes that could not be read.
+    /// Number of nodes that could not be read.
     pub unreadable: u64,
-    /// Nodes with extended attributes; 0 lets a mount switch them off.
+    /// Number of nodes with extended attributes. With 0 a mount switches them off.
     pub xattrs: u64,
     /// Milliseconds from the start of the push to its commit.
     pub milliseconds: u64,
 }
 
-/// What became of a snapshot; of two marks the later by (sequence, record) holds.
+/// A change of a snapshot. Of two marks, the later by (sequence, record) is valid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The sequence of the record that first held it: below that of the head, or equal to it if that is this one.
+    /// Sequence of the record that held the mark first: the one of this head, or a lower one.
     pub sequence: u32,
-    /// That record, if it is not this one.
+    /// The record that held the mark first; `None` for this one.
     pub record: Option<ObjectId>,
-    /// The snapshot.
+    /// The changed snapshot.
     pub snapshot: SnapshotId,
-    /// When, in seconds since the epoch.
+    /// Time of the change, in seconds since the epoch.
     pub time: i64,
-    /// What.
+    /// The change.
     pub action: Action,
 }
 
@@ -162,75 +163,75 @@ impl Mark {
         Mark { sequence: 0, record: None, snapshot, time, action }
     }
 
-    /// Where it stands in a head; two marks of one order contradict each other.
+    /// Returns the sort key of marks in a head. Two marks with one key contradict each other.
     pub fn order(&self) -> (u32, Option<ObjectId>, SnapshotId, bool) {
         (self.sequence, self.record, self.snapshot, matches!(self.action, Action::Tag(_)))
     }
 }
 
-/// What a mark does.
+/// The change that a mark makes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {
-    /// It is no longer shown, and its contents may be pruned later.
+    /// Hides the snapshot. Its contents may be pruned later.
     Forget,
-    /// It is shown again.
+    /// Shows the snapshot again.
     Undelete,
-    /// It has these tags from now on, ascending.
+    /// Replaces the tags, ascending.
     Tag(Vec<String>),
 }
 
-/// What a section holds.
+/// Type of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SectionKind {
     /// Rows of packs, see [`super::index::encode_packs`].
     Packs,
     /// Index entries, see [`super::index::encode`].
     Index {
-        /// The packs section that its pack numbers count in, by position in [`Head::sections`].
+        /// Position in [`Head::sections`] of the packs section that the pack numbers refer to.
         packs: u32,
     },
-    /// The sorted prefixes of the ids of all records ever folded, see [`super::ancestry`].
+    /// The sorted prefixes of the ids of all merged records, see [`super::ancestry`].
     Ancestry,
 }
 
-/// Where a section is.
+/// Place of a section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Section {
-    /// What it holds.
+    /// Type of the section.
     pub kind: SectionKind,
-    /// The record that holds it, if not this one: sequence, id, plaintext length.
+    /// The record that holds the section (sequence, id, plaintext length); `None` for this one.
     pub record: Option<(u32, ObjectId, u64)>,
-    /// Offset in the record's plaintext, from the end of its head rounded up to `align`.
+    /// Offset in the record's plaintext, counted from [`Record::base`].
     pub offset: u32,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u32,
     /// SHA-256 of the bytes.
     pub sha256: [u8; 32],
-    /// Index: the first 8 bytes of the first id of each 64 KiB.
+    /// For an index: the first 8 bytes of the first id of each 64 KiB.
     pub fences: Vec<u64>,
 }
 
-/// A record as it was read: its head and where its sections begin.
+/// A decoded record: the head and the start of the sections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// The head.
     pub head: Head,
-    /// Offset in the plaintext that section offsets count from.
+    /// End of the head in the plaintext, rounded up to `align`. Section offsets count from here.
     pub base: u64,
 }
 
 /// A section of a new record.
 pub struct NewSection {
-    /// What it holds.
+    /// Type of the section.
     pub kind: SectionKind,
-    /// Its bytes.
+    /// Contents.
     pub bytes: Vec<u8>,
     /// Fences of an index.
     pub fences: Vec<u64>,
 }
 
-/// The plaintext of a record with these new sections, which are entered into the head. Fails where [`decode`] would:
-/// what no reader accepts is never committed.
+/// Encodes the plaintext of a record with these new sections, and enters them into the head. Fails where [`decode`]
+/// would, so a record that readers refuse is never committed.
 pub fn encode(mut head: Head, sections: &[NewSection]) -> Result<Vec<u8>> {
     let align = align(sections.iter().map(|s| s.bytes.len() as u32));
     let mut end = 0;
@@ -256,18 +257,18 @@ fn align(mut lengths: impl Iterator<Item = u32>) -> usize {
     if lengths.any(|len| len as usize >= BLOCK) { BLOCK } else { 32 }
 }
 
-/// Bytes of plaintext that hold the whole head, from the first four.
+/// Reads the end of the head in the plaintext, from the first four bytes.
 pub fn head_end(first: [u8; 4]) -> Result<usize> {
     let len = u32::from_be_bytes(first) as usize;
     if len <= limits::HEAD { Ok(len + 4) } else { Err(malformed("a record", "its head is too long")) }
 }
 
-/// The head of the record that the log calls `sequence`, from its first [`head_end`] bytes of plaintext.
+/// Decodes the head of the record with `sequence` in its name, from the first [`head_end`] bytes of plaintext.
 pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
     let wrong = |why| malformed("a record", why);
     let head: Head = codec::decode("the head of a record", start.get(4..).unwrap_or_default())?;
     if head.sequence != sequence {
-        return Err(wrong("its sequence is not that of its name"));
+        return Err(wrong("its sequence differs from its name"));
     }
     let sorted = head.heads.is_sorted_by(|a, b| a < b)
         && head.snapshots.is_sorted_by(|a, b| a.id < b.id)
@@ -284,28 +285,30 @@ pub fn decode(sequence: u32, start: &[u8]) -> Result<Record> {
         return Err(wrong("a mark of another time"));
     }
     head.snapshots.iter().try_for_each(check_snapshot)?;
-    let section_fits = |s: &Section| {
-        let packs = |i: u32| head.sections.get(i as usize).is_some_and(|p| p.kind == SectionKind::Packs);
-        s.len as usize <= limits::SECTION
-            && s.record.is_none_or(|(before, _, len)| before < sequence && len <= limits::RECORD as u64)
-            && match s.kind {
-                SectionKind::Packs => (s.len as usize).is_multiple_of(super::index::PACK_ROW) && s.fences.is_empty(),
-                SectionKind::Ancestry => s.len.is_multiple_of(8) && s.fences.is_empty(),
-                SectionKind::Index { packs: i } => {
-                    let fences = (s.len as usize).div_ceil(super::index::FENCED);
-                    packs(i)
-                        && (s.len as usize).is_multiple_of(super::index::ENTRY)
-                        && s.fences.len() == fences
-                        && s.fences.is_sorted()
-                }
-            }
-    };
-    if !head.sections.iter().all(section_fits) {
+    if !head.sections.iter().all(|s| section_fits(&head, s)) {
         return Err(wrong("a section is out of bounds"));
     }
     let own = head.sections.iter().filter(|s| s.record.is_none()).map(|s| s.len);
     let base = start.len().next_multiple_of(align(own)) as u64;
     Ok(Record { head, base })
+}
+
+/// Returns whether the place, length and fences of a section are possible.
+fn section_fits(head: &Head, s: &Section) -> bool {
+    let len = s.len as usize;
+    let held_before = s.record.is_none_or(|(before, _, len)| before < head.sequence && len <= limits::RECORD as u64);
+    let fits_kind = match s.kind {
+        SectionKind::Packs => len.is_multiple_of(super::index::PACK_ROW) && s.fences.is_empty(),
+        SectionKind::Ancestry => len.is_multiple_of(8) && s.fences.is_empty(),
+        SectionKind::Index { packs } => {
+            let packs = head.sections.get(packs as usize);
+            packs.is_some_and(|packs| packs.kind == SectionKind::Packs)
+                && len.is_multiple_of(super::index::ENTRY)
+                && s.fences.len() == len.div_ceil(super::index::FENCED)
+                && s.fences.is_sorted()
+        }
+    };
+    len <= limits::SECTION && held_before && fits_kind
 }
 
 fn check_snapshot(s: &Snapshot) -> Result<()> {
