@@ -34,6 +34,8 @@ pub enum Kind {
     Tampering,
     /// A signal asked to stop. Exit code 128 + the signal's number.
     Interrupted(i32),
+    /// Another thread of the operation failed; its error is the one reported. Exit code 1.
+    Cancelled,
 }
 
 impl Kind {

@@ -1,6 +1,6 @@
 //! Encrypted backups on an untrusted server.
 //!
-//! Reading order: [`name`], [`time`] and [`error`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
+//! Reading order: [`name`], [`time`], [`error`] and [`context`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
 //! [`storage`]; [`repo`], which joins core and storage; then the operations ([`push`], [`restore`], [`check`]) and the
 //! mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
@@ -9,6 +9,7 @@
 pub mod acl;
 pub mod check;
 pub mod cli;
+pub mod context;
 pub mod crypto;
 pub mod error;
 pub mod format;

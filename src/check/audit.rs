@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Control;
+use super::Meter;
 use super::data::below;
 use super::packs::{Harm, Packs};
+use crate::context::Context;
 use crate::crypto::seal::{BLOCK, ObjectType};
 use crate::error::Result;
 use crate::format::reference::PackRef;
@@ -37,7 +38,7 @@ pub fn intact(samples: u64, sure: f64) -> f64 {
 }
 
 /// Draws and verifies blocks of `bytes` together. What is wrong is entered into `packs`.
-pub(super) fn run(repo: &Repository, packs: &mut Packs, bytes: u64, control: Control<'_>) -> Result<Audit> {
+pub(super) fn run(repo: &Repository, packs: &mut Packs, bytes: u64, meter: Meter<'_>) -> Result<Audit> {
     let wanted = packs.needed();
     let mut total = 0u64;
     let mut ends = Vec::with_capacity(wanted.len());
@@ -49,7 +50,7 @@ pub(super) fn run(repo: &Repository, packs: &mut Packs, bytes: u64, control: Con
         return Ok(Audit { samples: 0, bad: 0, of: 0, intact: None });
     }
     let samples = bytes.div_ceil(BLOCK as u64).max(1);
-    control.more(samples * BLOCK as u64);
+    meter.more(samples * BLOCK as u64);
     let mut drawn = Vec::with_capacity(samples.min(1 << 20) as usize);
     for _ in 0..samples {
         let at = below(total)?;
@@ -59,10 +60,10 @@ pub(super) fn run(repo: &Repository, packs: &mut Packs, bytes: u64, control: Con
     }
     drawn.sort_unstable();
     let results = parallel(READERS, drawn, |(number, block)| {
-        control.go_on()?;
+        meter.ctx.check()?;
         let (pack, kind, there) = &wanted[number];
-        let good = *there && verify(repo, packs, *kind, pack, block)?;
-        control.done(0, BLOCK as u64);
+        let good = *there && verify(meter.ctx, repo, packs, *kind, pack, block)?;
+        meter.done(0, BLOCK as u64);
         Ok(good)
     });
     let mut bad = 0;
@@ -72,8 +73,15 @@ pub(super) fn run(repo: &Repository, packs: &mut Packs, bytes: u64, control: Con
     Ok(Audit { samples, bad, of: total, intact: (bad == 0).then(|| intact(samples, SURE)) })
 }
 
-fn verify(repo: &Repository, packs: &Packs, kind: ObjectType, pack: &PackRef, block: u32) -> Result<bool> {
-    let harm = match repo.pack_blocks(kind, pack, block..block + 1) {
+fn verify(
+    ctx: &Context,
+    repo: &Repository,
+    packs: &Packs,
+    kind: ObjectType,
+    pack: &PackRef,
+    block: u32,
+) -> Result<bool> {
+    let harm = match repo.pack_blocks(ctx, kind, pack, block..block + 1) {
         Ok(read) if read.iter().all(Option::is_some) => return Ok(true),
         Ok(_) => Harm { blocks: BTreeSet::from([block]), ..Harm::default() },
         Err(e) if e.kind().is_damage() => Harm { whole: Some(e.to_string()), ..Harm::default() },

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::packs::{Harm, Packs, file_len};
-use super::{Control, Report};
+use super::{Meter, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::Result;
@@ -40,12 +40,12 @@ pub(super) fn read(
     packs: &mut Packs,
     part: &Part,
     memory: u64,
-    control: Control<'_>,
+    meter: Meter<'_>,
     report: &mut Report,
 ) -> Result<()> {
     let chosen = choose(packs.wanted(), part)?;
     let bytes = |packs: &[(PackRef, ObjectType)]| packs.iter().map(|(pack, _)| file_len(pack)).sum::<u64>();
-    control.more(bytes(&chosen));
+    meter.more(bytes(&chosen));
     let deadline = match part {
         Part::Time(time) => Instant::now().checked_add(*time),
         _ => None,
@@ -56,11 +56,11 @@ pub(super) fn read(
     let done = Mutex::new((0, 0));
     let all = &*packs;
     let results = parallel(threads, chosen, |(pack, kind)| {
-        control.go_on()?;
+        meter.ctx.check()?;
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(());
         }
-        all.harmed(&pack.id, read_pack(repo, kind, &pack, control)?);
+        all.harmed(&pack.id, read_pack(repo, kind, &pack, meter)?);
         let mut done = done.lock().expect("no holder panics");
         *done = (done.0 + 1, done.1 + file_len(&pack));
         Ok(())
@@ -106,14 +106,14 @@ pub(super) fn below(end: u64) -> Result<u64> {
     }
 }
 
-fn read_pack(repo: &Repository, kind: ObjectType, pack: &PackRef, control: Control<'_>) -> Result<Harm> {
+fn read_pack(repo: &Repository, kind: ObjectType, pack: &PackRef, meter: Meter<'_>) -> Result<Harm> {
     let mut harm = Harm::default();
     let mut plain: Vec<u8> = Vec::with_capacity(pack.len as usize);
     let blocks = seal::blocks(pack.len.into()) as u32;
     for first in (0..blocks).step_by(RUN as usize) {
-        control.go_on()?;
+        meter.ctx.check()?;
         let run = first..blocks.min(first + RUN);
-        match repo.pack_blocks(kind, pack, run.clone()) {
+        match repo.pack_blocks(meter.ctx, kind, pack, run.clone()) {
             Ok(read) => {
                 for (i, block) in run.zip(read) {
                     let end = (pack.len as usize).min((i as usize + 1) * BLOCK);
@@ -133,7 +133,7 @@ fn read_pack(repo: &Repository, kind: ObjectType, pack: &PackRef, control: Contr
             Err(e) => return Err(e),
         }
         let (start, end) = seal::block_place(pack.len.into(), first.into(), u64::from(blocks.min(first + RUN)));
-        control.done(0, end as u64 + if first == 0 { start } else { 0 });
+        meter.done(0, end as u64 + if first == 0 { start } else { 0 });
     }
     chunks(repo, kind, pack, &plain, &mut harm);
     Ok(harm)

@@ -22,14 +22,14 @@ mod walk;
 mod writer;
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
 use crate::name::ObjectId;
-use crate::progress::{Event, Progress};
+use crate::progress::Event;
 use crate::repo::{Index, Repository, SectionKey, State};
 
 pub use audit::{Audit, intact};
@@ -51,14 +51,12 @@ pub struct Options {
     pub audit: Option<u64>,
     /// Most bytes of memory, beside the block cache's and 100 bytes a pack.
     pub memory: u64,
-    /// Not 0: a signal asks to stop.
-    pub stop: Arc<AtomicI32>,
 }
 
 impl Default for Options {
     /// The structure of everything.
     fn default() -> Self {
-        Options { snapshots: Vec::new(), read: None, audit: None, memory: 256 << 20, stop: Arc::default() }
+        Options { snapshots: Vec::new(), read: None, audit: None, memory: 256 << 20 }
     }
 }
 
@@ -165,22 +163,23 @@ impl Report {
 ///
 /// # Errors
 ///
-/// What ends it early: a lost connection, `options.stop`. Damage is none.
+/// What ends it early: a lost connection, the user's stop. Damage is none.
 pub fn check(
+    ctx: &Context,
     repo: &Repository,
     state: &State,
     options: &Options,
-    progress: &dyn Progress,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Report> {
     let started = Instant::now();
-    let mut examined = examine(repo, state, options, progress, found)?;
+    let mut examined = examine(ctx, repo, state, options, found).map_err(interrupted)?;
     if examined.suspect {
         let tally = deep(|| {
-            let mut survey = Survey::new(repo, &examined, &options.stop, found, None);
+            let mut survey = Survey::new(ctx, repo, &examined, found, None);
             examined.snapshots.iter().try_for_each(|snapshot| survey.snapshot(snapshot).map(drop))?;
             Ok(survey.tally)
-        })?;
+        })
+        .map_err(interrupted)?;
         (examined.report.hit, examined.report.paths) = (tally.hit, tally.paths);
     }
     examined.report.duration = started.elapsed();
@@ -221,14 +220,14 @@ struct Badly {
 }
 
 fn examine<'r>(
+    ctx: &Context,
     repo: &'r Repository,
     state: &State,
     options: &Options,
-    progress: &dyn Progress,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Examined<'r>> {
     let sums = Default::default();
-    let control = Control { progress, stop: &options.stop, sums: &sums };
+    let meter = Meter { ctx, sums: &sums };
     let mut report = Report::default();
     let whole = options.snapshots.is_empty();
     let snapshots = if whole { state.snapshots() } else { options.snapshots.clone() };
@@ -238,20 +237,20 @@ fn examine<'r>(
     log(state, &mut report, found);
     let mut indexes_bad = Badly::default();
     if whole {
-        indexes_bad = indexes(repo, state, &packs, control, &mut report, found)?;
+        indexes_bad = indexes(repo, state, &packs, meter, &mut report, found)?;
     }
-    let walk = Walk::new(repo, &packs, control, options.memory / 2);
+    let walk = Walk::new(repo, &packs, meter, options.memory / 2);
     walk.run(&snapshots)?;
     let mut suspect = walk.figures(&mut report);
     let mut packs = packs;
-    packs.list(repo, control, &mut report)?;
+    packs.list(repo, meter, &mut report)?;
     let wanted = packs.wanted();
     report.packs = (wanted.len() as u64, wanted.iter().map(|(pack, _)| packs::file_len(pack)).sum());
     if let Some(part) = &options.read {
-        data::read(repo, &mut packs, part, options.memory, control, &mut report)?;
+        data::read(repo, &mut packs, part, options.memory, meter, &mut report)?;
     }
     if let Some(bytes) = options.audit {
-        report.audit = Some(audit::run(repo, &mut packs, bytes, control)?);
+        report.audit = Some(audit::run(repo, &mut packs, bytes, meter)?);
     }
     report.damaged_packs = packs.report(found);
     suspect |= packs.is_suspect();
@@ -280,17 +279,17 @@ fn indexes(
     repo: &Repository,
     state: &State,
     packs: &Packs,
-    control: Control<'_>,
+    meter: Meter<'_>,
     report: &mut Report,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Badly> {
-    let tables = repo.tables(state)?;
+    let tables = repo.tables(meter.ctx, state)?;
     tables.packs().for_each(|(pack, kind)| packs.note(*kind, pack, false));
     let done = |bytes| {
-        control.done(0, bytes);
-        control.go_on()
+        meter.done(0, bytes);
+        meter.ctx.check()
     };
-    let (entries, problems) = repo.check_indexes(state, &tables, &done)?;
+    let (entries, problems) = repo.check_indexes(meter.ctx, state, &tables, &done)?;
     report.entries = entries;
     let mut bad = Badly::default();
     bad.listed.extend(tables.packs().map(|(pack, _)| pack.id));
@@ -305,32 +304,32 @@ fn indexes(
     Ok(bad)
 }
 
-/// Whom to tell, and when to stop.
+/// Says what an interruption means for a check.
+fn interrupted(e: Error) -> Error {
+    match e.kind() {
+        Kind::Interrupted(_) => Error::new(e.kind(), "interrupted: nothing was changed"),
+        _ => e,
+    }
+}
+
+/// The context of a check, and the sums of its progress.
 #[derive(Clone, Copy)]
-struct Control<'a> {
-    progress: &'a dyn Progress,
-    stop: &'a AtomicI32,
+struct Meter<'a> {
+    ctx: &'a Context<'a>,
     /// Files and bytes so far.
     sums: &'a [AtomicU64; 2],
 }
 
-impl Control<'_> {
+impl Meter<'_> {
     fn done(&self, files: u64, bytes: u64) {
         self.sums[0].fetch_add(files, Ordering::Relaxed);
         self.sums[1].fetch_add(bytes, Ordering::Relaxed);
-        self.progress.event(Event::Done { files, bytes });
+        self.ctx.event(Event::Done { files, bytes });
     }
 
     /// So many bytes are to come.
     fn more(&self, bytes: u64) {
         let [files, done] = self.sums.each_ref().map(|sum| sum.load(Ordering::Relaxed));
-        self.progress.event(Event::Total { files, bytes: done.saturating_add(bytes), complete: true });
-    }
-
-    fn go_on(&self) -> Result<()> {
-        match self.stop.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            signal => Err(Error::new(Kind::Interrupted(signal), "interrupted: nothing was changed")),
-        }
+        self.ctx.event(Event::Total { files, bytes: done.saturating_add(bytes), complete: true });
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Control, Finding, Report};
+use super::{Finding, Meter, Report};
+use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{BLOCK, ObjectType, plain_len, sealed_len};
 use crate::error::{Kind, Result};
@@ -102,12 +103,12 @@ impl Packs {
     }
 
     /// Lists all packs. Of a name that a listing shows twice, the right size counts: reading tells.
-    pub fn list(&mut self, repo: &Repository, control: Control<'_>, report: &mut Report) -> Result<()> {
+    pub fn list(&mut self, repo: &Repository, meter: Meter<'_>, report: &mut Report) -> Result<()> {
         let folders: Vec<Folder> = (0..16).map(Folder::PackShard).collect();
         let counts = parallel(READERS, folders, |folder| {
-            control.go_on()?;
+            meter.ctx.check()?;
             let mut count = (0, 0, 0);
-            for entry in repo.storage().list(folder)? {
+            for entry in repo.storage().list(meter.ctx, folder)? {
                 let Name::Pack(id) = entry.name else { continue };
                 let mut known = self.known.lock().expect("no holder panics");
                 match known.get_mut(&id) {
@@ -128,15 +129,15 @@ impl Packs {
             report.unused = (report.unused.0 + packs, report.unused.1.saturating_add(bytes));
             report.torsos += torsos;
         }
-        self.ask(repo)
+        self.ask(meter.ctx, repo)
     }
 
     /// Asks for packs that the listing does not show, one by one.
-    fn ask(&mut self, repo: &Repository) -> Result<()> {
+    fn ask(&mut self, ctx: &Context, repo: &Repository) -> Result<()> {
         let known = self.known.get_mut().expect("no holder panics");
         let hidden = known.iter().filter(|(id, pack)| pack.there == There::Missing && !self.doomed.contains(id));
         let hidden: Vec<ObjectId> = hidden.map(|(id, _)| *id).take(ASKED).collect();
-        for (id, size) in parallel(READERS, hidden, |id| (id, repo.storage().size(&Name::Pack(id)))) {
+        for (id, size) in parallel(READERS, hidden, |id| (id, repo.storage().size(ctx, &Name::Pack(id)))) {
             match size {
                 Ok(size) => {
                     if let Some(pack) = known.get_mut(&id) {
@@ -218,7 +219,7 @@ impl Packs {
     }
 
     /// Why a chunk cannot be read from its place, as far as it is known. `None`: nothing speaks against it.
-    pub fn trouble(&self, repo: &Repository, kind: ChunkKind, r: &Ref) -> Option<String> {
+    pub fn trouble(&self, ctx: &Context, repo: &Repository, kind: ChunkKind, r: &Ref) -> Option<String> {
         let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
         let known = self.known.lock().expect("no holder panics");
         let said = |why: String| Some(format!("pack {}: {why}", r.pack.id));
@@ -226,7 +227,7 @@ impl Packs {
         let Some(pack) = known.get(&r.pack.id).filter(|pack| (pack.len, pack.kind) == (r.pack.len, object)) else {
             // Somebody has written a wrong length or type, or the index was not looked at. Reading tells.
             drop(known);
-            return match repo.pack_blocks(object, &r.pack, first..last + 1) {
+            return match repo.pack_blocks(ctx, object, &r.pack, first..last + 1) {
                 Ok(blocks) => blocks.iter().any(Option::is_none).then(|| format!("pack {} is damaged", r.pack.id)),
                 Err(e) => Some(e.to_string()),
             };

@@ -6,15 +6,16 @@
 //! what is lost (see [`super::survey`]) and is forgotten, and records that are lost are given up. Nothing is removed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::survey::{Outcome, Survey, Tally};
 use super::writer::Writer;
-use super::{Badly, Examined, Finding, Options, Report, deep, examine};
+use super::{Badly, Examined, Finding, Options, Report, deep, examine, interrupted};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
-use crate::progress::Progress;
 use crate::repo::{Repository, State, now, random};
 
 /// The key in a snapshot's `extra` under which stands the id of the snapshot that it replaces.
@@ -53,15 +54,15 @@ pub struct Repaired {
 ///
 /// Those of [`super::check`]; most packs are missing and `consent.yes` is not given; what a commit cannot do.
 pub fn repair(
+    ctx: &Context,
     repo: &Repository,
     state: &mut State,
     options: &Options,
     consent: Consent,
-    progress: &dyn Progress,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Repaired> {
     let options = Options { snapshots: Vec::new(), audit: None, ..options.clone() };
-    let mut examined = examine(repo, state, &options, progress, found)?;
+    let mut examined = examine(ctx, repo, state, &options, found).map_err(interrupted)?;
     let bad = examined.packs.bad();
     let most = examined.packs.are_mostly_missing();
     if most && !consent.yes {
@@ -71,10 +72,10 @@ pub fn repair(
         ));
     }
     let writes = consent.yes && !consent.dry_run;
-    let mut writer = if writes { Some(Writer::new(repo)?) } else { None };
+    let mut writer = if writes { Some(Writer::new(ctx, repo)?) } else { None };
     let mut outcomes = Vec::new();
     if examined.suspect {
-        let (hit, tally) = deep(|| survey(repo, &examined, &options, found, writer.as_mut()))?;
+        let (hit, tally) = deep(|| survey(ctx, repo, &examined, found, writer.as_mut())).map_err(interrupted)?;
         (examined.report.hit, examined.report.paths) = (tally.hit, tally.paths);
         outcomes = hit;
     }
@@ -86,7 +87,7 @@ pub fn repair(
         return Ok(repaired);
     }
     let time = now().seconds;
-    let (mut head, mut sections) = reindexed(repo, state, &examined)?.unwrap_or_default();
+    let (mut head, mut sections) = reindexed(ctx, repo, state, &examined).map_err(interrupted)?.unwrap_or_default();
     repaired.reindexed = !head.superseded.is_empty();
     let number = (head.sections.len() + sections.len()) as u32;
     sections.extend(writer.as_mut().map_or(Ok(Vec::new()), |writer| writer.finish(number))?);
@@ -114,34 +115,41 @@ pub fn repair(
         head.superseded.sort_unstable();
     }
     if head != Head::default() {
-        repaired.record = Some(repo.commit(state, head, &sections)?);
+        // A stop does not end the commit: then it would not be known whether it took place.
+        let ctx = &ctx.with_grace(Duration::MAX);
+        repaired.record = Some(repo.commit(ctx, state, head, &sections)?);
     }
     Ok(repaired)
 }
 
 /// An index anew where one cannot be read: of packs that its tables list, and of those that trees name and no table lists.
-fn reindexed(repo: &Repository, state: &State, examined: &Examined<'_>) -> Result<Option<(Head, Vec<NewSection>)>> {
+fn reindexed(
+    ctx: &Context,
+    repo: &Repository,
+    state: &State,
+    examined: &Examined<'_>,
+) -> Result<Option<(Head, Vec<NewSection>)>> {
     let Badly { sections, listed } = &examined.indexes;
     if sections.is_empty() {
         return Ok(None);
     }
-    let held = repo.packs_of(state, sections)?;
+    let held = repo.packs_of(ctx, state, sections)?;
     let needed = examined.packs.wanted();
     let packs: Vec<_> =
         needed.into_iter().filter(|(pack, _)| held.contains(&pack.id) || !listed.contains(&pack.id)).collect();
-    repo.reindex(state, sections, &packs)
+    repo.reindex(ctx, state, sections, &packs)
 }
 
 /// What becomes of the snapshots that are hit.
 fn survey(
+    ctx: &Context,
     repo: &Repository,
     examined: &Examined<'_>,
-    options: &Options,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
     writer: Option<&mut Writer<'_>>,
 ) -> Result<(Vec<(Snapshot, Outcome)>, Tally)> {
     let mut outcomes = Vec::new();
-    let mut survey = Survey::new(repo, examined, &options.stop, found, writer);
+    let mut survey = Survey::new(ctx, repo, examined, found, writer);
     for snapshot in &examined.snapshots {
         match survey.snapshot(snapshot)? {
             Outcome::Whole => {}

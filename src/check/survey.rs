@@ -5,15 +5,15 @@
 //! that a later push has sent again are not lost. Subtrees without loss are remembered and not walked again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::packs::Packs;
 use super::seen::Seen;
 use super::walk::{Said, check_list};
 use super::writer::Writer;
 use super::{Examined, Finding, Lost};
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::limits;
 use crate::format::list::List;
 use crate::format::node::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
@@ -52,10 +52,10 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Survey<'a, 'w> {
+    ctx: &'a Context<'a>,
     repo: &'a Repository,
     packs: &'a Packs,
     index: &'a Index<'a>,
-    stop: &'a AtomicI32,
     found: &'a mut (dyn FnMut(Finding<'_>) + Send),
     writer: Option<&'a mut Writer<'w>>,
     clean: Seen,
@@ -65,15 +65,15 @@ pub(super) struct Survey<'a, 'w> {
 
 impl<'a, 'w> Survey<'a, 'w> {
     pub fn new(
+        ctx: &'a Context<'a>,
         repo: &'a Repository,
         examined: &'a Examined<'a>,
-        stop: &'a AtomicI32,
         found: &'a mut (dyn FnMut(Finding<'_>) + Send),
         writer: Option<&'a mut Writer<'w>>,
     ) -> Self {
         let Examined { packs, index, memory, .. } = examined;
         let (clean, path, tally) = (Seen::new(memory / 2), Vec::new(), Tally::default());
-        Survey { repo, packs, index, stop, found, writer, clean, path, tally }
+        Survey { ctx, repo, packs, index, found, writer, clean, path, tally }
     }
 
     /// Tells what is lost of a snapshot.
@@ -103,14 +103,12 @@ impl<'a, 'w> Survey<'a, 'w> {
     }
 
     fn page(&mut self, snapshot: &Snapshot, r: &Ref, said: &Said, depth: usize) -> Result<Fate> {
-        if let signal @ 1.. = self.stop.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Interrupted(signal), "interrupted: nothing was changed"));
-        }
+        self.ctx.check()?;
         if self.clean.contains(&(r, said)) {
             return Ok(Fate::Whole);
         }
         let read = self.wherever(ChunkKind::Page, r, |r| {
-            let page = self.repo.page(r)?;
+            let page = self.repo.page(self.ctx, r)?;
             said.check(&page).map(|()| page)
         });
         let (mut page, mut changed) = match read {
@@ -162,7 +160,7 @@ impl<'a, 'w> Survey<'a, 'w> {
         let mut changed = false;
         if let Xattrs::Stored(r) = &node.xattrs {
             match self.wherever(ChunkKind::Xattrs, r, |r| {
-                self.repo.xattrs(&Node { xattrs: Xattrs::Stored(*r), ..node.clone() })
+                self.repo.xattrs(self.ctx, &Node { xattrs: Xattrs::Stored(*r), ..node.clone() })
             }) {
                 Ok(_) => {}
                 Err(e) if e.kind().is_damage() => {
@@ -221,7 +219,7 @@ impl<'a, 'w> Survey<'a, 'w> {
             return Ok(None);
         }
         let read = self.wherever(ChunkKind::List, r, |r| {
-            let list = self.repo.list(r)?;
+            let list = self.repo.list(self.ctx, r)?;
             check_list(&list, span, levels).map(|()| list)
         });
         let why = match read {
@@ -248,7 +246,7 @@ impl<'a, 'w> Survey<'a, 'w> {
     fn extents(&self, extents: &[Extent]) -> Result<Option<String>> {
         for extent in extents {
             if let Extent::Data(r) = extent
-                && let Some(why) = self.packs.trouble(self.repo, ChunkKind::Data, r)
+                && let Some(why) = self.packs.trouble(self.ctx, self.repo, ChunkKind::Data, r)
                 && self.elsewhere(ChunkKind::Data, r)?.is_none()
             {
                 return Ok(Some(why));
@@ -259,10 +257,10 @@ impl<'a, 'w> Survey<'a, 'w> {
 
     /// Where the index has this chunk, if nothing speaks against that.
     fn elsewhere(&self, kind: ChunkKind, r: &Ref) -> Result<Option<Ref>> {
-        match self.repo.moved(self.index, kind, r) {
-            Ok(found) => {
-                Ok(found.filter(|new| new.pack.id != r.pack.id && self.packs.trouble(self.repo, kind, new).is_none()))
-            }
+        match self.repo.moved(self.ctx, self.index, kind, r) {
+            Ok(found) => Ok(found.filter(|new| {
+                new.pack.id != r.pack.id && self.packs.trouble(self.ctx, self.repo, kind, new).is_none()
+            })),
             Err(e) if e.kind().is_damage() => Ok(None),
             Err(e) => Err(e),
         }

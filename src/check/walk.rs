@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex};
 
 use super::packs::Packs;
 use super::seen::Seen;
-use super::{Control, Report};
+use super::{Meter, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ struct Queue {
 pub(super) struct Walk<'a> {
     repo: &'a Repository,
     packs: &'a Packs,
-    control: Control<'a>,
+    meter: Meter<'a>,
     seen: Mutex<Seen>,
     queue: Mutex<Queue>,
     more: Condvar,
@@ -125,11 +125,11 @@ impl Below {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(repo: &'a Repository, packs: &'a Packs, control: Control<'a>, memory: u64) -> Self {
+    pub fn new(repo: &'a Repository, packs: &'a Packs, meter: Meter<'a>, memory: u64) -> Self {
         let (queue, more, suspect) = Default::default();
         let (files, directories, others, pages, references, known) = Default::default();
         let seen = Mutex::new(Seen::new(memory));
-        Walk { repo, packs, control, seen, queue, more, suspect, files, directories, others, pages, references, known }
+        Walk { repo, packs, meter, seen, queue, more, suspect, files, directories, others, pages, references, known }
     }
 
     /// Walks the trees of these snapshots.
@@ -159,7 +159,7 @@ impl<'a> Walk<'a> {
 
     fn work(&self) {
         while let Some(task) = self.next() {
-            let result = self.control.go_on().and_then(|()| self.task(&task));
+            let result = self.meter.ctx.check().and_then(|()| self.task(&task));
             match result {
                 Ok(()) => {}
                 Err(e) if e.kind().is_damage() => self.suspect.store(true, Ordering::Relaxed),
@@ -206,14 +206,14 @@ impl<'a> Walk<'a> {
         let mut below = Below::default();
         let read = match task {
             Task::Page(r, said, depth) => {
-                let plain = self.repo.chunk(ChunkKind::Page, r, STRETCH)?;
+                let plain = self.repo.chunk(self.meter.ctx, ChunkKind::Page, r, STRETCH)?;
                 let page = Page::decode(&plain, &r.pack)?;
                 said.check(&page)?;
                 self.page(&page, said, *depth, &mut below)?;
                 r
             }
             Task::List(r, span, levels) => {
-                let list = List::decode(&self.repo.chunk(ChunkKind::List, r, STRETCH)?, &r.pack)?;
+                let list = List::decode(&self.repo.chunk(self.meter.ctx, ChunkKind::List, r, STRETCH)?, &r.pack)?;
                 check_list(&list, *span, *levels)?;
                 match &list {
                     List::Leaf(extents) => below.extents(extents),
@@ -224,12 +224,12 @@ impl<'a> Walk<'a> {
                 r
             }
             Task::Xattrs(r) => {
-                node::decode_xattrs(&self.repo.chunk(ChunkKind::Xattrs, r, STRETCH)?)?;
+                node::decode_xattrs(&self.repo.chunk(self.meter.ctx, ChunkKind::Xattrs, r, STRETCH)?)?;
                 r
             }
         };
         self.pages.fetch_add(1, Ordering::Relaxed);
-        self.control.done(0, read.stored.into());
+        self.meter.done(0, read.stored.into());
         self.enter(below);
         Ok(())
     }
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
                 for node in nodes {
                     files += u64::from(self.node(node, depth, below)?);
                 }
-                self.control.done(files, 0);
+                self.meter.done(files, 0);
             }
         }
         Ok(())

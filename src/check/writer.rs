@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::name::ObjectId;
 use crate::repo::Repository;
 
 pub(super) struct Writer<'r> {
+    ctx: &'r Context<'r>,
     repo: &'r Repository,
     packer: Packer,
     builder: Builder,
@@ -34,9 +36,9 @@ fn provisional(number: usize) -> PackRef {
 }
 
 impl<'r> Writer<'r> {
-    pub fn new(repo: &'r Repository) -> Result<Self> {
+    pub fn new(ctx: &'r Context<'r>, repo: &'r Repository) -> Result<Self> {
         let (stored, entries, places) = Default::default();
-        Ok(Writer { repo, packer: Packer::new(3)?, builder: Builder::new(Vec::new()), stored, entries, places })
+        Ok(Writer { ctx, repo, packer: Packer::new(3)?, builder: Builder::new(Vec::new()), stored, entries, places })
     }
 
     /// Adds a page whose references come from here or from packs of others.
@@ -107,7 +109,7 @@ impl<'r> Writer<'r> {
     fn store(&mut self, full: bool) -> Result<()> {
         let builder = std::mem::replace(&mut self.builder, Builder::new(Vec::new()));
         let (mut plain, _) = builder.finish(full);
-        self.stored.push(self.repo.put_pack(ObjectType::Meta, &mut plain)?);
+        self.stored.push(self.repo.put_pack(self.ctx, ObjectType::Meta, &mut plain)?);
         self.places.clear();
         Ok(())
     }

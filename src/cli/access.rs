@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use zeroize::Zeroizing;
 
 use super::common::{Common, open_storage};
-use super::{OK, TAMPERING, paper_key, passphrase, show};
+use super::{OK, TAMPERING, paper_key, passphrase, show, signals};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
 use crate::name::hex;
@@ -76,7 +76,8 @@ pub fn open(
 ) -> Result<Repository> {
     passphrase::check_sources(common)?;
     let access = Access { trial, ..access(common)? };
-    let repo = Repository::open_with(storage(common)?, &access, || passphrase::of_repository(common))?;
+    let repo =
+        Repository::open_with(signals::context(), storage(common)?, &access, || passphrase::of_repository(common))?;
     if repo.is_stranger() && !common.quiet && !common.json {
         show::notice(
             "nfreezer: no local memory of this repository yet: whether its newest snapshots are shown cannot be verified",

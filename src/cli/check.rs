@@ -47,11 +47,11 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         read: if args.read_data { Some(Part::All) } else { args.read_data_subset },
         audit: args.audit,
         memory: args.memory,
-        stop: signals::stop_flag()?,
     };
     let mut reporter = Reporter::new(common, "checked");
+    let ctx = reporter.attach(signals::catch()?);
     let mut findings = Findings::new(common);
-    let result = check::check(&repo, &state, &options, &reporter, &mut |finding| findings.take(&reporter, &finding));
+    let result = check::check(&ctx, &repo, &state, &options, &mut |finding| findings.take(&reporter, &finding));
     reporter.finish();
     findings.finish(&mut out)?;
     let report = result?;

@@ -134,7 +134,6 @@ impl Common {
             limit_download: self.limit_download,
             prompt: Arc::new(Terminal),
             notice: Arc::new(move |text| aside::warning(json, text)),
-            stop: Some(signals::flag()),
             ..storage::Options::default()
         };
         for option in &self.option {
@@ -164,7 +163,7 @@ pub fn open_storage(common: &Common) -> Result<Arc<dyn Storage>> {
 
 /// Opens the storage at another address, reached by the same options.
 pub fn open_other_storage(common: &Common, address: &str) -> Result<Arc<dyn Storage>> {
-    Ok(Arc::from(storage::open(&Location::parse(address)?, common.storage_options()?)?))
+    Ok(Arc::from(storage::open(signals::context(), &Location::parse(address)?, common.storage_options()?)?))
 }
 
 /// Opens the repository that is given, to read.
@@ -178,14 +177,14 @@ pub fn open_repository_with(common: &Common, change: impl FnOnce(&mut storage::O
         let location = Location::parse(&common.repository()?)?;
         let mut options = common.storage_options()?;
         change(&mut options);
-        Ok(Arc::from(storage::open(&location, options)?))
+        Ok(Arc::from(storage::open(signals::context(), &location, options)?))
     };
     access::open(common, storage, false)
 }
 
 /// Reads the log and tells what a user should know about it.
 pub fn read_state(repo: &Repository, out: &mut show::Output) -> Result<State> {
-    let state = repo.state()?;
+    let state = repo.state(signals::context())?;
     state.warnings().iter().try_for_each(|text| show::warning(out, text))?;
     out.flush().map(|()| state)
 }

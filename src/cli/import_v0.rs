@@ -2,7 +2,6 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::common::{Common, open_other_storage, open_to_write};
 use super::passphrase::{self, Given};
@@ -66,16 +65,17 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         command: args.old_password_command.as_deref(),
     };
     given.check()?;
-    let stop = signals::stop_flag()?;
+    let ctx = signals::catch()?;
     let repo = open_to_write(common, false)?;
     let storage = open_other_storage(common, &args.source).map_err(|e| e.while_doing("the old repository"))?;
     let mut reporter = Reporter::new(common, "imported");
+    let ctx = reporter.attach(ctx);
     let passphrase = || passphrase::of_old_repository(&given, &storage.address());
-    let old = Old::open(Arc::clone(&storage), passphrase, &|| check(&stop), &reporter);
+    let old = Old::open(&ctx, Arc::clone(&storage), passphrase).map_err(interrupted);
     let result = old.and_then(|old| {
-        let options = options(args, &place, &old, &storage.address(), Arc::clone(&stop));
+        let options = options(args, &place, &old, &storage.address());
         let streams = old.items().filter_map(|item| stream(&place, item).map(Ok));
-        let done = push::push_streams(&repo, &options, streams, &reporter)?;
+        let done = push::push_streams(&ctx, &repo, &options, streams)?;
         Ok(push::Summary { skipped: done.skipped + old.skipped(), ..done })
     });
     reporter.finish();
@@ -92,7 +92,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     Ok(if done.skipped > 0 { INCOMPLETE } else { OK })
 }
 
-fn options(args: &Args, place: &Path, old: &Old, address: &str, stop: Arc<AtomicI32>) -> push::Options {
+fn options(args: &Args, place: &Path, old: &Old, address: &str) -> push::Options {
     push::Options {
         sources: vec![place.into()],
         host: args.host.clone().unwrap_or_else(cli_push::host),
@@ -101,7 +101,6 @@ fn options(args: &Args, place: &Path, old: &Old, address: &str, stop: Arc<Atomic
         description: args.description.clone().unwrap_or_else(|| format!("from the Python nFreezer at {address}")),
         time: args.time.or_else(|| old.newest(repo::now())),
         compression: args.compression.0,
-        stop,
         ..push::Options::default()
     }
 }
@@ -132,9 +131,9 @@ fn place(args: &Args) -> Result<PathBuf> {
     Ok(args.place.components().collect())
 }
 
-fn check(stop: &AtomicI32) -> Result<()> {
-    match stop.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        signal => Err(Error::new(Kind::Interrupted(signal), "interrupted before the snapshot was complete")),
+fn interrupted(e: Error) -> Error {
+    match e.kind() {
+        Kind::Interrupted(_) => Error::new(e.kind(), "interrupted before the snapshot was complete"),
+        _ => e,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::common::{Common, open_storage, size};
 use super::show::{self, Output};
-use super::{OK, access, key, passphrase};
+use super::{OK, access, key, passphrase, signals};
 use crate::error::Result;
 use crate::name::hex;
 use crate::repo::{Repository, Unlock};
@@ -29,14 +29,14 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         passphrase::check_sources(common)?;
     }
     let storage = open_storage(common)?;
-    Repository::check_empty(&*storage)?;
+    Repository::check_empty(signals::context(), &*storage)?;
     let (passphrase, made) = passphrase::of_new_repository(common, args.generate_passphrase)?;
     let mut out = Output::new(common.json);
     let place = common.access.local_key.clone().or_else(|| std::env::var_os("NFREEZER_LOCAL_KEY").map(PathBuf::from));
     let local_key = place.map(|path| key::local_key(common, &mut out, &path)).transpose()?;
     let passphrase = passphrase.with_local_key(local_key);
     let unlock = Unlock { passphrase: &passphrase, cost, label: "init" };
-    let repo = Repository::init_with(storage, unlock, &access::access(common)?)?;
+    let repo = Repository::init_with(signals::context(), storage, unlock, &access::access(common)?)?;
     let address = repo.storage().address();
     if !common.quiet {
         out.line(format_args!("made repository {} at {}", hex(&repo.id().0[..4]), show::text(address.as_bytes())))?;

@@ -12,7 +12,7 @@ use super::access::{self, make_local_key};
 use super::common::{Common, open_repository, open_storage, open_to_write, size};
 use super::passphrase::{self, Given};
 use super::show::{self, Output};
-use super::{OK, paper_key};
+use super::{OK, paper_key, signals};
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::LocalKey;
 use crate::crypto::secret::Passphrase;
@@ -101,7 +101,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         Command::Remove { id } => {
             let repo = open_to_write(common, false)?;
             let id = find(&repo, id)?;
-            repo.remove_key(&id)?;
+            repo.remove_key(signals::context(), &id)?;
             say(common, &mut out, format_args!("removed key {}; {NO_REVOCATION}", id.short()))?;
             show::object(json!({ "removed": id.to_string() }))
         }
@@ -112,7 +112,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
             let storage = open_storage(common)?;
             let local_key = access::access(common)?.local_key;
             let passphrase = || passphrase::of_repository(common);
-            let (id, _) = keys::import(&*storage, &bytes, local_key.as_ref(), passphrase)?;
+            let (id, _) = keys::import(signals::context(), &*storage, &bytes, local_key.as_ref(), passphrase)?;
             say(common, &mut out, format_args!("key {} is in its place again", id.short()))?;
             show::object(json!({ "key": id.to_string() }))
         }
@@ -127,7 +127,7 @@ fn say(common: &Common, out: &mut Output, line: std::fmt::Arguments<'_>) -> Resu
 
 fn list(common: &Common, out: &mut Output) -> Result<Map<String, Value>> {
     let repo = open_repository(common)?;
-    let keys = repo.key_files()?;
+    let keys = repo.key_files(signals::context())?;
     let (opened, info) = repo.opened_by();
     out.line("  ID        Cost                 Stored               Label")?;
     for key in &keys {
@@ -179,11 +179,12 @@ impl New {
 }
 
 fn add(common: &Common, out: &mut Output, repo: &Repository, new: &New) -> Result<(ObjectId, Map<String, Value>)> {
-    let (_, (before, needed)) = repo.read_key(repo.opened_by().0).or_else(|e| match common.access.key_file {
-        // It came from paper, and the repository has none that could be looked at.
-        Some(_) => Ok((Vec::new(), (KdfCost::DEFAULT, false))),
-        None => Err(e),
-    })?;
+    let (_, (before, needed)) =
+        repo.read_key(signals::context(), repo.opened_by().0).or_else(|e| match common.access.key_file {
+            // It came from paper, and the repository has none that could be looked at.
+            Some(_) => Ok((Vec::new(), (KdfCost::DEFAULT, false))),
+            None => Err(e),
+        })?;
     let cost = new.kdf_memory.map_or(Ok(before), cost)?;
     let local_key = match (&new.new_local_key, new.without_local_key) {
         (Some(path), _) => Some(local_key(common, out, path)?),
@@ -193,7 +194,7 @@ fn add(common: &Common, out: &mut Output, repo: &Repository, new: &New) -> Resul
     let (passphrase, generated) = passphrase::new(&new.given(), new.generate_passphrase)?;
     let passphrase = passphrase.with_local_key(local_key);
     let unlock = Unlock { passphrase: &passphrase, cost, label: &new.label };
-    let id = repo.add_key(unlock)?;
+    let id = repo.add_key(signals::context(), unlock)?;
     let mut fields = show::object(json!({ "added": id.to_string() }));
     reveal(out, &mut fields, generated)?;
     Ok((id, fields))
@@ -229,7 +230,7 @@ fn passwd(common: &Common, out: &mut Output, new: &New) -> Result<Map<String, Va
     let (id, mut fields) = add(common, out, &repo, &new)?;
     out.flush()?;
     let short = id.short();
-    repo.remove_key(old).map_err(|e| {
+    repo.remove_key(signals::context(), old).map_err(|e| {
         let hint = e.hint_text().unwrap_or("the old passphrase still opens the repository").to_owned();
         e.while_doing(format_args!("the new passphrase opens the repository (key {short}), but so does the old one"))
             .hint(hint)
@@ -258,7 +259,7 @@ fn find(repo: &Repository, text: &str) -> Result<ObjectId> {
     if wanted.len() < 4 || !wanted.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Err(usage("a key is named by 4 or more digits of its id".into()));
     }
-    let keys = repo.key_files()?;
+    let keys = repo.key_files(signals::context())?;
     let found: Vec<_> = keys.iter().filter(|key| key.id.to_string().starts_with(&wanted)).collect();
     match found.as_slice() {
         [key] => Ok(key.id),
@@ -270,7 +271,7 @@ fn find(repo: &Repository, text: &str) -> Result<ObjectId> {
 fn export(common: &Common, out: &mut Output, id: Option<&str>, output: Option<&PathBuf>) -> Result<Map<String, Value>> {
     let repo = open_repository(common)?;
     let id = id.map(|id| find(&repo, id)).transpose()?.unwrap_or(*repo.opened_by().0);
-    let (file, (cost, local)) = repo.read_key(&id)?;
+    let (file, (cost, local)) = repo.read_key(signals::context(), &id)?;
     let mine = Some(repo.opened_by()).filter(|(opened, _)| **opened == id).map(|(_, info)| info);
     let heading = paper_key::Heading {
         address: show::text(repo.storage().address().as_bytes()),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::common::{Common, open_repository, read_state, snapshot_and_path};
 use super::show::{self, Output};
-use super::{DAMAGED, OK, exit_code};
+use super::{DAMAGED, OK, exit_code, signals};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{self, Content, Node};
@@ -33,10 +33,10 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let repo = open_repository(common)?;
     let mut out = Output::new(common.json);
     let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
-    let top = repo.at(&snapshot, &path)?;
+    let top = repo.at(signals::context(), &snapshot, &path)?;
     let mut listing = Listing { repo: &repo, args, out, entries: 0, damaged: 0 };
     match &top.content {
-        Content::Directory(page) => listing.directory(repo.entries(page.as_ref()))?,
+        Content::Directory(page) => listing.directory(repo.entries(signals::context(), page.as_ref()))?,
         _ => listing.node(&top.name, &top)?,
     }
     let Listing { mut out, entries, damaged, .. } = listing;
@@ -85,7 +85,7 @@ impl<'a> Listing<'a> {
                 if stack.len() > limits::DEPTH {
                     return Err(Error::damaged("the directories are nested too deeply"));
                 }
-                stack.push((repo.entries(page.as_ref()), path.len()));
+                stack.push((repo.entries(signals::context(), page.as_ref()), path.len()));
             }
         }
         Ok(())

@@ -180,7 +180,7 @@ fn version(common: &Common) -> Result<u8> {
 /// The exit codes of `docs/cli.md`.
 pub fn exit_code(kind: Kind) -> u8 {
     match kind {
-        Kind::Failed | Kind::Exists | Kind::Exhausted => 1,
+        Kind::Failed | Kind::Exists | Kind::Exhausted | Kind::Cancelled => 1,
         Kind::Usage => 2,
         Kind::Damaged | Kind::Missing => DAMAGED,
         Kind::NoRepository => 10,

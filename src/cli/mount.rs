@@ -15,7 +15,7 @@ use super::aside;
 use super::common::{Common, duration, open_repository_with, read_state, size, snapshot_and_path};
 use super::service::{Journal, Manager};
 use super::show::{self, Output};
-use super::{OK, panic_text};
+use super::{OK, panic_text, signals};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Phase};
 use crate::repo::State;
@@ -188,7 +188,7 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
             Ok(())
         }
     };
-    mount::serve(Arc::new(repo), state, &dir, options, tell).map(|()| OK)
+    mount::serve(signals::context(), Arc::new(repo), state, &dir, options, tell).map(|()| OK)
 }
 
 fn repo_address(common: &Common) -> String {

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::Common;
 use super::aside;
 use super::show::{self, Output};
+use crate::context::Context;
 use crate::progress::{Event, Progress};
 
 /// Between two lines where nobody watches.
@@ -83,6 +84,11 @@ impl Reporter {
         let news = Arc::clone(&inner);
         let diverted = aside::divert(Arc::new(move |text| news.warn(text)));
         Reporter { inner, _diverted: diverted, clock: clock.map(|thread| (stop, thread)) }
+    }
+
+    /// Returns `ctx`, reporting here.
+    pub fn attach(&self, ctx: &Context) -> Context<'_> {
+        ctx.with_progress(&*self.inner)
     }
 
     /// A line of the result on standard output, while the bar may be shown.
@@ -227,9 +233,9 @@ impl Sums {
     }
 }
 
-impl Progress for Reporter {
+impl Progress for Inner {
     fn event(&self, event: Event<'_>) {
-        let inner = &self.inner;
+        let inner = self;
         match event {
             Event::Total { files, bytes, complete } => inner.sums().total = Some(Total { files, bytes, complete }),
             Event::File { path } => {

@@ -39,14 +39,14 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let options = check::Options {
         read: if args.read_data { Some(Part::All) } else { args.read_data_subset },
         memory: args.memory,
-        stop: signals::stop_flag()?,
         ..check::Options::default()
     };
     let consent = Consent { yes: args.yes, dry_run: args.dry_run };
     let mut reporter = Reporter::new(common, "checked");
+    let ctx = reporter.attach(signals::catch()?);
     let mut findings = Findings::new(common);
     let mut take = |finding: check::Finding<'_>| findings.take(&reporter, &finding);
-    let result = check::repair(&repo, &mut state, &options, consent, &reporter, &mut take);
+    let result = check::repair(&ctx, &repo, &mut state, &options, consent, &mut take);
     reporter.finish();
     findings.finish(&mut out)?;
     let repaired = result?;

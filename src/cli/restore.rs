@@ -52,6 +52,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     let mut out = Output::new(common.json);
     let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
     let mut reporter = Reporter::new(common, "restored");
+    let ctx = reporter.attach(signals::catch()?);
     let options = restore::Options {
         overwrite: match args.overwrite {
             Overwrite::Never => restore::Overwrite::Never,
@@ -59,10 +60,9 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
             Overwrite::Always => restore::Overwrite::Always,
         },
         numeric_ids: args.numeric_ids,
-        stop: signals::stop_flag()?,
         ..restore::Options::default()
     };
-    let result = restore::restore(&repo, &snapshot, &path, target, &options, &reporter);
+    let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options);
     reporter.finish();
     let summary = result?;
     if !common.quiet {

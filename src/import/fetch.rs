@@ -7,6 +7,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::name::Name;
 use crate::storage::Storage;
@@ -42,6 +43,7 @@ impl Drop for Share {
 
 /// An announced object.
 pub(super) struct Fetched {
+    ctx: Context<'static>,
     storage: Arc<dyn Storage>,
     name: Name,
     size: u64,
@@ -51,12 +53,12 @@ pub(super) struct Fetched {
 impl Fetched {
     /// The pieces. What they took of the budget is given back when the second value is dropped.
     pub fn pieces(self) -> (Pieces, impl Send + use<>) {
-        let Fetched { storage, name, size, ahead } = self;
+        let Fetched { ctx, storage, name, size, ahead } = self;
         match ahead {
             Some((pieces, share)) => (pieces, Some(share)),
             None => {
                 let (to, pieces) = bounded(READY);
-                thread::spawn(move || send_pieces(&*storage, &name, size, &to));
+                thread::spawn(move || send_pieces(&ctx, &*storage, &name, size, &to));
                 (pieces, None)
             }
         }
@@ -64,11 +66,11 @@ impl Fetched {
 }
 
 /// Until the end, the first error, or until nobody wants them any more.
-fn send_pieces(storage: &dyn Storage, name: &Name, size: u64, to: &Sender<Result<Vec<u8>>>) {
+fn send_pieces(ctx: &Context, storage: &dyn Storage, name: &Name, size: u64, to: &Sender<Result<Vec<u8>>>) {
     let mut at = 0;
     while at < size {
         let len = PIECE.min(size - at);
-        let piece = storage.read(name, at, len as usize);
+        let piece = storage.read(ctx, name, at, len as usize);
         let failed = piece.is_err();
         if to.send(piece).is_err() || failed {
             return;
@@ -79,29 +81,30 @@ fn send_pieces(storage: &dyn Storage, name: &Name, size: u64, to: &Sender<Result
 
 /// Fetches what is announced. Ends when it is dropped, after what is on its way.
 pub(super) struct Fetcher {
+    ctx: Context<'static>,
     storage: Arc<dyn Storage>,
     jobs: Sender<Job>,
     held: Arc<AtomicUsize>,
 }
 
 impl Fetcher {
-    pub fn new(storage: Arc<dyn Storage>) -> Self {
+    pub fn new(ctx: &Context<'static>, storage: Arc<dyn Storage>) -> Self {
         let (jobs, to_do) = unbounded::<Job>();
         for _ in 0..THREADS {
-            let (storage, to_do) = (Arc::clone(&storage), to_do.clone());
+            let (ctx, storage, to_do) = (ctx.clone(), Arc::clone(&storage), to_do.clone());
             thread::spawn(move || {
                 for job in to_do {
-                    send_pieces(&*storage, &job.name, job.size, &job.to);
+                    send_pieces(&ctx, &*storage, &job.name, job.size, &job.to);
                 }
             });
         }
-        Fetcher { storage, jobs, held: Arc::default() }
+        Fetcher { ctx: ctx.clone(), storage, jobs, held: Arc::default() }
     }
 
     /// An object that will be read soon. Fetched at once if it is small and there is room.
     pub fn announce(&self, name: Name, size: u64) -> Fetched {
         let ahead = (size <= PIECE).then(|| self.fetch(name, size as usize)).flatten();
-        Fetched { storage: Arc::clone(&self.storage), name, size, ahead }
+        Fetched { ctx: self.ctx.clone(), storage: Arc::clone(&self.storage), name, size, ahead }
     }
 
     fn fetch(&self, name: Name, size: usize) -> Option<(Pieces, Share)> {

@@ -12,9 +12,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::crypt::{HEADER, Header, Keys};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
-use crate::progress::{Event, Progress};
 use crate::storage::Storage;
 
 /// Read at once.
@@ -63,19 +63,14 @@ enum Block {
     Broken,
 }
 
-/// Reads all of it. `stop` is asked every now and then.
-pub(super) fn read(
-    storage: &dyn Storage,
-    keys: &Keys,
-    stop: &dyn Fn() -> Result<()>,
-    progress: &dyn Progress,
-) -> Result<Index> {
-    let end = storage.size(&Name::OldIndex)?;
-    let window = Window { storage, from: 0, bytes: Vec::new(), end };
-    let mut reader = Reader { window, keys, tried: 0, verified: HashSet::new(), stop };
+/// Reads all of it.
+pub(super) fn read(ctx: &Context, storage: &dyn Storage, keys: &Keys) -> Result<Index> {
+    let end = storage.size(ctx, &Name::OldIndex)?;
+    let window = Window { ctx, storage, from: 0, bytes: Vec::new(), end };
+    let mut reader = Reader { window, keys, tried: 0, verified: HashSet::new() };
     let (mut files, mut damaged, mut at) = (HashMap::new(), 0, 0);
     let mut skip = |at: u64, why: &Error| {
-        progress.event(Event::Skipped { path: format!(".files, entry at byte {at}").as_bytes(), why });
+        ctx.skip(format!(".files, entry at byte {at}").as_bytes(), why);
         damaged += 1;
     };
     while at < end {
@@ -93,7 +88,7 @@ pub(super) fn read(
                     let len = next - at;
                     let text =
                         format!(".files: {len} bytes from {at} on: a run of the old program was interrupted there");
-                    progress.event(Event::Warning { text: &text });
+                    ctx.warn(&text);
                 } else {
                     skip(at, &Error::damaged("it is damaged: its tag or its length is wrong"));
                 }
@@ -154,7 +149,6 @@ struct Reader<'r> {
     tried: usize,
     /// The salts whose keys have opened something.
     verified: HashSet<[u8; 16]>,
-    stop: &'r dyn Fn() -> Result<()>,
 }
 
 impl Reader<'_> {
@@ -177,7 +171,7 @@ impl Reader<'_> {
     }
 
     fn block(&mut self, at: u64) -> Result<Block> {
-        (self.stop)()?;
+        self.window.ctx.check()?;
         let Some((len, _)) = self.shape(at)? else { return Ok(Block::Broken) };
         let next = at + 4 + len as u64;
         let Some(bytes) = self.window.get(at + 4, len)? else { return Ok(Block::Broken) };
@@ -226,6 +220,7 @@ impl Reader<'_> {
 
 /// A stretch of the index that is held.
 struct Window<'r> {
+    ctx: &'r Context<'r>,
     storage: &'r dyn Storage,
     from: u64,
     bytes: Vec<u8>,
@@ -241,7 +236,7 @@ impl Window<'_> {
         let held = self.from + self.bytes.len() as u64;
         if at < self.from || at + len as u64 > held {
             let piece = PIECE.max(len as u64).min(self.end - at);
-            self.bytes = self.storage.read(&Name::OldIndex, at, piece as usize)?;
+            self.bytes = self.storage.read(self.ctx, &Name::OldIndex, at, piece as usize)?;
             self.from = at;
         }
         let start = (at - self.from) as usize;

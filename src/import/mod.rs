@@ -21,15 +21,16 @@ use crypt::{HEADER, Keys};
 use fetch::Fetcher;
 use index::Entry;
 
+use crate::context::Context;
 use crate::crypto::secret::Passphrase;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, hex};
-use crate::progress::Progress;
 use crate::storage::Storage;
 use crate::time::Time;
 
 /// What an old repository holds, as far as it can be used.
 pub struct Old {
+    ctx: Context<'static>,
     storage: Arc<dyn Storage>,
     keys: Arc<Keys>,
     /// In the order of the tree.
@@ -58,31 +59,30 @@ pub struct File {
 }
 
 impl Old {
-    /// Reads the index. `passphrase` is asked for when there is one; `stop` is called now and then, and its error ends it.
-    /// What is damaged is reported to `progress`, counted, and left out.
+    /// Reads the index. `passphrase` is asked for when there is one.
+    /// What is damaged is reported to `ctx`, counted, and left out.
     ///
     /// # Errors
     ///
     /// [`Kind::NoRepository`] if there is no `.files`, [`Kind::Passphrase`] if nothing of it opens.
     pub fn open(
+        ctx: &Context,
         storage: Arc<dyn Storage>,
         passphrase: impl FnOnce() -> Result<Passphrase>,
-        stop: &dyn Fn() -> Result<()>,
-        progress: &dyn Progress,
     ) -> Result<Old> {
-        storage.size(&Name::OldIndex).map_err(|e| no_repository(&*storage, e))?;
+        storage.size(ctx, &Name::OldIndex).map_err(|e| no_repository(ctx, &*storage, e))?;
         let keys = Arc::new(Keys::new(&passphrase()?)?);
-        let index = index::read(&*storage, &keys, stop, progress)?;
-        let (entries, impossible) = names::settle(index.entries, progress);
+        let index = index::read(ctx, &*storage, &keys)?;
+        let (entries, impossible) = names::settle(ctx, index.entries);
         if entries.is_empty() {
             return Err(Error::failed(format!("the old repository {} holds no files", storage.address())));
         }
-        let objects = storage.list(Folder::Old)?.into_iter().filter_map(|entry| match entry.name {
+        let objects = storage.list(ctx, Folder::Old)?.into_iter().filter_map(|entry| match entry.name {
             Name::OldObject(id) => Some((id, entry.size)),
             _ => None,
         });
         let sizes = objects.collect();
-        Ok(Old { storage, keys, entries, sizes, skipped: index.damaged + impossible })
+        Ok(Old { ctx: ctx.detached(), storage, keys, entries, sizes, skipped: index.damaged + impossible })
     }
 
     /// Entries that were left out; each was reported.
@@ -105,7 +105,7 @@ impl Old {
     /// Everything, in the order of the tree: the folder that was backed up, then what is in it, folders before their contents.
     /// Objects are fetched ahead of who reads them.
     pub fn items(&self) -> impl Iterator<Item = Item> + '_ {
-        let fetcher = Fetcher::new(Arc::clone(&self.storage));
+        let fetcher = Fetcher::new(&self.ctx, Arc::clone(&self.storage));
         let mut folders = folder_times(&self.entries).into_iter();
         let mut last: &[u8] = b"";
         let root = folder(b"", folders.next().unwrap_or_default());
@@ -168,12 +168,12 @@ fn folder_times(entries: &[Entry]) -> Vec<u64> {
     times
 }
 
-fn no_repository(storage: &dyn Storage, error: Error) -> Error {
+fn no_repository(ctx: &Context, storage: &dyn Storage, error: Error) -> Error {
     if error.kind() != Kind::Missing {
         return error;
     }
     let text = format!("there is no repository of the Python nFreezer at {} (no file .files)", storage.address());
-    let hint = match storage.size(&Name::Config) {
+    let hint = match storage.size(ctx, &Name::Config) {
         Ok(_) => "this is a repository of this program: it needs no import",
         Err(_) => "name the folder that the old program was given as its destination, or a copy of it",
     };

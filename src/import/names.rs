@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::index::Entry;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::progress::{Event, Progress};
 
 /// Longest part of a path, and most parts, that a tree can hold.
 const PART: usize = 255;
@@ -14,7 +14,7 @@ const DEPTH: usize = 4000;
 
 /// Turns the names of all entries into paths: relative, parts parted by `/`, in the order of the tree. Gives how many
 /// entries have impossible names; each was reported.
-pub(super) fn settle(mut entries: Vec<Entry>, progress: &dyn Progress) -> (Vec<Entry>, u64) {
+pub(super) fn settle(ctx: &Context, mut entries: Vec<Entry>) -> (Vec<Entry>, u64) {
     let windows = written_on_windows(&entries);
     let mut impossible = 0;
     entries.retain_mut(|entry| match path(&entry.name, windows) {
@@ -23,7 +23,7 @@ pub(super) fn settle(mut entries: Vec<Entry>, progress: &dyn Progress) -> (Vec<E
             true
         }
         Err(why) => {
-            progress.event(Event::Skipped { path: &entry.name, why: &why });
+            ctx.skip(&entry.name, &why);
             impossible += 1;
             false
         }
@@ -37,9 +37,9 @@ pub(super) fn settle(mut entries: Vec<Entry>, progress: &dyn Progress) -> (Vec<E
              the later ones count",
             before - entries.len()
         );
-        progress.event(Event::Warning { text: &text });
+        ctx.warn(&text);
     }
-    (without_conflicts(entries, progress), impossible)
+    (without_conflicts(ctx, entries), impossible)
 }
 
 /// The old program kept the separators of its system. No name of Windows holds `/`; on other systems `\` is a letter like
@@ -93,7 +93,7 @@ fn tree_order(a: &[u8], b: &[u8]) -> Ordering {
 
 /// A path can be a file or lead to others. The old program never forgot a file that had become a folder: what was written
 /// later counts.
-fn without_conflicts(entries: Vec<Entry>, progress: &dyn Progress) -> Vec<Entry> {
+fn without_conflicts(ctx: &Context, entries: Vec<Entry>) -> Vec<Entry> {
     let below = |folder: &[u8], name: &[u8]| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with(b"/"));
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     let mut entries = entries.into_iter().peekable();
@@ -112,9 +112,9 @@ fn without_conflicts(entries: Vec<Entry>, progress: &dyn Progress) -> Vec<Entry>
         };
         for entry in gone {
             let text = format!("left out {} of the old index: {why}", String::from_utf8_lossy(&entry.name));
-            progress.event(Event::Warning { text: &text });
+            ctx.warn(&text);
         }
-        kept.extend(without_conflicts(left, progress));
+        kept.extend(without_conflicts(ctx, left));
     }
     kept
 }
@@ -124,6 +124,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::context::background;
+    use crate::progress::{Event, Progress};
 
     #[derive(Default)]
     struct Said(Mutex<Vec<String>>);
@@ -143,7 +145,7 @@ mod tests {
         let entry =
             |(at, name): (u64, &&[u8])| Entry { name: name.to_vec(), contents: [1; 16], mtime: 0, hash: [0; 32], at };
         let said = Said::default();
-        let (entries, impossible) = settle((0..).zip(names).map(entry).collect(), &said);
+        let (entries, impossible) = settle(&background().with_progress(&said), (0..).zip(names).map(entry).collect());
         let said = said.0.into_inner().unwrap();
         assert_eq!(said.iter().filter(|text| text.starts_with("skipped")).count() as u64, impossible);
         (entries.iter().map(|e| format!("{}@{}", String::from_utf8_lossy(&e.name), e.at)).collect(), said)

@@ -4,16 +4,16 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::deadline::{DeadlineClock, Ticket};
 use super::foreground::Foreground;
 use super::logging::RateLimitedLog;
 use super::statistics::Counters;
 use super::workers::WorkerPool;
+use crate::context::Context;
 use crate::error::Error;
 use crate::printable;
-use crate::repo::patience;
 use crate::vfs::{Fault, Mode, RecentFailures, Vfs};
 
 /// Threads for reads.
@@ -58,6 +58,8 @@ pub trait Request: Send + Sync + 'static {
 
 /// The threads and the state of one mount.
 pub struct Core {
+    /// Ends when the mount stops.
+    ctx: Context<'static>,
     pub vfs: Arc<Vfs>,
     pub log: RateLimitedLog,
     pub counters: Counters,
@@ -74,8 +76,9 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(vfs: Arc<Vfs>, log: RateLimitedLog, timeout: Duration) -> std::io::Result<Self> {
+    pub fn new(ctx: &Context, vfs: Arc<Vfs>, log: RateLimitedLog, timeout: Duration) -> std::io::Result<Self> {
         Ok(Core {
+            ctx: ctx.detached().child(),
             vfs,
             log,
             counters: Counters::default(),
@@ -92,8 +95,14 @@ impl Core {
     /// Refuses all waiting requests and all later ones that would have to wait.
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
+        self.ctx.cancel();
         self.clock.close();
         self.foreground.stop();
+    }
+
+    /// Returns the context for work that may take `time` from now on.
+    pub fn within(&self, time: Duration) -> Context<'static> {
+        self.ctx.with_deadline(Instant::now() + time)
     }
 
     /// Answers a request from memory, or hands it to a worker.
@@ -131,7 +140,7 @@ impl Core {
         if ticket.is_taken() {
             return;
         }
-        let answer = patience::until(Some(ticket.due + GRACE), || guarded(|| request.find(self, Mode::Fetch)));
+        let answer = guarded(|| request.find(self, Mode::Fetch(&self.ctx.with_deadline(ticket.due + GRACE))));
         match (ticket.take(), answer) {
             (Some(reply), answer) => self.send(request, reply, answer),
             (None, Ok(late)) => request.undo(&self.vfs, late),

@@ -44,6 +44,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 
 use self::core::Core;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::repo::{Repository, State};
 use crate::vfs::{self, Invalidation, Vfs};
@@ -109,13 +110,13 @@ pub struct Mounted {
 
 impl Mounted {
     /// Mounts; when this returns, the directory shows the backup.
-    pub fn start(repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
+    pub fn start(ctx: &Context, repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
         let address = repo.storage().address();
         let dir = prepare_dir(&address, dir, &options)?;
         let source = options.source.unwrap_or_else(|| format!("nfreezer:{address}"));
         let how = AttachOptions { source: &source, allow_other: options.allow_other, noexec: options.noexec };
-        let vfs = Arc::new(Vfs::new(repo, state.clone(), options.view)?);
-        let core = Core::new(vfs, RateLimitedLog::new(options.log), options.io_timeout);
+        let vfs = Arc::new(Vfs::new(ctx, repo, state.clone(), options.view)?);
+        let core = Core::new(ctx, vfs, RateLimitedLog::new(options.log), options.io_timeout);
         let core = Arc::new(core.map_err(|e| Error::io("start threads", e))?);
         let (fd, attached) = attach::attach(&dir, &how)?;
         match start_threads(&core, fd, state, options.refresh, options.prefetch) {

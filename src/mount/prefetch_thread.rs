@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::core::Core;
-use crate::repo::patience;
 use crate::vfs::Walk;
 
 /// Pause after a step that failed: the server is away, or a page is damaged. It doubles up to [`LONGEST_PAUSE`].
@@ -54,5 +53,5 @@ fn prefetch_newest(core: &Core) {
 }
 
 fn step(core: &Core, walk: &mut Walk) -> Result<bool, crate::vfs::Fault> {
-    patience::until(Some(Instant::now() + STEP), || core.vfs.step(walk))
+    core.vfs.step(&core.within(STEP), walk)
 }

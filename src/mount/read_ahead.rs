@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use super::core::Core;
-use crate::repo::patience;
+use crate::context::Context;
 use crate::vfs::{Ahead, Mode, PackRange};
 
 /// Queues the fetches that an advice asks for. The ranges are found on a worker thread if the reference list of the file
@@ -14,8 +13,8 @@ use crate::vfs::{Ahead, Mode, PackRange};
 pub fn schedule(core: &Arc<Core>, advice: Ahead) {
     match core.vfs.plan(&advice, Mode::Cached) {
         Ok(ranges) => schedule_ranges(core, &advice, ranges),
-        Err(_) => run(core, move |core| {
-            if let Ok(ranges) = core.vfs.plan(&advice, Mode::Fetch) {
+        Err(_) => run(core, move |ctx, core| {
+            if let Ok(ranges) = core.vfs.plan(&advice, Mode::Fetch(ctx)) {
                 schedule_ranges(core, &advice, ranges);
             }
         }),
@@ -26,19 +25,16 @@ fn schedule_ranges(core: &Arc<Core>, advice: &Ahead, ranges: Vec<PackRange>) {
     for range in ranges {
         core.counters.ahead.fetch_add(1, Relaxed);
         let advice = advice.clone();
-        run(core, move |core| {
+        run(core, move |ctx, core| {
             if core.vfs.wanted(&advice) {
-                core.vfs.fetch_ahead(&range);
+                core.vfs.fetch_ahead(ctx, &range);
             }
         });
     }
 }
 
 /// Runs a job when a reader thread is idle, with the deadline of a request so that it cannot keep the thread for ever.
-fn run(core: &Arc<Core>, job: impl FnOnce(&Arc<Core>) + Send + 'static) {
+fn run(core: &Arc<Core>, job: impl FnOnce(&Context, &Arc<Core>) + Send + 'static) {
     let shared = Arc::clone(core);
-    core.readers.run_when_idle(move || {
-        let deadline = Instant::now() + shared.timeout;
-        patience::until(Some(deadline), || job(&shared));
-    });
+    core.readers.run_when_idle(move || job(&shared.within(shared.timeout), &shared));
 }

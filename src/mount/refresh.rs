@@ -1,11 +1,11 @@
 //! The thread that refreshes the view: it reads the record log again at intervals while the view is in use.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::core::Core;
 use crate::error::Result;
-use crate::repo::{State, patience};
+use crate::repo::State;
 use crate::vfs::Invalidation;
 
 /// How long one refresh may take. A server that is away is asked again at the next interval.
@@ -45,8 +45,7 @@ fn run(core: &Core, mut state: State, interval: Duration, invalidate: impl Fn(&I
 
 /// Reads the log and shows new snapshots; returns what the kernel must drop.
 fn refresh(core: &Core, state: &mut State) -> Result<Vec<Invalidation>> {
-    let deadline = Instant::now() + LONGEST;
-    let changed = patience::until(Some(deadline), || core.vfs.repository().refresh(state))?;
+    let changed = core.vfs.repository().refresh(&core.within(LONGEST), state)?;
     Ok(if changed { core.vfs.refresh(state.clone()) } else { Vec::new() })
 }
 

@@ -312,7 +312,7 @@ impl<R: ListingReply> Request for ReadDir<R> {
     }
 
     fn send(&self, core: &Core, mut reply: R, answer: Result<(), Fault>) {
-        match answer.and_then(|()| self.fill(&core.vfs, &mut reply, Mode::Fetch)) {
+        match answer.and_then(|()| self.fill(&core.vfs, &mut reply, Mode::Fetch(&core.within(core.timeout)))) {
             Ok(()) => reply.send(),
             Err(fault) => reply.refuse(errno(&fault)),
         }

@@ -11,6 +11,7 @@ use signal_hook::iterator::Signals;
 use super::core::Core;
 use super::idle_unmount::IdleUnmount;
 use super::{GRACE, Log, Mounted, Options};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::repo::{Repository, State};
 
@@ -36,6 +37,7 @@ enum End {
 /// Mounts and serves until the backup is unmounted or a signal asks for it. SIGTERM, SIGINT and SIGHUP unmount, even if
 /// the mount is busy; a second one ends the process at once. SIGUSR1 logs figures.
 pub fn serve(
+    ctx: &Context,
     repo: Arc<Repository>,
     state: State,
     dir: &Path,
@@ -47,7 +49,7 @@ pub fn serve(
     // Before any thread starts, so that a signal cannot end the process in between.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(|e| Error::io("catch signals", e))?;
     let handle = signals.handle();
-    let mounted = Mounted::start(repo, state, dir, options)?;
+    let mounted = Mounted::start(ctx, repo, state, dir, options)?;
     let (stop, stopped) = bounded(2);
     let (core, signal_log) = (Arc::clone(&mounted.core), Arc::clone(&log));
     std::thread::Builder::new()

@@ -3,7 +3,6 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -13,12 +12,12 @@ use serde_bytes::ByteBuf;
 use super::advice;
 use super::budget::Budget;
 use super::compare::parents::{self, Parents};
-use super::control::Control;
+use super::counts::Counts;
 use super::options::{Options, Summary};
 use super::pipeline::{self, Done, Setup, Sources};
-use crate::error::{Error, Result};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
 use crate::format::record::{NOT_SYNCED, Snapshot, SnapshotId, Stats};
-use crate::progress::Progress;
 use crate::repo::{Repository, State};
 use crate::time::Time;
 
@@ -33,66 +32,82 @@ const ATTEMPTS: usize = 4;
 
 /// Takes the snapshot.
 pub fn save(
+    ctx: &Context,
     repo: &Repository,
     options: &Options,
     paths: &[PathBuf],
     mut sources: Sources<'_>,
-    progress: &dyn Progress,
 ) -> Result<Summary> {
     let outdated = AtomicBool::new(false);
     for _ in 1..ATTEMPTS {
-        let result = attempt(repo, options, paths, &mut sources, progress, &outdated);
+        let result = attempt(ctx, repo, options, paths, &mut sources, &outdated).map_err(interrupted);
         // Streams can be read only once.
         if !outdated.swap(false, Ordering::Relaxed) || matches!(sources, Sources::Streams(_)) {
             return result;
         }
     }
-    attempt(repo, options, paths, &mut sources, progress, &outdated)
+    attempt(ctx, repo, options, paths, &mut sources, &outdated).map_err(interrupted)
 }
 
 fn attempt(
+    ctx: &Context,
     repo: &Repository,
     options: &Options,
     paths: &[PathBuf],
     sources: &mut Sources<'_>,
-    progress: &dyn Progress,
     outdated: &AtomicBool,
 ) -> Result<Summary> {
     let started = Instant::now();
     let begun = crate::repo::now();
     let traffic = repo.storage().traffic();
-    let control = Control::new(progress, Arc::clone(&options.stop));
-    control.check()?;
-    let mut state = repo.state()?;
-    state.warnings().iter().for_each(|text| control.warn(text));
+    let counts = Counts::new(ctx);
+    let ctx = &ctx.with_progress(&counts);
+    ctx.check()?;
+    let mut state = repo.state(ctx)?;
+    state.warnings().iter().for_each(|text| ctx.warn(text));
     let draft = draft(repo, options, begun, paths);
     let mut parents = Parents::choose(&state, &options.host, draft.group, begun);
     let newest = parents.snapshots.iter().find(|s| !s.partial && s.group == draft.group).cloned();
     apply_options(&mut parents, options, &state, begun)?;
-    let missing = repo.absent_packs(&state, VERIFIED)?;
+    let missing = repo.absent_packs(ctx, &state, VERIFIED)?;
     if !missing.is_empty() {
-        control.warn(&missing_text(missing.len()));
+        ctx.warn(&missing_text(missing.len()));
         parents.doom(&missing);
     }
     let cores = thread::available_parallelism().map_or(2, usize::from);
     let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
     let cache = repo.set_cache(budget.cache);
     let newest = newest.filter(|_| options.skip_if_unchanged);
-    let (control, parents) = (&control, &parents);
-    let setup = Setup { repo, options, control, parents, budget, started, missing, outdated, draft, newest };
+    let parents = &parents;
+    let setup = Setup { repo, options, ctx, parents, budget, started, missing, outdated, draft, newest };
     let done = pipeline::run(&setup, sources, &mut state);
     repo.set_cache(cache);
     let done = done?;
     let sequence = done.committed.record.and_then(|id| state.sequence(&id));
-    if let Err(e) = repo.merge(&mut state) {
-        control.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+    match repo.merge(ctx, &mut state) {
+        Err(e) if !ctx.is_stopped() => {
+            ctx.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
+        }
+        _ => {}
     }
     if matches!(sources, Sources::Files(..)) && done.committed.record.is_some() {
         let warnings = advice::on_snapshot(&done.committed.snapshot, parents.snapshots.first(), &options.select);
-        warnings.iter().for_each(|text| control.warn(text));
+        warnings.iter().for_each(|text| ctx.warn(text));
     }
     let now = repo.storage().traffic();
-    Ok(Summary { sequence, sent: now.0 - traffic.0, received: now.1 - traffic.1, ..summary(&setup, done) })
+    Ok(Summary { sequence, sent: now.0 - traffic.0, received: now.1 - traffic.1, ..summary(&setup, &counts, done) })
+}
+
+/// Says what an interruption means for a push.
+fn interrupted(error: Error) -> Error {
+    if !matches!(error.kind(), Kind::Interrupted(_)) {
+        return error;
+    }
+    let named = Error::new(error.kind(), "interrupted before the snapshot was complete");
+    match error.hint_text() {
+        Some(hint) => named.hint(hint),
+        None => named,
+    }
 }
 
 /// Applies `--parent` and `--force`.
@@ -111,8 +126,7 @@ fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun:
 }
 
 /// The summary without the figures of the storage.
-fn summary(setup: &Setup<'_>, done: Done) -> Summary {
-    let control = setup.control;
+fn summary(setup: &Setup<'_>, counts: &Counts<'_>, done: Done) -> Summary {
     let stats = done.committed.snapshot.stats;
     Summary {
         snapshot: done.committed.snapshot,
@@ -128,9 +142,9 @@ fn summary(setup: &Setup<'_>, done: Done) -> Summary {
         stored: stats.stored,
         sent: 0,
         received: 0,
-        skipped: control.skipped(),
-        changed_while_read: control.changed_while_read(),
-        excluded: control.excluded(),
+        skipped: counts.skipped(),
+        changed_while_read: done.unsteady,
+        excluded: counts.excluded(),
         grew: done.grew,
         packs: done.packs,
         duration: setup.started.elapsed(),

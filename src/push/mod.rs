@@ -18,7 +18,7 @@ mod advice;
 mod attempt;
 mod budget;
 mod compare;
-mod control;
+mod counts;
 mod options;
 mod pack;
 mod pipeline;
@@ -26,8 +26,8 @@ mod read;
 mod tree;
 mod walk;
 
+use crate::context::Context;
 use crate::error::Result;
-use crate::progress::{Event, Progress};
 use crate::repo::Repository;
 use pipeline::Sources;
 use walk::sources;
@@ -38,21 +38,21 @@ pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
 pub use tree::checkpoint::Checkpoints;
 pub use walk::select::{IGNORE_FILE, Pattern, Select};
 
-/// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `progress`, counted, and do not
+/// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `ctx`, counted, and do not
 /// stop it.
 ///
 /// # Errors
 ///
 /// A source that does not exist; everything that the storage cannot do; [`crate::error::Kind::Interrupted`] when
-/// `options.stop` says so. What was stored until then is kept with a partial snapshot, and the same push again goes on
+/// the user stops `ctx`. What was stored until then is kept with a partial snapshot, and the same push again goes on
 /// from there.
-pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Result<Summary> {
+pub fn push(ctx: &Context, repo: &Repository, options: &Options) -> Result<Summary> {
     let paths = sources::paths(&options.sources)?;
     let plan = sources::plan(&paths)?;
     for text in advice::on_sources(&paths, &options.select) {
-        progress.event(Event::Warning { text: &text });
+        ctx.warn(&text);
     }
-    attempt::save(repo, options, &paths, Sources::Files(&plan, &paths), progress)
+    attempt::save(ctx, repo, options, &paths, Sources::Files(&plan, &paths))
 }
 
 /// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
@@ -62,11 +62,11 @@ pub fn push(repo: &Repository, options: &Options, progress: &dyn Progress) -> Re
 ///
 /// Those of [`push`]; an error that `streams` gives; a path out of order, below a file, or not absolute.
 pub fn push_streams(
+    ctx: &Context,
     repo: &Repository,
     options: &Options,
     mut streams: impl Iterator<Item = Result<Stream>>,
-    progress: &dyn Progress,
 ) -> Result<Summary> {
     let paths = sources::paths(&options.sources)?;
-    attempt::save(repo, options, &paths, Sources::Streams(&mut streams), progress)
+    attempt::save(ctx, repo, options, &paths, Sources::Streams(&mut streams))
 }

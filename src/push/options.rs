@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use super::tree::checkpoint::Checkpoints;
@@ -45,8 +44,6 @@ pub struct Options {
     pub memory: u64,
     /// When to commit partial snapshots.
     pub checkpoints: Checkpoints,
-    /// The number of the signal that asks to stop; 0 as long as there is none.
-    pub stop: Arc<AtomicI32>,
 }
 
 impl Default for Options {
@@ -68,7 +65,6 @@ impl Default for Options {
             skip_if_unchanged: false,
             memory: 256 << 20,
             checkpoints: Checkpoints::default(),
-            stop: Arc::default(),
         }
     }
 }

@@ -1,18 +1,17 @@
 //! The threads of one push, and the channels between them.
 //!
-//! Every queue is bounded. The first failure ends all threads ([`Control`]).
+//! Every queue is bounded. The first failure ends all threads ([`Group`]).
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::budget::Budget;
 use super::compare::parents::Parents;
-use super::control::Control;
 use super::options::Options;
 use super::pack::data_packs::{self, DataPacks, Upload};
 use super::pack::queue::Queue;
@@ -32,6 +31,7 @@ use super::walk::picker::Picker;
 use super::walk::sources::Plan;
 use super::walk::streams::Streams;
 use super::walk::walker::Walk;
+use crate::context::{Context, Group};
 use crate::error::Result;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
@@ -40,6 +40,10 @@ use crate::repo::{Index, Repository, State};
 
 /// Batches between the walk and the workers.
 const BATCHES: usize = 8;
+
+/// How long a push that ends early tries to commit what it has: on a working connection that takes two round trips and a
+/// second.
+const LAST: Duration = Duration::from_secs(10);
 
 /// The hint of a push that ended early and kept what it had stored.
 const RESUMES: &str = "what was stored so far is kept: the same push again goes on from there";
@@ -56,7 +60,7 @@ pub enum Sources<'s> {
 pub struct Setup<'r> {
     pub repo: &'r Repository,
     pub options: &'r Options,
-    pub control: &'r Control<'r>,
+    pub ctx: &'r Context<'r>,
     pub parents: &'r Parents,
     pub budget: Budget,
     pub started: Instant,
@@ -77,6 +81,8 @@ pub struct Done {
     pub renamed: u64,
     /// Bytes of files that were read.
     pub read: u64,
+    /// Files that changed each time they were read.
+    pub unsteady: u64,
     /// The directories that grew most.
     pub grew: Vec<(Vec<u8>, u64)>,
     /// Packs written.
@@ -85,6 +91,7 @@ pub struct Done {
 
 /// The threads and their channels. A channel ends when all its senders are dropped.
 struct Pipeline<'p> {
+    group: &'p Group<'p>,
     work: Workspace<'p>,
     setup: &'p Setup<'p>,
     /// Batches with files to read, from the walk ..
@@ -108,28 +115,34 @@ struct Outcome {
 
 /// Runs all threads and commits the snapshot. If the push ends early, commits what is stored.
 pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> Result<Done> {
-    let Setup { repo, control, ref budget, .. } = *setup;
+    let Setup { repo, ref budget, .. } = *setup;
+    let group = Group::new(setup.ctx);
+    let ctx = group.context();
+    let (finish, last) = (ctx.with_grace(Duration::MAX), ctx.with_grace(LAST));
+    let unsteady = AtomicU64::new(0);
     let index = Index::new(repo, state).with_memory(budget.index);
     index.doom(&setup.missing);
     let (packs_in, packs_out) = crossbeam_channel::bounded(0);
-    let data = DataPacks::new(control, packs_in, budget.open);
-    let queue = Queue::new(control, budget.nodes);
+    let data = DataPacks::new(ctx, packs_in, budget.open);
+    let queue = Queue::new(ctx, budget.nodes);
     let work = Workspace {
         repo,
-        control,
+        ctx,
+        last: &last,
         nodes: &Nodes::default(),
         index: &index,
         data: &data,
         queue: &queue,
         partial: &PartialFiles::default(),
         idle: &AtomicUsize::new(0),
+        unsteady: &unsteady,
         index_damage_reported: &AtomicBool::new(false),
     };
-    let meta = MetaPack::new(repo, control, &data.packs, &index, setup.options.compression)?;
+    let meta = MetaPack::new(repo, &last, &data.packs, &index, setup.options.compression)?;
     let checkpointer = Checkpointer::new(setup.options.checkpoints, budget.chunks);
-    let mut tree = TreeWriter::new(work, meta, ledger(setup, work, state), checkpointer);
-    let outcome = Pipeline::new(work, setup, packs_out).run(sources, &mut tree);
-    let committed = control.result().and_then(|()| tree.finish(outcome.root, setup.newest.as_ref()));
+    let mut tree = TreeWriter::new(work, meta, ledger(setup, work, &finish, state), checkpointer);
+    let outcome = Pipeline::new(&group, work, setup, packs_out).run(sources, &mut tree);
+    let committed = group.result().and_then(|()| tree.finish(outcome.root, setup.newest.as_ref()));
     let committed = committed
         .map_err(|error| if tree.keep() && error.hint_text().is_none() { error.hint(RESUMES) } else { error })?;
     let tally = tree.tally();
@@ -139,14 +152,16 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
         renamed: tally.renamed,
         read: outcome.read,
         grew: tally.growth.directories(),
+        unsteady: unsteady.load(Ordering::Relaxed),
         packs: data.packs.ours(),
     })
 }
 
-fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, state: &'r mut State) -> Ledger<'r> {
+fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, finish: &'r Context<'r>, state: &'r mut State) -> Ledger<'r> {
     Ledger {
         repo: work.repo,
-        control: work.control,
+        ctx: finish,
+        last: work.last,
         doomed: state.doomed_packs(),
         state,
         chunks: &work.data.chunks,
@@ -161,29 +176,40 @@ fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, state: &'r mut State) -> L
 }
 
 impl<'p> Pipeline<'p> {
-    fn new(work: Workspace<'p>, setup: &'p Setup<'p>, packs_out: Receiver<Upload>) -> Self {
+    fn new(group: &'p Group<'p>, work: Workspace<'p>, setup: &'p Setup<'p>, packs_out: Receiver<Upload>) -> Self {
         let (batches_in, batches_out) = crossbeam_channel::bounded(BATCHES);
         let (tasks_in, tasks_out) = crossbeam_channel::bounded(0);
-        Pipeline { work, setup, batches_in, batches_out, tasks_in, tasks_out, packs_out }
+        Pipeline { group, work, setup, batches_in, batches_out, tasks_in, tasks_out, packs_out }
     }
 
     /// Runs the walk in this thread and all others beside it, until all have ended.
     fn run(self, sources: &mut Sources<'_>, tree: &mut TreeWriter<'_>) -> Outcome {
-        let Workspace { control, data, repo, .. } = self.work;
-        let Pipeline { ref setup, batches_in, ref batches_out, tasks_in, ref tasks_out, ref packs_out, work } = self;
+        let Workspace { ctx, data, repo, .. } = self.work;
+        let Pipeline { group, ref setup, batches_in, ref batches_out, tasks_in, ref tasks_out, ref packs_out, work } =
+            self;
         thread::scope(|scope| {
             for _ in 0..setup.budget.uploads {
-                scope.spawn(|| control.run(|| data_packs::upload(repo, data, packs_out)));
+                scope.spawn(|| group.run(|| data_packs::upload(repo, data, packs_out)));
             }
             let workers: Vec<_> = (0..setup.budget.workers)
-                .map(|_| spawn_worker(scope, work, setup.options.compression, batches_out, tasks_in.clone(), tasks_out))
+                .map(|_| {
+                    spawn_worker(
+                        scope,
+                        group,
+                        work,
+                        setup.options.compression,
+                        batches_out,
+                        tasks_in.clone(),
+                        tasks_out,
+                    )
+                })
                 .collect();
             drop(tasks_in);
-            let tree = scope.spawn(|| control.run(|| tree.run()));
-            let batcher = Batcher::new(control, work.queue, batches_in);
-            control.run(|| walk(setup, work.nodes, sources, batcher));
+            let tree = scope.spawn(|| group.run(|| tree.run()));
+            let batcher = Batcher::new(ctx, work.queue, batches_in);
+            group.run(|| walk(setup, work.nodes, sources, batcher));
             let read = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
-            control.run(|| data.finish());
+            group.run(|| data.finish());
             Outcome { root: tree.join().expect("it does not panic").flatten(), read }
         })
     }
@@ -191,26 +217,27 @@ impl<'p> Pipeline<'p> {
 
 fn spawn_worker<'scope, 'p: 'scope>(
     scope: &'scope Scope<'scope, '_>,
+    group: &'scope Group<'scope>,
     work: Workspace<'p>,
     compression: i32,
     batches: &'scope Receiver<Batch>,
     offer: Sender<Task>,
     tasks: &'scope Receiver<Task>,
 ) -> ScopedJoinHandle<'scope, Option<u64>> {
-    scope.spawn(move || work.control.run(|| Reader::new(work, compression, offer)?.run(batches, tasks)))
+    scope.spawn(move || group.run(|| Reader::new(work, compression, offer)?.run(batches, tasks)))
 }
 
 /// The body of the walk's thread.
 fn walk(setup: &Setup<'_>, nodes: &Nodes, sources: &mut Sources<'_>, batcher: Batcher<'_>) -> Result<()> {
-    let Setup { repo, options, control, parents, .. } = *setup;
+    let Setup { repo, options, ctx, parents, .. } = *setup;
     match sources {
         Sources::Files(plan, paths) => {
-            let picker = Picker::new(&options.select, control, paths, &options.exclude_devices);
+            let picker = Picker::new(&options.select, ctx, paths, &options.exclude_devices);
             let exclude = &options.exclude_dev_ino;
-            Walk { repo, control, parents, nodes, exclude }.run(plan, picker, batcher)
+            Walk { repo, ctx, parents, nodes, exclude }.run(plan, picker, batcher)
         }
         Sources::Streams(streams) => {
-            Streams { repo, control, parents, nodes, time: setup.draft.time }.run(streams, batcher)
+            Streams { repo, ctx, parents, nodes, time: setup.draft.time }.run(streams, batcher)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::log::{Known, State};
 use super::{Repository, now, random};
+use crate::context::Context;
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::record::{self, Head, NewSection};
@@ -17,65 +18,56 @@ const ATTEMPTS: usize = 100;
 impl Repository {
     /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked). What is in
     /// `buffer` is sealed there, so that an upload holds its pack once; afterwards the buffer can be used again.
-    pub fn put_pack(&self, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
-        self.put_pack_unless(kind, buffer, &|| false)
-    }
-
-    /// [`Repository::put_pack`] that gives up soon after `stop` says so, with [`Kind::Interrupted`].
-    pub fn put_pack_unless(
-        &self,
-        kind: ObjectType,
-        buffer: &mut Vec<u8>,
-        stop: &(dyn Fn() -> bool + Sync),
-    ) -> Result<PackRef> {
+    pub fn put_pack(&self, ctx: &Context, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
         let len = buffer.len() as u32;
-        Ok(PackRef { id: self.put_sealed(kind, buffer, Name::Pack, stop)?, len })
+        Ok(PackRef { id: self.put_sealed(ctx, kind, buffer, Name::Pack)?, len })
     }
 
     /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
     /// `time`, and what it takes over from the records that it supersedes. `state` is refreshed first and knows the new
     /// record afterwards. Every pack it names must be stored already.
-    pub fn commit(&self, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
-        self.commit_if(state, head, sections, |_| Ok(()))
+    pub fn commit(&self, ctx: &Context, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
+        self.commit_if(ctx, state, head, sections, |_| Ok(()))
     }
 
     /// Commits like [`Repository::commit`], but calls `check` with the refreshed state first. If it fails, nothing is
     /// written.
     pub fn commit_if(
         &self,
+        ctx: &Context,
         state: &mut State,
         head: Head,
         sections: &[NewSection],
         check: impl FnOnce(&State) -> Result<()>,
     ) -> Result<ObjectId> {
-        self.refresh(state)?;
+        self.refresh(ctx, state)?;
         check(state)?;
-        let (id, record) = self.put_record(state, head, sections, &|| false)?;
+        let (id, record) = self.put_record(ctx, state, head, sections)?;
         state.learn(id, record);
         self.remember(state);
         Ok(id)
     }
 
-    /// [`Repository::commit`] on top of what `state` knows already, without looking again: one call of the storage, which
-    /// gives up soon after `stop` says so. For the last moments of a run. Records side by side are folded alike.
-    pub fn commit_unless(
+    /// Commits like [`Repository::commit`], on top of what `state` knows already: one call of the storage, for an operation
+    /// that ends early. Records side by side are folded alike.
+    pub fn commit_at_once(
         &self,
+        ctx: &Context,
         state: &State,
         head: Head,
         sections: &[NewSection],
-        stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<ObjectId> {
-        let (id, record) = self.put_record(state, head, sections, stop)?;
+        let (id, record) = self.put_record(ctx, state, head, sections)?;
         self.remember_own(record.seen(&id));
         Ok(id)
     }
 
     fn put_record(
         &self,
+        ctx: &Context,
         state: &State,
         mut head: Head,
         sections: &[NewSection],
-        stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(ObjectId, Known)> {
         head.sequence = state.next_sequence();
         head.heads.extend(state.frontier());
@@ -89,20 +81,20 @@ impl Repository {
         let end = record::head_end(plain[..4].try_into().expect("a record begins with its length"))?;
         let record = Arc::new(record::decode(sequence, &plain[..end])?);
         let known = Known { sequence, len: plain.len() as u64, record };
-        let id = self.put_sealed(ObjectType::Record, &mut plain, |id| Name::Record { sequence, id }, stop)?;
+        let id = self.put_sealed(ctx, ObjectType::Record, &mut plain, |id| Name::Record { sequence, id })?;
         Ok((id, known))
     }
 
     fn put_sealed(
         &self,
+        ctx: &Context,
         kind: ObjectType,
         buffer: &mut Vec<u8>,
         name: impl Fn(ObjectId) -> Name,
-        stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<ObjectId> {
         for _ in 0..ATTEMPTS {
             let id = seal::seal_in_place(&self.keys, kind, &random()?, buffer);
-            match self.storage.put_unless(&name(id), buffer, stop) {
+            match self.storage.put(ctx, &name(id), buffer) {
                 Err(e) if e.kind() == Kind::Exists => {
                     *buffer = seal::open(&self.keys, kind, id, std::mem::take(buffer))?
                 }

@@ -8,11 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use lru::LruCache;
 
+use crate::context::Context;
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType, Opener};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Name, ObjectId};
-use crate::storage::{Storage, patience};
+use crate::storage::Storage;
 
 /// How much is fetched around what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +145,7 @@ impl Fetcher {
     }
 
     /// The plaintext bytes `range` of an object, every one of them verified.
-    pub fn read(&self, object: &Object, range: Range<u64>, span: Span) -> Result<Vec<u8>> {
+    pub fn read(&self, ctx: &Context, object: &Object, range: Range<u64>, span: Span) -> Result<Vec<u8>> {
         if range.start > range.end || range.end > object.len {
             return Err(Error::damaged(format!("a reference points behind the end of object {}", object.id)));
         }
@@ -152,7 +153,7 @@ impl Fetcher {
         let mut block = (range.start / BLOCK as u64) as u32;
         while (out.len() as u64) < range.end - range.start {
             let last = (range.end - 1) / BLOCK as u64;
-            let plain = self.block(object, block, last as u32 + 1, span)?;
+            let plain = self.block(ctx, object, block, last as u32 + 1, span)?;
             let at = u64::from(block) * BLOCK as u64;
             let from = range.start.saturating_sub(at) as usize;
             let to = (range.end - at).min(plain.len() as u64) as usize;
@@ -164,7 +165,7 @@ impl Fetcher {
 
     /// Hands the plaintext bytes `range` to `take` in order, block by block and verified; nothing of it is kept, and
     /// nothing that others need is pushed out. No more than [`PIECE`] is held at once.
-    pub fn stream(&self, object: &Object, range: Range<u64>, mut take: impl FnMut(&[u8])) -> Result<()> {
+    pub fn stream(&self, ctx: &Context, object: &Object, range: Range<u64>, mut take: impl FnMut(&[u8])) -> Result<()> {
         if range.start > range.end || range.end > object.len {
             return Err(Error::damaged(format!("a reference points behind the end of object {}", object.id)));
         }
@@ -172,7 +173,7 @@ impl Fetcher {
         while at < range.end {
             let first = (at / BLOCK as u64) as u32;
             let end = range.end.div_ceil(BLOCK as u64).min(u64::from(first) + (PIECE / BLOCK) as u64) as u32;
-            for (i, plain) in (first..).zip(self.fetch(object, first..end, first)?) {
+            for (i, plain) in (first..).zip(self.fetch(ctx, object, first..end, first)?) {
                 let damaged = || Error::damaged(format!("object {} is damaged in block {i}", object.id));
                 let (plain, start) = (plain.ok_or_else(damaged)?, u64::from(i) * BLOCK as u64);
                 let to = (range.end - start).min(plain.len() as u64);
@@ -203,7 +204,7 @@ impl Fetcher {
     }
 
     /// One block; what is fetched for it reaches up to `end` (the caller's range) and over `span`.
-    fn block(&self, object: &Object, block: u32, end: u32, span: Span) -> Result<Arc<[u8]>> {
+    fn block(&self, ctx: &Context, object: &Object, block: u32, end: u32, span: Span) -> Result<Arc<[u8]>> {
         let mut inner = self.lock();
         let mut counted = false;
         loop {
@@ -215,15 +216,15 @@ impl Fetcher {
                 break;
             }
             counted = true;
-            inner = self.arrival(inner)?;
+            inner = ctx.wait(&self.arrived, inner)?;
         }
         let run = self.claim(&mut inner, object, block, end, span);
         drop(inner);
         let claim = Claim { fetcher: self, object, run: run.clone() };
         // Damage or a cut in a neighbour is not the reader's business: then the block is fetched alone.
-        let (from, blocks) = match self.fetch(object, run.clone(), block) {
+        let (from, blocks) = match self.fetch(ctx, object, run.clone(), block) {
             Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
-                (block, self.fetch(object, block..block + 1, block)?)
+                (block, self.fetch(ctx, object, block..block + 1, block)?)
             }
             other => (run.start, other?),
         };
@@ -253,13 +254,13 @@ impl Fetcher {
 
     /// A run of blocks past the cache; those that are damaged or cut off are `None`. Fails if the object is not there or its
     /// header is wrong.
-    pub fn verify(&self, object: &Object, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
-        match self.fetch(object, run.clone(), u32::MAX) {
+    pub fn verify(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
+        match self.fetch(ctx, object, run.clone(), u32::MAX) {
             // Perhaps the object only ends early.
             Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
                 self.lock().openers.pop(&object.id);
-                self.opener(object, &self.read_sealed(object, 0, HEADER)?)?;
-                run.map(|i| match self.fetch(object, i..i + 1, u32::MAX) {
+                self.opener(object, &self.read_sealed(ctx, object, 0, HEADER)?)?;
+                run.map(|i| match self.fetch(ctx, object, i..i + 1, u32::MAX) {
                     Ok(mut block) => Ok(block.pop().flatten()),
                     Err(e) if e.kind() == Kind::Damaged => Ok(None),
                     Err(e) => Err(e),
@@ -271,17 +272,16 @@ impl Fetcher {
     }
 
     /// Fetches a run of blocks. Fails if `wanted` is damaged; other damaged blocks are `None`.
-    fn fetch(&self, object: &Object, run: Range<u32>, wanted: u32) -> Result<Vec<Option<Arc<[u8]>>>> {
+    fn fetch(&self, ctx: &Context, object: &Object, run: Range<u32>, wanted: u32) -> Result<Vec<Option<Arc<[u8]>>>> {
         let (offset, len) = seal::block_place(object.len, run.start.into(), run.end.into());
         let known = self.lock().openers.get(&object.id).cloned();
         // A header that is near comes with the same read, one that is far with a second read at the same time.
         let near = known.is_none() && offset <= 4 * BLOCK as u64;
         let from = if near { 0 } else { offset };
-        let patience = patience::deadline();
         let (sealed, header) = std::thread::scope(|scope| {
-            let header = || patience::until(patience, || self.read_sealed(object, 0, HEADER));
+            let header = || self.read_sealed(ctx, object, 0, HEADER);
             let header = (known.is_none() && !near).then(|| scope.spawn(header));
-            let sealed = self.read_sealed(object, from, (offset - from) as usize + len);
+            let sealed = self.read_sealed(ctx, object, from, (offset - from) as usize + len);
             (sealed, header.map(|h| h.join().expect("reading does not panic")))
         });
         let mut sealed = sealed?;
@@ -303,8 +303,8 @@ impl Fetcher {
         Ok(blocks)
     }
 
-    fn read_sealed(&self, object: &Object, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let bytes = self.storage.read(&object.name, offset, len)?;
+    fn read_sealed(&self, ctx: &Context, object: &Object, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let bytes = self.storage.read(ctx, &object.name, offset, len)?;
         let mut inner = self.lock();
         inner.stats.reads += 1;
         inner.stats.bytes += len as u64;
@@ -320,17 +320,6 @@ impl Fetcher {
         let opener = Arc::new(Opener::new(&self.keys, object.kind, object.id, object.len, header)?);
         self.lock().openers.put(object.id, Arc::clone(&opener));
         Ok(opener)
-    }
-
-    /// Waits until something has arrived, or the patience of this thread is over.
-    fn arrival<'a>(&self, inner: MutexGuard<'a, Inner>) -> Result<MutexGuard<'a, Inner>> {
-        if let Some(over) = patience::over() {
-            return Err(over);
-        }
-        Ok(match patience::slice() {
-            None => self.arrived.wait(inner).expect("no holder panics"),
-            Some(slice) => self.arrived.wait_timeout(inner, slice).expect("no holder panics").0,
-        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

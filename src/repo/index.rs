@@ -8,6 +8,7 @@ use super::Repository;
 use super::fingerprints::Fingerprints;
 use super::log::State;
 use super::section::{Effort, Form, Section};
+use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::Result;
 use crate::format::record::{NewSection, SectionKind};
@@ -57,7 +58,7 @@ impl<'r> Index<'r> {
 
     /// Where a chunk is, in a pack that is neither condemned nor dropped. A section that cannot be read is an error
     /// unless another one has the chunk: the caller decides whether to go on as if it were unknown.
-    pub fn find(&self, id: &ChunkId) -> Result<Option<(ChunkKind, Ref)>> {
+    pub fn find(&self, ctx: &Context, id: &ChunkId) -> Result<Option<(ChunkKind, Ref)>> {
         let view = self.view();
         let mut open: Vec<&Section> = view.sections.iter().map(|(_, section)| &**section).collect();
         let mut failed = None;
@@ -65,10 +66,10 @@ impl<'r> Index<'r> {
         for effort in [Effort::Memory, Effort::Free, Effort::Wait] {
             let mut left = Vec::new();
             for section in open {
-                match section.find(self.repo, id, effort) {
+                match section.find(ctx, self.repo, id, effort) {
                     Ok(None) => left.push(section),
                     Ok(Some(None)) => {}
-                    Ok(Some(Some((number, entry)))) => match section.pack(self.repo, number) {
+                    Ok(Some(Some((number, entry)))) => match section.pack(ctx, self.repo, number) {
                         Ok(pack) if view.doomed.contains(&pack.id) => {}
                         Ok(pack) => {
                             let found = entry.in_pack(pack);

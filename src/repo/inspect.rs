@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::fetch::Object;
 use super::log::{LiveSection, SectionKey, State};
 use super::{Index, Repository, parallel, random};
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{ObjectType, plain_len, sealed_len};
 use crate::error::{Error, Kind, Result};
@@ -124,10 +125,10 @@ impl Repository {
     }
 
     /// Reads all packs sections in force.
-    pub fn tables(&self, state: &State) -> Result<Tables> {
+    pub fn tables(&self, ctx: &Context, state: &State) -> Result<Tables> {
         let sections = state.distinct(|kind| *kind == SectionKind::Packs);
         let read = parallel(READERS, sections, |place| {
-            let rows = self.section(&place).and_then(|bytes| index::decode_packs(&bytes));
+            let rows = self.section(ctx, &place).and_then(|bytes| index::decode_packs(&bytes));
             (place.key(), rows)
         });
         let mut tables = Tables { problems: state.unplaced(), ..Tables::default() };
@@ -142,11 +143,11 @@ impl Repository {
     }
 
     /// The packs that index sections count in which cannot be used, as far as their tables can be read.
-    pub fn packs_of(&self, state: &State, bad: &BTreeSet<SectionKey>) -> Result<HashSet<ObjectId>> {
+    pub fn packs_of(&self, ctx: &Context, state: &State, bad: &BTreeSet<SectionKey>) -> Result<HashSet<ObjectId>> {
         let mut packs = HashSet::new();
         for place in state.distinct(|kind| matches!(kind, SectionKind::Index { .. })) {
             if let (true, Some(table)) = (bad.contains(&place.key()), place.packs.as_deref()) {
-                match self.section(table).and_then(|bytes| index::decode_packs(&bytes)) {
+                match self.section(ctx, table).and_then(|bytes| index::decode_packs(&bytes)) {
                     Ok(rows) => packs.extend(rows.into_iter().map(|(pack, _)| pack.id)),
                     Err(e) if e.kind().is_damage() => {}
                     Err(e) => return Err(e),
@@ -160,6 +161,7 @@ impl Repository {
     /// is wrong, each with its record. `done` is told of bytes, and ends the reading with an error of its own.
     pub fn check_indexes(
         &self,
+        ctx: &Context,
         state: &State,
         tables: &Tables,
         done: &(dyn Fn(u64) -> Result<()> + Sync),
@@ -168,7 +170,7 @@ impl Repository {
         let (mut entries, mut problems) = (0, Vec::new());
         for (key, result) in parallel(READERS, sections, |place| {
             let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&packs.key()));
-            (place.key(), done(0).and_then(|()| self.check_index(&place, packs, done)))
+            (place.key(), done(0).and_then(|()| self.check_index(ctx, &place, packs, done)))
         }) {
             match result {
                 Ok(rows) => entries += rows,
@@ -181,13 +183,14 @@ impl Repository {
 
     fn check_index(
         &self,
+        ctx: &Context,
         place: &LiveSection,
         packs: Option<&Table>,
         done: &(dyn Fn(u64) -> Result<()> + Sync),
     ) -> Result<u64> {
         let mut rows = Rows { place, packs, last: None, count: 0, wrong: None };
         let mut stopped = None;
-        self.section_in_pieces(place, |piece| {
+        self.section_in_pieces(ctx, place, |piece| {
             piece.as_chunks::<ENTRY>().0.iter().for_each(|row| rows.take(row));
             stopped = stopped.take().or(done(piece.len() as u64).err());
         })?;
@@ -203,7 +206,7 @@ impl Repository {
     /// # Errors
     ///
     /// Where most of them are not there: perhaps a disk of the server is not mounted.
-    pub fn absent_packs(&self, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
+    pub fn absent_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
         let listed = state.listed_packs();
         if listed == 0 {
             return Ok(BTreeSet::new());
@@ -212,12 +215,12 @@ impl Repository {
         let first = random::<1>()?[0] % 16;
         let folders: Vec<u8> = (0..count).map(|i| (first + i) % 16).collect();
         let doomed = state.doomed_packs();
-        let tables = self.tables(state)?;
+        let tables = self.tables(ctx, state)?;
         let here = |id: &ObjectId| folders.contains(&id.shard()) && !doomed.contains(id);
         let mut absent: HashMap<ObjectId, u32> =
             tables.packs().filter(|(pack, _)| here(&pack.id)).map(|(pack, _)| (pack.id, pack.len)).collect();
         let all = absent.len();
-        for listing in parallel(FOLDERS, folders.clone(), |x| self.storage.list(Folder::PackShard(x))) {
+        for listing in parallel(FOLDERS, folders.clone(), |x| self.storage.list(ctx, Folder::PackShard(x))) {
             for entry in listing? {
                 if let Name::Pack(id) = entry.name
                     && absent.get(&id).is_some_and(|len| sealed_len((*len).into()) == entry.size)
@@ -229,7 +232,7 @@ impl Repository {
         // A listing is not atomic, so a few are asked for.
         let asked: Vec<_> = absent.iter().map(|(id, len)| (*id, *len)).take(ASKED).collect();
         for (id, there) in parallel(FOLDERS, asked, |(id, len)| {
-            (id, self.storage.size(&Name::Pack(id)).map(|size| size == sealed_len(len.into())))
+            (id, self.storage.size(ctx, &Name::Pack(id)).map(|size| size == sealed_len(len.into())))
         }) {
             match there {
                 Ok(true) => drop(absent.remove(&id)),
@@ -246,13 +249,13 @@ impl Repository {
     }
 
     /// Where a chunk can be read whose own place cannot: as the log says now, in a pack that is not doomed.
-    pub(super) fn rescue(&self, kind: ChunkKind, r: &Ref) -> Option<Ref> {
+    pub(super) fn rescue(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Option<Ref> {
         let mut known = self.rescue.lock().expect("no holder panics");
         let mut state = known.take().unwrap_or_default();
         // What the last reader has found is likely to hold still; what it lacks may have come since.
-        let find = |state: &State| self.moved(&Index::new(self, state), kind, r).ok().flatten();
+        let find = |state: &State| self.moved(ctx, &Index::new(self, state), kind, r).ok().flatten();
         let mut found = if state.records() > 0 { find(&state) } else { None };
-        if found.is_none() && self.refresh(&mut state).unwrap_or(false) {
+        if found.is_none() && self.refresh(ctx, &mut state).unwrap_or(false) {
             found = find(&state);
         }
         *known = Some(state);
@@ -261,9 +264,15 @@ impl Repository {
 
     /// Blocks of a pack, each verified; `None` for one that is damaged. An error: there is no such object, or its header
     /// or its length is wrong.
-    pub fn pack_blocks(&self, kind: ObjectType, pack: &PackRef, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
+    pub fn pack_blocks(
+        &self,
+        ctx: &Context,
+        kind: ObjectType,
+        pack: &PackRef,
+        run: Range<u32>,
+    ) -> Result<Vec<Option<Arc<[u8]>>>> {
         let object = Object { name: Name::Pack(pack.id), id: pack.id, kind, len: pack.len.into() };
-        self.fetcher.verify(&object, run)
+        self.fetcher.verify(ctx, &object, run)
     }
 }
 

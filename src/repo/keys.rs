@@ -2,6 +2,7 @@
 
 use super::open::{Unlock, put_key};
 use super::{Repository, parallel};
+use crate::context::Context;
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::LocalKey;
 use crate::crypto::secret::Passphrase;
@@ -33,13 +34,13 @@ impl Repository {
     }
 
     /// All key files, by name.
-    pub fn key_files(&self) -> Result<Vec<Key>> {
-        let mut entries = self.storage.list(Folder::Keys)?;
+    pub fn key_files(&self, ctx: &Context) -> Result<Vec<Key>> {
+        let mut entries = self.storage.list(ctx, Folder::Keys)?;
         entries.sort_by_key(|entry| entry.name);
         entries.truncate(MOST);
         let keys = parallel(READERS, entries, |entry| {
             let Name::Key(id) = entry.name else { return None };
-            let what = match self.read_key(&id) {
+            let what = match self.read_key(ctx, &id) {
                 Err(e) if !matches!(e.kind(), Kind::Damaged | Kind::Missing | Kind::Passphrase) => return Some(Err(e)),
                 read => read.map(|(_, what)| what).map_err(|e| e.to_string()),
             };
@@ -49,21 +50,22 @@ impl Repository {
     }
 
     /// A key file as it is stored, its cost, and whether it needs a local key.
-    pub fn read_key(&self, id: &ObjectId) -> Result<(Vec<u8>, (KdfCost, bool))> {
+    pub fn read_key(&self, ctx: &Context, id: &ObjectId) -> Result<(Vec<u8>, (KdfCost, bool))> {
         let name = Name::Key(*id);
-        if self.storage.size(&name)? != KEY_FILE as u64 {
+        if self.storage.size(ctx, &name)? != KEY_FILE as u64 {
             return Err(Error::damaged(format!("key file {} has the wrong size", id.short())));
         }
-        let bytes = self.storage.read(&name, 0, KEY_FILE)?;
+        let bytes = self.storage.read(ctx, &name, 0, KEY_FILE)?;
         let file = KeyFile::parse(id, &self.id, &bytes)?;
         let what = (file.cost(), file.needs_local_key());
         Ok((bytes, what))
     }
 
     /// Adds a key file. It is read back and opened before this returns, so that nobody relies on one that does not open.
-    pub fn add_key(&self, unlock: Unlock<'_>) -> Result<ObjectId> {
-        let (file, key) = put_key(&*self.storage, &self.id, &self.master, unlock)?;
-        let (back, _) = self.read_key(&key.id).map_err(|e| e.while_doing("the new key file cannot be read back"))?;
+    pub fn add_key(&self, ctx: &Context, unlock: Unlock<'_>) -> Result<ObjectId> {
+        let (file, key) = put_key(ctx, &*self.storage, &self.id, &self.master, unlock)?;
+        let (back, _) =
+            self.read_key(ctx, &key.id).map_err(|e| e.while_doing("the new key file cannot be read back"))?;
         KeyFile::parse(&key.id, &self.id, &back)?.open(unlock.passphrase)?;
         if back != file {
             return Err(Error::damaged("the server gives back another key file than it was given"));
@@ -73,15 +75,15 @@ impl Repository {
     }
 
     /// Removes a key file; never the last one that is well-formed.
-    pub fn remove_key(&self, id: &ObjectId) -> Result<()> {
-        let others = self.key_files()?.into_iter().filter(|key| key.id != *id && key.what.is_ok()).count();
+    pub fn remove_key(&self, ctx: &Context, id: &ObjectId) -> Result<()> {
+        let others = self.key_files(ctx)?.into_iter().filter(|key| key.id != *id && key.what.is_ok()).count();
         if others == 0 {
             let text = format!("key file {} is the last one: without it nobody could open the repository", id.short());
             return Err(Error::new(Kind::Usage, text).hint("`nfreezer key add` makes another one first"));
         }
         let name = Name::Key(*id);
-        self.storage.remove(&name).map_err(|e| refused(e, id))?;
-        match self.storage.size(&name) {
+        self.storage.remove(ctx, &name).map_err(|e| refused(e, id))?;
+        match self.storage.size(ctx, &name) {
             Err(e) if e.kind() == Kind::Missing => {}
             Err(e) => return Err(e),
             Ok(_) => return Err(refused(Error::failed("it is still there"), id)),
@@ -102,13 +104,14 @@ fn refused(e: Error, id: &ObjectId) -> Error {
 
 /// Brings a key file back to where its repository is (or was: `config` is made again if it is gone), once it has been opened.
 pub fn import(
+    ctx: &Context,
     storage: &dyn Storage,
     file: &[u8],
     local_key: Option<&LocalKey>,
     passphrase: impl FnOnce() -> Result<Passphrase>,
 ) -> Result<(ObjectId, KeyInfo)> {
     let (id, repository) = (keyfile::name(file), keyfile::repository(file)?);
-    let config = match storage.read(&Name::Config, 0, keyfile::CONFIG) {
+    let config = match storage.read(ctx, &Name::Config, 0, keyfile::CONFIG) {
         Ok(bytes) => Some(keyfile::decode_config(&bytes)?),
         Err(e) if e.kind() == Kind::Missing => None,
         Err(e) => return Err(e),
@@ -123,13 +126,14 @@ pub fn import(
         return Err(Error::new(Kind::Passphrase, text).hint("give --local-key FILE"));
     }
     let (_, info) = key.open(&passphrase()?.with_local_key(local_key.cloned()))?;
-    storage.create_folders()?;
-    match storage.put(&Name::Key(id), file) {
-        Err(e) if e.kind() == Kind::Exists && storage.read(&Name::Key(id), 0, KEY_FILE).is_ok_and(|b| b == file) => {}
+    storage.create_folders(ctx)?;
+    match storage.put(ctx, &Name::Key(id), file) {
+        Err(e)
+            if e.kind() == Kind::Exists && storage.read(ctx, &Name::Key(id), 0, KEY_FILE).is_ok_and(|b| b == file) => {}
         other => other?,
     }
     if config.is_none() {
-        storage.put(&Name::Config, &keyfile::encode_config(&repository))?;
+        storage.put(ctx, &Name::Config, &keyfile::encode_config(&repository))?;
     }
     Ok((id, info))
 }

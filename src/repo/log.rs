@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::fetch::{Object, Span};
 use super::{Repository, parallel};
+use crate::context::Context;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::ancestry::{self, prefix};
@@ -328,22 +329,22 @@ impl State {
 
 impl Repository {
     /// Reads the log.
-    pub fn state(&self) -> Result<State> {
+    pub fn state(&self, ctx: &Context) -> Result<State> {
         let mut state = State::default();
-        self.refresh(&mut state)?;
+        self.refresh(ctx, &mut state)?;
         Ok(state)
     }
 
     /// Reads what the log has gained. A listing is not atomic: where a named record is missing, it is made again.
     /// Gives whether anything is new.
-    pub fn refresh(&self, state: &mut State) -> Result<bool> {
+    pub fn refresh(&self, ctx: &Context, state: &mut State) -> Result<bool> {
         let (mut new, mut gone) = (false, Vec::new());
         for _ in 0..3 {
             // Asked before the listing: what another process commits and remembers in between is in neither or in both.
             let wanted = self.wanted();
-            let listing = self.storage.list(Folder::Log)?;
+            let listing = self.storage.list(ctx, Folder::Log)?;
             state.listed = listing.iter().filter_map(|e| record_of(e).map(|(_, id)| id)).collect();
-            let (read, vanished) = self.read_new(state, listing)?;
+            let (read, vanished) = self.read_new(ctx, state, listing)?;
             new |= read;
             let doubtful = |state: &State| {
                 let gone = self.unexplained(state, &wanted);
@@ -351,7 +352,7 @@ impl Repository {
                 (gone, doubt)
             };
             if doubtful(state).1 {
-                self.read_ancestry(state)?;
+                self.read_ancestry(ctx, state)?;
             }
             let doubt;
             (gone, doubt) = doubtful(state);
@@ -370,13 +371,13 @@ impl Repository {
     /// The newest come first, because they supersede the others, and with them whatever those that were read name as
     /// their predecessors: what a merge left alone is named by it. So a log that is kept short by merges is read in a
     /// few waves, however long it is; while waves supersede nothing they grow.
-    fn read_new(&self, state: &mut State, listing: Vec<Entry>) -> Result<(bool, bool)> {
+    fn read_new(&self, ctx: &Context, state: &mut State, listing: Vec<Entry>) -> Result<(bool, bool)> {
         let (mut new, mut vanished, mut wave) = (false, false, READERS);
         let mut open: Vec<Entry> = listing.into_iter().filter(|entry| record_of(entry).is_some()).collect();
         while state.narrow(&mut open) {
             let before = open.len();
             let first = open.split_off(open.len().saturating_sub(wave));
-            let results = parallel(READERS, first, |entry| (entry.clone(), self.read_record(&entry)));
+            let results = parallel(READERS, first, |entry| (entry.clone(), self.read_record(ctx, &entry)));
             for (entry, result) in results {
                 let Some((sequence, id)) = record_of(&entry) else { continue };
                 match result {
@@ -398,31 +399,33 @@ impl Repository {
         Ok((new, vanished))
     }
 
-    fn read_ancestry(&self, state: &mut State) -> Result<()> {
+    fn read_ancestry(&self, ctx: &Context, state: &mut State) -> Result<()> {
         let places = state.live().flat_map(|(id, _)| state.sections_of(id));
         let places: Vec<_> = places.filter(|place| place.section.kind == SectionKind::Ancestry).collect();
         for place in places {
-            let bytes = self.section(&place)?;
+            let bytes = self.section(ctx, &place)?;
             state.ancestry.extend(ancestry::decode(&bytes));
         }
         Ok(())
     }
 
-    fn read_record(&self, entry: &Entry) -> Result<(u64, Record)> {
+    fn read_record(&self, ctx: &Context, entry: &Entry) -> Result<(u64, Record)> {
         let Some((sequence, id)) = record_of(entry) else { return Err(Error::damaged("not a record")) };
         let len = seal::plain_len(entry.size).filter(|len| *len >= 4 && *len <= limits::RECORD as u64);
         let len = len.ok_or_else(|| Error::damaged("no record has its size (it is being written, or was cut off)"))?;
         let object = Object { name: entry.name, id, kind: ObjectType::Record, len };
         let whole = if entry.size <= WHOLE { len } else { BLOCK as u64 };
-        let start = match self.fetcher.read(&object, 0..whole.min(len), Span::Exact) {
+        let start = match self.fetcher.read(ctx, &object, 0..whole.min(len), Span::Exact) {
             // Perhaps only a section of it is damaged.
-            Err(e) if e.kind() == Kind::Damaged => self.fetcher.read(&object, 0..len.min(BLOCK as u64), Span::Exact)?,
+            Err(e) if e.kind() == Kind::Damaged => {
+                self.fetcher.read(ctx, &object, 0..len.min(BLOCK as u64), Span::Exact)?
+            }
             other => other?,
         };
         let end = record::head_end(start[..4].try_into().expect("at least four bytes"))?;
         let start = match start.get(..end) {
             Some(head) => head.to_vec(),
-            None => self.fetcher.read(&object, 0..end as u64, Span::Exact)?,
+            None => self.fetcher.read(ctx, &object, 0..end as u64, Span::Exact)?,
         };
         Ok((len, record::decode(sequence, &start)?))
     }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Repository;
 use super::log::{LiveSection, SectionKey, State};
+use crate::context::Context;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::ancestry::{self, prefix};
@@ -36,26 +37,31 @@ impl Repository {
     /// Merges records in force if `state` knows of many. It is refreshed first then, and knows the new record afterwards. A
     /// record of which something cannot be read, or that says something this version does not know, is left alone.
     /// Gives whether there was anything to do.
-    pub fn merge(&self, state: &mut State) -> Result<bool> {
+    pub fn merge(&self, ctx: &Context, state: &mut State) -> Result<bool> {
         if mergeable(state, &BTreeSet::new()).len() < 2 {
             return Ok(false);
         }
-        self.refresh(state)?;
+        self.refresh(ctx, state)?;
         let mut unreadable = BTreeSet::new();
         loop {
             let ids = mergeable(state, &unreadable);
             if ids.len() < 2 {
                 return Ok(false);
             }
-            match self.merged(state, &ids) {
-                Ok((head, sections)) => return self.commit(state, head, &sections).map(|_| true),
+            match self.merged(ctx, state, &ids) {
+                Ok((head, sections)) => return self.commit(ctx, state, head, &sections).map(|_| true),
                 Err(Culprit(id, e)) if e.kind().is_damage() => unreadable.insert(id),
                 Err(Culprit(_, e)) => return Err(e),
             };
         }
     }
 
-    fn merged(&self, state: &State, ids: &BTreeSet<ObjectId>) -> Result<(Head, Vec<NewSection>), Culprit> {
+    fn merged(
+        &self,
+        ctx: &Context,
+        state: &State,
+        ids: &BTreeSet<ObjectId>,
+    ) -> Result<(Head, Vec<NewSection>), Culprit> {
         let mut head = merged_head(state, ids);
         // Before the commit lists the log again: other clients may have merged the same records by then.
         state.inherit(&mut head);
@@ -65,19 +71,20 @@ impl Repository {
         let mut table = Table { dropped, ..Table::default() };
         let mut rows = Vec::with_capacity(plan.rewritten.iter().map(|(_, index)| index.section.len as usize).sum());
         for (id, packs) in &plan.copied {
-            table.add(self, packs).map_err(|e| Culprit(*id, e))?;
+            table.add(ctx, self, packs).map_err(|e| Culprit(*id, e))?;
         }
         for (id, index) in &plan.rewritten {
-            table.append(self, index, &mut rows).map_err(|e| Culprit(*id, e))?;
+            table.append(ctx, self, index, &mut rows).map_err(|e| Culprit(*id, e))?;
         }
         let mut sections = index::sections(&table.rows, rows, head.sections.len() as u32);
-        sections.extend(ancestry::sections(&self.ancestry(state, ids, &head)?));
+        sections.extend(ancestry::sections(&self.ancestry(ctx, state, ids, &head)?));
         Ok((head, sections))
     }
 
     /// The prefixes of all records that were ever folded into these.
     pub(super) fn ancestry(
         &self,
+        ctx: &Context,
         state: &State,
         ids: &BTreeSet<ObjectId>,
         head: &Head,
@@ -87,7 +94,7 @@ impl Repository {
             let known = state.live().find(|(live, _)| *live == id);
             all.extend(known.iter().flat_map(|(_, known)| known.record.head.superseded.iter().map(prefix)));
             for place in state.sections_of(id).iter().filter(|place| place.section.kind == SectionKind::Ancestry) {
-                let bytes = self.section(place).map_err(|e| Culprit(*id, e))?;
+                let bytes = self.section(ctx, place).map_err(|e| Culprit(*id, e))?;
                 all.extend(ancestry::decode(&bytes));
             }
         }
@@ -230,8 +237,8 @@ struct Table {
 }
 
 impl Table {
-    fn add(&mut self, repo: &Repository, place: &LiveSection) -> Result<()> {
-        let table = index::decode_packs(&repo.section(place)?)?;
+    fn add(&mut self, ctx: &Context, repo: &Repository, place: &LiveSection) -> Result<()> {
+        let table = index::decode_packs(&repo.section(ctx, place)?)?;
         for (pack, kind) in table.iter().filter(|(pack, _)| !self.dropped.contains(&pack.id)) {
             self.numbers.entry(pack.id).or_insert_with(|| {
                 self.rows.push((*pack, *kind));
@@ -243,9 +250,9 @@ impl Table {
     }
 
     /// Appends the rows of an index section, with the numbers that packs have here.
-    fn append(&self, repo: &Repository, place: &LiveSection, rows: &mut Vec<u8>) -> Result<()> {
+    fn append(&self, ctx: &Context, repo: &Repository, place: &LiveSection, rows: &mut Vec<u8>) -> Result<()> {
         let start = rows.len();
-        repo.section_in_pieces(place, |piece| rows.extend_from_slice(piece))?;
+        repo.section_in_pieces(ctx, place, |piece| rows.extend_from_slice(piece))?;
         let table = place.packs.as_deref().and_then(|packs| self.tables.get(&packs.key()));
         let table = table.ok_or_else(|| Error::damaged("an index without its packs"))?;
         let mut to = start;

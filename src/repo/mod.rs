@@ -22,8 +22,6 @@ pub use log::{SectionKey, State};
 pub use open::{Access, Unlock};
 pub use witness::Alarm;
 
-pub use crate::storage::patience;
-
 use std::sync::Arc;
 
 use crate::crypto::keys::{Keys, MasterKey, RepoId};
@@ -87,7 +85,6 @@ pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T
     let count = items.len();
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());
     let done = std::sync::Mutex::new(Vec::with_capacity(count));
-    let deadline = patience::deadline();
     let run = || {
         while let Some((i, item)) = next(&queue) {
             let result = work(item);
@@ -96,7 +93,7 @@ pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T
     };
     std::thread::scope(|scope| {
         for _ in 0..threads.min(count) {
-            scope.spawn(|| patience::until(deadline, run));
+            scope.spawn(&run);
         }
     });
     let mut done = done.into_inner().expect("no holder panics");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fetch::Fetcher;
 use super::witness::{Alarm, Witness};
 use super::{Repository, now, parallel, random};
+use crate::context::Context;
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::{Keys, LocalKey, MasterKey, RepoId};
 use crate::crypto::secret::{Passphrase, Secret};
@@ -57,21 +58,27 @@ type Read = Vec<(ObjectId, Option<Vec<u8>>)>;
 impl Repository {
     /// Makes a repository: all folders, one key file, `config` last. A folder that holds only what an interrupted
     /// `init` left (our own names and no `config`) is taken over; any other non-empty folder is refused.
-    pub fn init(storage: Arc<dyn Storage>, passphrase: &Passphrase, cost: KdfCost, label: &str) -> Result<Self> {
+    pub fn init(
+        ctx: &Context,
+        storage: Arc<dyn Storage>,
+        passphrase: &Passphrase,
+        cost: KdfCost,
+        label: &str,
+    ) -> Result<Self> {
         let unlock = Unlock { passphrase, cost, label };
-        Self::init_with(storage, unlock, &Access::default())
+        Self::init_with(ctx, storage, unlock, &Access::default())
     }
 
     /// [`Repository::init`] with a local key perhaps, and remembered.
-    pub fn init_with(storage: Arc<dyn Storage>, unlock: Unlock<'_>, access: &Access) -> Result<Self> {
-        Self::check_empty(&*storage)?;
-        storage.create_folders()?;
+    pub fn init_with(ctx: &Context, storage: Arc<dyn Storage>, unlock: Unlock<'_>, access: &Access) -> Result<Self> {
+        Self::check_empty(ctx, &*storage)?;
+        storage.create_folders(ctx)?;
         let id = RepoId(random()?);
         let master: MasterKey = Secret::new(random()?);
         let witness = access.witness(&*storage);
-        let (_, key) = put_key(&*storage, &id, &master, unlock)?;
+        let (_, key) = put_key(ctx, &*storage, &id, &master, unlock)?;
         let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
-        storage.put(&Name::Config, &keyfile::encode_config(&id))?;
+        storage.put(ctx, &Name::Config, &keyfile::encode_config(&id))?;
         if let Some(store) = &witness.store {
             let known = store.bind(&witness.address, &id.0);
             witness.remembered(known);
@@ -81,9 +88,9 @@ impl Repository {
     }
 
     /// Refuses a place where `init` would not begin with nothing.
-    pub fn check_empty(storage: &dyn Storage) -> Result<()> {
+    pub fn check_empty(ctx: &Context, storage: &dyn Storage) -> Result<()> {
         let address = storage.address();
-        match storage.list(Folder::Root) {
+        match storage.list(ctx, Folder::Root) {
             Ok(entries) if entries.iter().any(|e| e.name == Name::Config) => {
                 let text = format!("there is a repository at {address} already");
                 return Err(Error::new(Kind::Exists, text).hint("`nfreezer push` uses it; nothing was changed"));
@@ -91,7 +98,7 @@ impl Repository {
             Err(e) if e.kind() == Kind::NoRepository => return Ok(()),
             other => other.map(drop)?,
         }
-        if storage.foreign(Folder::Root)? > 0 {
+        if storage.foreign(ctx, Folder::Root)? > 0 {
             let text = format!("the folder {address} is not empty");
             return Err(Error::new(Kind::Exists, text).hint("give a new folder; nothing was changed"));
         }
@@ -99,12 +106,17 @@ impl Repository {
     }
 
     /// Opens a repository without a memory. `passphrase` is asked for only after there is a repository to open.
-    pub fn open(storage: Arc<dyn Storage>, passphrase: impl FnOnce() -> Result<Passphrase>) -> Result<Self> {
-        Self::open_with(storage, &Access::default(), passphrase)
+    pub fn open(
+        ctx: &Context,
+        storage: Arc<dyn Storage>,
+        passphrase: impl FnOnce() -> Result<Passphrase>,
+    ) -> Result<Self> {
+        Self::open_with(ctx, storage, &Access::default(), passphrase)
     }
 
     /// Opens a repository. `passphrase` is asked for only after there is one, and it is the one that was here before.
     pub fn open_with(
+        ctx: &Context,
         storage: Arc<dyn Storage>,
         access: &Access,
         passphrase: impl FnOnce() -> Result<Passphrase>,
@@ -113,19 +125,19 @@ impl Repository {
         let before = witness.store.as_ref().and_then(|store| store.at_address(&witness.address));
         let favourite = before.as_ref().and_then(|(_, seen)| seen.key).map(|key| key.id);
         // on a long line each step costs its round trip: what does not wait for another goes at the same time
-        storage.expect(Folder::Log);
+        storage.expect(ctx, Folder::Log);
         let (config, keys) = std::thread::scope(|scope| {
             let keys = scope.spawn(|| match &access.key_file {
                 Some(file) => Ok(vec![(keyfile::name(file), Some(file.clone()))]),
-                None => read_keys(&*storage, favourite),
+                None => read_keys(ctx, &*storage, favourite),
             });
-            let config = storage.read(&Name::Config, 0, keyfile::CONFIG);
+            let config = storage.read(ctx, &Name::Config, 0, keyfile::CONFIG);
             (config, keys.join().expect("it does not panic"))
         });
         let config = match (config, &access.key_file) {
             // A key file that the user has kept says which repository it is.
             (Err(e), Some(file)) if e.kind() == Kind::Missing => keyfile::encode_config(&keyfile::repository(file)?),
-            (config, _) => config.map_err(|e| nothing(e, &*storage, before.as_ref().map(|(_, seen)| seen)))?,
+            (config, _) => config.map_err(|e| nothing(ctx, e, &*storage, before.as_ref().map(|(_, seen)| seen)))?,
         };
         let id = keyfile::decode_config(&config)?;
         witness.check_identity(&id)?;
@@ -180,6 +192,7 @@ impl Access {
 
 /// Stores a new key file.
 pub(super) fn put_key(
+    ctx: &Context,
     storage: &dyn Storage,
     id: &RepoId,
     master: &MasterKey,
@@ -188,12 +201,12 @@ pub(super) fn put_key(
     let Unlock { passphrase, cost, label } = unlock;
     let info = KeyInfo { created: now().seconds as u64, label: label.to_owned() };
     let (key, file) = keyfile::wrap(master, id, passphrase, cost, &random()?, &info)?;
-    storage.put(&Name::Key(key), &file)?;
+    storage.put(ctx, &Name::Key(key), &file)?;
     Ok((file, SeenKey { id: key, work: cost.work(), local: passphrase.local_key().is_some(), created: info.created }))
 }
 
 /// Why there is no repository to open.
-fn nothing(e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
+fn nothing(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
     if !matches!(e.kind(), Kind::Missing | Kind::NoRepository | Kind::Damaged) {
         return e;
     }
@@ -204,7 +217,7 @@ fn nothing(e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
         let hint = "if its disk is not mounted, mount it; `nfreezer init` would make a new, empty one";
         return Error::new(Kind::NoRepository, text).hint(hint);
     }
-    let hint = match storage.size(&Name::OldIndex) {
+    let hint = match storage.size(ctx, &Name::OldIndex) {
         Ok(_) => "this is one of the Python nFreezer: `nfreezer import-v0` brings it into a new repository",
         Err(_) => "`nfreezer init -r REPO` makes one",
     };
@@ -212,14 +225,14 @@ fn nothing(e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
 }
 
 /// Whatever could be a key file, at most [`limits::KEY_FILES`], first the one that opened it before.
-fn read_keys(storage: &dyn Storage, favourite: Option<ObjectId>) -> Result<Read> {
-    let mut entries = storage.list(Folder::Keys)?;
+fn read_keys(ctx: &Context, storage: &dyn Storage, favourite: Option<ObjectId>) -> Result<Read> {
+    let mut entries = storage.list(ctx, Folder::Keys)?;
     entries.sort_by_key(|entry| (entry.size != KEY_FILE as u64, Some(entry.name) != favourite.map(Name::Key)));
     entries.truncate(limits::KEY_FILES);
     let read = parallel(READERS, entries, |entry| {
         let Name::Key(id) = entry.name else { return None };
         let right = entry.size == KEY_FILE as u64;
-        Some(right.then(|| storage.read(&entry.name, 0, KEY_FILE)).transpose().map(|bytes| (id, bytes)))
+        Some(right.then(|| storage.read(ctx, &entry.name, 0, KEY_FILE)).transpose().map(|bytes| (id, bytes)))
     });
     read.into_iter().flatten().collect()
 }

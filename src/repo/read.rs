@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::fetch::{Object, Span};
 use super::{Index, Repository};
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
@@ -20,9 +21,9 @@ const META_SPAN: Span = Span::Blocks(16);
 
 impl Repository {
     /// The plaintext of a whole chunk, verified by its tags and by its id.
-    pub fn chunk(&self, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
+    pub fn chunk(&self, ctx: &Context, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
         let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
-        self.whole(kind, r, self.fetcher.read(&object(kind, &r.pack), range, span)?)
+        self.whole(kind, r, self.fetcher.read(ctx, &object(kind, &r.pack), range, span)?)
     }
 
     /// A whole chunk, if every block of it is in memory. Never waits; damage shows when it is asked for with waiting.
@@ -43,7 +44,7 @@ impl Repository {
 
     /// The plaintext bytes `range` of a chunk of file contents, verified by commitment and tags; only the blocks and
     /// frames that hold them are fetched.
-    pub fn part(&self, r: &Ref, range: Range<u32>, span: Span) -> Result<Vec<u8>> {
+    pub fn part(&self, ctx: &Context, r: &Ref, range: Range<u32>, span: Span) -> Result<Vec<u8>> {
         let object = object(ChunkKind::Data, &r.pack);
         let at = |from: usize, to: usize| u64::from(r.offset) + from as u64..u64::from(r.offset) + to as u64;
         let Range { start: from, end: to } = range.start as usize..range.end.min(r.len) as usize;
@@ -51,12 +52,12 @@ impl Repository {
             return Ok(Vec::new());
         }
         if r.stored == r.len {
-            return self.fetcher.read(&object, at(from, to), span);
+            return self.fetcher.read(ctx, &object, at(from, to), span);
         }
-        let table = self.fetcher.read(&object, at(0, stored::table_len(r)), span)?;
+        let table = self.fetcher.read(ctx, &object, at(0, stored::table_len(r)), span)?;
         let frames = stored::frames(r, &table)?;
         let (first, last) = (from / FRAME, (to - 1) / FRAME);
-        let bytes = self.fetcher.read(&object, at(frames[first].start, frames[last].end), span)?;
+        let bytes = self.fetcher.read(ctx, &object, at(frames[first].start, frames[last].end), span)?;
         let mut plain = Vec::with_capacity((last + 1 - first) * FRAME);
         for i in first..=last {
             let frame = frames[i].start - frames[first].start..frames[i].end - frames[first].start;
@@ -76,41 +77,42 @@ impl Repository {
     }
 
     /// A whole chunk of metadata, with its neighbours in the pack.
-    pub fn metadata(&self, kind: ChunkKind, r: &Ref) -> Result<Vec<u8>> {
-        self.chunk(kind, r, META_SPAN)
+    pub fn metadata(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Result<Vec<u8>> {
+        self.chunk(ctx, kind, r, META_SPAN)
     }
 
     /// A page of a directory.
-    pub fn page(&self, r: &Ref) -> Result<Page> {
-        Page::decode(&self.metadata(ChunkKind::Page, r)?, &r.pack)
+    pub fn page(&self, ctx: &Context, r: &Ref) -> Result<Page> {
+        Page::decode(&self.metadata(ctx, ChunkKind::Page, r)?, &r.pack)
     }
 
     /// A page of a reference list.
-    pub fn list(&self, r: &Ref) -> Result<List> {
-        List::decode(&self.metadata(ChunkKind::List, r)?, &r.pack)
+    pub fn list(&self, ctx: &Context, r: &Ref) -> Result<List> {
+        List::decode(&self.metadata(ctx, ChunkKind::List, r)?, &r.pack)
     }
 
     /// The extended attributes of a node.
-    pub fn xattrs(&self, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn xattrs(&self, ctx: &Context, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(list.clone()),
-            Xattrs::Stored(r) => node::decode_xattrs(&self.metadata(ChunkKind::Xattrs, r)?),
+            Xattrs::Stored(r) => node::decode_xattrs(&self.metadata(ctx, ChunkKind::Xattrs, r)?),
         }
     }
 
     /// The rows of a pack's table, for `check`, `prune` and recovery.
-    pub fn pack_table(&self, kind: ObjectType, pack: &PackRef) -> Result<Vec<pack::Entry>> {
+    pub fn pack_table(&self, ctx: &Context, kind: ObjectType, pack: &PackRef) -> Result<Vec<pack::Entry>> {
         let object = Object { name: Name::Pack(pack.id), id: pack.id, kind, len: pack.len.into() };
-        let last = self.fetcher.read(&object, u64::from(pack.len).saturating_sub(4)..pack.len.into(), Span::Exact)?;
+        let last =
+            self.fetcher.read(ctx, &object, u64::from(pack.len).saturating_sub(4)..pack.len.into(), Span::Exact)?;
         let last = last.try_into().map_err(|_| Error::damaged(format!("pack {} has no table", pack.id)))?;
         let len = pack::table_len(pack.len, last)?;
         let range = u64::from(pack.len) - len as u64..pack.len.into();
-        pack::decode_table(pack.id, pack.len, &self.fetcher.read(&object, range, Span::Exact)?)
+        pack::decode_table(pack.id, pack.len, &self.fetcher.read(ctx, &object, range, Span::Exact)?)
     }
 
     /// Where a chunk lives now whose pack was dropped. `None`: nowhere.
-    pub fn moved(&self, index: &Index<'_>, kind: ChunkKind, r: &Ref) -> Result<Option<Ref>> {
-        Ok(index.find(&r.id)?.filter(|(k, found)| *k == kind && found.len == r.len).map(|(_, found)| found))
+    pub fn moved(&self, ctx: &Context, index: &Index<'_>, kind: ChunkKind, r: &Ref) -> Result<Option<Ref>> {
+        Ok(index.find(ctx, &r.id)?.filter(|(k, found)| *k == kind && found.len == r.len).map(|(_, found)| found))
     }
 }
 

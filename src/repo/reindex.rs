@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::log::{LiveSection, SectionKey, State};
 use super::merge::merged_head;
 use super::{Repository, parallel};
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::Result;
@@ -26,6 +27,7 @@ impl Repository {
     /// `packs` are indexed anew; one whose table cannot be read is left out, and what it holds is sent again when it is met.
     pub fn reindex(
         &self,
+        ctx: &Context,
         state: &State,
         bad: &BTreeSet<SectionKey>,
         packs: &[(PackRef, ObjectType)],
@@ -36,7 +38,7 @@ impl Repository {
         }
         let mut head = merged_head(state, &ids);
         let plain = || ids.iter().map(prefix).collect();
-        let ancestry = self.ancestry(state, &ids, &head).unwrap_or_else(|_| plain());
+        let ancestry = self.ancestry(ctx, state, &ids, &head).unwrap_or_else(|_| plain());
         let (mut tables, mut indexes) = (BTreeMap::new(), BTreeMap::new());
         for id in &ids {
             for place in state.sections_of(id) {
@@ -60,14 +62,14 @@ impl Repository {
                 head.sections.push(named(place, SectionKind::Index { packs: *packs }));
             }
         }
-        let mut sections = self.anew(packs, head.sections.len() as u32)?;
+        let mut sections = self.anew(ctx, packs, head.sections.len() as u32)?;
         sections.extend(ancestry::sections(&ancestry));
         Ok(Some((head, sections)))
     }
 
     /// Sections for these packs, the first of which will be number `number` of its head.
-    fn anew(&self, packs: &[(PackRef, ObjectType)], number: u32) -> Result<Vec<NewSection>> {
-        let read = parallel(READERS, packs.to_vec(), |(pack, kind)| ((pack, kind), self.pack_table(kind, &pack)));
+    fn anew(&self, ctx: &Context, packs: &[(PackRef, ObjectType)], number: u32) -> Result<Vec<NewSection>> {
+        let read = parallel(READERS, packs.to_vec(), |(pack, kind)| ((pack, kind), self.pack_table(ctx, kind, &pack)));
         let (mut table, mut rows): (_, Vec<u8>) = (Vec::new(), Vec::new());
         for ((pack, kind), entries) in read {
             match entries {

@@ -9,6 +9,7 @@ use super::Repository;
 use super::fetch::Span;
 use super::fingerprints::Fingerprints;
 use super::log::LiveSection;
+use crate::context::Context;
 use crate::crypto::keys::ChunkId;
 use crate::error::{Error, Kind, Result};
 use crate::format::index::{self, ENTRY, PACK_ROW};
@@ -111,14 +112,20 @@ impl Section {
     }
 
     /// The entry of `id` and the number of its pack. The outer `None`: that takes more effort.
-    pub fn find(&self, repo: &Repository, id: &ChunkId, effort: Effort) -> Result<Option<Option<(u32, Entry)>>> {
+    pub fn find(
+        &self,
+        ctx: &Context,
+        repo: &Repository,
+        id: &ChunkId,
+        effort: Effort,
+    ) -> Result<Option<Option<(u32, Entry)>>> {
         let (allowed, held) = {
             let memory = self.memory();
             (memory.allowed, memory.held.clone())
         };
         match held {
             Held::Whole(bytes) => return index::find(&bytes, id).map(Some),
-            Held::Fingerprints(fingerprints) => return self.confirm(repo, &fingerprints, id).map(Some),
+            Held::Fingerprints(fingerprints) => return self.confirm(ctx, repo, &fingerprints, id).map(Some),
             Held::Gone(why) => return Err(Error::new(Kind::Missing, &*why)),
             Held::Nothing => {}
         }
@@ -133,7 +140,7 @@ impl Section {
         }
         let spent = (self.asked.fetch_add(1, Ordering::Relaxed) + 1).saturating_mul(QUESTION);
         if allowed == Form::Places || spent < self.len() {
-            return index::find(&repo.fetcher.read(&self.place.object, range, Span::Exact)?, id).map(Some);
+            return index::find(&repo.fetcher.read(ctx, &self.place.object, range, Span::Exact)?, id).map(Some);
         }
         let reading = match (effort, self.reading.try_lock()) {
             (_, Ok(reading)) => reading,
@@ -141,17 +148,23 @@ impl Section {
             _ => self.reading.lock().expect("no holder panics"),
         };
         if matches!(self.memory().held, Held::Nothing) {
-            self.read(repo)?;
+            self.read(ctx, repo)?;
         }
         drop(reading);
-        self.find(repo, id, effort)
+        self.find(ctx, repo, id, effort)
     }
 
     /// Reads the entries that may be those of `id`, each with one block that is probably in the cache.
-    fn confirm(&self, repo: &Repository, fingerprints: &Fingerprints, id: &ChunkId) -> Result<Option<(u32, Entry)>> {
+    fn confirm(
+        &self,
+        ctx: &Context,
+        repo: &Repository,
+        fingerprints: &Fingerprints,
+        id: &ChunkId,
+    ) -> Result<Option<(u32, Entry)>> {
         for row in fingerprints.find(id) {
             let at = self.place.start() + (row * ENTRY) as u64;
-            let row = repo.fetcher.read(&self.place.object, at..at + ENTRY as u64, Span::Exact)?;
+            let row = repo.fetcher.read(ctx, &self.place.object, at..at + ENTRY as u64, Span::Exact)?;
             if let Some(found) = index::find(&row, id)? {
                 return Ok(Some(found));
             }
@@ -160,18 +173,18 @@ impl Section {
     }
 
     /// Reads the section into the form that is allowed. Where it is damaged, single blocks may still be readable.
-    fn read(&self, repo: &Repository) -> Result<()> {
+    fn read(&self, ctx: &Context, repo: &Repository) -> Result<()> {
         let form = self.memory().allowed;
         let (mut whole, mut fingerprints) = (Vec::new(), Fingerprints::default());
         let result = match form {
             Form::Places => Ok(()),
             Form::Whole => {
                 whole.reserve_exact(self.len());
-                repo.section_in_pieces(&self.place, |piece| whole.extend_from_slice(piece))
+                repo.section_in_pieces(ctx, &self.place, |piece| whole.extend_from_slice(piece))
             }
             Form::Fingerprints => {
                 fingerprints = Fingerprints::with_room(self.len());
-                repo.section_in_pieces(&self.place, |piece| fingerprints.add(piece))
+                repo.section_in_pieces(ctx, &self.place, |piece| fingerprints.add(piece))
             }
         };
         let mut memory = self.memory.write().expect("no holder panics");
@@ -189,14 +202,14 @@ impl Section {
     }
 
     /// The pack in row `number` of the table that the section counts in.
-    pub fn pack(&self, repo: &Repository, number: u32) -> Result<PackRef> {
+    pub fn pack(&self, ctx: &Context, repo: &Repository, number: u32) -> Result<PackRef> {
         let packs = self.place.packs.as_deref().ok_or_else(|| Error::damaged("an index without its packs"))?;
         let at = u64::from(number) * PACK_ROW as u64;
         if at >= u64::from(packs.section.len) {
             return Err(Error::damaged("an index entry names a pack that is not in its table"));
         }
         let at = packs.start() + at;
-        let row = repo.fetcher.read(&packs.object, at..at + PACK_ROW as u64, Span::Exact)?;
+        let row = repo.fetcher.read(ctx, &packs.object, at..at + PACK_ROW as u64, Span::Exact)?;
         Ok(index::decode_packs(&row)?[0].0)
     }
 
@@ -208,7 +221,12 @@ impl Section {
 impl Repository {
     /// Hands out a whole section of a record in pieces of whole entries, and fails in the end if its hash is wrong: what
     /// was made of the pieces must be dropped then. Small sections are read through the cache, large ones past it.
-    pub(super) fn section_in_pieces(&self, place: &LiveSection, mut take: impl FnMut(&[u8])) -> Result<()> {
+    pub(super) fn section_in_pieces(
+        &self,
+        ctx: &Context,
+        place: &LiveSection,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<()> {
         let damaged = |what| Error::damaged(format!("a section of record {} {what}", place.object.id));
         let range = place.start()..place.start() + u64::from(place.section.len);
         if !place.start().is_multiple_of(ENTRY as u64) {
@@ -220,18 +238,18 @@ impl Repository {
             take(bytes);
         };
         if place.section.len as usize <= QUESTION {
-            piece(&self.fetcher.read(&place.object, range, Span::Exact)?);
+            piece(&self.fetcher.read(ctx, &place.object, range, Span::Exact)?);
         } else {
-            self.fetcher.stream(&place.object, range, &mut piece)?;
+            self.fetcher.stream(ctx, &place.object, range, &mut piece)?;
         }
         let right = hash.finalize()[..] == place.section.sha256;
         right.then_some(()).ok_or_else(|| damaged("is not the one that its head names"))
     }
 
     /// A whole section of a record, verified by its hash too.
-    pub(super) fn section(&self, place: &LiveSection) -> Result<Vec<u8>> {
+    pub(super) fn section(&self, ctx: &Context, place: &LiveSection) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(place.section.len as usize);
-        self.section_in_pieces(place, |piece| bytes.extend_from_slice(piece))?;
+        self.section_in_pieces(ctx, place, |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }
 }

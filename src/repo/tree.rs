@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Repository, State};
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
@@ -25,6 +26,7 @@ pub fn lacks_parts(node: &Node) -> bool {
 /// The entries of one directory in order; pages are fetched as they are reached. Names ascend strictly over all pages,
 /// so no name comes twice, however the pages were made.
 pub struct Entries<'r> {
+    ctx: &'r Context<'r>,
     repo: &'r Repository,
     nodes: std::vec::IntoIter<Node>,
     rows: Vec<std::vec::IntoIter<Row>>,
@@ -41,7 +43,7 @@ impl Iterator for Entries<'_> {
                 return Some(Ok(node));
             }
             let (page, name) = self.first.take().map(|page| (page, None)).or_else(|| self.next_page())?;
-            match self.repo.page_from(&page, name.as_deref()) {
+            match self.repo.page_from(self.ctx, &page, name.as_deref()) {
                 Ok(Page::Leaf(nodes)) if nodes[0].name <= self.last => {
                     self.rows.clear();
                     return Some(Err(Error::damaged("the pages of a directory overlap")));
@@ -75,6 +77,7 @@ impl Entries<'_> {
 
 /// The extents of one file in order; pages of its list are fetched as they are reached.
 pub struct Extents<'r> {
+    ctx: &'r Context<'r>,
     repo: &'r Repository,
     extents: std::vec::IntoIter<Extent>,
     rows: Vec<std::vec::IntoIter<(u64, Ref)>>,
@@ -90,7 +93,7 @@ impl Iterator for Extents<'_> {
                 return Some(Ok(extent));
             }
             let (span, list) = self.first.take().or_else(|| self.next_list())?;
-            match self.repo.wherever(ChunkKind::List, &list, |list| self.repo.list(list)) {
+            match self.repo.wherever(self.ctx, ChunkKind::List, &list, |list| self.repo.list(self.ctx, list)) {
                 Ok(list) if list.span() != span => {
                     self.rows.clear();
                     return Some(Err(Error::damaged("a reference list does not cover what it is said to cover")));
@@ -121,15 +124,15 @@ impl Extents<'_> {
 
 impl Repository {
     /// The entries of a directory, given its top page (`None`: empty).
-    pub fn entries(&self, directory: Option<&Ref>) -> Entries<'_> {
+    pub fn entries<'r>(&'r self, ctx: &'r Context<'r>, directory: Option<&Ref>) -> Entries<'r> {
         let (nodes, rows, last) = (Vec::new().into_iter(), Vec::new(), Vec::new());
-        Entries { repo: self, nodes, rows, first: directory.copied(), last }
+        Entries { ctx, repo: self, nodes, rows, first: directory.copied(), last }
     }
 
     /// Reads metadata from its place, or where that cannot be read, from where the index has it.
-    fn wherever<T>(&self, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
+    fn wherever<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         match read(r) {
-            Err(e) if e.kind().is_damage() => match self.rescue(kind, r) {
+            Err(e) if e.kind().is_damage() => match self.rescue(ctx, kind, r) {
                 Some(new) => read(&new).map_err(|_| e),
                 None => Err(e),
             },
@@ -138,8 +141,8 @@ impl Repository {
     }
 
     /// A page whose first name is `first`, if that is known from the page above it.
-    fn page_from(&self, page: &Ref, first: Option<&[u8]>) -> Result<Page> {
-        let page = self.wherever(ChunkKind::Page, page, |page| self.page(page))?;
+    fn page_from(&self, ctx: &Context, page: &Ref, first: Option<&[u8]>) -> Result<Page> {
+        let page = self.wherever(ctx, ChunkKind::Page, page, |page| self.page(ctx, page))?;
         let found = match &page {
             Page::Leaf(nodes) => &nodes[0].name,
             Page::Upper(rows) => &rows[0].first,
@@ -153,11 +156,11 @@ impl Repository {
     }
 
     /// One entry of a directory by name, with one page per level.
-    pub fn entry(&self, directory: Option<&Ref>, name: &[u8]) -> Result<Option<Node>> {
+    pub fn entry(&self, ctx: &Context, directory: Option<&Ref>, name: &[u8]) -> Result<Option<Node>> {
         let Some(mut page) = directory.copied() else { return Ok(None) };
         let mut first = None;
         for _ in 0..=limits::LEVELS {
-            match self.page_from(&page, first.as_deref())? {
+            match self.page_from(ctx, &page, first.as_deref())? {
                 Page::Leaf(nodes) => return Ok(nodes.into_iter().find(|n| n.name == name)),
                 Page::Upper(rows) => match rows.into_iter().rev().find(|row| row.first.as_slice() <= name) {
                     Some(row) => (page, first) = (row.page, Some(row.first)),
@@ -169,21 +172,21 @@ impl Repository {
     }
 
     /// The extents of a regular file; nothing for other nodes.
-    pub fn extents(&self, content: &Content) -> Extents<'_> {
+    pub fn extents<'r>(&'r self, ctx: &'r Context<'r>, content: &Content) -> Extents<'r> {
         let (extents, first) = match content {
             Content::File(extents) => (extents.clone(), None),
             Content::Large { size, list } => (Vec::new(), Some((*size, *list))),
             _ => (Vec::new(), None),
         };
-        Extents { repo: self, extents: extents.into_iter(), rows: Vec::new(), first }
+        Extents { ctx, repo: self, extents: extents.into_iter(), rows: Vec::new(), first }
     }
 
     /// The node at a path of a snapshot; slashes at the ends and doubled ones do not matter, the empty path is the root.
-    pub fn at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Node> {
+    pub fn at(&self, ctx: &Context, snapshot: &Snapshot, path: &[u8]) -> Result<Node> {
         let mut node = root(snapshot);
         for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
             let found = match &node.content {
-                Content::Directory(page) => self.entry(page.as_ref(), part)?,
+                Content::Directory(page) => self.entry(ctx, page.as_ref(), part)?,
                 _ => None,
             };
             node = found.ok_or_else(|| {

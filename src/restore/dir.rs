@@ -262,7 +262,7 @@ pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
             "{count} file(s) .nfreezer-partial-* in the target's {} are what a killed restore has left: remove them",
             String::from_utf8_lossy(&path)
         );
-        run.progress.event(Event::Warning { text: &text });
+        run.ctx().event(Event::Warning { text: &text });
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, OnceLock};
 
 use crossbeam_channel::Sender;
 
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::BLOCK;
 use crate::error::{Error, Kind, Result};
@@ -89,30 +90,32 @@ impl<'a> Fetch<'a> {
     }
 
     /// Brings the stretch around this into the cache. Whoever needs the bytes sees and reports what goes wrong.
-    pub fn touch(&self, r: &Ref) {
-        let _ = self.repo.part(r, 0..1, Span::Blocks(STRETCH));
+    pub fn touch(&self, ctx: &Context, r: &Ref) {
+        let _ = self.repo.part(ctx, r, 0..1, Span::Blocks(STRETCH));
     }
 
     /// The contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
-    pub fn chunk(&self, r: &Ref) -> Result<Vec<u8>> {
+    pub fn chunk(&self, ctx: &Context, r: &Ref) -> Result<Vec<u8>> {
         let span = match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
             Some((_, _, true)) => Span::Blocks(STRETCH),
             _ => Span::Exact,
         };
-        match self.repo.chunk(ChunkKind::Data, r, span) {
-            Err(e) if e.kind().is_damage() => match self.moved(r) {
-                Ok(Some(new)) => self.repo.chunk(ChunkKind::Data, &new, span),
-                Err(other) if other.kind() == Kind::Connection => Err(other),
+        match self.repo.chunk(ctx, ChunkKind::Data, r, span) {
+            Err(e) if e.kind().is_damage() => match self.moved(ctx, r) {
+                Ok(Some(new)) => self.repo.chunk(ctx, ChunkKind::Data, &new, span),
+                Err(other) if matches!(other.kind(), Kind::Connection | Kind::Interrupted(_) | Kind::Cancelled) => {
+                    Err(other)
+                }
                 _ => Err(Error::new(e.kind(), format!("{e}, and the index has no other place for its chunk"))),
             },
             other => other,
         }
     }
 
-    fn moved(&self, r: &Ref) -> Result<Option<Ref>> {
-        let index = self.index.get_or_init(|| Ok(Index::new(self.repo, &self.repo.state()?)));
+    fn moved(&self, ctx: &Context, r: &Ref) -> Result<Option<Ref>> {
+        let index = self.index.get_or_init(|| Ok(Index::new(self.repo, &self.repo.state(ctx)?)));
         let index = index.as_ref().map_err(|e| Error::new(e.kind(), e.to_string()))?;
-        let moved = self.repo.moved(index, ChunkKind::Data, r)?;
+        let moved = self.repo.moved(ctx, index, ChunkKind::Data, r)?;
         Ok(moved.filter(|new| new.pack != r.pack))
     }
 }

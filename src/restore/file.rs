@@ -80,7 +80,7 @@ impl File {
         if let Some((fd, _)) = &state.open {
             return Ok(Arc::clone(fd));
         }
-        run.progress.event(Event::File { path: &self.path() });
+        run.ctx().event(Event::File { path: &self.path() });
         let name = dir::temporary()?;
         let fd = rustix::fs::openat(&self.held.fd, &name, NEW, Mode::RUSR | Mode::WUSR);
         let fd = Arc::new(fd.map_err(|e| Error::io("make the file", e.into()))?);
@@ -94,7 +94,7 @@ impl File {
             if self.state.lock().expect("no holder panics").failed.is_some() || run.halted() {
                 return Err(ended());
             }
-            let bytes = match run.fetch.chunk(r) {
+            let bytes = match run.fetch.chunk(run.ctx(), r) {
                 Err(e) if e.kind().is_damage() => {
                     self.state.lock().expect("no holder panics").lost.get_or_insert(e);
                     offset += u64::from(r.len);
@@ -106,7 +106,7 @@ impl File {
             write_all(&fd, &bytes, offset)?;
             offset += bytes.len() as u64;
             add(&self.written, bytes.len() as u64);
-            run.progress.event(Event::Done { files: 0, bytes: bytes.len() as u64 });
+            run.ctx().event(Event::Done { files: 0, bytes: bytes.len() as u64 });
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl File {
     /// Writes all of it in this thread.
     pub fn write_whole(&self, run: &Run<'_>) -> Result<()> {
         let mut offset = 0;
-        for extent in run.repo.extents(&self.node.content) {
+        for extent in run.repo.extents(run.ctx(), &self.node.content) {
             let extent = extent?;
             if let Extent::Data(r) = &extent {
                 self.write(run, offset, std::slice::from_ref(r))?;
@@ -161,7 +161,7 @@ impl File {
 
 /// What a part answers that was not written because the end was decided elsewhere.
 pub(super) fn ended() -> Error {
-    Error::new(Kind::Interrupted(0), "ended early")
+    Error::new(Kind::Cancelled, "ended early")
 }
 
 /// Lets go of a file; the last holder finishes it.
@@ -183,7 +183,7 @@ pub(super) fn finish(run: &Run<'_>, file: File) {
             add(&run.tally.files, 1);
             add(&run.tally.bytes, size);
             let holes = size.saturating_sub(file.written.load(Ordering::Relaxed));
-            run.progress.event(Event::Done { files: 1, bytes: holes });
+            run.ctx().event(Event::Done { files: 1, bytes: holes });
         }
         Err(why) => run.skip(&file.path(), copy(why)),
     }
@@ -205,7 +205,7 @@ pub(super) fn existing(run: &Run<'_>, file: File) {
                 attributes::of_open(run, &fd, &file.node, &|| file.path());
             }
             add(&run.tally.existing, 1);
-            run.progress.event(Event::Done { files: 1, bytes: file.node.content.size() });
+            run.ctx().event(Event::Done { files: 1, bytes: file.node.content.size() });
             dir::release(run, file.held);
         }
         Ok(None) if run.options.overwrite == Overwrite::Never => {
@@ -246,7 +246,7 @@ fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
         return Ok(None);
     }
     let mut offset = 0;
-    for extent in run.repo.extents(&file.node.content) {
+    for extent in run.repo.extents(run.ctx(), &file.node.content) {
         if run.halted() {
             return Err(ended());
         }

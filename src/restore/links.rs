@@ -173,13 +173,13 @@ pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
         Ok(()) => {
             add(&run.tally.links, 1);
             if matches!(node.content, Content::File(_) | Content::Large { .. }) {
-                run.progress.event(Event::Done { files: 1, bytes: node.content.size() });
+                run.ctx().event(Event::Done { files: 1, bytes: node.content.size() });
             }
             dir::release(run, held);
         }
         Err(Errno::ACCESS | Errno::PERM | Errno::MLINK | Errno::XDEV | Errno::OPNOTSUPP | Errno::STALE) => {
             let text = format!("{} becomes a copy: no hard link can be made", String::from_utf8_lossy(&path));
-            run.progress.event(Event::Warning { text: &text });
+            run.ctx().event(Event::Warning { text: &text });
             if matches!(node.content, Content::File(_) | Content::Large { .. }) {
                 let file = File::new(held, node, replace, None);
                 file.write_whole(run).unwrap_or_else(|e| file.fail(e));

@@ -20,14 +20,15 @@ mod queue;
 mod walk;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::context::{Context, Group};
 use crate::error::{Error, Kind, Result};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
-use crate::progress::{Event, Progress};
+use crate::progress::Event;
 use crate::repo::Repository;
 
 /// What to do with an entry that is there already and is not equal. Directories are merged in every case.
@@ -49,8 +50,6 @@ pub struct Options {
     pub overwrite: Overwrite,
     /// Owners by number even where this machine knows the saved names.
     pub numeric_ids: bool,
-    /// Not 0: a signal asks to stop.
-    pub stop: Arc<AtomicI32>,
     /// Threads that fetch, verify and write.
     pub threads: usize,
 }
@@ -58,7 +57,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         // More than cores: most of them wait for the server.
-        Options { overwrite: Overwrite::Never, numeric_ids: false, stop: Arc::default(), threads: 12 }
+        Options { overwrite: Overwrite::Never, numeric_ids: false, threads: 12 }
     }
 }
 
@@ -98,18 +97,18 @@ pub struct Summary {
 ///
 /// What is damaged or cannot be written is reported ([`Event::Skipped`]) and counted, and the rest is restored. An error
 /// means that the restore ended early: the path is not in the snapshot, the connection is lost for good, the disk is full,
-/// or `options.stop` was set.
+/// or the user stopped `ctx`.
 pub fn restore(
+    ctx: &Context,
     repo: &Repository,
     snapshot: &Snapshot,
     path: &[u8],
     target: &Path,
     options: &Options,
-    progress: &dyn Progress,
 ) -> Result<Summary> {
     let started = Instant::now();
     let (_, before) = repo.storage().traffic();
-    let top = repo.at(snapshot, path)?;
+    let top = repo.at(ctx, snapshot, path)?;
     let is_directory = matches!(top.content, Content::Directory(_));
     let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
     // The root of a snapshot has no attributes of its own.
@@ -117,24 +116,20 @@ pub fn restore(
     let base = if is_directory { parts.as_slice() } else { &parts[..parts.len() - 1] };
     let target = dir::open_target(target, &[b"/", base.join(&b'/').as_slice()].concat(), attributes)?;
     if holds_all(snapshot, &parts) {
-        progress.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes, complete: true });
+        ctx.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes, complete: true });
     }
     let run = Run {
+        group: Group::new(ctx),
         repo,
         options,
-        progress,
         owners: owners::Owners::new(options.numeric_ids),
         tally: Tally::default(),
-        fatal: Mutex::new(None),
-        halted: AtomicBool::new(false),
         fetch: fetch::Fetch::new(repo),
         links: links::Links::new(Arc::clone(&target.fd)),
     };
     dir::name_torsos(&run, &target);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
-    if let Some(e) = run.fatal.into_inner().expect("no holder panics") {
-        return Err(e);
-    }
+    run.group.result().map_err(interrupted)?;
     let mut summary = run.tally.summary();
     summary.received = repo.storage().traffic().1.saturating_sub(before);
     summary.duration = started.elapsed();
@@ -152,13 +147,12 @@ fn holds_all(snapshot: &Snapshot, parts: &[&[u8]]) -> bool {
 
 /// One restore, shared by its threads.
 struct Run<'a> {
+    /// The first error that ends everything, and the context of all threads.
+    group: Group<'a>,
     repo: &'a Repository,
     options: &'a Options,
-    progress: &'a dyn Progress,
     owners: owners::Owners,
     tally: Tally,
-    fatal: Mutex<Option<Error>>,
-    halted: AtomicBool,
     fetch: fetch::Fetch<'a>,
     links: links::Links,
 }
@@ -204,18 +198,14 @@ impl Tally {
 }
 
 impl Run<'_> {
-    /// Whether everything shall come to its end; the reason is in `fatal` then.
-    fn halted(&self) -> bool {
-        let signal = self.options.stop.load(Ordering::Relaxed);
-        if signal != 0 && !self.halted.load(Ordering::Relaxed) {
-            self.halt(interrupted(signal));
-        }
-        self.halted.load(Ordering::Relaxed)
+    /// Returns the context of all threads.
+    fn ctx(&self) -> &Context<'_> {
+        self.group.context()
     }
 
-    fn halt(&self, why: Error) {
-        self.fatal.lock().expect("no holder panics").get_or_insert(why);
-        self.halted.store(true, Ordering::Relaxed);
+    /// Returns whether everything ends early; the reason is kept in the group then.
+    fn halted(&self) -> bool {
+        self.ctx().check().map_err(|e| self.group.fail(e)).is_err()
     }
 
     /// Reports that `path` is not restored, or ends everything where going on makes no sense.
@@ -223,13 +213,15 @@ impl Run<'_> {
         match why.kind() {
             Kind::NoSpace => {
                 let why = why.while_doing(String::from_utf8_lossy(path));
-                return self.halt(why.hint("make room, then the same command goes on from here"));
+                return self.group.fail(why.hint("make room, then the same command goes on from here"));
             }
-            Kind::Connection | Kind::Tampering | Kind::Interrupted(_) | Kind::Exhausted => return self.halt(why),
+            Kind::Connection | Kind::Tampering | Kind::Interrupted(_) | Kind::Cancelled | Kind::Exhausted => {
+                return self.group.fail(why);
+            }
             Kind::Damaged | Kind::Missing => add(&self.tally.damaged, 1),
             _ => add(&self.tally.failed, 1),
         }
-        self.progress.event(Event::Skipped { path, why: &why });
+        self.ctx().skip(path, &why);
     }
 }
 
@@ -239,7 +231,13 @@ fn descriptors(parts: u64, least: usize, most: usize) -> usize {
     usize::try_from(limit / parts).unwrap_or(most).clamp(least, most)
 }
 
-fn interrupted(signal: i32) -> Error {
-    Error::new(Kind::Interrupted(signal), "interrupted: what is restored so far is complete, the rest is missing")
-        .hint("the same command goes on from here")
+/// Says what an interruption means for a restore.
+fn interrupted(e: Error) -> Error {
+    match e.kind() {
+        Kind::Interrupted(_) => {
+            Error::new(e.kind(), "interrupted: what is restored so far is complete, the rest is missing")
+                .hint("the same command goes on from here")
+        }
+        _ => e,
+    }
 }

@@ -42,7 +42,7 @@ pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue)) {
         }
         for _ in 0..EARLY {
             let wanted = wanted.clone();
-            scope.spawn(move || wanted.iter().filter(|_| !run.halted()).for_each(|r| run.fetch.touch(&r)));
+            scope.spawn(move || wanted.iter().filter(|_| !run.halted()).for_each(|r| run.fetch.touch(run.ctx(), &r)));
         }
         drop((waiting, wanted)); // from here on only the threads hold these ends
         walk(&Queue { jobs, early });
@@ -65,7 +65,7 @@ impl Queue {
             // The other ends live until the walk is over.
             self.jobs.send(Job::Part(file, start, refs)).expect("the threads wait for jobs");
         };
-        for extent in run.repo.extents(&content) {
+        for extent in run.repo.extents(run.ctx(), &content) {
             let extent = match extent {
                 Ok(extent) => extent,
                 Err(e) => {

@@ -25,7 +25,8 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
         entry(run, queue, &target, top);
         return dir::release(run, target);
     };
-    let mut stack: Vec<(Entries<'_>, Arc<Dir>)> = vec![(run.repo.entries(page.as_ref()), Arc::clone(&target.dir))];
+    let mut stack: Vec<(Entries<'_>, Arc<Dir>)> =
+        vec![(run.repo.entries(run.ctx(), page.as_ref()), Arc::clone(&target.dir))];
     let mut here = target;
     let open = descriptors(8, 4, OPEN);
     while let Some((entries, _)) = stack.last_mut() {
@@ -42,7 +43,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
                     };
                     match made {
                         Ok(made) => {
-                            stack.push((run.repo.entries(page.as_ref()), Arc::clone(&made.dir)));
+                            stack.push((run.repo.entries(run.ctx(), page.as_ref()), Arc::clone(&made.dir)));
                             dir::release(run, std::mem::replace(&mut here, made));
                             if let Some(i) = stack.len().checked_sub(open).filter(|i| *i > 0) {
                                 *stack[i].1.fd.lock().expect("no holder panics") = None;
@@ -63,7 +64,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
                         dir::release(run, std::mem::replace(&mut here, parent));
                     }
                     Err(e) => {
-                        run.halt(e);
+                        run.group.fail(e);
                         return;
                     }
                 }
@@ -95,7 +96,7 @@ fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
 }
 
 fn warn(run: &Run<'_>, path: &[u8], what: &str) {
-    run.progress.event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
+    run.ctx().event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
 }
 
 fn is_regular(stat: &Stat) -> bool {

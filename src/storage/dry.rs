@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Entry, Storage};
+use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
 
@@ -28,12 +29,12 @@ impl Dry {
 }
 
 impl Storage for Dry {
-    fn create_folders(&self) -> Result<()> {
+    fn create_folders(&self, _: &Context) -> Result<()> {
         Ok(())
     }
 
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
-        let mut entries = self.inner.list(folder)?;
+    fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
+        let mut entries = self.inner.list(ctx, folder)?;
         if folder == Folder::Log {
             let records = self.records.lock().expect("no holder panics");
             let own = records.iter().map(|(name, bytes)| Entry { name: *name, size: bytes.len() as u64, mtime: 0 });
@@ -42,23 +43,24 @@ impl Storage for Dry {
         Ok(entries)
     }
 
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.inner.foreign(folder)
+    fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
+        self.inner.foreign(ctx, folder)
     }
 
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.record(name, |bytes| bytes.len() as u64).map_or_else(|| self.inner.size(name), Ok)
+    fn size(&self, ctx: &Context, name: &Name) -> Result<u64> {
+        self.record(name, |bytes| bytes.len() as u64).map_or_else(|| self.inner.size(ctx, name), Ok)
     }
 
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+    fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
         let range = |bytes: &[u8]| {
             let from = usize::try_from(offset).ok()?;
             bytes.get(from..from.checked_add(len)?).map(<[u8]>::to_vec)
         };
-        self.record(name, range).flatten().map_or_else(|| self.inner.read(name, offset, len), Ok)
+        self.record(name, range).flatten().map_or_else(|| self.inner.read(ctx, name, offset, len), Ok)
     }
 
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
+        ctx.check()?;
         self.swallowed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if matches!(name, Name::Record { .. }) {
             self.records.lock().expect("no holder panics").insert(*name, bytes.to_vec());
@@ -66,7 +68,7 @@ impl Storage for Dry {
         Ok(())
     }
 
-    fn remove(&self, _: &Name) -> Result<()> {
+    fn remove(&self, _: &Context, _: &Name) -> Result<()> {
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use super::halt::{SLICE, Stop, stopped};
+use crate::context::Context;
 use crate::error::Result;
 
 /// Lets puts in.
@@ -44,16 +44,13 @@ impl Gate {
     }
 
     /// Waits until one more put of so many bytes may run.
-    pub fn enter(&self, bytes: usize, stop: Stop<'_>) -> Result<Option<Pass<'_>>> {
+    pub fn enter(&self, ctx: &Context, bytes: usize) -> Result<Option<Pass<'_>>> {
         if bytes < SMALL {
             return Ok(None);
         }
         let mut inner = self.inner.lock().expect("no holder panics");
         while inner.running >= inner.limit {
-            if stop() {
-                return Err(stopped());
-            }
-            inner = self.changed.wait_timeout(inner, SLICE).expect("no holder panics").0;
+            inner = ctx.wait(&self.changed, inner)?;
         }
         inner.running += 1;
         Ok(Some(Pass(self)))
@@ -90,6 +87,12 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
+    fn stopped() -> Context<'static> {
+        let ctx = crate::context::background().child();
+        ctx.cancel();
+        ctx
+    }
+
     fn limit(gate: &Gate) -> usize {
         gate.inner.lock().unwrap().limit
     }
@@ -98,23 +101,23 @@ mod tests {
     fn fewer_after_each_break_and_more_after_each_success() {
         let gate = Gate::new(None);
         (0..20).for_each(|_| gate.stored(SMALL, Duration::ZERO));
-        let passes: Vec<_> = (0..8).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
+        let passes: Vec<_> = (0..8).map(|_| gate.enter(&stopped(), SMALL).unwrap()).collect();
         gate.broken();
         assert_eq!(limit(&gate), 4);
         (0..5).for_each(|_| gate.broken());
         drop(passes);
-        let one = gate.enter(SMALL, &|| true).unwrap();
-        assert!(matches!(gate.enter(SMALL, &|| true).map(drop).unwrap_err().kind(), Kind::Interrupted(_)));
+        let one = gate.enter(&stopped(), SMALL).unwrap();
+        assert!(matches!(gate.enter(&stopped(), SMALL).map(drop).unwrap_err().kind(), Kind::Cancelled));
         gate.stored(SMALL, Duration::ZERO);
-        gate.enter(SMALL, &|| true).unwrap();
+        gate.enter(&stopped(), SMALL).unwrap();
         drop(one);
     }
 
     #[test]
     fn a_slow_line_has_one_at_a_time_and_small_objects_say_nothing_about_it() {
         let gate = Gate::new(None);
-        let passes: Vec<_> = (0..FIRST).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
-        gate.enter(SMALL, &|| true).map(drop).unwrap_err();
+        let passes: Vec<_> = (0..FIRST).map(|_| gate.enter(&stopped(), SMALL).unwrap()).collect();
+        gate.enter(&stopped(), SMALL).map(drop).unwrap_err();
         (0..5).for_each(|_| gate.stored(SMALL - 1, Duration::ZERO));
         assert_eq!(limit(&gate), FIRST);
         (0..5).for_each(|_| gate.stored(SMALL, Duration::from_secs(30)));
@@ -127,11 +130,11 @@ mod tests {
         for (rate, most) in [(1, 1), (2 << 20, 1), (8 << 20, 5)] {
             let gate = Gate::new(Some(rate));
             (0..9).for_each(|_| gate.stored(SMALL, Duration::ZERO));
-            let mut passes: Vec<_> = (0..most).map(|_| gate.enter(SMALL, &|| true).unwrap()).collect();
-            assert!(gate.enter(SMALL, &|| true).is_err(), "{rate}");
-            assert!(gate.enter(SMALL - 1, &|| true).unwrap().is_none());
+            let mut passes: Vec<_> = (0..most).map(|_| gate.enter(&stopped(), SMALL).unwrap()).collect();
+            assert!(gate.enter(&stopped(), SMALL).is_err(), "{rate}");
+            assert!(gate.enter(&stopped(), SMALL - 1).unwrap().is_none());
             drop(passes.pop());
-            gate.enter(SMALL, &|| true).unwrap();
+            gate.enter(&stopped(), SMALL).unwrap();
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::halt::{Stop, stopped};
 use super::{Entry, MAX_ENTRIES, Storage, is_own_folder};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
@@ -89,7 +89,7 @@ fn no_object(name: &Name) -> Error {
 }
 
 impl Storage for Local {
-    fn create_folders(&self) -> Result<()> {
+    fn create_folders(&self, _: &Context) -> Result<()> {
         for folder in [Folder::Root].into_iter().chain(Folder::all()) {
             let path = self.place(&folder.path());
             match DirBuilder::new().mode(0o700).create(&path) {
@@ -108,21 +108,21 @@ impl Storage for Local {
         sync_folder(&self.root)
     }
 
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
+    fn list(&self, _: &Context, folder: Folder) -> Result<Vec<Entry>> {
         self.scan(folder).map(|(entries, _)| entries)
     }
 
-    fn foreign(&self, folder: Folder) -> Result<usize> {
+    fn foreign(&self, _: &Context, folder: Folder) -> Result<usize> {
         self.scan(folder).map(|(_, foreign)| foreign)
     }
 
-    fn size(&self, name: &Name) -> Result<u64> {
+    fn size(&self, _: &Context, name: &Name) -> Result<u64> {
         let path = self.place(&name.path());
         let meta = fs::symlink_metadata(&path).map_err(|e| self.failed("look at", &path, Kind::Missing, e))?;
         if meta.is_file() { Ok(meta.len()) } else { Err(no_object(name)) }
     }
 
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+    fn read(&self, _: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
         let (file, size) = self.open(name)?;
         let short = || Error::damaged(format!("object {name} ends too early"));
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {
@@ -137,14 +137,8 @@ impl Storage for Local {
         Ok(bytes)
     }
 
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.put_unless(name, bytes, &|| false)
-    }
-
-    fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
-        if stop() {
-            return Err(stopped());
-        }
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
+        ctx.check()?;
         let path = self.place(&name.path());
         let flags = OFlags::NOFOLLOW.bits().cast_signed();
         let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o400).custom_flags(flags).open(&path)
@@ -157,9 +151,7 @@ impl Storage for Local {
         };
         let failed = |e| Error::io(format!("write {}", path.display()), e);
         for part in bytes.chunks(PART) {
-            if stop() {
-                return Err(stopped());
-            }
+            ctx.check()?;
             file.write_all(part).map_err(failed)?;
         }
         let written = file.sync_all().and_then(|()| file.metadata());
@@ -176,7 +168,7 @@ impl Storage for Local {
         sync_folder(path.parent().unwrap_or(&self.root))
     }
 
-    fn remove(&self, name: &Name) -> Result<()> {
+    fn remove(&self, _: &Context, name: &Name) -> Result<()> {
         let path = self.place(&name.path());
         match fs::remove_file(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && self.root.is_dir() => Ok(()),

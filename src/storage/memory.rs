@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Entry, Storage};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
@@ -29,21 +30,21 @@ impl Memory {
 }
 
 impl Storage for Memory {
-    fn create_folders(&self) -> Result<()> {
+    fn create_folders(&self, _: &Context) -> Result<()> {
         Ok(())
     }
 
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
+    fn list(&self, _: &Context, folder: Folder) -> Result<Vec<Entry>> {
         let objects = self.objects.lock().expect("no holder panics");
         let here = objects.iter().filter(|(name, _)| name.folder() == folder);
         Ok(here.map(|(name, bytes)| Entry { name: *name, size: bytes.len() as u64, mtime: 0 }).collect())
     }
 
-    fn foreign(&self, _: Folder) -> Result<usize> {
+    fn foreign(&self, _: &Context, _: Folder) -> Result<usize> {
         Ok(0)
     }
 
-    fn size(&self, name: &Name) -> Result<u64> {
+    fn size(&self, _: &Context, name: &Name) -> Result<u64> {
         let objects = self.objects.lock().expect("no holder panics");
         objects
             .get(name)
@@ -51,7 +52,7 @@ impl Storage for Memory {
             .ok_or_else(|| Error::new(Kind::Missing, format!("no object {name}")))
     }
 
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+    fn read(&self, _: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
         let objects = self.objects.lock().expect("no holder panics");
         let bytes = objects.get(name).ok_or_else(|| Error::new(Kind::Missing, format!("no object {name}")))?;
         let part = usize::try_from(offset).ok().and_then(|from| bytes.get(from..from.checked_add(len)?));
@@ -60,8 +61,9 @@ impl Storage for Memory {
         Ok(part.to_vec())
     }
 
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
         let mut objects = self.objects.lock().expect("no holder panics");
+        ctx.check()?;
         if objects.contains_key(name) {
             return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
         }
@@ -70,7 +72,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn remove(&self, name: &Name) -> Result<()> {
+    fn remove(&self, _: &Context, name: &Name) -> Result<()> {
         self.objects.lock().expect("no holder panics").remove(name);
         Ok(())
     }

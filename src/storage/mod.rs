@@ -11,7 +11,8 @@
 //!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].
 //! - [`Storage::read`] gives exactly the bytes asked for, or [`Kind::Missing`] (no such object), or [`Kind::Damaged`]
 //!   (the object ends before the range does). Whatever a server sends beyond the range is dropped unseen.
-//! - A thread that works within [`patience::until`] gets `Connection` soon after that moment, whatever the server does.
+//! - Each call ends soon after [`Context::check`] fails, with that error, whatever the server does. An object that a `put`
+//!   was writing then is a torso.
 //! - Nothing is trusted about what comes back: sizes and listings are claims, contents are verified by the caller.
 //! - Errors are of kind `Connection` (not reached, refused, timed out, gave up retrying), `NoSpace`, `Missing`, `Exists`,
 //!   `Damaged`, `NoRepository` (the root folder itself is not there) or `Failed`.
@@ -22,19 +23,18 @@
 
 use std::sync::Arc;
 
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
 use pace::Pace;
 
 mod dry;
 mod gate;
-mod halt;
 mod local;
 mod location;
 mod memory;
 mod options;
 mod pace;
-pub mod patience;
 mod retry;
 mod sftp;
 mod ssh;
@@ -50,7 +50,7 @@ const MAX_ENTRIES: usize = 10_000_000;
 
 /// Opens the storage at `location`. A server is connected to, and a first connection that fails is reported at once;
 /// whether there is a repository is not looked at.
-pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
+pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<dyn Storage>> {
     match location {
         Location::Local(path) => {
             // A mount in the background leaves the folder it was started in.
@@ -60,10 +60,9 @@ pub fn open(location: &Location, options: Options) -> Result<Box<dyn Storage>> {
         Location::Sftp(remote) => {
             let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
             let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
-            let halt = halt::Halt::new(options.stop.clone());
-            let dialer = ssh::Dialer::new(remote, options.clone(), Arc::clone(&traffic), halt.clone())?;
-            let connections = retry::Reconnecting::new(Box::new(dialer), &options, halt)?;
-            let sftp = sftp::Sftp::new(connections, traffic, remote.to_string())?;
+            let dialer = ssh::Dialer::new(remote, options.clone(), Arc::clone(&traffic), ctx.detached())?;
+            let connections = retry::Reconnecting::new(ctx, Box::new(dialer), &options)?;
+            let sftp = sftp::Sftp::new(ctx, connections, traffic, remote.to_string())?;
             Ok(Box::new(sftp.limited(options.limit_upload)))
         }
     }
@@ -89,38 +88,29 @@ pub struct Entry {
 /// A place for sealed objects. See the module for the contract.
 pub trait Storage: Send + Sync {
     /// Makes the root folder and every folder of [`Folder::all`] with mode 0700; those that exist are left as they are.
-    fn create_folders(&self) -> Result<()>;
+    fn create_folders(&self, ctx: &Context) -> Result<()>;
 
     /// The objects in a folder, in no order. Names that are not ours are left out; at most 10 million are read.
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>>;
+    fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>>;
 
     /// A hint that this folder is listed soon. The next [`Storage::list`] of it, within seconds, may give what was there from now
     /// on; who needs a newer listing makes a second one.
-    fn expect(&self, _: Folder) {}
+    fn expect(&self, _: &Context, _: Folder) {}
 
     /// How many names a folder holds that are no object and no folder of ours (`init` refuses such a root).
-    fn foreign(&self, folder: Folder) -> Result<usize>;
+    fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize>;
 
     /// The size of an object in bytes, or [`crate::error::Kind::Missing`].
-    fn size(&self, name: &Name) -> Result<u64>;
+    fn size(&self, ctx: &Context, name: &Name) -> Result<u64>;
 
     /// Exactly `len` bytes from `offset` on.
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>>;
+    fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>>;
 
     /// Writes a new object.
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()>;
-
-    /// [`Storage::put`] that gives up with [`Kind::Interrupted`](crate::error::Kind::Interrupted) soon after `stop` says so;
-    /// whatever was written then is a torso that nobody names.
-    fn put_unless(&self, name: &Name, bytes: &[u8], stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
-        match stop() {
-            true => Err(halt::stopped()),
-            false => self.put(name, bytes),
-        }
-    }
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()>;
 
     /// Removes an object; one that is not there is removed already.
-    fn remove(&self, name: &Name) -> Result<()>;
+    fn remove(&self, ctx: &Context, name: &Name) -> Result<()>;
 
     /// Whether `put` can be trusted to have reached the server's disk (`fsync@openssh.com`, or a local folder).
     fn syncs(&self) -> bool;

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
@@ -79,9 +78,6 @@ pub struct Options {
     pub prompt: Arc<dyn Prompt>,
     /// Told when the connection is lost and when it is there again.
     pub notice: Notice,
-    /// The number of the signal that asked the run to stop, 0 as long as there is none. After that a line that works may still
-    /// be used, but one on which nothing moves is given up within about 8 seconds, with `Interrupted`.
-    pub stop: Option<Arc<AtomicI32>>,
 }
 
 impl Default for Options {
@@ -104,7 +100,6 @@ impl Default for Options {
             agent: None,
             prompt: Arc::new(NoPrompt),
             notice: Arc::new(|_| {}),
-            stop: None,
         }
     }
 }

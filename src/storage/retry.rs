@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::halt::{Halt, SLICE, Stop, stopped};
 use super::options::{Notice, Options};
-use super::patience;
 use super::sftp::{Connection, Fault};
+use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind, Result};
 
 /// The first pause; doubled with each failure.
@@ -22,6 +21,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const UNLUCKY: u32 = 4;
 /// News of a line that breaks all the time come once in so long.
 const NEWS: Duration = Duration::from_secs(60);
+
+/// How long after the user's stop a lost connection is still made anew, and a server that does not answer is waited for.
+pub const LAST_CHANCE: Duration = Duration::from_secs(8);
 
 /// Why no connection could be made.
 #[derive(Debug)]
@@ -84,7 +86,8 @@ struct Shared {
     of_use: AtomicBool,
     retry_for: Duration,
     longest_pause: Duration,
-    halt: Halt,
+    /// Of who opened the storage: whether the user still wants to hear of lost connections.
+    ctx: Context<'static>,
     notice: Notice,
 }
 
@@ -94,7 +97,7 @@ pub struct Reconnecting(Arc<Shared>);
 
 impl Reconnecting {
     /// Connects; a first connection that fails is reported at once.
-    pub fn new(dial: Box<dyn Dial>, options: &Options, halt: Halt) -> Result<Self> {
+    pub fn new(ctx: &Context, dial: Box<dyn Dial>, options: &Options) -> Result<Self> {
         let connection = dial.dial().map_err(|e| e.error)?;
         let slot = Slot {
             connection: Some(Arc::new(connection)),
@@ -114,7 +117,7 @@ impl Reconnecting {
             of_use: AtomicBool::new(false),
             retry_for: options.retry_for,
             longest_pause: options.longest_pause,
-            halt,
+            ctx: ctx.detached(),
             notice: Arc::clone(&options.notice),
         })))
     }
@@ -125,22 +128,12 @@ impl Reconnecting {
     }
 
     /// Runs `operation`, again on a new connection whenever it is lost; its second argument says that it is a repetition.
-    pub fn run<T>(&self, operation: impl FnMut(&Connection, bool) -> Result<T, Fault>) -> Result<T> {
-        self.run_unless(&|| false, operation)
-    }
-
-    /// [`Reconnecting::run`] that ends with `Interrupted` soon after `stop` says so, while it waits for a connection. Within
-    /// the operation that is the operation's business.
-    pub fn run_unless<T>(
-        &self,
-        stop: Stop<'_>,
-        mut operation: impl FnMut(&Connection, bool) -> Result<T, Fault>,
-    ) -> Result<T> {
+    pub fn run<T>(&self, ctx: &Context, mut operation: impl FnMut(&Connection, bool) -> Result<T, Fault>) -> Result<T> {
         let shared = &self.0;
         let mut give_up: Option<Instant> = None;
         let mut losses = 0;
         loop {
-            let connection = shared.connection(give_up, stop)?;
+            let connection = shared.connection(ctx, give_up)?;
             let why = match operation(&connection, losses > 0) {
                 Ok(value) => {
                     shared.of_use.store(true, Ordering::Relaxed);
@@ -154,14 +147,12 @@ impl Reconnecting {
             let deadline = *give_up.get_or_insert_with(|| Instant::now() + shared.retry_for);
             losses += 1;
             let pause = if losses < UNLUCKY { Duration::ZERO } else { pause(losses - UNLUCKY) };
-            if let Some(error) = shared.halt.over() {
-                return Err(error);
-            }
+            last_chance(ctx)?;
             if Instant::now() + pause >= deadline {
                 let text = format!("lost the connection to {}: {why}", shared.dial.server());
                 return Err(Error::new(Kind::Connection, text));
             }
-            shared.pause(Instant::now() + pause, stop)?;
+            shared.pause(ctx, Instant::now() + pause)?;
         }
     }
 }
@@ -171,27 +162,17 @@ impl Shared {
         self.slot.lock().expect("no holder panics")
     }
 
-    /// Whether to go on waiting.
-    fn check(&self, stop: Stop<'_>) -> Result<()> {
-        if stop() {
-            return Err(stopped());
+    /// Waits before the next attempt.
+    fn pause(&self, ctx: &Context, until: Instant) -> Result<()> {
+        while Instant::now() < until {
+            last_chance(ctx)?;
+            ctx.sleep_until(until.min(Instant::now() + SLICE))?;
         }
-        self.halt.over().or_else(patience::over).map_or(Ok(()), Err)
-    }
-
-    fn pause(&self, until: Instant, stop: Stop<'_>) -> Result<()> {
-        loop {
-            self.check(stop)?;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(SLICE));
-        }
+        ctx.check()
     }
 
     /// The connection, made anew if it is gone.
-    fn connection(self: &Arc<Self>, give_up: Option<Instant>, stop: Stop<'_>) -> Result<Arc<Connection>> {
+    fn connection(self: &Arc<Self>, ctx: &Context, give_up: Option<Instant>) -> Result<Arc<Connection>> {
         let give_up = give_up.unwrap_or_else(|| Instant::now() + self.retry_for);
         let mut slot = self.slot();
         let seen = slot.attempts;
@@ -203,7 +184,8 @@ impl Shared {
                 self.tell(news);
                 slot = self.slot();
             }
-            self.check(stop)?;
+            ctx.check()?;
+            last_chance(ctx)?;
             let now = Instant::now();
             if let Some((attempt, refused)) = &slot.failed {
                 // a login that was refused is not tried again by each of many threads: servers ban who does that
@@ -289,10 +271,20 @@ impl Shared {
 
     /// Tells the user, with no lock held.
     fn tell(&self, news: Option<String>) {
-        let trying = !self.retry_for.is_zero() && self.halt.asked().is_none();
+        let trying = !self.retry_for.is_zero() && self.ctx.signal().is_none();
         if let Some(news) = news.filter(|_| trying) {
             (self.notice)(&news);
         }
+    }
+}
+
+/// Fails if the user's stop is too long ago to go on without a working connection.
+fn last_chance(ctx: &Context) -> Result<()> {
+    match ctx.signal() {
+        Some((signal, since)) if since >= LAST_CHANCE => {
+            Err(Error::new(Kind::Interrupted(signal), "interrupted while the server could not be reached"))
+        }
+        _ => Ok(()),
     }
 }
 

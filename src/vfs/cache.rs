@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use lru::LruCache;
 
+use crate::context::Context;
 use crate::error::Result;
-use crate::repo::patience;
 
 /// See the module. Values are weighed by whoever makes them.
 pub struct Cache<K: Hash + Eq, V: ?Sized> {
@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Copy, V: ?Sized> Cache<K, V> {
     }
 
     /// The value; `make` gives it with its weight in bytes if it is not here. Errors are not kept.
-    pub fn get(&self, key: K, make: impl FnOnce() -> Result<(Arc<V>, usize)>) -> Result<Arc<V>> {
+    pub fn get(&self, ctx: &Context, key: K, make: impl FnOnce() -> Result<(Arc<V>, usize)>) -> Result<Arc<V>> {
         let mut inner = self.lock();
         loop {
             if let Some((value, _)) = inner.values.get(&key) {
@@ -44,13 +44,7 @@ impl<K: Hash + Eq + Copy, V: ?Sized> Cache<K, V> {
             if inner.pending.insert(key) {
                 break;
             }
-            if let Some(over) = patience::over() {
-                return Err(over);
-            }
-            inner = match patience::slice() {
-                None => self.arrived.wait(inner).expect("no holder panics"),
-                Some(slice) => self.arrived.wait_timeout(inner, slice).expect("no holder panics").0,
-            };
+            inner = ctx.wait(&self.arrived, inner)?;
         }
         drop(inner);
         let _claim = Claim { cache: self, key };
@@ -98,14 +92,15 @@ impl<K: Hash + Eq + Copy, V: ?Sized> Drop for Claim<'_, K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::background;
     use crate::error::Error;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn the_oldest_go_when_the_bytes_are_used_up_and_errors_are_not_kept() {
         let cache: Cache<u32, u32> = Cache::new(10);
-        assert!(cache.get(0, || Err(Error::failed("no"))).is_err());
-        (0..4).for_each(|i| drop(cache.get(i, || Ok((Arc::new(i), 4)))));
+        assert!(cache.get(background(), 0, || Err(Error::failed("no"))).is_err());
+        (0..4).for_each(|i| drop(cache.get(background(), i, || Ok((Arc::new(i), 4)))));
         assert_eq!([0, 1, 2, 3].map(|i| cache.cached(&i).is_some()), [false, false, true, true]);
         cache.put(9, Arc::new(9), 100);
         assert_eq!((cache.cached(&9).is_some(), cache.cached(&3).is_some(), cache.bytes()), (true, false, 100));
@@ -118,7 +113,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     let make = || Ok((Arc::new(made.fetch_add(1, Ordering::SeqCst) as u8), 1));
-                    assert_eq!(*cache.get(7, make).unwrap(), 0);
+                    assert_eq!(*cache.get(background(), 7, make).unwrap(), 0);
                 });
             }
         });

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use crate::context::Context;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
@@ -70,12 +71,18 @@ const SOON: Duration = Duration::from_secs(10);
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// Whether an operation may fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+#[derive(Clone, Copy)]
+pub enum Mode<'c> {
     /// Answer from memory without waiting, or with [`Fault::Wait`].
     Cached,
-    /// Fetch from the storage.
-    Fetch,
+    /// Fetch from the storage, until the context ends.
+    Fetch(&'c Context<'c>),
+}
+
+impl Mode<'_> {
+    fn is_cached(self) -> bool {
+        matches!(self, Mode::Cached)
+    }
 }
 
 /// Options of the file system.
@@ -128,7 +135,7 @@ pub struct Figures {
 
 impl Vfs {
     /// Creates the file system of a repository in this state.
-    pub fn new(repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
+    pub fn new(ctx: &Context, repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
         let snapshots = state.snapshots();
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
         let mut first_page = prefetch_walk::first_page(&snapshots);
@@ -136,7 +143,7 @@ impl Vfs {
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone),
             Some((snapshot, path)) => {
-                let root = root_at(&repo, snapshot, path, &options)?;
+                let root = root_at(ctx, &repo, snapshot, path, &options)?;
                 first_page = root.page;
                 table.hold_dir(inode::ROOT, |number| Dir { number, ..root });
                 View::default()
@@ -198,7 +205,7 @@ impl Vfs {
         if !self.freshness.is_stale() || self.keep(ino).is_none() {
             return Ok(());
         }
-        if mode == Mode::Cached {
+        if mode.is_cached() {
             return Err(Fault::Wait);
         }
         self.freshness.wait_until_fresh();
@@ -253,8 +260,8 @@ fn totals(snapshot: Option<&Snapshot>) -> Totals {
 }
 
 /// Returns the root of a mount that shows one directory of one snapshot.
-fn root_at(repo: &Repository, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<Dir> {
-    let node = if path.iter().all(|b| *b == b'/') { root(snapshot) } else { repo.at(snapshot, path)? };
+fn root_at(ctx: &Context, repo: &Repository, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<Dir> {
+    let node = if path.iter().all(|b| *b == b'/') { root(snapshot) } else { repo.at(ctx, snapshot, path)? };
     let Content::Directory(page) = node.content else {
         return Err(Error::new(ErrorKind::Failed, format!("{} is not a directory", printable::name(path)))
             .hint("only directories can be mounted; `nfreezer restore` writes a single file"));

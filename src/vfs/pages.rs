@@ -10,6 +10,7 @@ use lru::LruCache;
 use super::attr::Fault;
 use super::cache::Cache;
 use super::{Mode, inode};
+use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind, Keys};
 use crate::error::{Error, Kind, Result};
 use crate::format::list::List;
@@ -105,7 +106,7 @@ impl Pages {
     }
 
     /// A page of a directory.
-    pub fn directory(&self, r: &Ref, mode: Mode) -> Result<Arc<Directory>, Fault> {
+    pub fn directory(&self, r: &Ref, mode: Mode<'_>) -> Result<Arc<Directory>, Fault> {
         self.get(&self.directories, ChunkKind::Page, r, mode, |bytes, r| {
             Ok(directory(Page::decode(bytes, &r.pack)?, self.repo.keys()))
         })
@@ -113,27 +114,27 @@ impl Pages {
 
     /// The pages below a page of a directory, those of its subdirectories included. What is decoded for that is kept only
     /// where there is room.
-    pub fn below(&self, r: &Ref) -> Result<Vec<Ref>, Fault> {
+    pub fn below(&self, ctx: &Context, r: &Ref) -> Result<Vec<Ref>, Fault> {
         let here = self.directories.cached(&(r.id, r.pack.id)).is_some();
         if here || self.directories.bytes() < PAGES / 4 * 3 {
-            return Ok(match &*self.directory(r, Mode::Fetch)? {
+            return Ok(match &*self.directory(r, Mode::Fetch(ctx))? {
                 Directory::Leaf(nodes, _) => subdirectories(nodes),
                 Directory::Upper(rows, _) => rows.iter().map(|row| row.1).collect(),
             });
         }
-        Ok(match self.with(ChunkKind::Page, r, |r| self.repo.page(r))? {
+        Ok(match self.with(ctx, ChunkKind::Page, r, |r| self.repo.page(ctx, r))? {
             Page::Leaf(nodes) => subdirectories(&nodes),
             Page::Upper(rows) => rows.iter().map(|row| row.page).collect(),
         })
     }
 
     /// A page of a reference list.
-    pub fn list(&self, r: &Ref, mode: Mode) -> Result<Arc<Extents>, Fault> {
+    pub fn list(&self, r: &Ref, mode: Mode<'_>) -> Result<Arc<Extents>, Fault> {
         self.get(&self.lists, ChunkKind::List, r, mode, |bytes, r| Ok(extents(List::decode(bytes, &r.pack)?)))
     }
 
     /// The extended attributes of a node.
-    pub fn xattrs(&self, node: &Node, mode: Mode) -> Result<Arc<Attributes>, Fault> {
+    pub fn xattrs(&self, node: &Node, mode: Mode<'_>) -> Result<Arc<Attributes>, Fault> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(Arc::new(list.clone())),
             Xattrs::Stored(r) => {
@@ -143,17 +144,17 @@ impl Pages {
     }
 
     /// Reads a chunk from the place that its reference names, or, if that pack was dropped, from where it lives now.
-    pub fn with<T>(&self, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
+    pub fn with<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         if !self.lost().packs.contains(&r.pack.id) {
             match read(r) {
                 Err(e) if e.kind() == Kind::Missing => drop(self.lost().packs.put(r.pack.id, ())),
                 other => return other,
             }
         }
-        read(&self.moved(kind, r)?)
+        read(&self.moved(ctx, kind, r)?)
     }
 
-    fn moved(&self, kind: ChunkKind, r: &Ref) -> Result<Ref> {
+    fn moved(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Result<Ref> {
         let mut lost = self.lost();
         if let Some(found) = lost.moved.get(&r.id) {
             return Ok(*found);
@@ -163,13 +164,13 @@ impl Pages {
         drop(lost);
         // A state from before the drop still names the old place.
         let find = |state: &State| {
-            let found = self.repo.moved(&Index::new(&self.repo, state), kind, r)?;
+            let found = self.repo.moved(ctx, &Index::new(&self.repo, state), kind, r)?;
             Ok::<_, Error>(found.filter(|found| !self.lost().packs.contains(&found.pack.id)))
         };
         let mut found = find(&state)?;
         if found.is_none() && again {
             self.lost().refreshed = Some(Instant::now());
-            self.repo.refresh(&mut state)?;
+            self.repo.refresh(ctx, &mut state)?;
             found = find(&state)?;
             self.lost().state = state;
         }
@@ -186,13 +187,13 @@ impl Pages {
         cache: &Cache<Key, V>,
         kind: ChunkKind,
         r: &Ref,
-        mode: Mode,
+        mode: Mode<'_>,
         decode: impl Fn(&[u8], &Ref) -> Result<(Arc<V>, usize)>,
     ) -> Result<Arc<V>, Fault> {
         let key = (r.id, r.pack.id);
-        if mode == Mode::Fetch {
-            let read = |r: &Ref| decode(&self.repo.metadata(kind, r)?, r);
-            return Ok(cache.get(key, || self.with(kind, r, read))?);
+        if let Mode::Fetch(ctx) = mode {
+            let read = |r: &Ref| decode(&self.repo.metadata(ctx, kind, r)?, r);
+            return Ok(cache.get(ctx, key, || self.with(ctx, kind, r, read))?);
         }
         if let Some(value) = cache.cached(&key) {
             return Ok(value);

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::attr::Fault;
 use super::{Vfs, newest};
+use crate::context::Context;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
@@ -61,12 +62,12 @@ impl Vfs {
 
     /// Fetches one page; false: that was all, or there is no more room. What is damaged is left to whoever looks there;
     /// after another error the next step tries the same page again.
-    pub fn step(&self, walk: &mut Walk) -> Result<bool, Fault> {
+    pub fn step(&self, ctx: &Context, walk: &mut Walk) -> Result<bool, Fault> {
         let Some(page) = walk.next() else { return Ok(false) };
         if !walk.fits(&page) {
             return Ok(false);
         }
-        match self.pages.below(&page) {
+        match self.pages.below(ctx, &page) {
             Ok(pages) if walk.rest.len() < DEPTH => walk.rest.push(pages.into_iter()),
             Ok(_) => {}
             Err(Fault::Broken(e)) if e.kind().is_damage() => {}

@@ -108,7 +108,7 @@ impl Vfs {
         ino: u64,
         offset: u64,
         hold: bool,
-        mode: Mode,
+        mode: Mode<'_>,
         add: &mut dyn FnMut(&Entry<'_>) -> bool,
     ) -> Result<(), Fault> {
         self.wait_until_fresh(ino, mode)?;
@@ -170,7 +170,7 @@ impl Vfs {
     }
 
     /// The target of a symbolic link.
-    pub fn readlink(&self, ino: u64, mode: Mode) -> Result<Vec<u8>, Fault> {
+    pub fn readlink(&self, ino: u64, mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
         self.with_node(ino, mode, |node| match &node.content {
             Content::Symlink(target) => Ok(target.clone()),
             _ => Err(Fault::Invalid),
@@ -209,7 +209,7 @@ impl Vfs {
         self.table().place(ino)
     }
 
-    pub(super) fn with_node<T>(&self, ino: u64, mode: Mode, f: impl FnOnce(&Node) -> T) -> Result<T, Fault> {
+    pub(super) fn with_node<T>(&self, ino: u64, mode: Mode<'_>, f: impl FnOnce(&Node) -> T) -> Result<T, Fault> {
         let (dir, position) = match self.place(ino).ok_or(Fault::Stale)? {
             Place::Dir(dir) if dir.role.merges() => return Err(Fault::Invalid),
             Place::Entry(dir, position) => (dir, position),
@@ -225,7 +225,7 @@ impl Vfs {
     }
 
     /// The entry at a position of a directory; `None` behind the last.
-    pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode) -> Result<Option<At>, Fault> {
+    pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode<'_>) -> Result<Option<At>, Fault> {
         self.descend(dir.page, mode, |page, before| match page {
             Directory::Leaf(nodes, _) => usize::try_from(position - before).ok().filter(|i| *i < nodes.len()),
             Directory::Upper(rows, ends) => {
@@ -235,7 +235,7 @@ impl Vfs {
     }
 
     /// The entry of a name in a directory.
-    pub(super) fn find(&self, top: Option<Ref>, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+    pub(super) fn find(&self, top: Option<Ref>, name: &[u8], mode: Mode<'_>) -> Result<Option<At>, Fault> {
         self.descend(top, mode, |page, _| match page {
             Directory::Leaf(nodes, _) => nodes.binary_search_by(|n| n.name.as_slice().cmp(name)).ok(),
             Directory::Upper(rows, _) => rows.partition_point(|row| row.0.as_slice() <= name).checked_sub(1),
@@ -247,7 +247,7 @@ impl Vfs {
     fn descend(
         &self,
         top: Option<Ref>,
-        mode: Mode,
+        mode: Mode<'_>,
         row: impl Fn(&Directory, u64) -> Option<usize>,
     ) -> Result<Option<At>, Fault> {
         let Some(mut page) = top else { return Ok(None) };

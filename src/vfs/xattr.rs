@@ -38,7 +38,7 @@ impl Vfs {
     }
 
     /// The extended attributes of a node. [`Fault::Unsupported`] if there are none at all: programs then stop asking.
-    pub fn xattrs(&self, ino: u64, mode: Mode) -> Result<Arc<Attributes>, Fault> {
+    pub fn xattrs(&self, ino: u64, mode: Mode<'_>) -> Result<Arc<Attributes>, Fault> {
         if !self.has_xattrs() {
             return Err(Fault::Unsupported);
         }
@@ -56,7 +56,7 @@ impl Vfs {
     }
 
     /// One extended attribute of a node.
-    pub fn getxattr(&self, ino: u64, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
+    pub fn getxattr(&self, ino: u64, name: &[u8], mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
         let own = name.strip_prefix(OWN);
         match self.xattrs(ino, mode) {
             Ok(list) => {
@@ -75,7 +75,7 @@ impl Vfs {
         }
     }
 
-    fn own(&self, ino: u64, dir: &Dir, name: &[u8], mode: Mode) -> Result<Vec<u8>, Fault> {
+    fn own(&self, ino: u64, dir: &Dir, name: &[u8], mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
         let content = |mode| self.with_node(ino, mode, |node| node.content.clone());
         match name {
             b"snapshot" => Ok(dir.snapshot.to_string().into_bytes()),
@@ -90,7 +90,7 @@ impl Vfs {
     }
 
     /// Bytes that the chunks of a list take in packs.
-    fn stored_size(&self, list: Ref, mode: Mode) -> Result<u64, Fault> {
+    fn stored_size(&self, list: Ref, mode: Mode<'_>) -> Result<u64, Fault> {
         let (mut level, mut sum) = (vec![list], 0u64);
         for _ in 0..=LEVELS {
             let mut below = Vec::new();

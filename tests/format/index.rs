@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::ObjectType;
@@ -21,12 +22,12 @@ fn passphrase() -> Passphrase {
 
 fn repository() -> (Arc<Memory>, Repository) {
     let memory = Arc::new(Memory::default());
-    let repo = Repository::init(Arc::clone(&memory) as _, &passphrase(), KdfCost::DEFAULT, "").unwrap();
+    let repo = Repository::init(background(), Arc::clone(&memory) as _, &passphrase(), KdfCost::DEFAULT, "").unwrap();
     (memory, repo)
 }
 
 fn reopen(memory: &Arc<Memory>) -> Repository {
-    Repository::open(Arc::clone(memory) as _, || Ok(passphrase())).unwrap()
+    Repository::open(background(), Arc::clone(memory) as _, || Ok(passphrase())).unwrap()
 }
 
 /// Ids as a PRF makes them.
@@ -62,30 +63,30 @@ type Model = BTreeMap<ChunkId, (PackRef, u32)>;
 
 fn add(repo: &Repository, state: &mut State, model: &mut Model, from: u64, to: u64) -> ObjectId {
     model.extend((from..to).map(|n| (id(n), (pack(from / 1000), (n % 1000) as u32 * 100))));
-    repo.commit(state, Head::default(), &sections(from, to)).unwrap()
+    repo.commit(background(), state, Head::default(), &sections(from, to)).unwrap()
 }
 
 fn assert_answers(index: &Index<'_>, model: &Model) {
     for (id, (pack, offset)) in model {
-        let (kind, found) = index.find(id).unwrap().expect("it is there");
+        let (kind, found) = index.find(background(), id).unwrap().expect("it is there");
         assert_eq!((kind, found.pack, found.offset, found.len), (ChunkKind::Data, *pack, *offset, 100));
     }
     for n in 0..500 {
-        assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None);
+        assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None);
     }
 }
 
 #[test]
 fn answers_are_those_of_the_model_whatever_may_be_held() {
     let (memory, repo) = repository();
-    let (mut state, mut model) = (repo.state().unwrap(), Model::new());
+    let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     for (from, to) in [(0, 900), (1000, 1010), (100_000, 134_000), (200_000, 203_000)] {
         add(&repo, &mut state, &mut model, from, to);
     }
     let bytes = model.len() * index::ENTRY;
     for allowance in [0, 10_000, bytes / 9, bytes - 1, bytes] {
         let repo = reopen(&memory);
-        let state = repo.state().unwrap();
+        let state = repo.state(background()).unwrap();
         let index = Index::new(&repo, &state).with_memory(allowance);
         assert_eq!(index.held(), 0, "nothing is read before the first question");
         assert_answers(&index, &model);
@@ -97,17 +98,17 @@ fn answers_are_those_of_the_model_whatever_may_be_held() {
 #[test]
 fn what_is_new_costs_no_read_once_fingerprints_are_there_and_what_is_known_one() {
     let (memory, repo) = repository();
-    let (mut state, mut model) = (repo.state().unwrap(), Model::new());
+    let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 80_000);
     let repo = reopen(&memory);
     repo.set_cache(1 << 20);
-    let index = Index::new(&repo, &repo.state().unwrap()).with_memory(80_000 * 4);
-    (0..100).for_each(|n| assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None));
+    let index = Index::new(&repo, &repo.state(background()).unwrap()).with_memory(80_000 * 4);
+    (0..100).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
     let before = repo.cache_stats();
-    (100..10_000).for_each(|n| assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None));
+    (100..10_000).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
     assert_eq!(repo.cache_stats().reads, before.reads);
     for known in 0..100 {
-        assert!(index.find(&id(known)).unwrap().is_some());
+        assert!(index.find(background(), &id(known)).unwrap().is_some());
     }
     let reads = repo.cache_stats().reads - before.reads;
     assert!(reads <= 102, "{reads} reads for 100 chunks and their pack");
@@ -117,13 +118,13 @@ fn what_is_new_costs_no_read_once_fingerprints_are_there_and_what_is_known_one()
 #[test]
 fn a_large_section_is_read_past_the_cache() {
     let (memory, repo) = repository();
-    let (mut state, mut model) = (repo.state().unwrap(), Model::new());
+    let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 200_000);
     let repo = reopen(&memory);
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     let misses = repo.cache_stats().misses;
     let index = Index::new(&repo, &state);
-    (0..20).for_each(|n| assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None));
+    (0..20).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
     assert_eq!(index.held(), 200_000 * index::ENTRY);
     let bytes = repo.cache_stats().bytes;
     assert!(bytes < 20 << 20, "{bytes}: the section was not read twice");
@@ -133,7 +134,7 @@ fn a_large_section_is_read_past_the_cache() {
 #[test]
 fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
     let (_, repo) = repository();
-    let (mut state, mut model) = (repo.state().unwrap(), Model::new());
+    let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 1000);
     for allowance in [0, 50_000, 90_000, usize::MAX] {
         let index = Index::new(&repo, &state).with_memory(allowance);
@@ -151,7 +152,7 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
             let mut new = sections(from, from + 1000);
             let packs = head.sections.len() as u32;
             new[1].kind = SectionKind::Index { packs };
-            let record = repo.commit(&mut state, head, &new).unwrap();
+            let record = repo.commit(background(), &mut state, head, &new).unwrap();
             model.extend((from..from + 1000).map(|n| (id(n), (pack(from / 1000), (n % 1000) as u32 * 100))));
             let before = repo.cache_stats();
             index.committed(&state, &record, new);
@@ -167,7 +168,7 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
 #[test]
 fn many_threads_ask_at_once() {
     let (memory, repo) = repository();
-    let (mut state, mut model) = (repo.state().unwrap(), Model::new());
+    let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     for part in 0..5 {
         add(&repo, &mut state, &mut model, part * 100_000, part * 100_000 + 40_000);
     }
@@ -179,7 +180,7 @@ fn many_threads_ask_at_once() {
                 let (index, model) = (&index, &model);
                 scope.spawn(move || {
                     for (id, (pack, _)) in model.iter().skip(thread).step_by(13) {
-                        assert_eq!(index.find(id).unwrap().unwrap().1.pack, *pack);
+                        assert_eq!(index.find(background(), id).unwrap().unwrap().1.pack, *pack);
                     }
                 });
             }
@@ -191,18 +192,18 @@ fn many_threads_ask_at_once() {
 #[test]
 fn damage_hides_a_chunk_and_no_other() {
     let (memory, repo) = repository();
-    let (mut state, mut model) = (repo.state().unwrap(), Model::new());
+    let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 60_000);
-    let name = memory.list(Folder::Log).unwrap()[0].name;
+    let name = memory.list(background(), Folder::Log).unwrap()[0].name;
     let mut bytes = memory.get(&name).unwrap();
     let half = bytes.len() / 2;
     bytes[half] ^= 1;
     memory.overwrite(&name, bytes);
     let repo = reopen(&memory);
-    let index = Index::new(&repo, &repo.state().unwrap());
+    let index = Index::new(&repo, &repo.state(background()).unwrap());
     let (mut well, mut hidden) = (0, 0);
     for id in model.keys() {
-        match index.find(id) {
+        match index.find(background(), id) {
             Ok(found) => well += usize::from(found.is_some()),
             Err(e) => {
                 assert_eq!(e.kind(), nfreezer::error::Kind::Damaged);
@@ -212,11 +213,11 @@ fn damage_hides_a_chunk_and_no_other() {
     }
     // To find the first id of a block, the one before it is read too (docs/format.md, 10.5).
     assert_eq!((well + hidden, hidden), (60_000, 2049));
-    memory.remove(&name).unwrap();
+    memory.remove(background(), &name).unwrap();
     let repo = reopen(&memory);
     let gone = Index::new(&repo, &state);
     for n in 0..10 {
-        assert_eq!(gone.find(&id(n)).unwrap_err().kind(), nfreezer::error::Kind::Missing);
+        assert_eq!(gone.find(background(), &id(n)).unwrap_err().kind(), nfreezer::error::Kind::Missing);
     }
 }
 
@@ -233,21 +234,21 @@ fn ten_million_chunks() {
     let folder = tempfile::tempdir().unwrap();
     let storage = || Arc::new(nfreezer::storage::Local::new(folder.path())) as Arc<dyn Storage>;
     {
-        let repo = Repository::init(storage(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
-        let mut state = repo.state().unwrap();
+        let repo = Repository::init(background(), storage(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
+        let mut state = repo.state(background()).unwrap();
         for part in 0..10 {
-            repo.commit(&mut state, Head::default(), &sections(part * PART, (part + 1) * PART)).unwrap();
+            repo.commit(background(), &mut state, Head::default(), &sections(part * PART, (part + 1) * PART)).unwrap();
         }
     }
     for allowance in [80 << 20, 16 << 20] {
-        let repo = Repository::open(storage(), || Ok(passphrase())).unwrap();
+        let repo = Repository::open(background(), storage(), || Ok(passphrase())).unwrap();
         repo.set_cache(16 << 20);
-        let state = repo.state().unwrap();
+        let state = repo.state(background()).unwrap();
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = status("VmHWM");
         let index = Index::new(&repo, &state).with_memory(allowance);
         let begun = std::time::Instant::now();
-        (0..100).for_each(|n| assert_eq!(index.find(&id(n + (3 << 40))).unwrap(), None));
+        (0..100).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
         println!(
             "allowance {} MiB: {:.1} s to the first 100 answers, {} MiB held, peak {} MiB over {before} before",
             allowance >> 20,
@@ -257,7 +258,9 @@ fn ten_million_chunks() {
         );
         for (what, from, count) in [("new", 3 << 40, 20_000), ("known", 0, 2_000)] {
             let (begun, reads) = (std::time::Instant::now(), repo.cache_stats().reads);
-            (0..count).for_each(|n| assert_eq!(index.find(&id(from + 1000 + n * 4999)).unwrap().is_some(), from == 0));
+            (0..count).for_each(|n| {
+                assert_eq!(index.find(background(), &id(from + 1000 + n * 4999)).unwrap().is_some(), from == 0)
+            });
             let (rate, reads) = (count as f64 / begun.elapsed().as_secs_f64(), repo.cache_stats().reads - reads);
             println!("  {what}: {rate:.0} look-ups a second, {reads} reads for {count}");
         }

@@ -10,9 +10,9 @@ mod index;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use nfreezer::context::background;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::name::Name;
-use nfreezer::progress::Silent;
 use nfreezer::storage::Memory;
 
 /// One entry that a right key opened.
@@ -38,10 +38,6 @@ pub fn whole(data: &[u8]) {
     let storage = Memory::default();
     storage.overwrite(&Name::OldIndex, bytes);
     // Salts that a search for the next block comes upon cost a key derivation each: few are enough.
-    let left = std::cell::Cell::new(200);
-    let stop = || match left.replace(left.get() - 1) {
-        0.. => Ok(()),
-        _ => Err(nfreezer::error::Error::failed("enough")),
-    };
-    let _ = index::read(&storage, keys, &stop, &Silent);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(200);
+    let _ = index::read(&background().with_deadline(deadline), &storage, keys);
 }

@@ -5,7 +5,7 @@
 
 // What the included sources call `crate::..`.
 #[allow(unused_imports)]
-use nfreezer::{crypto, error, name, printable, progress};
+use nfreezer::{context, crypto, error, name, printable, progress};
 
 mod import;
 #[allow(dead_code)]

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use nfreezer::context::Context;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::name::{Folder, Name};
 use nfreezer::storage::{Entry, Memory, Storage};
@@ -32,15 +33,15 @@ pub enum Answer {
 
 impl Call<'_> {
     /// Asks a storage.
-    pub fn of(self, storage: &dyn Storage) -> Result<Answer> {
+    pub fn of(self, ctx: &Context, storage: &dyn Storage) -> Result<Answer> {
         match self {
-            Call::CreateFolders => storage.create_folders().map(|()| Answer::Done),
-            Call::List(folder) => storage.list(folder).map(Answer::Entries),
-            Call::Foreign(folder) => storage.foreign(folder).map(Answer::Count),
-            Call::Size(name) => storage.size(name).map(Answer::Size),
-            Call::Read(name, offset, len) => storage.read(name, offset, len).map(Answer::Bytes),
-            Call::Put(name, bytes) => storage.put(name, bytes).map(|()| Answer::Done),
-            Call::Remove(name) => storage.remove(name).map(|()| Answer::Done),
+            Call::CreateFolders => storage.create_folders(ctx).map(|()| Answer::Done),
+            Call::List(folder) => storage.list(ctx, folder).map(Answer::Entries),
+            Call::Foreign(folder) => storage.foreign(ctx, folder).map(Answer::Count),
+            Call::Size(name) => storage.size(ctx, name).map(Answer::Size),
+            Call::Read(name, offset, len) => storage.read(ctx, name, offset, len).map(Answer::Bytes),
+            Call::Put(name, bytes) => storage.put(ctx, name, bytes).map(|()| Answer::Done),
+            Call::Remove(name) => storage.remove(ctx, name).map(|()| Answer::Done),
         }
     }
 
@@ -56,7 +57,7 @@ impl Call<'_> {
 /// What stands between a caller and a storage.
 pub trait Rule: Send + Sync {
     /// Answers a call, from the storage or by itself.
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer>;
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer>;
 
     fn syncs(&self) -> bool {
         true
@@ -93,38 +94,38 @@ impl<R, S: ?Sized> Deref for Between<R, S> {
 }
 
 impl<R: Rule, S: Storage> Storage for Between<R, S> {
-    fn create_folders(&self) -> Result<()> {
-        self.rule.call(&*self.inner, Call::CreateFolders).map(drop)
+    fn create_folders(&self, ctx: &Context) -> Result<()> {
+        self.rule.call(ctx, &*self.inner, Call::CreateFolders).map(drop)
     }
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
-        match self.rule.call(&*self.inner, Call::List(folder))? {
+    fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
+        match self.rule.call(ctx, &*self.inner, Call::List(folder))? {
             Answer::Entries(entries) => Ok(entries),
             other => panic!("{other:?} is no listing"),
         }
     }
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        match self.rule.call(&*self.inner, Call::Foreign(folder))? {
+    fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
+        match self.rule.call(ctx, &*self.inner, Call::Foreign(folder))? {
             Answer::Count(count) => Ok(count),
             other => panic!("{other:?} is no count"),
         }
     }
-    fn size(&self, name: &Name) -> Result<u64> {
-        match self.rule.call(&*self.inner, Call::Size(name))? {
+    fn size(&self, ctx: &Context, name: &Name) -> Result<u64> {
+        match self.rule.call(ctx, &*self.inner, Call::Size(name))? {
             Answer::Size(size) => Ok(size),
             other => panic!("{other:?} is no size"),
         }
     }
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        match self.rule.call(&*self.inner, Call::Read(name, offset, len))? {
+    fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+        match self.rule.call(ctx, &*self.inner, Call::Read(name, offset, len))? {
             Answer::Bytes(bytes) => Ok(bytes),
             other => panic!("{other:?} are no bytes"),
         }
     }
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.rule.call(&*self.inner, Call::Put(name, bytes)).map(drop)
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
+        self.rule.call(ctx, &*self.inner, Call::Put(name, bytes)).map(drop)
     }
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.rule.call(&*self.inner, Call::Remove(name)).map(drop)
+    fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
+        self.rule.call(ctx, &*self.inner, Call::Remove(name)).map(drop)
     }
     fn syncs(&self) -> bool {
         self.rule.syncs()
@@ -158,9 +159,9 @@ impl Countdown {
 }
 
 impl Rule for Countdown {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         match self.0.fetch_sub(1, Ordering::SeqCst) > 0 {
-            true => call.of(storage),
+            true => call.of(ctx, storage),
             false => Err(Error::new(Kind::Connection, "the server is gone")),
         }
     }
@@ -190,14 +191,14 @@ impl Cutter {
 }
 
 impl Rule for Cutter {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         self.alive()?;
         match call {
             Call::Put(name, bytes) if self.0.fetch_sub(1, Ordering::SeqCst) <= 0 => {
-                storage.put(name, &bytes[..bytes.len() / 2])?;
+                storage.put(ctx, name, &bytes[..bytes.len() / 2])?;
                 self.alive().map(|()| Answer::Done)
             }
-            call => call.of(storage),
+            call => call.of(ctx, storage),
         }
     }
 }
@@ -215,13 +216,13 @@ pub struct Swallow {
 pub type Discard = Between<Swallow>;
 
 impl Rule for Swallow {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         if let Call::Put(Name::Pack(_), bytes) = call {
             self.packs.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             return Ok(Answer::Done);
         }
-        call.of(storage)
+        call.of(ctx, storage)
     }
     fn traffic(&self, _: &dyn Storage) -> (u64, u64) {
         (self.bytes.load(Ordering::Relaxed), 0)

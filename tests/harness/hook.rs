@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use nfreezer::context::Context;
 use nfreezer::error::Result;
 use nfreezer::name::Name;
 use nfreezer::storage::{Memory, Storage};
@@ -25,8 +26,8 @@ impl AfterPut {
 }
 
 impl Rule for AfterPut {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
-        let answer = call.of(storage)?;
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        let answer = call.of(ctx, storage)?;
         if let Call::Put(name, _) = call {
             (self.0.lock().unwrap())(name)?;
         }

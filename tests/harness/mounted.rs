@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nfreezer::context::background;
 use nfreezer::mount::{self, Options};
 use nfreezer::repo::{Repository, State};
 
@@ -30,7 +31,7 @@ impl Mounted {
             ..Options::default()
         };
         change(&mut options);
-        let mounted = mount::Mounted::start(repo, state, dir.path(), options).unwrap();
+        let mounted = mount::Mounted::start(background(), repo, state, dir.path(), options).unwrap();
         assert_eq!(mount::mounted_at(&dir.path().canonicalize().unwrap()).unwrap().kind, "fuse.nfreezer");
         Mounted { mounted: Some(mounted), dir, messages }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use nfreezer::check::{self, Consent, Finding, Lost, Options, Repaired, Report};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::seal::block_place;
 use nfreezer::crypto::secret::Passphrase;
@@ -11,7 +12,6 @@ use nfreezer::format::node::Content;
 use nfreezer::format::record::{Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, Ref};
 use nfreezer::name::{Folder, Name, ObjectId};
-use nfreezer::progress::Silent;
 use nfreezer::push::{self, Summary};
 use nfreezer::repo::Repository;
 use nfreezer::restore;
@@ -69,7 +69,7 @@ impl<S: Storage + 'static> Saved<S> {
     /// A new repository on this storage.
     pub fn on(memory: Arc<S>) -> Self {
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(memory.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = Repository::init(background(), memory.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         Saved { memory, repo, dir: tempfile::tempdir().unwrap() }
     }
 
@@ -86,7 +86,7 @@ impl<S: Storage + 'static> Saved<S> {
     }
 
     pub fn try_push(&self) -> nfreezer::error::Result<Summary> {
-        push::push(&self.repo, &self.options(), &Silent)
+        push::push(background(), &self.repo, &self.options())
     }
 
     pub fn options(&self) -> push::Options {
@@ -96,17 +96,17 @@ impl<S: Storage + 'static> Saved<S> {
     pub fn check(&self, options: &Options) -> (Report, Told) {
         let told = Mutex::new(Told::default());
         self.repo.forget_blocks();
-        let state = self.repo.state().unwrap();
-        let report = check::check(&self.repo, &state, options, &Silent, &mut |found| tell(&told, &found)).unwrap();
+        let state = self.repo.state(background()).unwrap();
+        let report = check::check(background(), &self.repo, &state, options, &mut |found| tell(&told, &found)).unwrap();
         (report, told.into_inner().unwrap())
     }
 
     pub fn try_repair(&self, options: &Options, consent: Consent) -> nfreezer::error::Result<(Repaired, Told)> {
         let told = Mutex::new(Told::default());
         self.repo.forget_blocks();
-        let mut state = self.repo.state().unwrap();
+        let mut state = self.repo.state(background()).unwrap();
         let take = &mut |found: Finding<'_>| tell(&told, &found);
-        let repaired = check::repair(&self.repo, &mut state, options, consent, &Silent, take)?;
+        let repaired = check::repair(background(), &self.repo, &mut state, options, consent, take)?;
         Ok((repaired, told.into_inner().unwrap()))
     }
 
@@ -121,7 +121,7 @@ impl<S: Storage + 'static> Saved<S> {
         let keep = tempfile::tempdir().unwrap();
         let (target, top) = (keep.path().join("out"), self.top().display().to_string());
         let options = restore::Options::default();
-        let summary = restore::restore(&self.repo, snapshot, top.as_bytes(), &target, &options, &Silent).unwrap();
+        let summary = restore::restore(background(), &self.repo, snapshot, top.as_bytes(), &target, &options).unwrap();
         (keep, target, summary)
     }
 
@@ -133,13 +133,14 @@ impl<S: Storage + 'static> Saved<S> {
     }
 
     pub fn packs(&self) -> Vec<(ObjectId, u64)> {
-        let entries = (0..16).flat_map(|x| self.memory.list(Folder::PackShard(x)).unwrap());
+        let entries = (0..16).flat_map(|x| self.memory.list(background(), Folder::PackShard(x)).unwrap());
         let id = |name: &Name| if let Name::Pack(id) = name { *id } else { unreachable!() };
         entries.map(|entry| (id(&entry.name), entry.size)).collect()
     }
 
     pub fn records(&self) -> Vec<Name> {
-        let mut all: Vec<_> = self.memory.list(Folder::Log).unwrap().into_iter().map(|e| e.name).collect();
+        let mut all: Vec<_> =
+            self.memory.list(background(), Folder::Log).unwrap().into_iter().map(|e| e.name).collect();
         all.sort_by_key(Name::file);
         all
     }
@@ -147,7 +148,7 @@ impl<S: Storage + 'static> Saved<S> {
     /// The first chunk of a file, or the top page of a directory.
     pub fn chunk_of(&self, snapshot: &Snapshot, name: &str) -> Ref {
         let path = self.top().join(name).display().to_string();
-        let content = self.repo.at(snapshot, path.as_bytes()).unwrap().content;
+        let content = self.repo.at(background(), snapshot, path.as_bytes()).unwrap().content;
         match content {
             Content::Directory(Some(page)) => page,
             _ => self.chunks(snapshot, name)[0],
@@ -157,13 +158,13 @@ impl<S: Storage + 'static> Saved<S> {
     /// The chunks of a file.
     pub fn chunks(&self, snapshot: &Snapshot, name: &str) -> Vec<Ref> {
         let path = self.top().join(name).display().to_string();
-        let content = self.repo.at(snapshot, path.as_bytes()).unwrap().content;
-        let extents = self.repo.extents(&content).map(Result::unwrap);
+        let content = self.repo.at(background(), snapshot, path.as_bytes()).unwrap().content;
+        let extents = self.repo.extents(background(), &content).map(Result::unwrap);
         extents.filter_map(|extent| if let Extent::Data(r) = extent { Some(r) } else { None }).collect()
     }
 
     pub fn remove(&self, r: &Ref) {
-        self.memory.remove(&Name::Pack(r.pack.id)).unwrap();
+        self.memory.remove(background(), &Name::Pack(r.pack.id)).unwrap();
     }
 }
 

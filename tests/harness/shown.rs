@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::writer::{Item, Writer, repository};
+use nfreezer::context::background;
 use nfreezer::crypto::keys::ChunkId;
 use nfreezer::error::Result;
 use nfreezer::format::record::Snapshot;
@@ -38,24 +39,24 @@ impl Repo {
     /// Opened again: nothing is in memory.
     pub fn cold(&self) -> Arc<Repository> {
         let passphrase = || Ok(nfreezer::crypto::secret::Passphrase::new("test".into()).unwrap());
-        Arc::new(Repository::open(self.memory.clone(), passphrase).unwrap())
+        Arc::new(Repository::open(background(), self.memory.clone(), passphrase).unwrap())
     }
 
     /// A new mount by a process that has some blocks in memory: opening costs what a passphrase costs.
     pub fn warm(&self) -> Vfs {
-        Vfs::new(self.repo.clone(), self.state.clone(), Options::default()).unwrap()
+        Vfs::new(background(), self.repo.clone(), self.state.clone(), Options::default()).unwrap()
     }
 
     pub fn vfs(&self) -> Vfs {
-        Vfs::new(self.cold(), self.state.clone(), Options::default()).unwrap()
+        Vfs::new(background(), self.cold(), self.state.clone(), Options::default()).unwrap()
     }
 }
 
 pub fn lookup(vfs: &Vfs, path: &str) -> Result<Attr, String> {
     let mut ino = inode::ROOT;
-    let mut attr = vfs.getattr(ino, Mode::Fetch).unwrap();
+    let mut attr = vfs.getattr(ino, Mode::Fetch(background())).unwrap();
     for part in path.split('/').filter(|p| !p.is_empty()) {
-        let found = vfs.lookup(ino, part.as_bytes(), Mode::Fetch).map_err(|e| e.to_string())?;
+        let found = vfs.lookup(ino, part.as_bytes(), Mode::Fetch(background())).map_err(|e| e.to_string())?;
         attr = found.ok_or_else(|| format!("no {part} of {path}"))?;
         ino = attr.ino;
     }
@@ -69,7 +70,7 @@ pub fn names(vfs: &Vfs, ino: u64) -> Vec<String> {
 /// (name, inode number, next offset), at most so many.
 pub fn listing(vfs: &Vfs, ino: u64, offset: u64, most: usize) -> Vec<(String, u64, u64)> {
     let mut list = Vec::new();
-    vfs.readdir(ino, offset, false, Mode::Fetch, &mut |e| {
+    vfs.readdir(ino, offset, false, Mode::Fetch(background()), &mut |e| {
         if list.len() == most {
             return true;
         }
@@ -81,5 +82,5 @@ pub fn listing(vfs: &Vfs, ino: u64, offset: u64, most: usize) -> Vec<(String, u6
 }
 
 pub fn read(vfs: &Vfs, ino: u64, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
-    vfs.read(ino, offset, size, Mode::Fetch, &|_| ())
+    vfs.read(ino, offset, size, Mode::Fetch(background()), &|_| ())
 }

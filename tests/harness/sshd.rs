@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nfreezer::context::background;
 use nfreezer::storage::{Location, Options, Storage, Transport};
 use tempfile::TempDir;
 
@@ -315,7 +316,7 @@ impl Sshd {
     /// The storage in `files()/repo`, which need not exist.
     pub fn storage(&self, transport: Transport) -> Box<dyn Storage> {
         let options = Options { transport, ..self.options() };
-        nfreezer::storage::open(&self.location(&self.files().join("repo")), options)
+        nfreezer::storage::open(background(), &self.location(&self.files().join("repo")), options)
             .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
     }
 

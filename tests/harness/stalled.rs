@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use nfreezer::context::Context;
 use nfreezer::error::Result;
-use nfreezer::storage::{Storage, patience};
+use nfreezer::storage::Storage;
 
 use super::faults::{Answer, Between, Call, Rule};
 
@@ -30,14 +31,12 @@ impl Stall {
         self.go.notify_all();
     }
 
-    fn wait(&self) -> Result<()> {
+    fn wait(&self, ctx: &Context) -> Result<()> {
         let mut hang = self.hang.lock().unwrap();
         let held = *hang;
         self.held.fetch_add(usize::from(held), SeqCst);
         while *hang || held && self.for_ever.load(SeqCst) {
-            if let Some(over) = patience::over() {
-                return Err(over);
-            }
+            ctx.check()?;
             hang = self.go.wait_timeout(hang, Duration::from_millis(10)).unwrap().0;
         }
         Ok(())
@@ -45,14 +44,14 @@ impl Stall {
 }
 
 impl Rule for Stall {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         if let Call::Read(name, _, len) = call
-            && (storage.size(name)? > 1 << 20 || self.metadata_too.load(SeqCst))
+            && (storage.size(ctx, name)? > 1 << 20 || self.metadata_too.load(SeqCst))
             && len >= self.least.load(SeqCst)
         {
-            self.wait()?;
+            self.wait(ctx)?;
         }
-        call.of(storage)
+        call.of(ctx, storage)
     }
     fn address(&self, _: &dyn Storage) -> String {
         "a, \"stalled\" one".into()

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use nfreezer::context::background;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::format::node::{Content, Node, PARTIAL};
 use nfreezer::format::record::Snapshot;
@@ -135,7 +136,7 @@ fn xattrs_on_disk(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// What a snapshot holds at and below the absolute path `top`. Reads everything and panics at the first failure.
 pub fn in_snapshot(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
-    let node = repo.at(snapshot, top.as_os_str().as_bytes()).unwrap();
+    let node = repo.at(background(), snapshot, top.as_os_str().as_bytes()).unwrap();
     let (mut model, mut links) = (Model::new(), HashMap::new());
     walk_snapshot(repo, node, Vec::new(), &mut model, &mut links);
     model
@@ -163,12 +164,12 @@ fn walk_snapshot(repo: &Repository, node: Node, name: Vec<u8>, model: &mut Model
         mode: node.attrs.mode.into(),
         owner: (node.attrs.uid, node.attrs.gid),
         mtime: node.mtime,
-        xattrs: repo.xattrs(&node).unwrap(),
+        xattrs: repo.xattrs(background(), &node).unwrap(),
         link,
     };
     model.insert(name.clone(), seen);
     if let Content::Directory(page) = &node.content {
-        for node in repo.entries(page.as_ref()) {
+        for node in repo.entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let name = join(&name, &node.name);
             walk_snapshot(repo, node, name, model, links);
@@ -178,9 +179,9 @@ fn walk_snapshot(repo: &Repository, node: Node, name: Vec<u8>, model: &mut Model
 
 fn file_in_snapshot(repo: &Repository, content: &Content) -> What {
     let (mut hashes, mut block, mut at) = (BTreeMap::new(), Vec::new(), 0);
-    for extent in repo.extents(content) {
+    for extent in repo.extents(background(), content) {
         let bytes = match extent.unwrap() {
-            Extent::Data(r) => repo.chunk(ChunkKind::Data, &r, Span::Exact).unwrap(),
+            Extent::Data(r) => repo.chunk(background(), ChunkKind::Data, &r, Span::Exact).unwrap(),
             Extent::Hole(len) => {
                 // Zeros up to the end of the block, whole blocks by arithmetic, and the rest again as zeros.
                 let fill = (BLOCK - block.len() as u64).min(len);
@@ -221,7 +222,7 @@ pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> 
     let mut found = BTreeMap::new();
     let mut folders = vec![(Vec::new(), snapshot.root)];
     while let Some((path, page)) = folders.pop() {
-        for node in repo.entries(page.as_ref()) {
+        for node in repo.entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let path = [&path, b"/".as_slice(), &node.name].concat();
             if node.flags != 0 {
@@ -237,7 +238,7 @@ pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> 
 
 /// What a partial snapshot holds at and below `top`; empty where it did not get that far.
 pub fn in_partial(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
-    match repo.at(snapshot, top.as_os_str().as_bytes()) {
+    match repo.at(background(), snapshot, top.as_os_str().as_bytes()) {
         Ok(_) => in_snapshot(repo, snapshot, top),
         Err(_) => Model::new(),
     }

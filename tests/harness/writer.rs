@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::ObjectType;
@@ -25,7 +26,7 @@ use nfreezer::time::Time;
 
 pub fn repository(storage: Arc<dyn Storage>) -> Repository {
     let passphrase = Passphrase::new("test".into()).unwrap();
-    Repository::init(storage, &passphrase, KdfCost::DEFAULT, "test").unwrap()
+    Repository::init(background(), storage, &passphrase, KdfCost::DEFAULT, "test").unwrap()
 }
 
 /// Bytes that do not compress, different for each seed.
@@ -236,7 +237,7 @@ impl<'r> Writer<'r> {
             NewSection { kind: SectionKind::Index { packs: 0 }, bytes: index, fences },
         ];
         let head = Head { snapshots: vec![snapshot.clone()], ..Head::default() };
-        self.repo.commit(state, head, &sections).unwrap();
+        self.repo.commit(background(), state, head, &sections).unwrap();
         let known = self.known.iter().map(|(id, r)| (*id, self.final_ref(r, false))).collect();
         (snapshot, known)
     }
@@ -348,7 +349,7 @@ impl<'r> Writer<'r> {
         let (mut plain, entries) = std::mem::take(&mut filling.builder).finish(false);
         let number = filling.real.len() as u32;
         filling.entries.extend(entries.into_iter().map(|e| (number, e)));
-        let pack = repo.put_pack(kind, &mut plain).unwrap();
+        let pack = repo.put_pack(background(), kind, &mut plain).unwrap();
         self.filling(kind).real.push(pack);
     }
 

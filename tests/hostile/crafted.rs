@@ -2,8 +2,9 @@
 //! `tests/format/format_memory.rs` and `tests/fuzz`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
 use nfreezer::error::Kind;
@@ -47,7 +48,7 @@ fn levels(repo: &Repository, depth: usize, names: &[&str]) -> (State, Snapshot) 
         let id = repo.keys().chunk_id(ChunkKind::Page, &plain);
         below = Some(builder.add(id, ChunkKind::Page, &plain, plain.len()).in_pack(PackRef::SELF));
     }
-    let pack = repo.put_pack(ObjectType::Meta, &mut builder.finish(false).0).unwrap();
+    let pack = repo.put_pack(background(), ObjectType::Meta, &mut builder.finish(false).0).unwrap();
     let mut state = State::default();
     let root = below.map(|page| Ref { pack, ..page });
     let snapshot = Writer::new(repo).commit(&mut state, &Item::dir::<&str>([]), |s| s.root = root);
@@ -58,6 +59,7 @@ fn levels(repo: &Repository, depth: usize, names: &[&str]) -> (State, Snapshot) 
 struct Stop {
     after: u64,
     seen: AtomicU64,
+    signal: Arc<AtomicI32>,
     options: Options,
 }
 
@@ -67,7 +69,7 @@ impl Progress for Stop {
             told(why);
         }
         if self.seen.fetch_add(1, Ordering::SeqCst) >= self.after {
-            self.options.stop.store(15, Ordering::SeqCst);
+            self.signal.store(15, Ordering::SeqCst);
         }
     }
 }
@@ -79,16 +81,28 @@ fn t61_a_tree_that_is_too_deep_is_refused_where_it_is_too_deep() {
         let (state, snapshot) = levels(&repo, 6000, &["d"]);
         let keep = tempfile::tempdir().unwrap();
         let seen = Stop { after: u64::MAX, ..Stop::default() };
-        let summary = restore(&repo, &snapshot, b"/", &keep.path().join("out"), &seen.options, &seen).unwrap();
+        let summary = restore(
+            &Context::new(&seen, Arc::clone(&seen.signal)),
+            &repo,
+            &snapshot,
+            b"/",
+            &keep.path().join("out"),
+            &seen.options,
+        )
+        .unwrap();
         assert_eq!((summary.directories, summary.damaged), (4096, 1));
         // rm -r of such a depth is for a program that knows how.
         assert!(std::process::Command::new("rm").arg("-rf").arg(keep.path().join("out")).status().unwrap().success());
-        let vfs =
-            Vfs::new(Arc::new(repo), state, vfs::Options { at: Some((snapshot, b"/".to_vec())), ..Default::default() })
-                .unwrap();
+        let vfs = Vfs::new(
+            background(),
+            Arc::new(repo),
+            state,
+            vfs::Options { at: Some((snapshot, b"/".to_vec())), ..Default::default() },
+        )
+        .unwrap();
         let mut ino = vfs::inode::ROOT;
         for _ in 0..5000 {
-            ino = vfs.lookup(ino, b"d", Mode::Fetch).unwrap().expect("a folder").ino;
+            ino = vfs.lookup(ino, b"d", Mode::Fetch(background())).unwrap().expect("a folder").ino;
         }
         assert!(vfs.path(ino).len() >= 10_000);
     });
@@ -102,7 +116,7 @@ fn t61_a_tree_larger_than_any_disk_is_walked_in_little_memory_and_can_be_stopped
         let (_, snapshot) = levels(&repo, 60, &["a", "b"]);
         let keep = tempfile::tempdir().unwrap();
         let seen = Stop { after: 2000, ..Stop::default() };
-        let stopper = Arc::clone(&seen.options.stop);
+        let stopper = Arc::clone(&seen.signal);
         let out = keep.path().join("out");
         // Folders say nothing while they are made: somebody looks how many there are.
         let watch = {
@@ -115,10 +129,12 @@ fn t61_a_tree_larger_than_any_disk_is_walked_in_little_memory_and_can_be_stopped
             }
         };
         let watch = std::thread::Builder::new().name("test::stop".into()).spawn(watch).unwrap();
-        let error = restore(&repo, &snapshot, b"/", &out, &seen.options, &seen).unwrap_err();
+        let error =
+            restore(&Context::new(&seen, Arc::clone(&seen.signal)), &repo, &snapshot, b"/", &out, &seen.options)
+                .unwrap_err();
         watch.join().unwrap();
         assert_eq!(error.kind(), Kind::Interrupted(15));
-        assert!(repo.at(&snapshot, "/b/a".repeat(30).as_bytes()).is_ok());
+        assert!(repo.at(background(), &snapshot, "/b/a".repeat(30).as_bytes()).is_ok());
     });
 }
 
@@ -129,10 +145,18 @@ fn t61_a_folder_of_many_entries_and_a_file_of_many_names() {
         let link = |i: u32| (format!("link{i:06}"), Item { inode: 7, nlink: 20_000, ..Item::file("one file") });
         let mut state = State::default();
         let snapshot = Writer::new(&repo).commit(&mut state, &Item::dir((0..20_000).map(link)), |_| {});
-        assert_eq!(repo.entries(snapshot.root.as_ref()).filter(|node| node.is_ok()).count(), 20_000);
+        assert_eq!(repo.entries(background(), snapshot.root.as_ref()).filter(|node| node.is_ok()).count(), 20_000);
         let keep = tempfile::tempdir().unwrap();
         let seen = Stop { after: u64::MAX, ..Stop::default() };
-        let summary = restore(&repo, &snapshot, b"/", &keep.path().join("out"), &seen.options, &seen).unwrap();
+        let summary = restore(
+            &Context::new(&seen, Arc::clone(&seen.signal)),
+            &repo,
+            &snapshot,
+            b"/",
+            &keep.path().join("out"),
+            &seen.options,
+        )
+        .unwrap();
         assert_eq!((summary.damaged, summary.failed), (0, 0));
         let meta = std::fs::metadata(keep.path().join("out/link019999")).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::nlink(&meta), 20_000);

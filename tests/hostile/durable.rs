@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nfreezer::context::background;
 use nfreezer::error::{Kind, Result};
 use nfreezer::name::{Name, ObjectId};
 
@@ -68,7 +69,7 @@ fn a_refused_sync_fails_the_put_and_no_record_follows() {
             false => Says::Truth,
         });
         let client = server.client(Duration::ZERO).unwrap();
-        let error = client.put(&pack(1), &noise(1, 5000)).expect_err("an unsynced object is not stored");
+        let error = client.put(background(), &pack(1), &noise(1, 5000)).expect_err("an unsynced object is not stored");
         assert_eq!(error.kind(), Kind::Failed);
         assert!(error.to_string().contains("cannot sync"), "{error}");
         let before = records(&server);
@@ -88,7 +89,7 @@ fn put_twice(again: impl Fn(&Ask) -> Says + Send + Sync + 'static) -> (Result<()
     });
     let client = server.client(Duration::from_secs(60)).unwrap();
     let before = server.log().len();
-    let result = client.put(&pack(2), &noise(2, 5000));
+    let result = client.put(background(), &pack(2), &noise(2, 5000));
     assert_eq!(server.files()[&on_server(pack(2).path())], noise(2, 5000));
     (result, server.log().split_off(before))
 }

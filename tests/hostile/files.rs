@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use nfreezer::context::background;
 use nfreezer::error::Kind;
 use nfreezer::restore::{Options, restore};
 
@@ -45,8 +46,7 @@ fn t70e_a_full_disk_leaves_no_torso_and_the_same_restore_goes_on_when_there_is_r
         let snapshot = Writer::new(&repo).commit(&mut Default::default(), &tree, |_| {});
         let disk = Disk::new("2m");
         let out = disk.0.path().join("out");
-        let silent = nfreezer::progress::Silent;
-        let error = restore(&repo, &snapshot, b"/", &out, &Options::default(), &silent).unwrap_err();
+        let error = restore(background(), &repo, &snapshot, b"/", &out, &Options::default()).unwrap_err();
         told(&error);
         assert_eq!(error.kind(), Kind::NoSpace, "{error}");
         let some = whole(&out, &contents);
@@ -54,7 +54,7 @@ fn t70e_a_full_disk_leaves_no_torso_and_the_same_restore_goes_on_when_there_is_r
         let names = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
         assert_eq!(names.filter(|name| !name.starts_with('f')).collect::<Vec<_>>(), [""; 0], "a torso was left behind");
         run("mount", &["-o", "remount,size=64m", &disk.0.path().display().to_string()]);
-        let summary = restore(&repo, &snapshot, b"/", &out, &Options::default(), &silent).unwrap();
+        let summary = restore(background(), &repo, &snapshot, b"/", &out, &Options::default()).unwrap();
         assert_eq!((whole(&out, &contents), summary.existing), (20, some as u64));
     });
 }

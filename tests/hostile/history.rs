@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use nfreezer::context::background;
 use nfreezer::format::record::{Action, Head, Mark};
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{Options, push};
@@ -52,8 +53,10 @@ fn t40_a_forgotten_snapshot_stays_forgotten_unless_the_mark_is_hidden() {
         let memory = world.memory();
         let repo = world.repo.behind(memory.clone());
         let action = |action| Mark { sequence: 0, record: None, snapshot: world.snapshots[0], time: 1, action };
-        let mut state = repo.state().unwrap();
-        let id = repo.commit(&mut state, Head { marks: vec![action(Action::Forget)], ..Head::default() }, &[]).unwrap();
+        let mut state = repo.state(background()).unwrap();
+        let id = repo
+            .commit(background(), &mut state, Head { marks: vec![action(Action::Forget)], ..Head::default() }, &[])
+            .unwrap();
         assert_eq!(look(world, memory.clone()).unwrap().snapshots.len(), 1);
         let storage = liar(memory);
         storage.hide(&Name::Record { sequence: 3, id });
@@ -79,18 +82,18 @@ impl Pusher {
     }
 
     fn records(&self) -> Vec<Name> {
-        self.memory.list(Folder::Log).unwrap().into_iter().map(|e| e.name).collect()
+        self.memory.list(background(), Folder::Log).unwrap().into_iter().map(|e| e.name).collect()
     }
 
     fn packs(&self) -> Vec<Name> {
-        (0..16).flat_map(|x| self.memory.list(Folder::PackShard(x)).unwrap()).map(|e| e.name).collect()
+        (0..16).flat_map(|x| self.memory.list(background(), Folder::PackShard(x)).unwrap()).map(|e| e.name).collect()
     }
 
     /// What is reported as saved is there: all of it, on the honest storage.
     fn push(&self, storage: Arc<dyn Storage>) -> bool {
         let sources = vec![self.dir.path().to_owned()];
         let options = Options { sources, host: "h".into(), user: "u".into(), memory: 104 << 20, ..Options::default() };
-        match push(&self.repo.behind(storage), &options, &nfreezer::progress::Silent) {
+        match push(background(), &self.repo.behind(storage), &options) {
             Ok(summary) => {
                 let honest = self.repo.behind(self.memory.clone());
                 assert_same(&on_disk(self.dir.path()), &in_snapshot(&honest, &summary.snapshot, self.dir.path()));
@@ -146,7 +149,7 @@ fn t37_a_pack_that_is_gone_or_torn_is_not_relied_upon() {
                 let bytes = pusher.memory.get(&pack).unwrap();
                 match keep {
                     Some(len) => pusher.memory.overwrite(&pack, bytes[..len.min(bytes.len() - 1)].to_vec()),
-                    None => pusher.memory.remove(&pack).unwrap(),
+                    None => pusher.memory.remove(background(), &pack).unwrap(),
                 }
             }
             // The same contents again, as a file that no earlier snapshot knows: the index says that they are there.
@@ -163,7 +166,7 @@ fn t11_a_record_whose_number_is_invented_changes_no_order() {
         let world = world();
         let memory = world.memory();
         memory.overwrite(&Name::Record { sequence: u32::MAX, id: ObjectId([1; 32]) }, vec![0; 4184]);
-        let state = world.repo.behind(memory).state().unwrap();
+        let state = world.repo.behind(memory).state(background()).unwrap();
         assert_eq!((state.next_sequence(), state.snapshots().len()), (3, 2));
     });
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::RepoId;
 use nfreezer::crypto::secret::Secret;
@@ -23,7 +24,7 @@ fn named(bytes: &[u8]) -> Name {
 fn with_keys(files: &[(Name, Vec<u8>)]) -> (Option<Kind>, String, Arc<Liar>) {
     let world = world();
     let memory = world.memory();
-    memory.remove(&world.key()).unwrap();
+    memory.remove(background(), &world.key()).unwrap();
     files.iter().for_each(|(name, bytes)| memory.overwrite(name, bytes.clone()));
     let storage = liar(memory);
     let opened = open(storage.clone());
@@ -132,7 +133,7 @@ fn t27_a_key_file_of_another_repository_is_never_used() {
         let memory = world().memory();
         memory.overwrite(&Name::Config, keyfile::encode_config(&RepoId([8; 32])));
         memory.overwrite(&Name::Key(other.0), other.1);
-        let state = open(memory).unwrap().state().unwrap();
+        let state = open(memory).unwrap().state(background()).unwrap();
         assert_eq!((state.snapshots().len(), state.warnings().len()), (0, 2));
     });
 }
@@ -143,7 +144,10 @@ fn t28_t29_what_is_not_a_whole_repository_is_refused_and_nothing_is_made() {
         let world = world();
         let without = |gone: &dyn Fn(&Name) -> bool| {
             let memory = world.memory();
-            names(&*memory).iter().filter(|name| gone(name)).for_each(|name| memory.remove(name).unwrap());
+            names(&*memory)
+                .iter()
+                .filter(|name| gone(name))
+                .for_each(|name| memory.remove(background(), name).unwrap());
             memory
         };
         for (what, memory, expected) in [

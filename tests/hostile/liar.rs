@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex};
 
+use nfreezer::context::Context;
+use nfreezer::context::background;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::name::Name;
 use nfreezer::storage::{Entry, Memory, Storage};
@@ -70,8 +72,8 @@ impl Script {
 
     fn shown(&self, storage: &dyn Storage, name: &Name, call: usize) -> Result<Vec<u8>> {
         let missing = || Error::new(Kind::Missing, format!("no object {name}"));
-        let len = storage.size(name)?;
-        let mut bytes = Some(storage.read(name, 0, len as usize)?);
+        let len = storage.size(background(), name)?;
+        let mut bytes = Some(storage.read(background(), name, 0, len as usize)?);
         for lie in self.lies.lock().unwrap().iter().filter(|lie| lie.name == *name && (lie.calls)(call)) {
             bytes = bytes.and_then(|bytes| (lie.shown)(bytes));
         }
@@ -85,7 +87,7 @@ impl Script {
     fn size(&self, storage: &dyn Storage, name: &Name) -> Result<u64> {
         match self.sizes.lock().unwrap().get(name) {
             Some(size) => Ok(*size),
-            None if !self.touched(name) => storage.size(name),
+            None if !self.touched(name) => storage.size(background(), name),
             None => self.shown(storage, name, 0).map(|bytes| bytes.len() as u64),
         }
     }
@@ -98,7 +100,7 @@ impl Script {
             *count - 1
         };
         if !self.touched(name) {
-            return Call::Read(name, offset, len).of(storage);
+            return Call::Read(name, offset, len).of(background(), storage);
         }
         let bytes = self.shown(storage, name, number)?;
         let part = usize::try_from(offset).ok().and_then(|from| bytes.get(from..from.checked_add(len)?));
@@ -108,7 +110,7 @@ impl Script {
 }
 
 impl Rule for Script {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         let told = match call {
             Call::Put(name, bytes) => format!("put {name} {}", bytes.len()),
             other => format!("{other:?}"),
@@ -117,7 +119,7 @@ impl Rule for Script {
         match call {
             Call::List(folder) => {
                 let mut shown = Vec::new();
-                for entry in storage.list(folder)? {
+                for entry in storage.list(background(), folder)? {
                     match self.size(storage, &entry.name) {
                         Ok(size) => shown.push(Entry { size, ..entry }),
                         Err(e) if e.kind() == Kind::Missing => {}
@@ -128,7 +130,7 @@ impl Rule for Script {
             }
             Call::Size(name) => self.size(storage, name).map(Answer::Size),
             Call::Read(name, offset, len) => self.read(storage, name, offset, len),
-            call => call.of(storage),
+            call => call.of(ctx, storage),
         }
     }
 }

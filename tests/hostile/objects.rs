@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nfreezer::context::background;
 use nfreezer::crypto::seal::{self, BLOCK, HEADER, ObjectType, Opener, TAG};
 use nfreezer::error::Kind;
 use nfreezer::format::reference::Ref;
@@ -123,7 +124,7 @@ fn t01_a_full_pack_at_all_its_seams_and_at_random_places() {
 fn ends(repo: &Repository, storage: &Arc<Memory>, r: &Ref) -> [Result<Vec<u8>, Kind>; 2] {
     [0..1, r.len - 1..r.len].map(|range| {
         let client = repo.behind(Arc::clone(storage) as Arc<dyn Storage>);
-        client.part(r, range, Span::Exact).map_err(|e| e.kind())
+        client.part(background(), r, range, Span::Exact).map_err(|e| e.kind())
     })
 }
 
@@ -156,7 +157,7 @@ fn t02_an_object_that_was_cut_is_refused_from_where_it_was_cut() {
 fn with_record(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     let memory = world.memory();
     memory.overwrite(name, bytes);
-    let state = world.repo.behind(memory).state().unwrap();
+    let state = world.repo.behind(memory).state(background()).unwrap();
     let snapshots = state.snapshots();
     assert!(snapshots.iter().all(|s| *s == world.truth[&s.id].0), "an altered snapshot");
     Seen { warnings: state.warnings(), snapshots: snapshots.iter().map(|s| s.id).collect(), ..Seen::default() }
@@ -167,7 +168,7 @@ fn one_chunk(repo: &Repository, plain: &[u8]) -> Ref {
     use nfreezer::crypto::keys::ChunkKind;
     let mut builder = nfreezer::format::pack::Builder::default();
     let entry = builder.add(repo.keys().chunk_id(ChunkKind::Data, plain), ChunkKind::Data, plain, plain.len());
-    entry.in_pack(repo.put_pack(ObjectType::Data, &mut builder.finish(false).0).unwrap())
+    entry.in_pack(repo.put_pack(background(), ObjectType::Data, &mut builder.finish(false).0).unwrap())
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn t04_t05_t06_blocks_that_were_moved_doubled_or_exchanged_are_refused() {
             let client = repo.behind(memory.clone());
             for i in 0..4 {
                 let range = (i * BLOCK) as u32..((i + 1) * BLOCK) as u32;
-                match client.part(&r, range, Span::Exact) {
+                match client.part(background(), &r, range, Span::Exact) {
                     Ok(bytes) => {
                         assert!(!hit.contains(&i) && bytes == plain[i * BLOCK..(i + 1) * BLOCK], "{what}: {i}")
                     }
@@ -323,9 +324,9 @@ fn t11_an_object_under_a_second_name_is_never_a_second_snapshot() {
             assert_eq!((seen.snapshots.len(), seen.lost.len()), (2, 0), "{copy}");
             assert_eq!(seen.warnings.len(), 1, "{:?}", seen.warnings);
             // The sequence in a name is a claim: it cannot use up the numbers of the next records.
-            let mut state = world.repo.behind(memory.clone()).state().unwrap();
+            let mut state = world.repo.behind(memory.clone()).state(background()).unwrap();
             assert_eq!(state.next_sequence(), 3);
-            world.repo.behind(memory).commit(&mut state, Default::default(), &[]).unwrap();
+            world.repo.behind(memory).commit(background(), &mut state, Default::default(), &[]).unwrap();
         }
     });
 }
@@ -346,9 +347,9 @@ fn t12_an_object_of_one_type_in_the_place_of_another_is_refused() {
         let (snapshot, _) = &world.truth[&world.snapshots[0]];
         let contents = world.refs(snapshot, "a")[0];
         let errors = [
-            world.repo.behind(world.memory()).page(&contents).map(drop),
-            world.repo.behind(world.memory()).list(&contents).map(drop),
-            world.repo.behind(world.memory()).part(&snapshot.root.unwrap(), 0..1, Span::Exact).map(drop),
+            world.repo.behind(world.memory()).page(background(), &contents).map(drop),
+            world.repo.behind(world.memory()).list(background(), &contents).map(drop),
+            world.repo.behind(world.memory()).part(background(), &snapshot.root.unwrap(), 0..1, Span::Exact).map(drop),
         ];
         assert!(errors.into_iter().all(|e| e.unwrap_err().kind() == Kind::Damaged));
     });
@@ -411,12 +412,12 @@ fn t18_what_is_shown_differently_to_each_read_is_verified_each_time() {
             client.set_cache(0);
             let mut read = Vec::new();
             for r in world.refs(snapshot, "blocks") {
-                match client.part(&r, 0..r.len, Span::Exact) {
+                match client.part(background(), &r, 0..r.len, Span::Exact) {
                     Ok(bytes) => read.extend(bytes),
                     Err(e) => {
                         told(&e);
                         assert_eq!(e.kind(), Kind::Damaged);
-                        read.extend(client.part(&r, 0..r.len, Span::Exact).unwrap());
+                        read.extend(client.part(background(), &r, 0..r.len, Span::Exact).unwrap());
                     }
                 }
             }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use hkdf::Hkdf;
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::keys::{Keys, RepoId};
 use nfreezer::crypto::seal::{ObjectType, seal};
 use nfreezer::crypto::secret::Secret;
@@ -123,7 +124,7 @@ struct Watch {
 }
 
 impl Rule for Watch {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         if let Call::Put(name @ (Name::Pack(_) | Name::Record { .. }), bytes) = call {
             self.observer.sees(bytes);
             let number = self.puts.fetch_add(1, Ordering::SeqCst);
@@ -131,13 +132,13 @@ impl Rule for Watch {
                 0 => {}
                 n if number.is_multiple_of(n) => return Err(Error::new(Kind::Exists, "taken")),
                 n if number % n == n - 1 => {
-                    storage.put(name, &bytes[..bytes.len() / 2])?;
+                    storage.put(background(), name, &bytes[..bytes.len() / 2])?;
                     return Err(Error::new(Kind::Connection, "cut"));
                 }
                 _ => {}
             }
         }
-        call.of(storage)
+        call.of(ctx, storage)
     }
 }
 
@@ -145,7 +146,7 @@ impl Rule for Watch {
 fn t72_pushes_with_retries_resumes_and_checkpoints_use_no_pair_twice() {
     case(|| {
         let (memory, repo) = init();
-        let key = memory.list(nfreezer::name::Folder::Keys).unwrap()[0].name;
+        let key = memory.list(background(), nfreezer::name::Folder::Keys).unwrap()[0].name;
         let (Name::Key(id), bytes) = (key, memory.get(&key).unwrap()) else { unreachable!() };
         let (master, _) = KeyFile::parse(&id, repo.id(), &bytes).unwrap().open(&pass()).unwrap();
         let observer = Observer::new(master.expose(), repo.id());
@@ -167,7 +168,7 @@ fn t72_pushes_with_retries_resumes_and_checkpoints_use_no_pair_twice() {
                 ..Options::default()
             };
             let client: Repository = repo.behind(Arc::clone(&storage) as Arc<dyn Storage>);
-            let pushed = push(&client, &options, &nfreezer::progress::Silent);
+            let pushed = push(background(), &client, &options);
             assert!(pushed.is_ok() || storage.fail.load(Ordering::SeqCst) > 0, "{:?}", pushed.err());
         }
         let (seals, pairs) = (storage.observer.seals.load(Ordering::Relaxed), storage.observer.pairs() as u64);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nfreezer::context::background;
 use nfreezer::error::{Kind, Result};
 use nfreezer::format::record::SnapshotId;
 use nfreezer::name::{Folder, Name, ObjectId};
@@ -59,7 +60,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
             });
             let client = server.client(AT_ONCE).unwrap();
             let name = pack(short as u8 + 1);
-            assert_eq!(kind(client.put(&name, &noise(1, 5000))), Kind::Failed);
+            assert_eq!(kind(client.put(background(), &name, &noise(1, 5000))), Kind::Failed);
             let records = |server: &Server| server.files().keys().filter(|path| path.contains("/log/")).count();
             let before = records(&server);
             assert!(push_all(world, client.into(), 7).is_none());
@@ -76,7 +77,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
         });
         let client: Arc<dyn Storage> = server.client(AT_ONCE).unwrap().into();
         let (snapshot, _dir) = push_all(world, Arc::clone(&client), 8).expect("nothing that it could see");
-        let state = world.repo.behind(client).state().unwrap();
+        let state = world.repo.behind(client).state(background()).unwrap();
         assert!(state.snapshots().iter().all(|s| s.id != snapshot), "its record is zeros too");
         assert!(!state.warnings().is_empty());
     });
@@ -88,7 +89,7 @@ pub fn push_all(world: &World, storage: Arc<dyn Storage>, seed: u64) -> Option<(
     std::fs::write(dir.path().join("f"), noise(seed, 100_000)).unwrap();
     let sources = vec![dir.path().to_owned()];
     let options = Options { sources, host: "h".into(), user: "u".into(), memory: 104 << 20, ..Options::default() };
-    match push(&world.repo.behind(storage), &options, &nfreezer::progress::Silent) {
+    match push(background(), &world.repo.behind(storage), &options) {
         Ok(summary) => Some((summary.snapshot.id, dir)),
         Err(e) => {
             told(&e);
@@ -104,8 +105,8 @@ fn t48_a_name_that_is_taken_is_never_written_to() {
         let server = serving(world, true);
         let taken = on_server(pack(1).path());
         let client = server.client(AT_ONCE).unwrap();
-        client.put(&pack(1), b"first").unwrap();
-        assert_eq!(kind(client.put(&pack(1), b"other")), Kind::Exists);
+        client.put(background(), &pack(1), b"first").unwrap();
+        assert_eq!(kind(client.put(background(), &pack(1), b"other")), Kind::Exists);
         assert_eq!(server.files()[&taken], b"first");
         // A server for which everything exists: a new id each time, and an end.
         server.script(|ask, _| match ask.kind {
@@ -143,7 +144,7 @@ fn t49_a_connection_that_is_cut_after_any_request_of_a_push_writes_no_id_twice()
                 std::fs::write(dir.path().join("f"), noise(100 + n as u64, 90_000)).unwrap();
                 let repo = world.repo.behind(server.client(Duration::from_secs(20)).unwrap().into());
                 countdown.store(n, Ordering::SeqCst);
-                let summary = push(&repo, &options, &nfreezer::progress::Silent).unwrap();
+                let summary = push(background(), &repo, &options).unwrap();
                 countdown.store(usize::MAX, Ordering::SeqCst);
                 let honest = world.repo.behind(server.client(AT_ONCE).unwrap().into());
                 assert_same(&on_disk(dir.path()), &in_snapshot(&honest, &summary.snapshot, dir.path()));
@@ -194,9 +195,9 @@ fn t50_names_that_are_not_ours_are_counted_and_never_opened_or_said() {
             _ => Says::Truth,
         });
         let client: Arc<dyn Storage> = server.client(AT_ONCE).unwrap().into();
-        let entries = client.list(Folder::Log).unwrap();
+        let entries = client.list(background(), Folder::Log).unwrap();
         assert!(entries.iter().all(|entry| entry.name == world.records()[0]), "{entries:?}");
-        let state = world.repo.behind(client).state().unwrap();
+        let state = world.repo.behind(client).state(background()).unwrap();
         assert_eq!(state.snapshots().len(), 1);
         assert!(state.warnings().iter().all(|text| text.is_ascii() && !text.contains(char::is_control)));
         let opened: Vec<_> = server.log().into_iter().filter(|ask| matches!(ask.kind, OPEN | LSTAT)).collect();
@@ -219,13 +220,13 @@ fn t50_a_listing_without_end_is_given_up() {
             _ => Says::Truth,
         });
         let client = server.client(AT_ONCE).unwrap();
-        let error = client.list(Folder::Log).unwrap_err();
+        let error = client.list(background(), Folder::Log).unwrap_err();
         assert!(error.kind() == Kind::Failed && error.to_string().contains("more than 10000000 names"), "{error}");
         server.script(|ask, _| match ask.kind {
             READDIR => Says::Packets(vec![names(ask.id, &[])]),
             _ => Says::Truth,
         });
-        assert_eq!(kind(client.list(Folder::Log)), Kind::Connection, "no names and no end");
+        assert_eq!(kind(client.list(background(), Folder::Log)), Kind::Connection, "no names and no end");
     });
 }
 
@@ -249,7 +250,7 @@ fn t51_sizes_that_no_object_has_reserve_nothing() {
                 }
                 _ => Says::Truth,
             });
-            let state = world.repo.behind(server.client(AT_ONCE).unwrap().into()).state().unwrap();
+            let state = world.repo.behind(server.client(AT_ONCE).unwrap().into()).state(background()).unwrap();
             assert_eq!((state.snapshots().len(), state.warnings().len()), (0, 2), "{size}: {:?}", state.warnings());
         }
     });
@@ -264,7 +265,7 @@ fn t52_data_of_another_length_or_to_another_question_ends_the_connection_or_cost
         for openssh in [true, false] {
             let server = serving(world, openssh);
             let read_with = |server: &Server, patience: Duration| {
-                server.client_that_waits(patience, AT_ONCE).unwrap().read(&record, 0, whole.len())
+                server.client_that_waits(patience, AT_ONCE).unwrap().read(background(), &record, 0, whole.len())
             };
             let answer = |says: fn(&crate::sftp::Ask, Vec<u8>) -> Says| {
                 let shown = whole.clone();

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nfreezer::context::background;
 use nfreezer::error::Result;
 use nfreezer::name::Folder;
 use nfreezer::storage::{self, Location, Options, Remote, Storage};
@@ -168,7 +169,7 @@ impl Server {
             ..Options::default()
         };
         let remote = Remote { user: None, host: "liar".into(), port: None, path: "/r".into() };
-        storage::open(&Location::Sftp(remote), options)
+        storage::open(background(), &Location::Sftp(remote), options)
     }
 }
 

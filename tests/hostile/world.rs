@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
@@ -44,7 +45,7 @@ pub fn pass() -> Passphrase {
 pub fn open(storage: Arc<dyn Storage>) -> Result<Repository> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
-    Repository::open(storage, || Ok(pass())).inspect_err(told)
+    Repository::open(background(), storage, || Ok(pass())).inspect_err(told)
 }
 
 /// Checks what an error says.
@@ -56,7 +57,7 @@ pub fn told(error: &Error) {
 
 pub fn init() -> (Arc<Memory>, Repository) {
     let memory = Arc::<Memory>::default();
-    let repo = Repository::init(memory.clone(), &pass(), KdfCost::DEFAULT, "test").unwrap();
+    let repo = Repository::init(background(), memory.clone(), &pass(), KdfCost::DEFAULT, "test").unwrap();
     (memory, repo)
 }
 
@@ -153,8 +154,8 @@ impl World {
 
     /// Where the contents of a file are.
     pub fn refs(&self, snapshot: &Snapshot, path: &str) -> Vec<Ref> {
-        let node = self.repo.at(snapshot, path.as_bytes()).unwrap();
-        let extents = self.repo.extents(&node.content).map(|extent| match extent.unwrap() {
+        let node = self.repo.at(background(), snapshot, path.as_bytes()).unwrap();
+        let extents = self.repo.extents(background(), &node.content).map(|extent| match extent.unwrap() {
             Extent::Data(r) => r,
             Extent::Hole(_) => unreachable!(),
         });
@@ -165,7 +166,7 @@ impl World {
 /// Every object that a storage lists.
 pub fn names(storage: &dyn Storage) -> Vec<Name> {
     let folders = [Folder::Root].into_iter().chain(Folder::all());
-    folders.flat_map(|folder| storage.list(folder).unwrap()).map(|entry| entry.name).collect()
+    folders.flat_map(|folder| storage.list(background(), folder).unwrap()).map(|entry| entry.name).collect()
 }
 
 /// What somebody saw who read all there is.
@@ -187,7 +188,7 @@ impl Seen {
 /// is right, complete or told to be lost, and nothing is outside the target.
 pub fn look(world: &World, storage: Arc<dyn Storage>) -> Result<Seen> {
     let client = || Arc::new(world.repo.behind(Arc::clone(&storage)));
-    let state = client().state().inspect_err(told)?;
+    let state = client().state(background()).inspect_err(told)?;
     let mut seen = Seen { warnings: state.warnings(), ..Seen::default() };
     seen.warnings.iter().for_each(|text| said(text));
     for snapshot in state.snapshots() {
@@ -226,7 +227,8 @@ fn restored(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeMap<S
     let keep = tempfile::tempdir().unwrap();
     fs::write(keep.path().join("outside"), "outside").unwrap();
     let (out, told_of) = (keep.path().join("out"), Told::default());
-    let result = restore(repo, snapshot, b"/", &out, &restore::Options::default(), &told_of);
+    let result =
+        restore(&background().with_progress(&told_of), repo, snapshot, b"/", &out, &restore::Options::default());
     let mut skipped = told_of.0.into_inner().unwrap();
     match result {
         Ok(summary) => assert_eq!(summary.damaged + summary.failed > 0, !skipped.is_empty()),
@@ -286,7 +288,7 @@ fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<Str
     let (mut skipped, mut there) = (BTreeMap::new(), BTreeSet::new());
     let mut folders = vec![(String::new(), snapshot.root)];
     while let Some((above, page)) = folders.pop() {
-        for node in repo.entries(page.as_ref()) {
+        for node in repo.entries(background(), page.as_ref()) {
             let node = match node {
                 Ok(node) => node,
                 Err(e) => {
@@ -311,7 +313,7 @@ fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<Str
 /// What the mount does not give; each file is read twice, since a damaged one must stay damaged.
 fn mounted(repo: &Arc<Repository>, state: &State, snapshot: &Snapshot, files: &Files) -> BTreeMap<String, Kind> {
     let options = vfs::Options { at: Some((snapshot.clone(), b"/".to_vec())), ..vfs::Options::default() };
-    let vfs = Vfs::new(Arc::clone(repo), state.clone(), options).unwrap();
+    let vfs = Vfs::new(background(), Arc::clone(repo), state.clone(), options).unwrap();
     let mut skipped = BTreeMap::new();
     for (path, bytes) in files {
         let kinds = [(); 2].map(|()| match read_file(&vfs, path, bytes) {
@@ -331,13 +333,13 @@ fn mounted(repo: &Arc<Repository>, state: &State, snapshot: &Snapshot, files: &F
 fn read_file(vfs: &Vfs, path: &str, bytes: &[u8]) -> Result<(), Fault> {
     let mut ino = vfs::inode::ROOT;
     for part in path.split('/') {
-        let found = vfs.lookup(ino, part.as_bytes(), Mode::Fetch)?;
+        let found = vfs.lookup(ino, part.as_bytes(), Mode::Fetch(background()))?;
         ino = found.unwrap_or_else(|| panic!("{path}: said not to be there")).ino;
     }
     let mut all = Vec::new();
     let mut failed = None;
     for at in (0..bytes.len().max(1)).step_by(16 << 10) {
-        match vfs.read(ino, at as u64, 16 << 10, Mode::Fetch, &|_| ()) {
+        match vfs.read(ino, at as u64, 16 << 10, Mode::Fetch(background()), &|_| ()) {
             Ok(part) => {
                 let end = (at + part.len()).min(bytes.len());
                 assert!(part == bytes[at..end], "{path}: wrong bytes at {at}");

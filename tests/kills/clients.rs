@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::harness::Dice;
 use crate::harness::sshd::{Sshd, signal};
 use crate::harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
+use nfreezer::context::background;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Head;
 use nfreezer::name::{Folder, hex};
@@ -124,11 +125,11 @@ fn four_clients_that_are_killed_at_random_lose_nothing_that_was_saved() {
     assert!(clients[0].command(&["init"]).output().unwrap().status.success());
     let open = || {
         let passphrase = || Ok(Passphrase::new(PASSPHRASE.into()).unwrap());
-        Repository::open(Arc::new(Local::new(&path)), passphrase).unwrap()
+        Repository::open(background(), Arc::new(Local::new(&path)), passphrase).unwrap()
     };
     let repo = open();
-    let mut state = repo.state().unwrap();
-    (0..12).for_each(|_| drop(repo.commit(&mut state, Head::default(), &[]))); // a log that is about to be merged
+    let mut state = repo.state(background()).unwrap();
+    (0..12).for_each(|_| drop(repo.commit(background(), &mut state, Head::default(), &[]))); // a log that is about to be merged
     let (mut dice, mut longest) = (Dice(4), Duration::from_secs(2));
     for number in 0..rounds() {
         clients.iter().for_each(|client| client.change(number, &mut dice));
@@ -139,9 +140,11 @@ fn four_clients_that_are_killed_at_random_lose_nothing_that_was_saved() {
         assert!(client.ended(client.push(), false));
     }
     let repo = open();
-    let state = repo.state().unwrap();
-    let (records, saved) =
-        (repo.storage().list(Folder::Log).unwrap().len(), clients.iter().map(|c| c.saved.len()).sum::<usize>());
+    let state = repo.state(background()).unwrap();
+    let (records, saved) = (
+        repo.storage().list(background(), Folder::Log).unwrap().len(),
+        clients.iter().map(|c| c.saved.len()).sum::<usize>(),
+    );
     println!("{} rounds, {saved} snapshots saved, {records} records, {} in force", rounds(), state.records());
     assert!(state.records() <= 20 && records > state.records(), "nothing was merged");
     let snapshots = state.snapshots();

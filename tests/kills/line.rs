@@ -1,5 +1,6 @@
 //! What happens to a push through a real server when it is killed, asked to end, or loses the server for a while.
 
+use nfreezer::context::background;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -54,7 +55,7 @@ impl Line {
     /// Bytes that the only snapshot, a partial one, holds; they are those on the disk.
     fn partial(&self) -> Option<u64> {
         let repo = self.client.open();
-        let snapshots = repo.state().unwrap().snapshots();
+        let snapshots = repo.state(background()).unwrap().snapshots();
         let [partial] = &snapshots[..] else { return None };
         assert!(partial.partial);
         Some(check_partial(&repo, partial, &self.top(), &on_disk(&self.top())))
@@ -71,7 +72,7 @@ impl Line {
 
     fn compare(&self) {
         let repo = self.client.open();
-        let snapshots = repo.state().unwrap().snapshots();
+        let snapshots = repo.state(background()).unwrap().snapshots();
         let [whole] = &snapshots[..] else { panic!("one snapshot") };
         assert!(!whole.partial);
         assert_same(&in_snapshot(&repo, whole, &self.top()), &on_disk(&self.top()));
@@ -114,7 +115,7 @@ fn after_a_kill_nothing_that_a_checkpoint_held_is_read_or_sent_again() {
     let (repo, mut held) = (line.client.open(), 0);
     while held < SIZE / 2 {
         assert!(child.try_wait().unwrap().is_none(), "it ended too early");
-        held = repo.state().unwrap().snapshots().first().map_or(0, |partial| partial.stats.bytes);
+        held = repo.state(background()).unwrap().snapshots().first().map_or(0, |partial| partial.stats.bytes);
         std::thread::sleep(Duration::from_millis(50)); // between two looks at the log
     }
     signal(child.id(), Signal::KILL);

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use harness::cli::{Env, PASSPHRASE};
 use harness::sshd::{Sshd, signal};
 use harness::tree::{Model, assert_same, check_partial, in_snapshot};
+use nfreezer::context::background;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::hex;
@@ -69,7 +70,7 @@ impl Client {
 
     fn open(&self) -> Repository {
         let passphrase = || Ok(Passphrase::new(PASSPHRASE.into()).unwrap());
-        Repository::open(Arc::new(Local::new(&self.repository)), passphrase).unwrap()
+        Repository::open(background(), Arc::new(Local::new(&self.repository)), passphrase).unwrap()
     }
 
     fn records(&self) -> usize {
@@ -195,7 +196,7 @@ impl Run<'_> {
     /// Looks at all that the push has left, whether or not it said so.
     fn look(&mut self, summary: Option<&Value>, busy: bool, killed: bool) {
         let reported = summary.map(|s| s["snapshot"].as_str().unwrap().to_owned());
-        for snapshot in self.repo.state().unwrap().snapshots() {
+        for snapshot in self.repo.state(background()).unwrap().snapshots() {
             let id = hex(&snapshot.id.0);
             if self.saved.iter().any(|(saved, _)| *saved == id) {
                 continue;
@@ -241,7 +242,7 @@ impl Run<'_> {
             self.took = start.elapsed();
         }
         let id = summary["snapshot"].as_str().unwrap().to_owned();
-        let snapshots = self.repo.state().unwrap().snapshots();
+        let snapshots = self.repo.state(background()).unwrap().snapshots();
         assert!(snapshots.iter().all(|s| !s.partial), "the unfinished ones have ended");
         let snapshot = snapshots.iter().find(|s| hex(&s.id.0) == id).expect("what was reported is there");
         let model = self.tree.model();
@@ -276,7 +277,7 @@ fn killed_at_random(client: &Client, kills: u64, seed: u64) {
     }
     println!("seed {seed}, {} snapshots saved, {:?}", run.saved.len(), run.counts);
     let repo = client.open();
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     for (id, model) in &run.saved {
         let snapshot = state.snapshots().into_iter().find(|s| hex(&s.id.0) == *id).expect("what was saved is there");
         assert_same(&in_snapshot(&repo, &snapshot, &run.tree.top()), model);

@@ -13,6 +13,7 @@ use crate::harness::mounted::{Mounted, blocked, eventually, fuse_descriptors, re
 use crate::harness::root::as_nobody;
 use crate::harness::stalled::{Stall, Stalled};
 use crate::harness::writer::{Item, What, Writer, noise, repository};
+use nfreezer::context::background;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::mount;
 use nfreezer::name::{Folder, Name};
@@ -29,7 +30,7 @@ fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
 
 /// The same repository with nothing in memory.
 fn cold(storage: Arc<dyn Storage>) -> Arc<Repository> {
-    Arc::new(Repository::open(storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap())
+    Arc::new(Repository::open(background(), storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap())
 }
 
 fn errno(result: std::io::Result<impl Sized>) -> Option<i32> {
@@ -135,7 +136,7 @@ fn one_mount_that_looks_at_its_descriptors() {
 fn a_corrupted_object_is_an_error_of_its_file_only_each_time_and_named() {
     let tree = Item::dir([("bad", Item::file(noise(1, 3_000_000))), ("good", Item::file(noise(2, 2_500_000)))]);
     let (memory, _, state) = pushed(&tree);
-    let packs = (0..16).flat_map(|x| memory.list(Folder::PackShard(x)).unwrap());
+    let packs = (0..16).flat_map(|x| memory.list(background(), Folder::PackShard(x)).unwrap());
     let name = packs.max_by_key(|e| e.size).unwrap().name;
     let mut bytes = memory.get(&name).unwrap();
     bytes[2_000_000] ^= 1;
@@ -262,7 +263,7 @@ fn where_it_does_not_mount() {
     let dir = tempfile::tempdir().unwrap();
     let start = |path: &Path, nonempty| {
         let options = mount::Options { nonempty, ..mount::Options::default() };
-        mount::Mounted::start(repo.clone(), state.clone(), path, options).map_err(|e| e.to_string())
+        mount::Mounted::start(background(), repo.clone(), state.clone(), path, options).map_err(|e| e.to_string())
     };
     fs::write(dir.path().join("file"), "x").unwrap();
     let refused = |r: std::result::Result<mount::Mounted, String>, why: &str| {
@@ -301,7 +302,7 @@ fn helper() {
         log: Arc::new(|line| eprintln!("{line}")),
         ..Default::default()
     };
-    mount::serve(repo, state, Path::new(&dir), options, |phase| {
+    mount::serve(background(), repo, state, Path::new(&dir), options, |phase| {
         if matches!(phase, mount::Phase::Stopping) {
             return Ok(());
         }
@@ -399,7 +400,7 @@ fn a_dead_mount_is_mended_at_the_next_one() {
     drop(helper.child.wait());
     assert_eq!(errno(fs::metadata(&path)), Some(libc::ENOTCONN));
     let (_, repo, state) = pushed(&Item::dir([("f", Item::file("x"))]));
-    let mounted = mount::Mounted::start(repo, state, &path, mount::Options::default()).unwrap();
+    let mounted = mount::Mounted::start(background(), repo, state, &path, mount::Options::default()).unwrap();
     assert_eq!(fs::read(helper.path("latest/f")).unwrap(), b"x");
     drop(mounted);
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0);

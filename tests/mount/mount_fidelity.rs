@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::harness::mounted::{Mounted, eventually, run};
 use crate::harness::tree::{noise, set_xattr, settle, write};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::progress::Silent;
 use nfreezer::push::{self, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
@@ -26,7 +26,8 @@ struct Source {
 impl Source {
     fn new() -> Self {
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(Arc::<Memory>::default(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo =
+            Repository::init(background(), Arc::<Memory>::default(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("top")).unwrap();
         Source { repo: Arc::new(repo), dir }
@@ -44,11 +45,11 @@ impl Source {
             time: Some(Time::new(second, 0)),
             ..Default::default()
         };
-        push(&self.repo, &options, &Silent).unwrap();
+        push(background(), &self.repo, &options).unwrap();
     }
 
     fn mount(&self) -> Mounted {
-        let state = self.repo.state().unwrap();
+        let state = self.repo.state(background()).unwrap();
         Mounted::with(Arc::clone(&self.repo), state, |o| o.refresh = Some(Duration::from_millis(50)))
     }
 

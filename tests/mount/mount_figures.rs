@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::mounted::{Mounted, run};
 use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use nfreezer::context::Context;
+use nfreezer::context::background;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Result;
 use nfreezer::repo::{Repository, State};
@@ -19,14 +21,14 @@ struct Line(Duration);
 type Far = Between<Line>;
 
 impl Rule for Line {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         let takes = match call {
             Call::List(_) => self.0,
             Call::Read(_, _, len) if !self.0.is_zero() => self.0 + Duration::from_nanos(len as u64 * 8),
             _ => Duration::ZERO,
         };
         std::thread::sleep(takes);
-        call.of(storage)
+        call.of(ctx, storage)
     }
 }
 
@@ -61,7 +63,7 @@ impl Bench {
     /// Runs work over a fresh mount and prints time, requests and what was fetched.
     fn time(&self, what: &str, work: impl FnOnce(&Mounted)) {
         let storage = Far::with(self.memory.clone(), Line(self.rtt));
-        let repo = Repository::open(storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+        let repo = Repository::open(background(), storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
         let mount = Mounted::new(Arc::new(repo), self.state.clone());
         let before = self.memory.traffic().1;
         let start = Instant::now();

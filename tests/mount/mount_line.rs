@@ -14,6 +14,7 @@ use crate::harness::mounted::{Mounted, blocked, eventually, run, serving};
 use crate::harness::proxy::Proxy;
 use crate::harness::sshd::{Sshd, descendants, signal};
 use crate::harness::writer::{Item, Writer, noise};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::mount;
@@ -38,7 +39,7 @@ impl Far {
         sshd.trust_port(proxy.port);
         let place = nfreezer::storage::Local::new(sshd.files().join("repo"));
         fs::create_dir_all(sshd.files().join("repo")).unwrap();
-        let repo = Repository::init(Arc::new(place), &passphrase(), KdfCost::DEFAULT, "").unwrap();
+        let repo = Repository::init(background(), Arc::new(place), &passphrase(), KdfCost::DEFAULT, "").unwrap();
         let mut state = State::default();
         Writer::new(&repo).commit(&mut state, tree, |_| {});
         Far { sshd, proxy, state }
@@ -54,8 +55,8 @@ impl Far {
         };
         change(&mut options);
         let place = self.sshd.location_by(self.proxy.port, &self.sshd.files().join("repo"));
-        let storage = storage::open(&place, options).unwrap();
-        let repo = Arc::new(Repository::open(Arc::from(storage), || Ok(passphrase())).unwrap());
+        let storage = storage::open(background(), &place, options).unwrap();
+        let repo = Arc::new(Repository::open(background(), Arc::from(storage), || Ok(passphrase())).unwrap());
         Mounted::with(repo, self.state.clone(), |o: &mut mount::Options| {
             (o.io_timeout, o.prefetch) = (io_timeout, true);
         })

@@ -10,6 +10,7 @@ use crate::harness::cli::{Env, PASSPHRASE};
 use crate::harness::mounted::{Mounted, eventually, run, serving};
 use crate::harness::stalled::{Stall, Stalled};
 use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::repo::{Repository, State};
@@ -35,7 +36,7 @@ fn pushed(tree: &Item) -> (Arc<Memory>, State) {
 }
 
 fn cold(storage: Arc<dyn Storage>) -> Arc<Repository> {
-    Arc::new(Repository::open(storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap())
+    Arc::new(Repository::open(background(), storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap())
 }
 
 #[test]
@@ -157,6 +158,7 @@ fn five_hundred_open_files_and_a_copy_stay_within_the_memory() {
     fs::create_dir_all(&dir).unwrap();
     fs::create_dir_all(&place).unwrap();
     let repo = Repository::init(
+        background(),
         Arc::new(Local::new(place.clone())),
         &Passphrase::new(PASSPHRASE.into()).unwrap(),
         KdfCost::DEFAULT,

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use crate::harness::Dice;
 use crate::harness::mounted::Mounted;
 use crate::harness::tree::{noise, set_xattr, settle};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
-use nfreezer::progress::Silent;
 use nfreezer::push::{self, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
@@ -242,7 +242,7 @@ impl Case {
     fn new(dice: &mut Dice) -> Self {
         let passphrase = || Passphrase::new("test".into()).unwrap();
         let memory = Arc::<Memory>::default();
-        let repo = Repository::init(memory.clone(), &passphrase(), KdfCost::DEFAULT, "test").unwrap();
+        let repo = Repository::init(background(), memory.clone(), &passphrase(), KdfCost::DEFAULT, "test").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("top");
         fs::create_dir(&top).unwrap();
@@ -258,7 +258,7 @@ impl Case {
                     time: Some(Time::new(time.as_second(), 5)),
                     ..Default::default()
                 };
-                let snapshot = push(&repo, &options, &Silent).unwrap().snapshot;
+                let snapshot = push(background(), &repo, &options).unwrap().snapshot;
                 let mut tree = Tree::new();
                 scan(&top, Path::new(""), &mut tree);
                 let name = time.strftime("%Y-%m-%d_%H-%M-%S").to_string();
@@ -272,8 +272,8 @@ impl Case {
                 ever.get_mut(above).unwrap().insert(name.as_bytes().to_vec());
             }
         }
-        let repo = Arc::new(Repository::open(memory, || Ok(passphrase())).unwrap());
-        let state = repo.state().unwrap();
+        let repo = Arc::new(Repository::open(background(), memory, || Ok(passphrase())).unwrap());
+        let state = repo.state(background()).unwrap();
         let mount = Mounted::new(repo, state);
         let top = top.strip_prefix("/").unwrap().to_path_buf();
         Case { versions, mount, top, mapper: Mapper::new(), ever }

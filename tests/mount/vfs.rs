@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::harness::shown::{Repo, listing, lookup, names, read};
 use crate::harness::writer::{Item, Segment, What, Writer, noise};
+use nfreezer::context::background;
 use nfreezer::error::Kind as ErrorKind;
 use nfreezer::format::record::SnapshotId;
 use nfreezer::name::{Folder, Name};
@@ -103,7 +104,7 @@ fn a_listing_goes_on_at_any_offset_over_many_pages() {
     assert!(lookup(&vfs, "latest/file 000003").is_err());
     assert!(lookup(&vfs, "latest/file 000000x").is_err() && lookup(&vfs, "latest/a").is_err());
     let ino = lookup(&vfs, "latest/file 004000").unwrap().ino;
-    assert_eq!(vfs.getattr(ino, Mode::Fetch).unwrap().mtime.seconds, 4000, "found again by its number");
+    assert_eq!(vfs.getattr(ino, Mode::Fetch(background())).unwrap().mtime.seconds, 4000, "found again by its number");
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn what_was_looked_up_is_dropped_when_it_is_forgotten() {
     let before = vfs.figures().nodes;
     let dirs = [lookup(&vfs, "latest").unwrap().ino, lookup(&vfs, "latest/d").unwrap().ino];
     let mut held = Vec::new();
-    vfs.readdir(dirs[1], 0, true, Mode::Fetch, &mut |e| {
+    vfs.readdir(dirs[1], 0, true, Mode::Fetch(background()), &mut |e| {
         held.push(e.attr.ino);
         held.len() > 60
     })
@@ -128,12 +129,12 @@ fn what_was_looked_up_is_dropped_when_it_is_forgotten() {
         before + 2 + 58,
         "those that were added, without the dots and the one that did not fit"
     );
-    assert!(matches!(vfs.readlink(held[9], Mode::Fetch), Err(Fault::Invalid)));
+    assert!(matches!(vfs.readlink(held[9], Mode::Fetch(background())), Err(Fault::Invalid)));
     vfs.forget(dirs[0], 2);
     vfs.forget(dirs[1], 1);
     held[2..].iter().for_each(|ino| vfs.forget(*ino, 1));
     assert_eq!(vfs.figures().nodes, before);
-    assert!(matches!(vfs.getattr(dirs[1], Mode::Fetch), Err(Fault::Stale)));
+    assert!(matches!(vfs.getattr(dirs[1], Mode::Fetch(background())), Err(Fault::Stale)));
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn holes_lists_of_many_levels_and_the_end_of_the_file() {
         assert_eq!(read(&vfs, f.ino, offset, size).unwrap(), &model[offset as usize..end], "{offset} {size}");
     }
     assert!(read(&vfs, f.ino, f.size, 10).unwrap().is_empty() && read(&vfs, f.ino, u64::MAX, 10).unwrap().is_empty());
-    let seek = |at, what| vfs.seek(f.ino, at, what, Mode::Fetch).map_err(|e| matches!(e, Fault::Beyond));
+    let seek = |at, what| vfs.seek(f.ino, at, what, Mode::Fetch(background())).map_err(|e| matches!(e, Fault::Beyond));
     assert_eq!([seek(0, Seek::Data), seek(0, Seek::Hole), seek(700, Seek::Data)], [Ok(0), Ok(700), Ok(5700)]);
     assert_eq!(
         [seek(701, Seek::Hole), seek(5699, Seek::Data), seek(f.size, Seek::Data)],
@@ -175,7 +176,7 @@ fn holes_lists_of_many_levels_and_the_end_of_the_file() {
     let s = lookup(&vfs, "latest/s").unwrap();
     assert_eq!((s.size, s.blocks), ((1 << 40) + 3, 1));
     assert_eq!(read(&vfs, s.ino, (1 << 40) - 2, 9).unwrap(), b"\0\0end");
-    assert_eq!(vfs.seek(s.ino, 5, Seek::Data, Mode::Fetch).unwrap(), 1 << 40);
+    assert_eq!(vfs.seek(s.ino, 5, Seek::Data, Mode::Fetch(background())).unwrap(), 1 << 40);
     let e = lookup(&vfs, "latest/e").unwrap();
     assert_eq!((e.size, e.blocks, read(&vfs, e.ino, 0, 10).unwrap().len()), (0, 0, 0));
     assert!(matches!(read(&vfs, lookup(&vfs, "latest").unwrap().ino, 0, 10), Err(Fault::Invalid)));
@@ -183,7 +184,7 @@ fn holes_lists_of_many_levels_and_the_end_of_the_file() {
 
 /// Flips a bit in the sealed block of each pack of data (they are the largest) that holds this plaintext byte.
 fn damage(repo: &Repo, at: usize) {
-    let packs = (0..16).flat_map(|x| repo.memory.list(Folder::PackShard(x)).unwrap());
+    let packs = (0..16).flat_map(|x| repo.memory.list(background(), Folder::PackShard(x)).unwrap());
     let pack = packs.max_by_key(|e| e.size).unwrap().name;
     let mut bytes = repo.memory.get(&pack).unwrap();
     bytes[72 + at / 65536 * 65552 + at % 65536] ^= 1;
@@ -254,7 +255,7 @@ fn one_directory_as_the_root() {
     let snapshot = repo.state.select("latest").unwrap();
     let at = |path: &[u8]| {
         let options = Options { at: Some((snapshot.clone(), path.to_vec())), ..Options::default() };
-        Vfs::new(repo.cold(), repo.state.clone(), options)
+        Vfs::new(background(), repo.cold(), repo.state.clone(), options)
     };
     let vfs = at(b"/home/").unwrap();
     assert_eq!(names(&vfs, inode::ROOT), ["jo"]);
@@ -291,13 +292,16 @@ fn attributes_of_every_kind_of_node() {
         (fifo.kind, fifo.mode, fifo.uid, fifo.gid, fifo.mtime),
         (Kind::Fifo, 0o4755, 7, 8, Time::new(-5, 999_999_999))
     );
-    assert_eq!((get("link").size, vfs.readlink(get("link").ino, Mode::Fetch).unwrap()), (4, b"../\xff".to_vec()));
-    assert_eq!(*vfs.xattrs(get("many").ino, Mode::Fetch).unwrap(), [big.clone(), small.clone()]);
-    assert_eq!(*vfs.xattrs(get("one").ino, Mode::Fetch).unwrap(), [small]);
+    assert_eq!(
+        (get("link").size, vfs.readlink(get("link").ino, Mode::Fetch(background())).unwrap()),
+        (4, b"../\xff".to_vec())
+    );
+    assert_eq!(*vfs.xattrs(get("many").ino, Mode::Fetch(background())).unwrap(), [big.clone(), small.clone()]);
+    assert_eq!(*vfs.xattrs(get("one").ino, Mode::Fetch(background())).unwrap(), [small]);
     assert_eq!(vfs.getxattr(get("many").ino, b"user.big", Mode::Cached).unwrap(), big.1);
-    assert!(matches!(vfs.getxattr(get("fifo").ino, b"user.big", Mode::Fetch), Err(Fault::NoAttribute)));
+    assert!(matches!(vfs.getxattr(get("fifo").ino, b"user.big", Mode::Fetch(background())), Err(Fault::NoAttribute)));
     let options = Options { owner: Some((1000, 100)), ..Options::default() };
-    let mine = Vfs::new(repo.cold(), repo.state.clone(), options).unwrap();
+    let mine = Vfs::new(background(), repo.cold(), repo.state.clone(), options).unwrap();
     assert_eq!((lookup(&mine, "latest/fifo").unwrap().uid, lookup(&mine, "latest/fifo").unwrap().gid), (1000, 100));
 }
 
@@ -307,20 +311,20 @@ fn a_dropped_pack_is_found_by_the_index_or_reported() {
     let tree = Item::dir([("f", Item::file(noise(5, 200_000)))]);
     repo.push(&tree);
     let first: Vec<Name> =
-        (0..16).flat_map(|x| repo.memory.list(Folder::PackShard(x)).unwrap()).map(|e| e.name).collect();
+        (0..16).flat_map(|x| repo.memory.list(background(), Folder::PackShard(x)).unwrap()).map(|e| e.name).collect();
     let vfs = repo.vfs();
     let f = lookup(&vfs, "latest/f").unwrap().ino;
-    let data = first.iter().max_by_key(|n| repo.memory.size(n).unwrap()).unwrap();
-    repo.memory.remove(data).unwrap();
+    let data = first.iter().max_by_key(|n| repo.memory.size(background(), n).unwrap()).unwrap();
+    repo.memory.remove(background(), data).unwrap();
     let error = read(&vfs, f, 0, 10).unwrap_err();
     assert!(matches!(&error, Fault::Broken(e) if e.kind() == ErrorKind::Missing), "{error:?}");
     // A record that drops the pack, and another place for the same chunk.
     let mut state = repo.state.clone();
     let Name::Pack(id) = data else { unreachable!() };
     let head = nfreezer::format::record::Head { dropped: vec![*id], ..Default::default() };
-    repo.repo.commit(&mut state, head, &[]).unwrap();
+    repo.repo.commit(background(), &mut state, head, &[]).unwrap();
     Writer::new(&repo.repo).commit(&mut state, &tree, |s| s.time.seconds -= 60);
-    let vfs = Vfs::new(repo.cold(), repo.state.clone(), Options::default()).unwrap();
+    let vfs = Vfs::new(background(), repo.cold(), repo.state.clone(), Options::default()).unwrap();
     let f = lookup(&vfs, "latest/f").unwrap().ino;
     assert_eq!(read(&vfs, f, 0, 1 << 20).unwrap(), noise(5, 200_000), "the log is read again once");
 }
@@ -336,9 +340,9 @@ fn pages_and_lists_that_do_not_hold_what_is_said_above_them_are_refused() {
     let (big, dir) = (lookup(&vfs, "latest/big").unwrap().ino, lookup(&vfs, "latest/dir").unwrap().ino);
     let damaged = |fault: Fault| assert!(matches!(fault, Fault::Broken(e) if e.kind() == ErrorKind::Damaged));
     damaged(read(&vfs, big, 0, 10).unwrap_err());
-    damaged(vfs.seek(big, 0, Seek::Hole, Mode::Fetch).unwrap_err());
-    damaged(vfs.lookup(dir, b"05", Mode::Fetch).unwrap_err());
-    damaged(vfs.readdir(dir, 0, false, Mode::Fetch, &mut |_| panic!("an entry")).unwrap_err());
+    damaged(vfs.seek(big, 0, Seek::Hole, Mode::Fetch(background())).unwrap_err());
+    damaged(vfs.lookup(dir, b"05", Mode::Fetch(background())).unwrap_err());
+    damaged(vfs.readdir(dir, 0, false, Mode::Fetch(background()), &mut |_| panic!("an entry")).unwrap_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::harness::faults::{Gone, gone};
 use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use nfreezer::context::background;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Head;
 use nfreezer::name::Folder;
@@ -31,9 +32,10 @@ impl Repo {
 
     /// A mount of it with nothing in memory, and room for so many bytes of blocks.
     fn vfs(&self, cache: usize) -> Vfs {
-        let repo = Repository::open(self.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+        let repo = Repository::open(background(), self.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap()))
+            .unwrap();
         repo.set_cache(cache);
-        Vfs::new(Arc::new(repo), self.state.clone(), Options { cache, ..Options::default() }).unwrap()
+        Vfs::new(background(), Arc::new(repo), self.state.clone(), Options { cache, ..Options::default() }).unwrap()
     }
 }
 
@@ -69,7 +71,7 @@ fn folders(count: u32, files: u32) -> Item {
 
 fn prefetch(vfs: &Vfs) {
     let mut walk = vfs.walk();
-    while vfs.step(&mut walk).unwrap() {}
+    while vfs.step(background(), &mut walk).unwrap() {}
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn names_that_were_fetched_in_the_background_need_nothing_more() {
 fn blocks_in_memory_are_names_without_a_wait() {
     let repo = Repo::of(&folders(50, 10));
     let vfs = repo.vfs(96 * MIB);
-    lookup(&vfs, "latest/folder 3", Mode::Fetch).unwrap();
+    lookup(&vfs, "latest/folder 3", Mode::Fetch(background())).unwrap();
     let calls = repo.storage.calls();
     // Its neighbours came with the same stretch, and were never looked at.
     assert!(lookup(&vfs, "latest/folder 4/file 1", Mode::Cached).is_ok());
@@ -101,9 +103,9 @@ fn a_big_copy_leaves_the_names_in_memory() {
     let repo = Repo::of(&Item::dir([("big", big), ("names", folders(100, 30))]));
     let vfs = repo.vfs(4 * MIB);
     prefetch(&vfs);
-    let big = lookup(&vfs, "latest/big", Mode::Fetch).unwrap();
+    let big = lookup(&vfs, "latest/big", Mode::Fetch(background())).unwrap();
     for at in 0..20 {
-        assert_eq!(vfs.read(big, at * MIB as u64, MIB as u32, Mode::Fetch, &|_| ()).unwrap().len(), MIB);
+        assert_eq!(vfs.read(big, at * MIB as u64, MIB as u32, Mode::Fetch(background()), &|_| ()).unwrap().len(), MIB);
     }
     repo.storage.arm(0);
     let names = lookup(&vfs, "latest/names", Mode::Cached).unwrap();
@@ -115,13 +117,14 @@ fn the_walk_ends_where_its_room_does() {
     let name = |i: u64| noise(i, 120).iter().map(|b| format!("{b:02x}")).collect::<String>();
     let folder = |d: u64| Item::dir((0..150).map(move |f| (name(d * 1000 + f), Item::file([]))));
     let repo = Repo::of(&Item::dir((0..250).map(|d| (format!("{d:03}"), folder(d)))));
-    let stored: u64 = (0..16).flat_map(|x| repo.storage.list(Folder::PackShard(x)).unwrap()).map(|e| e.size).sum();
+    let stored: u64 =
+        (0..16).flat_map(|x| repo.storage.list(background(), Folder::PackShard(x)).unwrap()).map(|e| e.size).sum();
     assert!(stored > 4 * MIB as u64, "{stored}");
     let vfs = repo.vfs(4 * MIB);
     prefetch(&vfs);
     let fetched = vfs.repository().cache_stats().bytes;
     assert!((MIB as u64..3 * MIB as u64).contains(&fetched), "2 MiB may be used for that, {fetched} came");
-    assert!(lookup(&vfs, "latest/249", Mode::Fetch).is_ok());
+    assert!(lookup(&vfs, "latest/249", Mode::Fetch(background())).is_ok());
 }
 
 #[test]
@@ -130,17 +133,17 @@ fn the_walk_goes_on_after_a_break_and_around_damage() {
     let vfs = repo.vfs(96 * MIB);
     repo.storage.arm(0);
     let mut walk = vfs.walk();
-    assert!(vfs.step(&mut walk).is_err() && vfs.step(&mut walk).is_err());
+    assert!(vfs.step(background(), &mut walk).is_err() && vfs.step(background(), &mut walk).is_err());
     repo.storage.disarm();
-    while vfs.step(&mut walk).unwrap() {}
+    while vfs.step(background(), &mut walk).unwrap() {}
     let latest = lookup(&vfs, "latest", Mode::Cached).unwrap();
     assert_eq!(find(&vfs, latest, Mode::Cached).unwrap(), 200);
-    for pack in (0..16).flat_map(|x| repo.storage.list(Folder::PackShard(x)).unwrap()) {
-        repo.storage.remove(&pack.name).unwrap();
+    for pack in (0..16).flat_map(|x| repo.storage.list(background(), Folder::PackShard(x)).unwrap()) {
+        repo.storage.remove(background(), &pack.name).unwrap();
     }
     let vfs = repo.vfs(96 * MIB);
     prefetch(&vfs);
-    assert!(matches!(lookup(&vfs, "latest/folder 1", Mode::Fetch), Err(Fault::Broken(_))));
+    assert!(matches!(lookup(&vfs, "latest/folder 1", Mode::Fetch(background())), Err(Fault::Broken(_))));
 }
 
 #[test]
@@ -163,13 +166,16 @@ fn a_thousand_snapshots_open_with_few_requests() {
         let mut snapshot = first.clone();
         snapshot.id.0[..2].copy_from_slice(&i.to_be_bytes());
         snapshot.time.seconds += i64::from(i) * 3600;
-        repo.repo.commit(&mut repo.state, Head { snapshots: vec![snapshot], ..Head::default() }, &[]).unwrap();
-        repo.repo.merge(&mut repo.state).unwrap();
+        repo.repo
+            .commit(background(), &mut repo.state, Head { snapshots: vec![snapshot], ..Head::default() }, &[])
+            .unwrap();
+        repo.repo.merge(background(), &mut repo.state).unwrap();
     }
     let before = repo.storage.calls();
-    let opened = Repository::open(repo.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
-    let state = opened.state().unwrap();
-    let vfs = Vfs::new(Arc::new(opened), state, Options::default()).unwrap();
+    let opened =
+        Repository::open(background(), repo.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+    let state = opened.state(background()).unwrap();
+    let vfs = Vfs::new(background(), Arc::new(opened), state, Options::default()).unwrap();
     let mut entries = 0;
     for folder in [inode::ROOT, lookup(&vfs, "snapshots", Mode::Cached).unwrap()] {
         vfs.readdir(folder, 0, false, Mode::Cached, &mut |_| {
@@ -179,7 +185,7 @@ fn a_thousand_snapshots_open_with_few_requests() {
         .unwrap();
     }
     assert!(entries > 1000, "{entries}");
-    assert!(lookup(&vfs, "latest/folder 1", Mode::Fetch).is_ok());
+    assert!(lookup(&vfs, "latest/folder 1", Mode::Fetch(background())).is_ok());
     let calls = repo.storage.calls() - before;
     assert!(calls < 50, "{calls} requests for the first look");
 }
@@ -190,12 +196,12 @@ fn the_beginning_of_a_photo_costs_little() {
     let repo = Repo::of(&Item::dir((0..20).map(|i| (format!("{i:02}.jpg"), photo(i)))));
     let vfs = repo.vfs(96 * MIB);
     let dir = lookup(&vfs, "latest", Mode::Cached).unwrap();
-    find(&vfs, dir, Mode::Fetch).unwrap();
+    find(&vfs, dir, Mode::Fetch(background())).unwrap();
     let before = vfs.repository().cache_stats().bytes;
     for i in 0..20 {
-        let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch).unwrap();
+        let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch(background())).unwrap();
         // The kernel asks for 128 KiB where a program asks for 64.
-        let bytes = vfs.read(ino, 0, 128 << 10, Mode::Fetch, &|ahead| panic!("{ahead:?}")).unwrap();
+        let bytes = vfs.read(ino, 0, 128 << 10, Mode::Fetch(background()), &|ahead| panic!("{ahead:?}")).unwrap();
         assert!(bytes == noise(i, 3_000_000 + i as usize * 1111)[..128 << 10]);
     }
     let each = (vfs.repository().cache_stats().bytes - before) / 20;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use nfreezer::context::background;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
@@ -95,7 +96,7 @@ fn same(attr: &Attr, item: &Item) {
 /// Asks for what is in memory first, as the mount does.
 fn both<T>(op: impl Fn(Mode) -> Result<T, Fault>) -> T {
     match op(Mode::Cached) {
-        Err(Fault::Wait) => op(Mode::Fetch).unwrap(),
+        Err(Fault::Wait) => op(Mode::Fetch(background())).unwrap(),
         other => other.unwrap(),
     }
 }
@@ -160,17 +161,24 @@ fn read(vfs: &Vfs, attr: &Attr, segments: &[Segment], dice: &mut Dice) {
         assert_eq!(bytes, &model[from..model.len().min(from + size as usize)]);
     }
     for advice in ahead.take() {
-        vfs.plan(&advice, Mode::Fetch).unwrap().iter().for_each(|stretch| vfs.fetch_ahead(stretch));
+        vfs.plan(&advice, Mode::Fetch(background()))
+            .unwrap()
+            .iter()
+            .for_each(|stretch| vfs.fetch_ahead(background(), stretch));
     }
     // Whatever is called a hole is zeros, and following data and holes leads through the whole file.
     let mut at = 0;
     while at < attr.size {
-        let data = match vfs.seek(attr.ino, at, Seek::Data, Mode::Fetch) {
+        let data = match vfs.seek(attr.ino, at, Seek::Data, Mode::Fetch(background())) {
             Err(Fault::Beyond) => attr.size,
             other => other.unwrap(),
         };
         assert!(model[at as usize..data as usize].iter().all(|b| *b == 0));
-        at = if data < attr.size { vfs.seek(attr.ino, data, Seek::Hole, Mode::Fetch).unwrap() } else { data };
+        at = if data < attr.size {
+            vfs.seek(attr.ino, data, Seek::Hole, Mode::Fetch(background())).unwrap()
+        } else {
+            data
+        };
         assert!(at > data || data == attr.size);
     }
 }
@@ -184,7 +192,7 @@ fn case(repo: &Arc<Repository>, seed: u64) {
     let mut state = State::default();
     let snapshot = writer.commit(&mut state, &model, |_| {});
     let options = Options { at: Some((snapshot, Vec::new())), ..Options::default() };
-    let vfs = Vfs::new(Arc::clone(repo), state, options).unwrap();
+    let vfs = Vfs::new(background(), Arc::clone(repo), state, options).unwrap();
     let known = vfs.figures().nodes;
     compare(&vfs, inode::ROOT, &model, &mut dice);
     assert_eq!(vfs.figures().nodes, known, "all look-ups were taken back");

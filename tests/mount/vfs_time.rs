@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::harness::shown::{Repo, listing, lookup, names, read};
 use crate::harness::writer::{Item, What, Writer, noise};
+use nfreezer::context::background;
 use nfreezer::error::Kind as ErrorKind;
 use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::name::{Folder, Name};
@@ -191,7 +192,9 @@ fn versions_of_the_same_second_of_links_and_of_long_files() {
     assert_eq!(sizes, (1..4).map(|n| noise(n, 100_000)).collect());
     let targets: BTreeSet<Vec<u8>> = below(&vfs, "versions/s")
         .iter()
-        .map(|v| vfs.readlink(lookup(&vfs, &format!("versions/s/{v}")).unwrap().ino, Mode::Fetch).unwrap())
+        .map(|v| {
+            vfs.readlink(lookup(&vfs, &format!("versions/s/{v}")).unwrap().ino, Mode::Fetch(background())).unwrap()
+        })
         .collect();
     assert_eq!(targets, BTreeSet::from([b"1".to_vec(), b"2".to_vec(), b"3".to_vec()]));
     let link = below(&vfs, "versions/link");
@@ -211,7 +214,7 @@ fn a_folder_that_was_ever_private_is_private_in_the_union() {
     assert_eq!(attr(&vfs, "versions/d/f"), (0o550, 0), "of a file: who may read it may look at its versions");
     repo.on(2, &dir(0o755, 8));
     let options = Options { mounter: (99, 99), ..Options::default() };
-    let vfs = Vfs::new(repo.repo.clone(), repo.state.clone(), options).unwrap();
+    let vfs = Vfs::new(background(), repo.repo.clone(), repo.state.clone(), options).unwrap();
     assert_eq!(attr(&vfs, "versions/d"), (0o700, 99), "of two owners none");
     assert_eq!(below(&vfs, "versions"), ["d"]);
     assert_eq!(attr(&vfs, "versions/d"), (0o700, 99), "by the listing too");
@@ -236,7 +239,7 @@ fn many(repo: &mut Repo, trees: &[Item], snapshots: usize) {
         }));
     }
     head.sort_by_key(|s| s.id);
-    repo.repo.commit(&mut repo.state, Head { snapshots: head, ..Head::default() }, &[]).unwrap();
+    repo.repo.commit(background(), &mut repo.state, Head { snapshots: head, ..Head::default() }, &[]).unwrap();
 }
 
 #[test]
@@ -246,7 +249,7 @@ fn a_thousand_snapshots_cost_as_many_reads_as_there_are_different_pages() {
     let tree = |n: usize| home(vec![("letter.txt", file(&"x".repeat(n), 1)), photos()]);
     many(&mut repo, &[tree(1), tree(2), tree(3), tree(4), tree(5)], 1000);
     let cold = repo.cold();
-    let vfs = Vfs::new(cold.clone(), repo.state.clone(), Options::default()).unwrap();
+    let vfs = Vfs::new(background(), cold.clone(), repo.state.clone(), Options::default()).unwrap();
     let reads = |f: &dyn Fn()| {
         let before = cold.cache_stats().reads;
         f();
@@ -352,7 +355,7 @@ fn what_was_looked_up_there_is_dropped_when_it_is_forgotten_and_numbers_stay() {
         let (mut found, mut folders) =
             (Vec::new(), vec![lookup(vfs, "versions").unwrap(), lookup(vfs, "deleted").unwrap()]);
         while let Some(folder) = folders.pop() {
-            vfs.readdir(folder.ino, 0, true, Mode::Fetch, &mut |e| {
+            vfs.readdir(folder.ino, 0, true, Mode::Fetch(background()), &mut |e| {
                 if ![b".".as_slice(), b".."].contains(&e.name) {
                     found.push((String::from_utf8(e.name.to_vec()).unwrap(), e.attr));
                     folders.extend((e.attr.kind == Kind::Directory).then_some(e.attr));
@@ -372,7 +375,7 @@ fn what_was_looked_up_there_is_dropped_when_it_is_forgotten_and_numbers_stay() {
     let numbers: BTreeSet<u64> = found.iter().map(|(_, a)| a).filter(directories).map(|a| a.ino).collect();
     assert_eq!(numbers.len(), 6, "each folder has its own");
     for (_, attr) in &found {
-        assert_eq!(vfs.getattr(attr.ino, Mode::Fetch).unwrap(), *attr);
+        assert_eq!(vfs.getattr(attr.ino, Mode::Fetch(background())).unwrap(), *attr);
         vfs.forget(attr.ino, 1);
     }
     let after = vfs.figures();
@@ -402,7 +405,7 @@ fn from_memory_or_not_at_all() {
 fn a_damaged_page_of_one_snapshot_hides_only_what_is_in_it() {
     let mut repo = Repo::new();
     let list = |repo: &Repo| -> BTreeSet<Name> {
-        (0..16).flat_map(|x| repo.memory.list(Folder::PackShard(x)).unwrap()).map(|e| e.name).collect()
+        (0..16).flat_map(|x| repo.memory.list(background(), Folder::PackShard(x)).unwrap()).map(|e| e.name).collect()
     };
     repo.on(0, &home(vec![("a", file("0", 1))]));
     let before = list(&repo);
@@ -422,7 +425,7 @@ fn a_damaged_page_of_one_snapshot_hides_only_what_is_in_it() {
     let me = lookup(&vfs, "versions/home/me").unwrap().ino;
     let damaged = |fault: Fault| assert!(matches!(fault, Fault::Broken(e) if e.kind() == ErrorKind::Damaged));
     let mut seen = Vec::new();
-    let result = vfs.readdir(me, 0, false, Mode::Fetch, &mut |e| {
+    let result = vfs.readdir(me, 0, false, Mode::Fetch(background()), &mut |e| {
         seen.push(e.name.to_vec());
         false
     });
@@ -431,8 +434,8 @@ fn a_damaged_page_of_one_snapshot_hides_only_what_is_in_it() {
         (true, b"a".as_slice()),
         "what can be read is listed"
     );
-    damaged(vfs.readdir(me, 3, false, Mode::Fetch, &mut |_| panic!("an entry")).unwrap_err());
-    damaged(vfs.lookup(me, b"lost", Mode::Fetch).unwrap_err());
+    damaged(vfs.readdir(me, 3, false, Mode::Fetch(background()), &mut |_| panic!("an entry")).unwrap_err());
+    damaged(vfs.lookup(me, b"lost", Mode::Fetch(background())).unwrap_err());
     assert!(lookup(&vfs, "latest/home/me/a").is_ok());
 }
 
@@ -451,7 +454,7 @@ fn attributes_that_are_made_up() {
     repo.on(0, &tree(Vec::new()));
     let vfs = repo.warm();
     let get = |vfs: &Vfs, path: &str, name: &str| {
-        let value = vfs.getxattr(lookup(vfs, path).unwrap().ino, name.as_bytes(), Mode::Fetch);
+        let value = vfs.getxattr(lookup(vfs, path).unwrap().ino, name.as_bytes(), Mode::Fetch(background()));
         value.map(|v| String::from_utf8(v).unwrap())
     };
     let own = |path: &str, name: &str| get(&vfs, path, &format!("user.nfreezer.{name}")).ok();
@@ -469,20 +472,20 @@ fn attributes_that_are_made_up() {
     assert!((1..200).contains(&size("latest/file").unwrap()), "what it takes compressed");
     // Nothing lists them, and where nothing else is either, programs are told to stop asking.
     let file = lookup(&vfs, "latest/file").unwrap().ino;
-    assert!(matches!(vfs.xattrs(file, Mode::Fetch), Err(Fault::Unsupported)));
+    assert!(matches!(vfs.xattrs(file, Mode::Fetch(background())), Err(Fault::Unsupported)));
     assert!(matches!(get(&vfs, "latest/file", "user.x"), Err(Fault::Unsupported)));
     assert!(vfs.may_have_xattrs() && !vfs.has_xattrs(), "a later snapshot may have some");
     repo.on(1, &tree(vec![mine.clone()]));
     vfs.refresh(repo.state.clone());
     let file = lookup(&vfs, "latest/file").unwrap().ino;
-    assert_eq!(*vfs.xattrs(file, Mode::Fetch).unwrap(), [mine]);
+    assert_eq!(*vfs.xattrs(file, Mode::Fetch(background())).unwrap(), [mine]);
     assert_eq!(get(&vfs, "latest/file", "user.nfreezer.id").unwrap(), "copied", "what was saved comes first");
     let old = lookup(&vfs, "ids/01010101/file").unwrap().ino;
     assert_eq!(*vfs.xattrs(old, Mode::Cached).unwrap(), [], "of a snapshot without any, nothing is fetched");
     assert!(matches!(get(&vfs, "latest/noise", "user.x"), Err(Fault::NoAttribute)));
     let snapshot = repo.state.select("01010101").unwrap();
     let one = Options { at: Some((snapshot, Vec::new())), ..Options::default() };
-    let one = Vfs::new(repo.repo.clone(), repo.state.clone(), one).unwrap();
+    let one = Vfs::new(background(), repo.repo.clone(), repo.state.clone(), one).unwrap();
     assert!(!one.may_have_xattrs(), "of one snapshot it is known");
     assert_eq!(get(&one, "file", "user.nfreezer.snapshot").unwrap(), "01".repeat(16));
 }
@@ -495,7 +498,8 @@ fn the_size_of_a_long_file_is_that_of_its_list() {
     writer.commit(&mut repo.state, &Item::dir([("f", Item::file(noise(3, 100_000)))]), |_| {});
     let vfs = repo.warm();
     let f = lookup(&vfs, "latest/f").unwrap().ino;
-    let get = |name: &str| String::from_utf8(vfs.getxattr(f, name.as_bytes(), Mode::Fetch).unwrap()).unwrap();
+    let get =
+        |name: &str| String::from_utf8(vfs.getxattr(f, name.as_bytes(), Mode::Fetch(background())).unwrap()).unwrap();
     assert_eq!(get("user.nfreezer.stored-size"), "100000");
     assert!(get("user.nfreezer.id").starts_with("list:"));
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use crate::harness::faults::{gone, torn};
 use crate::harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Kind;
 use nfreezer::format::record::Snapshot;
-use nfreezer::progress::Silent;
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 
 fn repository(storage: Arc<dyn Storage>) -> Repository {
-    Repository::init(storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
+    Repository::init(background(), storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
 }
 
 fn save(repo: &Repository, top: &Path) -> nfreezer::error::Result<Summary> {
@@ -27,7 +27,7 @@ fn save(repo: &Repository, top: &Path) -> nfreezer::error::Result<Summary> {
         description: String::new(),
         ..Options::default()
     };
-    push(repo, &options, &Silent)
+    push(background(), repo, &options)
 }
 
 /// A few folders and files, and one file that differs in each round: two data packs, one metadata pack, one record.
@@ -66,7 +66,7 @@ fn rounds(repo: &Repository, arm: impl Fn(i64), disarm: impl Fn()) -> u64 {
 
 fn check(repo: &Repository, snapshot: &Snapshot, model: &Model) {
     let top = PathBuf::from(String::from_utf8(snapshot.paths[0].to_vec()).unwrap());
-    assert!(repo.state().unwrap().snapshots().contains(snapshot));
+    assert!(repo.state(background()).unwrap().snapshots().contains(snapshot));
     assert_same(&in_snapshot(repo, snapshot, &top), model);
 }
 

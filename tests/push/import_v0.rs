@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use crate::harness::cli::Env;
 use crate::harness::tree::{What, noise};
 use crate::harness::v0::{Run, V0};
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
@@ -63,7 +64,7 @@ impl Came {
 /// Reads everything.
 fn import(storage: Arc<dyn Storage>) -> Result<Came> {
     let said = Said::default();
-    let old = Old::open(storage, old_passphrase, &|| Ok(()), &said)?;
+    let old = Old::open(&background().with_progress(&said), storage, old_passphrase)?;
     let mut files = BTreeMap::new();
     for item in old.items() {
         let Some(file) = item.file else { continue };
@@ -116,7 +117,7 @@ fn times_are_kept_to_the_nanosecond_and_folders_have_the_latest_of_theirs() {
     v0.file(b"a/b/x", 1_600_000_000_123_456_789, b"x");
     v0.file(b"a/c", u64::MAX, b"c");
     v0.file(b"z", 0, b"z");
-    let old = Old::open(Arc::new(v0.finish()), old_passphrase, &|| Ok(()), &Said::default()).unwrap();
+    let old = Old::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase).unwrap();
     let times: Vec<_> = old.items().map(|item| (String::from_utf8(item.path).unwrap(), item.mtime)).collect();
     let (x, c) = (Time::new(1_600_000_000, 123_456_789), Time::new(18_446_744_073, 709_551_615));
     let expected = [("", c), ("a", c), ("a/b", x), ("a/b/x", x), ("a/c", c), ("z", Time::default())];
@@ -149,7 +150,7 @@ fn many_small_files_come_through_the_budget() {
         v0.entry(id, 1, Sha256::digest(&contents).into(), format!("{number}").as_bytes());
     }
     // All are announced before the first one is read, as a push may do it.
-    let old = Old::open(Arc::new(v0.finish()), old_passphrase, &|| Ok(()), &Said::default()).unwrap();
+    let old = Old::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase).unwrap();
     let all: Vec<_> = old.items().filter_map(|item| item.file).collect();
     assert_eq!(all.len(), 61);
     for file in all.into_iter().rev() {
@@ -315,7 +316,7 @@ fn a_wrong_passphrase_is_told_before_anything_else() {
     let storage: Arc<dyn Storage> = Arc::new(v0.finish());
     let said = Said::default();
     let wrong = || Ok(Passphrase::new("wrong".into()).unwrap());
-    let error = Old::open(storage, wrong, &|| Ok(()), &said).err().unwrap();
+    let error = Old::open(&background().with_progress(&said), storage, wrong).err().unwrap();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
         (Kind::Passphrase, "wrong passphrase of the old repository")
@@ -338,7 +339,7 @@ fn what_is_no_old_repository_or_an_empty_one_is_said() {
     let error = error_of(import(Arc::new(Memory::default())));
     assert_eq!((error.kind(), error.hint_text().unwrap().contains("destination")), (Kind::NoRepository, true));
     let storage = Memory::default();
-    storage.put(&Name::Config, b"x").unwrap();
+    storage.put(background(), &Name::Config, b"x").unwrap();
     assert!(error_of(import(Arc::new(storage))).hint_text().unwrap().contains("needs no import"));
     let mut v0 = V0::new();
     v0.file(b"a", 1, b"a");
@@ -353,8 +354,8 @@ fn what_is_no_old_repository_or_an_empty_one_is_said() {
 fn asking_to_stop_ends_the_reading_of_the_index() {
     let mut v0 = V0::new();
     v0.file(b"a", 1, b"a");
-    let stop = || Err(Error::new(Kind::Interrupted(2), "stop"));
-    let result = Old::open(Arc::new(v0.finish()), old_passphrase, &stop, &Said::default());
+    let stopped = Context::new(&nfreezer::progress::Silent, Arc::new(std::sync::atomic::AtomicI32::new(2)));
+    let result = Old::open(&stopped, Arc::new(v0.finish()), old_passphrase);
     assert_eq!(result.err().map(|e| e.kind()), Some(Kind::Interrupted(2)));
 }
 
@@ -366,17 +367,17 @@ fn damaged_contents_are_saved_as_unreadable_and_never_as_data() {
     v0.file(b"fine", 1, b"fine");
     v0.change(id, |bytes| *bytes.last_mut().unwrap() ^= 1);
     let said = Said::default();
-    let old = Old::open(Arc::new(v0.finish()), old_passphrase, &|| Ok(()), &said).unwrap();
+    let old = Old::open(&background().with_progress(&said), Arc::new(v0.finish()), old_passphrase).unwrap();
     let storage = Arc::new(Memory::default());
     let passphrase = Passphrase::new("new".into()).unwrap();
-    let repo = Repository::init(storage, &passphrase, KdfCost::DEFAULT, "test").unwrap();
+    let repo = Repository::init(background(), storage, &passphrase, KdfCost::DEFAULT, "test").unwrap();
     let streams = old.items().filter_map(|item| {
         let file = item.file?;
         let kind = StreamKind::File { size: Some(file.size), failure: Failure::Skip, open: file.open };
         Some(Ok(Stream { path: [b"/", &item.path[..]].concat(), mode: 0o600, uid: 0, gid: 0, mtime: item.mtime, kind }))
     });
     let options = Options { sources: vec!["/".into()], ..Options::default() };
-    let done = push_streams(&repo, &options, streams, &said).unwrap();
+    let done = push_streams(&background().with_progress(&said), &repo, &options, streams).unwrap();
     assert_eq!((done.skipped, done.snapshot.stats.files, done.snapshot.stats.unreadable), (1, 1, 1));
     let tree = crate::harness::tree::in_snapshot(&repo, &done.snapshot, Path::new("/"));
     let what = |path: &[u8]| &tree[path].what;

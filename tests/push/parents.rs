@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::harness::root::{Filesystem, needs_root};
 use crate::harness::tree::{What, assert_same, in_snapshot, noise, on_disk, set_mtime, settle, write};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
@@ -18,7 +19,6 @@ use nfreezer::format::pack::Builder;
 use nfreezer::format::page::Page;
 use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, PackRef, Ref};
-use nfreezer::progress::Silent;
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::{Repository, random};
 use nfreezer::storage::Memory;
@@ -33,7 +33,8 @@ struct Case {
 impl Case {
     fn new() -> Case {
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo =
+            Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         Case { repo, dir: tempfile::tempdir().unwrap() }
     }
 
@@ -44,14 +45,14 @@ impl Case {
     fn push(&self) -> Summary {
         let sources = vec![self.top()];
         let options = Options { sources, host: "host".into(), user: "user".into(), ..Options::default() };
-        push(&self.repo, &options, &Silent).unwrap()
+        push(background(), &self.repo, &options).unwrap()
     }
 
     fn chunk(&self, kind: ChunkKind, plain: &[u8]) -> Ref {
         let mut builder = Builder::default();
         let entry = builder.add(self.repo.keys().chunk_id(kind, plain), kind, plain, plain.len());
         let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
-        entry.in_pack(self.repo.put_pack(object, &mut builder.finish(false).0).unwrap())
+        entry.in_pack(self.repo.put_pack(background(), object, &mut builder.finish(false).0).unwrap())
     }
 
     /// Commits a copy of the snapshot, a moment younger, in which the node at `path` is changed.
@@ -62,11 +63,11 @@ impl Case {
         time.nanoseconds += 1;
         let forged = Snapshot { id: SnapshotId(random().unwrap()), root, time, ..snapshot.clone() };
         let head = Head { snapshots: vec![forged], ..Head::default() };
-        self.repo.commit(&mut self.repo.state().unwrap(), head, &[]).unwrap();
+        self.repo.commit(background(), &mut self.repo.state(background()).unwrap(), head, &[]).unwrap();
     }
 
     fn page(&self, page: Option<&Ref>, parts: &[&[u8]], change: &dyn Fn(&mut Node)) -> Ref {
-        let mut nodes: Vec<Node> = self.repo.entries(page).map(Result::unwrap).collect();
+        let mut nodes: Vec<Node> = self.repo.entries(background(), page).map(Result::unwrap).collect();
         let node = nodes.iter_mut().find(|node| node.name == parts[0]).unwrap();
         match &node.content {
             Content::Directory(below) => {

@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::tree::{self, What, assert_same, in_snapshot, noise, on_disk, write};
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Kind;
 use nfreezer::format::node::{CHANGED, Content};
 use nfreezer::name::Folder;
-use nfreezer::progress::{Event, Progress, Silent};
+use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 
 fn repository(storage: Arc<dyn Storage>) -> Repository {
-    Repository::init(storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
+    Repository::init(background(), storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
 }
 
 fn options(sources: &[&Path]) -> Options {
@@ -49,7 +50,7 @@ impl Setup {
     }
 
     fn push(&self) -> Summary {
-        let summary = push(&self.repo, &options(&[&self.top()]), &Silent).unwrap();
+        let summary = push(background(), &self.repo, &options(&[&self.top()])).unwrap();
         assert_eq!(summary.skipped, 0);
         summary
     }
@@ -59,7 +60,7 @@ impl Setup {
     }
 
     fn packs(&self) -> usize {
-        (0..16).map(|x| self.storage.list(Folder::PackShard(x)).unwrap().len()).sum()
+        (0..16).map(|x| self.storage.list(background(), Folder::PackShard(x)).unwrap().len()).sum()
     }
 }
 
@@ -78,7 +79,7 @@ fn every_kind_of_file_comes_back() {
     assert_eq!(stats.unreadable, 0);
     assert!(summary.read < 60 << 20, "holes were read: {}", summary.read);
     assert_eq!(summary.snapshot.tags, ["a", "b"]);
-    assert_eq!(setup.repo.state().unwrap().select("latest").unwrap(), summary.snapshot);
+    assert_eq!(setup.repo.state(background()).unwrap().select("latest").unwrap(), summary.snapshot);
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn after_mv_of_the_top_folder_no_content_is_sent() {
     assert_eq!((third.read, third.renamed, third.new), (0, 16, 0), "nor is a file that was renamed by itself");
     assert!(third.sent < 100 << 10, "{}", third.sent);
     fs::rename(setup.top(), setup.dir.path().join("other")).unwrap();
-    let fourth = push(&setup.repo, &options(&[&setup.dir.path().join("other")]), &Silent).unwrap();
+    let fourth = push(background(), &setup.repo, &options(&[&setup.dir.path().join("other")])).unwrap();
     assert_eq!((fourth.read, fourth.renamed), (0, 300), "also where the source itself was renamed");
 }
 
@@ -223,7 +224,7 @@ fn several_sources_merge_and_folders_on_the_way_hold_nothing_else() {
     fs::set_permissions(setup.top().join("a"), fs::Permissions::from_mode(0o711)).unwrap();
     let sources = ["a/b", "a/b/x", "d", "f"].map(|name| setup.top().join(name));
     let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let summary = push(&setup.repo, &options(&sources), &Silent).unwrap();
+    let summary = push(background(), &setup.repo, &options(&sources)).unwrap();
     let model = in_snapshot(&setup.repo, &summary.snapshot, &setup.top());
     let paths: Vec<_> = model.keys().map(|path| String::from_utf8(path.clone()).unwrap()).collect();
     assert_eq!(paths, ["", "a", "a/b", "a/b/x", "d", "d/e", "f"]);
@@ -236,7 +237,7 @@ fn a_missing_source_is_named_and_nothing_is_written() {
     let setup = Setup::new();
     write(setup.top().join("f"), b"1");
     let missing = setup.dir.path().join("missing");
-    let error = push(&setup.repo, &options(&[&setup.top(), &missing]), &Silent).unwrap_err();
+    let error = push(background(), &setup.repo, &options(&[&setup.top(), &missing])).unwrap_err();
     assert!(error.to_string().contains(missing.to_str().unwrap()), "{error}");
     assert_eq!(setup.packs(), 0);
 }
@@ -250,7 +251,7 @@ fn folders_that_are_left_out_are_reported() {
     let stat = fs::metadata(setup.top().join("repository")).unwrap();
     let log = Log::default();
     let options = Options { exclude_dev_ino: vec![(stat.dev(), stat.ino())], ..options(&[&setup.top()]) };
-    let summary = push(&setup.repo, &options, &log).unwrap();
+    let summary = push(&background().with_progress(&log), &setup.repo, &options).unwrap();
     let model = in_snapshot(&setup.repo, &summary.snapshot, &setup.top());
     assert_eq!(model.keys().map(Vec::as_slice).collect::<Vec<_>>(), [b"".as_slice(), b"f"]);
     assert!(log.warnings.lock().unwrap()[0].contains("top/repository"));
@@ -271,7 +272,7 @@ fn no_name_and_no_content_is_in_what_the_server_sees() {
         top.parent().unwrap().file_name().unwrap().as_encoded_bytes(),
     ];
     for folder in Folder::all() {
-        for entry in setup.storage.list(folder).unwrap() {
+        for entry in setup.storage.list(background(), folder).unwrap() {
             let bytes = setup.storage.get(&entry.name).unwrap();
             for needle in needles {
                 assert!(!bytes.windows(needle.len()).any(|w| w == needle), "{needle:?} in {}", entry.name);
@@ -286,8 +287,10 @@ fn full_packs_have_one_size_and_little_is_left_empty() {
     (0..60).for_each(|i| write(setup.top().join(format!("{i}")), noise(i, 3_333_333)));
     let summary = setup.push();
     setup.assert_equal(&summary);
-    let sizes: Vec<u64> =
-        (0..16).flat_map(|x| setup.storage.list(Folder::PackShard(x)).unwrap()).map(|entry| entry.size).collect();
+    let sizes: Vec<u64> = (0..16)
+        .flat_map(|x| setup.storage.list(background(), Folder::PackShard(x)).unwrap())
+        .map(|entry| entry.size)
+        .collect();
     let full = sizes.iter().filter(|size| **size > 16 << 20).count() as u64;
     assert!(sizes.iter().filter(|size| **size > 16 << 20).all(|size| *size == sizes.iter().copied().max().unwrap()));
     let waste = summary.stored as f64 / summary.added as f64 - 1.0;
@@ -332,9 +335,9 @@ fn a_file_that_changes_once_while_it_is_read_is_read_again() {
             write(&path, noise(2, 5 << 20));
         }
     });
-    let summary = push(&setup.repo, &options(&[&setup.top()]), &meddle).unwrap();
+    let summary = push(&background().with_progress(&meddle), &setup.repo, &options(&[&setup.top()])).unwrap();
     setup.assert_equal(&summary);
-    assert_eq!(setup.repo.at(&summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap().flags, 0);
+    assert_eq!(setup.repo.at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap().flags, 0);
 }
 
 #[test]
@@ -348,8 +351,8 @@ fn a_file_that_never_keeps_still_is_kept_and_marked_and_read_by_the_next_push() 
             tree::set_mtime(&path, times.fetch_add(1, Ordering::SeqCst) as i64, 0);
         }
     });
-    let summary = push(&setup.repo, &options(&[&setup.top()]), &meddle).unwrap();
-    let node = setup.repo.at(&summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap();
+    let summary = push(&background().with_progress(&meddle), &setup.repo, &options(&[&setup.top()])).unwrap();
+    let node = setup.repo.at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap();
     assert_eq!((node.flags, node.content.size()), (CHANGED, 5 << 20));
     let second = setup.push();
     setup.assert_equal(&second);
@@ -374,7 +377,7 @@ fn a_file_that_vanishes_is_no_error_and_a_fifo_in_its_place_does_not_hang() {
             Event::Skipped { .. } => drop(skipped.fetch_add(1, Ordering::SeqCst)),
             _ => {}
         });
-        let summary = push(&setup.repo, &options(&[&setup.top()]), &meddle).unwrap();
+        let summary = push(&background().with_progress(&meddle), &setup.repo, &options(&[&setup.top()])).unwrap();
         let model = in_snapshot(&setup.repo, &summary.snapshot, &setup.top());
         assert_eq!(model.contains_key(b"f".as_slice()), fifo);
         assert_eq!((summary.skipped, summary.snapshot.stats.unreadable), (u64::from(fifo), u64::from(fifo)));
@@ -388,14 +391,16 @@ fn a_signal_ends_it_and_the_repository_is_as_before() {
     let setup = Setup::new();
     (0..40).for_each(|i| write(setup.top().join(format!("{i}")), noise(i, 1 << 20)));
     let options = options(&[&setup.top()]);
-    let stop = Arc::clone(&options.stop);
+    let stop = Arc::new(std::sync::atomic::AtomicI32::new(0));
+    let signal = Arc::clone(&stop);
     let meddle = At(|event| {
         if let Event::Done { files: 0, bytes: 1.. } = event {
             stop.store(15, Ordering::SeqCst);
         }
     });
-    assert_eq!(push(&setup.repo, &options, &meddle).unwrap_err().kind(), Kind::Interrupted(15));
-    assert!(setup.repo.state().unwrap().snapshots().is_empty());
+    let ctx = Context::new(&meddle, signal);
+    assert_eq!(push(&ctx, &setup.repo, &options).unwrap_err().kind(), Kind::Interrupted(15));
+    assert!(setup.repo.state(background()).unwrap().snapshots().is_empty());
     setup.assert_equal(&setup.push());
 }
 
@@ -433,7 +438,7 @@ fn unreadable_for_this_user() {
     chmod("file", 0);
     chmod("closed", 0);
     chmod("blind", 0o400);
-    let summary = push(&setup.repo, &options(&[&top]), &log).unwrap();
+    let summary = push(&background().with_progress(&log), &setup.repo, &options(&[&top])).unwrap();
     let model = in_snapshot(&setup.repo, &summary.snapshot, &top);
     let denied = What::Unreadable(rustix::io::Errno::ACCESS.raw_os_error() as u32);
     for name in ["file", "closed", "blind/y"] {
@@ -455,7 +460,7 @@ fn a_damaged_parent_is_read_around() {
     tree::settle();
     setup.push();
     for x in 0..16 {
-        for entry in setup.storage.list(Folder::PackShard(x)).unwrap() {
+        for entry in setup.storage.list(background(), Folder::PackShard(x)).unwrap() {
             let mut bytes = setup.storage.get(&entry.name).unwrap();
             if bytes.len() < 1 << 20 {
                 bytes[100] ^= 1; // the metadata pack
@@ -464,12 +469,12 @@ fn a_damaged_parent_is_read_around() {
         }
     }
     let passphrase = || Ok(Passphrase::new("test".into()).unwrap());
-    let repo = Repository::open(setup.storage.clone(), passphrase).unwrap();
+    let repo = Repository::open(background(), setup.storage.clone(), passphrase).unwrap();
     let log = Log::default();
-    let summary = push(&repo, &options(&[&setup.top()]), &log).unwrap();
+    let summary = push(&background().with_progress(&log), &repo, &options(&[&setup.top()])).unwrap();
     assert!(log.warnings.lock().unwrap()[0].contains("cannot be read"));
     assert_same(&on_disk(&setup.top()), &in_snapshot(&repo, &summary.snapshot, &setup.top()));
-    assert!(matches!(repo.at(&summary.snapshot, b"/").unwrap().content, Content::Directory(Some(_))));
+    assert!(matches!(repo.at(background(), &summary.snapshot, b"/").unwrap().content, Content::Directory(Some(_))));
 }
 
 // ------------------------------------------------------------------------------------------------------- speed
@@ -485,7 +490,7 @@ fn speed() {
         if keep { Arc::new(Memory::default()) } else { Arc::new(crate::harness::faults::Discard::default()) };
     let repo = repository(storage);
     for _ in 0..if keep { 2 } else { 1 } {
-        let s = push(&repo, &options(&sources), &Log::default()).unwrap();
+        let s = push(&background().with_progress(&Log::default()), &repo, &options(&sources)).unwrap();
         let seconds = s.duration.as_secs_f64();
         println!(
             "{:.2} s: {} files ({} new, {} unchanged, {} skipped), {:.1} MB read ({:.0} MB/s), {:.1} MB added, {:.1} MB stored in {} packs, {:.2} MB received",
@@ -529,10 +534,13 @@ fn what_an_interrupted_push_has_stored_is_not_sent_again() {
     }
     let top = case.top();
     let options = options(&[&top]);
-    let stop = StopAfter(9.into(), Arc::clone(&options.stop));
-    let interrupted = push(&case.repo, &options, &stop).unwrap_err();
+    let stop = StopAfter(9.into(), Arc::default());
+    let interrupted = push(&Context::new(&stop, Arc::clone(&stop.1)), &case.repo, &options).unwrap_err();
     assert_eq!(interrupted.kind(), Kind::Interrupted(15));
-    assert!(case.repo.state().unwrap().snapshots().iter().all(|s| s.partial), "half a push is no whole snapshot");
+    assert!(
+        case.repo.state(background()).unwrap().snapshots().iter().all(|s| s.partial),
+        "half a push is no whole snapshot"
+    );
     let kept = case.packs();
     assert!(kept > 0, "something was stored before the signal");
     let summary = case.push();

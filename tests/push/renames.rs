@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, settle, write};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::node::Node;
@@ -29,7 +30,8 @@ impl Case {
 
     fn at(dir: tempfile::TempDir) -> Self {
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo =
+            Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         Case { repo, dir }
     }
 
@@ -56,7 +58,7 @@ impl Case {
         let paths: Vec<PathBuf> = sources.iter().map(|source| self.path(source)).collect();
         let options =
             Options { sources: paths.clone(), host: "host".into(), user: "user".into(), ..Options::default() };
-        let summary = push(&self.repo, &options, progress).unwrap();
+        let summary = push(&background().with_progress(progress), &self.repo, &options).unwrap();
         assert_eq!(summary.skipped, 0);
         for path in paths {
             assert_same(&on_disk(&path), &in_snapshot(&self.repo, &summary.snapshot, &path));
@@ -65,7 +67,7 @@ impl Case {
     }
 
     fn node(&self, summary: &Summary, name: &str) -> Node {
-        self.repo.at(&summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
+        self.repo.at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
     }
 }
 
@@ -310,5 +312,5 @@ fn attributes_that_were_set_before_the_rename_are_saved_though_the_contents_are_
     let second = case.push(&["top"]);
     assert_eq!(counts(&second), (0, 1, 0, 0, 0));
     let node = case.node(&second, "top/new");
-    assert_eq!(case.repo.xattrs(&node).unwrap(), [(b"user.tag".to_vec(), b"blue".to_vec())]);
+    assert_eq!(case.repo.xattrs(background(), &node).unwrap(), [(b"user.tag".to_vec(), b"blue".to_vec())]);
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::harness::hook::{Hook, hook};
 use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, write};
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::node::PARTIAL;
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::{Folder, Name};
-use nfreezer::progress::Silent;
 use nfreezer::push::{Checkpoints, Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
@@ -38,7 +38,7 @@ impl Setup {
     fn new() -> Self {
         let storage = hook(Memory::default());
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = Repository::init(background(), storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         Setup { repo, storage, dir: tempfile::tempdir().unwrap(), stop: Arc::default() }
     }
 
@@ -53,10 +53,9 @@ impl Setup {
 
     fn try_push(&self, checkpoints: Checkpoints) -> Result<Summary> {
         let sources = vec![self.top()];
-        let stop = Arc::clone(&self.stop);
-        let options =
-            Options { sources, host: "host".into(), user: "user".into(), checkpoints, stop, ..Options::default() };
-        push(&self.repo, &options, &Silent)
+        let ctx = Context::new(&nfreezer::progress::Silent, Arc::clone(&self.stop));
+        let options = Options { sources, host: "host".into(), user: "user".into(), checkpoints, ..Options::default() };
+        push(&ctx, &self.repo, &options)
     }
 
     /// A push that nothing interrupts; compares what it saved.
@@ -87,17 +86,19 @@ impl Setup {
     }
 
     fn snapshots(&self) -> Vec<Snapshot> {
-        self.repo.state().unwrap().snapshots()
+        self.repo.state(background()).unwrap().snapshots()
     }
 
     fn records(&self) -> usize {
-        self.storage.list(Folder::Log).unwrap().len()
+        self.storage.list(background(), Folder::Log).unwrap().len()
     }
 
     /// The nodes that are unfinished files: path and bytes that are there.
     fn beginnings(&self, snapshot: &Snapshot) -> Vec<(Vec<u8>, u64)> {
         let flagged = tree::flagged(&self.repo, snapshot).into_iter().filter(|(_, flags)| flags & PARTIAL != 0);
-        flagged.map(|(path, _)| (path.clone(), self.repo.at(snapshot, &path).unwrap().content.size())).collect()
+        flagged
+            .map(|(path, _)| (path.clone(), self.repo.at(background(), snapshot, &path).unwrap().content.size()))
+            .collect()
     }
 
     /// What the snapshot claims is so on the disk: whole files are equal, a beginning is one. Gives the bytes in it.
@@ -133,7 +134,11 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
         assert!(error.hint_text().unwrap().contains("goes on from there"), "{error}");
         let [partial] = &setup.snapshots()[..] else { panic!("one unfinished snapshot") };
         assert!(partial.partial);
-        assert_eq!(setup.repo.state().unwrap().select("latest").unwrap_err().kind(), Kind::Failed, "it is not latest");
+        assert_eq!(
+            setup.repo.state(background()).unwrap().select("latest").unwrap_err().kind(),
+            Kind::Failed,
+            "it is not latest"
+        );
         let bytes = setup.check(partial);
         assert_eq!(bytes, partial.stats.bytes);
         most = most.max(bytes);
@@ -178,7 +183,7 @@ fn checkpoints_while_a_push_goes_on_replace_each_other_and_end_with_it() {
     mixed(&setup.top());
     let whole = setup.push(ALWAYS);
     assert_eq!(setup.snapshots(), [whole.snapshot]);
-    let state = setup.repo.state().unwrap();
+    let state = setup.repo.state(background()).unwrap();
     let partials = state.forgotten();
     assert!(partials.len() >= 3 && partials.iter().all(|s| s.partial), "{}", partials.len());
     partials.iter().for_each(|s| assert_eq!(setup.check(s), s.stats.bytes));
@@ -257,7 +262,7 @@ fn checkpoints_at_any_step_do_not_change_the_tree() {
     for steps in [256, 1_999] {
         setup = setup.empty();
         let whole = setup.push(Checkpoints { steps, ..NEVER });
-        let partials = setup.repo.state().unwrap().forgotten();
+        let partials = setup.repo.state(background()).unwrap().forgotten();
         assert!(!partials.is_empty());
         for s in partials.iter().rev().take(3) {
             setup.check(s);
@@ -272,7 +277,7 @@ fn a_checkpoint_after_every_single_step_of_a_nested_tree() {
     tree::nasty(&setup.top());
     tree::settle();
     let whole = setup.push(Checkpoints { steps: 1, ..NEVER });
-    let partials = setup.repo.state().unwrap().forgotten();
+    let partials = setup.repo.state(background()).unwrap().forgotten();
     assert!(partials.len() > 50, "{}", partials.len());
     let again = setup.push(NEVER);
     assert_eq!((again.read, again.packs, again.snapshot.root), (0, 0, whole.snapshot.root));
@@ -368,7 +373,7 @@ fn a_time_that_was_given_proves_nothing_about_files() {
             time: Some(Time::new(time, 5)),
             ..Options::default()
         };
-        push(&setup.repo, &options, &Silent).unwrap()
+        push(background(), &setup.repo, &options).unwrap()
     };
     let first = given(later);
     assert_eq!(first.snapshot.time, Time::new(later, 5));
@@ -385,7 +390,7 @@ fn a_time_that_was_given_proves_nothing_about_files() {
     tree::settle();
     given(1_000_000_000);
     let options = Options { sources: vec![setup.top()], host: "host".into(), ..Options::default() };
-    assert_eq!(push(&setup.repo, &options, &Silent).unwrap().read, 0);
+    assert_eq!(push(background(), &setup.repo, &options).unwrap().read, 0);
 }
 
 #[test]
@@ -394,7 +399,7 @@ fn too_little_memory_is_refused_and_little_is_enough() {
     (0..300).for_each(|i| write(setup.top().join(format!("{i}")), noise(i, 200_000)));
     let with = |memory| {
         let options = Options { sources: vec![setup.top()], host: "host".into(), memory, ..Options::default() };
-        push(&setup.repo, &options, &Silent)
+        push(background(), &setup.repo, &options)
     };
     assert_eq!(with(100 << 20).unwrap_err().kind(), Kind::Usage);
     let least = with(104 << 20).unwrap();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::harness::cli::{Env, Output};
 use crate::harness::tree::{What, in_snapshot, noise, write};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::name::Folder;
@@ -48,7 +49,7 @@ impl Setup {
     fn new() -> Self {
         let storage = Arc::new(Memory::default());
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = Repository::init(background(), storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         let dir = tempfile::tempdir().unwrap();
         Setup { repo, storage, dir, seen: Seen::default() }
     }
@@ -74,7 +75,7 @@ impl Setup {
 
     fn push(&self, options: &Options) -> Summary {
         self.seen.0.lock().unwrap().clear();
-        push(&self.repo, options, &self.seen).unwrap()
+        push(&background().with_progress(&self.seen), &self.repo, options).unwrap()
     }
 
     /// The names in the snapshot; folders end in a slash.
@@ -332,7 +333,11 @@ fn force_reads_again_and_a_parent_can_be_named() {
     let id = first.snapshot.id.short();
     let with = setup.push(&Options { parent: Some(id), host: "other".into(), ..options.clone() });
     assert_eq!((with.read, with.parent), (0, Some(first.snapshot.id)));
-    let wrong = push(&setup.repo, &Options { parent: Some("ffffffff".into()), ..options }, &setup.seen);
+    let wrong = push(
+        &background().with_progress(&setup.seen),
+        &setup.repo,
+        &Options { parent: Some("ffffffff".into()), ..options },
+    );
     assert!(wrong.unwrap_err().to_string().contains("ffffffff"));
 }
 
@@ -340,8 +345,8 @@ fn force_reads_again_and_a_parent_can_be_named() {
 fn without_a_change_there_is_no_new_snapshot_if_none_is_wanted() {
     let setup = Setup::with(&["a"]);
     let options = Options { skip_if_unchanged: true, ..setup.options(Select::default()) };
-    let snapshots = || setup.repo.state().unwrap().snapshots().len();
-    let log = || setup.storage.list(Folder::Log).unwrap().len();
+    let snapshots = || setup.repo.state(background()).unwrap().snapshots().len();
+    let log = || setup.storage.list(background(), Folder::Log).unwrap().len();
     assert!(setup.push(&options).record.is_some());
     let records = log();
     let second = setup.push(&options);
@@ -365,21 +370,24 @@ fn a_trial_writes_nothing_and_says_what_a_push_then_sends() {
     }
     let contents = || {
         let folders = Folder::all().chain([Folder::Root]);
-        folders.flat_map(|folder| setup.storage.list(folder).unwrap()).map(|e| (e.name, e.size)).collect::<Vec<_>>()
+        folders
+            .flat_map(|folder| setup.storage.list(background(), folder).unwrap())
+            .map(|e| (e.name, e.size))
+            .collect::<Vec<_>>()
     };
     let before = contents();
     let passphrase = || Ok(Passphrase::new("test".into()).unwrap());
-    let dry = Repository::open(Arc::new(Dry::new(setup.storage.clone())), passphrase).unwrap();
-    let trial = push(&dry, &setup.options(Select::default()), &setup.seen).unwrap();
+    let dry = Repository::open(background(), Arc::new(Dry::new(setup.storage.clone())), passphrase).unwrap();
+    let trial = push(&background().with_progress(&setup.seen), &dry, &setup.options(Select::default())).unwrap();
     assert_eq!(contents(), before);
-    assert!(setup.repo.state().unwrap().snapshots().is_empty());
+    assert!(setup.repo.state(background()).unwrap().snapshots().is_empty());
     let real = setup.push(&setup.options(Select::default()));
     assert_eq!((trial.packs, trial.new, trial.read), (real.packs, real.new, real.read));
     // Packs are filled in another order, and references in the metadata are longer or shorter by a few bytes.
     assert!(trial.added.abs_diff(real.added) < 1000, "{} and {}", trial.added, real.added);
     assert!(trial.stored.abs_diff(real.stored) <= real.packs * STEP, "{} and {}", trial.stored, real.stored);
     assert!(trial.sent.abs_diff(real.sent) <= real.packs * STEP + 1000, "{} and {}", trial.sent, real.sent);
-    let again = push(&dry, &setup.options(Select::default()), &setup.seen).unwrap();
+    let again = push(&background().with_progress(&setup.seen), &dry, &setup.options(Select::default())).unwrap();
     assert_eq!((again.packs, again.unchanged + again.changed, again.new), (0, 10, 0));
 }
 

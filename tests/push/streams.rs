@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::tree::{What, in_snapshot, noise};
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::node::Content;
 use nfreezer::name::Folder;
-use nfreezer::progress::{Event, Progress, Silent};
+use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Failure, Options, Stream, StreamKind, Summary, push_streams, tree_order};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
@@ -20,7 +21,7 @@ use nfreezer::time::Time;
 
 fn repository() -> Repository {
     let passphrase = Passphrase::new("test".into()).unwrap();
-    Repository::init(Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap()
+    Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap()
 }
 
 fn options() -> Options {
@@ -42,7 +43,7 @@ fn folder(path: &str) -> Result<Stream> {
 }
 
 fn save(repo: &Repository, streams: Vec<Result<Stream>>) -> Result<Summary> {
-    push_streams(repo, &options(), streams.into_iter(), &Silent)
+    push_streams(background(), repo, &options(), streams.into_iter())
 }
 
 /// Gives a little at a time, and says in between that there is nothing yet.
@@ -77,7 +78,7 @@ struct OnceStored(Arc<Memory>);
 
 impl Read for OnceStored {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        let stored = |x| !self.0.list(Folder::PackShard(x)).unwrap().is_empty();
+        let stored = |x| !self.0.list(background(), Folder::PackShard(x)).unwrap().is_empty();
         match (0..16).any(stored) {
             true => Err(io::Error::other("the disk is on fire")),
             false => Err(io::ErrorKind::WouldBlock.into()),
@@ -108,7 +109,7 @@ fn streams_make_a_tree_with_the_folders_on_their_way() {
     for i in 0..3000 {
         assert_eq!(content(&format!("zz/{i:04}")), What::of(&vec![i as u8; i]));
     }
-    let node = |path: &str| repo.at(&summary.snapshot, path.as_bytes()).unwrap();
+    let node = |path: &str| repo.at(background(), &summary.snapshot, path.as_bytes()).unwrap();
     let attrs = |path| (node(path).attrs.mode, node(path).attrs.uid, node(path).attrs.gid, node(path).mtime);
     assert_eq!(attrs("/z"), (0o640, 7, 8, Time::new(5, 6)));
     assert_eq!(attrs("/old/a"), (0o700, 1, 2, Time::new(3, 4)));
@@ -138,11 +139,11 @@ fn the_same_streams_again_send_nothing() {
 fn a_fatal_stream_leaves_no_snapshot_and_keeps_what_was_stored() {
     let storage = Arc::new(Memory::default());
     let passphrase = Passphrase::new("test".into()).unwrap();
-    let repo = Repository::init(storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+    let repo = Repository::init(background(), storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
     let noisy = file("/a/0", noise(1, 40 << 20)); // two packs are open, so the first is stored after 32 MiB
     let error = save(&repo, vec![noisy, stream("/a/1", Failure::Fatal, OnceStored(storage))]).unwrap_err();
     assert_eq!(error.to_string(), "cannot read /a/1: the disk is on fire");
-    assert!(repo.state().unwrap().snapshots().iter().all(|s| s.partial));
+    assert!(repo.state(background()).unwrap().snapshots().iter().all(|s| s.partial));
     let again = save(&repo, vec![file("/a/0", noise(1, 40 << 20))]).unwrap();
     assert!(again.added < 30 << 20, "{}", again.added);
     let open: nfreezer::push::Opener = Box::new(|| Err(Error::new(Kind::NoSpace, "cannot start")));
@@ -151,7 +152,7 @@ fn a_fatal_stream_leaves_no_snapshot_and_keeps_what_was_stored() {
     let error = save(&repo, vec![Ok(stream)]).unwrap_err();
     assert_eq!((error.kind(), error.to_string()), (Kind::NoSpace, "cannot read /x: cannot start".into()));
     assert_eq!(save(&repo, vec![Err(Error::damaged("broken list"))]).unwrap_err().kind(), Kind::Damaged);
-    assert_eq!(repo.state().unwrap().snapshots().iter().filter(|s| !s.partial).count(), 1);
+    assert_eq!(repo.state(background()).unwrap().snapshots().iter().filter(|s| !s.partial).count(), 1);
 }
 
 #[derive(Default)]
@@ -171,11 +172,11 @@ fn a_stream_that_may_fail_is_reported_and_saved_as_unreadable() {
     let broken = || io::Error::other(Error::damaged("the tag is wrong"));
     let streams = vec![file("/a/1", "1"), stream("/a/2", Failure::Skip, Breaks(9 << 20, broken)), file("/a/3", "3")];
     let seen = Seen::default();
-    let summary = push_streams(&repo, &options(), streams.into_iter(), &seen).unwrap();
+    let summary = push_streams(&background().with_progress(&seen), &repo, &options(), streams.into_iter()).unwrap();
     assert_eq!(*seen.0.lock().unwrap(), ["/a/2: the tag is wrong"]);
     assert_eq!((summary.skipped, summary.snapshot.stats.unreadable), (1, 1));
-    assert_eq!(repo.at(&summary.snapshot, b"/a/2").unwrap().content, Content::Unreadable(5));
-    assert_eq!(repo.at(&summary.snapshot, b"/a/3").unwrap().content.size(), 1);
+    assert_eq!(repo.at(background(), &summary.snapshot, b"/a/2").unwrap().content, Content::Unreadable(5));
+    assert_eq!(repo.at(background(), &summary.snapshot, b"/a/3").unwrap().content.size(), 1);
     let gone = || io::Error::other(Error::new(Kind::Connection, "the server is gone"));
     let error = save(&repo, vec![stream("/a/2", Failure::Skip, Breaks(1, gone))]).unwrap_err();
     assert_eq!(error.kind(), Kind::Connection, "a lost connection is not a broken file");
@@ -195,11 +196,11 @@ fn a_reader_that_waits_can_be_interrupted() {
             Err(io::ErrorKind::WouldBlock.into())
         }
     }
-    let options = Options { stop: Arc::clone(&stop), ..options() };
+    let ctx = Context::new(&nfreezer::progress::Silent, Arc::clone(&stop));
     let streams = vec![stream("/a", Failure::Fatal, Never(stop, 0))];
-    let error = push_streams(&repo, &options, streams.into_iter(), &Silent).unwrap_err();
+    let error = push_streams(&ctx, &repo, &options(), streams.into_iter()).unwrap_err();
     assert_eq!(error.kind(), Kind::Interrupted(15));
-    assert!(repo.state().unwrap().snapshots().is_empty());
+    assert!(repo.state(background()).unwrap().snapshots().is_empty());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::harness::cli::Env;
 use crate::harness::tree::{self, Model, What, assert_same, in_snapshot, noise, on_disk, settle, write};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::secret::Passphrase;
@@ -48,7 +49,8 @@ impl Progress for Meddler<'_> {
 impl Case {
     fn new() -> Self {
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo =
+            Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
         let dir = tempfile::tempdir().unwrap();
         Case { repo, dir, warnings: Mutex::default(), skipped: Mutex::default() }
     }
@@ -69,7 +71,7 @@ impl Case {
             time,
             ..Options::default()
         };
-        push(&self.repo, &options, &Meddler(self, meddle)).unwrap()
+        push(&background().with_progress(&Meddler(self, meddle)), &self.repo, &options).unwrap()
     }
 
     fn model(&self, summary: &Summary) -> Model {
@@ -85,13 +87,13 @@ impl Case {
     }
 
     fn node(&self, summary: &Summary, name: &str) -> Node {
-        self.repo.at(&summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
+        self.repo.at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
     }
 
     fn bytes(&self, node: &Node) -> Vec<u8> {
-        let extents = self.repo.extents(&node.content).map(Result::unwrap);
+        let extents = self.repo.extents(background(), &node.content).map(Result::unwrap);
         let bytes = extents.map(|extent| match extent {
-            Extent::Data(r) => self.repo.chunk(ChunkKind::Data, &r, Span::Exact).unwrap(),
+            Extent::Data(r) => self.repo.chunk(background(), ChunkKind::Data, &r, Span::Exact).unwrap(),
             Extent::Hole(len) => vec![0; len as usize],
         });
         bytes.collect::<Vec<_>>().concat()
@@ -349,8 +351,8 @@ fn a_snapshot_from_the_future_proves_nothing() {
         extra: Vec::new(),
         ..first.snapshot.clone()
     };
-    let mut state = case.repo.state().unwrap();
-    case.repo.commit(&mut state, Head { snapshots: vec![lie], ..Head::default() }, &[]).unwrap();
+    let mut state = case.repo.state(background()).unwrap();
+    case.repo.commit(background(), &mut state, Head { snapshots: vec![lie], ..Head::default() }, &[]).unwrap();
     let second = case.push();
     assert_eq!((second.parent, second.read), (Some(first.snapshot.id), 0));
 }

@@ -1,15 +1,14 @@
 //! `check` finds what is damaged, says whose files are hit, and takes nothing for damage that is none.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use crate::harness::cli::Env;
 use crate::harness::saved::{Saved, Told};
 use nfreezer::check::{Lost, Options, Part, Report};
+use nfreezer::context::{Context, background};
 use nfreezer::error::Kind;
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::{Name, ObjectId};
-use nfreezer::progress::Silent;
 use nfreezer::storage::Storage;
 
 fn structure() -> Options {
@@ -175,7 +174,7 @@ fn t35_records_that_are_missing_torn_or_damaged_are_told_apart() {
     assert!(three.file().ends_with(&record.to_string()));
     // What an interrupted commit leaves is no damage.
     let torn = Name::Record { sequence: 4, id: ObjectId([0x77; 32]) };
-    saved.memory.put(&torn, &saved.memory.get(&three).unwrap()[..3000]).unwrap();
+    saved.memory.put(background(), &torn, &saved.memory.get(&three).unwrap()[..3000]).unwrap();
     let (report, told) = saved.check(&structure());
     assert_eq!((report.torn_records, report.is_damaged(), told.objects.len()), (1, false, 0), "{told:?}");
     // The last one, whole in size and wrong inside.
@@ -186,11 +185,11 @@ fn t35_records_that_are_missing_torn_or_damaged_are_told_apart() {
     saved.flip_at(&three, 90);
     // One that another one follows.
     let bytes = saved.memory.get(&two).unwrap();
-    saved.memory.remove(&two).unwrap();
+    saved.memory.remove(background(), &two).unwrap();
     let (report, told) = saved.check(&structure());
     assert!(report.is_rolled_back() && told.names()[0].contains(&report.missing_records[0].to_string()), "{told:?}");
     assert_eq!((report.snapshots, told.paths.len()), (2, 0), "the others can be used");
-    saved.memory.put(&two, &bytes[..bytes.len() / 2]).unwrap();
+    saved.memory.put(background(), &two, &bytes[..bytes.len() / 2]).unwrap();
     let (report, _) = saved.check(&structure());
     assert_eq!(report.damaged_records.len(), 1, "it was complete once: another one follows it");
 }
@@ -209,7 +208,7 @@ fn t39_a_damaged_index_is_told_and_hits_no_files() {
     assert_eq!((report.damaged_indexes.len(), report.hit, told.objects.len()), (1, 0, 1), "{told:?}");
     assert!(report.is_damaged());
     // A snapshot alone needs no index.
-    let state = saved.repo.state().unwrap();
+    let state = saved.repo.state(background()).unwrap();
     clean(saved.check(&Options { snapshots: state.snapshots(), ..structure() }));
 }
 
@@ -219,9 +218,9 @@ fn packs_that_nobody_names_are_counted_and_are_no_damage() {
     let largest = saved.packs().into_iter().max_by_key(|(_, size)| *size).unwrap().0;
     let some = saved.memory.get(&Name::Pack(largest)).unwrap();
     let name = |n: u8| Name::Pack(ObjectId([n; 32]));
-    saved.memory.put(&name(0x11), &some).unwrap();
-    saved.memory.put(&name(0x22), &some[..70_000 - 1]).unwrap();
-    saved.memory.put(&name(0x33), b"").unwrap();
+    saved.memory.put(background(), &name(0x11), &some).unwrap();
+    saved.memory.put(background(), &name(0x22), &some[..70_000 - 1]).unwrap();
+    saved.memory.put(background(), &name(0x33), b"").unwrap();
     let report = clean(saved.check(&reading(Part::All)));
     assert_eq!((report.unused, report.torsos), ((3, some.len() as u64 + 69_999), 1), "70,000 bytes may be a pack");
 }
@@ -246,9 +245,9 @@ fn parts_of_the_data() {
 fn a_check_that_is_asked_to_stop_does() {
     let (saved, ..) = two();
     let options = reading(Part::All);
-    options.stop.store(2, Ordering::SeqCst);
-    let state = saved.repo.state().unwrap();
-    let e = nfreezer::check::check(&saved.repo, &state, &options, &Silent, &mut |_| {}).unwrap_err();
+    let stopped = Context::new(&nfreezer::progress::Silent, std::sync::Arc::new(std::sync::atomic::AtomicI32::new(2)));
+    let state = saved.repo.state(background()).unwrap();
+    let e = nfreezer::check::check(&stopped, &saved.repo, &state, &options, &mut |_| {}).unwrap_err();
     assert_eq!(e.kind(), Kind::Interrupted(2));
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::harness::saved::Saved;
 use crate::harness::tree::noise;
 use nfreezer::check::{Options, Part};
+use nfreezer::context::background;
 use nfreezer::format::node::Content;
 use nfreezer::format::record::{Head, Snapshot};
 use nfreezer::format::reference::Extent;
@@ -102,7 +103,7 @@ fn repaired_at_once_and_pushed_afterwards() {
     is_whole(&saved);
     saved.assert_restores(&healed);
     // The snapshots that were forgotten are whole again too: their chunks are back.
-    let forgotten = saved.repo.state().unwrap().forgotten();
+    let forgotten = saved.repo.state(background()).unwrap().forgotten();
     assert!(!forgotten.is_empty());
     saved.assert_restores(&forgotten[forgotten.len() - 1]);
 }
@@ -122,13 +123,13 @@ fn lost_folders_are_healed_for_the_newest_snapshot() {
 
 /// Every pack that a snapshot's files refer to.
 fn packs_of(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Vec<ObjectId> {
-    let mut open = vec![repo.at(snapshot, top.display().to_string().as_bytes()).unwrap()];
+    let mut open = vec![repo.at(background(), snapshot, top.display().to_string().as_bytes()).unwrap()];
     let mut packs = Vec::new();
     while let Some(node) = open.pop() {
         if let Content::Directory(page) = &node.content {
-            open.extend(repo.entries(page.as_ref()).map(Result::unwrap));
+            open.extend(repo.entries(background(), page.as_ref()).map(Result::unwrap));
         }
-        packs.extend(repo.extents(&node.content).filter_map(|e| match e.unwrap() {
+        packs.extend(repo.extents(background(), &node.content).filter_map(|e| match e.unwrap() {
             Extent::Data(r) => Some(r.pack.id),
             Extent::Hole(_) => None,
         }));
@@ -149,8 +150,8 @@ impl Progress for Prune<'_> {
             let mut condemned: Vec<_> = self.packs.lock().unwrap().iter().map(|id| (*id, 1)).collect();
             condemned.sort_unstable();
             condemned.dedup();
-            let mut state = self.repo.state().unwrap();
-            self.repo.commit(&mut state, Head { condemned, ..Head::default() }, &[]).unwrap();
+            let mut state = self.repo.state(background()).unwrap();
+            self.repo.commit(background(), &mut state, Head { condemned, ..Head::default() }, &[]).unwrap();
         }
     }
 }
@@ -162,11 +163,11 @@ fn packs_that_are_condemned_while_a_push_runs_are_not_in_its_snapshot() {
     saved.write("d/more", 77, 3000);
     let other = saved.repo.behind(saved.memory.clone());
     let prune = Prune { repo: &other, packs: Mutex::new(vec![condemned]), done: AtomicBool::new(false) };
-    let snapshot = push::push(&saved.repo, &saved.options(), &prune).unwrap().snapshot;
+    let snapshot = push::push(&background().with_progress(&prune), &saved.repo, &saved.options()).unwrap().snapshot;
     assert!(prune.done.load(Ordering::SeqCst));
     assert!(packs_of(&saved.repo, &first, &saved.top()).contains(&condemned));
     assert!(!packs_of(&saved.repo, &snapshot, &saved.top()).contains(&condemned));
     saved.assert_restores(&snapshot);
-    let shown = saved.repo.state().unwrap().snapshots();
+    let shown = saved.repo.state(background()).unwrap().snapshots();
     assert_eq!(shown.len(), 3, "what the first attempt has left is gone");
 }

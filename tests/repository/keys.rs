@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::harness::cli::{Env, Output, PASSPHRASE};
 use crate::harness::sshd::{Setup, Sshd};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::RepoId;
 use nfreezer::crypto::secret::{Passphrase, Secret};
@@ -32,11 +33,11 @@ fn unlock(passphrase: &Passphrase) -> Unlock<'_> {
 
 fn open(server: &Arc<Memory>, text: &str, local: Option<u8>) -> Result<Repository> {
     let access = Access { local_key: local.map(|byte| Secret::new([byte; 32])), ..Access::default() };
-    Repository::open_with(Arc::clone(server) as _, &access, || Ok(pass(text)))
+    Repository::open_with(background(), Arc::clone(server) as _, &access, || Ok(pass(text)))
 }
 
 fn only_key(server: &Memory) -> (Name, Vec<u8>) {
-    let name = server.list(Folder::Keys).unwrap()[0].name;
+    let name = server.list(background(), Folder::Keys).unwrap()[0].name;
     (name, server.get(&name).unwrap())
 }
 
@@ -48,7 +49,7 @@ fn passphrase_error(result: Result<impl Sized>) -> Error {
 
 fn with_local_key() -> Arc<Memory> {
     let server = Arc::<Memory>::default();
-    drop(Repository::init_with(server.clone(), unlock(&both("one", 7)), &Access::default()).unwrap());
+    drop(Repository::init_with(background(), server.clone(), unlock(&both("one", 7)), &Access::default()).unwrap());
     server
 }
 
@@ -58,11 +59,13 @@ fn a_local_key_is_needed_beside_the_passphrase() {
     open(&server, "one", Some(7)).unwrap();
     assert!(passphrase_error(open(&server, "one", Some(8))).to_string().contains("passphrase or local key"));
     assert!(passphrase_error(open(&server, "two", Some(7))).to_string().contains("passphrase or local key"));
-    let error = passphrase_error(Repository::open(server.clone(), || panic!("no question that cannot be answered")));
+    let error = passphrase_error(Repository::open(background(), server.clone(), || {
+        panic!("no question that cannot be answered")
+    }));
     assert!(error.to_string().contains("need a local key") && error.hint_text().unwrap().contains("--local-key"));
     // A further key file without one is the owner's choice, and then the others say what they need.
     let repo = open(&server, "one", Some(7)).unwrap();
-    repo.add_key(unlock(&pass("plain"))).unwrap();
+    repo.add_key(background(), unlock(&pass("plain"))).unwrap();
     open(&server, "plain", None).unwrap();
     open(&server, "plain", Some(1)).unwrap();
     assert!(passphrase_error(open(&server, "one", None)).hint_text().unwrap().contains("--local-key"));
@@ -73,10 +76,10 @@ fn t31_a_server_that_clears_or_sets_the_flag_gets_nowhere() {
     for (local, wrong) in [(Some(7), 0), (None, 1)] {
         let server = Arc::<Memory>::default();
         let one = local.map_or_else(|| pass("one"), |local| both("one", local));
-        Repository::init_with(server.clone(), unlock(&one), &Access::default()).unwrap();
+        Repository::init_with(background(), server.clone(), unlock(&one), &Access::default()).unwrap();
         let (name, mut bytes) = only_key(&server);
         bytes[41] = wrong;
-        server.remove(&name).unwrap();
+        server.remove(background(), &name).unwrap();
         server.overwrite(&Name::Key(keyfile::name(&bytes)), bytes);
         passphrase_error(open(&server, "one", None));
         passphrase_error(open(&server, "one", Some(7)));
@@ -86,9 +89,9 @@ fn t31_a_server_that_clears_or_sets_the_flag_gets_nowhere() {
 #[test]
 fn t21_t22_t24_what_a_key_file_asks_for_is_bounded_before_anything_is_done() {
     let server = Arc::<Memory>::default();
-    Repository::init(server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
+    Repository::init(background(), server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
     let (name, good) = only_key(&server);
-    server.remove(&name).unwrap();
+    server.remove(background(), &name).unwrap();
     let cases =
         [[8, 1, 1], [65_536, 1, 1], [u32::MAX, 3, 4], [65_536, u32::MAX, 4], [65_536, 3, 1 << 24], [2 << 20, 5, 4]];
     for numbers in cases {
@@ -98,7 +101,7 @@ fn t21_t22_t24_what_a_key_file_asks_for_is_bounded_before_anything_is_done() {
         server.overwrite(&name, bytes);
         let error = passphrase_error(open(&server, "one", None));
         assert!(error.to_string().contains("out of bounds"), "{error}");
-        server.remove(&name).unwrap();
+        server.remove(background(), &name).unwrap();
     }
     for len in [0, 263, 265] {
         let mut bytes = good.clone();
@@ -106,26 +109,26 @@ fn t21_t22_t24_what_a_key_file_asks_for_is_bounded_before_anything_is_done() {
         let name = Name::Key(keyfile::name(&bytes));
         server.overwrite(&name, bytes);
         assert!(passphrase_error(open(&server, "one", None)).to_string().contains("wrong size"), "{len}");
-        server.remove(&name).unwrap();
+        server.remove(background(), &name).unwrap();
     }
 }
 
 #[test]
 fn every_passphrase_opens_and_the_last_key_stays() {
     let server = Arc::<Memory>::default();
-    let repo = Repository::init(server.clone(), &pass("one"), KdfCost::DEFAULT, "first").unwrap();
+    let repo = Repository::init(background(), server.clone(), &pass("one"), KdfCost::DEFAULT, "first").unwrap();
     let first = *repo.opened_by().0;
-    let refused = repo.remove_key(&first).unwrap_err();
+    let refused = repo.remove_key(background(), &first).unwrap_err();
     assert!(refused.kind() == Kind::Usage && refused.to_string().contains("last one"), "{refused}");
-    let second = repo.add_key(unlock(&pass("two"))).unwrap();
+    let second = repo.add_key(background(), unlock(&pass("two"))).unwrap();
     assert_eq!(open(&server, "two", None).unwrap().opened_by().0, &second);
     assert_eq!(open(&server, "one", None).unwrap().opened_by().1.label, "first");
     // One that does not open does not count as another one.
     server.overwrite(&Name::Key(ObjectId([9; 32])), vec![0; 264]);
-    assert_eq!(repo.key_files().unwrap().iter().filter(|key| key.what.is_ok()).count(), 2);
-    repo.remove_key(&first).unwrap();
+    assert_eq!(repo.key_files(background()).unwrap().iter().filter(|key| key.what.is_ok()).count(), 2);
+    repo.remove_key(background(), &first).unwrap();
     passphrase_error(open(&server, "one", None));
-    assert_eq!(repo.remove_key(&second).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(repo.remove_key(background(), &second).unwrap_err().kind(), Kind::Usage);
     open(&server, "two", None).unwrap();
 }
 
@@ -134,17 +137,17 @@ fn t32_a_removed_key_that_comes_back_is_told() {
     let (server, folder) = (Arc::<Memory>::default(), tempfile::tempdir().unwrap());
     let open = |text: &str| {
         let access = Access { seen: Some(Remembered::at(folder.path())), ..Access::default() };
-        Repository::open_with(server.clone(), &access, || Ok(pass(text)))
+        Repository::open_with(background(), server.clone(), &access, || Ok(pass(text)))
     };
-    Repository::init(server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
+    Repository::init(background(), server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
     let (name, bytes) = only_key(&server);
     let repo = open("one").unwrap();
-    repo.add_key(unlock(&pass("two"))).unwrap();
+    repo.add_key(background(), unlock(&pass("two"))).unwrap();
     let Name::Key(first) = name else { panic!("{name}") };
-    repo.remove_key(&first).unwrap();
-    assert_eq!(open("two").unwrap().state().unwrap().warnings(), [""; 0]);
+    repo.remove_key(background(), &first).unwrap();
+    assert_eq!(open("two").unwrap().state(background()).unwrap().warnings(), [""; 0]);
     server.overwrite(&name, bytes);
-    let warnings = open("two").unwrap().state().unwrap().warnings();
+    let warnings = open("two").unwrap().state(background()).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("is there again"), "{warnings:?}");
 }
 
@@ -153,21 +156,21 @@ fn an_older_and_cheaper_key_file_is_no_replacement() {
     let (server, folder) = (Arc::<Memory>::default(), tempfile::tempdir().unwrap());
     let open = |accept_rollback| {
         let access = Access { seen: Some(Remembered::at(folder.path())), accept_rollback, ..Access::default() };
-        Repository::open_with(server.clone(), &access, || Ok(pass("one")))
+        Repository::open_with(background(), server.clone(), &access, || Ok(pass("one")))
     };
-    let repo = Repository::init(server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
+    let repo = Repository::init(background(), server.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
     let (name, cheap) = only_key(&server);
     let one = pass("one");
     let dearer = Unlock { cost: KdfCost { passes: 4, ..KdfCost::DEFAULT }, ..unlock(&one) };
-    let dear = repo.add_key(dearer).unwrap();
-    server.remove(&name).unwrap();
+    let dear = repo.add_key(background(), dearer).unwrap();
+    server.remove(background(), &name).unwrap();
     drop(open(false).unwrap());
     let bytes = server.get(&Name::Key(dear)).unwrap();
-    server.remove(&Name::Key(dear)).unwrap();
+    server.remove(background(), &Name::Key(dear)).unwrap();
     server.overwrite(&name, cheap);
     let error = open(false).err().unwrap();
     assert!(error.kind() == Kind::Tampering && error.to_string().contains("easier to guess"), "{error}");
-    assert_eq!(open(true).unwrap().state().unwrap().warnings().len(), 1);
+    assert_eq!(open(true).unwrap().state(background()).unwrap().warnings().len(), 1);
     // Beside the other one it does not matter: what worked is tried first.
     server.overwrite(&Name::Key(dear), bytes);
     assert_eq!(*open(false).unwrap().opened_by().0, dear);
@@ -177,24 +180,28 @@ fn an_older_and_cheaper_key_file_is_no_replacement() {
 fn a_repository_whose_keys_are_lost_opens_with_the_exported_file() {
     let server = with_local_key();
     let (name, file) = only_key(&server);
-    server.remove(&name).unwrap();
-    server.remove(&Name::Config).unwrap();
+    server.remove(background(), &name).unwrap();
+    server.remove(background(), &Name::Config).unwrap();
     let local = Secret::new([7; 32]);
     let access = |local_key| Access { key_file: Some(file.clone()), local_key, ..Access::default() };
-    let opened = Repository::open_with(server.clone(), &access(Some(local.clone())), || Ok(pass("one"))).unwrap();
-    assert!(opened.state().unwrap().snapshots().is_empty());
-    passphrase_error(Repository::open_with(server.clone(), &access(None), || Ok(pass("one"))));
-    let import = |text: &str, local| keys::import(&*server, &file, local, || Ok(pass(text)));
+    let opened =
+        Repository::open_with(background(), server.clone(), &access(Some(local.clone())), || Ok(pass("one"))).unwrap();
+    assert!(opened.state(background()).unwrap().snapshots().is_empty());
+    passphrase_error(Repository::open_with(background(), server.clone(), &access(None), || Ok(pass("one"))));
+    let import = |text: &str, local| keys::import(background(), &*server, &file, local, || Ok(pass(text)));
     passphrase_error(import("two", Some(&local)));
     passphrase_error(import("one", None));
-    assert_eq!(server.list(Folder::Keys).unwrap(), [], "nothing is written before it has opened");
+    assert_eq!(server.list(background(), Folder::Keys).unwrap(), [], "nothing is written before it has opened");
     import("one", Some(&local)).unwrap();
     import("one", Some(&local)).unwrap();
     open(&server, "one", Some(7)).unwrap();
     // Not into another repository.
     let other = Arc::<Memory>::default();
-    Repository::init(other.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
-    assert_eq!(keys::import(&*other, &file, Some(&local), || Ok(pass("one"))).unwrap_err().kind(), Kind::Usage);
+    Repository::init(background(), other.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
+    assert_eq!(
+        keys::import(background(), &*other, &file, Some(&local), || Ok(pass("one"))).unwrap_err().kind(),
+        Kind::Usage
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::{self, ObjectType};
@@ -14,7 +15,6 @@ use nfreezer::format::pack::Entry;
 use nfreezer::format::record::{self, Action, Head, Mark, NewSection, SectionKind, Snapshot, SnapshotId};
 use nfreezer::format::reference::PackRef;
 use nfreezer::name::{Folder, Name, ObjectId};
-use nfreezer::progress::Silent;
 use nfreezer::push;
 use nfreezer::repo::{Index, Repository, State};
 use nfreezer::storage::{self, Memory, Storage};
@@ -27,7 +27,7 @@ fn passphrase() -> Passphrase {
 
 fn repository() -> (Arc<Memory>, Repository) {
     let memory = Arc::new(Memory::default());
-    let repo = Repository::init(Arc::clone(&memory) as _, &passphrase(), KdfCost::DEFAULT, "").unwrap();
+    let repo = Repository::init(background(), Arc::clone(&memory) as _, &passphrase(), KdfCost::DEFAULT, "").unwrap();
     (memory, repo)
 }
 
@@ -49,38 +49,38 @@ fn mark(snapshot: u8, action: Action) -> Head {
 }
 
 fn ids(repo: &Repository) -> Vec<u8> {
-    repo.state().unwrap().snapshots().iter().map(|s| s.id.0[0]).collect()
+    repo.state(background()).unwrap().snapshots().iter().map(|s| s.id.0[0]).collect()
 }
 
 fn record(memory: &Memory, id: ObjectId) -> Name {
-    let mut names = memory.list(Folder::Log).unwrap().into_iter().map(|e| e.name);
+    let mut names = memory.list(background(), Folder::Log).unwrap().into_iter().map(|e| e.name);
     names.rfind(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).unwrap()
 }
 
 #[test]
 fn records_written_side_by_side_all_count() {
     let (memory, one) = repository();
-    let two = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
-    let (mut first, mut second) = (one.state().unwrap(), two.state().unwrap());
-    one.commit(&mut first, snapshot(1), &[]).unwrap();
-    two.commit(&mut second, snapshot(2), &[]).unwrap();
-    one.commit(&mut first, snapshot(3), &[]).unwrap();
+    let two = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let (mut first, mut second) = (one.state(background()).unwrap(), two.state(background()).unwrap());
+    one.commit(background(), &mut first, snapshot(1), &[]).unwrap();
+    two.commit(background(), &mut second, snapshot(2), &[]).unwrap();
+    one.commit(background(), &mut first, snapshot(3), &[]).unwrap();
     assert_eq!((ids(&one), ids(&two)), (vec![1, 2, 3], vec![1, 2, 3]));
-    assert_eq!(one.state().unwrap().frontier().len(), 1, "the last record follows both");
-    assert!(one.state().unwrap().warnings().is_empty());
+    assert_eq!(one.state(background()).unwrap().frontier().len(), 1, "the last record follows both");
+    assert!(one.state(background()).unwrap().warnings().is_empty());
 }
 
 #[test]
 fn the_later_mark_holds() {
     let (_, repo) = repository();
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     for head in [snapshot(1), snapshot(2), mark(1, Action::Forget), mark(2, Action::Forget), mark(2, Action::Undelete)]
     {
-        repo.commit(&mut state, head, &[]).unwrap();
+        repo.commit(background(), &mut state, head, &[]).unwrap();
     }
-    repo.commit(&mut state, mark(2, Action::Tag(vec!["kept".into()])), &[]).unwrap();
+    repo.commit(background(), &mut state, mark(2, Action::Tag(vec!["kept".into()])), &[]).unwrap();
     assert_eq!(ids(&repo), [2]);
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     assert_eq!(state.forgotten().len(), 1);
     assert_eq!(state.snapshots()[0].tags, ["kept"]);
     assert_eq!(state.select("latest").unwrap().id, SnapshotId([2; 16]));
@@ -92,15 +92,15 @@ fn the_later_mark_holds() {
 #[test]
 fn a_torso_is_reported_and_counts_for_nothing() {
     let (memory, repo) = repository();
-    let mut state = repo.state().unwrap();
-    repo.commit(&mut state, snapshot(1), &[]).unwrap();
-    let torn = record(&memory, repo.commit(&mut state, snapshot(2), &[]).unwrap());
+    let mut state = repo.state(background()).unwrap();
+    repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
+    let torn = record(&memory, repo.commit(background(), &mut state, snapshot(2), &[]).unwrap());
     let bytes = memory.get(&torn).unwrap();
     for len in [0, 71, 72, 100, bytes.len() - 1] {
         memory.overwrite(&torn, bytes[..len].to_vec());
-        let repo = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+        let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
         assert_eq!(ids(&repo), [1], "cut to {len}");
-        let warnings = repo.state().unwrap().warnings();
+        let warnings = repo.state(background()).unwrap().warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("incomplete record"), "{warnings:?}");
     }
     memory.overwrite(&torn, bytes);
@@ -110,16 +110,16 @@ fn a_torso_is_reported_and_counts_for_nothing() {
 #[test]
 fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
     let (memory, repo) = repository();
-    let mut state = repo.state().unwrap();
-    repo.commit(&mut state, snapshot(1), &[]).unwrap();
-    repo.commit(&mut state, snapshot(2), &[]).unwrap();
-    let id = repo.commit(&mut state, mark(1, Action::Forget), &[]).unwrap();
+    let mut state = repo.state(background()).unwrap();
+    repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
+    repo.commit(background(), &mut state, snapshot(2), &[]).unwrap();
+    let id = repo.commit(background(), &mut state, mark(1, Action::Forget), &[]).unwrap();
     let bytes = memory.get(&record(&memory, id)).unwrap();
-    repo.commit(&mut state, Head::default(), &[]).unwrap(); // names it
+    repo.commit(background(), &mut state, Head::default(), &[]).unwrap(); // names it
     for sequence in [1, 9] {
-        memory.put(&Name::Record { sequence, id }, &bytes).unwrap();
-        let repo = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
-        let state = repo.state().unwrap();
+        memory.put(background(), &Name::Record { sequence, id }, &bytes).unwrap();
+        let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+        let state = repo.state(background()).unwrap();
         assert_eq!((ids(&repo), state.lost().len()), (vec![2], 0));
         assert!(state.warnings().iter().all(|text| text.contains("incomplete")), "{:?}", state.warnings());
     }
@@ -128,35 +128,35 @@ fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
 #[test]
 fn a_record_that_is_gone_is_told_unless_it_was_merged() {
     let (memory, repo) = repository();
-    let mut state = repo.state().unwrap();
-    let gone = repo.commit(&mut state, snapshot(1), &[]).unwrap();
-    repo.commit(&mut state, snapshot(2), &[]).unwrap();
-    memory.remove(&record(&memory, gone)).unwrap();
-    let warnings = repo.state().unwrap().warnings();
+    let mut state = repo.state(background()).unwrap();
+    let gone = repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
+    repo.commit(background(), &mut state, snapshot(2), &[]).unwrap();
+    memory.remove(background(), &record(&memory, gone)).unwrap();
+    let warnings = repo.state(background()).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains(&gone.to_string()), "{warnings:?}");
 
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     let ancestry = NewSection { kind: SectionKind::Ancestry, bytes: gone.0[..8].to_vec(), fences: Vec::new() };
-    repo.commit(&mut state, snapshot(3), &[ancestry]).unwrap();
-    assert_eq!(repo.state().unwrap().warnings(), [""; 0]);
+    repo.commit(background(), &mut state, snapshot(3), &[ancestry]).unwrap();
+    assert_eq!(repo.state(background()).unwrap().warnings(), [""; 0]);
 }
 
 #[test]
 fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
     let (memory, repo) = repository();
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     for round in 0..700_u32 {
         let mut head = snapshot(round as u8);
         head.snapshots[0].id = SnapshotId([0; 16].map(|_| 0_u8));
         head.snapshots[0].id.0[..4].copy_from_slice(&round.to_be_bytes());
-        repo.commit(&mut state, head, &[]).unwrap();
-        repo.merge(&mut state).unwrap();
+        repo.commit(background(), &mut state, head, &[]).unwrap();
+        repo.merge(background(), &mut state).unwrap();
         assert!(state.records() <= 17 + 2);
     }
-    let records = memory.list(Folder::Log).unwrap().len();
+    let records = memory.list(background(), Folder::Log).unwrap().len();
     assert!(records > 700, "{records}");
-    let repo = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
-    let state = repo.state().unwrap();
+    let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let state = repo.state(background()).unwrap();
     assert_eq!((state.snapshots().len(), state.warnings().len()), (700, 0));
     let reads = repo.cache_stats().reads;
     assert!(reads <= 60, "{reads} reads for {records} records");
@@ -167,48 +167,49 @@ fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
 #[test]
 fn a_lost_record_is_told_although_all_that_name_it_were_merged() {
     let (memory, repo) = repository();
-    let mut state = repo.state().unwrap();
-    let lost = repo.commit(&mut state, snapshot(1), &[]).unwrap();
-    repo.commit(&mut state, snapshot(2), &[]).unwrap();
+    let mut state = repo.state(background()).unwrap();
+    let lost = repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
+    repo.commit(background(), &mut state, snapshot(2), &[]).unwrap();
     let name = record(&memory, lost);
     let bytes = memory.get(&name).unwrap();
-    memory.remove(&name).unwrap();
-    let mut state = repo.state().unwrap();
+    memory.remove(background(), &name).unwrap();
+    let mut state = repo.state(background()).unwrap();
     (3..40).for_each(|i| {
-        repo.commit(&mut state, snapshot(i), &[]).unwrap();
-        repo.merge(&mut state).unwrap();
+        repo.commit(background(), &mut state, snapshot(i), &[]).unwrap();
+        repo.merge(background(), &mut state).unwrap();
     });
     for _ in 0..2 {
-        let warnings = repo.state().unwrap().warnings();
+        let warnings = repo.state(background()).unwrap().warnings();
         assert!(warnings.len() == 1 && warnings[0].contains(&lost.to_string()), "{warnings:?}");
-        superseded(&memory, &repo).into_iter().for_each(|name| memory.remove(&name).unwrap());
+        superseded(&memory, &repo).into_iter().for_each(|name| memory.remove(background(), &name).unwrap());
     }
     memory.overwrite(&name, bytes);
-    assert_eq!(repo.state().unwrap().warnings(), [""; 0]);
+    assert_eq!(repo.state(background()).unwrap().warnings(), [""; 0]);
     assert_eq!(ids(&repo).len(), 39);
 }
 
 #[test]
 fn what_cannot_be_read_or_understood_is_not_merged() {
     let (memory, repo) = repository();
-    let mut state = repo.state().unwrap();
-    let torn = record(&memory, repo.commit(&mut state, snapshot(1), &[]).unwrap());
+    let mut state = repo.state(background()).unwrap();
+    let torn = record(&memory, repo.commit(background(), &mut state, snapshot(1), &[]).unwrap());
     let well = memory.get(&torn).unwrap();
     memory.overwrite(&torn, well[..well.len() - 1].to_vec());
     // Its head is well, a block of its index is not.
-    let holed = repo.commit(&mut repo.state().unwrap(), snapshot(2), &chunks(0..9000, 1)).unwrap();
+    let holed =
+        repo.commit(background(), &mut repo.state(background()).unwrap(), snapshot(2), &chunks(0..9000, 1)).unwrap();
     let name = record(&memory, holed);
     let mut bytes = memory.get(&name).unwrap();
     let whole = bytes.clone();
     bytes[200_000] ^= 1;
     memory.overwrite(&name, bytes);
     let later = Head { extra: vec![(7, serde_bytes::ByteBuf::from("x"))], ..snapshot(3) };
-    let repo = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
-    let mut state = repo.state().unwrap();
-    let later = repo.commit(&mut state, later, &[]).unwrap();
+    let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let mut state = repo.state(background()).unwrap();
+    let later = repo.commit(background(), &mut state, later, &[]).unwrap();
     for i in 4..40 {
-        repo.commit(&mut state, snapshot(i), &[]).unwrap();
-        repo.merge(&mut state).unwrap();
+        repo.commit(background(), &mut state, snapshot(i), &[]).unwrap();
+        repo.merge(background(), &mut state).unwrap();
     }
     assert!(state.records() < 20);
     let gone = superseded(&memory, &repo);
@@ -216,11 +217,11 @@ fn what_cannot_be_read_or_understood_is_not_merged() {
     assert_eq!(state.warnings().len(), 1, "{:?}", state.warnings());
     memory.overwrite(&torn, well);
     memory.overwrite(&name, whole);
-    let repo = Repository::open(Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
     assert_eq!(ids(&repo).len(), 39);
     for i in 40..80 {
-        repo.commit(&mut state, snapshot(i), &[]).unwrap();
-        repo.merge(&mut state).unwrap();
+        repo.commit(background(), &mut state, snapshot(i), &[]).unwrap();
+        repo.merge(background(), &mut state).unwrap();
     }
     let gone = superseded(&memory, &repo);
     assert!(gone.contains(&torn) && gone.contains(&name), "once they can be read they are");
@@ -248,7 +249,7 @@ fn pack_id(n: u32) -> ObjectId {
 /// Heads of all records that are there, read without the library's idea of what counts.
 fn heads(memory: &Memory, repo: &Repository) -> BTreeMap<ObjectId, (Name, Head)> {
     let mut heads = BTreeMap::new();
-    for entry in memory.list(Folder::Log).unwrap() {
+    for entry in memory.list(background(), Folder::Log).unwrap() {
         let Name::Record { sequence, id } = entry.name else { continue };
         let Ok(plain) = seal::open(repo.keys(), ObjectType::Record, id, memory.get(&entry.name).unwrap()) else {
             continue;
@@ -278,17 +279,17 @@ struct View {
 type Window = Between<View>;
 
 impl Rule for View {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         let hidden = |name: &Name| self.hidden.lock().unwrap().contains(name);
         match call {
             Call::List(folder) => {
                 let held = self.listing.lock().unwrap().clone().filter(|_| folder == Folder::Log);
-                let mut listing = held.map_or_else(|| storage.list(folder), Ok)?;
+                let mut listing = held.map_or_else(|| storage.list(background(), folder), Ok)?;
                 listing.retain(|entry| !hidden(&entry.name));
                 Ok(Answer::Entries(listing))
             }
             Call::Read(name, ..) if hidden(name) => Err(Error::new(Kind::Missing, "hidden")),
-            call => call.of(storage),
+            call => call.of(ctx, storage),
         }
     }
 }
@@ -302,14 +303,14 @@ struct Client {
 impl Client {
     fn new(memory: &Arc<Memory>) -> Self {
         let window = Window::with(Arc::clone(memory), View::default());
-        let repo = Repository::open(Arc::clone(&window) as _, || Ok(passphrase())).unwrap();
-        let state = repo.state().unwrap();
+        let repo = Repository::open(background(), Arc::clone(&window) as _, || Ok(passphrase())).unwrap();
+        let state = repo.state(background()).unwrap();
         Client { window, repo, state }
     }
 
     /// From now on its listings are those of now, or fresh ones again.
     fn hold(&self, hold: bool) {
-        let listing = hold.then(|| self.window.inner.list(Folder::Log).unwrap());
+        let listing = hold.then(|| self.window.inner.list(background(), Folder::Log).unwrap());
         *self.window.listing.lock().unwrap() = listing;
     }
 }
@@ -358,19 +359,19 @@ impl Truth {
             |pack: &u32| self.condemned.contains_key(&pack_id(*pack)) || self.dropped.contains(&pack_id(*pack));
         for (n, packs) in &self.places {
             let good: Vec<_> = packs.iter().filter(|pack| !doomed(pack)).map(|pack| pack_id(*pack)).collect();
-            match index.find(&chunk(*n)).unwrap() {
+            match index.find(background(), &chunk(*n)).unwrap() {
                 Some((_, found)) => assert!(good.contains(&found.pack.id) && found.offset == *n),
                 None => assert!(good.is_empty(), "chunk {n} is in {packs:?}"),
             }
         }
-        assert_eq!(index.find(&chunk(u32::MAX)).unwrap(), None);
+        assert_eq!(index.find(background(), &chunk(u32::MAX)).unwrap(), None);
     }
 
     /// Of the log as it is, and as it is without what prune may remove.
     fn assert(&self, memory: &Memory, reader: &Client) {
         for hidden in [Vec::new(), superseded(memory, &reader.repo)] {
             *reader.window.hidden.lock().unwrap() = hidden.into_iter().collect();
-            let state = reader.repo.state().unwrap();
+            let state = reader.repo.state(background()).unwrap();
             self.assert_state(&state);
             self.assert_index(&Index::new(&reader.repo, &state));
         }
@@ -432,31 +433,33 @@ fn merges_lose_nothing_and_change_nothing_whoever_makes_them_when() {
             let client = &mut clients[dice.roll(3) as usize];
             client.hold(dice.roll(3) == 0);
             let (head, sections) = random_head(&mut dice, &mut truth, round);
-            let id = client.repo.commit(&mut client.state, head, &sections).unwrap();
+            let id = client.repo.commit(background(), &mut client.state, head, &sections).unwrap();
             truth.commits.push((id, heads(&memory, &reader.repo).remove(&id).unwrap().1));
             if dice.roll(12) == 0 {
                 // All see the same listing, so they merge the same records.
                 clients.iter().for_each(|client| client.hold(true));
                 for client in &mut clients {
-                    merges += u32::from(client.repo.merge(&mut client.state).unwrap());
+                    merges += u32::from(client.repo.merge(background(), &mut client.state).unwrap());
                 }
                 clients.iter().for_each(|client| client.hold(false));
             }
             if dice.roll(40) == 0 {
                 truth.assert(&memory, &reader);
-                superseded(&memory, &reader.repo).into_iter().for_each(|name| memory.remove(&name).unwrap());
+                superseded(&memory, &reader.repo)
+                    .into_iter()
+                    .for_each(|name| memory.remove(background(), &name).unwrap());
             }
         }
         assert!(merges > 10, "{merges}");
         truth.assert(&memory, &reader);
         for client in &mut clients {
             client.hold(false);
-            client.repo.refresh(&mut client.state).unwrap();
+            client.repo.refresh(background(), &mut client.state).unwrap();
             truth.assert_state(&client.state);
-            while client.repo.merge(&mut client.state).unwrap() {}
+            while client.repo.merge(background(), &mut client.state).unwrap() {}
         }
         truth.assert(&memory, &reader);
-        assert!(reader.repo.state().unwrap().records() <= 20);
+        assert!(reader.repo.state(background()).unwrap().records() <= 20);
     }
 }
 
@@ -470,21 +473,21 @@ fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
     let (work, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let top = work.path().join("top");
     let storage = Arc::new(storage::Local::new(place.path().join("repo")));
-    let repo = Repository::init(storage, &passphrase(), KdfCost::DEFAULT, "").unwrap();
+    let repo = Repository::init(background(), storage, &passphrase(), KdfCost::DEFAULT, "").unwrap();
     let (host, user) = ("host".into(), "user".into());
     let options = push::Options { sources: vec![top.clone()], host, user, ..push::Options::default() };
     let contents = |i: u8| Sha256::digest([i]).repeat(1000);
     for i in 0..40 {
         write(&top.join(format!("file{}", i % 7)), &contents(i));
-        push::push(&repo, &options, &Silent).unwrap();
+        push::push(background(), &repo, &options).unwrap();
         if i == 10 {
             move_data_packs(&repo);
         }
     }
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     assert!(state.records() <= 17, "push merges");
     remove_superseded(&repo);
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     assert_eq!((state.snapshots().len(), state.warnings()), (40, Vec::new()));
     let out = work.path().join("out");
     let mut command = std::process::Command::new("python3");
@@ -500,16 +503,16 @@ fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
 
 /// Moves what is in data packs to new ones, as prune will do it.
 fn move_data_packs(repo: &Repository) {
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     let (mut dropped, mut packs, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     for folder in Folder::all() {
-        for entry in repo.storage().list(folder).unwrap() {
+        for entry in repo.storage().list(background(), folder).unwrap() {
             let Name::Pack(id) = entry.name else { continue };
-            let sealed = repo.storage().read(&entry.name, 0, entry.size as usize).unwrap();
+            let sealed = repo.storage().read(background(), &entry.name, 0, entry.size as usize).unwrap();
             let Ok(mut plain) = seal::open(repo.keys(), ObjectType::Data, id, sealed) else { continue };
             let old = PackRef { id, len: plain.len() as u32 };
-            let table = repo.pack_table(ObjectType::Data, &old).unwrap();
-            let new = repo.put_pack(ObjectType::Data, &mut plain).unwrap();
+            let table = repo.pack_table(background(), ObjectType::Data, &old).unwrap();
+            let new = repo.put_pack(background(), ObjectType::Data, &mut plain).unwrap();
             entries.extend(table.into_iter().map(|e| (packs.len() as u32, e)));
             packs.push((new, ObjectType::Data));
             dropped.push(id);
@@ -520,16 +523,22 @@ fn move_data_packs(repo: &Repository) {
     let packs = NewSection { kind: SectionKind::Packs, bytes: index::encode_packs(&packs), fences: Vec::new() };
     let sections = [packs, NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences }];
     dropped.sort();
-    repo.commit(&mut state, Head { dropped: dropped.clone(), ..Head::default() }, &sections).unwrap();
-    dropped.into_iter().for_each(|id| repo.storage().remove(&Name::Pack(id)).unwrap());
+    repo.commit(background(), &mut state, Head { dropped: dropped.clone(), ..Head::default() }, &sections).unwrap();
+    dropped.into_iter().for_each(|id| repo.storage().remove(background(), &Name::Pack(id)).unwrap());
 }
 
 fn remove_superseded(repo: &Repository) {
     let memory = Memory::default();
-    for entry in repo.storage().list(Folder::Log).unwrap() {
-        memory.put(&entry.name, &repo.storage().read(&entry.name, 0, entry.size as usize).unwrap()).unwrap();
+    for entry in repo.storage().list(background(), Folder::Log).unwrap() {
+        memory
+            .put(
+                background(),
+                &entry.name,
+                &repo.storage().read(background(), &entry.name, 0, entry.size as usize).unwrap(),
+            )
+            .unwrap();
     }
     let gone = superseded(&memory, repo);
     assert!(gone.len() > 16);
-    gone.into_iter().for_each(|name| repo.storage().remove(&name).unwrap());
+    gone.into_iter().for_each(|name| repo.storage().remove(background(), &name).unwrap());
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::cli::{Env, Output};
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::seal::{self, ObjectType};
 use nfreezer::crypto::secret::Passphrase;
@@ -47,7 +48,7 @@ impl Client {
     }
 
     fn open_as(&self, server: &Arc<Memory>, access: Access) -> Result<Repository> {
-        Repository::open_with(Arc::clone(server) as _, &access, || Ok(passphrase()))
+        Repository::open_with(background(), Arc::clone(server) as _, &access, || Ok(passphrase()))
     }
 
     fn open(&self, server: &Arc<Memory>) -> Arc<Repository> {
@@ -63,12 +64,12 @@ impl Client {
 
     fn commit(&self, server: &Arc<Memory>, id: u8) -> ObjectId {
         let repo = self.open(server);
-        repo.commit(&mut repo.state().unwrap(), snapshot(id, false), &[]).unwrap()
+        repo.commit(background(), &mut repo.state(background()).unwrap(), snapshot(id, false), &[]).unwrap()
     }
 
     /// What a command that reads says.
     fn read(&self, server: &Arc<Memory>) -> Result<Vec<String>> {
-        self.open(server).state().map(|state| state.warnings())
+        self.open(server).state(background()).map(|state| state.warnings())
     }
 
     fn heads(&self, repo: &[u8; 32]) -> Vec<ObjectId> {
@@ -78,7 +79,7 @@ impl Client {
 
 fn server() -> (Arc<Memory>, [u8; 32]) {
     let server = Arc::<Memory>::default();
-    let repo = Repository::init_with(server.clone(), unlock(&passphrase()), &Access::default()).unwrap();
+    let repo = Repository::init_with(background(), server.clone(), unlock(&passphrase()), &Access::default()).unwrap();
     (server, repo.id().0)
 }
 
@@ -107,7 +108,7 @@ fn snapshot(id: u8, partial: bool) -> Head {
 fn copy(server: &Memory) -> Arc<Memory> {
     let copy = Arc::<Memory>::default();
     for folder in [Folder::Root, Folder::Keys, Folder::Log] {
-        for entry in server.list(folder).unwrap() {
+        for entry in server.list(background(), folder).unwrap() {
             copy.overwrite(&entry.name, server.get(&entry.name).unwrap());
         }
     }
@@ -115,7 +116,7 @@ fn copy(server: &Memory) -> Arc<Memory> {
 }
 
 fn record(server: &Memory, id: ObjectId) -> Name {
-    let mut names = server.list(Folder::Log).unwrap().into_iter().map(|entry| entry.name);
+    let mut names = server.list(background(), Folder::Log).unwrap().into_iter().map(|entry| entry.name);
     names.find(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).unwrap()
 }
 
@@ -128,7 +129,7 @@ fn put(client: &Client, server: &Arc<Memory>, mut head: Head, sequence: u32, tim
     let mut bytes = record::encode(head, &[]).unwrap();
     let random: [u8; 32] = nfreezer::repo::random().unwrap();
     let id = seal::seal_in_place(client.open(server).keys(), ObjectType::Record, &random, &mut bytes);
-    server.put(&Name::Record { sequence, id }, &bytes).unwrap();
+    server.put(background(), &Name::Record { sequence, id }, &bytes).unwrap();
     id
 }
 
@@ -146,7 +147,7 @@ fn t33_the_newest_record_is_hidden() {
     assert_eq!(client.heads(&id), [newest]);
     let name = record(&server, newest);
     let bytes = server.get(&name).unwrap();
-    server.remove(&name).unwrap();
+    server.remove(background(), &name).unwrap();
     let error = tampering(client.read(&server));
     assert!(error.to_string().contains(&newest.short()) && error.to_string().contains("sequence 2, of 20"), "{error}");
     assert!(error.hint_text().unwrap().contains(&hex(&id)), "it says which file remembers: {error:?}");
@@ -167,11 +168,11 @@ fn t36_the_state_of_last_week_comes_back_and_nothing_is_written_to_it() {
     let newest = client.commit(&server, 3);
     tampering(client.read(&old));
     let repo = client.open(&old);
-    tampering(repo.commit(&mut Default::default(), snapshot(4, false), &[]));
-    assert_eq!(old.list(Folder::Log).unwrap().len(), 1, "nothing was written");
+    tampering(repo.commit(background(), &mut Default::default(), snapshot(4, false), &[]));
+    assert_eq!(old.list(background(), Folder::Log).unwrap().len(), 1, "nothing was written");
     // Who wants to look can, with a warning, and it is not remembered.
     let access = Access { accept_rollback: true, ..client.access() };
-    let state = client.open_as(&old, access).unwrap().state().unwrap();
+    let state = client.open_as(&old, access).unwrap().state(background()).unwrap();
     assert_eq!((state.snapshots().len(), state.warnings().len()), (1, 1), "{:?}", state.warnings());
     assert_eq!(client.heads(&id), [newest]);
     tampering(client.read(&old));
@@ -199,11 +200,11 @@ fn t35_an_older_record_is_hidden() {
     let ((server, _), client) = (server(), Client::new());
     let first = client.commit(&server, 1);
     client.commit(&server, 2);
-    server.remove(&record(&server, first)).unwrap();
+    server.remove(background(), &record(&server, first)).unwrap();
     let warnings = client.read(&server).unwrap();
     assert!(warnings.len() == 1 && warnings[0].contains(&first.to_string()), "{warnings:?}");
     assert!(client.alarm.load(SeqCst), "the command ends with exit code 15");
-    assert_eq!(client.open(&server).state().unwrap().snapshots().len(), 1, "the others are usable");
+    assert_eq!(client.open(&server).state(background()).unwrap().snapshots().len(), 1, "the others are usable");
     // Also for who has never seen it, since the other one names it.
     let stranger = Client::new();
     assert_eq!(stranger.read(&server).unwrap().len(), 1);
@@ -216,12 +217,12 @@ fn what_was_merged_and_removed_is_no_rollback() {
     let first = client.commit(&server, 1);
     let other = Client::new();
     let repo = other.open(&server);
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     for id in 2..30 {
-        repo.commit(&mut state, snapshot(id, false), &[]).unwrap();
+        repo.commit(background(), &mut state, snapshot(id, false), &[]).unwrap();
     }
-    assert!(repo.merge(&mut state).unwrap());
-    server.remove(&record(&server, first)).unwrap();
+    assert!(repo.merge(background(), &mut state).unwrap());
+    server.remove(background(), &record(&server, first)).unwrap();
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
     assert_eq!(client.heads(&id).len(), 1);
     assert_ne!(client.heads(&id), [first]);
@@ -233,13 +234,14 @@ fn t28_another_repository_at_the_same_address() {
     client.commit(&server, 1);
     let error = tampering(client.open_as(&other, client.access()));
     assert!(error.to_string().contains(&hex(&id[..4])), "{error}");
-    let asked = Repository::open_with(other.clone(), &client.access(), || panic!("no passphrase for a stranger"));
+    let asked =
+        Repository::open_with(background(), other.clone(), &client.access(), || panic!("no passphrase for a stranger"));
     tampering(asked);
     let access = Access { accept_rollback: true, ..client.access() };
-    assert_eq!(client.open_as(&other, access).unwrap().state().unwrap().warnings().len(), 1);
+    assert_eq!(client.open_as(&other, access).unwrap().state(background()).unwrap().warnings().len(), 1);
     // Who makes a new one there knows what he does.
     let fresh = Arc::<Memory>::default();
-    Repository::init_with(fresh.clone(), unlock(&passphrase()), &client.access()).unwrap();
+    Repository::init_with(background(), fresh.clone(), unlock(&passphrase()), &client.access()).unwrap();
     assert_eq!(client.read(&fresh).unwrap(), [""; 0]);
     tampering(client.open_as(&server, client.access()));
     // An empty folder is no repository, and the message says that there was one.
@@ -309,7 +311,7 @@ fn a_head_that_is_expected_must_be_there() {
     let expect = |server: &Arc<Memory>, id: ObjectId, accept_rollback| {
         let expect_head = Some(u64::from_be_bytes(*id.0.first_chunk().unwrap()));
         let access = Access { expect_head, accept_rollback, ..Access::default() };
-        client.open_as(server, access).unwrap().state().map(|state| state.warnings().len())
+        client.open_as(server, access).unwrap().state(background()).map(|state| state.warnings().len())
     };
     assert_eq!([expect(&server, first, false).unwrap(), expect(&server, second, false).unwrap()], [0, 0]);
     assert_eq!(expect(&old, first, false).unwrap(), 0);
@@ -336,7 +338,7 @@ fn t45_a_damaged_memory_is_none_and_a_missing_one_harmless() {
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
     // A folder that cannot be written is told, and that is all.
     let nowhere = Access { seen: Some(Remembered::at("/proc/nowhere")), ..Access::default() };
-    let warnings = client.open_as(&server, nowhere).unwrap().state().unwrap().warnings();
+    let warnings = client.open_as(&server, nowhere).unwrap().state(background()).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("cannot tell"), "{warnings:?}");
 }
 
@@ -351,12 +353,18 @@ fn many_processes_lose_and_garble_nothing() {
                 let access = Access { seen: Some(client.remembered()), ..Access::default() };
                 let repo = client.open_as(server, access).unwrap();
                 for i in 0..10 {
-                    repo.commit(&mut repo.state().unwrap(), snapshot(10 + thread * 10 + i, false), &[]).unwrap();
+                    repo.commit(
+                        background(),
+                        &mut repo.state(background()).unwrap(),
+                        snapshot(10 + thread * 10 + i, false),
+                        &[],
+                    )
+                    .unwrap();
                 }
             });
         }
     });
-    let state = client.open(&server).state().unwrap();
+    let state = client.open(&server).state(background()).unwrap();
     assert_eq!((state.snapshots().len(), state.warnings()), (41, Vec::new()));
     assert_eq!(client.heads(&id), state.frontier());
     let names = std::fs::read_dir(client.folder.path().join("nfreezer")).unwrap().count();
@@ -367,14 +375,14 @@ fn many_processes_lose_and_garble_nothing() {
 fn t25_the_key_file_that_worked_is_tried_first() {
     let ((server, _), client) = (server(), Client::new());
     client.read(&server).unwrap();
-    let key = server.list(Folder::Keys).unwrap()[0].name;
+    let key = server.list(background(), Folder::Keys).unwrap()[0].name;
     let bytes = server.get(&key).unwrap();
     // More key files than are tried, all of them cheaper and in front.
     for i in 0..40u8 {
         server.overwrite(&Name::Key(ObjectId([i; 32])), bytes[..263].to_vec());
     }
     client.open_as(&server, client.access()).unwrap();
-    server.remove(&key).unwrap();
+    server.remove(background(), &key).unwrap();
     assert_eq!(client.open_as(&server, client.access()).err().unwrap().kind(), Kind::Passphrase);
 }
 
@@ -385,13 +393,13 @@ fn a_rollback_under_a_mount_is_logged_and_what_was_there_stays() {
     let old = copy(&server);
     let newest = client.commit(&server, 2);
     let repo = client.open(&server);
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     let every = |options: &mut nfreezer::mount::Options| options.refresh = Some(std::time::Duration::from_millis(50));
     let mounted = crate::harness::mounted::Mounted::with(repo, state, every);
     let shown = || std::fs::read_dir(mounted.path("ids")).unwrap().count();
     assert_eq!(shown(), 2);
     let name = record(&server, newest);
-    server.remove(&name).unwrap();
+    server.remove(background(), &name).unwrap();
     let said = || mounted.messages.lock().unwrap().iter().any(|line| line.contains("older state"));
     crate::harness::mounted::eventually("the rollback is logged", said);
     assert_eq!(shown(), 2);

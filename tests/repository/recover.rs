@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
@@ -33,7 +34,7 @@ fn passphrase() -> Passphrase {
 }
 
 fn open(path: &Path) -> Repository {
-    Repository::open(Arc::new(Local::new(path)), || Ok(passphrase())).unwrap()
+    Repository::open(background(), Arc::new(Local::new(path)), || Ok(passphrase())).unwrap()
 }
 
 // ---------------------------------------------------------------------------------------------- what is in a repository
@@ -60,7 +61,7 @@ fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
             Content::Symlink(target) => format!("symlink {}", target.escape_ascii()),
             other => format!("{other:?}"),
         };
-        let xattrs = repo.xattrs(&node).unwrap();
+        let xattrs = repo.xattrs(background(), &node).unwrap();
         let xattrs = xattrs.iter().map(|(k, v)| format!(" {}={}", k.escape_ascii(), hex(&Sha256::digest(v)[..4])));
         out += &format!(
             "{} {:04o} {}:{} {owner} fs{} {:?} {} {} {} {} {what}{}\n",
@@ -82,7 +83,7 @@ fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
 
 fn describe_all(path: &Path) -> String {
     let repo = open(path);
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     assert_eq!(state.warnings(), Vec::<String>::new());
     let mut out = String::new();
     for snapshot in state.snapshots() {
@@ -99,7 +100,7 @@ fn nodes(repo: &Repository, snapshot: &Snapshot) -> Vec<(Vec<u8>, Node)> {
     let mut found = Vec::new();
     let mut open = vec![(Vec::new(), snapshot.root)];
     while let Some((path, page)) = open.pop() {
-        for node in repo.entries(page.as_ref()) {
+        for node in repo.entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let below = [path.as_slice(), b"/", &node.name].concat();
             if let Content::Directory(page) = node.content {
@@ -115,13 +116,13 @@ fn nodes(repo: &Repository, snapshot: &Snapshot) -> Vec<(Vec<u8>, Node)> {
 fn contents(repo: &Repository, state: &State, node: &Node) -> Vec<u8> {
     let mut bytes = Vec::new();
     let index = Index::new(repo, state);
-    for extent in repo.extents(&node.content) {
+    for extent in repo.extents(background(), &node.content) {
         match extent.unwrap() {
             Extent::Hole(len) => bytes.resize(bytes.len() + len as usize, 0),
             Extent::Data(r) => {
-                let here = repo.chunk(ChunkKind::Data, &r, Span::Exact);
-                let chunk = here.or_else(|e| match repo.moved(&index, ChunkKind::Data, &r)? {
-                    Some(moved) => repo.chunk(ChunkKind::Data, &moved, Span::Exact),
+                let here = repo.chunk(background(), ChunkKind::Data, &r, Span::Exact);
+                let chunk = here.or_else(|e| match repo.moved(background(), &index, ChunkKind::Data, &r)? {
+                    Some(moved) => repo.chunk(background(), ChunkKind::Data, &moved, Span::Exact),
                     None => Err(e),
                 });
                 bytes.extend(chunk.unwrap());
@@ -159,7 +160,7 @@ impl Filling {
 
     fn seal(self, repo: &Repository) -> (PackRef, Vec<pack::Entry>) {
         let (mut plain, entries) = self.builder.finish(false);
-        (repo.put_pack(self.kind, &mut plain).unwrap(), entries)
+        (repo.put_pack(background(), self.kind, &mut plain).unwrap(), entries)
     }
 }
 
@@ -221,7 +222,7 @@ fn stream(label: &str, len: usize) -> Vec<u8> {
 
 fn init(path: &Path) -> Repository {
     let cost = KdfCost { memory_kib: 64 << 10, passes: 3, lanes: 2 };
-    Repository::init(Arc::new(Local::new(path)), &passphrase(), cost, "golden").unwrap()
+    Repository::init(background(), Arc::new(Local::new(path)), &passphrase(), cost, "golden").unwrap()
 }
 
 /// Every kind of node and every structure: directories of several pages, lists of two levels, compressed chunks of
@@ -306,17 +307,17 @@ fn make_kinds(path: &Path) {
 
     let packs = [(data_pack, ObjectType::Data, data_entries), (meta_pack, ObjectType::Meta, meta_entries)];
     let (root, partial_root) = (in_pack(root, meta_pack), in_pack(partial_root, meta_pack));
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     let first = Head { snapshots: vec![snapshot(0x11, 1_600_000_000, root)], ..Head::default() };
-    repo.commit(&mut state, first, &sections(&packs)).unwrap();
+    repo.commit(background(), &mut state, first, &sections(&packs)).unwrap();
     let second = Head { snapshots: vec![snapshot(0x22, 1_600_086_400, partial_root)], ..Head::default() };
-    repo.commit(&mut state, second, &[]).unwrap();
+    repo.commit(background(), &mut state, second, &[]).unwrap();
     let mark =
         |id, action| Mark { sequence: 0, record: None, snapshot: SnapshotId([id; 16]), time: 1_600_100_000, action };
     let marks = vec![mark(0x22, Action::Forget), mark(0x11, Action::Tag(vec!["kept".into()]))];
-    repo.commit(&mut state, Head { marks, ..Head::default() }, &[]).unwrap();
+    repo.commit(background(), &mut state, Head { marks, ..Head::default() }, &[]).unwrap();
     let partial = Snapshot { partial: true, ..snapshot(0x33, 1_600_200_000, partial_root) };
-    repo.commit(&mut state, Head { snapshots: vec![partial], ..Head::default() }, &[]).unwrap();
+    repo.commit(background(), &mut state, Head { snapshots: vec![partial], ..Head::default() }, &[]).unwrap();
 }
 
 /// What prune leaves: a pack that is gone and whose chunk lives elsewhere, a merged record, the records that it
@@ -333,9 +334,9 @@ fn make_pruned(path: &Path) {
     let root = in_pack(root, meta_pack);
     let packs = [(old_pack, ObjectType::Data, old_entries), (meta_pack, ObjectType::Meta, meta_entries.clone())];
 
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     let first = Head { snapshots: vec![snapshot(0x44, 1_600_000_000, root)], ..Head::default() };
-    let first = repo.commit(&mut state, first, &sections(&packs)).unwrap();
+    let first = repo.commit(background(), &mut state, first, &sections(&packs)).unwrap();
     let mut concurrent = state.clone();
 
     let mut data = Filling::new(ObjectType::Data);
@@ -361,15 +362,18 @@ fn make_pruned(path: &Path) {
         action: Action::Tag(vec![]),
     };
     let other = Head { marks: vec![mark], ..Head::default() };
-    repo.commit(&mut concurrent, other, &[]).unwrap();
-    let theirs = repo.storage().list(nfreezer::name::Folder::Log).unwrap();
+    repo.commit(background(), &mut concurrent, other, &[]).unwrap();
+    let theirs = repo.storage().list(background(), nfreezer::name::Folder::Log).unwrap();
     let theirs = theirs.into_iter().map(|e| e.name).find(|n| matches!(n, Name::Record { sequence: 2, .. })).unwrap();
-    let bytes = repo.storage().read(&theirs, 0, repo.storage().size(&theirs).unwrap() as usize).unwrap();
-    repo.storage().remove(&theirs).unwrap();
-    repo.commit(&mut state, merged, &all).unwrap();
-    repo.storage().put(&theirs, &bytes).unwrap();
-    repo.storage().remove(&Name::Record { sequence: 1, id: first }).unwrap();
-    repo.storage().remove(&Name::Pack(old_pack.id)).unwrap();
+    let bytes = repo
+        .storage()
+        .read(background(), &theirs, 0, repo.storage().size(background(), &theirs).unwrap() as usize)
+        .unwrap();
+    repo.storage().remove(background(), &theirs).unwrap();
+    repo.commit(background(), &mut state, merged, &all).unwrap();
+    repo.storage().put(background(), &theirs, &bytes).unwrap();
+    repo.storage().remove(background(), &Name::Record { sequence: 1, id: first }).unwrap();
+    repo.storage().remove(background(), &Name::Pack(old_pack.id)).unwrap();
 }
 
 #[test]
@@ -453,7 +457,7 @@ fn recover_lists_every_snapshot_and_escapes_what_it_prints() {
 /// Compares a restored tree with what the library reads of the snapshot.
 fn compare(repo: &Path, which: &str, target: &Path) {
     let repo = open(repo);
-    let state = repo.state().unwrap();
+    let state = repo.state(background()).unwrap();
     let snapshot = state.select(which).unwrap();
     let (root, mut seen, mut expected) = (rustix::process::geteuid().is_root(), BTreeMap::new(), 0);
     for (path, node) in nodes(&repo, &snapshot) {
@@ -497,7 +501,7 @@ fn compare(repo: &Path, which: &str, target: &Path) {
             assert_eq!(*seen.entry(node.inode).or_insert(meta.ino()), meta.ino(), "{shown} is a link");
             assert_eq!(meta.nlink(), 2);
         }
-        for (name, value) in repo.xattrs(&node).unwrap() {
+        for (name, value) in repo.xattrs(background(), &node).unwrap() {
             let mut buffer = vec![0; 1 << 16];
             let len = rustix::fs::lgetxattr(&at, OsStr::from_bytes(&name), &mut buffer).unwrap();
             assert!(buffer[..len] == value, "{shown}");
@@ -541,8 +545,8 @@ fn recover_names_a_wrong_passphrase_a_missing_repository_and_wrong_usage() {
 fn recover_restores_everything_but_the_damaged_file_and_exits_4() {
     let (repo, target) = (copy("kinds"), tempfile::tempdir().unwrap());
     let opened = open(repo.path());
-    let state = opened.state().unwrap();
-    let noise = opened.at(&state.select("latest").unwrap(), b"home/hard 1").unwrap();
+    let state = opened.state(background()).unwrap();
+    let noise = opened.at(background(), &state.select("latest").unwrap(), b"home/hard 1").unwrap();
     let Content::File(extents) = &noise.content else { panic!() };
     let Extent::Data(r) = extents[0] else { panic!() };
     let pack = repo.path().join(Name::Pack(r.pack.id).path());
@@ -566,7 +570,7 @@ fn recover_restores_everything_but_the_damaged_file_and_exits_4() {
 fn t60_recover_never_leaves_its_folder_and_refuses_forbidden_and_doubled_names() {
     let (path, outer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let repo = init(path.path());
-    let mut state = repo.state().unwrap();
+    let mut state = repo.state(background()).unwrap();
     let link = |name: &[u8]| node(name, 0o777, Content::Symlink(outer.path().as_os_str().as_bytes().to_vec()));
     let bad: [Vec<Vec<u8>>; 5] = [
         vec![b"..".to_vec()],
@@ -591,9 +595,12 @@ fn t60_recover_never_leaves_its_folder_and_refuses_forbidden_and_doubled_names()
     let (pack, _) = meta.seal(&repo);
     let ids = 0x50..0x50 + roots.len() as u8;
     let snapshots = ids.clone().zip(&roots).map(|(id, root)| snapshot(id, 1, in_pack(*root, pack))).collect();
-    repo.commit(&mut state, Head { snapshots, ..Head::default() }, &[]).unwrap();
+    repo.commit(background(), &mut state, Head { snapshots, ..Head::default() }, &[]).unwrap();
     for (id, root) in ids.zip(roots) {
-        assert!(repo.entries(Some(&in_pack(root, pack))).any(|node| node.is_err()), "the library takes {id:x}");
+        assert!(
+            repo.entries(background(), Some(&in_pack(root, pack))).any(|node| node.is_err()),
+            "the library takes {id:x}"
+        );
         let target = outer.path().join("target");
         let which = hex(&[id; 16]);
         let args = ["restore".as_ref(), path.path().as_ref(), which.as_ref(), target.as_ref()];

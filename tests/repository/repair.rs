@@ -7,6 +7,7 @@ use crate::harness::faults::torn;
 use crate::harness::saved::Saved;
 use crate::harness::tree::{noise, write};
 use nfreezer::check::{Consent, Lost, Options, Part};
+use nfreezer::context::background;
 use nfreezer::error::Kind;
 use nfreezer::format::node::{CHANGED, Content, PARTIAL};
 use nfreezer::format::record::Snapshot;
@@ -33,7 +34,7 @@ fn lost<S: Storage + 'static>(saved: &Saved<S>) -> Snapshot {
 }
 
 fn node(saved: &Saved, snapshot: &Snapshot, name: &str) -> nfreezer::format::node::Node {
-    saved.repo.at(snapshot, saved.top().join(name).display().to_string().as_bytes()).unwrap()
+    saved.repo.at(background(), snapshot, saved.top().join(name).display().to_string().as_bytes()).unwrap()
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn without_consent_packs_are_marked_and_nothing_else_changes() {
     let (repaired, told) = saved.repair(&Options::default(), false);
     assert_eq!((repaired.condemned.len(), repaired.replaced.as_slice()), (1, &[(snapshot.id, None)][..]));
     assert_eq!(told.hit(&snapshot, &saved.top()), [("a/gone".into(), Lost::Contents)]);
-    let state = saved.repo.state().unwrap();
+    let state = saved.repo.state(background()).unwrap();
     assert_eq!((state.snapshots(), state.forgotten()), (vec![snapshot.clone()], vec![]));
     assert!(state.doomed_packs().contains(&repaired.condemned[0]));
     // Now the packs are known, the loss is not.
@@ -66,7 +67,7 @@ fn with_consent_a_snapshot_is_replaced_by_one_whose_losses_are_known() {
     let (repaired, _) = saved.repair(&Options::default(), true);
     let [(old, Some(new))] = repaired.replaced[..] else { panic!("{repaired:?}") };
     assert_eq!(old, snapshot.id);
-    let state = saved.repo.state().unwrap();
+    let state = saved.repo.state(background()).unwrap();
     let [shown] = &state.snapshots()[..] else { panic!() };
     assert_eq!((shown.id, shown.time, &shown.paths), (new, snapshot.time, &snapshot.paths));
     assert_eq!(state.forgotten(), [snapshot], "forgotten, not removed");
@@ -102,12 +103,14 @@ fn a_lost_page_loses_its_entries_and_no_others() {
     let snapshot = saved.push().snapshot;
     let names = |s: &Snapshot| -> Vec<Vec<u8>> {
         let Content::Directory(page) = node(&saved, s, "big").content else { panic!() };
-        saved.repo.entries(page.as_ref()).map(|node| node.unwrap().name).collect()
+        saved.repo.entries(background(), page.as_ref()).map(|node| node.unwrap().name).collect()
     };
     assert_eq!(names(&snapshot).len(), 2500);
     // A page that is not the top one and has a block of its own.
     use nfreezer::format::page::Page;
-    let Page::Upper(rows) = saved.repo.page(&saved.chunk_of(&snapshot, "big")).unwrap() else { panic!("one page") };
+    let Page::Upper(rows) = saved.repo.page(background(), &saved.chunk_of(&snapshot, "big")).unwrap() else {
+        panic!("one page")
+    };
     let blocks = |r: &nfreezer::format::reference::Ref| r.offset / 65536..=(r.offset + r.stored - 1) / 65536;
     let top = saved.chunk_of(&snapshot, "big");
     let victim = &rows[0];
@@ -122,7 +125,7 @@ fn a_lost_page_loses_its_entries_and_no_others() {
     assert_eq!(report.paths, lost.len() as u64);
     let (repaired, _) = saved.repair(&reading(), true);
     assert!(repaired.record.is_some());
-    let [shown] = &saved.repo.state().unwrap().snapshots()[..] else { panic!() };
+    let [shown] = &saved.repo.state(background()).unwrap().snapshots()[..] else { panic!() };
     let left = names(shown);
     assert_eq!(left.len() as u64, 2500 - entries + lost.len() as u64, "one stands in for each lost page");
     assert!(left.contains(&victim.first));
@@ -147,7 +150,7 @@ fn a_lost_folder_stays_with_its_name() {
     // Of the first snapshot the root is lost.
     assert_eq!(repaired.replaced.len(), 2);
     assert_eq!(repaired.replaced.iter().find(|(old, _)| *old == first.id), Some(&(first.id, None)));
-    let [shown] = &saved.repo.state().unwrap().snapshots()[..] else { panic!() };
+    let [shown] = &saved.repo.state(background()).unwrap().snapshots()[..] else { panic!() };
     assert_eq!(shown.time, second.time);
     assert_eq!(node(&saved, shown, "a").content, Content::Unreadable(LOST));
     let (report, told) = saved.check(&reading());
@@ -163,12 +166,12 @@ fn lost_records_are_given_up_only_when_told_to() {
         saved.push();
     }
     let records = saved.records();
-    saved.memory.remove(&records[1]).unwrap();
+    saved.memory.remove(background(), &records[1]).unwrap();
     assert_eq!(saved.repair(&Options::default(), false).0.record, None);
     assert!(saved.check(&Options::default()).0.is_rolled_back());
     let (repaired, _) = saved.repair(&Options::default(), true);
     assert_eq!(repaired.given_up.len(), 1);
-    let state = saved.repo.state().unwrap();
+    let state = saved.repo.state(background()).unwrap();
     assert!(state.warnings().is_empty(), "{:?}", state.warnings());
     let (report, _) = saved.check(&reading());
     assert!(!report.is_rolled_back() && !report.is_damaged() && report.snapshots == 2, "{report:?}");
@@ -177,7 +180,7 @@ fn lost_records_are_given_up_only_when_told_to() {
         saved.write("f", 100 + i, 100);
         saved.push();
     }
-    assert!(saved.repo.state().unwrap().warnings().is_empty());
+    assert!(saved.repo.state(background()).unwrap().warnings().is_empty());
 }
 
 #[test]
@@ -197,13 +200,13 @@ fn a_damaged_index_is_made_anew() {
     let (report, told) = saved.check(&reading());
     assert!(!report.is_damaged() && !report.is_rolled_back(), "{report:?} {told:?}");
     assert!(report.entries >= 3000, "all chunks are in it again: {report:?}");
-    let state = saved.repo.state().unwrap();
+    let state = saved.repo.state(background()).unwrap();
     assert_eq!(state.snapshots(), [first, second]);
     assert!(state.warnings().is_empty());
     // What was in the damaged part is known again: under new names nothing is sent but pages.
     fs::rename(saved.top().join("0"), saved.top().join("moved")).unwrap();
     let options = nfreezer::push::Options { force: true, ..saved.options() };
-    let summary = nfreezer::push::push(&saved.repo, &options, &nfreezer::progress::Silent).unwrap();
+    let summary = nfreezer::push::push(background(), &saved.repo, &options).unwrap();
     assert!(summary.added < 60_000, "{summary:?}");
     assert_eq!(saved.repair(&reading(), true).0.record, None);
 }
@@ -216,7 +219,7 @@ fn when_most_is_missing_nobody_decides_that_alone() {
         saved.push();
     }
     for (id, _) in saved.packs().into_iter().skip(8) {
-        saved.memory.remove(&Name::Pack(id)).unwrap();
+        saved.memory.remove(background(), &Name::Pack(id)).unwrap();
     }
     let records = saved.records();
     let e = saved.try_repair(&Options::default(), Consent::default()).unwrap_err();
@@ -230,7 +233,7 @@ fn when_most_is_missing_nobody_decides_that_alone() {
 
 /// What is shown, and which packs are marked.
 fn shown<S: Storage + 'static>(saved: &Saved<S>) -> (Vec<Snapshot>, usize) {
-    let state = saved.repo.state().unwrap();
+    let state = saved.repo.state(background()).unwrap();
     (state.snapshots(), state.doomed_packs().len())
 }
 

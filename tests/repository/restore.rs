@@ -7,6 +7,7 @@ mod races;
 mod rights;
 mod support;
 
+use nfreezer::context::background;
 use nfreezer::push;
 use nfreezer::time::Time;
 use support::*;
@@ -131,18 +132,28 @@ fn a_part_of_a_snapshot_lands_in_the_target_and_a_file_under_its_name() {
     let inner = node("inner", 0o710, directory(&repo, vec![file(&repo, "f", b"f")]));
     let s = snapshot(&repo, vec![node("outer", 0o755, directory(&repo, vec![inner]))]);
     let (_keep, out) = target();
-    restore(&repo, &s, b"/outer/inner/", &out, &Options::default(), &Seen::default()).unwrap();
+    restore(&background().with_progress(&Seen::default()), &repo, &s, b"/outer/inner/", &out, &Options::default())
+        .unwrap();
     assert_eq!(fs::read(out.join("f")).unwrap(), b"f");
     assert_eq!(fs::metadata(&out).unwrap().mode() & 0o7777, 0o710, "the target was made, so it is that directory");
     let second = out.with_file_name("second");
     fs::create_dir(&second).unwrap();
     fs::write(second.join("mine"), "").unwrap();
     let mode = fs::metadata(&second).unwrap().mode();
-    restore(&repo, &s, b"outer/inner/f", &second, &Options::default(), &Seen::default()).unwrap();
-    restore(&repo, &s, b"outer/inner", &second, &Options::default(), &Seen::default()).unwrap();
+    restore(&background().with_progress(&Seen::default()), &repo, &s, b"outer/inner/f", &second, &Options::default())
+        .unwrap();
+    restore(&background().with_progress(&Seen::default()), &repo, &s, b"outer/inner", &second, &Options::default())
+        .unwrap();
     assert_eq!(fs::read(second.join("f")).unwrap(), b"f");
     assert_eq!(fs::metadata(&second).unwrap().mode(), mode, "a folder with other things in it keeps its attributes");
-    let missing = restore(&repo, &s, b"outer/nothing", &second, &Options::default(), &Seen::default());
+    let missing = restore(
+        &background().with_progress(&Seen::default()),
+        &repo,
+        &s,
+        b"outer/nothing",
+        &second,
+        &Options::default(),
+    );
     assert_eq!(missing.unwrap_err().kind(), Kind::Failed);
 }
 
@@ -181,12 +192,13 @@ fn what_push_saved_comes_back_equal() {
         description: String::new(),
         ..push::Options::default()
     };
-    let pushed = push::push(&repo, &options, &Seen::default()).unwrap();
+    let pushed = push::push(&background().with_progress(&Seen::default()), &repo, &options).unwrap();
     assert_eq!(pushed.skipped, 0);
     let out = folder.path().join("out");
     let path = source.as_os_str().as_bytes();
     let seen = Seen::default();
-    let summary = restore(&repo, &pushed.snapshot, path, &out, &Options::default(), &seen).unwrap();
+    let summary =
+        restore(&background().with_progress(&seen), &repo, &pushed.snapshot, path, &out, &Options::default()).unwrap();
     assert_eq!((seen.skipped(), summary.damaged, summary.failed), (vec![], 0, 0));
     assert_no_torso(&out);
     crate::harness::tree::assert_same(&crate::harness::tree::on_disk(&source), &crate::harness::tree::on_disk(&out));
@@ -199,7 +211,7 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
     }
     let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let place = folder.path().join("repo");
-    let repo = Repository::init(Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
+    let repo = Repository::init(background(), Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
     let mut roots = file(&repo, "of-root", b"root's");
     Arc::make_mut(&mut roots.attrs).mode = 0o4711;
     let mut read_only = file(&repo, "read-only", b"r");
@@ -216,7 +228,7 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
         node("slink", 0o777, Content::Symlink(b"of-root".to_vec())),
     ];
     let head = Head { snapshots: vec![snapshot(&repo, nodes)], ..Head::default() };
-    repo.commit(&mut repo.state().unwrap(), head, &[]).unwrap();
+    repo.commit(background(), &mut repo.state(background()).unwrap(), head, &[]).unwrap();
     let nobody = 65534;
     let own = |path: &Path| std::os::unix::fs::lchown(path, Some(nobody), Some(nobody)).unwrap();
     let mut open = vec![place.clone()];

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::{Passphrase, Secret};
 use nfreezer::error::{Error, Kind, Result};
@@ -25,7 +26,7 @@ fn passphrase() -> Passphrase {
 
 fn repository() -> (Arc<Memory>, Repository) {
     let memory = Arc::<Memory>::default();
-    let repo = Repository::init(memory.clone(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
+    let repo = Repository::init(background(), memory.clone(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
     (memory, repo)
 }
 
@@ -36,11 +37,11 @@ fn snapshot(id: u8) -> Head {
 }
 
 fn commit(repo: &Repository, id: u8) -> ObjectId {
-    repo.commit(&mut repo.state().unwrap(), snapshot(id), &[]).unwrap()
+    repo.commit(background(), &mut repo.state(background()).unwrap(), snapshot(id), &[]).unwrap()
 }
 
 fn record(memory: &Memory, id: ObjectId) -> Name {
-    let mut names = memory.list(Folder::Log).unwrap().into_iter().map(|entry| entry.name);
+    let mut names = memory.list(background(), Folder::Log).unwrap().into_iter().map(|entry| entry.name);
     names.find(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).unwrap()
 }
 
@@ -55,8 +56,8 @@ fn assert_tampering(result: Result<impl Sized>) -> Error {
 struct Unlisted(AtomicUsize);
 
 impl Rule for Unlisted {
-    fn call(&self, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
-        match call.of(storage)? {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        match call.of(ctx, storage)? {
             Answer::Entries(mut entries) if matches!(call, Call::List(Folder::Log)) => {
                 if self.0.fetch_add(1, SeqCst) == 0 {
                     entries.retain(|entry| !matches!(entry.name, Name::Record { sequence: 1, .. }));
@@ -76,8 +77,8 @@ fn a_listing_that_lacks_a_named_record_is_made_again() {
     let storage = Between::<_, Memory>::with(memory, Unlisted(AtomicUsize::new(0)));
     let alarm = Alarm::default();
     let access = Access { alarm: alarm.clone(), ..Access::default() };
-    let client = Repository::open_with(storage.clone(), &access, || Ok(passphrase())).unwrap();
-    let state = client.state().unwrap();
+    let client = Repository::open_with(background(), storage.clone(), &access, || Ok(passphrase())).unwrap();
+    let state = client.state(background()).unwrap();
     assert_eq!((state.warnings(), state.snapshots().len()), (Vec::new(), 2));
     assert!(!alarm.load(SeqCst), "a listing is not atomic, so a gap in one alone is no alarm");
     assert_eq!(storage.0.load(SeqCst), 2, "listings");
@@ -88,12 +89,12 @@ fn a_process_without_a_memory_misses_what_it_has_read_itself() {
     let (memory, repo) = repository();
     commit(&repo, 1);
     let newest = commit(&repo, 2);
-    let client = Repository::open(memory.clone(), || Ok(passphrase())).unwrap();
+    let client = Repository::open(background(), memory.clone(), || Ok(passphrase())).unwrap();
     let mut state = State::default();
-    client.refresh(&mut state).unwrap();
+    client.refresh(background(), &mut state).unwrap();
     assert_eq!(state.snapshots().len(), 2);
-    memory.remove(&record(&memory, newest)).unwrap();
-    let error = assert_tampering(client.refresh(&mut state));
+    memory.remove(background(), &record(&memory, newest)).unwrap();
+    let error = assert_tampering(client.refresh(background(), &mut state));
     assert!(error.to_string().contains(&newest.short()), "{error}");
 }
 
@@ -109,8 +110,8 @@ fn a_named_record_that_is_cut_off_or_damaged_raises_the_alarm() {
         memory.overwrite(&name, bad);
         let alarm = Alarm::default();
         let access = Access { alarm: alarm.clone(), ..Access::default() };
-        let client = Repository::open_with(memory.clone(), &access, || Ok(passphrase())).unwrap();
-        let state = client.state().unwrap();
+        let client = Repository::open_with(background(), memory.clone(), &access, || Ok(passphrase())).unwrap();
+        let state = client.state(background()).unwrap();
         assert_eq!(state.lost().into_iter().collect::<Vec<_>>(), [first]);
         assert_eq!(state.snapshots().len(), 1, "the other one is usable");
         assert!(alarm.load(SeqCst), "the command ends with exit code 15");
@@ -122,8 +123,8 @@ fn a_named_record_that_is_cut_off_or_damaged_raises_the_alarm() {
     memory.overwrite(&newest, cut);
     let alarm = Alarm::default();
     let access = Access { alarm: alarm.clone(), ..Access::default() };
-    let client = Repository::open_with(memory, &access, || Ok(passphrase())).unwrap();
-    assert_eq!((client.state().unwrap().lost().len(), alarm.load(SeqCst)), (0, false));
+    let client = Repository::open_with(background(), memory, &access, || Ok(passphrase())).unwrap();
+    assert_eq!((client.state(background()).unwrap().lost().len(), alarm.load(SeqCst)), (0, false));
 }
 
 #[test]
@@ -171,19 +172,19 @@ impl Keyed {
 
     fn open(&self, local_key: Option<Secret<32>>) -> Result<Repository> {
         let access = Access { seen: Some(SeenStore::at(self.folder.path())), local_key, ..Access::default() };
-        Repository::open_with(self.server.clone(), &access, || Ok(passphrase()))
+        Repository::open_with(background(), self.server.clone(), &access, || Ok(passphrase()))
     }
 
     fn only_key(&self) -> (Name, Vec<u8>) {
-        let keys = self.server.list(Folder::Keys).unwrap();
+        let keys = self.server.list(background(), Folder::Keys).unwrap();
         assert_eq!(keys.len(), 1);
         (keys[0].name, self.server.get(&keys[0].name).unwrap())
     }
 
     /// Makes this the only key file.
     fn replace_key(&self, name: Name, bytes: Vec<u8>) {
-        for entry in self.server.list(Folder::Keys).unwrap() {
-            self.server.remove(&entry.name).unwrap();
+        for entry in self.server.list(background(), Folder::Keys).unwrap() {
+            self.server.remove(background(), &entry.name).unwrap();
         }
         self.server.overwrite(&name, bytes);
     }
@@ -195,8 +196,8 @@ fn a_key_file_without_local_key_is_no_replacement_for_one_that_needs_it() {
     let (weak_name, weak) = keyed.only_key();
     let local = Secret::new([7; 32]);
     let both = passphrase().with_local_key(Some(local.clone()));
-    let strong = repo.add_key(Unlock { passphrase: &both, cost: KdfCost::DEFAULT, label: "" }).unwrap();
-    keyed.server.remove(&weak_name).unwrap();
+    let strong = repo.add_key(background(), Unlock { passphrase: &both, cost: KdfCost::DEFAULT, label: "" }).unwrap();
+    keyed.server.remove(background(), &weak_name).unwrap();
     assert_eq!(*keyed.open(Some(local.clone())).unwrap().opened_by().0, strong);
     keyed.replace_key(weak_name, weak);
     for local_key in [Some(local), None] {
@@ -233,7 +234,7 @@ fn a_cheaper_key_file_of_the_same_second_is_no_replacement_and_a_younger_one_is(
 #[test]
 fn another_repository_that_is_accepted_at_an_address_is_not_remembered_there() {
     let (keyed, _) = Keyed::new();
-    drop(keyed.open(None).unwrap().state().unwrap());
+    drop(keyed.open(None).unwrap().state(background()).unwrap());
     let (other, repo) = repository();
     let other_id = repo.id().0;
     commit(&repo, 1);
@@ -242,9 +243,9 @@ fn another_repository_that_is_accepted_at_an_address_is_not_remembered_there() {
         accept_rollback,
         ..Access::default()
     };
-    let open = |accept| Repository::open_with(other.clone(), &access(accept), || Ok(passphrase()));
+    let open = |accept| Repository::open_with(background(), other.clone(), &access(accept), || Ok(passphrase()));
     assert_tampering(open(false));
-    open(true).unwrap().state().unwrap();
+    open(true).unwrap().state(background()).unwrap();
     assert!(SeenStore::at(keyed.folder.path()).of(&other_id).unwrap().is_none(), "accepting writes nothing down");
     assert_tampering(open(false));
 }

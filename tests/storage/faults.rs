@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use nfreezer::context::background;
 use nfreezer::storage::Remote;
 
 use crate::harness::proxy::Proxy;
@@ -16,7 +17,7 @@ fn openssh_is_taken_where_libssh2_knows_no_algorithm_of_the_server() {
     let root = local_repo(&sshd);
     let error = open_error(&sshd.location(&root), sshd.options());
     assert_eq!(error.kind(), Kind::Connection);
-    sshd.storage(Transport::Auto).list(Folder::Log).expect("a listing");
+    sshd.storage(Transport::Auto).list(background(), Folder::Log).expect("a listing");
 }
 
 #[test]
@@ -46,17 +47,17 @@ fn a_connection_that_breaks_again_and_again_only_costs_time() {
                             let bytes = noise(seed * 10 + round, 3_000_000);
                             let name = loop {
                                 let name = Name::Pack(fresh());
-                                match storage.put(&name, &bytes) {
+                                match storage.put(background(), &name, &bytes) {
                                     Ok(()) => break name,
                                     Err(e) if e.kind() == Kind::Exists => {} // a torso of before: the next id
                                     Err(e) => panic!("{e:?}"),
                                 }
                             };
                             done.fetch_add(1, Ordering::SeqCst);
-                            assert_eq!(storage.read(&name, 1, 2_999_999).expect("a range"), bytes[1..]);
+                            assert_eq!(storage.read(background(), &name, 1, 2_999_999).expect("a range"), bytes[1..]);
                             done.fetch_add(1, Ordering::SeqCst);
-                            assert_eq!(storage.size(&name).expect("a size"), 3_000_000);
-                            storage.list(Folder::Log).expect("a listing");
+                            assert_eq!(storage.size(background(), &name).expect("a size"), 3_000_000);
+                            storage.list(background(), Folder::Log).expect("a listing");
                             done.fetch_add(2, Ordering::SeqCst);
                         }
                     })
@@ -83,26 +84,26 @@ fn a_server_that_is_gone_or_silent_is_reported_in_time() {
         ..sshd.options()
     };
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        let storage = open(&location, Options { transport, ..options.clone() }).expect("connected");
-        storage.list(Folder::Log).expect("a listing");
+        let storage = open(background(), &location, Options { transport, ..options.clone() }).expect("connected");
+        storage.list(background(), Folder::Log).expect("a listing");
         proxy.freeze(true);
         let (name, bytes) = (Name::Pack(fresh()), noise(1, 5_000_000));
-        assert_eq!(kind(storage.put(&name, &bytes)), Kind::Connection, "{transport:?}");
-        assert_eq!(kind(storage.list(Folder::Log)), Kind::Connection, "{transport:?}");
+        assert_eq!(kind(storage.put(background(), &name, &bytes)), Kind::Connection, "{transport:?}");
+        assert_eq!(kind(storage.list(background(), Folder::Log)), Kind::Connection, "{transport:?}");
         proxy.freeze(false);
-        storage.list(Folder::Log).expect("it came back");
+        storage.list(background(), Folder::Log).expect("it came back");
         drop(storage);
     }
-    let storage = open(&location, options.clone()).expect("connected");
+    let storage = open(background(), &location, options.clone()).expect("connected");
     sshd.stop();
-    let gone = storage.list(Folder::Log).expect_err("gone");
+    let gone = storage.list(background(), Folder::Log).expect_err("gone");
     assert_eq!(gone.kind(), Kind::Connection);
     let first = open_error(&sshd.location(&sshd.files()), options);
     assert_eq!(first.kind(), Kind::Connection);
     let text = first.to_string();
     assert!(text.contains("127.0.0.1") && text.contains(&sshd.port.to_string()) && !text.contains('\n'), "{text}");
     sshd.resume();
-    storage.list(Folder::Log).expect("it came back");
+    storage.list(background(), Folder::Log).expect("it came back");
 }
 
 #[test]
@@ -114,17 +115,17 @@ fn a_full_disk_is_named() {
     run("mount", &["-t", "tmpfs", "-o", "size=6m", "none", &disk.display().to_string()]);
     let unmount = Unmount(disk.display().to_string());
     let local = Local::new(disk.join("repo"));
-    local.create_folders().expect("folders");
+    local.create_folders(background()).expect("folders");
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        let storage =
-            open(&sshd.location(&disk.join("repo")), Options { transport, ..sshd.options() }).expect("connected");
+        let storage = open(background(), &sshd.location(&disk.join("repo")), Options { transport, ..sshd.options() })
+            .expect("connected");
         let name = Name::Pack(fresh());
-        assert_eq!(kind(storage.put(&name, &noise(1, 16 << 20))), Kind::NoSpace);
-        storage.list(Folder::Log).expect("the connection still works");
-        storage.remove(&name).expect("removed");
-        storage.put(&Name::Pack(fresh()), &noise(1, 100_000)).expect("there is room again");
+        assert_eq!(kind(storage.put(background(), &name, &noise(1, 16 << 20))), Kind::NoSpace);
+        storage.list(background(), Folder::Log).expect("the connection still works");
+        storage.remove(background(), &name).expect("removed");
+        storage.put(background(), &Name::Pack(fresh()), &noise(1, 100_000)).expect("there is room again");
     }
-    assert_eq!(kind(local.put(&Name::Pack(fresh()), &noise(1, 16 << 20))), Kind::NoSpace);
+    assert_eq!(kind(local.put(background(), &Name::Pack(fresh()), &noise(1, 16 << 20))), Kind::NoSpace);
     drop(unmount);
 }
 
@@ -143,12 +144,12 @@ fn any_program_that_speaks_sftp_will_do() {
     let remote = Remote { user: None, host: "anywhere".into(), port: None, path };
     let location = Location::Sftp(remote.clone());
     let with = |command: &str| Options { ssh_command: Some(command.into()), ..Options::default() };
-    suite(&*open(&location, with("/usr/lib/openssh/sftp-server")).expect("started"));
+    suite(&*open(background(), &location, with("/usr/lib/openssh/sftp-server")).expect("started"));
     // only the first process gets through: the others end, and are done without
     let flag = folder.path().join("flag");
     let once = format!("sh -c 'mkdir {} && exec /usr/lib/openssh/sftp-server'", flag.display());
     let second = Remote { path: folder.path().join("second").display().to_string(), ..remote };
-    let storage = open(&Location::Sftp(second), with(&once)).expect("started");
+    let storage = open(background(), &Location::Sftp(second), with(&once)).expect("started");
     suite(&*storage);
     for bad in ["cat", "true", "false", "/does/not/exist", "yes", "sh -c 'echo no >&2; exit 3'"] {
         let options = Options { io_timeout: Duration::from_secs(2), ..with(bad) };
@@ -170,8 +171,8 @@ fn a_ctrl_c_at_the_terminal_does_not_reach_the_children() {
         signal(pid, rustix::process::Signal::INT);
         signal(pid, rustix::process::Signal::HUP);
     }
-    storage.put(&Name::Pack(fresh()), &noise(1, 1_000_000)).expect("a new object");
-    storage.list(Folder::Log).expect("a listing");
+    storage.put(background(), &Name::Pack(fresh()), &noise(1, 1_000_000)).expect("a new object");
+    storage.list(background(), Folder::Log).expect("a listing");
     assert_eq!(sshd.logins(), 1, "the first connection is still there");
 }
 
@@ -183,6 +184,6 @@ fn a_server_without_extensions_is_used_and_said_not_to_sync() {
     let storage = sshd.storage(Transport::Ssh2);
     assert!(!storage.syncs());
     let (name, bytes) = (Name::Pack(fresh()), noise(1, 1_000_000));
-    storage.put(&name, &bytes).expect("a new object");
-    assert_eq!(storage.read(&name, 1, 999_999).expect("a range"), bytes[1..]);
+    storage.put(background(), &name, &bytes).expect("a new object");
+    assert_eq!(storage.read(background(), &name, 1, 999_999).expect("a range"), bytes[1..]);
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::harness::proxy::Proxy;
 use crate::*;
+use nfreezer::context::Context;
+use nfreezer::progress::Silent;
 
 /// A server behind a proxy, and the way through it.
 struct Behind {
@@ -26,70 +28,94 @@ fn behind(setup: Setup) -> Behind {
 #[test]
 fn a_put_that_is_told_to_stop_ends_and_the_connection_lives_on() {
     let line = behind(Setup::default());
-    let storage = open(&line.location, line.sshd.options()).expect("connected");
+    let storage = open(background(), &line.location, line.sshd.options()).expect("connected");
     let bytes = noise(1, 64 << 20);
     let name = Name::Pack(fresh());
-    let asked = AtomicUsize::new(0);
     // it stops while its requests fill the line, on which nothing moves
     line.proxy.freeze(true);
-    let stop = || asked.fetch_add(1, Ordering::SeqCst) >= 5;
-    assert_eq!(kind(storage.put_unless(&name, &bytes, &stop)), Kind::Interrupted(0));
+    let ctx = background().child();
+    let stopped = thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            ctx.cancel();
+        });
+        storage.put(&ctx, &name, &bytes)
+    });
+    assert_eq!(kind(stopped), Kind::Cancelled);
     line.proxy.freeze(false);
-    storage.put(&Name::Pack(fresh()), &bytes[..100_000]).expect("the connection is still good");
+    storage.put(background(), &Name::Pack(fresh()), &bytes[..100_000]).expect("the connection is still good");
     // in the middle of its writes
-    asked.store(0, Ordering::SeqCst);
-    let name = Name::Pack(fresh());
-    let stop = || asked.fetch_add(1, Ordering::SeqCst) >= 20;
-    assert_eq!(kind(storage.put_unless(&name, &bytes, &stop)), Kind::Interrupted(0));
-    assert!(storage.size(&name).expect("a torso") < 64 << 20);
-    storage.put(&Name::Pack(fresh()), &bytes[..100_000]).expect("the connection is still good");
+    let (name, ctx, before) = (Name::Pack(fresh()), background().child(), storage.traffic().0);
+    let stopped = thread::scope(|scope| {
+        scope.spawn(|| {
+            while storage.traffic().0 < before + (8 << 20) {
+                thread::yield_now();
+            }
+            ctx.cancel();
+        });
+        storage.put(&ctx, &name, &bytes)
+    });
+    assert_eq!(kind(stopped), Kind::Cancelled);
+    assert!(storage.size(background(), &name).expect("a torso") < 64 << 20);
+    storage.put(background(), &Name::Pack(fresh()), &bytes[..100_000]).expect("the connection is still good");
     assert_eq!(line.sshd.logins(), 1);
     // before it began, and in the pauses of reconnecting
-    assert_eq!(kind(storage.put_unless(&Name::Pack(fresh()), b"x", &|| true)), Kind::Interrupted(0));
+    assert_eq!(kind(storage.put(&ctx, &Name::Pack(fresh()), b"x")), Kind::Cancelled);
     line.proxy.accept(false);
     line.proxy.cut();
-    asked.store(0, Ordering::SeqCst);
-    assert_eq!(kind(storage.put_unless(&Name::Pack(fresh()), b"x", &stop)), Kind::Interrupted(0));
+    assert_eq!(kind(storage.put(&ctx, &Name::Pack(fresh()), b"x")), Kind::Cancelled);
     line.proxy.accept(true);
-    storage.list(Folder::Log).expect("it came back");
+    storage.list(background(), Folder::Log).expect("it came back");
 }
 
 #[test]
 fn a_put_into_a_folder_stops_between_its_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let storage = Local::new(folder.path());
-    storage.create_folders().expect("folders");
-    let (name, asked) = (Name::Pack(fresh()), AtomicUsize::new(0));
-    let stop = || asked.fetch_add(1, Ordering::SeqCst) >= 3;
-    assert_eq!(kind(storage.put_unless(&name, &noise(1, 8 << 20), &stop)), Kind::Interrupted(0));
-    assert!((1..8 << 20).contains(&storage.size(&name).expect("a torso")));
-    assert_eq!(kind(storage.put_unless(&Name::Pack(fresh()), b"x", &|| true)), Kind::Interrupted(0));
+    storage.create_folders(background()).expect("folders");
+    let (name, ctx) = (Name::Pack(fresh()), background().child());
+    let stopped = thread::scope(|scope| {
+        scope.spawn(|| {
+            while storage.size(background(), &name).unwrap_or(0) == 0 {
+                thread::yield_now();
+            }
+            ctx.cancel();
+        });
+        storage.put(&ctx, &name, &vec![1; 512 << 20])
+    });
+    assert_eq!(kind(stopped), Kind::Cancelled);
+    assert!((1..512 << 20).contains(&storage.size(background(), &name).expect("a torso")));
+    assert_eq!(kind(storage.put(&ctx, &Name::Pack(fresh()), b"x")), Kind::Cancelled);
 }
 
 #[test]
 fn a_run_that_was_asked_to_stop_uses_a_line_that_works_and_gives_up_one_that_does_not() {
     let line = behind(Setup::default());
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        let stop = Arc::new(AtomicI32::new(0));
         let patient = Duration::from_secs(900);
-        let options = Options { transport, stop: Some(Arc::clone(&stop)), retry_for: patient, ..line.sshd.options() };
-        let options = Options { io_timeout: patient, ..options };
-        let storage = open(&line.location, options.clone()).expect("connected");
+        let options = Options { transport, retry_for: patient, io_timeout: patient, ..line.sshd.options() };
+        let stop = Arc::new(AtomicI32::new(0));
+        let ctx = Context::new(&Silent, Arc::clone(&stop));
+        let last = ctx.with_grace(Duration::MAX);
+        let storage = open(&ctx, &line.location, options.clone()).expect("connected");
         stop.store(2, Ordering::SeqCst);
-        storage.put(&Name::Pack(fresh()), &noise(1, 1_000_000)).expect("a last commit");
-        storage.list(Folder::Log).expect("a listing");
+        assert_eq!(kind(storage.list(&ctx, Folder::Log)), Kind::Interrupted(2), "{transport:?}");
+        storage.put(&last, &Name::Pack(fresh()), &noise(1, 1_000_000)).expect("a last commit");
+        storage.list(&last, Folder::Log).expect("a listing");
         line.proxy.freeze(true);
-        assert_eq!(kind(storage.list(Folder::Log)), Kind::Interrupted(2), "{transport:?}");
-        assert_eq!(kind(storage.put(&Name::Pack(fresh()), b"x")), Kind::Interrupted(2));
+        assert_eq!(kind(storage.list(&last, Folder::Log)), Kind::Interrupted(2), "{transport:?}");
+        assert_eq!(kind(storage.put(&last, &Name::Pack(fresh()), b"x")), Kind::Interrupted(2));
         drop(storage);
         line.proxy.freeze(false);
         // the same while it tries to connect again
-        stop.store(0, Ordering::SeqCst);
-        let storage = open(&line.location, options).expect("connected");
+        let stop = Arc::new(AtomicI32::new(0));
+        let ctx = Context::new(&Silent, Arc::clone(&stop));
+        let last = ctx.with_grace(Duration::MAX);
+        let storage = open(&ctx, &line.location, options).expect("connected");
         line.proxy.accept(false);
         line.proxy.cut();
         stop.store(15, Ordering::SeqCst);
-        assert_eq!(kind(storage.list(Folder::Log)), Kind::Interrupted(15), "{transport:?}");
+        assert_eq!(kind(storage.list(&last, Folder::Log)), Kind::Interrupted(15), "{transport:?}");
         line.proxy.accept(true);
     }
 }
@@ -109,7 +135,7 @@ fn put_all(storage: &dyn Storage, count: u64) {
             scope.spawn(|| {
                 while next.fetch_add(1, Ordering::SeqCst) < count {
                     let bytes = noise(next.load(Ordering::SeqCst), 16 << 20);
-                    while let Err(e) = storage.put(&Name::Pack(fresh()), &bytes) {
+                    while let Err(e) = storage.put(background(), &Name::Pack(fresh()), &bytes) {
                         assert_eq!(e.kind(), Kind::Exists, "{e}");
                     }
                 }
@@ -125,7 +151,7 @@ fn a_push_gets_through_although_every_connection_is_killed_after_a_moment() {
     // 40 MB/s: what four puts send at once would never be done before the next cut, one at a time is
     let limit_upload = Some(40_000_000);
     let options = Options { notice, limit_upload, retry_for: Duration::from_secs(600), ..line.sshd.options() };
-    let storage = open(&line.location, options).expect("connected");
+    let storage = open(background(), &line.location, options).expect("connected");
     let (ended, cuts) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -146,7 +172,7 @@ fn a_push_gets_through_although_every_connection_is_killed_after_a_moment() {
         ended.store(true, Ordering::SeqCst);
     });
     let stored: Vec<u64> = (0..16)
-        .flat_map(|shard| storage.list(Folder::PackShard(shard)).expect("a listing"))
+        .flat_map(|shard| storage.list(background(), Folder::PackShard(shard)).expect("a listing"))
         .map(|entry| entry.size)
         .collect();
     assert_eq!(stored.iter().filter(|size| **size == 16 << 20).count(), 16);
@@ -161,10 +187,11 @@ fn the_user_hears_that_the_line_is_gone_and_that_it_is_back() {
         let mut sshd = Sshd::start();
         let root = local_repo(&sshd);
         let (heard, notice) = listener();
-        let storage = open(&sshd.location(&root), Options { notice, transport, ..sshd.options() }).expect("connected");
+        let storage = open(background(), &sshd.location(&root), Options { notice, transport, ..sshd.options() })
+            .expect("connected");
         sshd.stop();
         thread::scope(|scope| {
-            let listing = scope.spawn(|| storage.list(Folder::Log));
+            let listing = scope.spawn(|| storage.list(background(), Folder::Log));
             while heard.lock().expect("no holder panics").is_empty() {
                 thread::yield_now();
             }
@@ -180,10 +207,10 @@ fn the_user_hears_that_the_line_is_gone_and_that_it_is_back() {
     let line = behind(Setup::default());
     let (heard, notice) = listener();
     let options = Options { notice, retry_for: Duration::ZERO, ..line.sshd.options() };
-    let storage = open(&line.location, options).expect("connected");
+    let storage = open(background(), &line.location, options).expect("connected");
     line.proxy.cut();
     for _ in 0..3 {
-        assert_eq!(kind(storage.list(Folder::Log)), Kind::Connection);
+        assert_eq!(kind(storage.list(background(), Folder::Log)), Kind::Connection);
     }
     assert_eq!((line.sshd.logins(), heard.lock().expect("no holder panics").len()), (1, 0));
 }
@@ -191,13 +218,13 @@ fn the_user_hears_that_the_line_is_gone_and_that_it_is_back() {
 #[test]
 fn a_login_that_is_refused_on_reconnecting_is_not_tried_by_every_thread() {
     let line = behind(Setup::default());
-    let storage = open(&line.location, line.sshd.options()).expect("connected");
+    let storage = open(background(), &line.location, line.sshd.options()).expect("connected");
     fs::write(line.sshd.authorized_keys(), "").expect("written");
     line.proxy.cut();
     let before = line.proxy.accepted();
     thread::scope(|scope| {
         for _ in 0..16 {
-            scope.spawn(|| assert_eq!(kind(storage.list(Folder::Log)), Kind::Connection));
+            scope.spawn(|| assert_eq!(kind(storage.list(background(), Folder::Log)), Kind::Connection));
         }
     });
     assert!(line.proxy.accepted() <= before + 2, "{}", line.proxy.accepted() - before);
@@ -208,7 +235,7 @@ fn a_server_that_wants_fewer_connections_gets_fewer() {
     for sessions in [1, 2] {
         let extra = format!("MaxSessions {sessions}");
         let line = behind(Setup { extra, ..Setup::default() });
-        let storage = open(&line.location, line.sshd.options()).expect("connected");
+        let storage = open(background(), &line.location, line.sshd.options()).expect("connected");
         put_all(&*storage, 8);
         suite_again(&*storage);
         assert_eq!(line.sshd.logins(), 1, "the connection was never lost");
@@ -217,7 +244,7 @@ fn a_server_that_wants_fewer_connections_gets_fewer() {
         let line = behind(Setup { extra: "MaxStartups 1".into(), ..Setup::default() });
         line.proxy.most(most);
         let options = Options { transport: Transport::OpenSsh, ..line.sshd.options() };
-        let storage = open(&line.location, options).expect("connected");
+        let storage = open(background(), &line.location, options).expect("connected");
         put_all(&*storage, 8);
         suite_again(&*storage);
         assert!(line.proxy.refused() <= 1, "{} attempts were refused", line.proxy.refused());
@@ -236,12 +263,12 @@ fn limits_hold() {
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
         let rate = 2_000_000;
         let limits = Options { limit_upload: Some(rate), limit_download: Some(rate), ..line.sshd.options() };
-        let storage = open(&line.location, Options { transport, ..limits }).expect("connected");
+        let storage = open(background(), &line.location, Options { transport, ..limits }).expect("connected");
         let (name, bytes) = (Name::Pack(fresh()), noise(1, 4_000_000));
         let start = Instant::now();
-        storage.put(&name, &bytes).expect("a new object");
+        storage.put(background(), &name, &bytes).expect("a new object");
         let up = start.elapsed();
-        assert_eq!(storage.read(&name, 0, bytes.len()).expect("all of it"), bytes);
+        assert_eq!(storage.read(background(), &name, 0, bytes.len()).expect("all of it"), bytes);
         let down = start.elapsed() - up;
         // never faster than the limit allows; how much slower depends on the machine
         assert!(up.as_secs_f64() > 1.7 && down.as_secs_f64() > 1.7, "{transport:?}: {up:?} {down:?}");
@@ -254,8 +281,8 @@ fn an_idle_connection_is_kept_alive() {
     let config = line.sshd.scratch().join("alive");
     fs::write(&config, "IdentityFile none\nServerAliveInterval 1\n").expect("written");
     let options = Options { ssh_config: Some(config), ..line.sshd.options() };
-    let storage = open(&line.location, options).expect("connected");
-    storage.list(Folder::Log).expect("a listing");
+    let storage = open(background(), &line.location, options).expect("connected");
+    storage.list(background(), Folder::Log).expect("a listing");
     let before = storage.traffic();
     let grown = |(sent, received): (u64, u64)| sent > before.0 + 200 && received > before.1 + 200;
     while !grown(storage.traffic()) {

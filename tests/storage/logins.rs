@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::sshd::{keygen, run};
+use nfreezer::context::background;
 use nfreezer::storage::Prompt;
 
 use crate::*;
@@ -30,11 +31,11 @@ fn only_a_known_host_key_is_accepted() {
     assert!(unknown.hint_text().is_some_and(|hint| hint.contains("--accept-new-host-key")));
     assert!(!known.exists());
 
-    open(&location, with(true)).expect("accepted");
-    open(&location, with(false)).expect("known from now on");
+    open(background(), &location, with(true)).expect("accepted");
+    open(background(), &location, with(false)).expect("known from now on");
     run("ssh-keygen", &["-H", "-f", &known.display().to_string()]);
     assert!(!fs::read_to_string(&known).expect("a file").contains("127.0.0.1"), "hashed");
-    open(&location, with(false)).expect("known by its hash");
+    open(background(), &location, with(false)).expect("known by its hash");
 
     fs::write(&known, format!("{place} {other}")).expect("written");
     for accept in [false, true] {
@@ -54,13 +55,13 @@ fn only_a_known_host_key_is_accepted() {
         (format!("# comment\nnonsense\n{place},else {key}"), true),
     ] {
         fs::write(&known, &lines).expect("written");
-        assert_eq!(open(&location, with(false)).is_ok(), expected, "{lines}");
+        assert_eq!(open(background(), &location, with(false)).is_ok(), expected, "{lines}");
     }
     // the openssh transport refuses in the same way
     fs::write(&known, "").expect("written");
     let refused = open_error(&location, Options { transport: Transport::OpenSsh, ..with(false) });
     assert!(refused.kind() == Kind::Connection && refused.to_string().contains("verification failed"), "{refused}");
-    open(&location, Options { transport: Transport::OpenSsh, ..with(true) }).expect("accepted");
+    open(background(), &location, Options { transport: Transport::OpenSsh, ..with(true) }).expect("accepted");
 }
 
 /// Answers every question in the same way and keeps it.
@@ -101,9 +102,9 @@ fn an_encrypted_key_is_asked_for_once_even_over_reconnects() {
     let with = |prompt| Options { identity: vec![key.clone()], prompt, ..sshd.options() };
 
     let typist = Typist::new("open sesame");
-    let storage = open(&location, with(typist.clone())).expect("logged in");
+    let storage = open(background(), &location, with(typist.clone())).expect("logged in");
     sshd.kill_sessions();
-    storage.list(Folder::Log).expect("a listing after a reconnect");
+    storage.list(background(), Folder::Log).expect("a listing after a reconnect");
     assert_eq!((typist.asked().len(), sshd.logins()), (1, 2));
     assert!(typist.asked()[0].contains("locked"));
 
@@ -156,7 +157,8 @@ fn every_identity_of_the_agent_is_tried() {
     let location = sshd.location(&sshd.files().join("repo"));
     let options = Options { identity: Vec::new(), agent: Some(agent.1.clone()), ..sshd.options() };
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        open(&location, Options { transport, ..options.clone() }).expect("the third key is the right one");
+        open(background(), &location, Options { transport, ..options.clone() })
+            .expect("the third key is the right one");
     }
     // with IdentitiesOnly the agent is asked for configured keys only
     let config = sshd.scratch().join("only");
@@ -166,7 +168,7 @@ fn every_identity_of_the_agent_is_tried() {
     assert_eq!(open_error(&location, with()).kind(), Kind::Connection);
     fs::write(&config, line("key2")).expect("written");
     fs::remove_file(sshd.scratch().join("key2")).expect("only the public half is left");
-    open(&location, with()).expect("the agent has the other half");
+    open(background(), &location, with()).expect("the agent has the other half");
 }
 
 #[test]
@@ -179,8 +181,9 @@ fn passwords_are_asked_for_and_questions_of_the_server_are_marked() {
         let location = sshd.location(&sshd.files());
         let with = |prompt| Options { identity: Vec::new(), prompt, ..sshd.options() };
         let typist = Typist::new("correct horse");
-        let storage = open(&location, with(typist.clone())).unwrap_or_else(|e| panic!("{e}\n{}", sshd.log()));
-        assert_eq!(storage.list(Folder::Root).expect("a listing"), []);
+        let storage =
+            open(background(), &location, with(typist.clone())).unwrap_or_else(|e| panic!("{e}\n{}", sshd.log()));
+        assert_eq!(storage.list(background(), Folder::Root).expect("a listing"), []);
         assert!(typist.asked().len() == 1 && typist.asked()[0].contains(question), "{:?}", typist.asked());
         let wrong = Typist::new("wrong battery");
         let refused = open_error(&location, with(wrong.clone()));
@@ -209,7 +212,7 @@ fn the_ssh_configuration_is_honoured() {
         [("nas", Transport::Ssh2), ("nas", Transport::OpenSsh), ("nas", Transport::Auto), ("far", Transport::Auto)]
     {
         let location = Location::parse(&format!("{host}:{}", root.display())).expect("an address");
-        let storage = open(&location, Options { transport, ..options.clone() }).expect("connected");
-        assert_eq!(storage.list(Folder::Log).expect("a listing"), [], "{host} {transport:?}");
+        let storage = open(background(), &location, Options { transport, ..options.clone() }).expect("connected");
+        assert_eq!(storage.list(background(), Folder::Log).expect("a listing"), [], "{host} {transport:?}");
     }
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use harness::sshd::{Setup, Sshd, run};
+use nfreezer::context::background;
 use nfreezer::error::{Error, Kind};
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::storage::{Local, Location, Memory, Options, Storage, Transport, open};
@@ -47,52 +48,56 @@ fn kind<T: std::fmt::Debug>(result: nfreezer::error::Result<T>) -> Kind {
 
 /// What every storage must do, whoever implements it.
 fn suite(storage: &dyn Storage) {
-    storage.create_folders().expect("folders");
-    storage.create_folders().expect("a second time");
+    storage.create_folders(background()).expect("folders");
+    storage.create_folders(background()).expect("a second time");
     for folder in [Folder::Root].into_iter().chain(Folder::all()) {
-        assert_eq!(storage.list(folder).expect("a listing"), []);
-        assert_eq!(storage.foreign(folder).expect("a count"), 0, "{folder:?}");
+        assert_eq!(storage.list(background(), folder).expect("a listing"), []);
+        assert_eq!(storage.foreign(background(), folder).expect("a count"), 0, "{folder:?}");
     }
 
     let (pack, record) = (Name::Pack(fresh()), Name::Record { sequence: 7, id: fresh() });
-    assert_eq!(kind(storage.size(&pack)), Kind::Missing);
-    assert_eq!(kind(storage.read(&pack, 0, 1)), Kind::Missing);
-    assert_eq!(kind(storage.read(&pack, 0, 0)), Kind::Missing);
-    storage.remove(&pack).expect("what is not there is removed already");
+    assert_eq!(kind(storage.size(background(), &pack)), Kind::Missing);
+    assert_eq!(kind(storage.read(background(), &pack, 0, 1)), Kind::Missing);
+    assert_eq!(kind(storage.read(background(), &pack, 0, 0)), Kind::Missing);
+    storage.remove(background(), &pack).expect("what is not there is removed already");
 
     for (name, len) in [(Name::Config, 100), (Name::Key(fresh()), 264), (record, 0), (pack, 3_000_001)] {
         let bytes = noise(len as u64, len);
-        storage.put(&name, &bytes).expect("a new object");
-        assert_eq!(storage.size(&name).expect("a size"), len as u64);
-        assert_eq!(storage.read(&name, 0, len).expect("all of it"), bytes);
-        let listed = storage.list(name.folder()).expect("a listing");
+        storage.put(background(), &name, &bytes).expect("a new object");
+        assert_eq!(storage.size(background(), &name).expect("a size"), len as u64);
+        assert_eq!(storage.read(background(), &name, 0, len).expect("all of it"), bytes);
+        let listed = storage.list(background(), name.folder()).expect("a listing");
         assert_eq!(listed.iter().map(|entry| (entry.name, entry.size)).collect::<Vec<_>>(), [(name, len as u64)]);
         for other in [&b""[..], b"other", &bytes] {
-            assert_eq!(kind(storage.put(&name, other)), Kind::Exists, "{name} a second time");
+            assert_eq!(kind(storage.put(background(), &name, other)), Kind::Exists, "{name} a second time");
         }
-        assert_eq!(storage.read(&name, 0, len).expect("unchanged"), bytes);
+        assert_eq!(storage.read(background(), &name, 0, len).expect("unchanged"), bytes);
     }
-    assert_eq!(storage.foreign(Folder::Root).expect("a count"), 0);
+    assert_eq!(storage.foreign(background(), Folder::Root).expect("a count"), 0);
 
     let bytes = noise(3_000_001, 3_000_001);
     for (offset, len) in
         [(0, 1), (3_000_000, 1), (3_000_001, 0), (1_234_567, 70_000), (17, 2_999_000), (65_535, 2), (5, 0)]
     {
         let from = usize::try_from(offset).expect("small");
-        assert_eq!(storage.read(&pack, offset, len).expect("a range"), bytes[from..from + len], "{len} at {offset}");
+        assert_eq!(
+            storage.read(background(), &pack, offset, len).expect("a range"),
+            bytes[from..from + len],
+            "{len} at {offset}"
+        );
     }
     for (offset, len) in
         [(3_000_001, 1), (0, 3_000_002), (2_999_999, 700_000), (u64::MAX, 1), (u64::MAX - 2, 10), (1 << 40, 0)]
     {
-        assert_eq!(kind(storage.read(&pack, offset, len)), Kind::Damaged, "{len} at {offset}");
+        assert_eq!(kind(storage.read(background(), &pack, offset, len)), Kind::Damaged, "{len} at {offset}");
     }
 
     many_threads(storage);
 
-    storage.remove(&pack).expect("removed");
-    storage.remove(&pack).expect("removed already");
-    assert_eq!(kind(storage.size(&pack)), Kind::Missing);
-    assert_eq!(kind(storage.read(&pack, 0, 1)), Kind::Missing);
+    storage.remove(background(), &pack).expect("removed");
+    storage.remove(background(), &pack).expect("removed already");
+    assert_eq!(kind(storage.size(background(), &pack)), Kind::Missing);
+    assert_eq!(kind(storage.read(background(), &pack, 0, 1)), Kind::Missing);
     assert!(storage.syncs());
     let (sent, received) = storage.traffic();
     assert!(sent > 3_000_000 && received > 3_000_000, "{sent} {received}");
@@ -100,7 +105,7 @@ fn suite(storage: &dyn Storage) {
 
 /// Eight callers put, read and list at once.
 fn many_threads(storage: &dyn Storage) {
-    let before = storage.list(Folder::PackShard(5)).expect("a listing").len();
+    let before = storage.list(background(), Folder::PackShard(5)).expect("a listing").len();
     let names: Vec<Vec<Name>> = thread::scope(|scope| {
         let caller = |seed: u64| {
             move || {
@@ -109,11 +114,14 @@ fn many_threads(storage: &dyn Storage) {
                     let mut id = fresh();
                     id.0[0] = 0x50 | (id.0[0] & 15);
                     let (name, bytes) = (Name::Pack(id), noise(seed * 100 + round, 1 + 37_000 * round as usize));
-                    storage.put(&name, &bytes).expect("a new object");
+                    storage.put(background(), &name, &bytes).expect("a new object");
                     let from = bytes.len() / 3;
-                    assert_eq!(storage.read(&name, from as u64, bytes.len() - from).expect("a range"), bytes[from..]);
-                    assert_eq!(storage.size(&name).expect("a size"), bytes.len() as u64);
-                    storage.list(Folder::PackShard(5)).expect("a listing");
+                    assert_eq!(
+                        storage.read(background(), &name, from as u64, bytes.len() - from).expect("a range"),
+                        bytes[from..]
+                    );
+                    assert_eq!(storage.size(background(), &name).expect("a size"), bytes.len() as u64);
+                    storage.list(background(), Folder::PackShard(5)).expect("a listing");
                     names.push(name);
                 }
                 names
@@ -122,7 +130,7 @@ fn many_threads(storage: &dyn Storage) {
         let callers: Vec<_> = (0..8).map(|seed| scope.spawn(caller(seed))).collect();
         callers.into_iter().map(|caller| caller.join().expect("no panic")).collect()
     });
-    let listed = storage.list(Folder::PackShard(5)).expect("a listing");
+    let listed = storage.list(background(), Folder::PackShard(5)).expect("a listing");
     assert_eq!(listed.len(), before + 96);
     let listed: BTreeSet<Name> = listed.into_iter().map(|entry| entry.name).collect();
     assert!(names.iter().flatten().all(|name| listed.contains(name)));
@@ -132,19 +140,23 @@ fn many_threads(storage: &dyn Storage) {
 fn files_suite(storage: &dyn Storage, root: &Path) {
     let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode() & 0o7777;
     let name = Name::Pack(fresh());
-    storage.put(&name, b"bytes").expect("a new object");
+    storage.put(background(), &name, b"bytes").expect("a new object");
     let path = root.join(name.path());
     assert_eq!(mode(&path), 0o400);
     assert!(Folder::all().all(|folder| mode(&root.join(folder.path())) == 0o700));
-    let entry =
-        storage.list(name.folder()).expect("a listing").into_iter().find(|entry| entry.name == name).expect("listed");
+    let entry = storage
+        .list(background(), name.folder())
+        .expect("a listing")
+        .into_iter()
+        .find(|entry| entry.name == name)
+        .expect("listed");
     assert_eq!(entry.mtime, fs::metadata(&path).expect("there").mtime());
 
     // what is not ours is not listed, but counted
-    let before = storage.foreign(Folder::Root).expect("a count");
+    let before = storage.foreign(background(), Folder::Root).expect("a count");
     fs::write(root.join("notes.txt"), "x").expect("written");
     fs::write(root.join("bad\u{1b}name"), "x").expect("written");
-    assert_eq!(storage.foreign(Folder::Root).expect("a count"), before + 2);
+    assert_eq!(storage.foreign(background(), Folder::Root).expect("a count"), before + 2);
 
     // something else in an object's place
     let (to_link, to_pipe, to_folder) = (Name::Pack(fresh()), Name::Pack(fresh()), Name::Pack(fresh()));
@@ -153,13 +165,13 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
     fs::create_dir(root.join(to_folder.path())).expect("a folder");
     for name in [to_link, to_pipe, to_folder] {
-        let listed = storage.list(name.folder()).expect("a listing");
+        let listed = storage.list(background(), name.folder()).expect("a listing");
         assert!(listed.iter().all(|entry| entry.name != name), "{name} is listed");
-        assert_eq!(kind(storage.size(&name)), Kind::Damaged);
-        assert_eq!(kind(storage.read(&name, 0, 1)), Kind::Damaged);
-        assert_eq!(kind(storage.put(&name, b"x")), Kind::Exists);
+        assert_eq!(kind(storage.size(background(), &name)), Kind::Damaged);
+        assert_eq!(kind(storage.read(background(), &name, 0, 1)), Kind::Damaged);
+        assert_eq!(kind(storage.put(background(), &name, b"x")), Kind::Exists);
     }
-    assert_eq!(storage.read(&name, 0, 5).expect("still well"), b"bytes");
+    assert_eq!(storage.read(background(), &name, 0, 5).expect("still well"), b"bytes");
     // a server that hangs in its open is let go: it would outlive the test
     let _partner = fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a pipe");
     fs::remove_file(&pipe).expect("removed");
@@ -167,18 +179,18 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
     // a torso is never written again
     let torso = Name::Pack(fresh());
     fs::write(root.join(torso.path()), "by").expect("written");
-    assert_eq!(kind(storage.put(&torso, b"bytes")), Kind::Exists);
-    assert_eq!(kind(storage.read(&torso, 0, 5)), Kind::Damaged);
+    assert_eq!(kind(storage.put(background(), &torso, b"bytes")), Kind::Exists);
+    assert_eq!(kind(storage.read(background(), &torso, 0, 5)), Kind::Damaged);
 
     fs::rename(root, root.with_extension("away")).expect("renamed");
     for kind in [
-        kind(storage.list(Folder::Root)),
-        kind(storage.list(Folder::PackShard(1))),
-        kind(storage.foreign(Folder::Root)),
-        kind(storage.size(&Name::Config)),
-        kind(storage.read(&Name::Config, 0, 1)),
-        kind(storage.put(&Name::Pack(fresh()), b"x")),
-        kind(storage.remove(&Name::Config)),
+        kind(storage.list(background(), Folder::Root)),
+        kind(storage.list(background(), Folder::PackShard(1))),
+        kind(storage.foreign(background(), Folder::Root)),
+        kind(storage.size(background(), &Name::Config)),
+        kind(storage.read(background(), &Name::Config, 0, 1)),
+        kind(storage.put(background(), &Name::Pack(fresh()), b"x")),
+        kind(storage.remove(background(), &Name::Config)),
     ] {
         assert_eq!(kind, Kind::NoRepository);
     }
@@ -197,7 +209,7 @@ fn local() {
     let storage = Local::new(&root);
     suite(&storage);
     files_suite(&storage, &root);
-    assert_eq!(kind(Local::new(folder.path().join("no/parent")).create_folders()), Kind::Failed);
+    assert_eq!(kind(Local::new(folder.path().join("no/parent")).create_folders(background())), Kind::Failed);
 }
 
 fn server(sshd: &Sshd, transport: Transport) {
@@ -240,12 +252,12 @@ fn a_server_that_allows_one_channel_only() {
 
 fn local_repo(sshd: &Sshd) -> std::path::PathBuf {
     let root = sshd.files().join("repo");
-    Local::new(&root).create_folders().expect("folders");
+    Local::new(&root).create_folders(background()).expect("folders");
     root
 }
 
 fn open_error(location: &Location, options: Options) -> Error {
-    open(location, options).map(|_| ()).expect_err("an error")
+    open(background(), location, options).map(|_| ()).expect_err("an error")
 }
 
 #[test]
@@ -259,15 +271,15 @@ fn an_append_only_key_can_put_read_and_list_and_nothing_else() {
         let storage = sshd.storage(transport);
         assert!(storage.syncs());
         let mine = Name::Pack(fresh());
-        storage.put(&mine, &bytes).expect("a new object");
-        assert_eq!(storage.read(&mine, 5, 999_995).expect("a range"), bytes[5..]);
-        assert!(storage.list(mine.folder()).expect("a listing").iter().any(|entry| entry.name == mine));
-        assert_eq!(kind(storage.put(&mine, &bytes)), Kind::Exists);
-        let refused = storage.remove(&mine).expect_err("may not remove");
+        storage.put(background(), &mine, &bytes).expect("a new object");
+        assert_eq!(storage.read(background(), &mine, 5, 999_995).expect("a range"), bytes[5..]);
+        assert!(storage.list(background(), mine.folder()).expect("a listing").iter().any(|entry| entry.name == mine));
+        assert_eq!(kind(storage.put(background(), &mine, &bytes)), Kind::Exists);
+        let refused = storage.remove(background(), &mine).expect_err("may not remove");
         assert!(refused.kind() == Kind::Failed && refused.to_string().contains("permission denied"), "{refused}");
-        storage.create_folders().expect("all are there");
+        storage.create_folders(background()).expect("all are there");
     }
-    sshd.storage(Transport::Ssh2).put(&name, &bytes).expect("a new object");
+    sshd.storage(Transport::Ssh2).put(background(), &name, &bytes).expect("a new object");
     let path = root.join(name.path());
     let before = fs::metadata(&path).expect("there");
     assert_eq!(before.mode() & 0o7777, 0o400);

@@ -17,7 +17,7 @@ use super::progress::Reporter;
 use super::show::Output;
 use super::{INCOMPLETE, OK, signals};
 use crate::error::Result;
-use crate::progress::{Event, Progress};
+
 use crate::push;
 use sources::{Own, Sources};
 
@@ -39,11 +39,12 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     }
     let repo = open_to_write(common, args.dry_run)?;
     let mut reporter = Reporter::new(common, "saved");
+    let ctx = reporter.attach(signals::catch()?);
     let options = options(args, sources.paths, &own, select)?;
-    sources.missing.iter().for_each(|(path, why)| reporter.event(Event::Skipped { path, why }));
+    sources.missing.iter().for_each(|(path, why)| ctx.skip(path, why));
     let result = match stream {
-        Some(stream) => push::push_streams(&repo, &options, std::iter::once(Ok(stream)), &reporter),
-        None => push::push(&repo, &options, &reporter),
+        Some(stream) => push::push_streams(&ctx, &repo, &options, std::iter::once(Ok(stream))),
+        None => push::push(&ctx, &repo, &options),
     };
     reporter.finish();
     let mut done = result?;
@@ -68,7 +69,6 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         compression: args.compression.0,
         memory: args.memory,
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
-        stop: signals::stop_flag()?,
         select,
         exclude_dev_ino: own.folder.iter().map(|(_, id)| *id).collect(),
         exclude_devices: own.mounted.clone(),

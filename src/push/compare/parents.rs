@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock};
 use rustix::fs::Stat;
 
 use super::renames::Moved;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::codec;
 use crate::format::limits;
@@ -14,7 +15,6 @@ use crate::format::page::{Page, Row};
 use crate::format::record::{Extra, Snapshot};
 use crate::format::reference::{Extent, Ref};
 use crate::name::ObjectId;
-use crate::push::control::Control;
 use crate::push::read::attributes;
 use crate::repo::{Repository, State};
 use crate::time::Time;
@@ -65,8 +65,8 @@ impl Parents {
     }
 
     /// The root directories.
-    pub fn roots<'r>(&self, repo: &'r Repository, control: &'r Control<'r>) -> Vec<Old<'r>> {
-        self.snapshots.iter().map(|s| Old::new(repo, control, begun(s), s.root)).collect()
+    pub fn roots<'r>(&self, ctx: &'r Context<'r>, repo: &'r Repository) -> Vec<Old<'r>> {
+        self.snapshots.iter().map(|s| Old::new(ctx, repo, begun(s), s.root)).collect()
     }
 
     /// Whether a reference may be taken over: prune has no plans for its pack.
@@ -85,29 +85,29 @@ impl Parents {
     }
 
     /// Whether the contents of a regular file can be taken over without opening it.
-    pub fn same_file(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
-        self.whole(repo, &old.node, stat) && self.untouched(old, stat) && self.xattrs_last(&old.node)
+    pub fn same_file(&self, ctx: &Context, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+        self.whole(ctx, repo, &old.node, stat) && self.untouched(old, stat) && self.xattrs_last(&old.node)
     }
 
     /// Whether the node has all contents of a regular file of this size, in packs that last.
-    pub fn whole(&self, repo: &Repository, node: &Node, stat: &Stat) -> bool {
+    pub fn whole(&self, ctx: &Context, repo: &Repository, node: &Node, stat: &Stat) -> bool {
         matches!(node.content, Content::File(_) | Content::Large { .. })
             && node.content.size() == stat.st_size as u64
             && node.flags & (PARTIAL | CHANGED) == 0
-            && self.content_lasts(repo, node)
+            && self.content_lasts(ctx, repo, node)
     }
 
     /// Whether the file goes on where the saved beginning of it ends.
-    pub fn same_beginning(&self, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+    pub fn same_beginning(&self, ctx: &Context, repo: &Repository, old: &Found, stat: &Stat) -> bool {
         let node = &old.node;
         matches!(node.content, Content::File(_) | Content::Large { .. })
             && node.flags & (PARTIAL | CHANGED) == PARTIAL
             && node.content.size() <= stat.st_size as u64
             && self.untouched(old, stat)
-            && self.content_lasts(repo, node)
+            && self.content_lasts(ctx, repo, node)
     }
 
-    fn content_lasts(&self, repo: &Repository, node: &Node) -> bool {
+    fn content_lasts(&self, ctx: &Context, repo: &Repository, node: &Node) -> bool {
         let lasts = |extent: &Extent| match extent {
             Extent::Data(r) => self.lasts(r),
             Extent::Hole(_) => true,
@@ -116,7 +116,7 @@ impl Parents {
             Content::File(extents) => extents.iter().all(lasts),
             Content::Large { list, .. } if self.doomed.is_empty() => self.lasts(list),
             Content::Large { list, .. } => {
-                self.lasts(list) && repo.extents(&node.content).all(|e| e.is_ok_and(|e| lasts(&e)))
+                self.lasts(list) && repo.extents(ctx, &node.content).all(|e| e.is_ok_and(|e| lasts(&e)))
             }
             _ => true,
         }
@@ -160,7 +160,7 @@ pub struct Found {
 /// A directory of an earlier snapshot, read in order.
 pub struct Old<'r> {
     repo: &'r Repository,
-    control: &'r Control<'r>,
+    ctx: &'r Context<'r>,
     time: i64,
     moved: bool,
     first: Option<Ref>,
@@ -170,21 +170,21 @@ pub struct Old<'r> {
 }
 
 impl<'r> Old<'r> {
-    fn new(repo: &'r Repository, control: &'r Control<'r>, time: i64, first: Option<Ref>) -> Self {
+    fn new(ctx: &'r Context<'r>, repo: &'r Repository, time: i64, first: Option<Ref>) -> Self {
         let nodes = Vec::new().into_iter().peekable();
-        Old { repo, control, time, moved: false, first, rows: Vec::new(), nodes, pages: Vec::new() }
+        Old { repo, ctx, time, moved: false, first, rows: Vec::new(), nodes, pages: Vec::new() }
     }
 
     /// A directory that is at another path now, as it was when a push at `time` saved it.
-    pub fn moved(repo: &'r Repository, control: &'r Control<'r>, time: i64, page: Option<Ref>) -> Self {
-        Old { moved: true, ..Old::new(repo, control, time, page) }
+    pub fn moved(ctx: &'r Context<'r>, repo: &'r Repository, time: i64, page: Option<Ref>) -> Self {
+        Old { moved: true, ..Old::new(ctx, repo, time, page) }
     }
 
     /// The directory that `found`, an entry of this one, is.
     pub fn below(&self, found: &Found) -> Option<Old<'r>> {
         match found.node.content {
             Content::Directory(page) => {
-                Some(Old { moved: self.moved, ..Old::new(self.repo, self.control, self.time, page) })
+                Some(Old { moved: self.moved, ..Old::new(self.ctx, self.repo, self.time, page) })
             }
             _ => None,
         }
@@ -204,7 +204,7 @@ impl<'r> Old<'r> {
                 None => {}
             }
             let Some(page) = self.first.take().or_else(|| self.next_page()) else { return Ok(None) };
-            match self.repo.page(&page) {
+            match self.repo.page(self.ctx, &page) {
                 Ok(read) => self.enter(page, read),
                 Err(e) if e.kind().is_damage() => self.give_up(&e),
                 Err(e) => return Err(e),
@@ -237,8 +237,7 @@ impl<'r> Old<'r> {
 
     fn give_up(&mut self, why: &Error) {
         self.rows.clear();
-        self.control
-            .warn(&format!("a folder of the previous snapshot cannot be read, its files are read again: {why}"));
+        self.ctx.warn(&format!("a folder of the previous snapshot cannot be read, its files are read again: {why}"));
     }
 
     /// Pages that were read since the last call, each with its first name: they are kept where nothing below changed.

@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, Sender};
 use super::chunks::{ChunkState, Chunks, Place};
 use super::packs::Packs;
 use super::piece::Piece;
+use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Error, Result};
 use crate::format::pack::Builder;
 use crate::format::reference::Extent;
-use crate::push::control::Control;
 use crate::repo::{Index, Repository};
 
 /// A pack on its way to the server.
@@ -31,7 +31,7 @@ pub struct Fresh<'a> {
 
 /// The open data packs.
 pub struct DataPacks<'c> {
-    control: &'c Control<'c>,
+    ctx: &'c Context<'c>,
     pub chunks: Chunks,
     pub packs: Packs<'c>,
     filling: Mutex<Filling>,
@@ -57,13 +57,13 @@ struct Open {
 
 impl<'c> DataPacks<'c> {
     /// `open`: packs that are filled at a time.
-    pub fn new(control: &'c Control<'c>, uploads: Sender<Upload>, open: usize) -> Self {
+    pub fn new(ctx: &'c Context<'c>, uploads: Sender<Upload>, open: usize) -> Self {
         let open = std::iter::repeat_with(|| None).take(open).collect();
         let filling = Mutex::new(Filling { open, uploads: Some(uploads) });
         DataPacks {
-            control,
+            ctx,
             chunks: Chunks::default(),
-            packs: Packs::new(control),
+            packs: Packs::new(ctx),
             filling,
             spare: Mutex::default(),
             added: AtomicU64::new(0),
@@ -111,7 +111,7 @@ impl<'c> DataPacks<'c> {
         let (Some(Open { number, builder }), Some(uploads)) = (filling.open[index].take(), &filling.uploads) else {
             return Ok(());
         };
-        self.control.send(uploads, Upload { number, plain: builder.finish(full).0 })
+        self.ctx.send(uploads, Upload { number, plain: builder.finish(full).0 })
     }
 
     /// Closes this pack, if it is still open, before it is full: somebody cannot go on without it.
@@ -141,7 +141,7 @@ impl<'c> DataPacks<'c> {
 
     /// The piece with its place, once the server has acknowledged its pack. Where somebody waits for room meanwhile, its
     /// pack is hurried: `pressed`.
-    pub fn resolve(&self, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
+    pub fn resolve(&self, ctx: &Context, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
         let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
         match self.chunks.state(id) {
             ChunkState::Claimed => Ok(None),
@@ -153,7 +153,8 @@ impl<'c> DataPacks<'c> {
                 Ok(None)
             }
             ChunkState::Forgotten => {
-                let (_, r) = index.find(id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
+                let (_, r) =
+                    index.find(ctx, id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
                 let pack = self.packs.earlier(r.pack);
                 Ok(Some(Piece::Known(*id, Place { pack, offset: r.offset, stored: r.stored, len: r.len })))
             }
@@ -175,11 +176,9 @@ impl<'c> DataPacks<'c> {
 
 /// The body of an uploading thread: seals and stores packs until there are no more, or until the push ends early.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
-    let control = data.control;
-    while let Some(Upload { number, mut plain }) = control.receive(uploads)? {
-        let pack = repo.put_pack_unless(ObjectType::Data, &mut plain, &|| control.stopping());
-        // Given up for that reason: whoever stops it says why.
-        let pack = pack.map_err(|e| if control.stopping() { control.check().err().unwrap_or(e) } else { e })?;
+    let ctx = data.ctx;
+    while let Some(Upload { number, mut plain }) = ctx.receive(uploads)? {
+        let pack = repo.put_pack(ctx, ObjectType::Data, &mut plain)?;
         data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
         data.packs.stored(number, pack);
         data.spare.lock().expect("no holder panics").push(plain);

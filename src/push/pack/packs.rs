@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex};
 
 use super::presence::Relied;
+use crate::context::{Context, SLICE};
 use crate::crypto::seal::ObjectType;
 use crate::error::Result;
 use crate::format::reference::PackRef;
 use crate::name::ObjectId;
-use crate::push::control::{Control, PATIENCE};
 
 pub struct Packs<'c> {
-    control: &'c Control<'c>,
+    ctx: &'c Context<'c>,
     inner: Mutex<Inner>,
     changed: Condvar,
     /// Those of earlier runs.
@@ -38,8 +38,8 @@ struct Pack {
 }
 
 impl<'c> Packs<'c> {
-    pub fn new(control: &'c Control<'c>) -> Self {
-        Packs { control, inner: Mutex::default(), changed: Condvar::new(), relied: Relied::default() }
+    pub fn new(ctx: &'c Context<'c>) -> Self {
+        Packs { ctx, inner: Mutex::default(), changed: Condvar::new(), relied: Relied::default() }
     }
 
     /// A number for a pack that is being filled.
@@ -86,9 +86,9 @@ impl<'c> Packs<'c> {
             if let Some(value) = ready()? {
                 return Ok(value);
             }
-            self.control.check()?;
+            self.ctx.check()?;
             let inner = self.inner.lock().expect("no holder panics");
-            drop(self.changed.wait_timeout_while(inner, PATIENCE, |inner| inner.version == version));
+            drop(self.changed.wait_timeout_while(inner, SLICE, |inner| inner.version == version));
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::context::Context;
 use crate::crypto::seal::sealed_len;
 use crate::error::{Error, Result};
 use crate::format::reference::PackRef;
@@ -32,15 +33,15 @@ impl Relied {
     }
 
     /// Whether the server shows it. `missing` is called once for each that it does not.
-    pub fn on(&self, repo: &Repository, pack: &PackRef, missing: impl FnOnce()) -> Result<bool> {
+    pub fn on(&self, ctx: &Context, repo: &Repository, pack: &PackRef, missing: impl FnOnce()) -> Result<bool> {
         if let Some(there) = self.known.lock().expect("no holder panics").get(&pack.id) {
             return Ok(*there);
         }
         let size = sealed_len(pack.len.into());
         // One that is not in a listing may be younger than that.
         let there = self.asked.fetch_add(1, Ordering::Relaxed) >= ONE_BY_ONE
-            && self.listed(repo, &pack.id)? == Some(size)
-            || there(repo.storage().size(&Name::Pack(pack.id)))? == Some(size);
+            && self.listed(ctx, repo, &pack.id)? == Some(size)
+            || there(repo.storage().size(ctx, &Name::Pack(pack.id)))? == Some(size);
         let before = self.known.lock().expect("no holder panics").insert(pack.id, there);
         if !there && before.is_none() {
             missing();
@@ -48,11 +49,11 @@ impl Relied {
         Ok(there)
     }
 
-    fn listed(&self, repo: &Repository, id: &ObjectId) -> Result<Option<u64>> {
+    fn listed(&self, ctx: &Context, repo: &Repository, id: &ObjectId) -> Result<Option<u64>> {
         let shard = id.shard();
         let mut listing = self.listings[usize::from(shard)].lock().expect("no holder panics");
         if listing.is_none() {
-            let entries = there(repo.storage().list(Folder::PackShard(shard)))?.unwrap_or_default();
+            let entries = there(repo.storage().list(ctx, Folder::PackShard(shard)))?.unwrap_or_default();
             let packs = entries.into_iter().filter_map(|entry| match entry.name {
                 Name::Pack(id) => Some((id, entry.size)),
                 _ => None,
@@ -77,6 +78,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::context::background;
     use crate::crypto::kdf::KdfCost;
     use crate::crypto::seal::ObjectType;
     use crate::crypto::secret::Passphrase;
@@ -87,17 +89,17 @@ mod tests {
     fn a_pack_that_was_cut_or_removed_is_not_relied_on_whoever_says_its_size() {
         let memory = Arc::<Memory>::default();
         let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(memory.clone(), &passphrase, KdfCost::DEFAULT, "").unwrap();
+        let repo = Repository::init(background(), memory.clone(), &passphrase, KdfCost::DEFAULT, "").unwrap();
         let [whole, cut, removed] =
-            [1u8, 2, 3].map(|byte| repo.put_pack(ObjectType::Data, &mut vec![byte; 1000]).unwrap());
+            [1u8, 2, 3].map(|byte| repo.put_pack(background(), ObjectType::Data, &mut vec![byte; 1000]).unwrap());
         let name = Name::Pack(cut.id);
         let bytes = memory.get(&name).unwrap();
         memory.overwrite(&name, bytes[..bytes.len() - 1].to_vec());
-        memory.remove(&Name::Pack(removed.id)).unwrap();
+        memory.remove(background(), &Name::Pack(removed.id)).unwrap();
         for asked in [0, ONE_BY_ONE] {
             let relied = Relied { asked: AtomicUsize::new(asked), ..Relied::default() };
             let missing = Cell::new(0);
-            let on = |pack| relied.on(&repo, pack, || missing.set(missing.get() + 1)).unwrap();
+            let on = |pack| relied.on(background(), &repo, pack, || missing.set(missing.get() + 1)).unwrap();
             assert_eq!([&whole, &cut, &removed].map(on), [true, false, false], "after {asked} packs");
             assert_eq!([&whole, &cut, &removed].map(on), [true, false, false], "the answers are remembered");
             assert_eq!(missing.get(), 2, "each is reported once");

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 
+use crate::context::{Context, SLICE};
 use crate::error::Result;
-use crate::push::control::{Control, PATIENCE};
 
 /// What comes next out of a [`Queue`].
 pub enum Next<T> {
@@ -21,7 +21,7 @@ pub enum Next<T> {
 }
 
 pub struct Queue<'c, T> {
-    control: &'c Control<'c>,
+    ctx: &'c Context<'c>,
     inner: Mutex<Inner<T>>,
     changed: Condvar,
     pressed: AtomicBool,
@@ -38,9 +38,9 @@ struct Inner<T> {
 
 impl<'c, T> Queue<'c, T> {
     /// `most`: nodes that may be inside.
-    pub fn new(control: &'c Control<'c>, most: usize) -> Self {
+    pub fn new(ctx: &'c Context<'c>, most: usize) -> Self {
         let inner = Inner { finished: BTreeMap::new(), entered: 0, left: 0, nodes: 0, closed: false };
-        Queue { control, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false), most }
+        Queue { ctx, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false), most }
     }
 
     /// Makes room for an item of so many nodes and gives its number in the line.
@@ -48,8 +48,8 @@ impl<'c, T> Queue<'c, T> {
         let mut inner = self.inner.lock().expect("no holder panics");
         while inner.nodes > 0 && inner.nodes + nodes > self.most {
             self.pressed.store(true, Ordering::Relaxed);
-            self.control.check()?;
-            inner = self.changed.wait_timeout(inner, PATIENCE).expect("no holder panics").0;
+            self.ctx.check()?;
+            inner = self.changed.wait_timeout(inner, SLICE).expect("no holder panics").0;
         }
         self.pressed.store(false, Ordering::Relaxed);
         inner.nodes += nodes;
@@ -69,7 +69,7 @@ impl<'c, T> Queue<'c, T> {
         self.changed.notify_all();
     }
 
-    /// The next item in order, if it is ready within [`PATIENCE`].
+    /// The next item in order, if it is ready within [`SLICE`].
     pub fn next(&self) -> Result<Next<T>> {
         let mut inner = self.inner.lock().expect("no holder panics");
         for last in [false, true] {
@@ -81,9 +81,9 @@ impl<'c, T> Queue<'c, T> {
             if inner.closed && inner.left == inner.entered {
                 return Ok(Next::End);
             }
-            self.control.check()?;
+            self.ctx.check()?;
             if !last {
-                inner = self.changed.wait_timeout(inner, PATIENCE).expect("no holder panics").0;
+                inner = self.changed.wait_timeout(inner, SLICE).expect("no holder panics").0;
             }
         }
         Ok(Next::Wait)

@@ -87,7 +87,7 @@ impl<'w> Cutter<'w> {
     /// Waits for the chunks that others are at.
     pub fn collect(&self, pieces: &mut [Piece], given: &mut Given) -> Result<()> {
         while given.open > 0 {
-            if let Some((piece, done)) = self.work.control.receive(&given.replies)? {
+            if let Some((piece, done)) = self.work.ctx.receive(&given.replies)? {
                 pieces[piece] = done;
                 given.open -= 1;
             }
@@ -106,9 +106,9 @@ impl<'w> Cutter<'w> {
 
     /// Finds a chunk or adds it.
     pub fn chunk(&mut self, plain: &[u8]) -> Result<Piece> {
-        let Workspace { repo, control, data, .. } = self.work;
+        let Workspace { repo, ctx, data, .. } = self.work;
         self.read += plain.len() as u64;
-        control.event(Event::Done { files: 0, bytes: plain.len() as u64 });
+        ctx.event(Event::Done { files: 0, bytes: plain.len() as u64 });
         let id = repo.keys().chunk_id(ChunkKind::Data, plain);
         if data.chunks.has(&id, plain.len())? {
             return Ok(Piece::New(id));
@@ -135,15 +135,15 @@ impl<'w> Cutter<'w> {
 
     /// Where the repository has it. What cannot be looked up is sent again: that costs time, not safety.
     fn known(&self, id: &ChunkId, len: usize) -> Result<Option<Place>> {
-        let Workspace { repo, control, index, data, index_damage_reported, .. } = self.work;
+        let Workspace { repo, ctx, index, data, index_damage_reported, .. } = self.work;
         let missing = |pack: ObjectId| {
-            control.warn(&format!(
+            ctx.warn(&format!(
                 "the server shows pack {pack} no more, or not whole: what is still here of it is sent again"
             ));
         };
-        match index.find(id) {
+        match index.find(ctx, id) {
             Ok(Some((ChunkKind::Data, r))) if r.len as usize == len => {
-                if !data.packs.relied.on(repo, &r.pack, || missing(r.pack.id))? {
+                if !data.packs.relied.on(ctx, repo, &r.pack, || missing(r.pack.id))? {
                     return Ok(None);
                 }
                 let pack = data.packs.earlier(r.pack);
@@ -152,7 +152,7 @@ impl<'w> Cutter<'w> {
             Ok(_) => Ok(None),
             Err(e) if e.kind().is_damage() => {
                 if !index_damage_reported.swap(true, Ordering::Relaxed) {
-                    control.warn(&format!("part of the index cannot be read, its contents are sent again: {e}"));
+                    ctx.warn(&format!("part of the index cannot be read, its contents are sent again: {e}"));
                 }
                 Ok(None)
             }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::format::node::Node;
 use crate::push::pack::data_packs::DataPacks;
@@ -30,9 +31,9 @@ impl PartialFile {
     }
 
     /// Goes on to the first piece that is not acknowledged; gives whether there is none.
-    pub fn resolve(&mut self, data: &DataPacks<'_>, index: &Index<'_>, pressed: bool) -> Result<bool> {
+    pub fn resolve(&mut self, ctx: &Context, data: &DataPacks<'_>, index: &Index<'_>, pressed: bool) -> Result<bool> {
         while let Some(piece) = self.pieces.get(self.resolved) {
-            let Some(known) = data.resolve(piece, index, pressed)? else { return Ok(false) };
+            let Some(known) = data.resolve(ctx, piece, index, pressed)? else { return Ok(false) };
             if let (Piece::New(_), Piece::Known(_, place)) = (piece, &known) {
                 self.new += u64::from(place.len);
             }
@@ -66,10 +67,16 @@ impl PartialFiles {
     }
 
     /// What there is of it so far.
-    pub fn get(&self, batch: u64, data: &DataPacks<'_>, index: &Index<'_>) -> Result<Option<PartialFile>> {
+    pub fn get(
+        &self,
+        ctx: &Context,
+        batch: u64,
+        data: &DataPacks<'_>,
+        index: &Index<'_>,
+    ) -> Result<Option<PartialFile>> {
         let mut all = self.0.lock().expect("no holder panics");
         let Some(file) = all.get_mut(&batch) else { return Ok(None) };
-        file.resolve(data, index, false)?;
+        file.resolve(ctx, data, index, false)?;
         Ok(Some(file.clone()))
     }
 }

@@ -12,12 +12,12 @@ use super::attributes::{self, error};
 use super::cutter::{Cutter, Given, Task};
 use super::item::{Batch, Item, Job};
 use super::workspace::Workspace;
+use crate::context::SLICE;
 use crate::crypto::chunker;
 use crate::error::{Error, Result};
 use crate::format::node::{CHANGED, Content, Node, Xattrs};
 use crate::format::reference::Extent;
 use crate::progress::Event;
-use crate::push::control::PATIENCE;
 use crate::push::pack::chunks::Place;
 use crate::push::pack::piece::Piece;
 
@@ -80,7 +80,7 @@ impl<'w> Reader<'w> {
 
     /// The body of a worker thread. Gives the bytes read.
     pub fn run(mut self, work: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<u64> {
-        let Workspace { control, queue, idle, .. } = self.cutter.work;
+        let Workspace { ctx, queue, idle, .. } = self.cutter.work;
         loop {
             match self.next(work, tasks)? {
                 Next::Batch(mut batch) => {
@@ -100,20 +100,20 @@ impl<'w> Reader<'w> {
         // No more files for this one; others may still be at large ones.
         self.offer = None;
         idle.fetch_add(1, Ordering::Relaxed);
-        while let Some(task) = control.receive(tasks)? {
+        while let Some(task) = ctx.receive(tasks)? {
             self.cutter.serve(&task)?;
         }
         Ok(self.cutter.read)
     }
 
     fn next(&self, work: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<Next> {
-        let Workspace { control, idle, .. } = self.cutter.work;
-        control.check()?;
+        let Workspace { ctx, idle, .. } = self.cutter.work;
+        ctx.check()?;
         idle.fetch_add(1, Ordering::Relaxed);
         let next = crossbeam_channel::select! {
             recv(work) -> batch => batch.map_or(Next::End, Next::Batch),
             recv(tasks) -> task => task.map_or(Next::Nothing, Next::Task),
-            default(PATIENCE) => Next::Nothing,
+            default(SLICE) => Next::Nothing,
         };
         idle.fetch_sub(1, Ordering::Relaxed);
         Ok(next)
@@ -121,7 +121,7 @@ impl<'w> Reader<'w> {
 
     fn batch(&mut self, batch: &mut Batch) -> Result<()> {
         for item in &mut batch.items {
-            self.cutter.work.control.check()?;
+            self.cutter.work.ctx.check()?;
             match item {
                 Item::File(job) => self.file(job)?,
                 Item::Stream(job) => self.stream(job)?,
@@ -129,14 +129,14 @@ impl<'w> Reader<'w> {
             }
         }
         self.cutter.flush()?;
-        self.cutter.work.control.event(Event::Done { files: batch.files as u64, bytes: 0 });
+        self.cutter.work.ctx.event(Event::Done { files: batch.files as u64, bytes: 0 });
         Ok(())
     }
 
     fn file(&mut self, job: &mut Job) -> Result<()> {
         if job.stat.st_size as u64 >= SHOWN {
             self.cutter.flush()?; // others may wait for what came before
-            self.cutter.work.control.event(Event::File { path: &job.dir.path_of(&job.node.name) });
+            self.cutter.work.ctx.event(Event::File { path: &job.dir.path_of(&job.node.name) });
         }
         let mut earlier: Option<Vec<Piece>> = None;
         for _ in 0..ATTEMPTS {
@@ -157,8 +157,16 @@ impl<'w> Reader<'w> {
             return Ok(());
         }
         job.node.flags |= CHANGED;
-        self.cutter.work.control.unsteady(&job.dir.path_of(&job.node.name));
+        self.unsteady(&job.dir.path_of(&job.node.name));
         Ok(())
+    }
+
+    /// Reports a file that changed each time it was read.
+    fn unsteady(&self, path: &[u8]) {
+        let Workspace { ctx, unsteady, .. } = self.cutter.work;
+        unsteady.fetch_add(1, Ordering::Relaxed);
+        let path = String::from_utf8_lossy(path);
+        ctx.warn(&format!("{path} changed each time it was read; what is saved of it may belong to several moments"));
     }
 
     fn gave_up(&self, job: &mut Job, errno: Errno) {
@@ -172,7 +180,7 @@ impl<'w> Reader<'w> {
             }
             _ => error("read the file", errno),
         };
-        self.cutter.work.control.skip(&job.dir.path_of(&job.node.name), &why);
+        self.cutter.work.ctx.skip(&job.dir.path_of(&job.node.name), &why);
         job.node.content = attributes::unreadable(errno);
     }
 
@@ -224,8 +232,8 @@ impl<'w> Reader<'w> {
 
     /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
     fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
-        let Workspace { repo, control, data, .. } = self.cutter.work;
-        for extent in repo.extents(prefix) {
+        let Workspace { repo, ctx, data, .. } = self.cutter.work;
+        for extent in repo.extents(ctx, prefix) {
             match extent {
                 Ok(Extent::Hole(len)) => pieces.push(Piece::Hole(len)),
                 Ok(Extent::Data(r)) => {
@@ -250,7 +258,7 @@ impl<'w> Reader<'w> {
             pieces.clear();
             return Ok(0);
         }
-        control.event(Event::Done { files: 0, bytes: end });
+        ctx.event(Event::Done { files: 0, bytes: end });
         Ok(end)
     }
 
@@ -275,7 +283,7 @@ impl<'w> Reader<'w> {
     fn xattrs(&self, job: &Job, fd: &OwnedFd) -> attributes::Pairs {
         attributes::xattrs_of(fd).unwrap_or_else(|errno| {
             let path = job.dir.path_of(&job.node.name);
-            self.cutter.work.control.skip(&path, &error("read its extended attributes", errno));
+            self.cutter.work.ctx.skip(&path, &error("read its extended attributes", errno));
             Vec::new()
         })
     }
@@ -349,7 +357,7 @@ impl<'w> Reader<'w> {
                 break stop;
             }
             self.show(pieces)?;
-            self.cutter.work.control.check()?;
+            self.cutter.work.ctx.check()?;
             window.copy_within(from..to, 0);
             (from, to) = (0, to - from);
         };

@@ -15,19 +15,20 @@ use crate::progress::Event;
 
 impl Reader<'_> {
     pub fn stream(&mut self, job: &mut StreamJob) -> Result<()> {
-        let control = self.cutter.work.control;
+        let ctx = self.cutter.work.ctx;
         if job.size.is_none_or(|size| size >= SHOWN) {
             self.cutter.flush()?; // others may wait for what came before
-            control.event(Event::File { path: &job.path });
+            ctx.event(Event::File { path: &job.path });
         }
         let mut given = Given::default();
         let failed = self.pour(job, &mut given)?;
         let Some(error) = failed else { return self.cutter.collect(&mut job.pieces, &mut given) };
-        let fatal = job.failure == Failure::Fatal || matches!(error.kind(), Kind::Connection | Kind::Interrupted(_));
+        let fatal = job.failure == Failure::Fatal
+            || matches!(error.kind(), Kind::Connection | Kind::Interrupted(_) | Kind::Cancelled);
         if fatal {
             return Err(error.while_doing(format_args!("cannot read {}", String::from_utf8_lossy(&job.path))));
         }
-        control.skip(&job.path, &error);
+        ctx.skip(&job.path, &error);
         job.pieces.clear();
         job.node.content = attributes::unreadable(Errno::IO);
         Ok(())
@@ -46,7 +47,7 @@ impl Reader<'_> {
         let (mut from, mut to, mut end) = (0, 0, false);
         while !end {
             while to < WINDOW && !end {
-                self.cutter.work.control.check()?;
+                self.cutter.work.ctx.check()?;
                 match reader.read(&mut window[to..WINDOW]) {
                     Ok(0) => end = true,
                     Ok(n) => to += n,

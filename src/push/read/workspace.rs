@@ -1,11 +1,11 @@
 //! The state that the threads of one push share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use super::attributes::Nodes;
 use super::item::Batch;
 use super::partial::PartialFiles;
-use crate::push::control::Control;
+use crate::context::Context;
 use crate::push::pack::data_packs::DataPacks;
 use crate::push::pack::queue::Queue;
 use crate::repo::{Index, Repository};
@@ -14,7 +14,9 @@ use crate::repo::{Index, Repository};
 #[derive(Clone, Copy)]
 pub struct Workspace<'w> {
     pub repo: &'w Repository,
-    pub control: &'w Control<'w>,
+    pub ctx: &'w Context<'w>,
+    /// The same context for the last commit: it goes on for some seconds after a stop.
+    pub last: &'w Context<'w>,
     pub nodes: &'w Nodes,
     pub index: &'w Index<'w>,
     pub data: &'w DataPacks<'w>,
@@ -22,6 +24,8 @@ pub struct Workspace<'w> {
     pub partial: &'w PartialFiles,
     /// The number of workers that wait for something to do.
     pub idle: &'w AtomicUsize,
+    /// Files that changed each time they were read.
+    pub unsteady: &'w AtomicU64,
     /// Whether the damaged index was reported.
     pub index_damage_reported: &'w AtomicBool,
 }

@@ -11,20 +11,20 @@ use super::links::Links;
 use super::lists::{End, OpenList, last_pack};
 use super::store::MetaStore;
 use super::tally::Tally;
+use crate::context::Context;
 use crate::crypto::keys::{ChunkKind, Keys};
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{self, Content, Node, PARTIAL, Xattrs};
 use crate::format::page::{Page, Row};
 use crate::format::reference::{Extent, PackRef, Ref};
-use crate::push::control::Control;
 use crate::push::read::attributes;
 use crate::push::read::item::{Change, Enter, Link};
 
 /// The tree of the snapshot while its nodes are being added.
 pub struct Assembler<'c, S> {
     keys: &'c Keys,
-    control: &'c Control<'c>,
+    ctx: &'c Context<'c>,
     /// Where pages, lists and extended attributes go.
     pub store: S,
     /// The open directories, the root first.
@@ -54,10 +54,10 @@ pub struct PartialTree {
 
 impl<'c, S: MetaStore> Assembler<'c, S> {
     /// An empty tree.
-    pub fn new(keys: &'c Keys, control: &'c Control<'c>, store: S) -> Self {
+    pub fn new(keys: &'c Keys, ctx: &'c Context<'c>, store: S) -> Self {
         Assembler {
             keys,
-            control,
+            ctx,
             store,
             stack: vec![OpenDirectory::new(None, true, None)],
             set_aside: None,
@@ -114,7 +114,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         }
         if let Content::Unreadable(_) = node.content {
             let why = Error::failed("cannot read the file: another link to it could not be read");
-            self.control.skip(&path(&self.stack, &node.name), &why);
+            self.ctx.skip(&path(&self.stack, &node.name), &why);
         }
         self.links.remember(link, &node);
         let change = Change::compare(old, &node);
@@ -212,7 +212,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
 
     fn add_counted(&mut self, mut node: Node, change: Change) -> Result<()> {
         if let Err(why) = node.check() {
-            self.control.skip(&path(&self.stack, &node.name), &why);
+            self.ctx.skip(&path(&self.stack, &node.name), &why);
             node.content = attributes::unreadable(Errno::INVAL);
             node.xattrs = Xattrs::Inline(Vec::new());
         }
@@ -328,7 +328,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         }
         let plain = node::encode_xattrs(pairs);
         if plain.len() > limits::CHUNK {
-            self.control.warn("extended attributes of more than 4 MiB were left out");
+            self.ctx.warn("extended attributes of more than 4 MiB were left out");
             node.xattrs = Xattrs::Inline(Vec::new());
             return Ok(node);
         }

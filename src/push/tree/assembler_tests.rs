@@ -2,12 +2,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::context::background;
 use crate::crypto::keys::{ChunkId, RepoId};
 use crate::crypto::secret::Secret;
 use crate::format::list::List;
 use crate::format::node::Attrs;
 use crate::name::ObjectId;
-use crate::progress::Silent;
 
 /// Metadata packs in memory, with room for a few chunks each.
 struct Packs {
@@ -144,10 +144,10 @@ fn assemble(tree: &mut Assembler<'_, Packs>, mut between: impl FnMut(&mut Assemb
 
 #[test]
 fn each_reference_names_the_pack_that_holds_its_chunk() {
-    let (keys, control) = (keys(), Control::new(&Silent, Arc::default()));
+    let (keys, ctx) = (keys(), background());
     let mut trees = Vec::new();
     for room in [1 << 20, 20_000, 9000] {
-        let mut tree = Assembler::new(&keys, &control, Packs::new(room));
+        let mut tree = Assembler::new(&keys, ctx, Packs::new(room));
         let root = assemble(&mut tree, |_, _| {});
         assert_eq!(tree.tally.stats.files, 900);
         assert_eq!((tree.tally.stats.directories, tree.tally.stats.xattrs), (3, 3));
@@ -160,11 +160,11 @@ fn each_reference_names_the_pack_that_holds_its_chunk() {
 
 #[test]
 fn a_checkpoint_holds_the_nodes_so_far_and_leaves_the_assembler_as_it_was() {
-    let (keys, control) = (keys(), Control::new(&Silent, Arc::default()));
-    let mut plain = Assembler::new(&keys, &control, Packs::new(9000));
+    let (keys, ctx) = (keys(), background());
+    let mut plain = Assembler::new(&keys, ctx, Packs::new(9000));
     let root = assemble(&mut plain, |_, _| {});
     let expected = plain.store.files(root, "");
-    let mut tree = Assembler::new(&keys, &control, Packs::new(9000));
+    let mut tree = Assembler::new(&keys, ctx, Packs::new(9000));
     let root = assemble(&mut tree, |tree, files| {
         if files % 37 == 0 {
             let beginning = Some((node("g", Content::File(Vec::new())), extents(2))).filter(|_| files % 2 == 0);
@@ -182,16 +182,16 @@ fn a_checkpoint_holds_the_nodes_so_far_and_leaves_the_assembler_as_it_was() {
 
 #[test]
 fn an_empty_tree_has_no_page() {
-    let (keys, control) = (keys(), Control::new(&Silent, Arc::default()));
-    let mut tree = Assembler::new(&keys, &control, Packs::new(9000));
+    let (keys, ctx) = (keys(), background());
+    let mut tree = Assembler::new(&keys, ctx, Packs::new(9000));
     assert_eq!(tree.checkpoint(no_beginning()).unwrap().root, None);
     assert_eq!(tree.finish().unwrap(), None);
 }
 
 #[test]
 fn further_links_take_over_the_first_one() {
-    let (keys, control) = (keys(), Control::new(&Silent, Arc::default()));
-    let mut tree = Assembler::new(&keys, &control, Packs::new(9000));
+    let (keys, ctx) = (keys(), background());
+    let mut tree = Assembler::new(&keys, ctx, Packs::new(9000));
     let first = Node { nlink: 2, content: tree.content(extents(3)).unwrap(), ..node("a", Content::File(Vec::new())) };
     tree.file(first, Some((1, 1)), None).unwrap();
     tree.link(Node { nlink: 2, ..node("b", Content::File(Vec::new())) }, (1, 1), None).unwrap();

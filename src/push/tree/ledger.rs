@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::context::Context;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::index;
@@ -11,7 +12,6 @@ use crate::format::pack::Entry;
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
 use crate::format::reference::{PackRef, Ref};
 use crate::name::ObjectId;
-use crate::push::control::Control;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::Packs;
 use crate::repo::{Index, Repository, State, now, random};
@@ -19,7 +19,10 @@ use crate::repo::{Index, Repository, State, now, random};
 /// What the log knows of this run, and all that a further record needs.
 pub struct Ledger<'c> {
     pub repo: &'c Repository,
-    pub control: &'c Control<'c>,
+    /// Not ended by a stop: what is complete is committed.
+    pub ctx: &'c Context<'c>,
+    /// Ends some seconds after a stop.
+    pub last: &'c Context<'c>,
     pub state: &'c mut State,
     pub chunks: &'c Chunks,
     pub packs: &'c Packs<'c>,
@@ -125,14 +128,14 @@ impl Ledger<'_> {
         let condemned = self.absent.iter().map(|id| (*id, now().seconds)).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
         if mode == CommitMode::Immediate {
-            let record = self.repo.commit_unless(self.state, head, &sections, &|| self.control.late())?;
+            let record = self.repo.commit_at_once(self.last, self.state, head, &sections)?;
             self.packs.committed(&ready);
             self.doomed.extend(std::mem::take(&mut self.absent));
             return Ok(record);
         }
         let whole = head.snapshots.iter().any(|s| !s.partial);
         let (known, outdated) = (&self.doomed, self.outdated);
-        let record = self.repo.commit_if(self.state, head, &sections, |state| {
+        let record = self.repo.commit_if(self.ctx, self.state, head, &sections, |state| {
             if whole { still_current(state, known, outdated) } else { Ok(()) }
         })?;
         self.doomed.extend(std::mem::take(&mut self.absent));

@@ -2,13 +2,13 @@
 //! bottom-up into a pack that has no name yet.
 
 use super::store::MetaStore;
+use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::Result;
 use crate::format::pack::{Builder, Entry};
 use crate::format::reference::{PackRef, Ref};
 use crate::format::stored::Packer;
-use crate::push::control::Control;
 use crate::push::pack::chunks::{IdMap, Place};
 use crate::push::pack::packs::Packs;
 use crate::repo::{Index, Repository, Span};
@@ -18,7 +18,8 @@ const MANY: usize = 64 << 10;
 
 pub struct MetaPack<'c> {
     repo: &'c Repository,
-    control: &'c Control<'c>,
+    /// Goes on for a while after a stop: without this pack there is no tree to be kept.
+    ctx: &'c Context<'c>,
     packs: &'c Packs<'c>,
     index: &'c Index<'c>,
     packer: Packer,
@@ -40,7 +41,7 @@ pub struct MetaPack<'c> {
 impl<'c> MetaPack<'c> {
     pub fn new(
         repo: &'c Repository,
-        control: &'c Control<'c>,
+        ctx: &'c Context<'c>,
         packs: &'c Packs<'c>,
         index: &'c Index<'c>,
         compression: i32,
@@ -48,21 +49,7 @@ impl<'c> MetaPack<'c> {
         let (packer, spare) = (Packer::new(compression.max(1))?, None);
         let (places, entries, broken, hasty, written, added) = Default::default();
         let open = None;
-        Ok(MetaPack {
-            repo,
-            control,
-            packs,
-            index,
-            packer,
-            open,
-            spare,
-            places,
-            entries,
-            broken,
-            hasty,
-            written,
-            added,
-        })
+        Ok(MetaPack { repo, ctx, packs, index, packer, open, spare, places, entries, broken, hasty, written, added })
     }
 
     /// A record names all packs that were stored. Their chunks are in the index from now on, so when they are many they
@@ -100,8 +87,7 @@ impl MetaStore for MetaPack<'_> {
     fn finish_pack(&mut self, full: bool) -> Result<Option<PackRef>> {
         let Some((number, builder)) = self.open.take() else { return Ok(None) };
         let (mut plain, entries) = builder.finish(full);
-        // A signal does not break this off at once: without this pack there is no tree to be kept.
-        let stored = self.repo.put_pack_unless(ObjectType::Meta, &mut plain, &|| self.control.late());
+        let stored = self.repo.put_pack(self.ctx, ObjectType::Meta, &mut plain);
         self.broken |= stored.is_err();
         let pack = stored?;
         self.spare = Some(plain);
@@ -121,8 +107,8 @@ impl MetaStore for MetaPack<'_> {
         if self.hasty {
             return Ok(None);
         }
-        let readable = |r: Ref| self.repo.chunk(kind, &r, Span::Blocks(16)).map(|_| r);
-        let found = self.index.find(&id).and_then(|found| match found {
+        let readable = |r: Ref| self.repo.chunk(self.ctx, kind, &r, Span::Blocks(16)).map(|_| r);
+        let found = self.index.find(self.ctx, &id).and_then(|found| match found {
             Some((k, r)) if k == kind && r.len as usize == plain.len() && own.is_none_or(|own| own == r.pack) => {
                 readable(r).map(Some)
             }

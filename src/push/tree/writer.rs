@@ -38,7 +38,7 @@ enum Position {
 
 impl<'c> TreeWriter<'c> {
     pub fn new(work: Workspace<'c>, meta: MetaPack<'c>, ledger: Ledger<'c>, checkpointer: Checkpointer) -> Self {
-        let assembler = Assembler::new(work.repo.keys(), work.control, meta);
+        let assembler = Assembler::new(work.repo.keys(), work.ctx, meta);
         TreeWriter { work, assembler, ledger, checkpointer, position: Position::BetweenBatches }
     }
 
@@ -108,10 +108,10 @@ impl<'c> TreeWriter<'c> {
     /// Waits until the server has acknowledged all packs that hold the file's contents.
     fn resolve(&mut self, node: Node, pieces: Vec<Piece>) -> Result<PartialFile> {
         let mut file = PartialFile::new(node, pieces);
-        let Workspace { data, index, queue, .. } = self.work;
-        while !file.resolve(data, index, false)? {
+        let Workspace { last, data, index, queue, .. } = self.work;
+        while !file.resolve(last, data, index, false)? {
             let waited = data.packs.wait(|| {
-                let done = file.resolve(data, index, queue.pressed())? || self.is_due();
+                let done = file.resolve(last, data, index, queue.pressed())? || self.is_due();
                 Ok(done.then_some(()))
             });
             // From here on a checkpoint, also the last one, stores the beginning of this file.
@@ -131,8 +131,8 @@ impl<'c> TreeWriter<'c> {
     }
 
     fn is_due(&self) -> bool {
-        let Workspace { control, data, .. } = self.work;
-        !control.stopping() && self.checkpointer.is_due(data.chunks.len(), || data.packs.fresh() > 0)
+        let Workspace { ctx, data, .. } = self.work;
+        !ctx.is_stopped() && self.checkpointer.is_due(data.chunks.len(), || data.packs.fresh() > 0)
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
@@ -160,10 +160,10 @@ impl<'c> TreeWriter<'c> {
 
     /// The beginning of the file that comes next in the tree, if it is being read or waits for packs.
     fn beginning(&self) -> Result<Option<PartialFile>> {
-        let Workspace { partial, queue, data, index, .. } = self.work;
+        let Workspace { last, partial, queue, data, index, .. } = self.work;
         match &self.position {
             Position::Waiting(file) => Ok(Some(file.clone())),
-            Position::BetweenBatches => partial.get(queue.next_number(), data, index),
+            Position::BetweenBatches => partial.get(last, queue.next_number(), data, index),
             Position::InBatch => Ok(None),
         }
     }
@@ -181,7 +181,7 @@ impl<'c> TreeWriter<'c> {
 
     /// Commits what is stored when the push ends early. Returns whether anything of this push is kept.
     pub fn keep(&mut self) -> bool {
-        self.work.control.end();
+        self.work.ctx.cancel();
         if self.work.data.packs.ready().is_empty() {
             return self.ledger.partial.is_some();
         }

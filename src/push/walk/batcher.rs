@@ -2,10 +2,10 @@
 
 use crossbeam_channel::Sender;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::progress::Event;
 use crate::push::compare::parents::{Found, Old, Parents};
-use crate::push::control::Control;
 use crate::push::pack::queue::Queue;
 use crate::push::read::item::{Batch, Item};
 
@@ -15,7 +15,7 @@ const ITEMS: usize = 256;
 pub const BYTES: u64 = 2 << 20;
 
 pub struct Batcher<'w> {
-    control: &'w Control<'w>,
+    ctx: &'w Context<'w>,
     queue: &'w Queue<'w, Batch>,
     work: Sender<Batch>,
     batch: Batch,
@@ -25,8 +25,8 @@ pub struct Batcher<'w> {
 }
 
 impl<'w> Batcher<'w> {
-    pub fn new(control: &'w Control<'w>, queue: &'w Queue<'w, Batch>, work: Sender<Batch>) -> Self {
-        Batcher { control, queue, work, batch: Batch::default(), total: (0, 0), done: (0, 0) }
+    pub fn new(ctx: &'w Context<'w>, queue: &'w Queue<'w, Batch>, work: Sender<Batch>) -> Self {
+        Batcher { ctx, queue, work, batch: Batch::default(), total: (0, 0), done: (0, 0) }
     }
 
     /// A file was met.
@@ -67,27 +67,27 @@ impl<'w> Batcher<'w> {
     pub fn close(mut self) -> Result<()> {
         self.send()?;
         let (files, bytes) = self.total;
-        self.control.event(Event::Total { files, bytes, complete: true });
+        self.ctx.event(Event::Total { files, bytes, complete: true });
         self.queue.close();
         Ok(())
     }
 
     /// Sends what there is, if there is anything.
     pub fn send(&mut self) -> Result<()> {
-        self.control.check()?;
+        self.ctx.check()?;
         if self.batch.items.is_empty() {
             return Ok(());
         }
         let next = Batch { items: Vec::with_capacity(ITEMS), ..Batch::default() };
         let mut batch = std::mem::replace(&mut self.batch, next);
-        self.control.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
+        self.ctx.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
         let (files, bytes) = std::mem::take(&mut self.done);
-        self.control.event(Event::Done { files, bytes });
+        self.ctx.event(Event::Done { files, bytes });
         batch.number = self.queue.enter(batch.items.len())?;
         if batch.files == 0 {
             self.queue.finish(batch.number, batch);
             return Ok(());
         }
-        self.control.send(&self.work, batch)
+        self.ctx.send(&self.work, batch)
     }
 }

@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use super::listing::Listing;
 use super::select::{IGNORE_FILE, Mark, Select};
+use crate::context::Context;
 use crate::error::Error;
 use crate::pattern::{self, Rules};
-use crate::push::control::Control;
+use crate::progress::Event;
 use crate::push::read::attributes::{self, Dir};
 
 /// An ignore file of more bytes than this is none.
@@ -19,7 +20,7 @@ const IGNORE_FILE_MOST: u64 = 1 << 20;
 
 pub struct Picker<'w> {
     select: &'w Select,
-    control: &'w Control<'w>,
+    ctx: &'w Context<'w>,
     /// With `one_file_system`, the devices of the sources.
     home: Vec<u64>,
     /// Devices of which nothing is saved: mounted backups.
@@ -36,10 +37,10 @@ struct Ignores {
 }
 
 impl<'w> Picker<'w> {
-    pub fn new(select: &'w Select, control: &'w Control<'w>, sources: &[PathBuf], foreign: &'w [u64]) -> Self {
+    pub fn new(select: &'w Select, ctx: &'w Context<'w>, sources: &[PathBuf], foreign: &'w [u64]) -> Self {
         let device = |path: &PathBuf| fs::lstat(path).ok().map(|stat| attributes::id(&stat).0);
         let home = if select.one_file_system { sources.iter().filter_map(device).collect() } else { Vec::new() };
-        Picker { select, control, home, foreign, ignores: Vec::new() }
+        Picker { select, ctx, home, foreign, ignores: Vec::new() }
     }
 
     /// Whether an entry of a folder below a source is left out. `stat` is missing where it could not be read.
@@ -48,7 +49,7 @@ impl<'w> Picker<'w> {
             let path = dir.path_of(name);
             let folder = stat.is_some_and(|stat| attributes::kind(stat) == FileType::Directory);
             if self.select.leaves_out(&path, folder) || self.ignored(&path, folder) {
-                self.control.exclude(&path);
+                self.ctx.event(Event::Excluded { path: &path });
                 return true;
             }
         }
@@ -57,7 +58,7 @@ impl<'w> Picker<'w> {
         let elsewhere = attributes::kind(stat) != FileType::Directory && self.is_elsewhere(stat);
         let out = elsewhere || self.select.larger_than.is_some_and(large);
         if out {
-            self.control.exclude(&dir.path_of(name));
+            self.ctx.event(Event::Excluded { path: &dir.path_of(name) });
         }
         out
     }
@@ -84,7 +85,7 @@ impl<'w> Picker<'w> {
         if marks.is_empty() {
             return None;
         }
-        self.control.exclude(&dir.path_of(b""));
+        self.ctx.event(Event::Excluded { path: &dir.path_of(b"") });
         Some(Listing::of(marks.into_iter().map(|mark| &mark.name)))
     }
 
@@ -98,8 +99,7 @@ impl<'w> Picker<'w> {
             Err(errno) => {
                 let path = dir.path_of(&mark.name);
                 let path = String::from_utf8_lossy(&path);
-                self.control
-                    .warn(&format!("its folder is saved as if it were not marked: cannot read {path}: {errno}"));
+                self.ctx.warn(&format!("its folder is saved as if it were not marked: cannot read {path}: {errno}"));
                 false
             }
         }
@@ -117,7 +117,7 @@ impl<'w> Picker<'w> {
                         Errno::FBIG => Error::failed("nothing is left out by it: it is larger than 1 MiB"),
                         _ => Error::io("read what to leave out", errno.into()),
                     };
-                    self.control.skip(&dir.path_of(IGNORE_FILE.as_bytes()), &why);
+                    self.ctx.skip(&dir.path_of(IGNORE_FILE.as_bytes()), &why);
                 }
             }
         }
@@ -140,7 +140,7 @@ impl<'w> Picker<'w> {
                 Err(why) => {
                     let path = dir.path_of(IGNORE_FILE.as_bytes());
                     let path = String::from_utf8_lossy(&path);
-                    self.control.warn(&format!("line {} of {path} leaves out nothing: {why}", i + 1));
+                    self.ctx.warn(&format!("line {} of {path} leaves out nothing: {why}", i + 1));
                 }
             }
         }

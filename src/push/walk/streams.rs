@@ -2,11 +2,11 @@
 //! the way.
 
 use super::batcher::{self, Batcher};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Content, valid_name};
 use crate::push::compare::parents::{Found, Old, Parents};
-use crate::push::control::Control;
 use crate::push::read::attributes::Nodes;
 use crate::push::read::item::{Enter, Item, StreamJob};
 use crate::push::read::stream::{Stream, StreamKind};
@@ -16,7 +16,7 @@ use crate::time::Time;
 /// What the walk over streams is given.
 pub struct Streams<'w> {
     pub repo: &'w Repository,
-    pub control: &'w Control<'w>,
+    pub ctx: &'w Context<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
     /// The time of the snapshot, for folders that are only on the way.
@@ -39,7 +39,7 @@ struct Level<'w> {
 impl<'w> Streams<'w> {
     /// Walks everything and closes the line.
     pub fn run(self, streams: &mut dyn Iterator<Item = Result<Stream>>, feed: Batcher<'w>) -> Result<()> {
-        let levels = vec![Level { name: Vec::new(), old: self.parents.roots(self.repo, self.control) }];
+        let levels = vec![Level { name: Vec::new(), old: self.parents.roots(self.ctx, self.repo) }];
         let mut walker = Walker { streams: self, feed, levels, last: Vec::new() };
         for stream in streams {
             walker.stream(stream?)?;

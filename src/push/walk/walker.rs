@@ -12,11 +12,12 @@ use super::batcher::Batcher;
 use super::listing::Listing;
 use super::picker::Picker;
 use super::sources::Plan;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node, PARTIAL, Xattrs};
+use crate::progress::Event;
 use crate::push::compare::parents::{Found, Old, Parents};
-use crate::push::control::Control;
 use crate::push::read::attributes::{self, Dir, Nodes, error};
 use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
@@ -29,7 +30,7 @@ const OPEN: usize = 128;
 /// What the walker is given.
 pub struct Walk<'w> {
     pub repo: &'w Repository,
-    pub control: &'w Control<'w>,
+    pub ctx: &'w Context<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
     /// Directories, by device and inode, that are never entered: the repository itself.
@@ -68,7 +69,7 @@ impl<'w> Walk<'w> {
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
         let stat = fs::fstat(&dir.fd).map_err(|e| error("open /", e))?;
-        let old = self.parents.roots(self.repo, self.control);
+        let old = self.parents.roots(self.ctx, self.repo);
         let listing = match plan.whole {
             true => {
                 let listing = picker.marked(&dir).unwrap_or_else(|| Listing::read(&dir.fd).0);
@@ -103,7 +104,7 @@ impl<'w> Walker<'w> {
             level.dir = reopen(below.and_then(|below| below.dir).as_deref(), &level.path, level.id);
             if level.dir.is_none() {
                 let moved = Error::failed("the folder was moved while it was being saved");
-                self.walk.control.skip(&level.path, &moved);
+                self.walk.ctx.skip(&level.path, &moved);
                 level.listing = Listing::default();
             }
         }
@@ -128,7 +129,7 @@ impl<'w> Walker<'w> {
             Err(errno) => self.unreadable(&dir, self.walk.nodes.unknown(name, errno), "look at it", errno),
             Ok(stat) if self.is_ours(&stat) => {
                 let path = String::from_utf8_lossy(&dir.path_of(&name)).into_owned();
-                self.walk.control.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
+                self.walk.ctx.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
                 Ok(())
             }
             Ok(stat) => match attributes::kind(&stat) {
@@ -145,7 +146,7 @@ impl<'w> Walker<'w> {
     }
 
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
-        self.walk.control.skip(&dir.path_of(&node.name), &error(doing, errno));
+        self.walk.ctx.skip(&dir.path_of(&node.name), &error(doing, errno));
         node.content = attributes::unreadable(errno);
         self.feed.push(Item::Node { node, change: Change::New, link: None })
     }
@@ -161,7 +162,7 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
         if plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none()) && self.picker.is_elsewhere(stat) {
             // A mount point: what is mounted there is not even opened.
-            self.walk.control.exclude(&[&dir.path_of(&node.name), b"/".as_slice()].concat());
+            self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
             let old = found.into_iter().flatten().next().map(|found| found.node);
             self.feed.push(Item::Enter(Box::new(Enter { node, passage: false, old })))?;
             return self.feed.push(Item::Leave);
@@ -188,8 +189,8 @@ impl<'w> Walker<'w> {
         node.xattrs = self.xattrs(&found, stat, &below.path, || attributes::xattrs_of(&below.fd));
         let old = self.levels.last().map_or(&[][..], |level| &level.old);
         let mut old: Vec<_> = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
-        let Walk { repo, control, parents, .. } = self.walk;
-        old.extend(parents.elsewhere(repo, control, stat, listing.len(), &found)?);
+        let Walk { repo, ctx, parents, .. } = self.walk;
+        old.extend(parents.elsewhere(ctx, repo, stat, listing.len(), &found)?);
         let id = attributes::id(stat);
         let level = Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old };
         self.levels.push(level);
@@ -203,7 +204,7 @@ impl<'w> Walker<'w> {
     fn list(&self, dir: &Dir) -> Listing {
         let (listing, errno) = Listing::read(&dir.fd);
         if let Some(errno) = errno {
-            self.walk.control.skip(&dir.path, &error("read all of the folder", errno));
+            self.walk.ctx.skip(&dir.path, &error("read all of the folder", errno));
         }
         listing
     }
@@ -222,7 +223,7 @@ impl<'w> Walker<'w> {
             return old.node.xattrs.clone();
         }
         Xattrs::Inline(read().unwrap_or_else(|errno| {
-            self.walk.control.skip(path, &error("read its extended attributes", errno));
+            self.walk.ctx.skip(path, &error("read its extended attributes", errno));
             Vec::new()
         }))
     }
@@ -231,9 +232,9 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
         let (walk, size) = (&self.walk, stat.st_size as u64);
         self.feed.met(size);
-        let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.repo, old, stat));
+        let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.ctx, walk.repo, old, stat));
         let renamed = match same {
-            None => walk.parents.renamed(walk.repo, walk.control, (&dir, &node.name), stat, &found)?,
+            None => walk.parents.renamed(walk.ctx, walk.repo, (&dir, &node.name), stat, &found)?,
             Some(_) => None,
         };
         let mut found = found.into_iter().flatten();
@@ -249,7 +250,7 @@ impl<'w> Walker<'w> {
         let (mut prefix, mut old) = (None, None);
         for found in found {
             let partial = found.node.flags & PARTIAL != 0;
-            if partial && prefix.is_none() && walk.parents.same_beginning(walk.repo, &found, stat) {
+            if partial && prefix.is_none() && walk.parents.same_beginning(walk.ctx, walk.repo, &found, stat) {
                 prefix = Some(found.node.content);
             } else if !partial && old.is_none() {
                 old = Some(Box::new(found.node));

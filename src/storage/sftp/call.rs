@@ -1,37 +1,43 @@
 //! One caller's requests on one channel, and the mailbox in which their answers arrive.
 
 use std::sync::MutexGuard;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::packet::{Malformed, Reply, Request};
 use super::session::{Ask, Fault, Message, SMALL, Session, State};
+use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind};
-use crate::storage::halt::{SLICE, Stop, stopped};
 use crate::storage::pace::Pace;
-use crate::storage::patience;
 
 /// READs that are sent with an OPEN.
 const READS_AHEAD: usize = 8;
 /// Bytes of WRITEs that are sent with an OPEN: what goes into OpenSSH's window until its answer is there.
 const WRITE_AHEAD: usize = 2 << 20;
 
+/// What a call is for: puts are spread evenly over the channels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Put,
+    Other,
+}
+
 /// Requests on one channel.
 pub struct Call<'a> {
     pub session: &'a Session,
     pub channel: usize,
-    /// That of a put; whoever waits here asks it now and then.
-    stop: Option<Stop<'a>>,
+    ctx: &'a Context<'a>,
+    purpose: Purpose,
     sender: Sender<Message>,
     receiver: Receiver<Message>,
     due: usize,
 }
 
 impl<'a> Call<'a> {
-    pub fn new(session: &'a Session, channel: usize, stop: Option<Stop<'a>>) -> Self {
+    pub fn new(ctx: &'a Context<'a>, session: &'a Session, channel: usize, purpose: Purpose) -> Self {
         let (sender, receiver) = unbounded();
-        Call { session, channel, stop, sender, receiver, due: 0 }
+        Call { session, channel, ctx, purpose, sender, receiver, due: 0 }
     }
 
     /// Sends a request; `expects` is about how many bytes the answer has. Waits while too much is on its way.
@@ -73,7 +79,7 @@ impl<'a> Call<'a> {
         let openssh = self.session.features().openssh;
         let (sends, expects) = if openssh { (sends, expects) } else { (0, 0) };
         let mut state = self.room(sends, expects)?;
-        let guess = state.channels[self.channel].guess.opens(self.stop.is_some()).filter(|_| openssh);
+        let guess = state.channels[self.channel].guess.opens(self.purpose == Purpose::Put).filter(|_| openssh);
         let guess = guess.map(|number| number.to_be_bytes().to_vec());
         let open = Ask { tag, request: open, expects: SMALL };
         let more = guess.as_ref().map_or_else(Vec::new, |guess| more(guess));
@@ -122,7 +128,7 @@ impl<'a> Call<'a> {
             if early.is_zero() && !state.is_full(self.channel, sends, expects) {
                 return Ok(state);
             }
-            let slice = if early.is_zero() { self.slice() } else { Some(early.min(SLICE)) };
+            let slice = if early.is_zero() { self.ctx.wait_slice() } else { Some(early.min(SLICE)) };
             state = shared.wait(state, slice);
         }
     }
@@ -152,17 +158,9 @@ impl<'a> Call<'a> {
         self.session.shared.traffic.download.as_ref().map_or(most, |pace| pace.packet(most))
     }
 
-    /// Ends a put that is to be given up, and whatever waits longer than it may. Answers that come later find nobody.
+    /// Fails if the caller's context has ended. Answers that arrive later are dropped.
     fn check(&self) -> Result<(), Fault> {
-        match self.stop {
-            Some(stop) if stop() => Err(Fault::Final(stopped())),
-            _ => patience::over().map_or(Ok(()), |e| Err(Fault::Final(e))),
-        }
-    }
-
-    /// How long to wait before [`Call::check`] is due again.
-    fn slice(&self) -> Option<Duration> {
-        patience::slice().or(self.stop.map(|_| SLICE))
+        self.ctx.check().map_err(Fault::Final)
     }
 
     /// How many answers are still due.
@@ -173,7 +171,7 @@ impl<'a> Call<'a> {
     /// The next answer, in whatever order the server gives them.
     pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Fault> {
         let message = loop {
-            let Some(slice) = self.slice() else { break self.receiver.recv().ok() };
+            let Some(slice) = self.ctx.wait_slice() else { break self.receiver.recv().ok() };
             match self.receiver.recv_timeout(slice) {
                 Ok(message) => break Some(message),
                 Err(RecvTimeoutError::Timeout) => self.check()?,
@@ -227,7 +225,7 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if self.stop.is_some() {
+        if self.purpose == Purpose::Put {
             let mut state = self.session.shared.state();
             let channel = &mut state.channels[self.channel];
             channel.puts = channel.puts.saturating_sub(1);

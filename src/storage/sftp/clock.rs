@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::engine::{Engine, Step};
 use super::packet::{self, Request};
 use super::stream::Pending;
-use crate::storage::halt::LAST_CHANCE;
+use crate::storage::retry::LAST_CHANCE;
 
 /// A request is overdue after so many times the timeout even if others are answered.
 const OVERDUE: u32 = 20;
@@ -59,7 +59,7 @@ impl Engine {
         // until the first answer a person may be typing a password at the prompt of `ssh`
         let greeted = self.streams.first().is_some_and(|stream| stream.greeted);
         let limit = if greeted { self.times.io } else { self.times.first };
-        let limit = if self.times.halt.asked().is_some() { limit.min(LAST_CHANCE) } else { limit };
+        let limit = if self.times.ctx.signal().is_some() { limit.min(LAST_CHANCE) } else { limit };
         if now - self.progress >= limit {
             return Err(format!("the server did not answer for {} s", limit.as_secs_f32()));
         }

@@ -12,9 +12,9 @@ use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Malformed, Reply, Request};
 use super::parts::{Parts, Writes};
 use super::session::{Ask, Fault, SMALL, Session, Shared};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
-use crate::storage::halt::Stop;
 
 /// Files that are kept open for the next read.
 const OPEN_FILES: usize = 64;
@@ -78,8 +78,8 @@ impl Connection {
     }
 
     /// What is at `path`, or `None`; `follow` goes through symbolic links.
-    pub fn look(&self, path: &str, follow: bool) -> Result<Option<Attrs>, Fault> {
-        let mut call = self.session.call();
+    pub fn look(&self, ctx: &Context, path: &str, follow: bool) -> Result<Option<Attrs>, Fault> {
+        let mut call = self.session.call(ctx);
         let kind = if follow { packet::STAT } else { packet::LSTAT };
         let request = Request::new(kind).string(path.as_bytes());
         call.send(0, request, SMALL)?;
@@ -92,8 +92,8 @@ impl Connection {
     }
 
     /// The answer to a missing thing: the repository itself may be what is missing.
-    pub fn missing(&self, kind: Kind, text: String) -> Fault {
-        match self.look(&self.path(""), true) {
+    pub fn missing(&self, ctx: &Context, kind: Kind, text: String) -> Fault {
+        match self.look(ctx, &self.path(""), true) {
             Ok(None) => Fault::Final(Error::new(
                 Kind::NoRepository,
                 format!("there is no folder {} on the server", self.path("")),
@@ -104,9 +104,9 @@ impl Connection {
     }
 
     /// The size of an object.
-    pub fn size(&self, name: &Name) -> Result<u64, Fault> {
-        match self.look(&self.path(&name.path()), false)? {
-            None => Err(self.missing(Kind::Missing, format!("no object {name}"))),
+    pub fn size(&self, ctx: &Context, name: &Name) -> Result<u64, Fault> {
+        match self.look(ctx, &self.path(&name.path()), false)? {
+            None => Err(self.missing(ctx, Kind::Missing, format!("no object {name}"))),
             Some(attrs) if !attrs.may_be_file() => Err(errors::no_object(name)),
             Some(attrs) => attrs.size.ok_or_else(|| errors::unusable("the server does not tell the size of files")),
         }
@@ -126,6 +126,7 @@ impl Connection {
     /// `ahead` makes is sent with it where the handle can be guessed; then its answers are `early`, or still due.
     fn open(
         &self,
+        ctx: &Context,
         call: &mut Call<'_>,
         name: &Name,
         expects: usize,
@@ -167,7 +168,7 @@ impl Connection {
                     call.opened(guess.as_deref(), None, false);
                     match other {
                         Reply::Status(packet::NO_SUCH_FILE, _) => {
-                            return Err(self.missing(Kind::Missing, format!("no object {name}")));
+                            return Err(self.missing(ctx, Kind::Missing, format!("no object {name}")));
                         }
                         Reply::Status(..) if no_file => {}
                         other => return Err(errors::refused(call, "open", &path, other)),
@@ -189,15 +190,15 @@ impl Connection {
     }
 
     /// Exactly `len` bytes from `offset` on.
-    pub fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {
+    pub fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {
         let early = || Fault::Final(Error::damaged(format!("object {name} ends too early")));
         if len == 0 || offset.checked_add(len as u64).is_none() {
-            return if len == 0 && self.size(name)? >= offset { Ok(Vec::new()) } else { Err(early()) };
+            return if len == 0 && self.size(ctx, name)? >= offset { Ok(Vec::new()) } else { Err(early()) };
         }
         let near = self.cached(name);
         let mut call = match &near {
-            Some(file) => self.session.call_near(file.channel, PATIENCE),
-            None => self.session.call(),
+            Some(file) => self.session.call_near(ctx, file.channel, PATIENCE),
+            None => self.session.call(ctx),
         };
         let mut parts = Parts::new(offset, len);
         let (most, count) = (call.read_size(), call.reads_ahead());
@@ -205,7 +206,7 @@ impl Connection {
             Some(file) if file.channel == call.channel => (file, VecDeque::new()),
             _ => {
                 let ahead = |handle: &[u8]| std::iter::from_fn(|| parts.next(handle, most)).take(count).collect();
-                let opened = self.open(&mut call, name, len.min(count * most), ahead)?;
+                let opened = self.open(ctx, &mut call, name, len.min(count * most), ahead)?;
                 if !opened.right {
                     parts = Parts::new(offset, len);
                 }
@@ -237,11 +238,11 @@ impl Connection {
         }
     }
 
-    /// Creates an object and writes it. `again` means that an earlier try may have done so already. After `stop` the handle is
+    /// Creates an object and writes it. `again` means that an earlier try may have done so already. When `ctx` ends the handle is
     /// closed (but for one that the server had not given yet) and the connection goes on.
-    pub fn put(&self, name: &Name, bytes: &[u8], again: bool, stop: Stop<'_>) -> Result<(), Fault> {
+    pub fn put(&self, ctx: &Context, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
         let path = self.path(&name.path());
-        let mut call = self.session.call_to_put(stop);
+        let mut call = self.session.call_to_put(ctx);
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::NEW_FOR_WRITING).mode(0o400);
         let mut writes = Writes::new(bytes, call.write_size());
         let (ahead, fsync) = (call.write_ahead(bytes.len()), self.session.features().fsync);
@@ -265,7 +266,7 @@ impl Connection {
             Reply::Status(code, text) if code != packet::OK => {
                 call.opened(guess.as_deref(), None, false);
                 drop(call);
-                return self.not_created(name, bytes, again, Refusal { code, text });
+                return self.not_created(ctx, name, bytes, again, Refusal { code, text });
             }
             _ => return Err(call.nonsense("a wrong answer to OPEN")),
         };
@@ -277,7 +278,7 @@ impl Connection {
             writes = Writes::new(bytes, call.write_size());
         }
         let written = self.write(&mut call, &handle, writes, early, closed);
-        if matches!(&written, Err(Fault::Final(e)) if matches!(e.kind(), Kind::Interrupted(_))) {
+        if written.is_err() && ctx.check().is_err() {
             self.session.shared.close(call.channel, &handle);
         }
         match written? {
@@ -289,7 +290,7 @@ impl Connection {
             )))),
             (Some((tag, refusal)), _) => {
                 let doing = if tag == FSYNC { "sync" } else { "write" };
-                Err(self.maybe_full(doing, &path, bytes.len() as u64, refusal))
+                Err(self.maybe_full(ctx, doing, &path, bytes.len() as u64, refusal))
             }
         }
     }
@@ -335,23 +336,34 @@ impl Connection {
     }
 
     /// Why an object could not be created; or that it was, before the connection was lost.
-    fn not_created(&self, name: &Name, bytes: &[u8], again: bool, refusal: Refusal) -> Result<(), Fault> {
+    fn not_created(
+        &self,
+        ctx: &Context,
+        name: &Name,
+        bytes: &[u8],
+        again: bool,
+        refusal: Refusal,
+    ) -> Result<(), Fault> {
         let path = self.path(&name.path());
         let exists = || Fault::Final(Error::new(Kind::Exists, format!("object {name} exists already")));
         if refusal.code == packet::NO_SUCH_FILE {
             let folder = self.path(&name.folder().path());
-            return Err(self.missing(Kind::Failed, format!("cannot create {path}: the folder {folder} is not there")));
+            return Err(self.missing(
+                ctx,
+                Kind::Failed,
+                format!("cannot create {path}: the folder {folder} is not there"),
+            ));
         }
-        match self.look(&path, false)? {
-            None => Err(self.maybe_full("create", &path, bytes.len() as u64, refusal)),
+        match self.look(ctx, &path, false)? {
+            None => Err(self.maybe_full(ctx, "create", &path, bytes.len() as u64, refusal)),
             // exactly as long: then it is what was sent before, and it may not be on the disk yet. Read, because a WRITE
             // in its middle may have failed.
             Some(found) if again && found.may_be_file() && found.size == Some(bytes.len() as u64) => {
-                if self.read(name, 0, bytes.len())? != bytes {
+                if self.read(ctx, name, 0, bytes.len())? != bytes {
                     return Err(exists());
                 }
-                let mut call = self.session.call();
-                let file = self.open(&mut call, name, SMALL, |_| Vec::new())?.file;
+                let mut call = self.session.call(ctx);
+                let file = self.open(ctx, &mut call, name, SMALL, |_| Vec::new())?.file;
                 if !self.session.features().fsync {
                     return Ok(());
                 }
@@ -365,8 +377,8 @@ impl Connection {
     }
 
     /// SFTP 3 has one code for most failures; the server's words or the free space tell a full disk from the others.
-    pub fn maybe_full(&self, doing: &str, path: &str, len: u64, refusal: Refusal) -> Fault {
-        if refusal.names_no_space() || self.is_full(path, len) {
+    pub fn maybe_full(&self, ctx: &Context, doing: &str, path: &str, len: u64, refusal: Refusal) -> Fault {
+        if refusal.names_no_space() || self.is_full(ctx, path, len) {
             let text = format!("cannot {doing} {path}: the server has no space left");
             return Fault::Final(
                 Error::new(Kind::NoSpace, text)
@@ -377,12 +389,12 @@ impl Connection {
     }
 
     /// Whether the file system there says that it has no room for `len` bytes or for one more file. False if not known.
-    fn is_full(&self, path: &str, len: u64) -> bool {
+    fn is_full(&self, ctx: &Context, path: &str, len: u64) -> bool {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
         if !self.session.features().statvfs || self.session.is_lost() {
             return false;
         }
-        let mut call = self.session.call();
+        let mut call = self.session.call(ctx);
         let full = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
             Reply::Extended(bytes) => Ok(errors::says_full(bytes, len).unwrap_or(false)),
             _ => Ok(false),

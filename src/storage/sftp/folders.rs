@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Reply, Request};
 use super::session::{Ask, Fault, SMALL};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Folder;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
@@ -22,9 +23,9 @@ const LSTATS: usize = 64;
 
 impl Connection {
     /// The objects in a folder, and how many names there are not ours.
-    pub fn scan(&self, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
+    pub fn scan(&self, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
         let path = self.path(&folder.path());
-        let mut call = self.session.call();
+        let mut call = self.session.call(ctx);
         let readdir =
             |handle: &[u8]| Ask { tag: 0, request: Request::new(packet::READDIR).string(handle), expects: SMALL };
         let ahead = |handle: &[u8]| (0..READDIRS).map(|_| readdir(handle)).collect();
@@ -43,7 +44,7 @@ impl Connection {
                 call.opened(guess.as_deref(), None, false);
                 return Err(match other {
                     Reply::Status(packet::NO_SUCH_FILE, _) => {
-                        self.missing(Kind::Missing, format!("the folder {path} is not there"))
+                        self.missing(ctx, Kind::Missing, format!("the folder {path} is not there"))
                     }
                     other => errors::refused(&call, "list", &path, other),
                 });
@@ -128,18 +129,18 @@ impl Connection {
     }
 
     /// Makes the root and all folders below it; parents first, each level in one burst.
-    pub fn create_folders(&self) -> Result<(), Fault> {
+    pub fn create_folders(&self, ctx: &Context) -> Result<(), Fault> {
         let depth = |folder: &Folder| folder.path().split('/').filter(|part| !part.is_empty()).count();
         for level in 0..3 {
             let folders: Vec<Folder> =
                 [Folder::Root].into_iter().chain(Folder::all()).filter(|f| depth(f) == level).collect();
-            self.create_level(&folders)?;
+            self.create_level(ctx, &folders)?;
         }
         Ok(())
     }
 
-    fn create_level(&self, folders: &[Folder]) -> Result<(), Fault> {
-        let mut call = self.session.call();
+    fn create_level(&self, ctx: &Context, folders: &[Folder]) -> Result<(), Fault> {
+        let mut call = self.session.call(ctx);
         for (tag, folder) in (0..).zip(folders) {
             let path = self.path(&folder.path());
             call.send(tag, Request::new(packet::MKDIR).string(path.as_bytes()).mode(0o700), SMALL)?;
@@ -157,7 +158,7 @@ impl Connection {
         }
         drop(call);
         for (path, refusal) in refusals {
-            match self.look(&path, true) {
+            match self.look(ctx, &path, true) {
                 Ok(Some(attrs)) if attrs.may_be_folder() => {}
                 Ok(Some(_)) => return Err(errors::unusable(&format!("{path} on the server is not a folder"))),
                 Ok(None) if refusal.code == packet::NO_SUCH_FILE => {
@@ -166,7 +167,7 @@ impl Connection {
                         Error::failed(text).hint("make the parent folder first, or mend the address"),
                     ));
                 }
-                Ok(None) => return Err(self.maybe_full("make the folder", &path, 0, refusal)),
+                Ok(None) => return Err(self.maybe_full(ctx, "make the folder", &path, 0, refusal)),
                 Err(Fault::Lost(why)) => return Err(Fault::Lost(why)),
                 Err(Fault::Final(_)) => return Err(Fault::Final(refusal.error("make the folder", &path))),
             }
@@ -175,15 +176,15 @@ impl Connection {
     }
 
     /// Removes an object; one that is not there is removed already.
-    pub fn remove(&self, name: &crate::name::Name) -> Result<(), Fault> {
+    pub fn remove(&self, ctx: &Context, name: &crate::name::Name) -> Result<(), Fault> {
         self.forget(name);
         let path = self.path(&name.path());
-        let mut call = self.session.call();
+        let mut call = self.session.call(ctx);
         call.send(0, Request::new(packet::REMOVE).string(path.as_bytes()), SMALL)?;
         let (_, answer) = call.receive()?;
         match call.decode(&answer)? {
             Reply::Status(packet::OK, _) => Ok(()),
-            Reply::Status(packet::NO_SUCH_FILE, _) => match self.missing(Kind::Missing, String::new()) {
+            Reply::Status(packet::NO_SUCH_FILE, _) => match self.missing(ctx, Kind::Missing, String::new()) {
                 Fault::Final(e) if e.kind() == Kind::Missing => Ok(()),
                 fault => Err(fault),
             },

@@ -27,9 +27,9 @@ pub use packet::printable;
 pub use session::{Fault, Session, Times, Traffic};
 
 use super::gate::Gate;
-use super::halt::Stop;
 use super::retry::Reconnecting;
 use super::{Entry, Storage};
+use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
 
@@ -55,8 +55,8 @@ const FRESH: Duration = Duration::from_secs(10);
 
 impl Sftp {
     /// A storage on connections that exist already or are made anew. `traffic` is what they count on.
-    pub fn new(connections: Reconnecting, traffic: Arc<Traffic>, address: String) -> Result<Self> {
-        let syncs = connections.run(|connection, _| Ok(connection.session.features().fsync))?;
+    pub fn new(ctx: &Context, connections: Reconnecting, traffic: Arc<Traffic>, address: String) -> Result<Self> {
+        let syncs = connections.run(ctx, |connection, _| Ok(connection.session.features().fsync))?;
         Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
     }
 
@@ -67,49 +67,47 @@ impl Sftp {
 }
 
 impl Storage for Sftp {
-    fn create_folders(&self) -> Result<()> {
-        self.connections.run(|connection, _| connection.create_folders())
+    fn create_folders(&self, ctx: &Context) -> Result<()> {
+        self.connections.run(ctx, |connection, _| connection.create_folders(ctx))
     }
 
-    fn expect(&self, folder: Folder) {
+    fn expect(&self, ctx: &Context, folder: Folder) {
         let connections = self.connections.clone();
-        let list = move || connections.run(|connection, _| connection.scan(folder)).map(|(entries, _)| entries);
+        let ctx = ctx.detached();
+        let list =
+            move || connections.run(&ctx, |connection, _| connection.scan(&ctx, folder)).map(|(entries, _)| entries);
         let thread = std::thread::Builder::new().name("list".into()).spawn(list);
         let expected = thread.ok().map(|entries| Expected { folder, since: Instant::now(), entries });
         *self.expected.lock().expect("no holder panics") = expected;
     }
 
-    fn list(&self, folder: Folder) -> Result<Vec<Entry>> {
+    fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
         let expected = self.expected.lock().expect("no holder panics").take_if(|e| e.folder == folder);
         if let Some(expected) = expected.filter(|e| e.since.elapsed() < FRESH)
             && let Ok(Ok(entries)) = expected.entries.join()
         {
             return Ok(entries);
         }
-        self.connections.run(|connection, _| connection.scan(folder)).map(|(entries, _)| entries)
+        self.connections.run(ctx, |connection, _| connection.scan(ctx, folder)).map(|(entries, _)| entries)
     }
 
-    fn foreign(&self, folder: Folder) -> Result<usize> {
-        self.connections.run(|connection, _| connection.scan(folder)).map(|(_, foreign)| foreign)
+    fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
+        self.connections.run(ctx, |connection, _| connection.scan(ctx, folder)).map(|(_, foreign)| foreign)
     }
 
-    fn size(&self, name: &Name) -> Result<u64> {
-        self.connections.run(|connection, _| connection.size(name))
+    fn size(&self, ctx: &Context, name: &Name) -> Result<u64> {
+        self.connections.run(ctx, |connection, _| connection.size(ctx, name))
     }
 
-    fn read(&self, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.connections.run(|connection, _| connection.read(name, offset, len))
+    fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.connections.run(ctx, |connection, _| connection.read(ctx, name, offset, len))
     }
 
-    fn put(&self, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.put_unless(name, bytes, &|| false)
-    }
-
-    fn put_unless(&self, name: &Name, bytes: &[u8], stop: Stop<'_>) -> Result<()> {
-        self.connections.run_unless(stop, |connection, again| {
-            let _pass = self.puts.enter(bytes.len(), stop)?;
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
+        self.connections.run(ctx, |connection, again| {
+            let _pass = self.puts.enter(ctx, bytes.len())?;
             let started = Instant::now();
-            let put = connection.put(name, bytes, again, stop);
+            let put = connection.put(ctx, name, bytes, again);
             match &put {
                 Ok(()) => self.puts.stored(bytes.len(), started.elapsed()),
                 Err(Fault::Lost(_)) => self.puts.broken(),
@@ -119,8 +117,8 @@ impl Storage for Sftp {
         })
     }
 
-    fn remove(&self, name: &Name) -> Result<()> {
-        self.connections.run(|connection, _| connection.remove(name))
+    fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
+        self.connections.run(ctx, |connection, _| connection.remove(ctx, name))
     }
 
     fn syncs(&self) -> bool {

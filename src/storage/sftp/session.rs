@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::call::Call;
+use super::call::{Call, Purpose};
 use super::engine::Engine;
 use super::flow::Flow;
 use super::guess::Guess;
 use super::link::Link;
 use super::packet::{self, Request};
 use super::stream::PLAIN_FEATURES;
+use crate::context::Context;
 use crate::error::Error;
-use crate::storage::halt::{Halt, Stop};
 use crate::storage::pace::Pace;
 
 /// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.
@@ -69,7 +69,8 @@ pub struct Times {
     pub first: Duration,
     /// An idle connection is asked something after so long; zero: never.
     pub keepalive: Duration,
-    pub halt: Halt,
+    /// Of who opened the storage: after the user's stop a silent server is given up sooner.
+    pub ctx: Context<'static>,
 }
 
 /// What the server can do.
@@ -322,37 +323,43 @@ impl Session {
     }
 
     /// A mailbox on the channel with the least to do.
-    pub fn call(&self) -> Call<'_> {
+    pub fn call<'a>(&'a self, ctx: &'a Context<'a>) -> Call<'a> {
         let mut state = self.shared.state();
         let channel = idlest(&state, |channel| (0, channel.load()));
-        self.call_on_locked(&mut state, channel, None)
+        self.call_on_locked(ctx, &mut state, channel, Purpose::Other)
     }
 
-    /// A mailbox for a put, on the channel with the fewest of them. It ends with `Interrupted` soon after `stop` says so.
-    pub fn call_to_put<'a>(&'a self, stop: Stop<'a>) -> Call<'a> {
+    /// A mailbox for a put, on the channel with the fewest of them.
+    pub fn call_to_put<'a>(&'a self, ctx: &'a Context<'a>) -> Call<'a> {
         let mut state = self.shared.state();
         let channel = idlest(&state, |channel| (channel.puts, channel.load()));
-        self.call_on_locked(&mut state, channel, Some(stop))
+        self.call_on_locked(ctx, &mut state, channel, Purpose::Put)
     }
 
     /// A mailbox on this channel, or on the idlest if it has `patience` bytes more to do than that one.
-    pub fn call_near(&self, channel: usize, patience: usize) -> Call<'_> {
+    pub fn call_near<'a>(&'a self, ctx: &'a Context<'a>, channel: usize, patience: usize) -> Call<'a> {
         let mut state = self.shared.state();
         let idlest = idlest(&state, |channel| (0, channel.load()));
         let near = state.channels[channel].load() <= state.channels[idlest].load() + patience;
-        self.call_on_locked(&mut state, if near { channel } else { idlest }, None)
+        self.call_on_locked(ctx, &mut state, if near { channel } else { idlest }, Purpose::Other)
     }
 
-    fn call_on_locked<'a>(&'a self, state: &mut State, channel: usize, stop: Option<Stop<'a>>) -> Call<'a> {
+    fn call_on_locked<'a>(
+        &'a self,
+        ctx: &'a Context<'a>,
+        state: &mut State,
+        channel: usize,
+        purpose: Purpose,
+    ) -> Call<'a> {
         let chosen = &mut state.channels[channel];
         let busy = chosen.puts > 0 || chosen.load() >= BUSY;
-        chosen.puts += usize::from(stop.is_some());
+        chosen.puts += usize::from(purpose == Purpose::Put);
         let crowded = busy && !state.crowded;
         state.crowded |= busy;
         if crowded {
             self.shared.wake();
         }
-        Call::new(self, channel, stop)
+        Call::new(ctx, self, channel, purpose)
     }
 }
 

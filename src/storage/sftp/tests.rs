@@ -16,9 +16,9 @@ use rustix::event::{PollFd, PollFlags};
 use super::link::{Grow, Link};
 use super::packet::{self, Request};
 use super::{Connection, Fault, Session, Sftp, Times};
+use crate::context::background;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, ObjectId};
-use crate::storage::halt::Halt;
 use crate::storage::retry::{Dial, DialError, Reconnecting};
 use crate::storage::{Local, Options, Storage};
 
@@ -95,7 +95,7 @@ fn patient() -> Options {
 }
 
 fn session(wire: Wire) -> Result<Session, Fault> {
-    let times = Times { io: TIMEOUT, first: TIMEOUT, keepalive: Duration::ZERO, halt: Halt::default() };
+    let times = Times { io: TIMEOUT, first: TIMEOUT, keepalive: Duration::ZERO, ctx: background().clone() };
     Session::start(Box::new(wire), 1, times, Arc::default())
 }
 
@@ -141,12 +141,12 @@ fn a_put_whose_connection_breaks_at_any_byte_is_whole_or_refused() {
     let tail = (600_200..600_460).step_by(13);
     for (number, cut) in [60, 200, 300, 100_000, 262_000, 599_999].into_iter().chain(tail).enumerate() {
         let root = folder.path().join(number.to_string());
-        Local::new(&root).create_folders().expect("folders");
+        Local::new(&root).create_folders(background()).expect("folders");
         let dial = Breaking { root: root.display().to_string(), cut, dials: AtomicUsize::new(0) };
-        let connections = Reconnecting::new(Box::new(dial), &patient(), Halt::default()).expect("connected");
-        let storage = Sftp::new(connections, Arc::default(), String::new()).expect("connected");
+        let connections = Reconnecting::new(background(), Box::new(dial), &patient()).expect("connected");
+        let storage = Sftp::new(background(), connections, Arc::default(), String::new()).expect("connected");
         let stored = |root: &Path| std::fs::read(root.join(pack(1).path())).expect("there");
-        match storage.put(&pack(1), &bytes) {
+        match storage.put(background(), &pack(1), &bytes) {
             Ok(()) => {
                 assert_eq!(stored(&root), bytes, "cut at {cut}");
                 outcomes.insert("whole");
@@ -158,7 +158,7 @@ fn a_put_whose_connection_breaks_at_any_byte_is_whole_or_refused() {
             Err(e) => panic!("cut at {cut}: {e:?}"),
         }
         let other = (2..5)
-            .map(|id| storage.put(&pack(id), &bytes))
+            .map(|id| storage.put(background(), &pack(id), &bytes))
             .find(|put| !matches!(put, Err(e) if e.kind() == Kind::Exists));
         other.expect("only one connection breaks").expect("another id");
     }
@@ -168,11 +168,13 @@ fn a_put_whose_connection_breaks_at_any_byte_is_whole_or_refused() {
 #[test]
 fn a_put_that_finds_other_bytes_of_the_same_length_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    Local::new(folder.path()).create_folders().expect("folders");
+    Local::new(folder.path()).create_folders(background()).expect("folders");
     let dial = Breaking { root: folder.path().display().to_string(), cut: usize::MAX, dials: AtomicUsize::new(0) };
-    let connections = Reconnecting::new(Box::new(dial), &patient(), Halt::default()).expect("connected");
-    Local::new(folder.path()).put(&pack(1), b"aXa").expect("put");
-    let again = |bytes: &[u8]| connections.run(|connection, _| connection.put(&pack(1), bytes, true, &|| false));
+    let connections = Reconnecting::new(background(), Box::new(dial), &patient()).expect("connected");
+    Local::new(folder.path()).put(background(), &pack(1), b"aXa").expect("put");
+    let again = |bytes: &[u8]| {
+        connections.run(background(), |connection, _| connection.put(background(), &pack(1), bytes, true))
+    };
     assert_eq!(again(b"aaa").expect_err("other bytes").kind(), Kind::Exists);
     assert_eq!(again(b"aXaa").expect_err("longer").kind(), Kind::Exists);
     again(b"aXa").expect("those that were sent before");
@@ -227,17 +229,17 @@ fn a_listing_with_the_longest_names_in_few_large_packets_is_read() {
         packet::READDIR => Request::new(packet::STATUS).u32(packet::EOF).string(b"").string(b"").finish(id),
         _ => Vec::new(),
     });
-    let Ok((entries, foreign)) = connection.scan(Folder::Log) else { panic!("a listing was refused") };
+    let Ok((entries, foreign)) = connection.scan(background(), Folder::Log) else { panic!("a listing was refused") };
     assert_eq!((entries.len(), foreign), (0, 400));
 }
 
 fn every_call_fails(answers: &[u8]) {
     let calls: [fn(&Connection) -> bool; 5] = [
-        |c| c.size(&pack(1)).is_err(),
-        |c| c.read(&pack(1), 0, 100).is_err(),
-        |c| c.put(&pack(1), b"x", false, &|| false).is_err(),
-        |c| c.scan(Folder::Log).is_err(),
-        |c| c.put(&pack(1), b"x", true, &|| false).is_err(),
+        |c| c.size(background(), &pack(1)).is_err(),
+        |c| c.read(background(), &pack(1), 0, 100).is_err(),
+        |c| c.put(background(), &pack(1), b"x", false).is_err(),
+        |c| c.scan(background(), Folder::Log).is_err(),
+        |c| c.put(background(), &pack(1), b"x", true).is_err(),
     ];
     for call in calls {
         let start = Instant::now();
@@ -293,8 +295,8 @@ proptest! {
             [&len.to_be_bytes()[..], &[kind], &id.to_be_bytes()[..], &body].concat()
         }).collect();
         if let Ok(connection) = hostile(answers) {
-            let _ = connection.read(&pack(1), 0, 100);
-            let _ = connection.scan(Folder::Log);
+            let _ = connection.read(background(), &pack(1), 0, 100);
+            let _ = connection.scan(background(), Folder::Log);
         }
     }
 }

@@ -22,12 +22,12 @@ use self::channels::{Channels, words};
 use self::child::{Children, Program};
 use self::config::HostConfig;
 use self::known_hosts::{KnownHosts, Verdict};
-use super::halt::Halt;
 use super::location::Remote;
 use super::options::{Options, Transport};
 use super::retry::{Dial, DialError};
 use super::sftp::link::Link;
 use super::sftp::{self, Connection, Fault, Times, Traffic};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 
 /// Channels, if the user does not say otherwise. OpenSSH takes 2 MiB on each in a round trip, and allows 10.
@@ -67,14 +67,14 @@ pub struct Dialer {
     root: String,
     server: String,
     traffic: Arc<Traffic>,
-    halt: Halt,
+    ctx: Context<'static>,
     keepalive: Duration,
     dialed: AtomicBool,
 }
 
 impl Dialer {
     /// Resolves the address; nothing is connected yet.
-    pub fn new(remote: &Remote, options: Options, traffic: Arc<Traffic>, halt: Halt) -> Result<Self> {
+    pub fn new(remote: &Remote, options: Options, traffic: Arc<Traffic>, ctx: Context<'static>) -> Result<Self> {
         let root = remote.path.clone();
         let secrets = Secrets::default();
         if let Some(line) = &options.ssh_command {
@@ -82,7 +82,7 @@ impl Dialer {
                 .ok_or_else(|| Error::new(Kind::Usage, "the SSH command is empty, or a quote in it is not closed"))?;
             let way = Way::Program(Program { first: program.clone(), more: program });
             let (server, dialed, keepalive) = (remote.host.clone(), AtomicBool::new(false), KEEPALIVE);
-            return Ok(Dialer { way, options, secrets, root, server, traffic, halt, keepalive, dialed });
+            return Ok(Dialer { way, options, secrets, root, server, traffic, ctx, keepalive, dialed });
         }
         let config = HostConfig::read(remote, &options)?;
         let server = format!("{} port {}", config.hostname, config.port);
@@ -105,7 +105,7 @@ impl Dialer {
             }
         };
         let dialed = AtomicBool::new(false);
-        Ok(Dialer { way, options, secrets, root, server, traffic, halt, keepalive, dialed })
+        Ok(Dialer { way, options, secrets, root, server, traffic, ctx, keepalive, dialed })
     }
 
     fn ssh2(&self, config: &HostConfig) -> Result<Box<dyn Link>, Trouble> {
@@ -206,8 +206,8 @@ impl Dial for Dialer {
         let usual = if link.eager() { CHANNELS } else { PROCESSES };
         let channels = self.options.connections.unwrap_or(usual).clamp(1, 64);
         let traffic = Arc::clone(&self.traffic);
-        let (io, keepalive, halt) = (self.options.io_timeout, self.keepalive, self.halt.clone());
-        let times = Times { io, first: time, keepalive, halt };
+        let (io, keepalive, ctx) = (self.options.io_timeout, self.keepalive, self.ctx.clone());
+        let times = Times { io, first: time, keepalive, ctx };
         match sftp::Session::start(link, channels, times, traffic) {
             Ok(session) => Ok(Connection::new(session, &self.root)),
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::layout::Segment;
 use super::pattern::Ahead;
 use super::raw;
+use crate::context::Context;
 use crate::crypto::seal::BLOCK;
 use crate::format::reference::{PackRef, Ref};
 use crate::repo::Span;
@@ -55,9 +56,9 @@ impl Vfs {
     }
 
     /// Fetches a range of a pack. Errors are ignored: the read of the range will report them.
-    pub fn fetch_ahead(&self, range: &PackRange) {
+    pub fn fetch_ahead(&self, ctx: &Context, range: &PackRange) {
         let PackRange { pack, range } = range;
-        drop(self.repo.part(&raw(*pack, range.clone()), 0..range.len() as u32, Span::Exact));
+        drop(self.repo.part(ctx, &raw(*pack, range.clone()), 0..range.len() as u32, Span::Exact));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::layout::Segment;
 use super::raw;
+use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::BLOCK;
 use crate::error::Result;
@@ -53,13 +54,17 @@ impl Vfs {
     }
 
     /// Returns verified bytes of a chunk. A part that failed recently fails again without another attempt.
-    pub(super) fn chunk_part(&self, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
+    pub(super) fn chunk_part(&self, ctx: &Context, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
         let parts = chunk_parts(r, part);
         if let Some(error) = self.contents.failures.find(parts.iter().copied()) {
             return Err(error);
         }
-        let result = self.pages.with(ChunkKind::Data, r, |r| {
-            if r.stored == r.len { self.repo.part(r, part.clone(), span) } else { self.unpacked(r, part, span) }
+        let result = self.pages.with(ctx, ChunkKind::Data, r, |r| {
+            if r.stored == r.len {
+                self.repo.part(ctx, r, part.clone(), span)
+            } else {
+                self.unpacked(ctx, r, part, span)
+            }
         });
         if let Err(e) = &result
             && (parts.len() == 1 || passing(e))
@@ -70,13 +75,13 @@ impl Vfs {
     }
 
     /// Returns bytes of a compressed chunk; whole frames are fetched and kept.
-    fn unpacked(&self, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
+    fn unpacked(&self, ctx: &Context, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(part.len());
         let wanted: Vec<u32> = frames(part).collect();
         let missing = |i: &&u32| self.contents.frames.cached(&(r.id, **i)).is_none();
         if let (Some(first), Some(last)) = (wanted.iter().find(missing), wanted.iter().rev().find(missing)) {
             let whole = first * FRAME as u32..r.len.min((last + 1) * FRAME as u32);
-            let plain = self.repo.part(r, whole, span)?;
+            let plain = self.repo.part(ctx, r, whole, span)?;
             for (i, frame) in (*first..).zip(plain.chunks(FRAME)) {
                 self.contents.frames.put((r.id, i), Arc::from(frame), frame.len());
                 append_frame(frame, i, part, &mut out);
@@ -89,7 +94,7 @@ impl Vfs {
         for i in wanted {
             match self.contents.frames.cached(&(r.id, i)) {
                 Some(frame) => append_frame(&frame, i, part, &mut out),
-                None => return self.repo.part(r, part.clone(), span),
+                None => return self.repo.part(ctx, r, part.clone(), span),
             }
         }
         Ok(out)

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
 
+use crate::context::Context;
 use crate::crypto::keys::ChunkId;
 use crate::error::Result;
 use crate::format::reference::{Extent, PackRef, Ref};
@@ -79,7 +80,7 @@ impl Vfs {
         }
         let segments = self.segments(&file, range.clone(), mode)?;
         let in_memory = self.in_memory(&segments);
-        if in_memory.is_none() && mode == Mode::Cached {
+        if in_memory.is_none() && mode.is_cached() {
             return Err(Fault::Wait);
         }
         let span = if self.patterns.by_pack(file.dir, ino, &range, file.size) {
@@ -90,9 +91,10 @@ impl Vfs {
             }
             Span::Exact
         };
-        match in_memory {
-            Some(bytes) => Ok(bytes),
-            None => Ok(self.fetch(segments, span)?),
+        match (in_memory, mode) {
+            (Some(bytes), _) => Ok(bytes),
+            (None, Mode::Fetch(ctx)) => Ok(self.fetch(ctx, segments, span)?),
+            (None, Mode::Cached) => Err(Fault::Wait),
         }
     }
 
@@ -110,19 +112,19 @@ impl Vfs {
         span
     }
 
-    fn fetch(&self, segments: Vec<Segment>, span: Span) -> Result<Vec<u8>> {
+    fn fetch(&self, ctx: &Context, segments: Vec<Segment>, span: Span) -> Result<Vec<u8>> {
         if let [Segment::Chunk(r, part)] = segments.as_slice() {
-            return self.chunk_part(r, part, span);
+            return self.chunk_part(ctx, r, part, span);
         }
         // Chunks that follow each other in one pack come with one read.
         if let Some(all) = joined(&segments)
-            && let Ok(bytes) = self.repo.part(&all, 0..all.len, span)
+            && let Ok(bytes) = self.repo.part(ctx, &all, 0..all.len, span)
         {
             return Ok(bytes);
         }
         let parts = parallel(SEGMENTS, segments, |segment| match segment {
             Segment::Hole(len) => Ok(vec![0; len]),
-            Segment::Chunk(r, part) => self.chunk_part(&r, &part, span),
+            Segment::Chunk(r, part) => self.chunk_part(ctx, &r, &part, span),
         });
         let mut parts = parts.into_iter();
         let mut bytes = parts.next().unwrap_or_else(|| Ok(Vec::new()))?;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::history::{EntryPlace, NamePath, NameSummary, Top, is_version, page};
 use super::timeline::Timeline;
+use crate::context::Context;
 use crate::crypto::keys::ChunkId;
 use crate::format::node::{Content, Node};
 use crate::format::record::{Snapshot, SnapshotId};
@@ -89,6 +90,7 @@ impl Vfs {
     /// Returns the nodes that exist now in a directory, by name; with `name`, only those of this name.
     pub(super) fn current_nodes(
         &self,
+        ctx: &Context,
         time: &Timeline,
         path: &NamePath,
         name: Option<&[u8]>,
@@ -96,7 +98,7 @@ impl Vfs {
         let mut found: HashMap<Vec<u8>, CurrentNodes> = HashMap::new();
         let directory: Vec<u8> = path.iter().flat_map(|name| [b"/".as_slice(), name].concat()).collect();
         for head in time.heads() {
-            let Some(top) = self.directory_at(head, path)? else { continue };
+            let Some(top) = self.directory_at(ctx, head, path)? else { continue };
             let mut add = |node: &Node| {
                 let path = [&directory, b"/".as_slice(), &node.name].concat();
                 if is_version(node) && !time.outdated(head, &path) {
@@ -105,13 +107,13 @@ impl Vfs {
             };
             match name {
                 Some(name) => {
-                    let entry = self.entry(&top, name, Mode::Fetch)?;
+                    let entry = self.entry(&top, name, Mode::Fetch(ctx))?;
                     if let Some((node, _)) = entry.as_ref().and_then(|entry| entry.node()) {
                         add(node);
                     }
                 }
                 None => {
-                    let damage = self.scan(&[Top { page: top, last: 0 }], &mut |met| add(met.node))?;
+                    let damage = self.scan(ctx, &[Top { page: top, last: 0 }], &mut |met| add(met.node))?;
                     damage.map_or(Ok(()), |e| Err(Fault::Broken(e)))?;
                 }
             }
@@ -120,11 +122,11 @@ impl Vfs {
     }
 
     /// Returns the top page of a directory of a snapshot; `None` if there is no directory, or an empty one.
-    fn directory_at(&self, snapshot: &Snapshot, path: &NamePath) -> Result<Option<Ref>, Fault> {
+    fn directory_at(&self, ctx: &Context, snapshot: &Snapshot, path: &NamePath) -> Result<Option<Ref>, Fault> {
         let mut top = snapshot.root;
         for name in path {
             let Some(above) = top else { return Ok(None) };
-            let entry = self.entry(&above, name, Mode::Fetch)?;
+            let entry = self.entry(&above, name, Mode::Fetch(ctx))?;
             top = entry.as_ref().and_then(|entry| entry.node()).and_then(|(node, _)| page(node));
         }
         Ok(top)

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::timeline::Timeline;
+use crate::context::Context;
 use crate::error::Error;
 use crate::format::limits::LEVELS;
 use crate::format::node::{Content, Node, PARTIAL, Xattrs};
@@ -215,14 +216,12 @@ impl Vfs {
         if let Some(history) = self.histories.cached(&key) {
             return Ok(history);
         }
-        if mode == Mode::Cached {
-            return Err(Fault::Wait);
-        }
+        let Mode::Fetch(ctx) = mode else { return Err(Fault::Wait) };
         let history = match path.split_last() {
             None => roots(time),
             Some((name, parent)) => {
                 let parent = self.history(time, parent, mode)?;
-                self.history_below(time, &parent, name)?
+                self.history_below(ctx, time, &parent, name)?
             }
         };
         let weight = history.weight();
@@ -232,8 +231,8 @@ impl Vfs {
     }
 
     /// Returns the history of `name` in a directory with this history. May wait for the storage.
-    fn history_below(&self, time: &Timeline, parent: &History, name: &[u8]) -> Result<History, Fault> {
-        let mut found = self.entries_of(parent, name);
+    fn history_below(&self, ctx: &Context, time: &Timeline, parent: &History, name: &[u8]) -> Result<History, Fault> {
+        let mut found = self.entries_of(ctx, parent, name);
         let mut builder = HistoryBuilder::new(time);
         if let Some(error) = &parent.error {
             builder.history.add_error(error);
@@ -256,7 +255,7 @@ impl Vfs {
     }
 
     /// Looks for `name` in each different directory of a history: in memory first, then in the storage, several at a time.
-    fn entries_of(&self, directories: &History, name: &[u8]) -> HashMap<Ref, Result<Option<At>, Fault>> {
+    fn entries_of(&self, ctx: &Context, directories: &History, name: &[u8]) -> HashMap<Ref, Result<Option<At>, Fault>> {
         let mut found = HashMap::new();
         let mut known = HashSet::new();
         let mut missing = Vec::new();
@@ -267,7 +266,7 @@ impl Vfs {
                 entry => drop(found.insert(page, entry)),
             }
         }
-        found.extend(parallel(THREADS, missing, |page| (page, self.entry(&page, name, Mode::Fetch))));
+        found.extend(parallel(THREADS, missing, |page| (page, self.entry(&page, name, Mode::Fetch(ctx)))));
         found
     }
 
@@ -279,7 +278,12 @@ impl Vfs {
 
     /// Comes by all nodes of these directories; by those of a page that several of them have once, in the one that was
     /// seen last. Gives why some could not be read.
-    pub(in crate::vfs) fn scan(&self, tops: &[Top], each: &mut dyn FnMut(Met<'_>)) -> Result<Option<Error>, Fault> {
+    pub(in crate::vfs) fn scan(
+        &self,
+        ctx: &Context,
+        tops: &[Top],
+        each: &mut dyn FnMut(Met<'_>),
+    ) -> Result<Option<Error>, Fault> {
         let mut broken = None;
         let mut seen: HashMap<Ref, u32> = HashMap::new();
         let branch = |top: &Top| Branch { page: top.page, top: *top, before: 0, told: None, next: None };
@@ -300,7 +304,7 @@ impl Vfs {
                 if batch.is_empty() {
                     break;
                 }
-                for (directory, branch) in self.branches(batch) {
+                for (directory, branch) in self.branches(ctx, batch) {
                     let directory = directory.and_then(|d| if branch.told(&d) { Ok(d) } else { Err(mismatch()) });
                     match directory {
                         Ok(directory) => branch.open(&directory, &mut below, each),
@@ -314,9 +318,9 @@ impl Vfs {
     }
 
     /// The pages of these branches, in their order.
-    fn branches(&self, batch: Vec<Branch>) -> Vec<(Result<Arc<Directory>, Fault>, Branch)> {
+    fn branches(&self, ctx: &Context, batch: Vec<Branch>) -> Vec<(Result<Arc<Directory>, Fault>, Branch)> {
         let away = |b: &Branch| matches!(self.pages.directory(&b.page, Mode::Cached), Err(Fault::Wait));
-        let fetch = |b: Branch| (self.pages.directory(&b.page, Mode::Fetch), b);
+        let fetch = |b: Branch| (self.pages.directory(&b.page, Mode::Fetch(ctx)), b);
         match batch.iter().any(away) {
             true => parallel(THREADS, batch, fetch),
             // No threads for what is in memory.

@@ -10,6 +10,7 @@ use super::former::{CurrentNodes, FormerNodes, NodePlace};
 use super::history::{EntryPlace, History, NameSummary, Top, Version, is_version, page};
 use super::merged::{MergedDir, MergedEntry, MergedListing};
 use super::timeline::Timeline;
+use crate::context::Context;
 use crate::format::node::Content;
 use crate::vfs::attr::{Fault, again};
 use crate::vfs::inode;
@@ -25,21 +26,28 @@ impl Vfs {
     /// Returns all entries of a merged directory with this history, in no particular order.
     pub(super) fn list_merged(
         &self,
+        ctx: &Context,
         time: &Timeline,
         merged: &MergedDir,
         history: &History,
     ) -> Result<MergedListing, Fault> {
         if merged.role == Role::Deleted {
-            self.list_deleted(time, merged, history)
+            self.list_deleted(ctx, time, merged, history)
         } else {
-            self.list_versions(time, merged, history)
+            self.list_versions(ctx, time, merged, history)
         }
     }
 
-    fn list_versions(&self, time: &Timeline, merged: &MergedDir, history: &History) -> Result<MergedListing, Fault> {
+    fn list_versions(
+        &self,
+        ctx: &Context,
+        time: &Timeline,
+        merged: &MergedDir,
+        history: &History,
+    ) -> Result<MergedListing, Fault> {
         let mut entries = self.version_files(time, merged, history);
         let mut names: BTreeMap<Vec<u8>, NameSummary> = BTreeMap::new();
-        let error = self.scan(&tops(history), &mut |met| {
+        let error = self.scan(ctx, &tops(history), &mut |met| {
             if is_version(met.node) {
                 names.entry(met.node.name.clone()).or_default().add(met.node, met.top.last);
             }
@@ -51,11 +59,17 @@ impl Vfs {
         Ok(MergedListing { entries, error })
     }
 
-    fn list_deleted(&self, time: &Timeline, merged: &MergedDir, history: &History) -> Result<MergedListing, Fault> {
-        let mut current = self.current_nodes(time, &merged.path, None)?;
+    fn list_deleted(
+        &self,
+        ctx: &Context,
+        time: &Timeline,
+        merged: &MergedDir,
+        history: &History,
+    ) -> Result<MergedListing, Fault> {
+        let mut current = self.current_nodes(ctx, time, &merged.path, None)?;
         let no_nodes = CurrentNodes::default();
         let mut names: BTreeMap<Vec<u8>, FormerNodes> = BTreeMap::new();
-        let error = self.scan(&tops(history), &mut |met| {
+        let error = self.scan(ctx, &tops(history), &mut |met| {
             if is_version(met.node) {
                 let snapshot = time.snapshots[met.top.last as usize].id;
                 let place = NodePlace { snapshot, entry: EntryPlace { page: met.top.page, position: met.position } };
@@ -96,27 +110,26 @@ impl Vfs {
             let summary = NameSummary::of(&below);
             return Ok(summary.newest.map(|_| self.merged_subdir(merged, name.to_vec(), &summary)));
         }
-        if mode == Mode::Cached {
-            return Err(Fault::Wait);
-        }
-        if let Some(entry) = self.deleted_entry(time, merged, name, &below, name)? {
+        let Mode::Fetch(ctx) = mode else { return Err(Fault::Wait) };
+        if let Some(entry) = self.deleted_entry(ctx, time, merged, name, &below, name)? {
             return Ok(Some(entry));
         }
         let Some(plain) = name.strip_suffix(FILE).filter(|plain| !plain.is_empty()) else { return Ok(None) };
         let below = self.history(time, &merged.path_of(plain), mode)?;
-        self.deleted_entry(time, merged, plain, &below, name)
+        self.deleted_entry(ctx, time, merged, plain, &below, name)
     }
 
     /// Returns the entry called `wanted` of the former nodes that were called `name`.
     fn deleted_entry(
         &self,
+        ctx: &Context,
         time: &Timeline,
         merged: &MergedDir,
         name: &[u8],
         history: &History,
         wanted: &[u8],
     ) -> Result<Option<MergedEntry>, Fault> {
-        let current = self.current_nodes(time, &merged.path, Some(name))?.remove(name).unwrap_or_default();
+        let current = self.current_nodes(ctx, time, &merged.path, Some(name))?.remove(name).unwrap_or_default();
         let mut former = FormerNodes::default();
         for version in &history.versions {
             let Some(entry) = version.place else { continue };

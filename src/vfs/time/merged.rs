@@ -130,7 +130,7 @@ impl Vfs {
         merged: &MergedDir,
         offset: u64,
         hold: bool,
-        mode: Mode,
+        mode: Mode<'_>,
         add: &mut dyn FnMut(&Entry<'_>) -> bool,
     ) -> Result<(), Fault> {
         let listing = self.merged_listing(&self.time(), merged, mode)?;
@@ -165,10 +165,8 @@ impl Vfs {
             return Ok(listing);
         }
         let history = self.history(time, &merged.path, mode)?;
-        if mode == Mode::Cached {
-            return Err(Fault::Wait);
-        }
-        let mut listing = self.list_merged(time, merged, &history)?;
+        let Mode::Fetch(ctx) = mode else { return Err(Fault::Wait) };
+        let mut listing = self.list_merged(ctx, time, merged, &history)?;
         listing.entries.sort_by(|a, b| a.name.cmp(&b.name));
         if let (None, Some(error)) = (&listing.error, &history.error) {
             listing.error = Some(again(error));

@@ -1,5 +1,6 @@
 //! Damage and interruption stay where they are: all else is restored, and no torso gets a name.
 
+use nfreezer::context::background;
 use nfreezer::format::record::{NewSection, SectionKind};
 use nfreezer::format::{index, pack};
 
@@ -38,7 +39,7 @@ fn t19_damage_is_reported_and_all_else_is_restored() {
     flip(&memory, &flipped);
     flip(&memory, &middle);
     flip(&memory, &page);
-    memory.remove(&Name::Pack(removed.pack.id)).unwrap();
+    memory.remove(background(), &Name::Pack(removed.pack.id)).unwrap();
     let (_keep, out) = target();
     let (summary, seen) = plain(&repo, &s, &out);
     assert_eq!(seen.skipped(), ["/flipped", "/link1", "/link2", "/long", "/lost"]);
@@ -99,8 +100,8 @@ fn an_interrupted_restore_leaves_no_torso_and_the_next_one_completes() {
     for after in [1, 2, 17, 60] {
         let (keep, out) = target();
         let options = Options::default();
-        let progress = StopAfter(Arc::clone(&options.stop), AtomicI32::new(after));
-        let e = restore(&repo, &s, b"", &out, &options, &progress).unwrap_err();
+        let progress = StopAfter(Arc::default(), AtomicI32::new(after));
+        let e = restore(&Context::new(&progress, Arc::clone(&progress.0)), &repo, &s, b"", &out, &options).unwrap_err();
         assert_eq!(e.kind(), Kind::Interrupted(15));
         assert_no_torso(&out);
         for i in 0..40 {
@@ -130,8 +131,8 @@ fn a_chunk_whose_pack_was_dropped_is_found_by_the_index() {
         NewSection { kind: SectionKind::Index { packs: 0 }, bytes, fences },
     ];
     let head = Head { dropped: vec![old.pack.id], ..Head::default() };
-    repo.commit(&mut repo.state().unwrap(), head, &sections).unwrap();
-    memory.remove(&Name::Pack(old.pack.id)).unwrap();
+    repo.commit(background(), &mut repo.state(background()).unwrap(), head, &sections).unwrap();
+    memory.remove(background(), &Name::Pack(old.pack.id)).unwrap();
     let nodes = ["a", "b"].map(|name| node(name, 0o644, Content::File(vec![Extent::Data(old)])));
     let s = snapshot(&repo, nodes.to_vec());
     let (_keep, out) = target();
@@ -149,7 +150,7 @@ fn what_a_killed_restore_has_left_is_named_and_stays() {
     let torsos = [".nfreezer-partial-0123456789abcdef", "d/.nfreezer-partial-00000000000000ff"].map(|t| out.join(t));
     torsos.iter().for_each(|torso| fs::write(torso, "torso").unwrap());
     let seen = Seen::default();
-    restore(&repo, &s, b"/", &out, &Options::default(), &seen).unwrap();
+    restore(&background().with_progress(&seen), &repo, &s, b"/", &out, &Options::default()).unwrap();
     let warnings = seen.warnings.lock().unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings.iter().all(|text| text.contains("1 file(s) .nfreezer-partial-*")), "{warnings:?}");

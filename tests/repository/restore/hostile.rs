@@ -108,7 +108,8 @@ fn a_target_that_is_a_symbolic_link_is_refused() {
     symlink(keep.path().join("real"), &out).unwrap();
     let s = snapshot(&repo, vec![file(&repo, "f", b"f")]);
     for given in [out.clone(), out.join(""), out.join(".")] {
-        let e = restore(&repo, &s, b"", &given, &Options::default(), &Seen::default()).unwrap_err();
+        let e = restore(&background().with_progress(&Seen::default()), &repo, &s, b"", &given, &Options::default())
+            .unwrap_err();
         assert!(e.hint_text().is_some(), "{e}");
     }
     assert_eq!(fs::read_dir(keep.path().join("real")).unwrap().count(), 0);
@@ -144,7 +145,7 @@ fn t68_a_directory_that_is_swapped_for_a_link_again_and_again_leads_nowhere() {
         // A swap that meets a restore costs it entries; it must have happened, or the test shows nothing.
         let mut met = 0;
         for round in 0..1000 {
-            let result = restore(&repo, &s, b"", &out, &options, &Seen::default());
+            let result = restore(&background().with_progress(&Seen::default()), &repo, &s, b"", &out, &options);
             met += u32::from(!result.is_ok_and(|summary| summary.failed == 0));
             if met >= 3 && round >= 30 {
                 break;

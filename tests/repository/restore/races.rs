@@ -47,7 +47,7 @@ fn t68_the_way_up_out_of_a_folder_that_was_moved_away_is_not_taken() {
     let path = |depth: usize| (0..depth).fold(out.clone(), |path, level| path.join(format!("d{level:02}")));
     let (from, to) = (path(11), outside.join("moved"));
     let once = Once::new(|event| matches!(event, Event::Warning { .. }), || fs::rename(&from, &to).unwrap());
-    let result = restore(&repo, &s, b"/", &out, &Options::default(), &once);
+    let result = restore(&background().with_progress(&once), &repo, &s, b"/", &out, &Options::default());
     assert!(once.is_done(), "the folder was moved while the restore was below it");
     assert!(!matches!(result, Ok(summary) if summary.failed == 0), "the restore is not complete and must not say so");
     let names: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -66,7 +66,15 @@ fn what_appears_under_a_name_meanwhile_is_not_replaced() {
         let _ = fs::remove_dir_all(&out);
         let mine = out.join("f");
         let once = Once::new(|event| matches!(event, Event::File { .. }), || fs::write(&mine, "mine").unwrap());
-        let summary = restore(&repo, &s, b"/", &out, &Options { overwrite, ..Options::default() }, &once).unwrap();
+        let summary = restore(
+            &background().with_progress(&once),
+            &repo,
+            &s,
+            b"/",
+            &out,
+            &Options { overwrite, ..Options::default() },
+        )
+        .unwrap();
         assert!(once.is_done());
         assert_eq!((summary.files, summary.failed), (0, 1), "{overwrite:?}");
         assert_eq!(fs::read(&mine).unwrap(), b"mine", "{overwrite:?}");

@@ -205,13 +205,13 @@ fn a_file_whose_owner_cannot_be_set_does_not_run_with_the_rights_of_another_one(
     }
     let folder = tempfile::tempdir().unwrap();
     let (place, out) = (folder.path().join("repo"), folder.path().join("out"));
-    let repo = Repository::init(Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
+    let repo = Repository::init(background(), Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
     let mut nodes = vec![file(&repo, "user", b"u"), file(&repo, "group", b"g"), file(&repo, "ours", b"o")];
     for (node, (uid, gid, mode)) in nodes.iter_mut().zip([(1234, 0, 0o4755), (0, 1234, 0o2755), (0, 0, 0o4755)]) {
         *Arc::make_mut(&mut node.attrs) = Attrs { mode, uid, gid, ..(*node.attrs).clone() };
     }
     let head = Head { snapshots: vec![snapshot(&repo, nodes)], ..Head::default() };
-    repo.commit(&mut repo.state().unwrap(), head, &[]).unwrap();
+    repo.commit(background(), &mut repo.state(background()).unwrap(), head, &[]).unwrap();
     let output = Command::new("setpriv")
         .arg("--bounding-set=-chown")
         .arg(env!("CARGO_BIN_EXE_nfreezer"))

@@ -10,6 +10,7 @@ pub use std::process::Command;
 pub use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 pub use std::sync::{Arc, Mutex};
 
+pub use nfreezer::context::{Context, background};
 pub use nfreezer::crypto::kdf::KdfCost;
 pub use nfreezer::crypto::keys::ChunkKind;
 pub use nfreezer::crypto::seal::ObjectType;
@@ -42,14 +43,14 @@ pub fn pass() -> Passphrase {
 pub fn repo() -> Repo {
     let memory = Arc::new(Memory::default());
     let storage: Arc<dyn Storage> = memory.clone();
-    Repo { repo: Repository::init(storage, &pass(), KdfCost::DEFAULT, "test").unwrap(), memory }
+    Repo { repo: Repository::init(background(), storage, &pass(), KdfCost::DEFAULT, "test").unwrap(), memory }
 }
 
 pub fn chunks(repo: &Repository, kind: ChunkKind, plain: &[&[u8]]) -> Vec<Ref> {
     let mut builder = Builder::default();
     let entries: Vec<_> = plain.iter().map(|p| builder.add(repo.keys().chunk_id(kind, p), kind, p, p.len())).collect();
     let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
-    let pack = repo.put_pack(object, &mut builder.finish(false).0).unwrap();
+    let pack = repo.put_pack(background(), object, &mut builder.finish(false).0).unwrap();
     entries.iter().map(|e| e.in_pack(pack)).collect()
 }
 
@@ -130,7 +131,7 @@ impl Seen {
 
 pub fn run(repo: &Repository, s: &Snapshot, target: &Path, options: &Options) -> (Summary, Seen) {
     let seen = Seen::default();
-    let summary = restore(repo, s, b"/", target, options, &seen).unwrap();
+    let summary = restore(&background().with_progress(&seen), repo, s, b"/", target, options).unwrap();
     assert_no_torso(target);
     (summary, seen)
 }
