@@ -3,12 +3,16 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::common::{Common, open_other_storage, open_to_write};
-use super::passphrase::{self, Given};
+use super::environment::{host, user};
+use super::exit::{INCOMPLETE, OK};
+use super::open::{storage_at, to_write};
+use super::options::{OpenArgs, ProgressArgs};
+use super::output::Output;
+use super::passphrase::Given;
 use super::progress::Reporter;
-use super::push::{self as cli_push, Level, summary};
-use super::show::{self, Output};
-use super::{INCOMPLETE, OK, signals};
+use super::push::summary;
+use super::values::{CompressionLevel, compression, time};
+use super::{escape, human, signals};
 use crate::error::{Error, Kind, Result};
 use crate::import::{Item, Old};
 use crate::push::{self, Failure, Stream, StreamKind};
@@ -24,39 +28,48 @@ const FOLDER_MODE: u16 = 0o700;
 /// Arguments of `import-v0`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The old repository: user@host:/path, host:path (relative to home), sftp://user@host:port//path, or a local folder
+    /// The old repository: user@host:/path, or a local folder
     #[arg(value_name = "SRC")]
     source: String,
-    /// Where the folder was that was backed up (the old program has not noted it): its files stand there in the snapshot
+    /// The folder that was backed up
+    ///
+    /// Its files get this path in the snapshot, since the old repository does not contain it.
     #[arg(long = "as", value_name = "PATH", default_value = "/")]
     place: PathBuf,
-    /// A file that holds the passphrase of the old repository
-    /// [env: NFREEZER_OLD_PASSWORD_FILE; the passphrase itself: NFREEZER_OLD_PASSWORD]
+    /// Read the old passphrase from FILE
+    ///
+    /// One newline at the end is removed. [env: NFREEZER_OLD_PASSWORD_FILE; the passphrase itself:
+    /// NFREEZER_OLD_PASSWORD]
     #[arg(long, value_name = "FILE")]
     old_password_file: Option<PathBuf>,
-    /// A shell command that prints it [env: NFREEZER_OLD_PASSWORD_COMMAND]
-    #[arg(long, value_name = "COMMAND")]
+    /// Read it from the output of a shell command [env: NFREEZER_OLD_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND", hide_short_help = true)]
     old_password_command: Option<String>,
-    /// A label beside `import-v0`; may be given several times
-    #[arg(long, value_name = "TAG")]
+    /// A label besides `import-v0`; may be repeated
+    #[arg(long, value_name = "TAG", hide_short_help = true)]
     tag: Vec<String>,
     /// The name in the snapshot of the machine that was backed up; this machine by default
-    #[arg(long, env = "NFREEZER_HOST")]
+    #[arg(long, env = "NFREEZER_HOST", hide_short_help = true)]
     host: Option<String>,
     /// The time of the snapshot instead of that of the newest file in it: `2026-11-22 10:00:00` (local) or
     /// `2026-11-22T09:00:00Z`
-    #[arg(long, value_name = "TIME", value_parser = cli_push::time)]
+    #[arg(long, value_name = "TIME", value_parser = time, hide_short_help = true)]
     time: Option<Time>,
-    /// A note for the snapshot instead of where it comes from
-    #[arg(long, value_name = "TEXT")]
+    /// A note for the snapshot instead of the address of the old repository
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     description: Option<String>,
     /// off, fastest, auto, better, max, or a zstd level from 1 to 22
-    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = cli_push::compression)]
-    compression: Level,
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = compression, hide_short_help = true)]
+    compression: CompressionLevel,
+    #[command(flatten)]
+    repository: OpenArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 /// Exit code 3 if the snapshot was saved but parts of the old repository are damaged.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
+pub fn run(args: &Args) -> Result<u8> {
+    let output = args.progress.output;
     let place = place(args)?;
     let given = Given {
         option: "old-password",
@@ -66,11 +79,12 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     };
     given.check()?;
     let ctx = signals::catch()?;
-    let repo = open_to_write(common, false)?;
-    let storage = open_other_storage(common, &args.source).map_err(|e| e.while_doing("the old repository"))?;
-    let mut reporter = Reporter::new(common, "imported");
+    let repo = to_write(&args.repository, output, false)?;
+    let storage = storage_at(&args.source, &args.repository.connection, output)
+        .map_err(|e| e.while_doing("the old repository"))?;
+    let mut reporter = Reporter::new(args.progress, "imported");
     let ctx = reporter.attach(ctx);
-    let passphrase = || passphrase::of_old_repository(&given, &storage.address());
+    let passphrase = || given.read(&format!("passphrase of the old repository {}: ", storage.address()));
     let old = Old::open(&ctx, Arc::clone(&storage), passphrase).map_err(interrupted);
     let result = old.and_then(|old| {
         let options = options(args, &place, &old, &storage.address());
@@ -80,10 +94,10 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     });
     reporter.finish();
     let (done, fetched) = (result?, storage.traffic().1);
-    let mut out = Output::new(common.json);
-    if !common.quiet {
-        summary::say(&mut out, &done, false)?;
-        out.line(format_args!("received {} from the old repository, which stays as it is", show::size(fetched)))?;
+    let mut out = Output::new(output.json);
+    if !output.quiet {
+        summary::print(&mut out, &done, false)?;
+        out.line(format_args!("received {} from the old repository, which stays as it is", human::size(fetched)))?;
     }
     let mut fields = summary::fields(&done, false);
     fields.insert("fetched".into(), fetched.into());
@@ -95,8 +109,8 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
 fn options(args: &Args, place: &Path, old: &Old, address: &str) -> push::Options {
     push::Options {
         sources: vec![place.into()],
-        host: args.host.clone().unwrap_or_else(cli_push::host),
-        user: cli_push::user(),
+        host: args.host.clone().unwrap_or_else(host),
+        user: user(),
         tags: args.tag.iter().cloned().chain([TAG.into()]).collect(),
         description: args.description.clone().unwrap_or_else(|| format!("from the Python nFreezer at {address}")),
         time: args.time.or_else(|| old.newest(repo::now())),
@@ -124,7 +138,7 @@ fn place(args: &Args) -> Result<PathBuf> {
     if !args.place.is_absolute() || args.place.components().any(odd) {
         let text = format!(
             "--as {}: not an absolute path without `..`",
-            show::text(args.place.as_os_str().as_encoded_bytes())
+            escape::text(args.place.as_os_str().as_encoded_bytes())
         );
         return Err(Error::new(Kind::Usage, text).hint("for example --as /home/me/documents"));
     }

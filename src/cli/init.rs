@@ -1,52 +1,79 @@
 //! `nfreezer init`: makes a repository.
 
-use std::path::PathBuf;
-
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use super::common::{Common, open_storage, size};
-use super::show::{self, Output};
-use super::{OK, access, key, passphrase, signals};
+use super::exit::OK;
+use super::open::storage;
+use super::options::{AddressArgs, ConnectionArgs, OutputArgs, SecretArgs, SeenArgs};
+use super::output::{self, Output};
+use super::passphrase::Given;
+use super::values::size;
+use super::{escape, key, signals};
 use crate::error::Result;
 use crate::name::hex;
-use crate::repo::{Repository, Unlock};
+use crate::repo::{Access, Repository, Unlock};
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Memory that opening the repository needs, and that each guess at the passphrase costs: 64M to 2G
+    /// Memory per guess at the passphrase: 64M to 2G
+    ///
+    /// Each command needs this memory, too, when it opens the repository.
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     kdf_memory: u64,
-    /// Make a passphrase that cannot be guessed and print it once
+    /// Generate a passphrase and print it once
     #[arg(long)]
     generate_passphrase: bool,
+    #[command(flatten)]
+    address: AddressArgs,
+    #[command(flatten)]
+    secret: SecretArgs,
+    #[command(flatten)]
+    seen: SeenArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
-/// Asks for the passphrase only when there is a place for the repository.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
+/// Makes a repository. The passphrase is asked for only after the place was found to be free.
+pub fn run(args: &Args) -> Result<u8> {
     let cost = key::cost(args.kdf_memory)?;
+    let given = Given::of(&args.secret);
     if !args.generate_passphrase {
-        passphrase::check_sources(common)?;
+        given.check()?;
     }
-    let storage = open_storage(common)?;
+    let storage = storage(&args.address, &args.connection, args.output)?;
     Repository::check_empty(signals::context(), &*storage)?;
-    let (passphrase, made) = passphrase::of_new_repository(common, args.generate_passphrase)?;
-    let mut out = Output::new(common.json);
-    let place = common.access.local_key.clone().or_else(|| std::env::var_os("NFREEZER_LOCAL_KEY").map(PathBuf::from));
-    let local_key = place.map(|path| key::local_key(common, &mut out, &path)).transpose()?;
+    let (passphrase, generated) = given.read_new(args.generate_passphrase)?;
+    let mut out = Output::new(args.output.json);
+    let path = args.secret.local_key_path();
+    let local_key = path.map(|path| key::read_or_make_local_key(args.output, &mut out, &path)).transpose()?;
     let passphrase = passphrase.with_local_key(local_key);
     let unlock = Unlock { passphrase: &passphrase, cost, label: "init" };
-    let repo = Repository::init_with(signals::context(), storage, unlock, &access::access(common)?)?;
-    let address = repo.storage().address();
-    if !common.quiet {
-        out.line(format_args!("made repository {} at {}", hex(&repo.id().0[..4]), show::text(address.as_bytes())))?;
-        out.line("without the passphrase nobody can read it, and nobody can replace the passphrase: keep it safe")?;
-    }
-    let mut fields = show::object(json!({
-        "repository_id": hex(&repo.id().0), "address": address, "kdf_memory": args.kdf_memory,
-        "local_key": passphrase.local_key().is_some(),
-    }));
-    key::reveal(&mut out, &mut fields, made)?;
-    out.object("summary", fields)?;
+    let access = Access { seen: args.seen.store(), ..Access::default() };
+    let repo = Repository::init_with(signals::context(), storage, unlock, &access)?;
+    print(args, &mut out, &repo, passphrase.local_key().is_some(), generated)?;
     out.flush().map(|()| OK)
+}
+
+fn print(
+    args: &Args,
+    out: &mut Output,
+    repo: &Repository,
+    local_key: bool,
+    generated: Option<Zeroizing<String>>,
+) -> Result<()> {
+    let address = repo.storage().address();
+    if !args.output.quiet {
+        let id = hex(&repo.id().0[..4]);
+        out.line(format_args!("made repository {id} at {}", escape::text(address.as_bytes())))?;
+        out.line("keep the passphrase safe: without it the repository cannot be read, and it cannot be replaced")?;
+    }
+    let mut fields = output::object(json!({
+        "repository_id": hex(&repo.id().0), "address": address, "kdf_memory": args.kdf_memory, "local_key": local_key,
+    }));
+    key::reveal(out, &mut fields, generated)?;
+    out.object("summary", fields)
 }

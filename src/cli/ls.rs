@@ -4,14 +4,17 @@ use std::ffi::OsString;
 
 use serde_json::json;
 
-use super::common::{Common, open_repository, read_state, snapshot_and_path};
-use super::show::{self, Output};
-use super::{DAMAGED, OK, exit_code, signals};
+use super::exit::{DAMAGED, OK, exit_code};
+use super::open::{read_state, to_read};
+use super::options::{OutputArgs, ReadArgs};
+use super::output::{self, Output};
+use super::values::snapshot_and_path;
+use super::{escape, node, signals};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
-use crate::format::node::{self, Content, Node};
+use crate::format::node::{Content, Node};
 use crate::repo::Repository;
-use crate::repo::tree::{Entries, LOST, lacks_parts};
+use crate::repo::tree::Entries;
 
 /// Arguments of `ls`.
 #[derive(clap::Args)]
@@ -25,13 +28,17 @@ pub struct Args {
     /// All levels
     #[arg(short = 'R', long)]
     recursive: bool,
+    #[command(flatten)]
+    repository: ReadArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Prints names relative to PATH, in byte order.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
+pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = snapshot_and_path(&args.what)?;
-    let repo = open_repository(common)?;
-    let mut out = Output::new(common.json);
+    let repo = to_read(&args.repository, args.output)?;
+    let mut out = Output::new(args.output.json);
     let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
     let top = repo.at(signals::context(), &snapshot, &path)?;
     let mut listing = Listing { repo: &repo, args, out, entries: 0, damaged: 0 };
@@ -41,7 +48,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     }
     let Listing { mut out, entries, damaged, .. } = listing;
     let fields = json!({ "snapshot": snapshot.id.to_string(), "short_id": snapshot.id.short(), "entries": entries, "damaged": damaged });
-    out.object("summary", show::object(fields))?;
+    out.object("summary", output::object(fields))?;
     out.flush()?;
     Ok(if damaged > 0 { DAMAGED } else { OK })
 }
@@ -97,9 +104,9 @@ impl<'a> Listing<'a> {
         }
         self.damaged += 1;
         self.out.flush()?;
-        show::error(
+        output::error(
             self.out.is_json(),
-            &e.while_doing(format!("cannot list {}", show::text(path))),
+            &e.while_doing(format!("cannot list {}", escape::text(path))),
             exit_code(Kind::Damaged),
         );
         Ok(())
@@ -108,116 +115,11 @@ impl<'a> Listing<'a> {
     fn node(&mut self, path: &[u8], node: &Node) -> Result<()> {
         self.entries += 1;
         if self.out.is_json() {
-            return self.object(path, node);
-        }
-        let mut line = show::text(path);
-        if matches!(node.content, Content::Directory(_)) {
-            line.push('/');
-        }
-        if self.args.long {
-            let owner = |name: &[u8], id: u32| if name.is_empty() { id.to_string() } else { show::text(name) };
-            let attrs = &node.attrs;
-            let size = match node.content {
-                Content::Block(major, minor) | Content::Char(major, minor) => format!("{major},{minor}"),
-                _ => node.content.size().to_string(),
-            };
-            line = format!(
-                "{}  {:<8} {:<8} {:>12}  {}  {line}",
-                mode(letter(&node.content), attrs.mode),
-                owner(&attrs.user, attrs.uid),
-                owner(&attrs.group, attrs.gid),
-                size,
-                show::time(node.mtime),
-            );
-            match &node.content {
-                Content::Symlink(target) => line += &format!(" -> {}", show::text(target)),
-                Content::Unreadable(LOST) => line += " (lost on the server; repair has marked it)",
-                Content::Unreadable(errno) => {
-                    line += &format!(" (was not readable: {})", std::io::Error::from_raw_os_error(*errno as i32));
-                }
-                _ if lacks_parts(node) => line += " (parts of it are lost)",
-                _ if node.flags & node::PARTIAL != 0 => line += " (only its beginning)",
-                _ => {}
-            }
-        }
-        self.out.line(line)
-    }
-
-    fn object(&mut self, path: &[u8], node: &Node) -> Result<()> {
-        let attrs = &node.attrs;
-        let mut fields = show::object(json!({
-            "kind": kind(&node.content), "mode": attrs.mode, "uid": attrs.uid, "gid": attrs.gid,
-            "size": node.content.size(), "mtime": show::rfc3339(node.mtime), "inode": node.inode, "links": node.nlink,
-            "partial": node.flags & node::PARTIAL != 0, "lost": is_lost(node),
-        }));
-        show::put_bytes(&mut fields, "path", path);
-        show::put_bytes(&mut fields, "user", &attrs.user);
-        show::put_bytes(&mut fields, "group", &attrs.group);
-        match &node.content {
-            Content::Symlink(target) => show::put_bytes(&mut fields, "target", target),
-            Content::Block(major, minor) | Content::Char(major, minor) => {
-                fields.insert("device".into(), json!([major, minor]));
-            }
-            Content::Unreadable(errno) => drop(fields.insert("errno".into(), (*errno).into())),
-            _ => {}
-        }
-        self.out.object("node", fields)
-    }
-}
-
-/// Whether `repair` has marked it: it is lost on the server, or parts of it are.
-fn is_lost(node: &Node) -> bool {
-    lacks_parts(node) || node.content == Content::Unreadable(LOST)
-}
-
-fn kind(content: &Content) -> &'static str {
-    match content {
-        Content::File(_) | Content::Large { .. } => "file",
-        Content::Directory(_) => "directory",
-        Content::Symlink(_) => "symlink",
-        Content::Block(..) => "block",
-        Content::Char(..) => "char",
-        Content::Fifo => "fifo",
-        Content::Socket => "socket",
-        Content::Unreadable(_) => "unreadable",
-    }
-}
-
-fn letter(content: &Content) -> char {
-    match content {
-        Content::File(_) | Content::Large { .. } => '-',
-        Content::Directory(_) => 'd',
-        Content::Symlink(_) => 'l',
-        Content::Block(..) => 'b',
-        Content::Char(..) => 'c',
-        Content::Fifo => 'p',
-        Content::Socket => 's',
-        Content::Unreadable(_) => '?',
-    }
-}
-
-/// `drwxr-sr-t`
-fn mode(letter: char, bits: u16) -> String {
-    let bit = |i: usize| if bits & (0o400 >> i) != 0 { ['r', 'w', 'x'][i % 3] } else { '-' };
-    let mut text: Vec<char> = std::iter::once(letter).chain((0..9).map(bit)).collect();
-    for (bit, at, with, without) in [(0o4000, 3, 's', 'S'), (0o2000, 6, 's', 'S'), (0o1000, 9, 't', 'T')] {
-        if bits & bit != 0 {
-            text[at] = if text[at] == 'x' { with } else { without };
-        }
-    }
-    text.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modes_are_written_as_ls_does() {
-        for (bits, text) in
-            [(0o755, "drwxr-xr-x"), (0o4755, "drwsr-xr-x"), (0o7000, "d--S--S--T"), (0o1777, "drwxrwxrwt")]
-        {
-            assert_eq!(mode('d', bits), text);
+            self.out.object("node", node::object(path, node))
+        } else if self.args.long {
+            self.out.line(node::long_line(path, node))
+        } else {
+            self.out.line(node::name(path, node))
         }
     }
 }

@@ -5,42 +5,50 @@ use std::ffi::OsString;
 use std::panic;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
+use exit::{OK, exit_code};
+use options::JsonArgs;
+use output::Output;
 
-mod access;
-mod aside;
+mod arguments;
+mod base32;
 mod check;
-mod common;
+mod environment;
+mod escape;
+mod exit;
+mod files;
+mod findings;
+mod generated;
+mod human;
 mod import_v0;
 mod init;
+mod journal;
 mod key;
+mod local_key;
 mod ls;
 mod mount;
 mod mount_helper;
+mod node;
+mod open;
+mod options;
+mod other_tools;
+mod output;
 mod paper_key;
-pub mod passphrase;
-pub mod progress;
+mod passphrase;
+mod progress;
 mod push;
 mod repair;
 mod restore;
 pub mod server_setup;
-mod service;
-pub mod show;
-pub mod signals;
+mod signals;
 mod snapshots;
-
-pub use common::{Common, duration, open_repository, open_storage, open_to_write, read_state, size, snapshot_and_path};
-
-/// Everything went well.
-pub const OK: u8 = 0;
-/// A snapshot was saved, but some sources could not be read.
-pub const INCOMPLETE: u8 = 3;
-/// Damage was found.
-pub const DAMAGED: u8 = 4;
-/// The server shows another or an older state than it must.
-pub const TAMPERING: u8 = 15;
+mod systemd;
+mod terminal;
+mod values;
+mod warnings;
 
 /// Encrypted backups on a server you do not trust, over SFTP, mounted as a folder.
 #[derive(Parser)]
@@ -49,11 +57,9 @@ pub const TAMPERING: u8 = 15;
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    disable_help_subcommand = true
+    after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
-    #[command(flatten)]
-    common: Common,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,39 +73,60 @@ enum Command {
     #[command(visible_alias = "backup")]
     Push(Box<push::Args>),
     /// Take a snapshot of a repository of the Python nFreezer
-    ImportV0(import_v0::Args),
+    ImportV0(Box<import_v0::Args>),
     /// List the snapshots
     #[command(aliases = ["list", "log"])]
     Snapshots(snapshots::Args),
-    /// List what a snapshot holds
+    /// List the contents of a snapshot
     Ls(ls::Args),
-    /// Write what a snapshot holds into a folder
+    /// Write the contents of a snapshot into a folder
     #[command(aliases = ["extract", "pull"])]
     Restore(restore::Args),
-    /// Verify that all that the snapshots need is there and right
+    /// Verify that everything the snapshots need exists and is intact
     Check(check::Args),
-    /// Mark what is lost, so that the next push sends it again
+    /// Mark lost data, so that the next push uploads it again
     Repair(repair::Args),
     /// Show the backup as a folder
-    Mount(mount::Args),
-    /// Take a mounted backup away
+    Mount(Box<mount::Args>),
+    /// Unmount a backup
     #[command(alias = "unmount")]
     Umount(mount::UmountArgs),
     /// Set up a server so that a client can add and read, but change nothing
     ServerSetup(server_setup::Args),
-    /// The keys: list, add, remove, change the passphrase, print, bring back
+    /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
     /// Show the version
-    Version,
+    Version(JsonArgs),
     /// nfreezer has no locks
     #[command(hide = true)]
-    Unlock,
+    Unlock(JsonArgs),
+}
+
+impl Command {
+    /// Reports whether the output is JSON.
+    fn json(&self) -> bool {
+        match self {
+            Command::Init(args) => args.output.json,
+            Command::Push(args) => args.progress.output.json,
+            Command::ImportV0(args) => args.progress.output.json,
+            Command::Snapshots(args) => args.output.json,
+            Command::Ls(args) => args.output.json,
+            Command::Restore(args) => args.progress.output.json,
+            Command::Check(args) => args.progress.output.json,
+            Command::Repair(args) => args.progress.output.json,
+            Command::Mount(args) => args.output.json,
+            Command::Umount(args) => args.output.json,
+            Command::ServerSetup(args) => args.output.json,
+            Command::Key(args) => args.output().json,
+            Command::Version(args) | Command::Unlock(args) => args.json,
+        }
+    }
 }
 
 /// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
     prepare();
-    panic::set_hook(Box::new(|info| show::notice(format_args!("nfreezer: error: {}", panic_text(info)))));
+    panic::set_hook(Box::new(|info| output::notice(format_args!("nfreezer: error: {}", output::panic_text(info)))));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let run = || match mount_helper::Call::recognise(&arguments) {
         Some(call) => call.run(&mut Cli::command(), parse_and_run),
@@ -108,92 +135,67 @@ pub fn run() -> ExitCode {
     ExitCode::from(panic::catch_unwind(run).unwrap_or(1))
 }
 
-/// One line about a panic, safe for a terminal.
-fn panic_text(info: &panic::PanicHookInfo<'_>) -> String {
-    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-    let payload = info.payload();
-    let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-    format!("internal error{place}: {}", show::message(why.unwrap_or("unknown")))
-}
-
 fn parse_and_run(arguments: &[OsString]) -> u8 {
-    match Cli::try_parse_from(arguments) {
+    let arguments = arguments::options_behind_command(arguments, &Cli::command());
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
-            let json = cli.common.json;
-            dispatch(cli, arguments).map(access::exit_code).unwrap_or_else(|e| {
+            let json = cli.command.json();
+            dispatch(cli.command, &arguments).map(open::with_alarm).unwrap_or_else(|e| {
                 let code = exit_code(e.kind());
-                show::error(json, &e, code);
+                output::error(json, &e, code);
                 code
             })
         }
-        Err(e) if e.exit_code() == 0 => {
+        Err(e) if e.exit_code() == 0 || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = e.print();
-            OK
+            u8::try_from(e.exit_code()).unwrap_or(exit_code(Kind::Usage))
         }
         Err(e) => {
-            if arguments.iter().any(|a| a == "--json") {
-                let text = e.to_string();
-                let line = text.lines().next().unwrap_or_default();
-                let error = Error::new(Kind::Usage, line.strip_prefix("error: ").unwrap_or(line));
-                show::error(true, &error.hint("`nfreezer --help` shows the commands"), 2);
-            } else {
-                let _ = e.print();
-            }
-            2
+            let (json, code) = (arguments.iter().any(|a| a == "--json"), exit_code(Kind::Usage));
+            output::error(json, &arguments::explain(&e, &Cli::command()), code);
+            code
         }
     }
 }
 
-fn dispatch(cli: Cli, arguments: &[OsString]) -> Result<u8> {
-    let Cli { common, command } = cli;
+/// `arguments` are those of this process, from which `mount` starts its background process.
+fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
     match command {
-        Command::Init(args) => init::run(&common, &args),
-        Command::Push(args) => push::run(&common, &args),
-        Command::ImportV0(args) => import_v0::run(&common, &args),
-        Command::Snapshots(args) => snapshots::run(&common, &args),
-        Command::Ls(args) => ls::run(&common, &args),
-        Command::Restore(args) => restore::run(&common, &args),
-        Command::Check(args) => check::run(&common, &args),
-        Command::Repair(args) => repair::run(&common, &args),
-        Command::Mount(args) => mount::run(&common, &args, &arguments[1..]),
-        Command::Umount(args) => mount::umount(&common, &args),
-        Command::ServerSetup(args) => server_setup::run(&common, &args),
-        Command::Key(args) => key::run(&common, &args),
-        Command::Version => version(&common),
-        Command::Unlock => {
-            let mut out = show::Output::new(common.json);
-            out.line("nfreezer has no locks: nothing ever needs to be unlocked")?;
-            out.object("summary", Default::default())?;
-            out.flush().map(|()| OK)
-        }
+        Command::Init(args) => init::run(&args),
+        Command::Push(args) => push::run(&args),
+        Command::ImportV0(args) => import_v0::run(&args),
+        Command::Snapshots(args) => snapshots::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Repair(args) => repair::run(&args),
+        Command::Mount(args) => mount::run(&args, &arguments[1..]),
+        Command::Umount(args) => mount::umount(&args),
+        Command::ServerSetup(args) => server_setup::run(&args),
+        Command::Key(args) => key::run(&args),
+        Command::Version(args) => version(args),
+        Command::Unlock(args) => unlock(args),
     }
 }
 
-fn version(common: &Common) -> Result<u8> {
-    let mut out = show::Output::new(common.json);
+fn version(args: JsonArgs) -> Result<u8> {
+    let mut out = Output::new(args.json);
     let version = Cli::command().get_version().unwrap_or_default().to_owned();
     out.line(format_args!("nfreezer {version}"))?;
-    out.object("summary", show::object(serde_json::json!({ "program": "nfreezer", "version": version, "format": 1 })))?;
+    let fields = serde_json::json!({ "program": "nfreezer", "version": version, "format": 1 });
+    out.object("summary", output::object(fields))?;
     out.flush().map(|()| OK)
 }
 
-/// The exit codes of `docs/cli.md`.
-pub fn exit_code(kind: Kind) -> u8 {
-    match kind {
-        Kind::Failed | Kind::Exists | Kind::Exhausted | Kind::Cancelled => 1,
-        Kind::Usage => 2,
-        Kind::Damaged | Kind::Missing => DAMAGED,
-        Kind::NoRepository => 10,
-        Kind::Passphrase => 12,
-        Kind::Connection => 13,
-        Kind::NoSpace => 14,
-        Kind::Tampering => TAMPERING,
-        Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(1),
-    }
+fn unlock(args: JsonArgs) -> Result<u8> {
+    let mut out = Output::new(args.json);
+    out.line("nfreezer has no locks: nothing ever needs to be unlocked")?;
+    out.object("summary", Default::default())?;
+    out.flush().map(|()| OK)
 }
 
-/// No core dump and no debugger of the same user sees the keys; as many open files as this user may have, since a restore
-/// holds directories open. Best effort.
+/// Hides the keys from core dumps and from debuggers of the same user. Raises the limit of open files, since a restore keeps
+/// directories open. Best effort.
 fn prepare() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
@@ -211,11 +213,97 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Lines that `-h` may have, at 80 columns.
+    const SCREEN: usize = 24;
+
+    /// All commands with their names, `key list` among them.
+    fn commands(name: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        found.push((name.to_owned(), command.clone()));
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            commands(format!("{name} {}", sub.get_name()).trim(), sub, found);
+        }
+    }
+
     #[test]
-    fn exit_codes_are_those_that_the_manual_names() {
-        let kinds = [Kind::Failed, Kind::Usage, Kind::Damaged, Kind::Missing, Kind::Exists, Kind::NoRepository];
-        assert_eq!(kinds.map(exit_code), [1, 2, 4, 4, 1, 10]);
-        let kinds = [Kind::Passphrase, Kind::Connection, Kind::NoSpace, Kind::Tampering, Kind::Interrupted(15)];
-        assert_eq!(kinds.map(exit_code), [12, 13, 14, 15, 143]);
+    fn the_short_help_of_every_command_fits_one_screen() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut all = Vec::new();
+        commands("", &cli, &mut all);
+        assert!(all.len() >= 20, "{}", all.len());
+        let mut long = Vec::new();
+        for (name, command) in all {
+            let short = command.clone().term_width(80).render_help().to_string();
+            let lines = short.lines().count();
+            println!("{lines:3} {name}");
+            if lines > SCREEN || short.lines().any(|line| line.chars().count() > 80) {
+                long.push(format!("{name}: {lines} lines\n{short}"));
+            }
+        }
+        assert!(long.is_empty(), "{}", long.join("\n"));
+    }
+
+    #[test]
+    fn options_exist_only_where_they_have_an_effect() {
+        let cli = Cli::command();
+        let has = |command: &str, option: &str| {
+            let command = cli.find_subcommand(command).unwrap();
+            command.get_arguments().any(|argument| argument.get_long() == Some(option))
+        };
+        for (command, option) in [
+            ("init", "expect-head"),
+            ("init", "accept-rollback"),
+            ("init", "key-file"),
+            ("push", "accept-rollback"),
+            ("repair", "accept-rollback"),
+            ("umount", "limit-upload"),
+            ("umount", "repo"),
+            ("version", "repo"),
+            ("server-setup", "limit-upload"),
+            ("server-setup", "password-file"),
+            ("ls", "verbose"),
+        ] {
+            assert!(!has(command, option), "{command} --{option}");
+        }
+        for (command, option) in [("push", "expect-head"), ("ls", "accept-rollback"), ("mount", "retry-for")] {
+            assert!(has(command, option), "{command} --{option}");
+        }
+    }
+
+    #[test]
+    fn options_before_a_command_belong_to_it() {
+        let moved = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let moved = arguments::options_behind_command(&words, &Cli::command());
+            moved.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(moved("nfreezer -r repo -qv push source -n"), "nfreezer push -r repo -qv source -n");
+        assert_eq!(moved("nfreezer --json key -rrepo list --no-memory"), "nfreezer key list --json -rrepo --no-memory");
+        assert_eq!(moved("nfreezer --repo=a -vr b list"), "nfreezer list --repo=a -vr b");
+        for same in
+            ["nfreezer", "nfreezer --help", "nfreezer -r", "nfreezer --bad push", "nfreezer push -r x", "nfreezer -q"]
+        {
+            assert_eq!(moved(same), same);
+        }
+    }
+
+    #[test]
+    fn commands_of_other_tools_get_an_answer() {
+        let explain = |line: &str| {
+            let refused = Cli::try_parse_from(line.split(' ')).err().unwrap();
+            let error = arguments::explain(&refused, &Cli::command());
+            (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
+        };
+        for command in ["forget", "prune", "diff", "find", "stats", "dump", "copy", "tag", "rewrite", "cache", "serve"]
+        {
+            let (text, hint) = explain(&format!("nfreezer {command}"));
+            assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
+        }
+        let (text, hint) = explain("nfreezer init --expect-head 0123456789abcdef");
+        assert!(text.contains("unexpected argument '--expect-head'") && hint.contains("`push`"), "{text} / {hint}");
+        let (text, hint) = explain("nfreezer pusch");
+        assert!(text.contains("'pusch'") && hint.contains("'push'"), "{text} / {hint}");
+        let (text, hint) = explain("nfreezer restore latest");
+        assert!(text.contains("--target <DIR>") && hint.contains("nfreezer restore"), "{text} / {hint}");
     }
 }

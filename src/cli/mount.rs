@@ -11,11 +11,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::aside;
-use super::common::{Common, duration, open_repository_with, read_state, size, snapshot_and_path};
-use super::service::{Journal, Manager};
-use super::show::{self, Output};
-use super::{OK, panic_text, signals};
+use super::environment::host;
+use super::exit::OK;
+use super::journal::Journal;
+use super::open::{read_state, to_read_with};
+use super::options::{AddressArgs, JsonArgs, OutputArgs, ReadArgs};
+use super::output::{self, Output};
+use super::systemd::Manager;
+use super::values::{duration, size, snapshot_and_path};
+use super::{escape, signals, warnings};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Phase};
 use crate::repo::State;
@@ -28,76 +32,92 @@ const READY: &str = "ready";
 /// Arguments of `mount`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// [SNAPSHOT[:PATH]] DIR: the folder to mount on, and what to show there instead of all snapshots
+    /// The folder to mount on, and what to show there
+    ///
+    /// Without SNAPSHOT the mount shows all snapshots.
     #[arg(value_name = "[SNAPSHOT[:PATH]] DIR", num_args = 1..=2, required = true)]
     places: Vec<OsString>,
-    /// Stay in the foreground; messages go to standard error
+    /// Stay in the foreground
+    ///
+    /// Messages go to standard error.
     #[arg(short, long)]
     foreground: bool,
-    /// Whose the files appear to be: `me`, `keep` (as saved; what root gets without this option), or USER[:GROUP]
+    /// Owner of all files: me, keep, or USER[:GROUP]
+    ///
+    /// `keep` shows the owners as saved. The default is `me`; for root it is `keep`.
     #[arg(long, value_name = "OWNER")]
     owner: Option<String>,
-    /// Let other users in, as far as the modes of the files allow
+    /// Let other users in
+    ///
+    /// The modes of the files decide what they can read.
     #[arg(long)]
     allow_other: bool,
     /// Mount over a folder that is not empty, or that was backed up
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     nonempty: bool,
-    /// No program in it can be run
-    #[arg(long)]
+    /// Forbid the execution of programs
+    #[arg(long, hide_short_help = true)]
     noexec: bool,
-    /// How long a request may wait for the server before it fails with an I/O error
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    /// A request that waits longer for the server fails with an I/O error
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, hide_short_help = true)]
     io_timeout: Duration,
-    /// How often to look for new snapshots; 0 for never
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    /// Interval between two looks for new snapshots; 0 for never
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, hide_short_help = true)]
     refresh: Duration,
-    /// Bytes of decrypted blocks that are kept in memory
-    #[arg(long, value_name = "SIZE", default_value = "96M", value_parser = size)]
+    /// Memory for decrypted blocks
+    #[arg(long, value_name = "SIZE", default_value = "96M", value_parser = size, hide_short_help = true)]
     cache_size: u64,
-    /// Unmount when nobody has used it for so long: 15m, 2h
+    /// Unmount after this time without use: 15m, 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     idle_unmount: Option<Duration>,
-    /// Append messages to this file, each with its time
+    /// Append messages with their times to FILE
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Do not fetch the names of the latest snapshot in the background
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     no_prefetch: bool,
-    /// What the mount table shows as the source
+    /// The source in the mount table
     #[arg(long, hide = true)]
     fsname: Option<String>,
     #[arg(long, hide = true)]
     background_child: bool,
+    #[command(flatten)]
+    repository: ReadArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Arguments of `umount`.
 #[derive(clap::Args)]
 pub struct UmountArgs {
-    /// Where a backup is mounted
+    /// The folder on which a backup is mounted
     dir: PathBuf,
-    /// Also while something uses it: it vanishes now and ends when nobody uses it any more
+    /// Unmount a folder that is in use
+    ///
+    /// It vanishes at once, and ends with its last use.
     #[arg(short, long)]
     lazy: bool,
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// Mounts; in the background unless `-f` is given. `arguments` are those of this call, without the program's name.
-pub fn run(common: &Common, args: &Args, arguments: &[OsString]) -> Result<u8> {
+pub fn run(args: &Args, arguments: &[OsString]) -> Result<u8> {
     if args.foreground || args.background_child {
-        return serve(common, args);
+        return serve(args);
     }
     let code = in_background(arguments)?;
-    if code == OK && !common.quiet && !common.json {
-        let dir = args.places.last().map(|dir| show::text(dir.as_encoded_bytes())).unwrap_or_default();
-        show::relay(&format!("mounted at {dir}; `nfreezer umount {dir}` takes it away"))?;
+    if code == OK && !args.output.quiet && !args.output.json {
+        let dir = args.places.last().map(|dir| escape::text(dir.as_encoded_bytes())).unwrap_or_default();
+        output::relay(&format!("mounted at {dir}; `nfreezer umount {dir}` takes it away"))?;
     }
     Ok(code)
 }
 
 /// Unmounts.
-pub fn umount(common: &Common, args: &UmountArgs) -> Result<u8> {
+pub fn umount(args: &UmountArgs) -> Result<u8> {
     mount::release(&args.dir, args.lazy)?;
-    let mut out = Output::new(common.json);
+    let mut out = Output::new(args.output.json);
     out.object("summary", Default::default())?;
     out.flush().map(|()| OK)
 }
@@ -121,14 +141,14 @@ fn in_background(arguments: &[OsString]) -> Result<u8> {
     for line in lines.by_ref().map_while(|line| line.ok()) {
         match line == READY {
             true => return Ok(OK),
-            false => show::relay(&line)?,
+            false => output::relay(&line)?,
         }
     }
     let status = child.wait().map_err(failed)?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1))
 }
 
-fn serve(common: &Common, args: &Args) -> Result<u8> {
+fn serve(args: &Args) -> Result<u8> {
     let (what, dir) = match args.places.as_slice() {
         [dir] => (None, Path::new(dir)),
         [what, dir, ..] => (Some(snapshot_and_path(what)?), Path::new(dir)),
@@ -146,16 +166,16 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
         move |line: &str| journal.line(line)
     });
     // Looked at before a passphrase is asked for.
-    let local = match Location::parse(&common.repository()?)? {
+    let local = match Location::parse(&args.repository.open.address.get()?)? {
         Location::Local(path) => Some(path),
         Location::Sftp(_) => None,
     };
     let keep = mount::Keep { nonempty: args.nonempty, repository: local.as_deref(), sources: &[] };
     let dir = mount::prepare(dir, keep, &|line| log(line))?;
     let _diverted = divert(&log, &manager);
-    let repo = open_repository_with(common, |options| impatient(options, args.io_timeout))?;
+    let repo = to_read_with(&args.repository, args.output, |options| impatient(options, args.io_timeout))?;
     repo.set_cache(args.cache_size as usize);
-    let mut out = Output::new(common.json);
+    let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| Ok::<_, Error>((state.select(&snapshot)?, path))).transpose()?;
     let zone = jiff::tz::TimeZone::system();
@@ -177,7 +197,8 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
     out.flush()?;
     let tell = |phase: Phase<'_>| match phase {
         Phase::Ready(mounted) => {
-            let (address, dir) = (repo_address(common), show::text(mounted.dir().as_os_str().as_bytes()));
+            let (address, dir) =
+                (repo_address(&args.repository.open.address), escape::text(mounted.dir().as_os_str().as_bytes()));
             // The process that was started has ended, or will; this one is the service.
             let main = format!("MAINPID={}", std::process::id());
             manager.tell(&format!("READY=1\n{main}\nSTATUS={address} is mounted at {dir}"));
@@ -191,16 +212,16 @@ fn serve(common: &Common, args: &Args) -> Result<u8> {
     mount::serve(signals::context(), Arc::new(repo), state, &dir, options, tell).map(|()| OK)
 }
 
-fn repo_address(common: &Common) -> String {
-    common.repository().map(|address| show::message(&address)).unwrap_or_default()
+fn repo_address(address: &AddressArgs) -> String {
+    address.get().map(|address| escape::message(&address)).unwrap_or_default()
 }
 
 /// News of the line and failures of our own go to the log of the mount.
-fn divert(log: &mount::Log, manager: &Arc<Manager>) -> aside::Diverted {
+fn divert(log: &mount::Log, manager: &Arc<Manager>) -> warnings::Diverted {
     let panics = Arc::clone(log);
-    std::panic::set_hook(Box::new(move |info| panics(&panic_text(info))));
+    std::panic::set_hook(Box::new(move |info| panics(&output::panic_text(info))));
     let (log, manager) = (Arc::clone(log), Arc::clone(manager));
-    aside::divert(Arc::new(move |text| {
+    warnings::divert(Arc::new(move |text| {
         log(text);
         manager.status(text);
     }))
@@ -208,7 +229,7 @@ fn divert(log: &mount::Log, manager: &Arc<Manager>) -> aside::Diverted {
 
 /// What the newest whole snapshot of this machine was made of.
 fn sources(state: &State) -> Vec<PathBuf> {
-    let host = super::push::host();
+    let host = host();
     let snapshots = state.snapshots();
     let newest = snapshots.iter().filter(|s| !s.partial && s.host == host).max_by_key(|s| s.time);
     newest.iter().flat_map(|s| &s.paths).map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))).collect()
@@ -243,13 +264,13 @@ fn number_of(file: &str, name: &str) -> Result<(u32, Option<u32>)> {
     let row = rows.filter(|row| row.len() > 3).find(|row| row[0] == name || row[2] == name);
     let found = row.and_then(|row| Some((row[2].parse().ok()?, row[3].parse().ok())));
     let found = found.or_else(|| Some((name.parse().ok()?, None)));
-    found.ok_or_else(|| Error::new(Kind::Usage, format!("{} is not in {file}", show::text(name.as_bytes()))))
+    found.ok_or_else(|| Error::new(Kind::Usage, format!("{} is not in {file}", escape::text(name.as_bytes()))))
 }
 
 /// Tells the parent, then has nothing to do with the terminal any more.
 fn leave_terminal(journal: &Journal) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("go to the background", e);
-    show::relay(READY)?;
+    output::relay(READY)?;
     journal.leave_terminal();
     let _ = rustix::process::setsid();
     let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;

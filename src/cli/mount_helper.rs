@@ -8,7 +8,8 @@ use std::path::Path;
 
 use clap::Command;
 
-use super::show;
+use super::exit::OK;
+use super::{escape, output};
 use crate::error::{Error, Kind, Result};
 
 /// The names under which mount(8) looks for a helper of `-t fuse.nfreezer` and `-t nfreezer`.
@@ -68,7 +69,7 @@ impl Call {
                             b'o' => call.options.extend(rest.next().map(|o| split(o.as_bytes())).unwrap_or_default()),
                             // The type, as mount(8) repeats it.
                             b't' => drop(rest.next()),
-                            _ => call.wrong = Some(format!("unknown option {}", show::text(argument.as_bytes()))),
+                            _ => call.wrong = Some(format!("unknown option {}", escape::text(argument.as_bytes()))),
                         }
                     }
                 }
@@ -86,12 +87,12 @@ impl Call {
     pub fn run(self, known: &mut Command, nfreezer: impl FnOnce(&[OsString]) -> u8) -> u8 {
         match self.translate(known) {
             Err(e) => {
-                show::error(false, &e, USAGE);
+                output::error(false, &e, USAGE);
                 USAGE
             }
-            Ok(_) if self.fake => 0,
+            Ok(_) if self.fake => OK,
             Ok(arguments) => match nfreezer(&arguments) {
-                0 => 0,
+                OK => OK,
                 2 => USAGE,
                 _ => FAILED,
             },
@@ -149,7 +150,9 @@ impl Call {
             out.push(joined("--repo=", OsStr::from_bytes(address)));
         }
         out.push(joined("--fsname=", &self.source));
-        out.push(if self.verbose { "--verbose" } else { "--quiet" }.into());
+        if !self.verbose {
+            out.push("--quiet".into());
+        }
         out.extend(snapshot);
         out.push(self.dir.clone());
         Ok(out)
@@ -159,8 +162,8 @@ impl Call {
 /// Whether `nfreezer mount` has such an option, and whether it takes a value.
 fn takes_value(known: &Command, long: &str) -> Option<bool> {
     let mount = known.find_subcommand("mount").into_iter().flat_map(Command::get_arguments);
-    let mut all = mount.chain(known.get_arguments()).filter(|a| a.get_long() == Some(long) && !REFUSED.contains(&long));
-    all.next().map(|argument| argument.get_action().takes_values())
+    let mut named = mount.filter(|a| a.get_long() == Some(long) && !REFUSED.contains(&long));
+    named.next().map(|argument| argument.get_action().takes_values())
 }
 
 fn ignored(name: &str) -> bool {
@@ -188,7 +191,7 @@ fn joined(before: &str, value: &OsStr) -> OsString {
 }
 
 fn shown(name: &str) -> String {
-    show::text(name.as_bytes())
+    escape::text(name.as_bytes())
 }
 
 fn wrong(text: String) -> Error {
@@ -219,7 +222,7 @@ mod tests {
         let line = "mount.nfreezer nfreezer:/srv/b /mnt -v -n -s -o nonsense,exec,port=22,gid=5,owner=keep,\"x-a=b,c\"";
         let call = translated(line).unwrap();
         assert!(call.starts_with("nfreezer mount --port=22 --owner=keep --owner="), "{call}");
-        assert!(call.ends_with(":5 --repo=/srv/b --fsname=nfreezer:/srv/b --verbose /mnt"), "{call}");
+        assert!(call.ends_with(":5 --repo=/srv/b --fsname=nfreezer:/srv/b /mnt"), "{call}");
         let call = translated("nfreezer me@nas:/b /mnt -o repository_file=/etc/r,dev,suid").unwrap();
         assert_eq!(call, "nfreezer mount --repository-file=/etc/r --fsname=me@nas:/b --quiet /mnt");
     }

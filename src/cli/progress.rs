@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::Common;
-use super::aside;
-use super::show::{self, Output};
+use super::options::ProgressArgs;
+use super::output::{self, Output};
+use super::{escape, human, warnings};
 use crate::context::Context;
 use crate::progress::{Event, Progress};
 
@@ -31,7 +31,7 @@ pub struct Reporter {
     inner: Arc<Inner>,
     clock: Option<(Sender<()>, JoinHandle<()>)>,
     /// News of the line go above the bar.
-    _diverted: aside::Diverted,
+    _diverted: warnings::Diverted,
 }
 
 struct Inner {
@@ -65,9 +65,9 @@ struct Total {
 
 impl Reporter {
     /// `verb` says what is done to files: `saved`, `restored`.
-    pub fn new(common: &Common, verb: &'static str) -> Self {
+    pub fn new(args: ProgressArgs, verb: &'static str) -> Self {
         let watched = std::io::stderr().is_terminal();
-        let bar = (watched && !common.quiet).then(|| {
+        let bar = (watched && !args.output.quiet).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
@@ -75,14 +75,14 @@ impl Reporter {
         let now = Instant::now();
         let (files, bytes, errors, total, current) = Default::default();
         let sums = Sums { started: now, files, bytes, errors, total, current, rate: 0.0, sampled: (0, now) };
-        let (verbose, json, quiet) = (common.verbose > 0, common.json, common.quiet);
+        let (verbose, json, quiet) = (args.verbose > 0, args.output.json, args.output.quiet);
         let inner = Arc::new(Inner { verb, verbose, json, quiet, bar, sums: Mutex::new(sums) });
         let (stop, stopped) = mpsc::channel();
         let shown = Arc::clone(&inner);
         // Without the thread only the passing of time would not be shown.
         let clock = std::thread::Builder::new().name("progress".into()).spawn(move || shown.show(&stopped)).ok();
         let news = Arc::clone(&inner);
-        let diverted = aside::divert(Arc::new(move |text| news.warn(text)));
+        let diverted = warnings::divert(Arc::new(move |text| news.warn(text)));
         Reporter { inner, _diverted: diverted, clock: clock.map(|thread| (stop, thread)) }
     }
 
@@ -132,7 +132,7 @@ impl Inner {
                 bar.set_message(sums.line(self.verb));
             } else if !self.quiet && line.elapsed() >= QUIET {
                 line = Instant::now();
-                show::notice(sums.line(self.verb));
+                output::notice(sums.line(self.verb));
             }
             if self.json && !self.quiet && status.elapsed() >= STATUS {
                 status = Instant::now();
@@ -145,15 +145,15 @@ impl Inner {
 
     fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| show::notice(line)),
-            None => show::notice(line),
+            Some(bar) => bar.suspend(|| output::notice(line)),
+            None => output::notice(line),
         }
     }
 
     fn warn(&self, text: &str) {
-        self.say(&format!("nfreezer: warning: {}", show::message(text)));
+        self.say(&format!("nfreezer: warning: {}", escape::message(text)));
         if self.json {
-            object("warning", show::object(json!({ "message": text })));
+            object("warning", output::object(json!({ "message": text })));
         }
     }
 
@@ -189,36 +189,36 @@ impl Sums {
     }
 
     fn line(&self, verb: &str) -> String {
-        let (files, bytes) = (show::count(self.files, "file"), show::size(self.bytes));
+        let (files, bytes) = (human::count(self.files, "file"), human::size(self.bytes));
         let mut line = match self.total {
             Some(total) => {
                 let more = if total.complete { "" } else { " or more" };
-                let (all, size) = (show::count(total.files, "file"), show::size(total.bytes));
+                let (all, size) = (human::count(total.files, "file"), human::size(total.bytes));
                 format!("{bytes} of {size}{more}, {} of {all} {verb}", self.files)
             }
             None => format!("{files} and {bytes} {verb}"),
         };
-        line += &format!(", {}/s", show::size(self.rate as u64));
+        line += &format!(", {}/s", human::size(self.rate as u64));
         if let Some(left) = self.remaining() {
             line += &format!(", {}:{:02}:{:02} left", left / 3600, left / 60 % 60, left % 60);
         }
         if self.errors > 0 {
-            line += &format!(", {}", show::count(self.errors, "error"));
+            line += &format!(", {}", human::count(self.errors, "error"));
         }
         if !self.current.is_empty() {
-            line += &format!("  {}", show::text(&self.current));
+            line += &format!("  {}", escape::text(&self.current));
         }
         line
     }
 
     fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
-        let mut fields = show::object(json!({
+        let mut fields = output::object(json!({
             "seconds": self.started.elapsed().as_secs_f64(), "files": self.files, "bytes": self.bytes,
             "rate": self.rate as u64, "errors": self.errors,
         }));
         if let Some(total) = self.total {
             let part = if total.bytes == 0 { 0.0 } else { (self.bytes as f64 / total.bytes as f64).min(1.0) };
-            fields.extend(show::object(json!({
+            fields.extend(output::object(json!({
                 "total_files": total.files, "total_bytes": total.bytes, "total_complete": total.complete,
                 "percent": (part * 1000.0).round() / 10.0,
             })));
@@ -227,7 +227,7 @@ impl Sums {
             fields.insert("seconds_remaining".into(), left.into());
         }
         if !self.current.is_empty() {
-            show::put_bytes(&mut fields, "current_file", &self.current);
+            output::put_bytes(&mut fields, "current_file", &self.current);
         }
         fields
     }
@@ -241,7 +241,7 @@ impl Progress for Inner {
             Event::File { path } => {
                 inner.sums().current = path.to_vec();
                 if inner.verbose {
-                    inner.say(&format!("{} {}", inner.verb, show::text(path)));
+                    inner.say(&format!("{} {}", inner.verb, escape::text(path)));
                 }
             }
             Event::Done { files, bytes } => {
@@ -250,16 +250,16 @@ impl Progress for Inner {
             }
             Event::Skipped { path, why } => {
                 inner.sums().errors += 1;
-                inner.say(&format!("skipped {}: {}", show::text(path), show::message(&why.to_string())));
+                inner.say(&format!("skipped {}: {}", escape::text(path), escape::message(&why.to_string())));
                 if inner.json {
-                    let mut fields = show::object(json!({ "message": why.to_string() }));
-                    show::put_bytes(&mut fields, "path", path);
+                    let mut fields = output::object(json!({ "message": why.to_string() }));
+                    output::put_bytes(&mut fields, "path", path);
                     object("error", fields);
                 }
             }
             Event::Excluded { path } => {
                 if inner.verbose {
-                    inner.say(&format!("excluded {}", show::text(path)));
+                    inner.say(&format!("excluded {}", escape::text(path)));
                 }
             }
             Event::Warning { text } => inner.warn(text),
@@ -292,10 +292,10 @@ mod tests {
     fn news_of_the_line_go_to_whoever_shows_something_and_back_when_it_ends() {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&heard);
-        let diverted = aside::divert(Arc::new(move |text: &str| sink.lock().unwrap().push(text.to_owned())));
-        aside::warning(false, "lost");
+        let diverted = warnings::divert(Arc::new(move |text: &str| sink.lock().unwrap().push(text.to_owned())));
+        warnings::warn(false, "lost");
         drop(diverted);
-        aside::warning(false, "to standard error");
+        warnings::warn(false, "to standard error");
         assert_eq!(*heard.lock().unwrap(), ["lost"]);
     }
 

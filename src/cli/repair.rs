@@ -1,40 +1,52 @@
-//! `nfreezer repair`: keeps what can be read, and says of the rest that it is lost.
+//! `nfreezer repair`: keeps everything that is readable and marks the rest as lost.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::check::{Findings, fields, part};
-use super::common::{Common, open_to_write, read_state, size};
+use super::exit::OK;
+use super::findings::{Findings, fields, hex_ids};
+use super::open::{read_state, to_write};
+use super::options::{OpenArgs, ProgressArgs};
+use super::output::{self, Output};
 use super::progress::Reporter;
-use super::show::{self, Output};
-use super::{OK, signals};
+use super::values::{part, size};
+use super::{human, signals};
 use crate::check::{self, Consent, Part, Repaired};
 use crate::error::Result;
+use crate::format::record::SnapshotId;
 use crate::name::hex;
 
 /// Arguments of `repair`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Say what would be done, write nothing
+    /// Print what would be done, write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Also replace snapshots that are hit by ones without what is lost, forget them, and give up lost records
+    /// Also replace affected snapshots and give up lost records
+    ///
+    /// A snapshot that has lost data is forgotten; its replacement lacks the lost data. Without this option only packs
+    /// are marked.
     #[arg(short, long)]
     yes: bool,
-    /// Look for damage in every byte of all packs first
+    /// First look for damage in every byte of all packs
     #[arg(long, group = "data")]
     read_data: bool,
-    /// Look for damage in a part of the packs first: 5%, 2G, 10min, or n/m
+    /// First look for damage in some packs: 5%, 2G, 10min, or n/m
     #[arg(long, value_name = "PART", value_parser = part, group = "data")]
     read_data_subset: Option<Part>,
-    /// Memory for what was visited
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
+    /// Memory for visited pages and chunks
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M", hide_short_help = true)]
     memory: u64,
+    #[command(flatten)]
+    repository: OpenArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
-/// Exit code 0 if everything was done that could be.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    let repo = open_to_write(common, args.dry_run)?;
-    let mut out = Output::new(common.json);
+/// Repairs; the exit code is 0 if everything possible was done.
+pub fn run(args: &Args) -> Result<u8> {
+    let output = args.progress.output;
+    let repo = to_write(&args.repository, output, args.dry_run)?;
+    let mut out = Output::new(output.json);
     let mut state = read_state(&repo, &mut out)?;
     let options = check::Options {
         read: if args.read_data { Some(Part::All) } else { args.read_data_subset },
@@ -42,66 +54,69 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         ..check::Options::default()
     };
     let consent = Consent { yes: args.yes, dry_run: args.dry_run };
-    let mut reporter = Reporter::new(common, "checked");
+    let mut reporter = Reporter::new(args.progress, "checked");
     let ctx = reporter.attach(signals::catch()?);
-    let mut findings = Findings::new(common);
+    let mut findings = Findings::new(args.progress);
     let mut take = |finding: check::Finding<'_>| findings.take(&reporter, &finding);
     let result = check::repair(&ctx, &repo, &mut state, &options, consent, &mut take);
     reporter.finish();
     findings.finish(&mut out)?;
     let repaired = result?;
-    if !common.quiet {
-        say(&mut out, &repaired, consent)?;
+    if !output.quiet {
+        print(&mut out, &repaired, consent)?;
     }
-    let mut fields = fields(&repaired.report);
-    let ids = |ids: &[crate::name::ObjectId]| ids.iter().map(|id| hex(&id.0)).collect::<Vec<_>>();
-    let replaced = repaired.replaced.iter();
-    let replaced: Vec<_> = replaced
-        .map(|(old, new)| json!({ "snapshot": old.short(), "by": new.map(|id| id.short()), "forgotten": args.yes && !args.dry_run }))
-        .collect();
-    fields.extend(show::object(json!({
-        "condemned": ids(&repaired.condemned), "replaced": replaced, "given_up": ids(&repaired.given_up), "reindexed": repaired.reindexed,
-        "record": repaired.record.map(|id| hex(&id.0)), "dry_run": args.dry_run,
-    })));
-    out.object("summary", fields)?;
+    out.object("summary", summary(&repaired, consent))?;
     out.flush().map(|()| OK)
 }
 
-fn say(out: &mut Output, r: &Repaired, consent: Consent) -> Result<()> {
+fn summary(repaired: &Repaired, consent: Consent) -> serde_json::Map<String, Value> {
+    let forgotten = consent.yes && !consent.dry_run;
+    let replaced = repaired.replaced.iter();
+    let replaced: Vec<_> = replaced
+        .map(|(old, new)| json!({ "snapshot": old.short(), "by": new.map(|id| id.short()), "forgotten": forgotten }))
+        .collect();
+    let mut fields = fields(&repaired.report);
+    fields.extend(output::object(json!({
+        "condemned": hex_ids(&repaired.condemned), "replaced": replaced, "given_up": hex_ids(&repaired.given_up),
+        "reindexed": repaired.reindexed, "record": repaired.record.map(|id| hex(&id.0)), "dry_run": consent.dry_run,
+    })));
+    fields
+}
+
+fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> {
     let Consent { yes, dry_run } = consent;
-    if r.reindexed {
-        out.line("the index was made anew where it could not be read")?;
-    } else if r.condemned.is_empty() && r.replaced.is_empty() && r.given_up.is_empty() {
+    if repaired.reindexed {
+        out.line("the index was rebuilt where it was unreadable")?;
+    } else if repaired.condemned.is_empty() && repaired.replaced.is_empty() && repaired.given_up.is_empty() {
         return out.line("nothing is to be repaired");
     }
-    let would = if dry_run { "would be " } else { "" };
-    if !r.condemned.is_empty() {
-        let packs = show::count(r.condemned.len() as u64, "pack");
-        out.line(format_args!("{packs} {would}marked as lost: the next push sends again what it still finds"))?;
+    if !repaired.condemned.is_empty() {
+        let would = if dry_run { "would be " } else { "" };
+        let packs = human::count(repaired.condemned.len() as u64, "pack");
+        out.line(format_args!(
+            "{packs} {would}marked as lost: the next push uploads the contents that it still finds"
+        ))?;
     }
-    for (old, new) in &r.replaced {
-        match new {
-            Some(new) => out.line(format_args!(
-                "snapshot {} is replaced by {}, which lacks what is lost; it is forgotten, not removed",
-                old.short(),
-                new.short()
-            ))?,
-            None if yes && !dry_run => {
-                out.line(format_args!("snapshot {} is forgotten: nothing of it is left", old.short()))?;
-            }
-            None if yes => out.line(format_args!("snapshot {} would be replaced", old.short()))?,
-            None => out.line(format_args!("snapshot {} is hit and stays as it is", old.short()))?,
-        }
-    }
-    for id in &r.given_up {
+    repaired.replaced.iter().try_for_each(|(old, new)| out.line(replacement(*old, *new, consent)))?;
+    for id in &repaired.given_up {
         let what = if yes && !dry_run { "is given up" } else { "is lost; --yes gives it up" };
         out.line(format_args!("record {id} {what}"))?;
     }
-    if !yes && !r.replaced.is_empty() {
-        out.line("push now, then check again: `repair --yes` replaces the snapshots that are still hit")?;
+    if !yes && !repaired.replaced.is_empty() {
+        out.line("hint: push now, then check again: `nfreezer repair --yes` replaces snapshots that still lack data")?;
     }
-    match dry_run {
-        true => out.line("dry run: nothing was written"),
-        false => Ok(()),
+    if dry_run { out.line("dry run: nothing was written") } else { Ok(()) }
+}
+
+fn replacement(old: SnapshotId, new: Option<SnapshotId>, consent: Consent) -> String {
+    let old = old.short();
+    match new {
+        Some(new) => {
+            let new = new.short();
+            format!("snapshot {old} is replaced by {new}, which lacks the lost data; {old} is forgotten, not removed")
+        }
+        None if consent.yes && !consent.dry_run => format!("snapshot {old} is forgotten: all of its data is lost"),
+        None if consent.yes => format!("snapshot {old} would be replaced"),
+        None => format!("snapshot {old} has lost data and was left unchanged (use --yes to replace it)"),
     }
 }

@@ -1,39 +1,48 @@
-//! `nfreezer restore`: writes what a snapshot holds into a folder.
+//! `nfreezer restore`: writes the contents of a snapshot into a folder.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::common::{Common, looks_remote, open_repository, read_state, snapshot_and_path};
+use super::exit::{DAMAGED, OK};
+use super::open::{read_state, to_read};
+use super::options::{ProgressArgs, ReadArgs};
+use super::output::{self, Output};
 use super::progress::Reporter;
-use super::show::{self, Output};
-use super::{DAMAGED, OK, signals};
+use super::values::{looks_remote, snapshot_and_path};
+use super::{escape, human, signals};
 use crate::error::{Error, Kind, Result};
 use crate::restore;
 
 /// Arguments of `restore`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The snapshot (an id, `latest`, `latest~N`) and a path in it, whose contents are restored
+    /// The snapshot (an id, `latest`, `latest~N`) and a path in it
+    ///
+    /// The contents of that folder, or that file, are restored.
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     what: OsString,
-    /// The folder to write into; it is made if it does not exist
-    #[arg(short, long, value_name = "DIR", required_unless_present = "old")]
+    /// The folder to write into; it is created if it does not exist
+    #[arg(short, long, value_name = "DIR", required_unless_present = "extra")]
     target: Option<PathBuf>,
-    /// What to do with files that are there already with other contents
-    #[arg(long, value_enum, default_value_t)]
-    overwrite: Overwrite,
-    /// Owners by number, not by name
+    /// Files that exist with other contents
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    overwrite: OverwriteArg,
+    /// Restore owners by number, not by name
     #[arg(long)]
     numeric_ids: bool,
     #[arg(hide = true)]
-    old: Option<OsString>,
+    extra: Option<OsString>,
+    #[command(flatten)]
+    repository: ReadArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
-enum Overwrite {
+enum OverwriteArg {
     /// leave them and report them
     #[default]
     Never,
@@ -43,32 +52,25 @@ enum Overwrite {
     Always,
 }
 
-/// Exit code 4 if damage kept something from being restored, 1 if anything else did.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    refuse_old_form(args)?;
-    let Some(target) = &args.target else { return Err(Error::new(Kind::Usage, "--target is missing")) };
-    let (snapshot, path) = snapshot_and_path(&args.what)?;
-    let repo = open_repository(common)?;
-    let mut out = Output::new(common.json);
-    let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
-    let mut reporter = Reporter::new(common, "restored");
-    let ctx = reporter.attach(signals::catch()?);
-    let options = restore::Options {
-        overwrite: match args.overwrite {
-            Overwrite::Never => restore::Overwrite::Never,
-            Overwrite::IfChanged => restore::Overwrite::IfChanged,
-            Overwrite::Always => restore::Overwrite::Always,
-        },
-        numeric_ids: args.numeric_ids,
-        ..restore::Options::default()
+/// Restores; the exit code is 4 if damage prevented a part of it, 1 if anything else did.
+pub fn run(args: &Args) -> Result<u8> {
+    refuse_extra_argument(args)?;
+    let Some(target) = &args.target else {
+        return Err(Error::new(Kind::Usage, "no target is given").hint("add --target DIR"));
     };
-    let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options);
+    let output = args.progress.output;
+    let (snapshot, path) = snapshot_and_path(&args.what)?;
+    let repo = to_read(&args.repository, output)?;
+    let mut out = Output::new(output.json);
+    let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
+    let mut reporter = Reporter::new(args.progress, "restored");
+    let ctx = reporter.attach(signals::catch()?);
+    let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));
     reporter.finish();
     let summary = result?;
-    if !common.quiet {
-        say(&mut out, &summary)?;
-        let place = show::text(target.as_os_str().as_encoded_bytes());
-        out.line(format_args!("snapshot {} restored to {place}", snapshot.id.short()))?;
+    if !output.quiet {
+        print(&mut out, &summary)?;
+        out.line(format_args!("snapshot {} restored to {}", snapshot.id.short(), escape::path(target)))?;
     }
     let mut fields = fields(&summary);
     fields.insert("snapshot".into(), snapshot.id.to_string().into());
@@ -82,7 +84,19 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     })
 }
 
-fn say(out: &mut Output, s: &restore::Summary) -> Result<()> {
+fn options(args: &Args) -> restore::Options {
+    restore::Options {
+        overwrite: match args.overwrite {
+            OverwriteArg::Never => restore::Overwrite::Never,
+            OverwriteArg::IfChanged => restore::Overwrite::IfChanged,
+            OverwriteArg::Always => restore::Overwrite::Always,
+        },
+        numeric_ids: args.numeric_ids,
+        ..restore::Options::default()
+    }
+}
+
+fn print(out: &mut Output, s: &restore::Summary) -> Result<()> {
     let made = [
         (s.directories, "directory", "directories"),
         (s.links, "hard link", "hard links"),
@@ -95,8 +109,8 @@ fn say(out: &mut Output, s: &restore::Summary) -> Result<()> {
     let seconds = s.duration.as_secs_f64();
     out.line(format_args!(
         "restored {}, {}{} in {seconds:.1} s",
-        show::count(s.files, "file"),
-        show::size(s.bytes),
+        human::count(s.files, "file"),
+        human::size(s.bytes),
         made.collect::<String>()
     ))?;
     let notes = [
@@ -112,7 +126,7 @@ fn say(out: &mut Output, s: &restore::Summary) -> Result<()> {
 }
 
 fn fields(s: &restore::Summary) -> serde_json::Map<String, serde_json::Value> {
-    show::object(json!({
+    output::object(json!({
         "files": s.files, "bytes": s.bytes, "directories": s.directories, "links": s.links, "others": s.others,
         "existing": s.existing, "damaged": s.damaged, "failed": s.failed, "unreadable": s.unreadable,
         "left_out": s.left_out, "attributes": s.attributes, "received": s.received,
@@ -120,15 +134,21 @@ fn fields(s: &restore::Summary) -> serde_json::Map<String, serde_json::Value> {
     }))
 }
 
-/// `nfreezer restore user@host:/path DEST` is how the Python tool was called.
-fn refuse_old_form(args: &Args) -> Result<()> {
-    let Some(target) = &args.old else { return Ok(()) };
-    let [place, target] = [&args.what, target].map(|s| show::text(s.as_encoded_bytes()));
-    Err(if looks_remote(&args.what) {
-        let hint = format!("write: nfreezer restore -r {place} latest --target {target}");
-        Error::new(Kind::Usage, "this is how the old nfreezer was called").hint(hint)
-    } else {
-        let hint = format!("write: nfreezer restore {place} --target {target}");
-        Error::new(Kind::Usage, format!("unexpected argument {target}")).hint(hint)
-    })
+/// Refuses a second argument. It is the target in the form of the Python nFreezer, and a path in other tools.
+fn refuse_extra_argument(args: &Args) -> Result<()> {
+    let Some(extra) = &args.extra else { return Ok(()) };
+    let [what, extra_text] = [&args.what, extra].map(|s| escape::text(s.as_encoded_bytes()));
+    if looks_remote(&args.what) {
+        let hint = format!("write `nfreezer restore -r {what} latest --target {extra_text}`");
+        return Err(Error::new(Kind::Usage, "this is the form of the old nfreezer").hint(hint));
+    }
+    let hint = match &args.target {
+        Some(target) => {
+            let path = std::path::absolute(extra).unwrap_or_else(|_| Path::new(extra).to_owned());
+            let (path, target) = (escape::path(&path), escape::path(target));
+            format!("the path follows the snapshot: `nfreezer restore {what}:{path} --target {target}`")
+        }
+        None => format!("write `nfreezer restore {what} --target {extra_text}`"),
+    };
+    Err(Error::new(Kind::Usage, format!("unexpected argument {extra_text}")).hint(hint))
 }

@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::OK;
-use super::common::Common;
-use super::show::{self, Output};
+use super::escape;
+use super::exit::OK;
+use super::options::{AddressArgs, JsonArgs, SshArgs};
+use super::output::{self, Output};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Location, Remote};
 
@@ -25,23 +26,31 @@ const USUAL: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 /// Arguments of `server-setup`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The repository on the server; without it the one of -r or the environment
+    /// The repository on the server; by default that of -r
     #[arg(value_name = "USER@HOST:/PATH")]
     place: Option<String>,
-    /// The client may add and read, but not change, truncate, rename or remove
+    /// The client may add and read, but not change or remove
     #[arg(long, required = true)]
     append_only: bool,
-    /// The client's public key; otherwise that beside -i, else the usual one in ~/.ssh
+    /// The public key of the client
+    ///
+    /// By default the file that belongs to -i, or the usual one in ~/.ssh.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Carry it out on the server, by `ssh` with another key or a password
+    /// Run the script on the server, with another key or a password
     #[arg(long)]
     install: bool,
+    #[command(flatten)]
+    address: AddressArgs,
+    #[command(flatten)]
+    ssh: SshArgs,
+    #[command(flatten)]
+    pub(super) output: JsonArgs,
 }
 
 /// Prints the script, or runs it on the server.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    let place = args.place.clone().map_or_else(|| common.repository(), Ok)?;
+pub fn run(args: &Args) -> Result<u8> {
+    let place = args.place.clone().map_or_else(|| args.address.get(), Ok)?;
     let Location::Sftp(remote) = Location::parse(&place)? else {
         return Err(Error::new(Kind::Usage, "a local folder has no server to set up: give user@host:/path"));
     };
@@ -49,19 +58,19 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
         return Err(Error::new(Kind::Usage, "--install needs --key FILE.pub: the key that may only add from then on")
             .hint("-i names the key to log in with now, which stays what it is"));
     }
-    let key = public_key(common, args.key.as_deref())?;
+    let key = public_key(&args.ssh, args.key.as_deref())?;
     let script = script(&remote, &key);
-    let mut out = Output::new(common.json);
+    let mut out = Output::new(args.output.json);
     if args.install {
-        for line in carry_out(common, &remote, &script)?.lines() {
-            out.line(show::text(line.as_bytes()))?;
+        for line in run_on_server(&args.ssh, &remote, &script)?.lines() {
+            out.line(escape::text(line.as_bytes()))?;
         }
         limits().try_for_each(|line| out.line(line))?;
     } else {
         out.line(script.trim_end())?;
     }
     let fields = json!({ "installed": args.install, "line": line(&key), "script": script });
-    out.object("summary", show::object(fields))?;
+    out.object("summary", output::object(fields))?;
     out.flush().map(|()| OK)
 }
 
@@ -73,7 +82,7 @@ fn line(key: &str) -> String {
 /// Everything as a script for `sh`, with what must be known as its comments.
 fn script(remote: &Remote, key: &str) -> String {
     let host = &remote.host;
-    let user = remote.user.as_ref().map_or_else(|| "USER".to_owned(), |user| show::message(user));
+    let user = remote.user.as_ref().map_or_else(|| "USER".to_owned(), |user| escape::message(user));
     let stronger = format!(
         "RECOMMENDED, for root on {host}: a ChrootDirectory, in which nothing outside of the repository can be seen or\n\
          written, /proc included. In sshd_config, with the line below (or the key alone) in /etc/ssh/nfreezer/{user}, and\n\
@@ -124,7 +133,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// One line: type, key, comment. Nothing in it can end the line or its quotes.
-fn public_key(common: &Common, file: Option<&Path>) -> Result<String> {
+fn public_key(ssh: &SshArgs, file: Option<&Path>) -> Result<String> {
     let beside = |identity: &PathBuf| {
         let mut name = identity.clone().into_os_string();
         name.push(".pub");
@@ -132,12 +141,12 @@ fn public_key(common: &Common, file: Option<&Path>) -> Result<String> {
     };
     let home = std::env::home_dir().unwrap_or_default().join(".ssh");
     let usual = || USUAL.iter().map(|name| home.join(name)).find(|path| path.exists());
-    let file = file.map(Path::to_owned).or_else(|| common.identity.first().map(beside)).or_else(usual);
+    let file = file.map(Path::to_owned).or_else(|| ssh.identity.first().map(beside)).or_else(usual);
     let file = file.ok_or_else(|| {
         Error::new(Kind::Usage, "no public key was found in ~/.ssh")
             .hint("name the client's with --key FILE.pub, or make one: ssh-keygen")
     })?;
-    let name = show::text(file.as_os_str().as_encoded_bytes());
+    let name = escape::text(file.as_os_str().as_encoded_bytes());
     let text = fs::read_to_string(&file).map_err(|e| Error::io(format!("read the public key {name}"), e))?;
     let wrong = || {
         Error::new(Kind::Usage, format!("{name} is not a public key of SSH")).hint("it is the file that ends in .pub")
@@ -153,23 +162,23 @@ fn public_key(common: &Common, file: Option<&Path>) -> Result<String> {
     }
     let comment: String =
         words.collect::<Vec<_>>().join(" ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
-    Ok(format!("{} {blob} {comment}", show::text(kind.as_bytes())).trim_end().to_owned())
+    Ok(format!("{} {blob} {comment}", escape::text(kind.as_bytes())).trim_end().to_owned())
 }
 
 /// Runs it on the server; gives what it said.
-fn carry_out(common: &Common, remote: &Remote, script: &str) -> Result<String> {
+fn run_on_server(ssh_args: &SshArgs, remote: &Remote, script: &str) -> Result<String> {
     let mut ssh = Command::new("ssh");
     ssh.args(["-T", "-o", "ControlMaster=no"]);
-    if let Some(config) = common.option.iter().find_map(|option| option.strip_prefix("ssh.config=")) {
+    if let Some(config) = ssh_args.option.iter().find_map(|option| option.strip_prefix("ssh.config=")) {
         ssh.args(["-F", config]);
     }
-    if common.accept_new_host_key {
+    if ssh_args.accept_new_host_key {
         ssh.args(["-o", "StrictHostKeyChecking=accept-new"]);
     }
-    if let Some(port) = remote.port.or(common.port) {
+    if let Some(port) = remote.port.or(ssh_args.port) {
         ssh.args(["-p", &port.to_string()]);
     }
-    for identity in &common.identity {
+    for identity in &ssh_args.identity {
         ssh.arg("-i").arg(identity);
     }
     let user = remote.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
@@ -183,7 +192,7 @@ fn carry_out(common: &Common, remote: &Remote, script: &str) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = show::text(said.trim().lines().last().unwrap_or_default().as_bytes());
+    let said = escape::text(said.trim().lines().last().unwrap_or_default().as_bytes());
     let hint = "without --install the script is printed, for you to look at and to run as that account on the server";
     Err(Error::failed(format!("the server was not set up: {said}")).hint(hint))
 }
@@ -198,7 +207,7 @@ mod tests {
         let file = dir.path().join("k.pub");
         let read = |text: &str| {
             fs::write(&file, text).unwrap();
-            public_key(&Common::default(), Some(&file)).map_err(|e| e.to_string())
+            public_key(&SshArgs::default(), Some(&file)).map_err(|e| e.to_string())
         };
         let blob = "AAAAC3NzaC1lZDI1NTE5AAAAIGx";
         assert_eq!(

@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::OK;
-use super::common::{Common, open_repository, read_state};
-use super::show::{self, Output};
+use super::exit::OK;
+use super::open::{read_state, to_read};
+use super::options::{OutputArgs, ReadArgs};
+use super::output::{self, Output};
+use super::{escape, human};
 use crate::error::Result;
 use crate::format::record::Snapshot;
 use crate::name::hex;
@@ -21,6 +23,10 @@ pub struct Args {
     /// Only the newest N
     #[arg(long, value_name = "N")]
     last: Option<usize>,
+    #[command(flatten)]
+    repository: ReadArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl Args {
@@ -30,9 +36,9 @@ impl Args {
 }
 
 /// Prints a table, or one object a snapshot.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    let repo = open_repository(common)?;
-    let mut out = Output::new(common.json);
+pub fn run(args: &Args) -> Result<u8> {
+    let repo = to_read(&args.repository, args.output)?;
+    let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
     let mut list: Vec<_> = state.snapshots().into_iter().filter(|s| args.wants(s)).collect();
     if let Some(last) = args.last {
@@ -40,7 +46,7 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     }
     if out.is_json() {
         list.iter().try_for_each(|s| out.object("snapshot", fields(s)))?;
-        out.object("summary", show::object(json!({ "snapshots": list.len() })))?;
+        out.object("summary", output::object(json!({ "snapshots": list.len() })))?;
     } else {
         table(&mut out, &list)?;
     }
@@ -60,7 +66,7 @@ fn table(out: &mut Output, list: &[Snapshot]) -> Result<()> {
         out.line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     let partial = list.iter().filter(|s| s.partial).count();
-    let mut footer = show::count(list.len() as u64, "snapshot");
+    let mut footer = human::count(list.len() as u64, "snapshot");
     if partial > 0 {
         footer += &format!(" (* {partial} partial: the push was interrupted, the next one goes on from there)");
     }
@@ -69,23 +75,23 @@ fn table(out: &mut Output, list: &[Snapshot]) -> Result<()> {
 }
 
 fn row(s: &Snapshot) -> [String; 8] {
-    let tags = s.tags.iter().map(|t| show::text(t.as_bytes())).collect::<Vec<_>>().join(",");
-    let mut paths = s.paths.iter().map(|p| show::text(p)).collect::<Vec<_>>().join(" ");
+    let tags = s.tags.iter().map(|t| escape::text(t.as_bytes())).collect::<Vec<_>>().join(",");
+    let mut paths = s.paths.iter().map(|p| escape::text(p)).collect::<Vec<_>>().join(" ");
     if s.more_paths > 0 {
         paths += &format!(" +{}", s.more_paths);
     }
     let id = format!("{}{}", s.id.short(), if s.partial { "*" } else { "" });
-    let host = show::text(s.host.as_bytes());
+    let host = escape::text(s.host.as_bytes());
     let stats = &s.stats;
     [
         id,
-        show::time(s.time),
+        human::time(s.time),
         host,
         tags,
         paths,
         stats.files.to_string(),
-        show::size(stats.bytes),
-        show::size(stats.added),
+        human::size(stats.bytes),
+        human::size(stats.added),
     ]
 }
 
@@ -97,8 +103,8 @@ fn width(text: &str) -> usize {
 pub fn fields(s: &Snapshot) -> Map<String, Value> {
     let paths = |exact: fn(&[u8]) -> String| s.paths.iter().map(|p| exact(p)).collect::<Vec<_>>();
     let stats = &s.stats;
-    let mut fields = show::object(json!({
-        "id": s.id.to_string(), "short_id": s.id.short(), "time": show::rfc3339(s.time), "host": s.host, "user": s.user,
+    let mut fields = output::object(json!({
+        "id": s.id.to_string(), "short_id": s.id.short(), "time": human::rfc3339(s.time), "host": s.host, "user": s.user,
         "paths": paths(|p| String::from_utf8_lossy(p).into_owned()), "more_paths": s.more_paths, "tags": s.tags,
         "description": s.description, "partial": s.partial, "program": s.program,
         "files": stats.files, "directories": stats.directories, "others": stats.others, "bytes": stats.bytes,

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::Args;
-use crate::cli::show;
+use crate::cli::escape;
 use crate::error::{Error, Kind, Result};
 use crate::push::{Failure, Opener, Stream, StreamKind};
 
@@ -74,7 +74,7 @@ struct Output {
 impl Output {
     fn start(command: &[OsString]) -> Result<Self> {
         let Some((program, arguments)) = command.split_first() else { return Err(Error::failed("no command")) };
-        let name = show::text(program.as_bytes());
+        let name = escape::text(program.as_bytes());
         let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(|e| Error::io(format!("start the command `{name}`"), e))?;
         let stdout = child.stdout.take().map(Patient);

@@ -10,23 +10,25 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use args::{Args, Level, compression, time};
+pub use args::Args;
 
-use super::common::{Common, open_to_write};
+use super::environment::{host, user};
+use super::exit::{INCOMPLETE, OK};
+use super::open::to_write;
+use super::output::Output;
 use super::progress::Reporter;
-use super::show::Output;
-use super::{INCOMPLETE, OK, signals};
+use super::signals;
 use crate::error::Result;
-
 use crate::push;
 use sources::{Own, Sources};
 
 /// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
-pub fn run(common: &Common, args: &Args) -> Result<u8> {
-    sources::refuse_old_form(common, &args.sources)?;
+pub fn run(args: &Args) -> Result<u8> {
+    let output = args.progress.output;
+    sources::refuse_old_form(&args.repository.address, &args.sources)?;
     let select = Arc::new(select::select(args)?);
     let stream = input::stream(args)?;
-    let own = Own::find(common);
+    let own = Own::find(&args.repository.address);
     let sources = match &stream {
         Some(stream) => Sources {
             paths: vec![PathBuf::from(std::ffi::OsString::from_vec(stream.path.clone()))],
@@ -37,8 +39,8 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     if stream.is_none() {
         sources.paths.iter().try_for_each(|path| own.check(path))?;
     }
-    let repo = open_to_write(common, args.dry_run)?;
-    let mut reporter = Reporter::new(common, "saved");
+    let repo = to_write(&args.repository, output, args.dry_run)?;
+    let mut reporter = Reporter::new(args.progress, "saved");
     let ctx = reporter.attach(signals::catch()?);
     let options = options(args, sources.paths, &own, select)?;
     sources.missing.iter().for_each(|(path, why)| ctx.skip(path, why));
@@ -49,9 +51,9 @@ pub fn run(common: &Common, args: &Args) -> Result<u8> {
     reporter.finish();
     let mut done = result?;
     done.skipped += sources.missing.len() as u64;
-    let mut out = Output::new(common.json);
-    if !common.quiet {
-        summary::say(&mut out, &done, args.dry_run)?;
+    let mut out = Output::new(output.json);
+    if !output.quiet {
+        summary::print(&mut out, &done, args.dry_run)?;
     }
     out.object("summary", summary::fields(&done, args.dry_run))?;
     out.flush()?;
@@ -80,16 +82,4 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
 
 fn checkpoints(interval: std::time::Duration) -> push::Checkpoints {
     push::Checkpoints { after: interval, at_most: interval, ..push::Checkpoints::default() }
-}
-
-/// The name of this machine.
-pub fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
-}
-
-/// Who runs this.
-pub fn user() -> String {
-    let uid = nix::unistd::geteuid();
-    nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::args::Args;
-use crate::cli::show;
+use crate::cli::escape;
 use crate::error::{Error, Result};
 use crate::pattern;
 use crate::push::{Pattern, Select};
@@ -43,7 +43,7 @@ pub fn select(args: &Args) -> Result<Select> {
 }
 
 fn read(file: &Path, ignore_case: bool, patterns: &mut Vec<Pattern>) -> Result<()> {
-    let name = show::text(file.as_os_str().as_bytes());
+    let name = escape::text(file.as_os_str().as_bytes());
     let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read the patterns in {name}"), e))?;
     for (i, line) in pattern::lines(&bytes).enumerate() {
         let line = line.trim_ascii();

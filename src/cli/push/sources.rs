@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::args::Args;
-use crate::cli::Common;
-use crate::cli::common::looks_remote;
-use crate::cli::show;
+use crate::cli::escape;
+use crate::cli::options::AddressArgs;
+use crate::cli::values::looks_remote;
 use crate::error::{Error, Kind, Result};
 use crate::pattern::{self, NamePattern};
 use crate::storage::Location;
@@ -44,7 +44,7 @@ pub fn sources(args: &Args) -> Result<Sources> {
 
 /// A symbolic link is saved as such.
 fn absolute(source: &OsStr) -> Result<PathBuf> {
-    let name = show::text(source.as_bytes());
+    let name = escape::text(source.as_bytes());
     // `..` means what the kernel takes it for, and a slash at the end follows a link; else links stay what they are.
     let resolve = Path::new(source).components().any(|part| part == Component::ParentDir);
     let resolve = resolve || source.as_bytes().ends_with(b"/");
@@ -61,7 +61,7 @@ fn listed(args: &Args) -> Result<Vec<OsString>> {
         for (i, line) in pattern::lines(&read(file)?).enumerate() {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
-                let place = || format!("{}, line {}", show::text(file.as_os_str().as_bytes()), i + 1);
+                let place = || format!("{}, line {}", escape::text(file.as_os_str().as_bytes()), i + 1);
                 all.extend(expand(line).map_err(|e| e.while_doing(place()))?);
             }
         }
@@ -73,7 +73,7 @@ fn listed(args: &Args) -> Result<Vec<OsString>> {
     for file in &args.files_from_raw {
         let bytes = read(file)?;
         let wrong = |what| {
-            let name = show::text(file.as_os_str().as_bytes());
+            let name = escape::text(file.as_os_str().as_bytes());
             Error::new(Kind::Usage, format!("{name} is no list of names that end with a zero byte: {what}"))
         };
         let Some(names) = bytes.strip_suffix(b"\0") else {
@@ -98,7 +98,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         b"-" => std::io::stdin().lock().read_to_end(&mut bytes),
         _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
-    let name = show::text(file.as_os_str().as_bytes());
+    let name = escape::text(file.as_os_str().as_bytes());
     read.map(|_| bytes).map_err(|e| Error::io(format!("read the list of sources {name}"), e))
 }
 
@@ -116,7 +116,7 @@ fn expand(path: &[u8]) -> Result<Vec<OsString>> {
             continue;
         }
         let wrong = |why: String| {
-            let text = show::text(part);
+            let text = escape::text(part);
             Error::new(Kind::Usage, format!("the pattern `{text}` is wrong: {why}"))
         };
         let glob = NamePattern::new(part).map_err(wrong)?;
@@ -149,16 +149,16 @@ pub struct Own {
 
 impl Own {
     /// From the address of the repository and the table of mounts.
-    pub fn find(common: &Common) -> Self {
+    pub fn find(address: &AddressArgs) -> Self {
         let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         let table = String::from_utf8_lossy(&table); // paths of mounts may hold anything
-        Own { folder: own_folder(common), mounted: table.lines().filter_map(device).collect() }
+        Own { folder: own_folder(address), mounted: table.lines().filter_map(device).collect() }
     }
 
     /// Refuses a source that is, or lies in, what must not be saved.
     pub fn check(&self, source: &Path) -> Result<()> {
         let refuse = |what: &str| {
-            let name = show::text(source.as_os_str().as_bytes());
+            let name = escape::text(source.as_os_str().as_bytes());
             Err(Error::new(Kind::Usage, format!("cannot push {name}: {what}")))
         };
         // A link is saved as a link, wherever it leads.
@@ -178,8 +178,8 @@ impl Own {
     }
 }
 
-fn own_folder(common: &Common) -> Option<(PathBuf, (u64, u64))> {
-    match common.repository().and_then(|repo| Location::parse(&repo)) {
+fn own_folder(address: &AddressArgs) -> Option<(PathBuf, (u64, u64))> {
+    match address.get().and_then(|repo| Location::parse(&repo)) {
         Ok(Location::Local(path)) => {
             let (path, meta) = (path.canonicalize().ok()?, path.metadata().ok()?);
             Some((path, (meta.dev(), meta.ino())))
@@ -198,10 +198,10 @@ fn device(line: &str) -> Option<u64> {
 }
 
 /// `nfreezer backup SRC user@host:/path` is how the Python tool was called.
-pub fn refuse_old_form(common: &Common, sources: &[OsString]) -> Result<()> {
+pub fn refuse_old_form(address: &AddressArgs, sources: &[OsString]) -> Result<()> {
     match sources {
-        [source, place] if looks_remote(place) && !common.names_repository() && !Path::new(place).exists() => {
-            let [source, place] = [source, place].map(|s| show::text(s.as_encoded_bytes()));
+        [source, place] if looks_remote(place) && !address.is_given() && !Path::new(place).exists() => {
+            let [source, place] = [source, place].map(|s| escape::text(s.as_encoded_bytes()));
             let text = "this is how the old nfreezer was called";
             Err(Error::new(Kind::Usage, text).hint(format!("write: nfreezer push -r {place} {source}")))
         }

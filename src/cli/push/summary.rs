@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::cli::show::{self, Output};
+use crate::cli::output::{self, Output};
+use crate::cli::{escape, human};
 use crate::error::Result;
 use crate::name::{ObjectId, hex};
 use crate::push;
@@ -11,7 +12,7 @@ use crate::push;
 const SHOWN: usize = 5;
 
 /// For people.
-pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
+pub fn print(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!(
         "files: {} new, {} changed, {} renamed, {} unchanged{}{}{}",
         s.new,
@@ -24,17 +25,16 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     ))?;
     out.line(format_args!(
         "read {}, of which {} were new here, stored as {}",
-        show::size(s.read),
-        show::size(s.added),
-        show::size(s.stored)
+        human::size(s.read),
+        human::size(s.added),
+        human::size(s.stored)
     ))?;
-    s.grew
-        .iter()
-        .take(SHOWN)
-        .try_for_each(|(path, bytes)| out.line(format_args!("grew by {} {}", show::size(*bytes), show::text(path))))?;
+    s.grew.iter().take(SHOWN).try_for_each(|(path, bytes)| {
+        out.line(format_args!("grew by {} {}", human::size(*bytes), escape::text(path)))
+    })?;
     let seconds = s.duration.as_secs_f64();
     let sent = if dry { "would send" } else { "sent" };
-    out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", show::size(s.sent), show::size(s.received)))?;
+    out.line(format_args!("{sent} {}, received {}, in {seconds:.1} s", human::size(s.sent), human::size(s.received)))?;
     match (s.record.is_some(), dry) {
         (true, false) => {
             out.line(format_args!("snapshot {} saved", s.snapshot.id.short()))?;
@@ -42,7 +42,7 @@ pub fn say(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
                 |(id, n): (ObjectId, u32)| out.line(format_args!("receipt: head {} sequence {n}", hex(&id.0[..8])));
             s.record.zip(s.sequence).map_or(Ok(()), receipt)
         }
-        (true, true) => out.line("a trial: nothing was written"),
+        (true, true) => out.line("dry run: nothing was written"),
         (false, _) => out.line("nothing has changed since the last snapshot: there is no new one"),
     }
 }
@@ -54,12 +54,12 @@ fn some(count: u64, what: &str) -> String {
 /// For `--json`.
 pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
     let grew = s.grew.iter().map(|(path, bytes)| {
-        let mut folder = show::object(json!({ "bytes": bytes }));
-        show::put_bytes(&mut folder, "path", path);
+        let mut folder = output::object(json!({ "bytes": bytes }));
+        output::put_bytes(&mut folder, "path", path);
         folder
     });
     let grew: Vec<_> = grew.collect();
-    show::object(json!({
+    output::object(json!({
         "snapshot": (s.record.is_some() && !dry).then(|| s.snapshot.id.to_string()),
         "short_id": (s.record.is_some() && !dry).then(|| s.snapshot.id.short()), "dry_run": dry,
         "head": s.record.filter(|_| !dry).map(|id| hex(&id.0)), "sequence": s.sequence.filter(|_| !dry),

@@ -1,16 +1,15 @@
-//! What reaches a terminal or a script. Names, hosts, tags and server messages are other people's text: [`text`] makes
-//! them harmless, [`Output`] writes lines and JSON objects, and a closed pipe is no failure.
+//! Writes results to standard output, as lines or as JSON objects, and messages to standard error. A closed pipe is not a
+//! failure.
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 
 use serde_json::{Map, Value, json};
 
+use super::escape::{self, is_harmful};
 use crate::error::{Error, Result};
 use crate::name::hex;
-use crate::printable::is_harmful;
-pub use crate::printable::{message, name as text};
-use crate::time::Time;
 
 /// Version of the JSON objects; it grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
@@ -124,9 +123,9 @@ pub fn relay(line: &str) -> Result<()> {
 
 /// A failure on standard error, and as an object where those are wanted.
 pub fn error(json: bool, error: &Error, code: u8) {
-    notice(format_args!("nfreezer: error: {}", message(&error.to_string())));
+    notice(format_args!("nfreezer: error: {}", escape::message(&error.to_string())));
     if let Some(hint) = error.hint_text() {
-        notice(format_args!("hint: {}", message(hint)));
+        notice(format_args!("hint: {}", escape::message(hint)));
     }
     if json {
         let fields = json!({ "message": error.to_string(), "hint": error.hint_text(), "code": code });
@@ -135,57 +134,25 @@ pub fn error(json: bool, error: &Error, code: u8) {
     }
 }
 
+/// Returns one line about a panic.
+pub fn panic_text(info: &PanicHookInfo<'_>) -> String {
+    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+    let payload = info.payload();
+    let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    format!("internal error{place}: {}", escape::message(why.unwrap_or("unknown")))
+}
+
 /// A warning: on standard error, or as an object.
 pub fn warning(out: &mut Output, text: &str) -> Result<()> {
     if !out.is_json() {
-        notice(format_args!("nfreezer: warning: {}", message(text)));
+        notice(format_args!("nfreezer: warning: {}", escape::message(text)));
     }
     out.object("warning", object(json!({ "message": text })))
-}
-
-/// `1.5 GiB`
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let unit = (63 - (bytes | 1).leading_zeros() as usize) / 10;
-    match unit {
-        0 => format!("{bytes} B"),
-        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]),
-    }
-}
-
-/// `3 files`, `1 file`
-pub fn count(n: u64, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
-}
-
-/// A time in the local zone, to the second; the number itself where the calendar ends.
-pub fn time(time: Time) -> String {
-    match Time::from_seconds(time.seconds).timestamp() {
-        Some(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        None => format!("@{}", time.seconds),
-    }
-}
-
-/// A time as RFC 3339 in UTC with nanoseconds, for scripts.
-pub fn rfc3339(time: Time) -> String {
-    match time.timestamp() {
-        Some(timestamp) => format!("{timestamp:.9}"),
-        None => format!("@{}.{:09}", time.seconds, time.nanoseconds),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn t70a_nothing_that_a_terminal_obeys_gets_through() {
-        let hostile = b"\x1b[2J\x1b]0;x\x07 \xe2\x80\xae-rf \xff\xfe\x9b \xc2\x9b a\\b\n\t\x7f\xf3\xa0\x81\xa1";
-        let shown = text(hostile);
-        assert_eq!(shown, r"\x1b[2J\x1b]0;x\x07 \u{202e}-rf \xff\xfe\x9b \x9b a\\b\n\t\x7f\u{e0061}");
-        assert_eq!(text("Käse – 写真 🎉.txt".as_bytes()), "Käse – 写真 🎉.txt");
-        assert!(!message("a\u{1b}[31m\u{202e}\nb").chars().any(is_harmful));
-    }
 
     #[test]
     fn t70a_json_is_valid_exact_and_harmless() {
@@ -197,12 +164,5 @@ mod tests {
         let back: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(back["path"], "\u{1b}[2J\u{202e}\u{9b}\u{7f}\u{e0061}\"");
         assert_eq!((back["name_bytes"].as_str(), back["schema"].as_u64()), (Some("61ff"), Some(1)));
-    }
-
-    #[test]
-    fn sizes_and_times() {
-        assert_eq!([size(0), size(1023), size(1024), size(u64::MAX)], ["0 B", "1023 B", "1.0 KiB", "16.0 EiB"]);
-        assert_eq!(rfc3339(Time::new(-1, 5)), "1969-12-31T23:59:59.000000005Z");
-        assert_eq!(rfc3339(Time::from_seconds(i64::MAX)), format!("@{}.000000000", i64::MAX));
     }
 }

@@ -1,47 +1,17 @@
-//! What a mount says to whoever keeps an eye on it while nobody watches: systemd (`sd_notify(3)`), a log file, syslog.
+//! The log of a mount: a file, standard error, or syslog.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::show;
+use super::{escape, output};
 use crate::error::{Error, Result};
 
 /// Where syslog listens.
 const SYSLOG: &str = "/dev/log";
-
-/// The service manager, if this process was started by one that wants to hear of it.
-pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
-
-impl Manager {
-    /// The one that `NOTIFY_SOCKET` names: a path, or `@NAME` for an abstract socket.
-    pub fn from_environment() -> Self {
-        let name = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
-        let address = match name.as_bytes() {
-            [b'/', ..] => SocketAddr::from_pathname(&name),
-            [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest),
-            _ => return Manager(None),
-        };
-        Manager(UnixDatagram::unbound().ok().zip(address.ok()))
-    }
-
-    /// Tells it, for example `READY=1`. That it does not listen is no failure of ours.
-    pub fn tell(&self, state: &str) {
-        if let Some((socket, address)) = &self.0 {
-            drop(socket.send_to_addr(state.as_bytes(), address));
-        }
-    }
-
-    /// A line for `systemctl status`.
-    pub fn status(&self, text: &str) {
-        self.tell(&format!("STATUS={}", show::message(text)));
-    }
-}
 
 /// Where the messages of a mount go: its log file; else standard error while there is one, then syslog.
 pub struct Journal {
@@ -66,14 +36,14 @@ impl Journal {
 
     /// One line. A log that cannot be written must not take the mount down.
     pub fn line(&self, text: &str) {
-        let (now, text) = (jiff::Zoned::now(), show::message(text));
+        let (now, text) = (jiff::Zoned::now(), escape::message(text));
         match &self.file {
             // Opened each time, so that a log that was moved away by logrotate begins anew.
             Some(file) => drop(append(file).and_then(|mut file| {
                 file.write_all(format!("{} {text}\n", now.strftime("%Y-%m-%d %H:%M:%S")).as_bytes())
             })),
             None if self.away.load(Relaxed) => drop(syslog(Path::new(SYSLOG), &now, &text)),
-            None => show::notice(format_args!("nfreezer: {text}")),
+            None => output::notice(format_args!("nfreezer: {text}")),
         }
     }
 }

@@ -1,0 +1,126 @@
+//! Prepares the command line for the parser, and explains what the parser refuses.
+//!
+//! Options belong to commands. An option before the command (`nfreezer -r REPO push`) is moved behind it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+
+use super::{escape, other_tools};
+use crate::error::{Error, Kind};
+
+/// Whether each option takes a value, by its name with dashes.
+type Options = HashMap<String, bool>;
+
+/// Returns the arguments with all options that stand before a command behind that command. Returns them as they are if one
+/// of those options is unknown, or if there is no command.
+pub fn options_behind_command(arguments: &[OsString], cli: &Command) -> Vec<OsString> {
+    reordered(arguments, cli).unwrap_or_else(|| arguments.to_vec())
+}
+
+fn reordered(arguments: &[OsString], cli: &Command) -> Option<Vec<OsString>> {
+    let options = all_options(cli);
+    let (mut front, mut moved, mut current) = (vec![arguments.first()?.clone()], Vec::new(), cli);
+    let mut rest = &arguments[1..];
+    while current.has_subcommands() {
+        let (first, after) = rest.split_first()?;
+        if first.as_bytes().starts_with(b"-") {
+            let words = if takes_next(first, &options)? { 2 } else { 1 };
+            moved.extend_from_slice(rest.get(..words)?);
+            rest = &rest[words..];
+        } else {
+            current = current.find_subcommand(first)?;
+            front.push(first.clone());
+            rest = after;
+        }
+    }
+    Some([front, moved, rest.to_vec()].concat())
+}
+
+/// Reports whether the value of this option is the next word. None if an option is unknown.
+fn takes_next(word: &OsString, options: &Options) -> Option<bool> {
+    let word = word.to_str()?;
+    if word.starts_with("--") {
+        let name = word.split_once('=').map_or(word, |(name, _)| name);
+        return options.get(name).map(|takes_value| *takes_value && name == word);
+    }
+    let mut letters = word.chars().skip(1);
+    while let Some(letter) = letters.next() {
+        if *options.get(&format!("-{letter}"))? {
+            return Some(letters.next().is_none());
+        }
+    }
+    Some(false)
+}
+
+fn all_options(command: &Command) -> Options {
+    let mut options = Options::new();
+    collect(command, &mut options);
+    options
+}
+
+fn collect(command: &Command, options: &mut Options) {
+    for argument in command.get_arguments() {
+        let takes_value = argument.get_action().takes_values();
+        options.extend(names(argument).map(|name| (name, takes_value)));
+    }
+    command.get_subcommands().for_each(|sub| collect(sub, options));
+}
+
+fn names(argument: &Arg) -> impl Iterator<Item = String> {
+    let long = argument.get_long().map(|long| format!("--{long}"));
+    long.into_iter().chain(argument.get_short().map(|short| format!("-{short}")))
+}
+
+/// Returns the error for a command line that the parser refused.
+pub fn explain(refused: &clap::Error, cli: &Command) -> Error {
+    let context = |kind| match refused.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    match refused.kind() {
+        ErrorKind::InvalidSubcommand => match other_tools::answer(context(ContextKind::InvalidSubcommand)) {
+            Some((text, hint)) => Error::new(Kind::Usage, text).hint(hint),
+            None => plain(refused),
+        },
+        ErrorKind::UnknownArgument => match owners(context(ContextKind::InvalidArg), cli) {
+            Some(owners) => Error::new(Kind::Usage, first_paragraph(refused)).hint(owners),
+            None => plain(refused),
+        },
+        _ => plain(refused),
+    }
+}
+
+/// Returns a hint with the commands that have this option.
+fn owners(option: &str, cli: &Command) -> Option<String> {
+    let has = |command: &&Command| all_options(command).contains_key(option);
+    let owners: Vec<_> = cli.get_subcommands().filter(has).map(|command| format!("`{}`", command.get_name())).collect();
+    let last = owners.last()?;
+    Some(match owners.len() {
+        1 => format!("{option} is an option of {last}"),
+        n => format!("{option} is an option of {} and {last}", owners[..n - 1].join(", ")),
+    })
+}
+
+/// Returns the words of the parser, in our form.
+fn plain(refused: &clap::Error) -> Error {
+    let text = refused.render().to_string();
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let hint = match (tip, usage) {
+        (Some(tip), _) => tip.to_owned(),
+        (None, Some(usage)) => format!("the form is `{usage}`; -h shows the options"),
+        (None, None) => "`nfreezer --help` lists the commands".to_owned(),
+    };
+    Error::new(Kind::Usage, first_paragraph(refused)).hint(hint)
+}
+
+fn first_paragraph(refused: &clap::Error) -> String {
+    let text = refused.render().to_string();
+    let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let text = lines.join(" ");
+    escape::message(text.strip_prefix("error: ").unwrap_or(&text))
+}

@@ -1,0 +1,180 @@
+//! Opens storages and repositories from the options of a command.
+//!
+//! In: groups of options. Out: a storage, or a repository that is unlocked and checked against the heads seen before.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
+
+use super::exit::{OK, TAMPERING};
+use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ReadArgs, SecretArgs, TransportArg};
+use super::passphrase::{self, Given};
+use super::terminal::Terminal;
+use super::{escape, local_key, output, paper_key, signals, warnings};
+use crate::crypto::keys::LocalKey;
+use crate::error::{Error, Kind, Result};
+use crate::repo::{Access, Alarm, Repository, State};
+use crate::storage::{self, Dry, Location, Storage};
+
+/// Passphrases that are typed before the command gives up.
+const TRIES: usize = 3;
+
+/// Is set where a record is missing although the command goes on.
+fn alarm() -> &'static Alarm {
+    static ALARM: OnceLock<Alarm> = OnceLock::new();
+    ALARM.get_or_init(Alarm::default)
+}
+
+/// Returns the exit code of a command that ends with `code`: 15 if it succeeded, but a record is missing.
+pub fn with_alarm(code: u8) -> u8 {
+    if code == OK && alarm().load(Relaxed) { TAMPERING } else { code }
+}
+
+/// Opens a repository to read.
+pub fn to_read(args: &ReadArgs, output: OutputArgs) -> Result<Repository> {
+    to_read_with(args, output, |_| ())
+}
+
+/// Opens a repository to read, with changed options of the storage.
+pub fn to_read_with(
+    args: &ReadArgs,
+    output: OutputArgs,
+    change: impl FnOnce(&mut storage::Options),
+) -> Result<Repository> {
+    let open = &args.open;
+    Given::of(&open.secret).check()?;
+    let access = Access { accept_rollback: args.accept_rollback, ..access(open)? };
+    let location = Location::parse(&open.address.get()?)?;
+    let mut options = storage_options(&open.connection, output.json)?;
+    change(&mut options);
+    unlock(Arc::from(storage::open(signals::context(), &location, options)?), &access, open, output)
+}
+
+/// Opens a repository to write. A dry run writes nothing to it.
+pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result<Repository> {
+    Given::of(&open.secret).check()?;
+    let access = Access { trial: is_dry_run, ..access(open)? };
+    let storage = storage(&open.address, &open.connection, output)?;
+    let storage = if is_dry_run { Arc::new(Dry::new(storage)) as Arc<dyn Storage> } else { storage };
+    unlock(storage, &access, open, output)
+}
+
+/// Opens the storage of a repository; creates nothing.
+pub fn storage(address: &AddressArgs, connection: &ConnectionArgs, output: OutputArgs) -> Result<Arc<dyn Storage>> {
+    storage_at(&address.get()?, connection, output)
+}
+
+/// Opens the storage at an address; creates nothing.
+pub fn storage_at(address: &str, connection: &ConnectionArgs, output: OutputArgs) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::from(storage::open(
+        signals::context(),
+        &Location::parse(address)?,
+        storage_options(connection, output.json)?,
+    )?))
+}
+
+fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options> {
+    let mut options = storage::Options {
+        transport: match args.transport {
+            TransportArg::Auto => storage::Transport::Auto,
+            TransportArg::Ssh2 => storage::Transport::Ssh2,
+            TransportArg::Openssh => storage::Transport::OpenSsh,
+        },
+        connections: args.connections.map(usize::from),
+        identity: args.ssh.identity.clone(),
+        port: args.ssh.port,
+        accept_new_host_key: args.ssh.accept_new_host_key,
+        retry_for: args.retry_for,
+        limit_upload: args.limit_upload,
+        limit_download: args.limit_download,
+        prompt: Arc::new(Terminal),
+        notice: Arc::new(move |text| warnings::warn(json, text)),
+        ..storage::Options::default()
+    };
+    args.ssh.option.iter().try_for_each(|option| set(&mut options, option))?;
+    Ok(options)
+}
+
+/// Sets a value of `-o KEY=VALUE`.
+fn set(options: &mut storage::Options, option: &str) -> Result<()> {
+    match option.split_once('=') {
+        Some(("sftp.command", command)) => options.ssh_command = Some(command.into()),
+        Some(("ssh.config", file)) => options.ssh_config = Some(file.into()),
+        Some(("sftp.connections", n)) => {
+            let channels = n.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| {
+                let text = format!("-o sftp.connections={}: not a number from 1 to 64", escape::text(n.as_bytes()));
+                Error::new(Kind::Usage, text).hint("write -o sftp.connections=8, or -c 8")
+            })?;
+            options.connections = Some(channels);
+        }
+        _ => {
+            let text = format!("unknown option -o {}", escape::text(option.as_bytes()));
+            return Err(Error::new(Kind::Usage, text)
+                .hint("use one of -o sftp.command=COMMAND, -o sftp.connections=N, -o ssh.config=FILE"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the local key that the options or the environment name.
+pub fn given_local_key(secret: &SecretArgs) -> Result<Option<LocalKey>> {
+    secret.local_key_path().map(|path| local_key::read(&path)).transpose()
+}
+
+/// Returns what a repository is checked against.
+fn access(open: &OpenArgs) -> Result<Access> {
+    Ok(Access {
+        seen: open.seen.store(),
+        expect_head: open.expected_head()?,
+        local_key: given_local_key(&open.secret)?,
+        key_file: open.key_file.as_deref().map(paper_key::read).transpose()?,
+        alarm: alarm().clone(),
+        ..Access::default()
+    })
+}
+
+fn unlock(storage: Arc<dyn Storage>, access: &Access, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    let repo = with_tries(&storage, access, open)?;
+    if repo.is_stranger() && !output.quiet && !output.json {
+        output::notice(
+            "nfreezer: first use of this repository on this machine: from now on its newest heads are remembered, \
+             and an older state is detected",
+        );
+    }
+    Ok(repo)
+}
+
+/// Asks again where a passphrase is typed and wrong. Tries a generated passphrase as it was printed, too.
+fn with_tries(storage: &Arc<dyn Storage>, access: &Access, open: &OpenArgs) -> Result<Repository> {
+    let given = Given::of(&open.secret);
+    let tries = if given.is_typed()? { TRIES } else { 1 };
+    let prompt = format!("passphrase of {}: ", open.address.get()?);
+    for left in (0..tries).rev() {
+        let (mut asked, mut respelled) = (false, None);
+        let opened = Repository::open_with(signals::context(), Arc::clone(storage), access, || {
+            asked = true;
+            let passphrase = given.read(&prompt)?;
+            respelled = passphrase::respelled(&passphrase);
+            Ok(passphrase)
+        });
+        let opened = match (opened, respelled) {
+            (Err(e), Some(other)) if e.kind() == Kind::Passphrase => {
+                Repository::open_with(signals::context(), Arc::clone(storage), access, || Ok(other)).map_err(|_| e)
+            }
+            (opened, _) => opened,
+        };
+        match opened {
+            Err(e) if e.kind() == Kind::Passphrase && asked && left > 0 => {
+                output::notice(format_args!("nfreezer: {}: try again", escape::message(&e.to_string())));
+            }
+            opened => return opened,
+        }
+    }
+    Err(Error::new(Kind::Passphrase, "no passphrase was given"))
+}
+
+/// Reads the log and prints its warnings.
+pub fn read_state(repo: &Repository, out: &mut output::Output) -> Result<State> {
+    let state = repo.state(signals::context())?;
+    state.warnings().iter().try_for_each(|text| output::warning(out, text))?;
+    out.flush().map(|()| state)
+}
