@@ -15,21 +15,24 @@ use crate::error::{Error, Kind};
 /// Whether each option takes a value, by its name with dashes.
 type Options = HashMap<String, bool>;
 
-/// Returns the arguments with all options that stand before a command behind that command. Returns them as they are if one
-/// of those options is unknown, or if there is no command.
+/// Returns the arguments with all options that stand before a command behind that command. A command that opens no
+/// repository gets only its own options. Returns the arguments as they are if one of those options is unknown, or if there
+/// is no command.
 pub fn options_behind_command(arguments: &[OsString], cli: &Command) -> Vec<OsString> {
     reordered(arguments, cli).unwrap_or_else(|| arguments.to_vec())
 }
 
 fn reordered(arguments: &[OsString], cli: &Command) -> Option<Vec<OsString>> {
     let options = all_options(cli);
-    let (mut front, mut moved, mut current) = (vec![arguments.first()?.clone()], Vec::new(), cli);
+    let mut front = vec![arguments.first()?.clone()];
+    let mut moved: Vec<&[OsString]> = Vec::new();
+    let mut current = cli;
     let mut rest = &arguments[1..];
     while current.has_subcommands() {
         let (first, after) = rest.split_first()?;
         if first.as_bytes().starts_with(b"-") {
             let words = if takes_next(first, &options)? { 2 } else { 1 };
-            moved.extend_from_slice(rest.get(..words)?);
+            moved.push(rest.get(..words)?);
             rest = &rest[words..];
         } else {
             current = current.find_subcommand(first)?;
@@ -37,7 +40,12 @@ fn reordered(arguments: &[OsString], cli: &Command) -> Option<Vec<OsString>> {
             rest = after;
         }
     }
-    Some([front, moved, rest.to_vec()].concat())
+    let own = all_options(current);
+    if !own.contains_key("--repo") {
+        // With this, `alias nf='nfreezer -r REPO'` works with `umount` and `version`, too.
+        moved.retain(|words| takes_next(&words[0], &own).is_some());
+    }
+    Some([front, moved.concat(), rest.to_vec()].concat())
 }
 
 /// Reports whether the value of this option is the next word. None if an option is unknown.

@@ -22,7 +22,7 @@ pub struct Args {
     /// Read and verify every byte of all packs
     #[arg(long, group = "data")]
     read_data: bool,
-    /// Read some packs: 5%, 2G, 10min, or n/m
+    /// Read some packs: 5%, 2G, 10min, n/m
     ///
     /// A share, an amount or a time draws packs at random. n/m reads part n of m.
     #[arg(long, value_name = "PART", value_parser = part, group = "data")]

@@ -279,6 +279,7 @@ mod tests {
         };
         assert_eq!(moved("nfreezer -r repo -qv push source -n"), "nfreezer push -r repo -qv source -n");
         assert_eq!(moved("nfreezer --json key -rrepo list --no-memory"), "nfreezer key list --json -rrepo --no-memory");
+        assert_eq!(moved("nfreezer --json -r x --port=1 umount dir"), "nfreezer umount --json dir");
         assert_eq!(moved("nfreezer --repo=a -vr b list"), "nfreezer list --repo=a -vr b");
         for same in
             ["nfreezer", "nfreezer --help", "nfreezer -r", "nfreezer --bad push", "nfreezer push -r x", "nfreezer -q"]

@@ -21,16 +21,16 @@ pub struct Args {
     /// Print what would be done, write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Also replace affected snapshots and give up lost records
+    /// Also replace snapshots that have lost data
     ///
-    /// A snapshot that has lost data is forgotten; its replacement lacks the lost data. Without this option only packs
-    /// are marked.
+    /// The old snapshot is forgotten; its replacement lacks the lost data. Lost records are given up. Without this option
+    /// only packs are marked.
     #[arg(short, long)]
     yes: bool,
-    /// First look for damage in every byte of all packs
+    /// First verify every byte of all packs
     #[arg(long, group = "data")]
     read_data: bool,
-    /// First look for damage in some packs: 5%, 2G, 10min, or n/m
+    /// First verify some packs: 5%, 2G, 10min, n/m
     #[arg(long, value_name = "PART", value_parser = part, group = "data")]
     read_data_subset: Option<Part>,
     /// Memory for visited pages and chunks

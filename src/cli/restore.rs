@@ -24,7 +24,7 @@ pub struct Args {
     /// The contents of that folder, or that file, are restored.
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     what: OsString,
-    /// The folder to write into; it is created if it does not exist
+    /// The folder to write into, created if missing
     #[arg(short, long, value_name = "DIR", required_unless_present = "extra")]
     target: Option<PathBuf>,
     /// Files that exist with other contents

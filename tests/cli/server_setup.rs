@@ -276,7 +276,7 @@ fn programs_of_the_account_are_warned_of() {
 fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
     let server = Server::new();
     let address = server.address();
-    let nfreezer = |arguments: &[&str]| server.nfreezer(1, &[arguments, &["-r", &address]].concat());
+    let nfreezer = |arguments: &[&str]| server.nfreezer(1, &[&["-r", &address], arguments].concat());
     let said = server.install().exits(1);
     assert!(said.stderr.contains("run `nfreezer init` first"), "{}", said.stderr);
     nfreezer(&["init"]).done();

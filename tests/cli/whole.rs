@@ -74,11 +74,11 @@ impl Client {
 
     fn command_nfreezer(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(BINARY);
-        command.args(arguments);
         let config = self.home.path().join("ssh_config");
         if config.exists() {
             command.arg("-o").arg(format!("ssh.config={}", config.display()));
         }
+        command.args(arguments);
         command
     }
 
