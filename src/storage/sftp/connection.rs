@@ -382,7 +382,7 @@ impl Connection {
             let text = format!("cannot {doing} {path}: the server has no space left");
             return Fault::Final(
                 Error::new(Kind::NoSpace, text)
-                    .hint("free space on the server, or run `nfreezer prune` with a full key"),
+                    .hint("free space on the server, then run the same command again"),
             );
         }
         Fault::Final(refusal.error(doing, path))

@@ -28,7 +28,7 @@ impl Refusal {
                 let error = Error::failed(format!("cannot {doing} {path} on the server: permission denied"));
                 error.hint(match doing {
                     "read" | "list" | "look at" | "open" => "it belongs to another account, or a folder above it is closed for this one",
-                    _ => "an append-only key cannot do this (only init and prune need a full one), or the folder belongs to another account",
+                    _ => "an append-only key cannot do this (`init` and `key remove` need a full one), or the folder belongs to another account",
                 })
             }
             packet::NO_SUCH_FILE => {
