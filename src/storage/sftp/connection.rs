@@ -381,8 +381,7 @@ impl Connection {
         if refusal.names_no_space() || self.is_full(ctx, path, len) {
             let text = format!("cannot {doing} {path}: the server has no space left");
             return Fault::Final(
-                Error::new(Kind::NoSpace, text)
-                    .hint("free space on the server, then run the same command again"),
+                Error::new(Kind::NoSpace, text).hint("free space on the server, then run the same command again"),
             );
         }
         Fault::Final(refusal.error(doing, path))
