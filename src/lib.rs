@@ -1,8 +1,8 @@
 //! Encrypted backups on an untrusted server.
 //!
 //! Reading order: [`name`], [`time`], [`error`] and [`context`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
-//! [`storage`]; [`repo`], which joins core and storage; then the operations ([`push`], [`restore`], [`check`]) and the
-//! mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
+//! [`storage`]; [`repo`], which joins core and storage; [`trees`], which has the rules of saved trees; then the operations
+//! ([`push`], [`restore`], [`check`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
 #![forbid(unsafe_code)]
 
@@ -25,4 +25,5 @@ pub mod restore;
 pub mod seen;
 pub mod storage;
 pub mod time;
+pub mod trees;
 pub mod vfs;

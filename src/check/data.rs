@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::packs::{Harm, Packs, file_len};
+use super::packs::{Harm, Packs};
 use super::{Meter, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
@@ -44,7 +44,7 @@ pub(super) fn read(
     report: &mut Report,
 ) -> Result<()> {
     let chosen = choose(packs.wanted(), part)?;
-    let bytes = |packs: &[(PackRef, ObjectType)]| packs.iter().map(|(pack, _)| file_len(pack)).sum::<u64>();
+    let bytes = |packs: &[(PackRef, ObjectType)]| packs.iter().map(|(pack, _)| pack.file_len()).sum::<u64>();
     meter.more(bytes(&chosen));
     let deadline = match part {
         Part::Time(time) => Instant::now().checked_add(*time),
@@ -62,7 +62,7 @@ pub(super) fn read(
         }
         all.harmed(&pack.id, read_pack(repo, kind, &pack, meter)?);
         let mut done = done.lock().expect("no holder panics");
-        *done = (done.0 + 1, done.1 + file_len(&pack));
+        *done = (done.0 + 1, done.1 + pack.file_len());
         Ok(())
     });
     report.read = *done.lock().expect("no holder panics");
@@ -71,7 +71,7 @@ pub(super) fn read(
 
 /// Random ones in random order, but for [`Part::Slice`].
 fn choose(mut packs: Vec<(PackRef, ObjectType)>, part: &Part) -> Result<Vec<(PackRef, ObjectType)>> {
-    let total: u64 = packs.iter().map(|(pack, _)| file_len(pack)).sum();
+    let total: u64 = packs.iter().map(|(pack, _)| pack.file_len()).sum();
     let most = match part {
         Part::All => return Ok(packs),
         Part::Slice(n, m) => {
@@ -89,7 +89,7 @@ fn choose(mut packs: Vec<(PackRef, ObjectType)>, part: &Part) -> Result<Vec<(Pac
     let mut sum = 0u64;
     packs.retain(|(pack, _)| {
         let wanted = sum < most;
-        sum = sum.saturating_add(if wanted { file_len(pack) } else { 0 });
+        sum = sum.saturating_add(if wanted { pack.file_len() } else { 0 });
         wanted
     });
     Ok(packs)

@@ -3,25 +3,24 @@
 //! ```text
 //! log ----> records that are missing or torn
 //!  |------> tables of packs, index sections ---.
-//!  '------> trees: every page once (walk) -----+--> packs that are needed <-- listing of packs (names, sizes)
+//!  '------> trees: every page once (census) ---+--> packs that are needed <-- listing of packs (names, sizes)
 //!                                              |--> blocks of packs (data, audit), where that is wanted
 //!                                              '--> damage? once more over the trees hit: paths (survey)
 //! ```
 //!
 //! Nothing is taken from the server but verified bytes, and names and sizes of packs: a listing can make a pack look
-//! missing, never sound in a way that reading would not contradict. Memory: pages that were visited (bounded, [`seen`]),
+//! missing, never sound in a way that reading would not contradict. Memory: pages that were visited (bounded, [`crate::trees::Visited`]),
 //! about 100 bytes for each pack that a record or tree names, and the cache.
 
 mod audit;
+mod census;
 mod data;
 mod packs;
 mod repair;
-mod seen;
 mod survey;
-mod walk;
-mod writer;
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,15 +29,16 @@ use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
 use crate::name::ObjectId;
 use crate::progress::Event;
-use crate::repo::{Index, Repository, SectionKey, State};
+use crate::repo::{Repository, SectionKey, State};
+use crate::trees::{Lookup, Trees};
 
 pub use audit::{Audit, intact};
 pub use data::Part;
 pub use repair::{Consent, Repaired, repair};
 
+use census::Census;
 use packs::Packs;
 use survey::Survey;
-use walk::Walk;
 
 /// What to check.
 #[derive(Clone, Debug)]
@@ -176,7 +176,7 @@ pub fn check(
     if examined.suspect {
         let tally = deep(|| {
             let mut survey = Survey::new(ctx, repo, &examined, found, None);
-            examined.snapshots.iter().try_for_each(|snapshot| survey.snapshot(snapshot).map(drop))?;
+            examined.snapshots.iter().try_for_each(|snapshot| survey.snapshot(snapshot))?;
             Ok(survey.tally)
         })
         .map_err(interrupted)?;
@@ -202,7 +202,7 @@ const STACK: usize = 256 << 20;
 struct Examined<'r> {
     snapshots: Vec<Snapshot>,
     packs: Packs,
-    index: Index<'r>,
+    trees: Trees<'r>,
     memory: u64,
     /// Something that a tree names may be lost.
     suspect: bool,
@@ -239,13 +239,11 @@ fn examine<'r>(
     if whole {
         indexes_bad = indexes(repo, state, &packs, meter, &mut report, found)?;
     }
-    let walk = Walk::new(repo, &packs, meter, options.memory / 2);
-    walk.run(&snapshots)?;
-    let mut suspect = walk.figures(&mut report);
+    let mut suspect = Census::take(repo, &snapshots, &packs, meter, options.memory / 2)?.report(&mut report);
     let mut packs = packs;
     packs.list(repo, meter, &mut report)?;
     let wanted = packs.wanted();
-    report.packs = (wanted.len() as u64, wanted.iter().map(|(pack, _)| packs::file_len(pack)).sum());
+    report.packs = (wanted.len() as u64, wanted.iter().map(|(pack, _)| pack.file_len()).sum());
     if let Some(part) = &options.read {
         data::read(repo, &mut packs, part, options.memory, meter, &mut report)?;
     }
@@ -254,8 +252,9 @@ fn examine<'r>(
     }
     report.damaged_packs = packs.report(found);
     suspect |= packs.is_suspect();
-    let index = Index::new(repo, state).with_memory((options.memory / 4) as usize);
-    Ok(Examined { snapshots, packs, index, memory: options.memory, suspect, indexes: indexes_bad, report })
+    let lookup = Lookup::fixed(state.clone()).with_memory((options.memory / 4) as usize);
+    let trees = Trees::with(repo, Arc::new(lookup));
+    Ok(Examined { snapshots, packs, trees, memory: options.memory, suspect, indexes: indexes_bad, report })
 }
 
 fn log(state: &State, report: &mut Report, found: &mut (dyn FnMut(Finding<'_>) + Send)) {

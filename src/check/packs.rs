@@ -8,16 +8,11 @@ use super::{Finding, Meter, Report};
 use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{BLOCK, ObjectType, plain_len, sealed_len};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::format::limits;
 use crate::format::reference::{PackRef, Ref};
-use crate::name::{Folder, Name, ObjectId};
-use crate::repo::{self, Repository, parallel};
-
-/// Folders that are listed, and objects that are asked for, at the same time.
-const READERS: usize = 8;
-/// Packs that a listing does not show and that are asked for one by one: a listing is not atomic.
-const ASKED: usize = 256;
+use crate::name::{Name, ObjectId};
+use crate::repo::{self, Repository};
 
 /// What is wrong inside of a pack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,11 +75,6 @@ pub(super) struct Packs {
     disputed: AtomicBool,
 }
 
-/// The size of a pack's file.
-pub(super) fn file_len(pack: &PackRef) -> u64 {
-    sealed_len(pack.len.into())
-}
-
 impl Packs {
     /// `doomed`: packs that are condemned or dropped.
     pub fn new(doomed: HashSet<ObjectId>) -> Self {
@@ -104,31 +94,23 @@ impl Packs {
 
     /// Lists all packs. Of a name that a listing shows twice, the right size counts: reading tells.
     pub fn list(&mut self, repo: &Repository, meter: Meter<'_>, report: &mut Report) -> Result<()> {
-        let folders: Vec<Folder> = (0..16).map(Folder::PackShard).collect();
-        let counts = parallel(READERS, folders, |folder| {
-            meter.ctx.check()?;
-            let mut count = (0, 0, 0);
-            for entry in repo.storage().list(meter.ctx, folder)? {
-                let Name::Pack(id) = entry.name else { continue };
-                let mut known = self.known.lock().expect("no holder panics");
-                match known.get_mut(&id) {
-                    Some(pack) if entry.size == sealed_len(pack.len.into()) => pack.there = There::Right,
-                    Some(pack) if pack.there == There::Right => {}
-                    Some(pack) => pack.there = There::Size(entry.size),
-                    None if self.doomed.contains(&id) => {}
-                    None => {
-                        let whole = plain_len(entry.size).is_some_and(|len| len <= limits::PACK_READ as u64);
-                        count = (count.0 + 1, count.1 + entry.size, count.2 + u64::from(!whole));
-                    }
+        let unused = Mutex::new((0, 0u64, 0));
+        repo.list_packs(meter.ctx, (0..16).collect(), |id, size| {
+            let mut known = self.known.lock().expect("no holder panics");
+            match known.get_mut(&id) {
+                Some(pack) if size == sealed_len(pack.len.into()) => pack.there = There::Right,
+                Some(pack) if pack.there == There::Right => {}
+                Some(pack) => pack.there = There::Size(size),
+                None if self.doomed.contains(&id) => {}
+                None => {
+                    let whole = plain_len(size).is_some_and(|len| len <= limits::PACK_READ as u64);
+                    let mut unused = unused.lock().expect("no holder panics");
+                    *unused = (unused.0 + 1, unused.1.saturating_add(size), unused.2 + u64::from(!whole));
                 }
             }
-            Ok(count)
-        });
-        for count in counts {
-            let (packs, bytes, torsos) = count?;
-            report.unused = (report.unused.0 + packs, report.unused.1.saturating_add(bytes));
-            report.torsos += torsos;
-        }
+        })?;
+        let (packs, bytes, torsos) = unused.into_inner().expect("no holder panics");
+        (report.unused, report.torsos) = ((packs, bytes), torsos);
         self.ask(meter.ctx, repo)
     }
 
@@ -136,17 +118,11 @@ impl Packs {
     fn ask(&mut self, ctx: &Context, repo: &Repository) -> Result<()> {
         let known = self.known.get_mut().expect("no holder panics");
         let hidden = known.iter().filter(|(id, pack)| pack.there == There::Missing && !self.doomed.contains(id));
-        let hidden: Vec<ObjectId> = hidden.map(|(id, _)| *id).take(ASKED).collect();
-        for (id, size) in parallel(READERS, hidden, |id| (id, repo.storage().size(ctx, &Name::Pack(id)))) {
-            match size {
-                Ok(size) => {
-                    if let Some(pack) = known.get_mut(&id) {
-                        let right = size == sealed_len(pack.len.into());
-                        pack.there = if right { There::Right } else { There::Size(size) };
-                    }
-                }
-                Err(e) if e.kind().is_damage() || e.kind() == Kind::Failed => {}
-                Err(e) => return Err(e),
+        let hidden: Vec<ObjectId> = hidden.map(|(id, _)| *id).collect();
+        for (id, size) in repo.pack_sizes(ctx, hidden.into_iter())? {
+            if let Some(pack) = known.get_mut(&id) {
+                let right = size == sealed_len(pack.len.into());
+                pack.there = if right { There::Right } else { There::Size(size) };
             }
         }
         Ok(())

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::survey::{Outcome, Survey, Tally};
-use super::writer::Writer;
 use super::{Badly, Examined, Finding, Options, Report, deep, examine, interrupted};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -17,9 +16,12 @@ use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::repo::{Repository, State, now, random};
+use crate::trees::{MetaPack, SelfRefs};
 
 /// The key in a snapshot's `extra` under which stands the id of the snapshot that it replaces.
 const REPLACES: u32 = 2;
+/// The level of zstd for new pages.
+const COMPRESSION: i32 = 3;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,34 +65,53 @@ pub fn repair(
 ) -> Result<Repaired> {
     let options = Options { snapshots: Vec::new(), audit: None, ..options.clone() };
     let mut examined = examine(ctx, repo, state, &options, found).map_err(interrupted)?;
-    let bad = examined.packs.bad();
-    let most = examined.packs.are_mostly_missing();
-    if most && !consent.yes {
+    if examined.packs.are_mostly_missing() && !consent.yes {
         let text = "most packs are missing: nothing was changed";
         return Err(Error::failed(text).hint(
             "is a disk of the server not mounted? If they are lost for good, `nfreezer repair --yes` goes on without them",
         ));
     }
     let writes = consent.yes && !consent.dry_run;
-    let mut writer = if writes { Some(Writer::new(ctx, repo)?) } else { None };
+    let mut writer = if writes { Some(MetaPack::new(repo, COMPRESSION)?) } else { None };
     let mut outcomes = Vec::new();
     if examined.suspect {
-        let (hit, tally) = deep(|| survey(ctx, repo, &examined, found, writer.as_mut())).map_err(interrupted)?;
+        let (found, tally) = deep(|| survey(ctx, repo, &examined, found, writer.as_mut())).map_err(interrupted)?;
         (examined.report.hit, examined.report.paths) = (tally.hit, tally.paths);
-        outcomes = hit;
+        outcomes = found;
     }
     let report = examined.report.clone();
-    let given_up: Vec<_> = report.missing_records.iter().chain(&report.damaged_records).copied().collect();
-    let mut repaired = Repaired { condemned: bad.into_iter().collect(), given_up, report, ..Repaired::default() };
+    let given_up = report.missing_records.iter().chain(&report.damaged_records).copied().collect();
+    let condemned = examined.packs.bad().into_iter().collect();
+    let mut repaired = Repaired { condemned, given_up, report, ..Repaired::default() };
     if consent.dry_run {
         repaired.replaced = outcomes.iter().map(|(snapshot, _)| (snapshot.id, None)).collect();
         return Ok(repaired);
     }
-    let time = now().seconds;
     let (mut head, mut sections) = reindexed(ctx, repo, state, &examined).map_err(interrupted)?.unwrap_or_default();
     repaired.reindexed = !head.superseded.is_empty();
-    let number = (head.sections.len() + sections.len()) as u32;
-    sections.extend(writer.as_mut().map_or(Ok(Vec::new()), |writer| writer.finish(number))?);
+    if let Some(writer) = &mut writer {
+        if let Some(pack) = writer.finish(ctx, false)? {
+            outcomes.iter_mut().for_each(|(_, outcome)| outcome.replace_self(pack));
+        }
+        sections.extend(writer.sections((head.sections.len() + sections.len()) as u32));
+    }
+    replace(&mut head, &mut repaired, outcomes, writes)?;
+    if head != Head::default() {
+        // A stop does not end the commit: then it would not be known whether it took place.
+        let ctx = &ctx.with_grace(Duration::MAX);
+        repaired.record = Some(repo.commit(ctx, state, head, &sections)?);
+    }
+    Ok(repaired)
+}
+
+/// Enters into the head what becomes of packs, snapshots and records.
+fn replace(
+    head: &mut Head,
+    repaired: &mut Repaired,
+    outcomes: Vec<(Snapshot, Outcome)>,
+    writes: bool,
+) -> Result<()> {
+    let time = now().seconds;
     let mut condemned: BTreeMap<_, _> = head.condemned.drain(..).collect();
     for id in &repaired.condemned {
         condemned.entry(*id).or_insert(time);
@@ -98,10 +119,7 @@ pub fn repair(
     head.condemned = condemned.into_iter().collect();
     for (snapshot, outcome) in outcomes {
         let new = match outcome {
-            Outcome::Changed(mut root) if writes => {
-                writer.as_ref().into_iter().for_each(|writer| writer.settle(&mut root));
-                Some(replacement(&snapshot, root)?)
-            }
+            Outcome::Changed(root) if writes => Some(replacement(&snapshot, root)?),
             _ => None,
         };
         repaired.replaced.push((snapshot.id, new.as_ref().map(|new| new.id)));
@@ -114,12 +132,7 @@ pub fn repair(
         head.superseded.extend(&repaired.given_up);
         head.superseded.sort_unstable();
     }
-    if head != Head::default() {
-        // A stop does not end the commit: then it would not be known whether it took place.
-        let ctx = &ctx.with_grace(Duration::MAX);
-        repaired.record = Some(repo.commit(ctx, state, head, &sections)?);
-    }
-    Ok(repaired)
+    Ok(())
 }
 
 /// An index anew where one cannot be read: of packs that its tables list, and of those that trees name and no table lists.
@@ -146,17 +159,11 @@ fn survey(
     repo: &Repository,
     examined: &Examined<'_>,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
-    writer: Option<&mut Writer<'_>>,
+    writer: Option<&mut MetaPack<'_>>,
 ) -> Result<(Vec<(Snapshot, Outcome)>, Tally)> {
-    let mut outcomes = Vec::new();
     let mut survey = Survey::new(ctx, repo, examined, found, writer);
-    for snapshot in &examined.snapshots {
-        match survey.snapshot(snapshot)? {
-            Outcome::Whole => {}
-            outcome => outcomes.push((snapshot.clone(), outcome)),
-        }
-    }
-    Ok((outcomes, survey.tally))
+    examined.snapshots.iter().try_for_each(|snapshot| survey.snapshot(snapshot))?;
+    Ok((survey.outcomes, survey.tally))
 }
 
 /// The snapshot with another root.

@@ -7,21 +7,18 @@
 use std::sync::Arc;
 
 use super::packs::Packs;
-use super::seen::Seen;
-use super::walk::{Said, check_list};
-use super::writer::Writer;
 use super::{Examined, Finding, Lost};
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::list::List;
-use crate::format::node::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
-use crate::format::reference::{Extent, Ref};
-use crate::repo::tree::{LOST, lacks_parts};
-use crate::repo::{Index, Repository};
+use crate::format::reference::{Extent, PackRef, Ref};
+use crate::format::node::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
+use crate::repo::Repository;
+use crate::trees::{Branch, LOST, ListBranch, MetaPack, SelfRefs, Trees, Visited, lacks_parts};
 
 /// Figures of all snapshots so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,23 +41,34 @@ enum Fate {
 /// What becomes of a snapshot.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Whole,
     /// The root of a tree that lacks what is lost.
     Changed(Ref),
     /// Nothing of it is left.
     Lost,
 }
 
+impl SelfRefs for Outcome {
+    fn replace_self(&mut self, pack: PackRef) {
+        if let Outcome::Changed(root) = self {
+            root.replace_self(pack);
+        }
+    }
+}
+
 pub(super) struct Survey<'a, 'w> {
     ctx: &'a Context<'a>,
     repo: &'a Repository,
     packs: &'a Packs,
-    index: &'a Index<'a>,
+    trees: &'a Trees<'a>,
     found: &'a mut (dyn FnMut(Finding<'_>) + Send),
-    writer: Option<&'a mut Writer<'w>>,
-    clean: Seen,
+    writer: Option<&'a mut MetaPack<'w>>,
+    /// The pages at hand, those of the root directory first. They may refer to the open pack of the writer.
+    open: Vec<Page>,
+    clean: Visited,
     path: Vec<u8>,
     pub tally: Tally,
+    /// The snapshots of which something is lost. New roots may refer to the open pack of the writer.
+    pub outcomes: Vec<(Snapshot, Outcome)>,
 }
 
 impl<'a, 'w> Survey<'a, 'w> {
@@ -69,32 +77,32 @@ impl<'a, 'w> Survey<'a, 'w> {
         repo: &'a Repository,
         examined: &'a Examined<'a>,
         found: &'a mut (dyn FnMut(Finding<'_>) + Send),
-        writer: Option<&'a mut Writer<'w>>,
+        writer: Option<&'a mut MetaPack<'w>>,
     ) -> Self {
-        let Examined { packs, index, memory, .. } = examined;
-        let (clean, path, tally) = (Seen::new(memory / 2), Vec::new(), Tally::default());
-        Survey { ctx, repo, packs, index, found, writer, clean, path, tally }
+        let Examined { packs, trees, memory, .. } = examined;
+        let (clean, tally) = (Visited::new(memory / 2), Tally::default());
+        Survey { ctx, repo, packs, trees, found, writer, open: Vec::new(), clean, path: Vec::new(), tally, outcomes: Vec::new() }
     }
 
     /// Tells what is lost of a snapshot.
-    pub fn snapshot(&mut self, snapshot: &Snapshot) -> Result<Outcome> {
+    pub fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
         self.path.clear();
         let before = self.tally.paths;
         let fate = match &snapshot.root {
-            Some(root) => self.page(snapshot, root, &Said::default(), 0)?,
+            Some(root) => self.page(snapshot, &Branch::top(*root), 0)?,
             None => Fate::Whole,
         };
-        let outcome = match fate {
-            Fate::Whole => Outcome::Whole,
-            Fate::Changed(root, _) => Outcome::Changed(root),
+        match fate {
+            Fate::Whole => {}
+            Fate::Changed(root, _) => self.outcomes.push((snapshot.clone(), Outcome::Changed(root))),
             Fate::Lost(why) => {
                 self.path.push(b'/');
                 self.hit(snapshot, Lost::Snapshot, &why);
-                Outcome::Lost
+                self.outcomes.push((snapshot.clone(), Outcome::Lost));
             }
-        };
+        }
         self.tally.hit += u64::from(self.tally.paths > before);
-        Ok(outcome)
+        Ok(())
     }
 
     fn hit(&mut self, snapshot: &Snapshot, what: Lost, why: &str) {
@@ -102,86 +110,101 @@ impl<'a, 'w> Survey<'a, 'w> {
         (self.found)(Finding::Path { snapshot, path: &self.path, what, why });
     }
 
-    fn page(&mut self, snapshot: &Snapshot, r: &Ref, said: &Said, depth: usize) -> Result<Fate> {
+    fn page(&mut self, snapshot: &Snapshot, branch: &Branch, depth: usize) -> Result<Fate> {
         self.ctx.check()?;
-        if self.clean.contains(&(r, said)) {
+        if self.clean.contains(branch) {
             return Ok(Fate::Whole);
         }
-        let read = self.wherever(ChunkKind::Page, r, |r| {
-            let page = self.repo.page(self.ctx, r)?;
-            said.check(&page).map(|()| page)
-        });
-        let (mut page, mut changed) = match read {
-            Ok(page) => (page, false),
+        let page = match self.trees.page(self.ctx, branch) {
+            Ok((_, page)) => page,
             Err(e) if e.kind().is_damage() => return Ok(Fate::Lost(e.to_string())),
             Err(e) => return Err(e),
         };
-        match &mut page {
-            Page::Upper(rows) => {
-                let below = said.below(rows);
-                for (row, said) in rows.iter_mut().zip(below) {
-                    match self.page(snapshot, &row.page, &said, depth)? {
-                        Fate::Whole => continue,
-                        Fate::Changed(page, count) => (row.page, row.count) = (page, count),
-                        Fate::Lost(why) => {
-                            self.hit(snapshot, Lost::Entries(row.count), &why);
-                            if let Some(writer) = &mut self.writer {
-                                (row.page, row.count) = (writer.page(Page::Leaf(vec![stand_in(&row.first)]))?, 1);
-                            }
-                        }
-                    }
-                    changed = true;
-                }
-            }
-            Page::Leaf(nodes) => {
-                for node in nodes {
-                    let length = self.path.len();
-                    self.path.push(b'/');
-                    self.path.extend_from_slice(&node.name);
-                    changed |= self.node(snapshot, node, depth)?;
-                    self.path.truncate(length);
-                }
-            }
-        }
-        if !changed {
-            self.clean.insert(&(r, said));
+        self.open.push(page);
+        let changed = self.entries(snapshot, branch, depth);
+        let page = self.open.pop().ok_or_else(no_page)?;
+        if !changed? {
+            self.clean.insert(branch);
             return Ok(Fate::Whole);
         }
-        let count = match &page {
-            Page::Leaf(nodes) => nodes.len() as u64,
-            Page::Upper(rows) => rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.count)),
-        };
-        let written = self.writer.as_mut().map(|writer| writer.page(page)).transpose()?;
-        Ok(Fate::Changed(written.unwrap_or(*r), count))
+        let count = page.count();
+        let written = if self.writer.is_some() { self.write(page)? } else { branch.page };
+        Ok(Fate::Changed(written, count))
     }
 
-    /// Tells what is lost of an entry and makes it one that does not need that; gives whether anything is.
-    fn node(&mut self, snapshot: &Snapshot, node: &mut Node, depth: usize) -> Result<bool> {
+    /// Goes through the page at hand. Returns whether something below it is lost.
+    fn entries(&mut self, snapshot: &Snapshot, branch: &Branch, depth: usize) -> Result<bool> {
+        let at = self.open.len() - 1;
         let mut changed = false;
-        if let Xattrs::Stored(r) = &node.xattrs {
-            match self.wherever(ChunkKind::Xattrs, r, |r| {
-                self.repo.xattrs(self.ctx, &Node { xattrs: Xattrs::Stored(*r), ..node.clone() })
-            }) {
-                Ok(_) => {}
-                Err(e) if e.kind().is_damage() => {
-                    self.hit(snapshot, Lost::Attributes, &e.to_string());
-                    node.xattrs = Xattrs::Inline(Vec::new());
-                    node.flags |= CHANGED;
-                    changed = true;
+        for i in 0.. {
+            match &mut self.open[at] {
+                Page::Upper(rows) if i < rows.len() => {
+                    let child = branch.child(rows, i);
+                    changed |= self.row(snapshot, &child, at, i, depth)?;
                 }
-                Err(e) => return Err(e),
+                Page::Leaf(nodes) if i < nodes.len() => {
+                    let length = self.path.len();
+                    let node = nodes[i].clone();
+                    self.path.push(b'/');
+                    self.path.extend_from_slice(&node.name);
+                    changed |= self.node(snapshot, node, at, i, depth)?;
+                    self.path.truncate(length);
+                }
+                _ => break,
             }
         }
-        let known = lacks_parts(node);
-        match &mut node.content {
+        Ok(changed)
+    }
+
+    /// Goes through the page below row `i` of the page `at`. Returns whether something there is lost.
+    fn row(&mut self, snapshot: &Snapshot, child: &Branch, at: usize, i: usize, depth: usize) -> Result<bool> {
+        let (page, count) = match self.page(snapshot, child, depth)? {
+            Fate::Whole => return Ok(false),
+            Fate::Changed(page, count) => (page, count),
+            Fate::Lost(why) => {
+                self.hit(snapshot, Lost::Entries(child.count().unwrap_or(0)), &why);
+                if self.writer.is_none() {
+                    return Ok(true);
+                }
+                (self.write(Page::Leaf(vec![stand_in(child.first().unwrap_or_default())]))?, 1)
+            }
+        };
+        if let Page::Upper(rows) = &mut self.open[at] {
+            (rows[i].page, rows[i].count) = (page, count);
+        }
+        Ok(true)
+    }
+
+    /// Writes a page. Where that stores the open pack, all pages at hand learn its name.
+    fn write(&mut self, mut page: Page) -> Result<Ref> {
+        let writer = self.writer.as_mut().ok_or_else(no_page)?;
+        loop {
+            let plain = page.encode(&PackRef::SELF);
+            if plain.len() > limits::PAGE {
+                return Err(Error::failed("a page of a directory would grow beyond what a page may hold"));
+            }
+            if let Some(written) = writer.add(ChunkKind::Page, &plain)? {
+                return Ok(written);
+            }
+            let pack = writer.finish(self.ctx, true)?.ok_or_else(|| Error::failed("a chunk that fits into no pack"))?;
+            self.open.iter_mut().chain([&mut page]).for_each(|page| page.replace_self(pack));
+            self.outcomes.iter_mut().for_each(|(_, outcome)| outcome.replace_self(pack));
+        }
+    }
+
+    /// Reports what is lost of node `i` of the page `at`, and makes it one that does not need that. Returns whether
+    /// anything is lost.
+    fn node(&mut self, snapshot: &Snapshot, mut node: Node, at: usize, i: usize, depth: usize) -> Result<bool> {
+        let mut changed = self.attributes(snapshot, &mut node)?;
+        match &node.content {
             Content::Directory(Some(page)) => {
                 let fate = match depth < limits::DEPTH {
-                    true => self.page(snapshot, page, &Said::default(), depth + 1)?,
+                    true => self.page(snapshot, &Branch::top(*page), depth + 1)?,
                     false => Fate::Lost("the directories are nested too deeply".into()),
                 };
                 match fate {
                     Fate::Whole => {}
-                    Fate::Changed(new, _) => (*page, changed) = (new, true),
+                    Fate::Changed(new, _) => (node.content, changed) = (Content::Directory(Some(new)), true),
                     Fate::Lost(why) => {
                         self.hit(snapshot, Lost::Directory, &why);
                         node.xattrs = Xattrs::Inline(Vec::new());
@@ -189,7 +212,7 @@ impl<'a, 'w> Survey<'a, 'w> {
                     }
                 }
             }
-            Content::File(_) | Content::Large { .. } if !known => {
+            Content::File(_) | Content::Large { .. } if !lacks_parts(&node) => {
                 if let Some(why) = self.contents(&node.content)? {
                     self.hit(snapshot, Lost::Contents, &why);
                     node.flags |= PARTIAL | CHANGED;
@@ -201,33 +224,46 @@ impl<'a, 'w> Survey<'a, 'w> {
         if changed {
             // No push must take it for a file that it has seen whole.
             node.ctime = 0;
+            if let Page::Leaf(nodes) = &mut self.open[at] {
+                nodes[i] = node;
+            }
         }
         Ok(changed)
+    }
+
+    /// Takes lost extended attributes off a node. Returns whether they are lost.
+    fn attributes(&mut self, snapshot: &Snapshot, node: &mut Node) -> Result<bool> {
+        match self.trees.xattrs(self.ctx, node) {
+            Ok(_) => Ok(false),
+            Err(e) if e.kind().is_damage() => {
+                self.hit(snapshot, Lost::Attributes, &e.to_string());
+                node.xattrs = Xattrs::Inline(Vec::new());
+                node.flags |= CHANGED;
+                Ok(true)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Why contents cannot be read whole; `None` if they can.
     fn contents(&mut self, content: &Content) -> Result<Option<String>> {
         match content {
             Content::File(extents) => self.extents(extents),
-            Content::Large { size, list } => self.list(list, *size, 0),
+            Content::Large { size, list } => self.list(&ListBranch::top(*list, *size)),
             _ => Ok(None),
         }
     }
 
-    fn list(&mut self, r: &Ref, span: u64, levels: usize) -> Result<Option<String>> {
-        if self.clean.contains(&(r, span, levels)) {
+    fn list(&mut self, branch: &ListBranch) -> Result<Option<String>> {
+        if self.clean.contains(branch) {
             return Ok(None);
         }
-        let read = self.wherever(ChunkKind::List, r, |r| {
-            let list = self.repo.list(self.ctx, r)?;
-            check_list(&list, span, levels).map(|()| list)
-        });
-        let why = match read {
+        let why = match self.trees.list(self.ctx, branch) {
             Ok(List::Leaf(extents)) => self.extents(&extents)?,
             Ok(List::Upper(rows)) => {
                 let mut why = None;
-                for (span, r) in rows {
-                    why = self.list(&r, span, levels + 1)?;
+                for row in &rows {
+                    why = self.list(&branch.child(row))?;
                     if why.is_some() {
                         break;
                     }
@@ -238,7 +274,7 @@ impl<'a, 'w> Survey<'a, 'w> {
             Err(e) => return Err(e),
         };
         if why.is_none() {
-            self.clean.insert(&(r, span, levels));
+            self.clean.insert(branch);
         }
         Ok(why)
     }
@@ -246,36 +282,26 @@ impl<'a, 'w> Survey<'a, 'w> {
     fn extents(&self, extents: &[Extent]) -> Result<Option<String>> {
         for extent in extents {
             if let Extent::Data(r) = extent
-                && let Some(why) = self.packs.trouble(self.ctx, self.repo, ChunkKind::Data, r)
-                && self.elsewhere(ChunkKind::Data, r)?.is_none()
+                && let Err(e) = self.trees.read(self.ctx, ChunkKind::Data, r, |r| self.is_readable(r))
             {
-                return Ok(Some(why));
+                return if e.kind().is_damage() { Ok(Some(e.to_string())) } else { Err(e) };
             }
         }
         Ok(None)
     }
 
-    /// Where the index has this chunk, if nothing speaks against that.
-    fn elsewhere(&self, kind: ChunkKind, r: &Ref) -> Result<Option<Ref>> {
-        match self.repo.moved(self.ctx, self.index, kind, r) {
-            Ok(found) => Ok(found.filter(|new| {
-                new.pack.id != r.pack.id && self.packs.trouble(self.ctx, self.repo, kind, new).is_none()
-            })),
-            Err(e) if e.kind().is_damage() => Ok(None),
-            Err(e) => Err(e),
+    /// Fails if something speaks against reading a chunk at this place.
+    fn is_readable(&self, r: &Ref) -> Result<()> {
+        match self.packs.trouble(self.ctx, self.repo, ChunkKind::Data, r) {
+            Some(why) => Err(Error::damaged(why)),
+            None => Ok(()),
         }
     }
+}
 
-    /// Metadata from its place, or from where the index has it.
-    fn wherever<T>(&self, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
-        match read(r) {
-            Err(e) if e.kind().is_damage() => match self.elsewhere(kind, r)? {
-                Some(new) => read(&new),
-                None => Err(e),
-            },
-            other => other,
-        }
-    }
+/// Cannot happen: a page is at hand while its entries are.
+fn no_page() -> Error {
+    Error::failed("the survey has left its page")
 }
 
 /// Takes the place of lost entries of a directory, under the first name of them.

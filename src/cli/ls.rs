@@ -13,8 +13,7 @@ use super::{escape, node, signals};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node};
-use crate::repo::Repository;
-use crate::repo::tree::Entries;
+use crate::trees::{Entries, Trees};
 
 /// Arguments of `ls`.
 #[derive(clap::Args)]
@@ -40,10 +39,11 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
     let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
-    let top = repo.at(signals::context(), &snapshot, &path)?;
-    let mut listing = Listing { repo: &repo, args, out, entries: 0, damaged: 0 };
+    let trees = &Trees::new(&repo);
+    let top = trees.at(signals::context(), &snapshot, &path)?;
+    let mut listing = Listing { trees, args, out, entries: 0, damaged: 0 };
     match &top.content {
-        Content::Directory(page) => listing.directory(repo.entries(signals::context(), page.as_ref()))?,
+        Content::Directory(page) => listing.directory(trees.entries(signals::context(), page.as_ref()))?,
         _ => listing.node(&top.name, &top)?,
     }
     let Listing { mut out, entries, damaged, .. } = listing;
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<u8> {
 }
 
 struct Listing<'a> {
-    repo: &'a Repository,
+    trees: &'a Trees<'a>,
     args: &'a Args,
     out: Output,
     entries: u64,
@@ -64,7 +64,7 @@ struct Listing<'a> {
 impl<'a> Listing<'a> {
     /// Walks with an own stack, so that no depth of a tree can overflow ours.
     fn directory(&mut self, top: Entries<'a>) -> Result<()> {
-        let repo = self.repo;
+        let trees = self.trees;
         let mut path = Vec::new();
         let mut stack = vec![(top, 0)];
         while let Some((entries, length)) = stack.last_mut() {
@@ -92,7 +92,7 @@ impl<'a> Listing<'a> {
                 if stack.len() > limits::DEPTH {
                     return Err(Error::damaged("the directories are nested too deeply"));
                 }
-                stack.push((repo.entries(signals::context(), page.as_ref()), path.len()));
+                stack.push((trees.entries(signals::context(), page.as_ref()), path.len()));
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::malformed;
 use super::limits;
 use crate::crypto::keys::ChunkId;
+use crate::crypto::seal::sealed_len;
 use crate::error::Result;
 use crate::name::ObjectId;
 
@@ -20,6 +21,11 @@ pub struct PackRef {
 impl PackRef {
     /// In a page: the pack that holds the page itself. Its id is unknown while the pack is open.
     pub const SELF: PackRef = PackRef { id: ObjectId([0; 32]), len: 0 };
+
+    /// Returns the size of the pack's file in bytes.
+    pub fn file_len(&self) -> u64 {
+        sealed_len(self.len.into())
+    }
 }
 
 /// A chunk: its id and its place.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use super::read::stream::Stream;
 use super::read::workspace::Workspace;
 use super::tree::checkpoint::Checkpointer;
 use super::tree::ledger::{Committed, Ledger};
-use super::tree::metapack::MetaPack;
+use super::tree::pack_store::PackStore;
 use super::tree::writer::TreeWriter;
 use super::walk::batcher::Batcher;
 use super::walk::picker::Picker;
@@ -37,9 +38,13 @@ use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::repo::{Index, Repository, State};
+use crate::trees::{Lookup, MetaPack, Trees};
 
 /// Batches between the walk and the workers.
 const BATCHES: usize = 8;
+
+/// Bytes of memory for the index by which relocated pages of parents are found.
+const LOOKUP: usize = 4 << 20;
 
 /// How long a push that ends early tries to commit what it has: on a working connection that takes two round trips and a
 /// second.
@@ -120,10 +125,12 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
     let ctx = group.context();
     let (finish, last) = (ctx.with_grace(Duration::MAX), ctx.with_grace(LAST));
     let unsteady = AtomicU64::new(0);
-    let index = Index::new(repo, state).with_memory(budget.index);
+    let index = Index::new(state).with_memory(budget.index);
     index.doom(&setup.missing);
+    let lookup = Lookup::from_state(state.clone()).with_memory(LOOKUP);
+    let trees = Trees::with(repo, Arc::new(lookup));
     let (packs_in, packs_out) = crossbeam_channel::bounded(0);
-    let data = DataPacks::new(ctx, packs_in, budget.open);
+    let data = DataPacks::new(ctx, repo, packs_in, budget.open);
     let queue = Queue::new(ctx, budget.nodes);
     let work = Workspace {
         repo,
@@ -131,6 +138,7 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
         last: &last,
         nodes: &Nodes::default(),
         index: &index,
+        trees: &trees,
         data: &data,
         queue: &queue,
         partial: &PartialFiles::default(),
@@ -138,9 +146,10 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
         unsteady: &unsteady,
         index_damage_reported: &AtomicBool::new(false),
     };
-    let meta = MetaPack::new(repo, &last, &data.packs, &index, setup.options.compression)?;
+    let meta = MetaPack::new(repo, setup.options.compression.max(1))?;
+    let store = PackStore { meta, ctx: &last, packs: &data.packs, index: &index, looks_up: true };
     let checkpointer = Checkpointer::new(setup.options.checkpoints, budget.chunks);
-    let mut tree = TreeWriter::new(work, meta, ledger(setup, work, &finish, state), checkpointer);
+    let mut tree = TreeWriter::new(work, store, ledger(setup, work, &finish, state), checkpointer);
     let outcome = Pipeline::new(&group, work, setup, packs_out).run(sources, &mut tree);
     let committed = group.result().and_then(|()| tree.finish(outcome.root, setup.newest.as_ref()));
     let committed = committed
@@ -207,7 +216,7 @@ impl<'p> Pipeline<'p> {
             drop(tasks_in);
             let tree = scope.spawn(|| group.run(|| tree.run()));
             let batcher = Batcher::new(ctx, work.queue, batches_in);
-            group.run(|| walk(setup, work.nodes, sources, batcher));
+            group.run(|| walk(setup, work, sources, batcher));
             let read = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
             group.run(|| data.finish());
             Outcome { root: tree.join().expect("it does not panic").flatten(), read }
@@ -228,16 +237,17 @@ fn spawn_worker<'scope, 'p: 'scope>(
 }
 
 /// The body of the walk's thread.
-fn walk(setup: &Setup<'_>, nodes: &Nodes, sources: &mut Sources<'_>, batcher: Batcher<'_>) -> Result<()> {
-    let Setup { repo, options, ctx, parents, .. } = *setup;
+fn walk(setup: &Setup<'_>, work: Workspace<'_>, sources: &mut Sources<'_>, batcher: Batcher<'_>) -> Result<()> {
+    let Workspace { trees, nodes, .. } = work;
+    let Setup { options, ctx, parents, .. } = *setup;
     match sources {
         Sources::Files(plan, paths) => {
             let picker = Picker::new(&options.select, ctx, paths, &options.exclude_devices);
             let exclude = &options.exclude_dev_ino;
-            Walk { repo, ctx, parents, nodes, exclude }.run(plan, picker, batcher)
+            Walk { trees, ctx, parents, nodes, exclude }.run(plan, picker, batcher)
         }
         Sources::Streams(streams) => {
-            Streams { repo, ctx, parents, nodes, time: setup.draft.time }.run(streams, batcher)
+            Streams { trees, ctx, parents, nodes, time: setup.draft.time }.run(streams, batcher)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! allowance, however large the repository is; what does not fit is read where and when it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::ControlFlow;
 use std::sync::{Arc, RwLock};
 
 use super::Repository;
@@ -20,8 +21,7 @@ const ALLOWANCE: usize = 80 << 20;
 
 /// The index of a repository as of one [`State`]. Nothing is read before the first question, and only
 /// [`Index::committed`] changes it. Every call may come from many threads at once.
-pub struct Index<'r> {
-    repo: &'r Repository,
+pub struct Index {
     allowance: usize,
     view: RwLock<Arc<View>>,
 }
@@ -34,14 +34,14 @@ struct View {
     doomed: HashSet<ObjectId>,
 }
 
-impl<'r> Index<'r> {
+impl Index {
     /// The index of this state.
-    pub fn new(repo: &'r Repository, state: &State) -> Self {
+    pub fn new(state: &State) -> Self {
         let sections = state.index_sections();
         let sections = sections.into_iter().map(|(holder, place)| (holder, Arc::new(Section::new(place)))).collect();
         let view = View { sections, doomed: state.doomed_packs() };
         view.settle(ALLOWANCE);
-        Index { repo, allowance: ALLOWANCE, view: RwLock::new(Arc::new(view)) }
+        Index { allowance: ALLOWANCE, view: RwLock::new(Arc::new(view)) }
     }
 
     /// The same index with another allowance, in bytes.
@@ -56,34 +56,47 @@ impl<'r> Index<'r> {
         self.view().sections.iter().map(|(_, section)| section.held()).sum()
     }
 
-    /// Where a chunk is, in a pack that is neither condemned nor dropped. A section that cannot be read is an error
-    /// unless another one has the chunk: the caller decides whether to go on as if it were unknown.
-    pub fn find(&self, ctx: &Context, id: &ChunkId) -> Result<Option<(ChunkKind, Ref)>> {
+    /// Returns where a chunk is, in a pack that is neither condemned nor dropped. A section that cannot be read is an
+    /// error unless another one has the chunk: the caller decides whether to go on as if it were unknown.
+    pub fn find(&self, ctx: &Context, repo: &Repository, id: &ChunkId) -> Result<Option<(ChunkKind, Ref)>> {
+        let mut found = None;
+        let visited = self.visit(ctx, repo, id, |row| {
+            if row.is_condemned {
+                return ControlFlow::Continue(());
+            }
+            found = Some((row.kind, row.place));
+            ControlFlow::Break(())
+        });
+        if found.is_some() { Ok(found) } else { visited.map(|()| None) }
+    }
+
+    /// Hands every row of a chunk to `visit`, until it breaks. Where sections cannot be read, that is an error after the
+    /// rows of all others were visited. No lock is held meanwhile.
+    pub fn visit(
+        &self,
+        ctx: &Context,
+        repo: &Repository,
+        id: &ChunkId,
+        mut visit: impl FnMut(IndexRow) -> ControlFlow<()>,
+    ) -> Result<()> {
         let view = self.view();
         let mut open: Vec<&Section> = view.sections.iter().map(|(_, section)| &**section).collect();
         let mut failed = None;
-        // First what is in memory; then what nobody else is reading; last what others are still at.
+        // Sections in memory come first, then those that no other thread is reading, then the rest.
         for effort in [Effort::Memory, Effort::Free, Effort::Wait] {
             let mut left = Vec::new();
             for section in open {
-                match section.find(ctx, self.repo, id, effort) {
+                match view.row(ctx, repo, section, id, effort) {
                     Ok(None) => left.push(section),
                     Ok(Some(None)) => {}
-                    Ok(Some(Some((number, entry)))) => match section.pack(ctx, self.repo, number) {
-                        Ok(pack) if view.doomed.contains(&pack.id) => {}
-                        Ok(pack) => {
-                            let found = entry.in_pack(pack);
-                            found.check()?;
-                            return Ok(Some((entry.kind, found)));
-                        }
-                        Err(e) => failed = Some(e),
-                    },
+                    Ok(Some(Some(row))) if visit(row).is_break() => return Ok(()),
+                    Ok(Some(Some(_))) => {}
                     Err(e) => failed = Some(e),
                 }
             }
             open = left;
         }
-        failed.map_or(Ok(None), Err)
+        failed.map_or(Ok(()), Err)
     }
 
     /// Adds what `record`, just committed by this client with these new sections, says about chunks; nothing is
@@ -125,7 +138,34 @@ impl<'r> Index<'r> {
     }
 }
 
+/// A row of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexRow {
+    /// What the chunk is.
+    pub kind: ChunkKind,
+    /// Where it is.
+    pub place: Ref,
+    /// Its pack is condemned or dropped.
+    pub is_condemned: bool,
+}
+
 impl View {
+    /// Returns the row of a chunk in one section. The outer `None`: that takes more effort.
+    fn row(
+        &self,
+        ctx: &Context,
+        repo: &Repository,
+        section: &Section,
+        id: &ChunkId,
+        effort: Effort,
+    ) -> Result<Option<Option<IndexRow>>> {
+        let Some(found) = section.find(ctx, repo, id, effort)? else { return Ok(None) };
+        let Some((number, entry)) = found else { return Ok(Some(None)) };
+        let place = entry.in_pack(section.pack(ctx, repo, number)?);
+        place.check()?;
+        Ok(Some(Some(IndexRow { kind: entry.kind, place, is_condemned: self.doomed.contains(&place.pack.id) })))
+    }
+
     /// Decides what may be held of each section, and lets go of what is held beyond that.
     fn settle(&self, allowance: usize) {
         let lengths: Vec<_> = self.sections.iter().map(|(_, section)| section.len()).collect();

@@ -7,26 +7,20 @@ use std::sync::Arc;
 
 use super::fetch::Object;
 use super::log::{LiveSection, SectionKey, State};
-use super::{Index, Repository, parallel, random};
+use super::{Repository, parallel};
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
-use crate::crypto::seal::{ObjectType, plain_len, sealed_len};
+use crate::crypto::seal::{ObjectType, plain_len};
 use crate::error::{Error, Kind, Result};
 use crate::format::codec::padded;
 use crate::format::index::{self, ENTRY};
 use crate::format::limits;
 use crate::format::record::SectionKind;
-use crate::format::reference::{PackRef, Ref};
-use crate::name::{Folder, Name, ObjectId};
+use crate::format::reference::PackRef;
+use crate::name::{Name, ObjectId};
 
 /// Sections that are read at the same time.
 const READERS: usize = 4;
-/// Folders that are listed, and packs that are asked for, at the same time.
-const FOLDERS: usize = 8;
-/// Packs that a listing does not show and that are asked for one by one.
-const ASKED: usize = 256;
-/// From so many missing packs on they may be too many.
-const MANY: usize = 8;
 
 /// A record that fails its checks and that nobody supersedes.
 #[derive(Clone, Debug)]
@@ -38,11 +32,6 @@ pub struct Torn {
     /// It was complete once: another record follows it, or it has a size that only a complete one has. Else it is what an
     /// interrupted commit leaves, and nothing is lost with it.
     pub lost: bool,
-}
-
-/// Whether so many missing packs look like something else than damage.
-pub fn is_most(missing: usize, all: usize) -> bool {
-    missing >= MANY && 2 * missing > all
 }
 
 /// What is wrong with a log.
@@ -198,68 +187,6 @@ impl Repository {
             Some(e) => Err(e),
             None => Ok(rows.count),
         }
-    }
-
-    /// Packs that records list, that are not doomed, and that a listing does not show with their size. Where they are more
-    /// than `most`, one or several folders are looked at that hold about so many, others each time.
-    ///
-    /// # Errors
-    ///
-    /// Where most of them are not there: perhaps a disk of the server is not mounted.
-    pub fn absent_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
-        let listed = state.listed_packs();
-        if listed == 0 {
-            return Ok(BTreeSet::new());
-        }
-        let count = (16 * most / listed).clamp(1, 16) as u8;
-        let first = random::<1>()?[0] % 16;
-        let folders: Vec<u8> = (0..count).map(|i| (first + i) % 16).collect();
-        let doomed = state.doomed_packs();
-        let tables = self.tables(ctx, state)?;
-        let here = |id: &ObjectId| folders.contains(&id.shard()) && !doomed.contains(id);
-        let mut absent: HashMap<ObjectId, u32> =
-            tables.packs().filter(|(pack, _)| here(&pack.id)).map(|(pack, _)| (pack.id, pack.len)).collect();
-        let all = absent.len();
-        for listing in parallel(FOLDERS, folders.clone(), |x| self.storage.list(ctx, Folder::PackShard(x))) {
-            for entry in listing? {
-                if let Name::Pack(id) = entry.name
-                    && absent.get(&id).is_some_and(|len| sealed_len((*len).into()) == entry.size)
-                {
-                    absent.remove(&id);
-                }
-            }
-        }
-        // A listing is not atomic, so a few are asked for.
-        let asked: Vec<_> = absent.iter().map(|(id, len)| (*id, *len)).take(ASKED).collect();
-        for (id, there) in parallel(FOLDERS, asked, |(id, len)| {
-            (id, self.storage.size(ctx, &Name::Pack(id)).map(|size| size == sealed_len(len.into())))
-        }) {
-            match there {
-                Ok(true) => drop(absent.remove(&id)),
-                Err(e) if !matches!(e.kind(), Kind::Missing | Kind::Damaged | Kind::Failed) => return Err(e),
-                _ => {}
-            }
-        }
-        if is_most(absent.len(), all) {
-            let text = format!("{} of {all} packs are missing on the server: nothing was changed", absent.len());
-            return Err(Error::new(Kind::Missing, text)
-                .hint("is a disk of the server not mounted? If not, `nfreezer check` shows what is lost, and `repair --yes` goes on without it"));
-        }
-        Ok(absent.into_keys().collect())
-    }
-
-    /// Where a chunk can be read whose own place cannot: as the log says now, in a pack that is not doomed.
-    pub(super) fn rescue(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Option<Ref> {
-        let mut known = self.rescue.lock().expect("no holder panics");
-        let mut state = known.take().unwrap_or_default();
-        // What the last reader has found is likely to hold still; what it lacks may have come since.
-        let find = |state: &State| self.moved(ctx, &Index::new(self, state), kind, r).ok().flatten();
-        let mut found = if state.records() > 0 { find(&state) } else { None };
-        if found.is_none() && self.refresh(ctx, &mut state).unwrap_or(false) {
-            found = find(&state);
-        }
-        *known = Some(state);
-        found.filter(|new| new.pack.id != r.pack.id)
     }
 
     /// Blocks of a pack, each verified; `None` for one that is damaged. An error: there is no such object, or its header

@@ -171,6 +171,11 @@ impl State {
         heads.flat_map(|h| h.condemned.iter().map(|(id, _)| *id).chain(h.dropped.iter().copied())).collect()
     }
 
+    /// Returns the packs that prune has dropped.
+    pub fn dropped_packs(&self) -> HashSet<ObjectId> {
+        self.live().flat_map(|(_, known)| known.record.head.dropped.iter().copied()).collect()
+    }
+
     /// Bytes of the index in force.
     pub fn index_len(&self) -> u64 {
         self.index_sections().iter().map(|(_, place)| u64::from(place.section.len)).sum()

@@ -9,17 +9,19 @@ pub mod keys;
 mod log;
 mod merge;
 mod open;
+mod presence;
 mod read;
 mod reindex;
 mod section;
-pub mod tree;
+mod select;
 mod witness;
 
 pub use fetch::{CacheStats, Span};
-pub use index::Index;
-pub use inspect::{Faults, Tables, Torn, is_most};
+pub use index::{Index, IndexRow};
+pub use inspect::{Faults, Tables, Torn};
 pub use log::{SectionKey, State};
 pub use open::{Access, Unlock};
+pub use presence::is_most;
 pub use witness::Alarm;
 
 use std::sync::Arc;
@@ -37,8 +39,6 @@ pub struct Repository {
     keys: Arc<Keys>,
     id: RepoId,
     fetcher: fetch::Fetcher,
-    /// The state by which chunks are found whose own place cannot be read; read when that happens first.
-    rescue: std::sync::Mutex<Option<State>>,
     witness: witness::Witness,
     /// The key file that opened it.
     opened_by: (ObjectId, KeyInfo),

@@ -156,7 +156,7 @@ impl Repository {
     ) -> Self {
         let keys = Arc::new(Keys::derive(&master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
-        Repository { storage, keys, id, fetcher, rescue: Default::default(), witness, opened_by: key, master }
+        Repository { storage, keys, id, fetcher, witness, opened_by: key, master }
     }
 
     /// The same repository as another storage shows it, with nothing in memory. For tests of storages that lie: opening
@@ -166,7 +166,7 @@ impl Repository {
         let witness = Access::default().witness(&*storage);
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
         let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
-        Repository { storage, keys, id: self.id, fetcher, rescue: Default::default(), witness, opened_by, master }
+        Repository { storage, keys, id: self.id, fetcher, witness, opened_by, master }
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.

@@ -3,16 +3,16 @@
 use std::ops::Range;
 
 use super::fetch::{Object, Span};
-use super::{Index, Repository};
+use super::Repository;
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::limits::FRAME;
 use crate::format::list::List;
-use crate::format::node::{self, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::reference::{PackRef, Ref};
+use crate::format::node;
 use crate::format::{pack, stored};
 use crate::name::Name;
 
@@ -91,12 +91,9 @@ impl Repository {
         List::decode(&self.metadata(ctx, ChunkKind::List, r)?, &r.pack)
     }
 
-    /// The extended attributes of a node.
-    pub fn xattrs(&self, ctx: &Context, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        match &node.xattrs {
-            Xattrs::Inline(list) => Ok(list.clone()),
-            Xattrs::Stored(r) => node::decode_xattrs(&self.metadata(ctx, ChunkKind::Xattrs, r)?),
-        }
+    /// Extended attributes that are stored in a chunk of their own.
+    pub fn stored_xattrs(&self, ctx: &Context, r: &Ref) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        node::decode_xattrs(&self.metadata(ctx, ChunkKind::Xattrs, r)?)
     }
 
     /// The rows of a pack's table, for `check`, `prune` and recovery.
@@ -108,11 +105,6 @@ impl Repository {
         let len = pack::table_len(pack.len, last)?;
         let range = u64::from(pack.len) - len as u64..pack.len.into();
         pack::decode_table(pack.id, pack.len, &self.fetcher.read(ctx, &object, range, Span::Exact)?)
-    }
-
-    /// Where a chunk lives now whose pack was dropped. `None`: nowhere.
-    pub fn moved(&self, ctx: &Context, index: &Index<'_>, kind: ChunkKind, r: &Ref) -> Result<Option<Ref>> {
-        Ok(index.find(ctx, &r.id)?.filter(|(k, found)| *k == kind && found.len == r.len).map(|(_, found)| found))
     }
 }
 

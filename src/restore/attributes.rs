@@ -98,7 +98,7 @@ fn mode(node: &Node, owned: Owned, access: Access) -> Mode {
 /// Makes the extended attributes of an inode those of the node: removes what was inherited or there before, then sets the
 /// saved ones. Those that cannot be set are only counted.
 fn set_xattrs(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>, owned: Owned, inode: &Inode<'_>) -> Access {
-    let saved = run.repo.xattrs(run.ctx(), node);
+    let saved = run.trees.xattrs(run.ctx(), node);
     let known = saved.as_ref().map_or(&[][..], |list| list.as_slice());
     let foreign_acl = !remove_foreign(run, known, inode);
     let saved = match saved {

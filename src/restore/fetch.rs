@@ -4,17 +4,17 @@
 //! several references want is fetched as a whole, once, early; a lonely chunk alone.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Condvar, Mutex};
 
 use crossbeam_channel::Sender;
 
 use crate::context::Context;
-use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::BLOCK;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
-use crate::repo::{Index, Repository, Span};
+use crate::repo::Span;
+use crate::trees::Trees;
 
 /// Blocks of a stretch: 4 MiB.
 const STRETCH: u32 = 64;
@@ -32,10 +32,9 @@ struct Wanted {
 }
 
 pub(super) struct Fetch<'a> {
-    repo: &'a Repository,
+    trees: &'a Trees<'a>,
     wanted: Mutex<Wanted>,
     less: Condvar,
-    index: OnceLock<Result<Index<'a>>>,
 }
 
 fn place(r: &Ref) -> Place {
@@ -43,8 +42,8 @@ fn place(r: &Ref) -> Place {
 }
 
 impl<'a> Fetch<'a> {
-    pub fn new(repo: &'a Repository) -> Self {
-        Fetch { repo, wanted: Mutex::default(), less: Condvar::new(), index: OnceLock::new() }
+    pub fn new(trees: &'a Trees<'a>) -> Self {
+        Fetch { trees, wanted: Mutex::default(), less: Condvar::new() }
     }
 
     /// Says that these will be asked for, and waits while too much is queued. A stretch that has become worth it goes to
@@ -91,7 +90,7 @@ impl<'a> Fetch<'a> {
 
     /// Brings the stretch around this into the cache. Whoever needs the bytes sees and reports what goes wrong.
     pub fn touch(&self, ctx: &Context, r: &Ref) {
-        let _ = self.repo.part(ctx, r, 0..1, Span::Blocks(STRETCH));
+        let _ = self.trees.repo().part(ctx, r, 0..1, Span::Blocks(STRETCH));
     }
 
     /// The contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
@@ -100,22 +99,6 @@ impl<'a> Fetch<'a> {
             Some((_, _, true)) => Span::Blocks(STRETCH),
             _ => Span::Exact,
         };
-        match self.repo.chunk(ctx, ChunkKind::Data, r, span) {
-            Err(e) if e.kind().is_damage() => match self.moved(ctx, r) {
-                Ok(Some(new)) => self.repo.chunk(ctx, ChunkKind::Data, &new, span),
-                Err(other) if matches!(other.kind(), Kind::Connection | Kind::Interrupted(_) | Kind::Cancelled) => {
-                    Err(other)
-                }
-                _ => Err(Error::new(e.kind(), format!("{e}, and the index has no other place for its chunk"))),
-            },
-            other => other,
-        }
-    }
-
-    fn moved(&self, ctx: &Context, r: &Ref) -> Result<Option<Ref>> {
-        let index = self.index.get_or_init(|| Ok(Index::new(self.repo, &self.repo.state(ctx)?)));
-        let index = index.as_ref().map_err(|e| Error::new(e.kind(), e.to_string()))?;
-        let moved = self.repo.moved(ctx, index, ChunkKind::Data, r)?;
-        Ok(moved.filter(|new| new.pack != r.pack))
+        self.trees.chunk(ctx, r, span)
     }
 }

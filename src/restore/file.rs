@@ -114,7 +114,7 @@ impl File {
     /// Writes all of it in this thread.
     pub fn write_whole(&self, run: &Run<'_>) -> Result<()> {
         let mut offset = 0;
-        for extent in run.repo.extents(run.ctx(), &self.node.content) {
+        for extent in run.trees.extents(run.ctx(), &self.node.content) {
             let extent = extent?;
             if let Extent::Data(r) = &extent {
                 self.write(run, offset, std::slice::from_ref(r))?;
@@ -246,14 +246,14 @@ fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
         return Ok(None);
     }
     let mut offset = 0;
-    for extent in run.repo.extents(run.ctx(), &file.node.content) {
+    for extent in run.trees.extents(run.ctx(), &file.node.content) {
         if run.halted() {
             return Err(ended());
         }
         let extent = extent?;
         let equal = match &extent {
             Extent::Data(r) => read_exact(&fd, r.len as usize, offset)
-                .map(|bytes| bytes.is_some_and(|b| run.repo.keys().chunk_id(ChunkKind::Data, &b) == r.id)),
+                .map(|bytes| bytes.is_some_and(|b| run.trees.repo().keys().chunk_id(ChunkKind::Data, &b) == r.id)),
             Extent::Hole(len) => is_zero(&fd, offset, offset.saturating_add(*len)),
         };
         if !equal.map_err(failed)? {

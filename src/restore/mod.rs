@@ -30,6 +30,7 @@ use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::progress::Event;
 use crate::repo::Repository;
+use crate::trees::Trees;
 
 /// What to do with an entry that is there already and is not equal. Directories are merged in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,8 @@ pub fn restore(
 ) -> Result<Summary> {
     let started = Instant::now();
     let (_, before) = repo.storage().traffic();
-    let top = repo.at(ctx, snapshot, path)?;
+    let trees = &Trees::new(repo);
+    let top = trees.at(ctx, snapshot, path)?;
     let is_directory = matches!(top.content, Content::Directory(_));
     let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
     // The root of a snapshot has no attributes of its own.
@@ -120,11 +122,11 @@ pub fn restore(
     }
     let run = Run {
         group: Group::new(ctx),
-        repo,
+        trees,
         options,
         owners: owners::Owners::new(options.numeric_ids),
         tally: Tally::default(),
-        fetch: fetch::Fetch::new(repo),
+        fetch: fetch::Fetch::new(trees),
         links: links::Links::new(Arc::clone(&target.fd)),
     };
     dir::name_torsos(&run, &target);
@@ -149,7 +151,7 @@ fn holds_all(snapshot: &Snapshot, parts: &[&[u8]]) -> bool {
 struct Run<'a> {
     /// The first error that ends everything, and the context of all threads.
     group: Group<'a>,
-    repo: &'a Repository,
+    trees: &'a Trees<'a>,
     options: &'a Options,
     owners: owners::Owners,
     tally: Tally,

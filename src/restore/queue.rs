@@ -65,7 +65,7 @@ impl Queue {
             // The other ends live until the walk is over.
             self.jobs.send(Job::Part(file, start, refs)).expect("the threads wait for jobs");
         };
-        for extent in run.repo.extents(run.ctx(), &content) {
+        for extent in run.trees.extents(run.ctx(), &content) {
             let extent = match extent {
                 Ok(extent) => extent,
                 Err(e) => {

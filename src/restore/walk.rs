@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node};
 use crate::progress::Event;
-use crate::repo::tree::{Entries, LOST, lacks_parts};
+use crate::trees::{Entries, LOST, lacks_parts};
 
 /// Most directories above the walk that stay open.
 const OPEN: usize = 64;
@@ -26,7 +26,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
         return dir::release(run, target);
     };
     let mut stack: Vec<(Entries<'_>, Arc<Dir>)> =
-        vec![(run.repo.entries(run.ctx(), page.as_ref()), Arc::clone(&target.dir))];
+        vec![(run.trees.entries(run.ctx(), page.as_ref()), Arc::clone(&target.dir))];
     let mut here = target;
     let open = descriptors(8, 4, OPEN);
     while let Some((entries, _)) = stack.last_mut() {
@@ -43,7 +43,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
                     };
                     match made {
                         Ok(made) => {
-                            stack.push((run.repo.entries(run.ctx(), page.as_ref()), Arc::clone(&made.dir)));
+                            stack.push((run.trees.entries(run.ctx(), page.as_ref()), Arc::clone(&made.dir)));
                             dir::release(run, std::mem::replace(&mut here, made));
                             if let Some(i) = stack.len().checked_sub(open).filter(|i| *i > 0) {
                                 *stack[i].1.fd.lock().expect("no holder panics") = None;

@@ -47,7 +47,8 @@ use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::printable;
-use crate::repo::{Repository, State, tree::root};
+use crate::repo::{Repository, State};
+use crate::trees::{Trees, root};
 use attr::Attr as A;
 use cache::Cache;
 use inode_table::{Dir, InodeTable, Place};
@@ -140,17 +141,18 @@ impl Vfs {
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
         let mut first_page = prefetch_walk::first_page(&snapshots);
         let mut table = InodeTable::default();
+        let pages = Pages::new(Arc::clone(&repo), state);
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone),
             Some((snapshot, path)) => {
-                let root = root_at(ctx, &repo, snapshot, path, &options)?;
+                let root = root_at(ctx, &pages.trees(), snapshot, path, &options)?;
                 first_page = root.page;
                 table.hold_dir(inode::ROOT, |number| Dir { number, ..root });
                 View::default()
             }
         };
         Ok(Vfs {
-            pages: Pages::new(Arc::clone(&repo), state),
+            pages,
             contents: ContentCaches::new(),
             patterns: AccessPatterns::new(options.cache as u64 / 6),
             view: RwLock::new(view),
@@ -260,8 +262,8 @@ fn totals(snapshot: Option<&Snapshot>) -> Totals {
 }
 
 /// Returns the root of a mount that shows one directory of one snapshot.
-fn root_at(ctx: &Context, repo: &Repository, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<Dir> {
-    let node = if path.iter().all(|b| *b == b'/') { root(snapshot) } else { repo.at(ctx, snapshot, path)? };
+fn root_at(ctx: &Context, trees: &Trees<'_>, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<Dir> {
+    let node = if path.iter().all(|b| *b == b'/') { root(snapshot) } else { trees.at(ctx, snapshot, path)? };
     let Content::Directory(page) = node.content else {
         return Err(Error::new(ErrorKind::Failed, format!("{} is not a directory", printable::name(path)))
             .hint("only directories can be mounted; `nfreezer restore` writes a single file"));

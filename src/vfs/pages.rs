@@ -1,24 +1,20 @@
-//! Decoded pages of directories and reference lists, each fetched when touched and dropped when memory is short; and
-//! the way to chunks whose pack was dropped by prune.
+//! Decoded pages of directories and reference lists, each fetched when it is needed and dropped when memory is short.
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-
-use lru::LruCache;
+use std::sync::Arc;
 
 use super::attr::Fault;
 use super::cache::Cache;
 use super::{Mode, inode};
 use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind, Keys};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::list::List;
-use crate::format::node::{Content, Node, Xattrs, decode_xattrs};
-use crate::format::page::Page;
+use crate::format::page::{Page, Row};
 use crate::format::reference::{Extent, Ref};
+use crate::format::node::{Content, Node, Xattrs, decode_xattrs};
 use crate::name::ObjectId;
-use crate::repo::{Index, Repository, State};
+use crate::repo::{Repository, State};
+use crate::trees::{Branch, HasPage, Lookup, Trees};
 
 /// Bytes of decoded directory pages; about 90,000 nodes.
 const PAGES: usize = 32 << 20;
@@ -26,48 +22,37 @@ const PAGES: usize = 32 << 20;
 const LISTS: usize = 16 << 20;
 /// Bytes of extended attributes that are stored apart.
 const XATTRS: usize = 4 << 20;
-/// Packs known to be gone, and chunks whose new place is known.
-const MOVED: NonZeroUsize = NonZeroUsize::new(64 << 10).expect("positive");
-/// The log is read again for a lost chunk at most this often.
-const REFRESH: Duration = Duration::from_secs(5);
 
-/// A page of a directory; `ends[i]` = entries up to and with row i.
-pub enum Directory {
-    /// Nodes, and the inode numbers of those that are no directories and have one link (else 0).
-    Leaf(Vec<Node>, Vec<u64>),
-    /// First names, pages, ends.
-    Upper(Vec<(Vec<u8>, Ref)>, Vec<u64>),
+/// A page of a directory.
+pub struct Directory {
+    /// The page.
+    pub page: Page,
+    /// Of a leaf: the inode numbers of nodes that are no directories and have one link, else 0.
+    pub inos: Vec<u64>,
 }
 
-/// A page of a reference list; `ends[i]` = bytes up to and with row i.
-pub enum Extents {
-    /// Extents.
-    Leaf(Vec<Extent>, Vec<u64>),
-    /// Pages below.
-    Upper(Vec<Ref>, Vec<u64>),
-}
-
-impl Directory {
-    /// The first and the last name in it, and its entries.
-    pub fn extent(&self) -> (&[u8], &[u8], u64) {
-        match self {
-            Directory::Leaf(nodes, _) => (&nodes[0].name, &nodes[nodes.len() - 1].name, nodes.len() as u64),
-            Directory::Upper(rows, ends) => (&rows[0].0, &rows[rows.len() - 1].0, ends[ends.len() - 1]),
-        }
+impl HasPage for Arc<Directory> {
+    fn page(&self) -> &Page {
+        &self.page
     }
+}
+
+/// A page of a reference list.
+pub struct Extents {
+    /// The page.
+    pub list: List,
+    /// Of each row: bytes up to its end.
+    pub ends: Vec<u64>,
 }
 
 impl Extents {
-    /// Bytes of the file that it covers.
-    pub fn span(&self) -> u64 {
-        let (Extents::Leaf(_, ends) | Extents::Upper(_, ends)) = self;
-        ends.last().copied().unwrap_or(0)
-    }
-
-    /// A leaf of these.
-    pub fn leaf(extents: Vec<Extent>) -> Self {
-        let ends = ends(extents.iter().map(Extent::len));
-        Extents::Leaf(extents, ends)
+    /// Decodes nothing: the list is at hand.
+    pub fn new(list: List) -> Self {
+        let ends = match &list {
+            List::Leaf(extents) => ends(extents.iter().map(Extent::len)),
+            List::Upper(rows) => ends(rows.iter().map(|row| row.0)),
+        };
+        Extents { list, ends }
     }
 }
 
@@ -79,30 +64,26 @@ type Key = (ChunkId, ObjectId);
 /// See the module.
 pub struct Pages {
     repo: Arc<Repository>,
+    lookup: Arc<Lookup>,
     directories: Cache<Key, Directory>,
     lists: Cache<Key, Extents>,
     xattrs: Cache<Key, Attributes>,
-    lost: Mutex<Lost>,
-}
-
-struct Lost {
-    state: State,
-    refreshed: Option<Instant>,
-    packs: LruCache<ObjectId, ()>,
-    moved: LruCache<ChunkId, Ref>,
 }
 
 impl Pages {
     pub fn new(repo: Arc<Repository>, state: State) -> Self {
-        let lost = Lost { state, refreshed: None, packs: LruCache::new(MOVED), moved: LruCache::new(MOVED) };
-        let lost = Mutex::new(lost);
         let (directories, lists, xattrs) = (Cache::new(PAGES), Cache::new(LISTS), Cache::new(XATTRS));
-        Pages { repo, directories, lists, xattrs, lost }
+        Pages { repo, lookup: Arc::new(Lookup::from_state(state)), directories, lists, xattrs }
     }
 
-    /// A newer state, in which more is found.
+    /// Takes over a newer state, in which more chunks are found.
     pub fn set_state(&self, state: State) {
-        self.lost().state = state;
+        self.lookup.set_state(state);
+    }
+
+    /// The trees of the repository.
+    pub fn trees(&self) -> Trees<'_> {
+        Trees::with(&self.repo, Arc::clone(&self.lookup))
     }
 
     /// A page of a directory.
@@ -114,18 +95,15 @@ impl Pages {
 
     /// The pages below a page of a directory, those of its subdirectories included. What is decoded for that is kept only
     /// where there is room.
-    pub fn below(&self, ctx: &Context, r: &Ref) -> Result<Vec<Ref>, Fault> {
-        let here = self.directories.cached(&(r.id, r.pack.id)).is_some();
+    pub fn below(&self, ctx: &Context, branch: &Branch) -> Result<Vec<Branch>, Fault> {
+        let here = self.directories.cached(&(branch.page.id, branch.page.pack.id)).is_some();
         if here || self.directories.bytes() < PAGES / 4 * 3 {
-            return Ok(match &*self.directory(r, Mode::Fetch(ctx))? {
-                Directory::Leaf(nodes, _) => subdirectories(nodes),
-                Directory::Upper(rows, _) => rows.iter().map(|row| row.1).collect(),
-            });
+            let directory = self.directory(&branch.page, Mode::Fetch(ctx))?;
+            branch.check(&directory.page)?;
+            return Ok(below(branch, &directory.page));
         }
-        Ok(match self.with(ctx, ChunkKind::Page, r, |r| self.repo.page(ctx, r))? {
-            Page::Leaf(nodes) => subdirectories(&nodes),
-            Page::Upper(rows) => rows.iter().map(|row| row.page).collect(),
-        })
+        let (_, page) = self.trees().page(ctx, branch)?;
+        Ok(below(branch, &page))
     }
 
     /// A page of a reference list.
@@ -143,41 +121,9 @@ impl Pages {
         }
     }
 
-    /// Reads a chunk from the place that its reference names, or, if that pack was dropped, from where it lives now.
-    pub fn with<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
-        if !self.lost().packs.contains(&r.pack.id) {
-            match read(r) {
-                Err(e) if e.kind() == Kind::Missing => drop(self.lost().packs.put(r.pack.id, ())),
-                other => return other,
-            }
-        }
-        read(&self.moved(ctx, kind, r)?)
-    }
-
-    fn moved(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Result<Ref> {
-        let mut lost = self.lost();
-        if let Some(found) = lost.moved.get(&r.id) {
-            return Ok(*found);
-        }
-        let mut state = lost.state.clone();
-        let again = lost.refreshed.is_none_or(|at| at.elapsed() > REFRESH);
-        drop(lost);
-        // A state from before the drop still names the old place.
-        let find = |state: &State| {
-            let found = self.repo.moved(ctx, &Index::new(&self.repo, state), kind, r)?;
-            Ok::<_, Error>(found.filter(|found| !self.lost().packs.contains(&found.pack.id)))
-        };
-        let mut found = find(&state)?;
-        if found.is_none() && again {
-            self.lost().refreshed = Some(Instant::now());
-            self.repo.refresh(ctx, &mut state)?;
-            found = find(&state)?;
-            self.lost().state = state;
-        }
-        let missing = || Error::new(Kind::Missing, format!("pack {} is gone, and a chunk of it is nowhere", r.pack.id));
-        let found = found.ok_or_else(missing)?;
-        self.lost().moved.put(r.id, found);
-        Ok(found)
+    /// Reads a chunk by `read`, from its place or from another one.
+    pub fn read<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
+        self.lookup.read(ctx, &self.repo, kind, r, read)
     }
 
     /// A value from its cache; else from blocks that are in memory, which takes less time than a worker to wake up; else it
@@ -193,7 +139,7 @@ impl Pages {
         let key = (r.id, r.pack.id);
         if let Mode::Fetch(ctx) = mode {
             let read = |r: &Ref| decode(&self.repo.metadata(ctx, kind, r)?, r);
-            return Ok(cache.get(ctx, key, || self.with(ctx, kind, r, read))?);
+            return Ok(cache.get(ctx, key, || self.read(ctx, kind, r, read))?);
         }
         if let Some(value) = cache.cached(&key) {
             return Ok(value);
@@ -204,33 +150,26 @@ impl Pages {
         Ok(value)
     }
 
-    fn lost(&self) -> MutexGuard<'_, Lost> {
-        self.lost.lock().expect("no holder panics")
-    }
-
     /// Bytes of decoded pages.
     pub fn bytes(&self) -> usize {
         self.directories.bytes() + self.lists.bytes() + self.xattrs.bytes()
     }
 }
 
-fn subdirectories(nodes: &[Node]) -> Vec<Ref> {
-    let page = |n: &Node| if let Content::Directory(page) = &n.content { *page } else { None };
-    nodes.iter().filter_map(page).collect()
+fn below(branch: &Branch, page: &Page) -> Vec<Branch> {
+    let top = |n: &Node| if let Content::Directory(page) = &n.content { page.map(Branch::top) } else { None };
+    match page {
+        Page::Leaf(nodes) => nodes.iter().filter_map(top).collect(),
+        Page::Upper(rows) => branch.children(rows).collect(),
+    }
 }
 
 fn extents(list: List) -> (Arc<Extents>, usize) {
-    match list {
-        List::Leaf(extents) => {
-            let weight = extents.len() * (size_of::<Extent>() + 8);
-            (Arc::new(Extents::leaf(extents)), weight)
-        }
-        List::Upper(rows) => {
-            let weight = rows.len() * (size_of::<Ref>() + 8);
-            let ends = ends(rows.iter().map(|row| row.0));
-            (Arc::new(Extents::Upper(rows.into_iter().map(|row| row.1).collect(), ends)), weight)
-        }
-    }
+    let weight = match &list {
+        List::Leaf(extents) => extents.len() * (size_of::<Extent>() + 8),
+        List::Upper(rows) => rows.len() * (size_of::<(u64, Ref)>() + 8),
+    };
+    (Arc::new(Extents::new(list)), weight)
 }
 
 fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {
@@ -239,18 +178,13 @@ fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {
 }
 
 fn directory(page: Page, keys: &Keys) -> (Arc<Directory>, usize) {
-    match page {
+    let (inos, weight) = match &page {
         Page::Leaf(nodes) => {
-            let inos = nodes.iter().map(|n| inode::alone(keys, n)).collect();
-            let weight = nodes.iter().map(weight).sum();
-            (Arc::new(Directory::Leaf(nodes, inos)), weight)
+            (nodes.iter().map(|n| inode::alone(keys, n)).collect(), nodes.iter().map(weight).sum())
         }
-        Page::Upper(rows) => {
-            let ends = ends(rows.iter().map(|row| row.count));
-            let weight = rows.iter().map(|row| row.first.len() + size_of::<Ref>() + 48).sum();
-            (Arc::new(Directory::Upper(rows.into_iter().map(|row| (row.first, row.page)).collect(), ends)), weight)
-        }
-    }
+        Page::Upper(rows) => (Vec::new(), rows.iter().map(|row| row.first.len() + size_of::<Row>() + 48).sum()),
+    };
+    (Arc::new(Directory { page, inos }), weight)
 }
 
 /// Bytes of a decoded node, with what it points to.

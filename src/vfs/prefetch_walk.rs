@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
+use crate::trees::Branch;
 
 /// Directories that lie deeper are fetched when somebody looks.
 const DEPTH: usize = 100;
@@ -18,9 +19,9 @@ const STRETCH: u32 = 1 << 20;
 /// How far it has come.
 pub struct Walk {
     /// Pages that are to be visited, by level.
-    rest: Vec<std::vec::IntoIter<Ref>>,
+    rest: Vec<std::vec::IntoIter<Branch>>,
     /// The page that could not be fetched.
-    again: Option<Ref>,
+    again: Option<Branch>,
     stretches: HashSet<(ObjectId, u32)>,
     most: usize,
 }
@@ -28,11 +29,11 @@ pub struct Walk {
 impl Walk {
     /// From this page on, within so many bytes.
     pub(super) fn new(root: Option<Ref>, most: usize) -> Self {
-        let rest = vec![root.into_iter().collect::<Vec<_>>().into_iter()];
+        let rest = vec![root.map(Branch::top).into_iter().collect::<Vec<_>>().into_iter()];
         Walk { rest, again: None, stretches: HashSet::new(), most: most / STRETCH as usize }
     }
 
-    fn next(&mut self) -> Option<Ref> {
+    fn next(&mut self) -> Option<Branch> {
         if let Some(page) = self.again.take() {
             return Some(page);
         }
@@ -64,7 +65,7 @@ impl Vfs {
     /// after another error the next step tries the same page again.
     pub fn step(&self, ctx: &Context, walk: &mut Walk) -> Result<bool, Fault> {
         let Some(page) = walk.next() else { return Ok(false) };
-        if !walk.fits(&page) {
+        if !walk.fits(&page.page) {
             return Ok(false);
         }
         match self.pages.below(ctx, &page) {

@@ -11,11 +11,11 @@ use super::time::moment::moment;
 use super::view::{Folder, Role, Target, View};
 use super::{Mode, Vfs, inode};
 use crate::error::Error;
-use crate::format::limits::LEVELS;
-use crate::format::node::{Content, Node};
+use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::repo::tree::root;
+use crate::format::node::{Content, Node};
+use crate::trees::{self, Branch, Spot, Wanted, root};
 
 /// One entry of a listing.
 pub struct Entry<'a> {
@@ -36,16 +36,16 @@ pub(super) struct At {
 
 impl At {
     pub fn node(&self) -> Option<(&Node, u64)> {
-        match &*self.leaf {
-            Directory::Leaf(nodes, inos) => Some((nodes.get(self.index)?, *inos.get(self.index)?)),
-            Directory::Upper(..) => None,
+        match &self.leaf.page {
+            Page::Leaf(nodes) => Some((nodes.get(self.index)?, *self.leaf.inos.get(self.index)?)),
+            Page::Upper(_) => None,
         }
     }
 }
 
 impl Vfs {
     /// The node called `name` in a directory, which counts as one look-up; `None`: there is none.
-    pub fn lookup(&self, parent: u64, name: &[u8], mode: Mode) -> Result<Option<Attr>, Fault> {
+    pub fn lookup(&self, parent: u64, name: &[u8], mode: Mode<'_>) -> Result<Option<Attr>, Fault> {
         self.wait_until_fresh(parent, mode)?;
         if let Some(found) = self.above(parent, |view, folder| self.in_view(view, folder, name)) {
             return Ok(found);
@@ -86,7 +86,7 @@ impl Vfs {
     }
 
     /// The attributes of a node.
-    pub fn getattr(&self, ino: u64, mode: Mode) -> Result<Attr, Fault> {
+    pub fn getattr(&self, ino: u64, mode: Mode<'_>) -> Result<Attr, Fault> {
         self.wait_until_fresh(ino, mode)?;
         if let Some(attr) = self.above(ino, |_, folder| self.folder(folder)) {
             return Ok(attr);
@@ -226,59 +226,21 @@ impl Vfs {
 
     /// The entry at a position of a directory; `None` behind the last.
     pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode<'_>) -> Result<Option<At>, Fault> {
-        self.descend(dir.page, mode, |page, before| match page {
-            Directory::Leaf(nodes, _) => usize::try_from(position - before).ok().filter(|i| *i < nodes.len()),
-            Directory::Upper(rows, ends) => {
-                Some(ends.partition_point(|end| before + end <= position)).filter(|row| *row < rows.len())
-            }
-        })
+        self.descend(dir.page, Wanted::Position(position), mode)
     }
 
     /// The entry of a name in a directory.
     pub(super) fn find(&self, top: Option<Ref>, name: &[u8], mode: Mode<'_>) -> Result<Option<At>, Fault> {
-        self.descend(top, mode, |page, _| match page {
-            Directory::Leaf(nodes, _) => nodes.binary_search_by(|n| n.name.as_slice().cmp(name)).ok(),
-            Directory::Upper(rows, _) => rows.partition_point(|row| row.0.as_slice() <= name).checked_sub(1),
-        })
+        self.descend(top, Wanted::Name(name), mode)
     }
 
-    /// Goes down the pages of a directory; `row` chooses in each page, given the entries before it. A page must hold
-    /// what the page above it says: so many entries, from that name on, and none that belongs into the next page.
-    fn descend(
-        &self,
-        top: Option<Ref>,
-        mode: Mode<'_>,
-        row: impl Fn(&Directory, u64) -> Option<usize>,
-    ) -> Result<Option<At>, Fault> {
-        let Some(mut page) = top else { return Ok(None) };
-        let mut before = 0;
-        let mut told: Option<(Vec<u8>, u64)> = None;
-        let mut below: Option<Vec<u8>> = None;
-        for _ in 0..=LEVELS {
-            let leaf = self.pages.directory(&page, mode)?;
-            let (first, last, count) = leaf.extent();
-            if told.is_some_and(|told| told != (first.to_vec(), count))
-                || below.as_ref().is_some_and(|b| last >= b.as_slice())
-            {
-                return Err(damaged("a page does not hold what the one above it says"));
-            }
-            let Some(index) = row(&leaf, before) else { return Ok(None) };
-            match &*leaf {
-                Directory::Leaf(..) => {
-                    let position = u32::try_from(before + index as u64).ok().filter(|p| *p < u32::MAX);
-                    let position = position.ok_or_else(|| damaged("too many entries"))?;
-                    return Ok(Some(At { leaf, index, position }));
-                }
-                Directory::Upper(rows, ends) => {
-                    let start = if index > 0 { ends[index - 1] } else { 0 };
-                    told = Some((rows[index].0.clone(), ends[index] - start));
-                    below = rows.get(index + 1).map(|row| row.0.clone()).or(below);
-                    before += start;
-                    page = rows[index].1;
-                }
-            }
-        }
-        Err(damaged("too many levels of pages"))
+    fn descend(&self, top: Option<Ref>, wanted: Wanted<'_>, mode: Mode<'_>) -> Result<Option<At>, Fault> {
+        let Some(top) = top else { return Ok(None) };
+        let read = |branch: &Branch| self.pages.directory(&branch.page, mode);
+        let Some(Spot { leaf, index, position }) = trees::descend(top, wanted, read)? else { return Ok(None) };
+        let position = u32::try_from(position).ok().filter(|p| *p < u32::MAX);
+        let position = position.ok_or_else(|| damaged("too many entries"))?;
+        Ok(Some(At { leaf, index, position }))
     }
 
     /// What `stat` shows of an entry; `None` for what could not be read when the snapshot was taken.

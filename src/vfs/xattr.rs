@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::attr::Fault;
 use super::inode_table::{Dir, Place};
-use super::pages::{Attributes, Extents};
+use super::pages::Attributes;
 use super::view::Role;
 use super::{Mode, Vfs};
-use crate::format::limits::LEVELS;
-use crate::format::node::{Content, Xattrs};
+use crate::format::list::List;
 use crate::format::record::SnapshotId;
 use crate::format::reference::{Extent, Ref};
+use crate::format::node::{Content, Xattrs};
 use crate::name::hex;
+use crate::trees::ListBranch;
 
 const OWN: &[u8] = b"user.nfreezer.";
 
@@ -82,7 +83,7 @@ impl Vfs {
             b"id" => id(&content(mode)?).map(String::into_bytes).ok_or(Fault::NoAttribute),
             b"stored-size" => match content(mode)? {
                 Content::File(extents) => Ok(stored(&extents).to_string().into_bytes()),
-                Content::Large { list, .. } => Ok(self.stored_size(list, mode)?.to_string().into_bytes()),
+                Content::Large { size, list } => Ok(self.stored_size(list, size, mode)?.to_string().into_bytes()),
                 _ => Err(Fault::NoAttribute),
             },
             _ => Err(Fault::NoAttribute),
@@ -90,17 +91,15 @@ impl Vfs {
     }
 
     /// Bytes that the chunks of a list take in packs.
-    fn stored_size(&self, list: Ref, mode: Mode<'_>) -> Result<u64, Fault> {
-        let (mut level, mut sum) = (vec![list], 0u64);
-        for _ in 0..=LEVELS {
-            let mut below = Vec::new();
-            for list in level {
-                match &*self.pages.list(&list, mode)? {
-                    Extents::Leaf(extents, _) => sum = sum.saturating_add(stored(extents)),
-                    Extents::Upper(rows, _) => below.extend_from_slice(rows),
-                }
+    fn stored_size(&self, list: Ref, size: u64, mode: Mode<'_>) -> Result<u64, Fault> {
+        let (mut open, mut sum) = (vec![ListBranch::top(list, size)], 0u64);
+        while let Some(branch) = open.pop() {
+            let page = self.pages.list(&branch.list, mode)?;
+            branch.check(&page.list)?;
+            match &page.list {
+                List::Leaf(extents) => sum = sum.saturating_add(stored(extents)),
+                List::Upper(rows) => open.extend(rows.iter().rev().map(|row| branch.child(row))),
             }
-            level = below;
         }
         Ok(sum)
     }

@@ -7,16 +7,15 @@ use rustix::fs::Stat;
 
 use super::renames::Moved;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::codec;
-use crate::format::limits;
 use crate::format::node::{CHANGED, Content, Node, PARTIAL, Xattrs};
-use crate::format::page::{Page, Row};
 use crate::format::record::{Extra, Snapshot};
 use crate::format::reference::{Extent, Ref};
 use crate::name::ObjectId;
 use crate::push::read::attributes;
-use crate::repo::{Repository, State};
+use crate::repo::State;
+use crate::trees::{Entries, Trees};
 use crate::time::Time;
 
 /// How long before a push began a file must have been left alone for its times to prove that the push saw its last
@@ -65,8 +64,8 @@ impl Parents {
     }
 
     /// The root directories.
-    pub fn roots<'r>(&self, ctx: &'r Context<'r>, repo: &'r Repository) -> Vec<Old<'r>> {
-        self.snapshots.iter().map(|s| Old::new(ctx, repo, begun(s), s.root)).collect()
+    pub fn roots<'r>(&self, ctx: &'r Context<'r>, trees: &'r Trees<'r>) -> Vec<Old<'r>> {
+        self.snapshots.iter().map(|s| Old::new(ctx, trees, begun(s), s.root)).collect()
     }
 
     /// Whether a reference may be taken over: prune has no plans for its pack.
@@ -85,29 +84,29 @@ impl Parents {
     }
 
     /// Whether the contents of a regular file can be taken over without opening it.
-    pub fn same_file(&self, ctx: &Context, repo: &Repository, old: &Found, stat: &Stat) -> bool {
-        self.whole(ctx, repo, &old.node, stat) && self.untouched(old, stat) && self.xattrs_last(&old.node)
+    pub fn same_file(&self, ctx: &Context, trees: &Trees<'_>, old: &Found, stat: &Stat) -> bool {
+        self.whole(ctx, trees, &old.node, stat) && self.untouched(old, stat) && self.xattrs_last(&old.node)
     }
 
     /// Whether the node has all contents of a regular file of this size, in packs that last.
-    pub fn whole(&self, ctx: &Context, repo: &Repository, node: &Node, stat: &Stat) -> bool {
+    pub fn whole(&self, ctx: &Context, trees: &Trees<'_>, node: &Node, stat: &Stat) -> bool {
         matches!(node.content, Content::File(_) | Content::Large { .. })
             && node.content.size() == stat.st_size as u64
             && node.flags & (PARTIAL | CHANGED) == 0
-            && self.content_lasts(ctx, repo, node)
+            && self.content_lasts(ctx, trees, node)
     }
 
     /// Whether the file goes on where the saved beginning of it ends.
-    pub fn same_beginning(&self, ctx: &Context, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+    pub fn same_beginning(&self, ctx: &Context, trees: &Trees<'_>, old: &Found, stat: &Stat) -> bool {
         let node = &old.node;
         matches!(node.content, Content::File(_) | Content::Large { .. })
             && node.flags & (PARTIAL | CHANGED) == PARTIAL
             && node.content.size() <= stat.st_size as u64
             && self.untouched(old, stat)
-            && self.content_lasts(ctx, repo, node)
+            && self.content_lasts(ctx, trees, node)
     }
 
-    fn content_lasts(&self, ctx: &Context, repo: &Repository, node: &Node) -> bool {
+    fn content_lasts(&self, ctx: &Context, trees: &Trees<'_>, node: &Node) -> bool {
         let lasts = |extent: &Extent| match extent {
             Extent::Data(r) => self.lasts(r),
             Extent::Hole(_) => true,
@@ -116,7 +115,7 @@ impl Parents {
             Content::File(extents) => extents.iter().all(lasts),
             Content::Large { list, .. } if self.doomed.is_empty() => self.lasts(list),
             Content::Large { list, .. } => {
-                self.lasts(list) && repo.extents(ctx, &node.content).all(|e| e.is_ok_and(|e| lasts(&e)))
+                self.lasts(list) && trees.extents(ctx, &node.content).all(|e| e.is_ok_and(|e| lasts(&e)))
             }
             _ => true,
         }
@@ -159,32 +158,28 @@ pub struct Found {
 
 /// A directory of an earlier snapshot, read in order.
 pub struct Old<'r> {
-    repo: &'r Repository,
     ctx: &'r Context<'r>,
+    trees: &'r Trees<'r>,
     time: i64,
     moved: bool,
-    first: Option<Ref>,
-    rows: Vec<std::vec::IntoIter<Row>>,
-    nodes: std::iter::Peekable<std::vec::IntoIter<Node>>,
-    pages: Vec<(Vec<u8>, Ref)>,
+    entries: Entries<'r>,
 }
 
 impl<'r> Old<'r> {
-    fn new(ctx: &'r Context<'r>, repo: &'r Repository, time: i64, first: Option<Ref>) -> Self {
-        let nodes = Vec::new().into_iter().peekable();
-        Old { repo, ctx, time, moved: false, first, rows: Vec::new(), nodes, pages: Vec::new() }
+    fn new(ctx: &'r Context<'r>, trees: &'r Trees<'r>, time: i64, page: Option<Ref>) -> Self {
+        Old { ctx, trees, time, moved: false, entries: trees.entries(ctx, page.as_ref()).keeping_pages() }
     }
 
     /// A directory that is at another path now, as it was when a push at `time` saved it.
-    pub fn moved(ctx: &'r Context<'r>, repo: &'r Repository, time: i64, page: Option<Ref>) -> Self {
-        Old { moved: true, ..Old::new(ctx, repo, time, page) }
+    pub fn moved(ctx: &'r Context<'r>, trees: &'r Trees<'r>, time: i64, page: Option<Ref>) -> Self {
+        Old { moved: true, ..Old::new(ctx, trees, time, page) }
     }
 
     /// The directory that `found`, an entry of this one, is.
     pub fn below(&self, found: &Found) -> Option<Old<'r>> {
         match found.node.content {
             Content::Directory(page) => {
-                Some(Old { moved: self.moved, ..Old::new(self.ctx, self.repo, self.time, page) })
+                Some(Old { moved: self.moved, ..Old::new(self.ctx, self.trees, self.time, page) })
             }
             _ => None,
         }
@@ -193,55 +188,21 @@ impl<'r> Old<'r> {
     /// The entry of this name. Names must be asked for in ascending order. Where the old directory is damaged, it is as
     /// if nothing more were in it.
     pub fn seek(&mut self, name: &[u8]) -> Result<Option<Found>> {
-        loop {
-            while self.nodes.next_if(|node| node.name.as_slice() < name).is_some() {}
-            match self.nodes.peek() {
-                Some(node) if node.name == name => {
-                    let (time, moved) = (self.time, self.moved);
-                    return Ok(self.nodes.next().map(|node| Found { node, moved, time }));
-                }
-                Some(_) => return Ok(None),
-                None => {}
+        match self.entries.seek(name) {
+            Ok(node) => Ok(node.map(|node| Found { node, moved: self.moved, time: self.time })),
+            Err(e) if e.kind().is_damage() => {
+                self.entries.clear();
+                self.ctx.warn(&format!(
+                    "a directory of the parent snapshot cannot be read, its files are read again: {e}"
+                ));
+                Ok(None)
             }
-            let Some(page) = self.first.take().or_else(|| self.next_page()) else { return Ok(None) };
-            match self.repo.page(self.ctx, &page) {
-                Ok(read) => self.enter(page, read),
-                Err(e) if e.kind().is_damage() => self.give_up(&e),
-                Err(e) => return Err(e),
-            }
+            Err(e) => Err(e),
         }
-    }
-
-    fn enter(&mut self, page: Ref, read: Page) {
-        let first = match &read {
-            Page::Leaf(nodes) => nodes.first().map(|node| node.name.clone()),
-            Page::Upper(rows) => rows.first().map(|row| row.first.clone()),
-        };
-        self.pages.extend(first.map(|first| (first, page)));
-        match read {
-            Page::Leaf(nodes) => self.nodes = nodes.into_iter().peekable(),
-            Page::Upper(rows) if self.rows.len() < limits::LEVELS => self.rows.push(rows.into_iter()),
-            Page::Upper(_) => self.give_up(&Error::damaged("a directory has too many levels of pages")),
-        }
-    }
-
-    fn next_page(&mut self) -> Option<Ref> {
-        while let Some(rows) = self.rows.last_mut() {
-            match rows.next() {
-                Some(row) => return Some(row.page),
-                None => drop(self.rows.pop()),
-            }
-        }
-        None
-    }
-
-    fn give_up(&mut self, why: &Error) {
-        self.rows.clear();
-        self.ctx.warn(&format!("a folder of the previous snapshot cannot be read, its files are read again: {why}"));
     }
 
     /// Pages that were read since the last call, each with its first name: they are kept where nothing below changed.
     pub fn take_pages(&mut self) -> Vec<(Vec<u8>, Ref)> {
-        std::mem::take(&mut self.pages)
+        self.entries.take_pages()
     }
 }

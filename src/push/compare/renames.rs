@@ -22,7 +22,7 @@ use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::push::read::attributes::{self, Dir};
 use crate::push::read::reader::same;
-use crate::repo::Repository;
+use crate::trees::{Branch, Trees};
 use crate::time::Time;
 
 /// Entries of a new folder from which on it is looked for elsewhere in the old tree even if it is young.
@@ -67,7 +67,7 @@ impl Parents {
     pub fn elsewhere<'r>(
         &self,
         ctx: &'r Context<'r>,
-        repo: &'r Repository,
+        trees: &'r Trees<'r>,
         stat: &Stat,
         entries: usize,
         found: &[Option<Found>],
@@ -79,12 +79,12 @@ impl Parents {
         if !look || is_here(stat, found) {
             return Ok(None);
         }
-        let moved = self.index(ctx, repo)?;
-        let found = moved.find(ctx, repo, attributes::id(stat).1, FOLDER)?.into_iter().map(|(_, found)| found);
+        let moved = self.index(ctx, trees)?;
+        let found = moved.find(ctx, trees, attributes::id(stat).1, FOLDER)?.into_iter().map(|(_, found)| found);
         let found: Vec<Found> = found.filter(|f| matches!(f.node.content, Content::Directory(_))).collect();
         let Some(found) = self.on_device(found, |found| found, stat).into_iter().next() else { return Ok(None) };
         let Content::Directory(page) = found.node.content else { return Ok(None) };
-        Ok(Some(Old::moved(ctx, repo, found.time, page)))
+        Ok(Some(Old::moved(ctx, trees, found.time, page)))
     }
 
     /// The same regular file at another place of the parents, if its contents are proven to be what they were. The node
@@ -92,7 +92,7 @@ impl Parents {
     pub fn renamed(
         &self,
         ctx: &Context,
-        repo: &Repository,
+        trees: &Trees<'_>,
         (dir, name): (&Dir, &[u8]),
         stat: &Stat,
         found: &[Option<Found>],
@@ -100,15 +100,15 @@ impl Parents {
         if is_here(stat, found) || !self.older(stat) {
             return Ok(None);
         }
-        let moved = self.index(ctx, repo)?;
+        let moved = self.index(ctx, trees)?;
         let tag = tag(stat.st_size as u64, attributes::mtime(stat));
-        let found = self.on_device(moved.find(ctx, repo, attributes::id(stat).1, tag)?, |(_, found)| found, stat);
+        let found = self.on_device(moved.find(ctx, trees, attributes::id(stat).1, tag)?, |(_, found)| found, stat);
         for (leaf, mut found) in found {
-            if self.same_file(ctx, repo, &found, stat) {
+            if self.same_file(ctx, trees, &found, stat) {
                 return Ok(Some(found));
             }
-            if self.was_calm(ctx, repo, &found, stat)
-                && let Some(place) = moved.place(ctx, repo, leaf)?
+            if self.was_calm(ctx, trees, &found, stat)
+                && let Some(place) = moved.place(ctx, trees, leaf)?
                 && is_gone(&place, &found.node.name, stat)
                 && is_explained(dir, &place, stat)
                 && let Ok(pairs) = xattrs_now(dir, name, stat)
@@ -126,9 +126,9 @@ impl Parents {
         self.snapshots.iter().any(|s| mtime < begun(s))
     }
 
-    fn index(&self, ctx: &Context, repo: &Repository) -> Result<&Moved> {
+    fn index(&self, ctx: &Context, trees: &Trees<'_>) -> Result<&Moved> {
         if self.moved.get().is_none() {
-            let _ = self.moved.set(Moved::read(ctx, repo, &self.snapshots)?);
+            let _ = self.moved.set(Moved::read(ctx, trees, &self.snapshots)?);
         }
         Ok(self.moved.get().expect("it was just set"))
     }
@@ -159,11 +159,11 @@ impl Parents {
 
     /// All that the two states of the file have to say themselves: the same file with the same contents, as far as mtime
     /// is to be trusted, and a change of ctime after the parent.
-    fn was_calm(&self, ctx: &Context, repo: &Repository, old: &Found, stat: &Stat) -> bool {
+    fn was_calm(&self, ctx: &Context, trees: &Trees<'_>, old: &Found, stat: &Stat) -> bool {
         let (node, attrs) = (&old.node, &old.node.attrs);
         let (mtime, ctime) = (attributes::nanoseconds(node.mtime), attributes::ctime(stat));
         let before = old.time.saturating_sub(GRANULE);
-        self.whole(ctx, repo, node, stat)
+        self.whole(ctx, trees, node, stat)
             && (node.nlink, attributes::nlink(stat)) == (1, 1)
             && node.mtime == attributes::mtime(stat)
             && (attrs.mode, attrs.uid, attrs.gid) == ((stat.st_mode & 0o7777) as u16, stat.st_uid, stat.st_gid)
@@ -222,7 +222,7 @@ fn entry(node: &Node, leaf: u32, folders_only: bool) -> Option<Entry> {
 
 impl Moved {
     /// Reads the trees of all parents. What is damaged in there is left out: the walk reports it.
-    fn read(ctx: &Context, repo: &Repository, parents: &[Snapshot]) -> Result<Self> {
+    fn read(ctx: &Context, trees: &Trees<'_>, parents: &[Snapshot]) -> Result<Self> {
         let sum = |count: fn(&Snapshot) -> u64| parents.iter().map(count).fold(0, u64::saturating_add);
         let (files, folders) = (sum(|s| s.stats.files), sum(|s| s.stats.directories));
         let bytes = files
@@ -235,15 +235,15 @@ impl Moved {
         moved.entries.reserve_exact(expected.min((MOST / size_of::<Entry>()) as u64) as usize);
         let mut seen = HashSet::new();
         for parent in parents {
-            let mut open: Vec<_> = parent.root.map(|page| (page, None)).into_iter().collect();
-            while let Some((page, up)) = open.pop() {
+            let mut open: Vec<_> = parent.root.map(|page| (Branch::top(page), None)).into_iter().collect();
+            while let Some((branch, up)) = open.pop() {
                 ctx.check()?;
-                if moved.bytes() > MOST || parents.len() > 1 && !seen.insert(page.id) {
+                if moved.bytes() > MOST || parents.len() > 1 && !seen.insert(branch.page.id) {
                     continue;
                 }
-                match repo.page(ctx, &page) {
-                    Ok(Page::Upper(rows)) => open.extend(rows.iter().rev().map(|row| (row.page, up))),
-                    Ok(Page::Leaf(nodes)) => {
+                match trees.page(ctx, &branch) {
+                    Ok((_, Page::Upper(rows))) => open.extend(branch.children(&rows).rev().map(|child| (child, up))),
+                    Ok((page, Page::Leaf(nodes))) => {
                         let leaf = Leaf { page, time: begun(parent), up };
                         open.extend(moved.add(leaf, &nodes, folders_only));
                     }
@@ -257,12 +257,12 @@ impl Moved {
     }
 
     /// Adds a page; gives the folders in it, the first one last.
-    fn add(&mut self, leaf: Leaf, nodes: &[Node], folders_only: bool) -> Vec<(Ref, Option<(u32, u32)>)> {
+    fn add(&mut self, leaf: Leaf, nodes: &[Node], folders_only: bool) -> Vec<(Branch, Option<(u32, u32)>)> {
         let number = self.leaves.len() as u32;
         self.entries.extend(nodes.iter().filter_map(|node| entry(node, number, folders_only)));
         self.leaves.push(leaf);
         let below = |(at, node): (usize, &Node)| match node.content {
-            Content::Directory(Some(page)) => Some((page, Some((number, at as u32)))),
+            Content::Directory(Some(page)) => Some((Branch::top(page), Some((number, at as u32)))),
             _ => None,
         };
         nodes.iter().enumerate().rev().filter_map(below).collect()
@@ -273,7 +273,7 @@ impl Moved {
     }
 
     /// The nodes of this inode number and tag, each with its leaf; those of the newest parent first.
-    fn find(&self, ctx: &Context, repo: &Repository, inode: u64, tag: u32) -> Result<Vec<(u32, Found)>> {
+    fn find(&self, ctx: &Context, trees: &Trees<'_>, inode: u64, tag: u32) -> Result<Vec<(u32, Found)>> {
         let key = [(inode >> 32) as u32, inode as u32, tag];
         let start = self.entries.partition_point(|entry| entry[..3] < key[..]);
         let mut leaves: Vec<u32> = self.entries[start..].iter().take_while(|e| e[..3] == key).map(|e| e[3]).collect();
@@ -281,19 +281,19 @@ impl Moved {
         let mut all = Vec::new();
         for leaf in leaves.into_iter().take(CANDIDATES) {
             let time = self.leaves[leaf as usize].time;
-            let nodes = self.nodes(ctx, repo, leaf)?;
+            let nodes = self.nodes(ctx, trees, leaf)?;
             let nodes = nodes.iter().filter(|node| node.inode == inode).take(CANDIDATES);
             all.extend(nodes.map(|node| (leaf, Found { node: node.clone(), moved: true, time })));
         }
         Ok(all)
     }
 
-    fn nodes(&self, ctx: &Context, repo: &Repository, leaf: u32) -> Result<Arc<Vec<Node>>> {
+    fn nodes(&self, ctx: &Context, trees: &Trees<'_>, leaf: u32) -> Result<Arc<Vec<Node>>> {
         if let Some(nodes) = self.pages.lock().expect("no holder panics").get(&leaf) {
             return Ok(Arc::clone(nodes));
         }
-        let nodes = Arc::new(match repo.page(ctx, &self.leaves[leaf as usize].page) {
-            Ok(Page::Leaf(nodes)) => nodes,
+        let nodes = Arc::new(match trees.page(ctx, &Branch::top(self.leaves[leaf as usize].page)) {
+            Ok((_, Page::Leaf(nodes))) => nodes,
             Err(e) if !e.kind().is_damage() => return Err(e),
             _ => Vec::new(),
         });
@@ -302,10 +302,10 @@ impl Moved {
     }
 
     /// The folder that a leaf is a page of; `None` for the root and where a page above cannot be read.
-    fn place(&self, ctx: &Context, repo: &Repository, leaf: u32) -> Result<Option<Place>> {
+    fn place(&self, ctx: &Context, trees: &Trees<'_>, leaf: u32) -> Result<Option<Place>> {
         let (mut parts, mut inode, mut next) = (Vec::new(), None, self.leaves[leaf as usize].up);
         while let Some((leaf, at)) = next {
-            let nodes = self.nodes(ctx, repo, leaf)?;
+            let nodes = self.nodes(ctx, trees, leaf)?;
             let Some(node) = nodes.get(at as usize) else { return Ok(None) };
             inode.get_or_insert(node.inode);
             parts.push(node.name.clone());

@@ -32,6 +32,7 @@ pub struct Fresh<'a> {
 /// The open data packs.
 pub struct DataPacks<'c> {
     ctx: &'c Context<'c>,
+    repo: &'c Repository,
     pub chunks: Chunks,
     pub packs: Packs<'c>,
     filling: Mutex<Filling>,
@@ -57,11 +58,12 @@ struct Open {
 
 impl<'c> DataPacks<'c> {
     /// `open`: packs that are filled at a time.
-    pub fn new(ctx: &'c Context<'c>, uploads: Sender<Upload>, open: usize) -> Self {
+    pub fn new(ctx: &'c Context<'c>, repo: &'c Repository, uploads: Sender<Upload>, open: usize) -> Self {
         let open = std::iter::repeat_with(|| None).take(open).collect();
         let filling = Mutex::new(Filling { open, uploads: Some(uploads) });
         DataPacks {
             ctx,
+            repo,
             chunks: Chunks::default(),
             packs: Packs::new(ctx),
             filling,
@@ -141,7 +143,7 @@ impl<'c> DataPacks<'c> {
 
     /// The piece with its place, once the server has acknowledged its pack. Where somebody waits for room meanwhile, its
     /// pack is hurried: `pressed`.
-    pub fn resolve(&self, ctx: &Context, piece: &Piece, index: &Index<'_>, pressed: bool) -> Result<Option<Piece>> {
+    pub fn resolve(&self, ctx: &Context, piece: &Piece, index: &Index, pressed: bool) -> Result<Option<Piece>> {
         let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
         match self.chunks.state(id) {
             ChunkState::Claimed => Ok(None),
@@ -154,7 +156,7 @@ impl<'c> DataPacks<'c> {
             }
             ChunkState::Forgotten => {
                 let (_, r) =
-                    index.find(ctx, id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
+                    index.find(ctx, self.repo, id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
                 let pack = self.packs.earlier(r.pack);
                 Ok(Some(Piece::Known(*id, Place { pack, offset: r.offset, stored: r.stored, len: r.len })))
             }

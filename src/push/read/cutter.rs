@@ -141,7 +141,7 @@ impl<'w> Cutter<'w> {
                 "the server shows pack {pack} no more, or not whole: what is still here of it is sent again"
             ));
         };
-        match index.find(ctx, id) {
+        match index.find(ctx, repo, id) {
             Ok(Some((ChunkKind::Data, r))) if r.len as usize == len => {
                 if !data.packs.relied.on(ctx, repo, &r.pack, || missing(r.pack.id))? {
                     return Ok(None);

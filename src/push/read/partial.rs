@@ -31,7 +31,7 @@ impl PartialFile {
     }
 
     /// Goes on to the first piece that is not acknowledged; gives whether there is none.
-    pub fn resolve(&mut self, ctx: &Context, data: &DataPacks<'_>, index: &Index<'_>, pressed: bool) -> Result<bool> {
+    pub fn resolve(&mut self, ctx: &Context, data: &DataPacks<'_>, index: &Index, pressed: bool) -> Result<bool> {
         while let Some(piece) = self.pieces.get(self.resolved) {
             let Some(known) = data.resolve(ctx, piece, index, pressed)? else { return Ok(false) };
             if let (Piece::New(_), Piece::Known(_, place)) = (piece, &known) {
@@ -72,7 +72,7 @@ impl PartialFiles {
         ctx: &Context,
         batch: u64,
         data: &DataPacks<'_>,
-        index: &Index<'_>,
+        index: &Index,
     ) -> Result<Option<PartialFile>> {
         let mut all = self.0.lock().expect("no holder panics");
         let Some(file) = all.get_mut(&batch) else { return Ok(None) };

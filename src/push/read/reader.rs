@@ -232,8 +232,8 @@ impl<'w> Reader<'w> {
 
     /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
     fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
-        let Workspace { repo, ctx, data, .. } = self.cutter.work;
-        for extent in repo.extents(ctx, prefix) {
+        let Workspace { trees, ctx, data, .. } = self.cutter.work;
+        for extent in trees.extents(ctx, prefix) {
             match extent {
                 Ok(Extent::Hole(len)) => pieces.push(Piece::Hole(len)),
                 Ok(Extent::Data(r)) => {

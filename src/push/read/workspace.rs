@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::push::pack::data_packs::DataPacks;
 use crate::push::pack::queue::Queue;
 use crate::repo::{Index, Repository};
+use crate::trees::Trees;
 
 /// What the workers and the tree's thread share. Cheap to copy.
 #[derive(Clone, Copy)]
@@ -18,7 +19,9 @@ pub struct Workspace<'w> {
     /// The same context for the last commit: it goes on for some seconds after a stop.
     pub last: &'w Context<'w>,
     pub nodes: &'w Nodes,
-    pub index: &'w Index<'w>,
+    pub index: &'w Index,
+    /// The trees of the parents.
+    pub trees: &'w Trees<'w>,
     pub data: &'w DataPacks<'w>,
     pub queue: &'w Queue<'w, Batch>,
     pub partial: &'w PartialFiles,

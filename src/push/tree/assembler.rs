@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 
-use super::directory::{OpenDirectory, Which, meta_packs, replace_self, replace_self_in_node};
+use super::directory::{OpenDirectory, meta_packs};
 use super::links::Links;
 use super::lists::{End, OpenList, last_pack};
 use super::store::MetaStore;
@@ -20,6 +20,7 @@ use crate::format::page::{Page, Row};
 use crate::format::reference::{Extent, PackRef, Ref};
 use crate::push::read::attributes;
 use crate::push::read::item::{Change, Enter, Link};
+use crate::trees::{SelfRefs, Which};
 
 /// The tree of the snapshot while its nodes are being added.
 pub struct Assembler<'c, S> {
@@ -144,7 +145,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
     /// The directory on top of the stack ends.
     pub fn leave(&mut self) -> Result<()> {
         let directory = self.finish_directory()?;
-        let top = directory.top();
+        let top = directory.entries.top();
         let mut node = directory.node.ok_or_else(no_directory)?;
         node.content = Content::Directory(top);
         node.nlink = directory.directories.saturating_add(2);
@@ -166,10 +167,10 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
 
     /// Ends the tree. Returns the top page of the root, with everything below it stored.
     pub fn finish(&mut self) -> Result<Option<Ref>> {
-        let mut top = self.finish_directory()?.top();
+        let mut top = self.finish_directory()?.entries.top();
         if let Some(pack) = self.store.finish_pack(false)? {
             self.replace_self(pack);
-            top.iter_mut().for_each(|page| replace_self(page, pack));
+            top.iter_mut().for_each(|page| page.replace_self(pack));
         }
         Ok(top)
     }
@@ -222,18 +223,18 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
 
     fn add(&mut self, mut node: Node) -> Result<()> {
         self.tally.xattrs(&node);
-        if self.top_of_stack()?.is_full(&node) {
+        if self.top_of_stack()?.entries.is_full(&node) {
             self.held = Some(node);
             self.write_pages(Which::Leaf)?;
             node = self.held.take().ok_or_else(no_directory)?;
         }
         let keys = self.keys;
-        if self.top_of_stack()?.add(keys, node) { self.write_pages(Which::Leaf) } else { Ok(()) }
+        if self.top_of_stack()?.entries.add(keys, node) { self.write_pages(Which::Leaf) } else { Ok(()) }
     }
 
     /// Writes all pages of the directory on top of the stack but the top page, and takes the directory off.
     fn finish_directory(&mut self) -> Result<OpenDirectory> {
-        while let Some(which) = self.top_of_stack()?.open_page() {
+        while let Some(which) = self.top_of_stack()?.entries.open_page() {
             self.write_pages(which)?;
         }
         self.stack.pop().ok_or_else(no_directory)
@@ -245,19 +246,19 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         while let Some(which) = ended {
             let row = self.write_page(which)?;
             let keys = self.keys;
-            ended = self.top_of_stack()?.add_row(keys, which, row);
+            ended = self.top_of_stack()?.entries.add_row(keys, which, row);
         }
         Ok(())
     }
 
     fn write_page(&mut self, which: Which) -> Result<Row> {
         loop {
-            let page = self.top_of_stack()?.take(which);
+            let page = self.top_of_stack()?.entries.take(which);
             let row = self.page_row(&page);
             if let Ok(Some(row)) = row {
                 return Ok(row);
             }
-            self.top_of_stack()?.put_back(which, page);
+            self.top_of_stack()?.entries.put_back(which, page);
             row?;
             self.next_pack()?;
         }
@@ -361,7 +362,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         self.list.replace_self(pack);
         self.links.replace_self(pack);
         if let Some(node) = &mut self.held {
-            replace_self_in_node(&mut node.content, &mut node.xattrs, pack);
+            node.replace_self(pack);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The records that make a push count: checkpoints with what there is so far, and the last one with the whole snapshot.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -8,13 +8,13 @@ use crate::context::Context;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::index;
-use crate::format::pack::Entry;
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
 use crate::format::reference::{PackRef, Ref};
 use crate::name::ObjectId;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::Packs;
 use crate::repo::{Index, Repository, State, now, random};
+use crate::trees::MetaPack;
 
 /// What the log knows of this run, and all that a further record needs.
 pub struct Ledger<'c> {
@@ -26,7 +26,7 @@ pub struct Ledger<'c> {
     pub state: &'c mut State,
     pub chunks: &'c Chunks,
     pub packs: &'c Packs<'c>,
-    pub index: &'c Index<'c>,
+    pub index: &'c Index,
     pub started: Instant,
     /// The snapshot that is to be, but for its id, root and figures.
     pub draft: Snapshot,
@@ -60,16 +60,16 @@ type Ready = (u32, PackRef, ObjectType);
 
 impl Ledger<'_> {
     /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
-    pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<Committed> {
+    pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>) -> Result<Committed> {
         let snapshot = self.snapshot(root, stats, false)?;
         let replaced = self.unfinished().map(|s| s.id).collect();
-        let record = self.commit(Some(snapshot.clone()), replaced, meta, CommitMode::Refreshed)?;
+        let record = self.commit(Some(snapshot.clone()), replaced, Some(meta), CommitMode::Refreshed)?;
         Ok(Committed { snapshot, record: Some(record) })
     }
 
     /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
     /// they would seem to be newer, so then it is needed all the same.
-    pub fn unchanged(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)]) -> Result<Committed> {
+    pub fn unchanged(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>) -> Result<Committed> {
         if self.unfinished().next().is_some() {
             return self.whole(root, stats, meta);
         }
@@ -81,7 +81,7 @@ impl Ledger<'_> {
 
     /// Commits what is stored so far, with a snapshot of the part of the tree that is known. It takes the place of the one
     /// before, and of those of earlier pushes that did not get as far.
-    pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &[(u32, Entry)], mode: CommitMode) -> Result<()> {
+    pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>, mode: CommitMode) -> Result<()> {
         let snapshot = self.snapshot(root, stats, true)?;
         let further = |s: &Snapshot| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes;
         let replaced = self.unfinished().filter(|s| self.partial == Some(s.id) || further(s)).map(|s| s.id);
@@ -89,14 +89,14 @@ impl Ledger<'_> {
         replaced.sort_unstable();
         replaced.dedup();
         let id = snapshot.id;
-        self.commit(Some(snapshot), replaced, meta, mode)?;
+        self.commit(Some(snapshot), replaced, Some(meta), mode)?;
         self.partial = Some(id);
         Ok(())
     }
 
     /// Commits what is stored, without a snapshot: the next push finds its contents and does not send them again.
     pub fn contents(&mut self) -> Result<()> {
-        self.commit(None, Vec::new(), &[], CommitMode::Immediate).map(drop)
+        self.commit(None, Vec::new(), None, CommitMode::Immediate).map(drop)
     }
 
     fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
@@ -119,7 +119,7 @@ impl Ledger<'_> {
         &mut self,
         snapshot: Option<Snapshot>,
         replaced: Vec<SnapshotId>,
-        meta: &[(u32, Entry)],
+        meta: Option<&MetaPack<'_>>,
         mode: CommitMode,
     ) -> Result<ObjectId> {
         let ready = self.packs.ready();
@@ -154,14 +154,14 @@ fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool
     Err(Error::failed("packs were condemned while the push went on").hint("the same push again goes on"))
 }
 
-fn sections(chunks: &Chunks, ready: &[Ready], meta: &[(u32, Entry)]) -> Vec<NewSection> {
-    if ready.is_empty() {
-        return Vec::new();
-    }
+/// Returns the sections that make these packs known.
+fn sections(chunks: &Chunks, ready: &[Ready], meta: Option<&MetaPack<'_>>) -> Vec<NewSection> {
+    let packs: Vec<_> = ready.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
     // Numbers count packs of earlier runs and records too; rows do not.
     let row = |number: u32| ready.binary_search_by_key(&number, |pack| pack.0).ok().map(|row| row as u32);
     let mut entries = chunks.in_packs(row);
-    entries.extend(meta.iter().filter_map(|(number, entry)| Some((row(*number)?, *entry))));
-    let rows: Vec<_> = ready.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
-    index::sections(&rows, index::rows(&entries), 0)
+    let rows: HashMap<ObjectId, u32> = packs.iter().map(|(pack, _)| pack.id).zip(0..).collect();
+    let uncommitted = meta.into_iter().flat_map(MetaPack::uncommitted);
+    entries.extend(uncommitted.filter_map(|(pack, entry)| Some((*rows.get(&pack.id)?, *entry))));
+    index::sections(&packs, index::rows(&entries), 0)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::directory::replace_self_in_node;
 use crate::format::node::{Content, Node, Xattrs};
 use crate::format::reference::PackRef;
 use crate::push::read::item::Link;
+use crate::trees::SelfRefs;
 
 /// Files with links that the walk has not reached yet.
 #[derive(Default)]
@@ -37,11 +37,13 @@ impl Links {
         node.flags = first.flags;
         true
     }
+}
 
-    /// Replaces `SELF`: the open metadata pack was stored as `pack`.
-    pub fn replace_self(&mut self, pack: PackRef) {
+impl SelfRefs for Links {
+    fn replace_self(&mut self, pack: PackRef) {
         for linked in self.0.values_mut() {
-            replace_self_in_node(&mut linked.content, &mut linked.xattrs, pack);
+            linked.content.replace_self(pack);
+            linked.xattrs.replace_self(pack);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The reference list of a file with more extents than fit into its node: written as it grows, bottom-up.
 
-use super::directory::replace_self;
 use crate::crypto::keys::ChunkId;
 use crate::error::{Error, Result};
 use crate::format::list::List;
 use crate::format::reference::{Extent, PackRef, Ref};
+use crate::trees::SelfRefs;
 
 /// Decides where a page ends whose last extent is a hole: only where the page is full, because [`List::ends`] is never
 /// true earlier for this id.
@@ -69,14 +69,11 @@ impl OpenList {
         }
         Ok(End::Write(lowest))
     }
+}
 
-    /// Replaces `SELF`: the open metadata pack was stored as `pack`.
-    pub fn replace_self(&mut self, pack: PackRef) {
-        for list in &mut self.levels {
-            if let List::Upper(rows) = list {
-                rows.iter_mut().for_each(|(_, page)| replace_self(page, pack));
-            }
-        }
+impl SelfRefs for OpenList {
+    fn replace_self(&mut self, pack: PackRef) {
+        self.levels.iter_mut().for_each(|list| list.replace_self(pack));
     }
 }
 

@@ -13,7 +13,7 @@ pub mod growth;
 pub mod ledger;
 pub mod links;
 pub mod lists;
-pub mod metapack;
+pub mod pack_store;
 pub mod store;
 pub mod tally;
 pub mod writer;

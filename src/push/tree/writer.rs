@@ -6,7 +6,7 @@
 use super::assembler::Assembler;
 use super::checkpoint::Checkpointer;
 use super::ledger::{CommitMode, Committed, Ledger};
-use super::metapack::MetaPack;
+use super::pack_store::PackStore;
 use super::tally::Tally;
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
@@ -21,7 +21,7 @@ use crate::push::read::workspace::Workspace;
 /// Writes and commits the tree of one snapshot.
 pub struct TreeWriter<'c> {
     work: Workspace<'c>,
-    assembler: Assembler<'c, MetaPack<'c>>,
+    assembler: Assembler<'c, PackStore<'c>>,
     ledger: Ledger<'c>,
     checkpointer: Checkpointer,
     position: Position,
@@ -37,8 +37,8 @@ enum Position {
 }
 
 impl<'c> TreeWriter<'c> {
-    pub fn new(work: Workspace<'c>, meta: MetaPack<'c>, ledger: Ledger<'c>, checkpointer: Checkpointer) -> Self {
-        let assembler = Assembler::new(work.repo.keys(), work.ctx, meta);
+    pub fn new(work: Workspace<'c>, store: PackStore<'c>, ledger: Ledger<'c>, checkpointer: Checkpointer) -> Self {
+        let assembler = Assembler::new(work.repo.keys(), work.ctx, store);
         TreeWriter { work, assembler, ledger, checkpointer, position: Position::BetweenBatches }
     }
 
@@ -149,8 +149,8 @@ impl<'c> TreeWriter<'c> {
         });
         let tree = self.assembler.checkpoint(beginning)?;
         let stats = self.figures(tree.tally.stats);
-        self.ledger.partial(tree.root, stats, &self.assembler.store.entries, mode)?;
-        self.assembler.store.committed();
+        self.ledger.partial(tree.root, stats, &self.assembler.store.meta, mode)?;
+        self.assembler.store.meta.committed();
         if data.chunks.len() >= self.checkpointer.most {
             data.chunks.forget(&data.packs.all_committed());
         }
@@ -171,11 +171,11 @@ impl<'c> TreeWriter<'c> {
     /// Commits the whole snapshot, unless `newest` holds the same tree.
     pub fn finish(&mut self, root: Option<Ref>, newest: Option<&Snapshot>) -> Result<Committed> {
         let stats = self.figures(self.assembler.tally.stats);
-        let entries = &self.assembler.store.entries;
+        let meta = &self.assembler.store.meta;
         if newest.is_some_and(|newest| newest.root == root) {
-            self.ledger.unchanged(root, stats, entries)
+            self.ledger.unchanged(root, stats, meta)
         } else {
-            self.ledger.whole(root, stats, entries)
+            self.ledger.whole(root, stats, meta)
         }
     }
 
@@ -185,12 +185,12 @@ impl<'c> TreeWriter<'c> {
         if self.work.data.packs.ready().is_empty() {
             return self.ledger.partial.is_some();
         }
-        self.assembler.store.hasty = true;
-        if matches!(self.position, Position::BetweenBatches) && !self.assembler.store.broken {
+        self.assembler.store.looks_up = false;
+        if matches!(self.position, Position::BetweenBatches) && !self.assembler.store.meta.is_broken() {
             let _ = self.batches(); // batches that became ready while the threads were ending
         }
         self.assembler.abandon_step();
-        let kept = if self.assembler.store.broken {
+        let kept = if self.assembler.store.meta.is_broken() {
             Err(Error::failed("a metadata pack is lost"))
         } else {
             self.checkpoint(CommitMode::Immediate)
@@ -200,7 +200,7 @@ impl<'c> TreeWriter<'c> {
 
     /// Adds the bytes that were stored to the figures of the tree.
     fn figures(&self, stats: Stats) -> Stats {
-        let (data, meta) = (self.work.data, &self.assembler.store);
-        Stats { added: data.added() + meta.added, stored: data.written() + meta.written, ..stats }
+        let (data, meta) = (self.work.data, &self.assembler.store.meta);
+        Stats { added: data.added() + meta.added(), stored: data.written() + meta.stored(), ..stats }
     }
 }

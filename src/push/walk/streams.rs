@@ -10,12 +10,12 @@ use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::read::attributes::Nodes;
 use crate::push::read::item::{Enter, Item, StreamJob};
 use crate::push::read::stream::{Stream, StreamKind};
-use crate::repo::Repository;
+use crate::trees::Trees;
 use crate::time::Time;
 
 /// What the walk over streams is given.
 pub struct Streams<'w> {
-    pub repo: &'w Repository,
+    pub trees: &'w Trees<'w>,
     pub ctx: &'w Context<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
@@ -39,7 +39,7 @@ struct Level<'w> {
 impl<'w> Streams<'w> {
     /// Walks everything and closes the line.
     pub fn run(self, streams: &mut dyn Iterator<Item = Result<Stream>>, feed: Batcher<'w>) -> Result<()> {
-        let levels = vec![Level { name: Vec::new(), old: self.parents.roots(self.ctx, self.repo) }];
+        let levels = vec![Level { name: Vec::new(), old: self.parents.roots(self.ctx, self.trees) }];
         let mut walker = Walker { streams: self, feed, levels, last: Vec::new() };
         for stream in streams {
             walker.stream(stream?)?;

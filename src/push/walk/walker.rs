@@ -21,7 +21,7 @@ use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::read::attributes::{self, Dir, Nodes, error};
 use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
-use crate::repo::Repository;
+use crate::trees::Trees;
 use crate::time::Time;
 
 /// Directories that are kept open on the way down; above them they are opened again from below.
@@ -29,7 +29,7 @@ const OPEN: usize = 128;
 
 /// What the walker is given.
 pub struct Walk<'w> {
-    pub repo: &'w Repository,
+    pub trees: &'w Trees<'w>,
     pub ctx: &'w Context<'w>,
     pub parents: &'w Parents,
     pub nodes: &'w Nodes,
@@ -69,7 +69,7 @@ impl<'w> Walk<'w> {
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
         let stat = fs::fstat(&dir.fd).map_err(|e| error("open /", e))?;
-        let old = self.parents.roots(self.ctx, self.repo);
+        let old = self.parents.roots(self.ctx, self.trees);
         let listing = match plan.whole {
             true => {
                 let listing = picker.marked(&dir).unwrap_or_else(|| Listing::read(&dir.fd).0);
@@ -189,8 +189,8 @@ impl<'w> Walker<'w> {
         node.xattrs = self.xattrs(&found, stat, &below.path, || attributes::xattrs_of(&below.fd));
         let old = self.levels.last().map_or(&[][..], |level| &level.old);
         let mut old: Vec<_> = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
-        let Walk { repo, ctx, parents, .. } = self.walk;
-        old.extend(parents.elsewhere(ctx, repo, stat, listing.len(), &found)?);
+        let Walk { trees, ctx, parents, .. } = self.walk;
+        old.extend(parents.elsewhere(ctx, trees, stat, listing.len(), &found)?);
         let id = attributes::id(stat);
         let level = Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old };
         self.levels.push(level);
@@ -232,9 +232,9 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
         let (walk, size) = (&self.walk, stat.st_size as u64);
         self.feed.met(size);
-        let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.ctx, walk.repo, old, stat));
+        let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.ctx, walk.trees, old, stat));
         let renamed = match same {
-            None => walk.parents.renamed(walk.ctx, walk.repo, (&dir, &node.name), stat, &found)?,
+            None => walk.parents.renamed(walk.ctx, walk.trees, (&dir, &node.name), stat, &found)?,
             Some(_) => None,
         };
         let mut found = found.into_iter().flatten();
@@ -250,7 +250,7 @@ impl<'w> Walker<'w> {
         let (mut prefix, mut old) = (None, None);
         for found in found {
             let partial = found.node.flags & PARTIAL != 0;
-            if partial && prefix.is_none() && walk.parents.same_beginning(walk.ctx, walk.repo, &found, stat) {
+            if partial && prefix.is_none() && walk.parents.same_beginning(walk.ctx, walk.trees, &found, stat) {
                 prefix = Some(found.node.content);
             } else if !partial && old.is_none() {
                 old = Some(Box::new(found.node));

@@ -59,7 +59,7 @@ impl Vfs {
         if let Some(error) = self.contents.failures.find(parts.iter().copied()) {
             return Err(error);
         }
-        let result = self.pages.with(ctx, ChunkKind::Data, r, |r| {
+        let result = self.pages.read(ctx, ChunkKind::Data, r, |r| {
             if r.stored == r.len {
                 self.repo.part(ctx, r, part.clone(), span)
             } else {

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind};
-use crate::format::limits::LEVELS;
+use crate::format::list::List;
 use crate::format::node::Content;
 use crate::format::reference::{Extent, Ref};
+use crate::trees::ListBranch;
 use crate::vfs::attr::Fault;
 use crate::vfs::inode_table::Place;
 use crate::vfs::pages::Extents;
@@ -65,27 +66,22 @@ impl Vfs {
 
     /// Returns the leaf of the reference list that holds a position, and the position in the file at which it begins.
     pub(super) fn list_leaf(&self, file: &FileLayout, position: u64, mode: Mode) -> Result<(Arc<Extents>, u64), Fault> {
-        let mut list = match &file.root {
+        let list = match &file.root {
             ExtentsRoot::Inline(leaf) => return Ok((Arc::clone(leaf), 0)),
             ExtentsRoot::List(list) => *list,
         };
-        let (mut base, mut span) = (0, file.size);
-        for _ in 0..=LEVELS {
-            let page = self.pages.list(&list, mode)?;
-            if page.span() != span || position - base >= span {
+        let (mut branch, mut base) = (ListBranch::top(list, file.size), 0);
+        loop {
+            let page = self.pages.list(&branch.list, mode)?;
+            branch.check(&page.list)?;
+            if position - base >= branch.span {
                 return Err(malformed_list());
             }
-            match &*page {
-                Extents::Leaf(..) => return Ok((page, base)),
-                Extents::Upper(rows, ends) => {
-                    let row = ends.partition_point(|end| base + end <= position);
-                    let before = if row > 0 { ends[row - 1] } else { 0 };
-                    list = *rows.get(row).ok_or_else(malformed_list)?;
-                    (base, span) = (base + before, ends[row] - before);
-                }
-            }
+            let List::Upper(rows) = &page.list else { return Ok((page, base)) };
+            let row = page.ends.partition_point(|end| base + end <= position);
+            branch = branch.child(rows.get(row).ok_or_else(malformed_list)?);
+            base += if row > 0 { page.ends[row - 1] } else { 0 };
         }
-        Err(malformed_list())
     }
 
     /// Returns the segments that make up a range of a file.
@@ -94,7 +90,7 @@ impl Vfs {
         let mut at = range.start;
         while at < range.end {
             let (leaf, base) = self.list_leaf(file, at, mode)?;
-            let Extents::Leaf(extents, ends) = &*leaf else { return Err(malformed_list()) };
+            let (List::Leaf(extents), ends) = (&leaf.list, &leaf.ends) else { return Err(malformed_list()) };
             let before = at;
             for i in ends.partition_point(|end| base + end <= at)..extents.len() {
                 let start = base + ends[i] - extents[i].len();
@@ -118,7 +114,7 @@ impl Vfs {
 
 fn extents_root(content: &Content) -> Option<ExtentsRoot> {
     match content {
-        Content::File(extents) => Some(ExtentsRoot::Inline(Arc::new(Extents::leaf(extents.clone())))),
+        Content::File(extents) => Some(ExtentsRoot::Inline(Arc::new(Extents::new(List::Leaf(extents.clone()))))),
         Content::Large { list, .. } => Some(ExtentsRoot::List(*list)),
         _ => None,
     }

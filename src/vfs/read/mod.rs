@@ -24,12 +24,12 @@ use lru::LruCache;
 use crate::context::Context;
 use crate::crypto::keys::ChunkId;
 use crate::error::Result;
+use crate::format::list::List;
 use crate::format::reference::{Extent, PackRef, Ref};
 use crate::repo::{Span, parallel};
 use crate::vfs::attr::Fault;
 use crate::vfs::cache::Cache;
 use crate::vfs::failures::RecentFailures;
-use crate::vfs::pages::Extents;
 use crate::vfs::{Mode, Vfs};
 use chunk::ChunkPart;
 use layout::{FileLayout, Segment, malformed_list};
@@ -143,7 +143,7 @@ impl Vfs {
         let mut at = offset;
         for _ in 0..SEARCH {
             let (leaf, base) = self.list_leaf(&file, at, mode)?;
-            let Extents::Leaf(extents, ends) = &*leaf else { return Err(malformed_list()) };
+            let (List::Leaf(extents), ends) = (&leaf.list, &leaf.ends) else { return Err(malformed_list()) };
             for i in ends.partition_point(|end| base + end <= at)..extents.len() {
                 if matches!(extents[i], Extent::Hole(_)) == (what == Seek::Hole) {
                     return Ok(at);

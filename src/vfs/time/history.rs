@@ -7,16 +7,17 @@ use std::sync::Arc;
 use super::timeline::Timeline;
 use crate::context::Context;
 use crate::error::Error;
-use crate::format::limits::LEVELS;
 use crate::format::node::{Content, Node, PARTIAL, Xattrs};
+use crate::format::page::Page;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
-use crate::repo::{parallel, tree::root};
+use crate::repo::parallel;
+use crate::trees::{Branch, root};
 use crate::time::Time;
 use crate::vfs::attr::{Attr, Fault, again, passing};
 use crate::vfs::inode;
 use crate::vfs::pages::Directory;
-use crate::vfs::tree::{At, damaged};
+use crate::vfs::tree::At;
 use crate::vfs::{Mode, Vfs};
 
 /// Pages that are fetched at the same time: a thousand snapshots over a network of 50 ms take 3 s for one directory.
@@ -199,14 +200,12 @@ pub struct Top {
     pub last: u32,
 }
 
-struct Branch {
-    page: Ref,
+/// A page that a scan has still to read.
+struct Pending {
+    branch: Branch,
     top: Top,
+    /// Entries of the directory before it.
     before: u64,
-    /// First name and entries, as the page above says.
-    told: Option<(Vec<u8>, u64)>,
-    /// The first name of the page behind it.
-    next: Option<Vec<u8>>,
 }
 
 impl Vfs {
@@ -276,8 +275,8 @@ impl Vfs {
         Ok(found.filter(|at| at.node().is_some_and(|(node, _)| node.name == name)))
     }
 
-    /// Comes by all nodes of these directories; by those of a page that several of them have once, in the one that was
-    /// seen last. Gives why some could not be read.
+    /// Visits every node of these directories. A page that several of them share is visited once, for the newest snapshot.
+    /// Returns the first error of pages that could not be read.
     pub(in crate::vfs) fn scan(
         &self,
         ctx: &Context,
@@ -286,45 +285,41 @@ impl Vfs {
     ) -> Result<Option<Error>, Fault> {
         let mut broken = None;
         let mut seen: HashMap<Ref, u32> = HashMap::new();
-        let branch = |top: &Top| Branch { page: top.page, top: *top, before: 0, told: None, next: None };
-        let mut level: Vec<Branch> = tops.iter().map(branch).collect();
-        for _ in 0..=LEVELS {
-            level.sort_by_key(|branch| std::cmp::Reverse(branch.top.last));
-            level.retain(|b| {
-                let known = seen.get(&b.page).is_some_and(|last| *last >= b.top.last);
+        let pending = |top: &Top| Pending { branch: Branch::top(top.page), top: *top, before: 0 };
+        let mut level: Vec<Pending> = tops.iter().map(pending).collect();
+        while !level.is_empty() {
+            level.sort_by_key(|page| std::cmp::Reverse(page.top.last));
+            level.retain(|page| {
+                let known = seen.get(&page.branch.page).is_some_and(|last| *last >= page.top.last);
                 if !known {
-                    seen.insert(b.page, b.top.last);
+                    seen.insert(page.branch.page, page.top.last);
                 }
                 !known
             });
-            let mut wanted = level.into_iter();
             let mut below = Vec::new();
-            loop {
-                let batch: Vec<Branch> = wanted.by_ref().take(BATCH).collect();
-                if batch.is_empty() {
-                    break;
-                }
-                for (directory, branch) in self.branches(ctx, batch) {
-                    let directory = directory.and_then(|d| if branch.told(&d) { Ok(d) } else { Err(mismatch()) });
-                    match directory {
-                        Ok(directory) => branch.open(&directory, &mut below, each),
-                        Err(fault) => broken = Some(lasting(fault)?),
+            let mut wanted = level.into_iter().peekable();
+            while wanted.peek().is_some() {
+                for (directory, page) in self.fetch_pages(ctx, wanted.by_ref().take(BATCH).collect()) {
+                    match directory.and_then(|d| page.branch.check(&d.page).map(|()| d).map_err(Fault::from)) {
+                        Ok(directory) => page.open(&directory, &mut below, each),
+                        Err(fault) => drop(broken.get_or_insert(lasting(fault)?)),
                     }
                 }
             }
             level = below;
         }
-        Ok(if level.is_empty() { broken } else { Some(Error::damaged("a directory has too many levels of pages")) })
+        Ok(broken)
     }
 
-    /// The pages of these branches, in their order.
-    fn branches(&self, ctx: &Context, batch: Vec<Branch>) -> Vec<(Result<Arc<Directory>, Fault>, Branch)> {
-        let away = |b: &Branch| matches!(self.pages.directory(&b.page, Mode::Cached), Err(Fault::Wait));
-        let fetch = |b: Branch| (self.pages.directory(&b.page, Mode::Fetch(ctx)), b);
-        match batch.iter().any(away) {
-            true => parallel(THREADS, batch, fetch),
+    /// Fetches these pages and returns them in their order.
+    fn fetch_pages(&self, ctx: &Context, batch: Vec<Pending>) -> Vec<(Result<Arc<Directory>, Fault>, Pending)> {
+        let away = |p: &Pending| matches!(self.pages.directory(&p.branch.page, Mode::Cached), Err(Fault::Wait));
+        let fetch = |p: Pending| (self.pages.directory(&p.branch.page, Mode::Fetch(ctx)), p);
+        if batch.iter().any(away) {
+            parallel(THREADS, batch, fetch)
+        } else {
             // No threads for what is in memory.
-            false => batch.into_iter().map(fetch).collect(),
+            batch.into_iter().map(fetch).collect()
         }
     }
 
@@ -335,28 +330,21 @@ impl Vfs {
     }
 }
 
-impl Branch {
-    /// Whether a page holds what is said above it.
-    fn told(&self, directory: &Directory) -> bool {
-        let (first, last, count) = directory.extent();
-        self.told.as_ref().is_none_or(|(name, n)| name == first && *n == count)
-            && self.next.as_ref().is_none_or(|next| last < next.as_slice())
-    }
-
-    fn open(self, directory: &Directory, below: &mut Vec<Branch>, each: &mut dyn FnMut(Met<'_>)) {
-        match directory {
-            Directory::Leaf(nodes, inos) => {
-                for (i, (node, ino)) in nodes.iter().zip(inos).enumerate() {
-                    let Ok(position) = u32::try_from(self.before + i as u64) else { return };
+impl Pending {
+    /// Hands out the nodes of the page, or adds the pages below it.
+    fn open(self, directory: &Directory, below: &mut Vec<Pending>, each: &mut dyn FnMut(Met<'_>)) {
+        let mut before = self.before;
+        match &directory.page {
+            Page::Leaf(nodes) => {
+                for (i, (node, ino)) in nodes.iter().zip(&directory.inos).enumerate() {
+                    let Ok(position) = u32::try_from(before.saturating_add(i as u64)) else { return };
                     each(Met { node, ino: *ino, top: &self.top, position });
                 }
             }
-            Directory::Upper(rows, ends) => {
-                for (i, (first, page)) in rows.iter().enumerate() {
-                    let start = if i > 0 { ends[i - 1] } else { 0 };
-                    let next = rows.get(i + 1).map(|row| row.0.clone()).or_else(|| self.next.clone());
-                    let told = Some((first.clone(), ends[i] - start));
-                    below.push(Branch { page: *page, top: self.top, before: self.before + start, told, next });
+            Page::Upper(rows) => {
+                for (branch, row) in self.branch.children(rows).zip(rows) {
+                    below.push(Pending { branch, top: self.top, before });
+                    before = before.saturating_add(row.count);
                 }
             }
         }
@@ -375,10 +363,6 @@ fn roots(time: &Timeline) -> History {
 /// Returns the top page of a directory that is not empty.
 pub fn page(node: &Node) -> Option<Ref> {
     if let Content::Directory(page) = node.content { page } else { None }
-}
-
-fn mismatch() -> Fault {
-    damaged("a page does not hold what the one above it says")
 }
 
 /// Returns the error of damage, which hides a part of the result only. Every other fault ends the operation.

@@ -1,0 +1,106 @@
+//! Which packs the server shows, and with which sizes.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Repository, State, parallel, random};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::format::reference::PackRef;
+use crate::name::{Folder, Name, ObjectId};
+
+/// Folders that are listed, and packs that are asked for, at the same time.
+const READERS: usize = 8;
+/// Packs that a listing does not show and that are asked for one by one: a listing is not atomic.
+const ASKED: usize = 256;
+/// Number of missing packs from which on they may be too many to be damage.
+const MANY: usize = 8;
+
+/// Returns whether so many missing packs look like something else than damage: perhaps a disk is not mounted.
+pub fn is_most(missing: usize, all: usize) -> bool {
+    missing >= MANY && 2 * missing > all
+}
+
+impl Repository {
+    /// Lists some of the sixteen folders of packs and calls `take` with each pack's id and size, from several threads.
+    pub fn list_packs(&self, ctx: &Context, shards: Vec<u8>, take: impl Fn(ObjectId, u64) + Sync) -> Result<()> {
+        let listed = parallel(READERS, shards, |shard| {
+            for entry in self.storage.list(ctx, Folder::PackShard(shard))? {
+                if let Name::Pack(id) = entry.name {
+                    take(id, entry.size);
+                }
+            }
+            Ok(())
+        });
+        listed.into_iter().collect()
+    }
+
+    /// Returns the size of a pack; `None` if it is not there.
+    pub fn pack_size(&self, ctx: &Context, id: &ObjectId) -> Result<Option<u64>> {
+        match self.storage.size(ctx, &Name::Pack(*id)) {
+            Err(e) if e.kind().is_damage() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Asks for packs that a listing did not show, for a few hundred of them at most. Returns the sizes of those that are
+    /// there.
+    pub fn pack_sizes(&self, ctx: &Context, ids: impl Iterator<Item = ObjectId>) -> Result<Vec<(ObjectId, u64)>> {
+        let asked: Vec<ObjectId> = ids.take(ASKED).collect();
+        let sizes = parallel(READERS, asked, |id| match self.pack_size(ctx, &id) {
+            Err(e) if e.kind() == Kind::Failed => Ok(None),
+            size => size.map(|size| Some((id, size?))),
+        });
+        sizes.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// Returns the packs that records list, that are not condemned, and that the server does not show with their size.
+    /// Where they are more than `most`, one or several folders are looked at that hold about as many, others each time.
+    ///
+    /// # Errors
+    ///
+    /// Where most of them are not there: perhaps a disk of the server is not mounted.
+    pub fn absent_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
+        let listed = state.listed_packs();
+        if listed == 0 {
+            return Ok(BTreeSet::new());
+        }
+        let count = (16 * most / listed).clamp(1, 16) as u8;
+        let first = random::<1>()?[0] % 16;
+        let shards: Vec<u8> = (0..count).map(|i| (first + i) % 16).collect();
+        let condemned = state.doomed_packs();
+        let tables = self.tables(ctx, state)?;
+        let packs = tables.packs().map(|(pack, _)| *pack);
+        let wanted = packs.filter(|pack| shards.contains(&pack.id.shard()) && !condemned.contains(&pack.id));
+        let wanted: HashMap<ObjectId, PackRef> = wanted.map(|pack| (pack.id, pack)).collect();
+        let absent = self.absent_of(ctx, &wanted, shards)?;
+        if is_most(absent.len(), wanted.len()) {
+            let (missing, all) = (absent.len(), wanted.len());
+            let text = format!("{missing} of {all} packs are missing on the server: nothing was changed");
+            return Err(Error::new(Kind::Missing, text)
+                .hint("is a disk of the server not mounted? If not, `nfreezer check` shows what is lost, and `repair --yes` goes on without it"));
+        }
+        Ok(absent)
+    }
+
+    fn absent_of(
+        &self,
+        ctx: &Context,
+        wanted: &HashMap<ObjectId, PackRef>,
+        shards: Vec<u8>,
+    ) -> Result<BTreeSet<ObjectId>> {
+        let is_whole = |id: &ObjectId, size| wanted.get(id).is_some_and(|pack| pack.file_len() == size);
+        let absent = std::sync::Mutex::new(wanted.keys().copied().collect::<BTreeSet<_>>());
+        self.list_packs(ctx, shards, |id, size| {
+            if is_whole(&id, size) {
+                absent.lock().expect("no holder panics").remove(&id);
+            }
+        })?;
+        let mut absent = absent.into_inner().expect("no holder panics");
+        for (id, size) in self.pack_sizes(ctx, absent.iter().copied())? {
+            if is_whole(&id, size) {
+                absent.remove(&id);
+            }
+        }
+        Ok(absent)
+    }
+}

@@ -1,0 +1,37 @@
+//! The snapshot that a user means by a few characters.
+
+use super::State;
+use crate::error::{Error, Kind, Result};
+use crate::format::record::Snapshot;
+
+impl State {
+    /// Returns the snapshot that a user means by `latest`, `latest~N`, or the beginning of an id (at least 4 digits).
+    /// Partial snapshots are never `latest`.
+    pub fn select(&self, text: &str) -> Result<Snapshot> {
+        let snapshots = self.snapshots();
+        let hint = "`nfreezer snapshots` lists them";
+        if let Some(rest) = text.strip_prefix("latest") {
+            let back = match rest.strip_prefix('~') {
+                None if rest.is_empty() => Some(0),
+                n => n.and_then(|n| n.parse::<usize>().ok()),
+            };
+            if let Some(back) = back {
+                let found = snapshots.into_iter().filter(|s| !s.partial).rev().nth(back);
+                return found.ok_or_else(|| Error::failed(format!("no snapshot {text}")).hint(hint));
+            }
+        }
+        let prefix = text.to_ascii_lowercase();
+        if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let text = format!("not a snapshot: {text}");
+            return Err(Error::new(Kind::Usage, text).hint(
+                "give `latest`, `latest~N`, or 4 or more digits of an id; a path stands behind it: latest:/home",
+            ));
+        }
+        let mut found = snapshots.into_iter().filter(|s| s.id.to_string().starts_with(&prefix));
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(Error::failed(format!("no snapshot {text}")).hint(hint)),
+            (Some(_), Some(_)) => Err(Error::failed(format!("more than one snapshot begins with {text}")).hint(hint)),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What was added, removed, changed and renamed from one tree to another.
+
+use std::collections::HashMap;
+
+use super::{Lockstep, Trees};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::format::limits;
+use crate::format::reference::{Extent, Ref};
+use crate::format::node::{Content, Node};
+
+/// Differences among which renamed entries are recognised: about 50 MB. In a comparison with more of them, an entry that
+/// was renamed over a longer distance is reported as removed and added.
+const WINDOW: usize = 64 << 10;
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is only in the new tree, a directory with all that is below it.
+    Added,
+    /// It is only in the old tree, a directory with all that is below it.
+    Removed,
+    /// It is in both trees. Entries of a directory are reported by themselves.
+    Changed {
+        /// The type, the bytes of a file, the target of a symlink or the number of a device is another one.
+        content: bool,
+        /// The mtime, the mode, the owner or an extended attribute is another one.
+        attributes: bool,
+    },
+    /// It has another path and the same inode number; a file has the same content as well.
+    Renamed,
+}
+
+/// An entry that differs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// What happened.
+    pub change: Change,
+    /// Path and node in the old tree.
+    pub old: Option<(Vec<u8>, Node)>,
+    /// Path and node in the new tree.
+    pub new: Option<(Vec<u8>, Node)>,
+}
+
+impl Difference {
+    /// Returns the path in the new tree, of a removed entry the path in the old one.
+    pub fn path(&self) -> &[u8] {
+        self.new.as_ref().or(self.old.as_ref()).map_or(b"", |(path, _)| path)
+    }
+}
+
+/// Compares two directories, given their top pages, and reports each difference to `each` in the order of paths; what
+/// changed below a renamed directory comes after all others. Subtrees that both have in common are not read. What cannot
+/// be read goes to `unreadable` with the path of its directory, and the comparison goes on.
+///
+/// # Errors
+///
+/// Errors that are no damage, and those of `each`.
+pub fn compare(
+    ctx: &Context,
+    trees: &Trees<'_>,
+    old: Option<&Ref>,
+    new: Option<&Ref>,
+    each: &mut dyn FnMut(Difference) -> Result<()>,
+    unreadable: &mut dyn FnMut(&[u8], &Error),
+) -> Result<()> {
+    let mut comparison = Comparison { ctx, trees, found: Vec::new(), renamed: Vec::new(), each, unreadable };
+    comparison.renamed.push(Pair { old: (Vec::new(), old.copied()), new: (Vec::new(), new.copied()) });
+    while let Some(pair) = comparison.renamed.pop() {
+        comparison.directories(pair)?;
+        comparison.report()?;
+    }
+    Ok(())
+}
+
+/// Two directories that are compared: the path and the top page of each.
+struct Pair {
+    old: (Vec<u8>, Option<Ref>),
+    new: (Vec<u8>, Option<Ref>),
+}
+
+struct Comparison<'c> {
+    ctx: &'c Context<'c>,
+    trees: &'c Trees<'c>,
+    /// Differences that are not reported yet.
+    found: Vec<Difference>,
+    /// Directories that were renamed, to be compared with what they were.
+    renamed: Vec<Pair>,
+    each: &'c mut dyn FnMut(Difference) -> Result<()>,
+    unreadable: &'c mut dyn FnMut(&[u8], &Error),
+}
+
+/// A directory of both trees on the way down.
+struct Level<'c> {
+    steps: Lockstep<'c>,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+impl<'c> Comparison<'c> {
+    fn level(&self, pair: Pair) -> Level<'c> {
+        let (trees, ctx) = (self.trees, self.ctx);
+        let sides = [&pair.old.1, &pair.new.1].map(|top| trees.entries(ctx, top.as_ref()));
+        Level { steps: Lockstep::new(sides.into()), old: pair.old.0, new: pair.new.0 }
+    }
+
+    fn directories(&mut self, top: Pair) -> Result<()> {
+        let mut open = vec![self.level(top)];
+        while let Some(level) = open.last_mut() {
+            let step = match level.steps.next() {
+                None => {
+                    open.pop();
+                    continue;
+                }
+                Some(Err(e)) if e.kind().is_damage() => {
+                    (self.unreadable)(&level.new, &e);
+                    continue;
+                }
+                Some(step) => step?,
+            };
+            let path = |above: &[u8]| [above, b"/", step.name()].concat();
+            let (old_path, new_path) = (path(&level.old), path(&level.new));
+            let mut nodes = step.nodes.into_iter();
+            let (old, new) = (nodes.next().flatten(), nodes.next().flatten());
+            let old = old.map(|node| (old_path, node));
+            let new = new.map(|node| (new_path, node));
+            if let Some(below) = self.entry(old, new)? {
+                if open.len() > limits::DEPTH {
+                    return Err(Error::damaged("the directories are nested too deeply"));
+                }
+                open.push(self.level(below));
+            }
+            if self.found.len() >= WINDOW {
+                self.report()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what both trees have under one name. Returns the directories whose entries differ.
+    fn entry(&mut self, old: Option<(Vec<u8>, Node)>, new: Option<(Vec<u8>, Node)>) -> Result<Option<Pair>> {
+        let change = match (&old, &new) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => Change::Added,
+            (Some(_), None) => Change::Removed,
+            (Some((_, old)), Some((_, new))) => Change::Changed {
+                content: !self.same_content(old, new)?,
+                attributes: !same_attributes(old, new),
+            },
+        };
+        let below = match (&old, &new) {
+            (Some((old_path, old)), Some((new_path, new))) => different_pages(old, new).map(|(old, new)| Pair {
+                old: (old_path.clone(), old),
+                new: (new_path.clone(), new),
+            }),
+            _ => None,
+        };
+        if change != (Change::Changed { content: false, attributes: false }) {
+            self.found.push(Difference { change, old, new });
+        }
+        Ok(below)
+    }
+
+    /// Reports what was found, with renamed entries recognised.
+    fn report(&mut self) -> Result<()> {
+        let mut removed: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (i, difference) in self.found.iter().enumerate() {
+            if let (Change::Removed, Some((_, old))) = (difference.change, &difference.old) {
+                removed.entry(old.inode).or_default().push(i);
+            }
+        }
+        let mut found: Vec<_> = std::mem::take(&mut self.found).into_iter().map(Some).collect();
+        for i in 0..found.len() {
+            let Some(Difference { change: Change::Added, new: Some((new_path, new)), .. }) = &found[i] else { continue };
+            let candidates = removed.get(&new.inode).cloned().unwrap_or_default();
+            let (new_path, new) = (new_path.clone(), new.clone());
+            for candidate in candidates {
+                let Some(Difference { old: Some((old_path, old)), .. }) = &found[candidate] else { continue };
+                if old.attrs.fs != new.attrs.fs || !self.same_content(old, &new)? {
+                    continue;
+                }
+                if let Some((old, new)) = different_pages(old, &new) {
+                    self.renamed.push(Pair { old: (old_path.clone(), old), new: (new_path.clone(), new) });
+                }
+                let before = found[candidate].take().and_then(|difference| difference.old);
+                found[i] = Some(Difference { change: Change::Renamed, old: before, new: Some((new_path, new)) });
+                break;
+            }
+        }
+        found.into_iter().flatten().try_for_each(|difference| (self.each)(difference))
+    }
+
+    /// Whether two nodes are of one type and hold the same. Directories always do: their entries are compared one by one.
+    fn same_content(&mut self, old: &Node, new: &Node) -> Result<bool> {
+        let is_file = |node: &Node| matches!(node.content, Content::File(_) | Content::Large { .. });
+        match (&old.content, &new.content) {
+            (Content::Directory(_), Content::Directory(_)) => Ok(true),
+            (Content::Large { list: a, .. }, Content::Large { list: b, .. }) if a.id == b.id => Ok(true),
+            (a, b) if is_file(old) && is_file(new) => Ok(a.size() == b.size() && self.same_extents(a, b)?),
+            (a, b) => Ok(a == b),
+        }
+    }
+
+    /// Whether two files have the same chunks and holes, wherever the chunks are.
+    fn same_extents(&mut self, old: &Content, new: &Content) -> Result<bool> {
+        let what = |extent: Result<Extent>| {
+            extent.map(|extent| match extent {
+                Extent::Data(r) => (Some(r.id), u64::from(r.len)),
+                Extent::Hole(len) => (None, len),
+            })
+        };
+        let mut old = self.trees.extents(self.ctx, old).map(what);
+        let mut new = self.trees.extents(self.ctx, new).map(what);
+        loop {
+            match (old.next().transpose(), new.next().transpose()) {
+                (Ok(None), Ok(None)) => return Ok(true),
+                (Ok(a), Ok(b)) if a == b => {}
+                (Ok(_), Ok(_)) => return Ok(false),
+                // Two lists of which one cannot be read are not the same list.
+                (Err(e), _) | (_, Err(e)) if e.kind().is_damage() => return Ok(false),
+                (Err(e), _) | (_, Err(e)) => return Err(e),
+            }
+        }
+    }
+}
+
+/// The top pages of two directories whose entries differ.
+fn different_pages(old: &Node, new: &Node) -> Option<(Option<Ref>, Option<Ref>)> {
+    match (&old.content, &new.content) {
+        (Content::Directory(a), Content::Directory(b)) if a.map(|r| r.id) != b.map(|r| r.id) => Some((*a, *b)),
+        _ => None,
+    }
+}
+
+fn same_attributes(old: &Node, new: &Node) -> bool {
+    let (a, b) = (&old.attrs, &new.attrs);
+    old.mtime == new.mtime
+        && (a.mode, a.uid, a.gid) == (b.mode, b.uid, b.gid)
+        && (&a.user, &a.group) == (&b.user, &b.group)
+        && same_xattrs(old, new)
+        && old.flags == new.flags
+}
+
+fn same_xattrs(old: &Node, new: &Node) -> bool {
+    use crate::format::node::Xattrs;
+    match (&old.xattrs, &new.xattrs) {
+        (Xattrs::Stored(a), Xattrs::Stored(b)) => a.id == b.id,
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

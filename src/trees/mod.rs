@@ -1,0 +1,181 @@
+//! The trees of snapshots: each rule about pages, places and references once, for all operations.
+//!
+//! In: a snapshot's root or a reference, from [`crate::repo`]. Out: nodes, extents, contents, comparisons, new pages.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `branch` | one page below another: the check of a page against the row that names it; the way down to one entry |
+//! | `entries`, `extents` | the nodes of a directory, the extents of a file, in order |
+//! | `lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
+//! | `lockstep` | walks a directory of several trees in step and skips equal pages |
+//! | `compare` | what was added, removed, changed and renamed from one tree to another |
+//! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
+//! | `reach`, `visited` | reads all pages of many trees once and reports the references in them |
+//! | `reachable` | which chunks in which packs are reachable |
+
+mod branch;
+mod compare;
+mod directory;
+mod entries;
+mod extents;
+mod lockstep;
+mod lookup;
+mod reach;
+mod reachable;
+#[cfg(test)]
+mod testing;
+mod visited;
+mod write;
+
+pub use branch::{Branch, HasPage, ListBranch, Spot, Wanted, descend};
+pub use compare::{Change, Difference, compare};
+pub use directory::{Directory, Which};
+pub use entries::Entries;
+pub use extents::Extents;
+pub use lockstep::{Lockstep, Step};
+pub use lookup::Lookup;
+pub use reach::{Visit, walk};
+pub use reachable::{Reachable, Reached, Scope};
+pub use visited::Visited;
+pub use write::{MetaPack, SelfRefs};
+
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::crypto::keys::ChunkKind;
+use crate::error::{Error, Result};
+use crate::format::list::List;
+use crate::format::page::Page;
+use crate::format::record::Snapshot;
+use crate::format::reference::Ref;
+use crate::format::node::{self, Attrs, Content, Node, Xattrs};
+use crate::repo::{Repository, Span};
+
+/// The error number of a [`Content::Unreadable`] that `repair` puts in the place of what is lost on the server (`EUCLEAN`,
+/// which no source returns for a file that is there).
+pub const LOST: u32 = 117;
+
+/// Returns whether `repair` has marked a file of which something is lost on the server.
+pub fn lacks_parts(node: &Node) -> bool {
+    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
+    is_file && node.flags == node::PARTIAL | node::CHANGED && node.ctime == 0
+}
+
+/// Reads the trees of a repository. Every chunk is read from its place or, if that is missing or damaged, from any other
+/// place that the index knows.
+#[derive(Clone)]
+pub struct Trees<'r> {
+    repo: &'r Repository,
+    lookup: Arc<Lookup>,
+}
+
+impl<'r> Trees<'r> {
+    /// Reads trees of this repository; the log is read when the first chunk is not at its place.
+    pub fn new(repo: &'r Repository) -> Self {
+        Trees::with(repo, Arc::default())
+    }
+
+    /// Reads trees with a lookup that others use too.
+    pub fn with(repo: &'r Repository, lookup: Arc<Lookup>) -> Self {
+        Trees { repo, lookup }
+    }
+
+    /// Returns the repository.
+    pub fn repo(&self) -> &'r Repository {
+        self.repo
+    }
+
+    /// Returns the lookup.
+    pub fn lookup(&self) -> &Lookup {
+        &self.lookup
+    }
+
+    /// Reads a chunk by `read`, from its place or from another one.
+    pub fn read<T>(
+        &self,
+        ctx: &Context,
+        kind: ChunkKind,
+        r: &Ref,
+        read: impl Fn(&Ref) -> Result<T>,
+    ) -> Result<T> {
+        self.lookup.read(ctx, self.repo, kind, r, read)
+    }
+
+    /// Returns the contents of a chunk of a file, verified by their id.
+    pub fn chunk(&self, ctx: &Context, r: &Ref, span: Span) -> Result<Vec<u8>> {
+        self.read(ctx, ChunkKind::Data, r, |r| self.repo.chunk(ctx, ChunkKind::Data, r, span))
+    }
+
+    /// Returns a page of a directory, as the page above says it is, and the place where it was read.
+    pub fn page(&self, ctx: &Context, branch: &Branch) -> Result<(Ref, Page)> {
+        let found = self.read(ctx, ChunkKind::Page, &branch.page, |r| Ok((*r, self.repo.page(ctx, r)?)))?;
+        branch.check(&found.1).map(|()| found)
+    }
+
+    /// Returns a page of a reference list, as the page above says it is.
+    pub fn list(&self, ctx: &Context, branch: &ListBranch) -> Result<List> {
+        let list = self.read(ctx, ChunkKind::List, &branch.list, |r| self.repo.list(ctx, r))?;
+        branch.check(&list).map(|()| list)
+    }
+
+    /// Returns the extended attributes of a node.
+    pub fn xattrs(&self, ctx: &Context, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        match &node.xattrs {
+            Xattrs::Inline(list) => Ok(list.clone()),
+            Xattrs::Stored(r) => self.read(ctx, ChunkKind::Xattrs, r, |r| self.repo.stored_xattrs(ctx, r)),
+        }
+    }
+
+    /// Returns the nodes of a directory, given its top page (`None`: empty).
+    pub fn entries<'t>(&'t self, ctx: &'t Context<'t>, directory: Option<&Ref>) -> Entries<'t> {
+        Entries::new(ctx, self, directory.copied())
+    }
+
+    /// Returns the extents of a regular file; nothing for other nodes.
+    pub fn extents<'t>(&'t self, ctx: &'t Context<'t>, content: &Content) -> Extents<'t> {
+        Extents::new(ctx, self, content)
+    }
+
+    /// Returns one entry of a directory by name, with one page a level.
+    pub fn entry(&self, ctx: &Context, directory: Option<&Ref>, name: &[u8]) -> Result<Option<Node>> {
+        let Some(top) = directory else { return Ok(None) };
+        let read = |branch: &Branch| self.page(ctx, branch).map(|(_, page)| page);
+        let Some(Spot { leaf: Page::Leaf(mut nodes), index, .. }) = descend(*top, Wanted::Name(name), read)? else {
+            return Ok(None);
+        };
+        Ok(Some(nodes.swap_remove(index)))
+    }
+
+    /// Returns the node at a path of a snapshot; slashes at the ends and doubled ones do not matter, the empty path is the
+    /// root.
+    pub fn at(&self, ctx: &Context, snapshot: &Snapshot, path: &[u8]) -> Result<Node> {
+        let mut node = root(snapshot);
+        for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            let found = match &node.content {
+                Content::Directory(page) => self.entry(ctx, page.as_ref(), part)?,
+                _ => None,
+            };
+            node = found.ok_or_else(|| {
+                let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), snapshot.id.short());
+                Error::failed(text).hint("`nfreezer ls SNAPSHOT:PATH` shows what is there")
+            })?;
+        }
+        Ok(node)
+    }
+}
+
+/// Returns the root of a snapshot as a node; its attributes are nobody's in particular.
+pub fn root(snapshot: &Snapshot) -> Node {
+    let attrs = Attrs { mode: 0o755, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 };
+    Node {
+        name: Vec::new(),
+        attrs: Arc::new(attrs),
+        mtime: snapshot.time,
+        ctime: 0,
+        inode: 0,
+        nlink: 2,
+        flags: 0,
+        xattrs: Xattrs::Inline(Vec::new()),
+        content: Content::Directory(snapshot.root),
+    }
+}

@@ -1,0 +1,153 @@
+//! Which chunks, in which packs, the trees of some snapshots reach: the question of `prune`.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard};
+
+use super::Trees;
+use super::reach::{Visit, walk};
+use super::visited::{EACH, Hashes};
+use crate::context::Context;
+use crate::crypto::keys::{ChunkId, ChunkKind};
+use crate::error::{Error, Kind, Result};
+use crate::format::node::Node;
+use crate::format::reference::Ref;
+use crate::name::ObjectId;
+
+/// What is reachable in one pack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+}
+
+/// The chunks that trees reach, each in the pack that a reference names. A chunk in a condemned pack is reachable in every
+/// pack that has it, since readers look for it there. Hashes under a key of this run stand for the chunks, 14 bytes each;
+/// a collision can only make an unreachable chunk look reachable.
+pub struct Reachable {
+    key: RandomState,
+    found: Found,
+}
+
+#[derive(Default)]
+struct Found {
+    /// Hashes of (chunk, pack).
+    places: Hashes,
+    /// Hashes of chunks that count in every pack.
+    anywhere: Hashes,
+    packs: HashMap<ObjectId, Reached>,
+    /// Why this is not everything.
+    incomplete: Option<Error>,
+}
+
+/// Which packs are asked about, and how much may be held.
+pub struct Scope<'s> {
+    /// Packs whose chunks are wanted; a caller with little memory asks about some packs at a time.
+    pub is_wanted: &'s (dyn Fn(&ObjectId) -> bool + Sync),
+    /// Packs that are condemned or dropped.
+    pub condemned: &'s HashSet<ObjectId>,
+    /// Most bytes of memory.
+    pub memory: u64,
+}
+
+impl Reachable {
+    /// Reads all pages of the trees with these roots.
+    ///
+    /// # Errors
+    ///
+    /// A page that cannot be read anywhere: nothing may be removed while it is unknown what it needs. More reachable chunks
+    /// than `scope.memory` holds: fewer packs at a time need less.
+    pub fn of(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], scope: &Scope<'_>) -> Result<Self> {
+        let collector = Collector { key: RandomState::new(), found: Mutex::default(), scope };
+        collector.references(&roots.iter().map(|root| (ChunkKind::Page, *root)).collect::<Vec<_>>());
+        walk(ctx, trees.repo(), Some(trees.lookup()), roots, scope.memory / 2, &collector)?;
+        let mut found = collector.found.into_inner().expect("no holder panics");
+        match found.incomplete.take() {
+            Some(why) => Err(why),
+            None => Ok(Reachable { key: collector.key, found }),
+        }
+    }
+
+    /// Returns whether a tree needs this chunk in this pack.
+    pub fn contains(&self, chunk: &ChunkId, pack: &ObjectId) -> bool {
+        self.found.places.contains(&self.key.hash_one((chunk, pack)))
+            || self.found.anywhere.contains(&self.key.hash_one(chunk))
+    }
+
+    /// Returns what references name in this pack.
+    pub fn in_pack(&self, pack: &ObjectId) -> Reached {
+        self.found.packs.get(pack).copied().unwrap_or_default()
+    }
+}
+
+struct Collector<'s> {
+    key: RandomState,
+    found: Mutex<Found>,
+    scope: &'s Scope<'s>,
+}
+
+impl Collector<'_> {
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().expect("no holder panics")
+    }
+}
+
+impl Visit for Collector<'_> {
+    fn references(&self, references: &[(ChunkKind, Ref)]) {
+        let mut found = self.lock();
+        for (_, r) in references {
+            if self.scope.condemned.contains(&r.pack.id) {
+                found.anywhere.insert(self.key.hash_one(r.id));
+            } else if (self.scope.is_wanted)(&r.pack.id) && found.places.insert(self.key.hash_one((&r.id, &r.pack.id))) {
+                let reached = found.packs.entry(r.pack.id).or_default();
+                reached.chunks += 1;
+                reached.bytes += u64::from(r.stored);
+            }
+        }
+        let most = self.scope.memory / 2 / EACH;
+        if (found.places.len() + found.anywhere.len()) as u64 > most {
+            (found.places, found.anywhere) = Default::default();
+            let text = format!("more than {most} chunks are reachable, which needs more memory");
+            found.incomplete.get_or_insert(Error::new(Kind::Failed, text));
+        }
+    }
+
+    fn read(&self, _: u64, _: &[Node]) {}
+
+    fn unreadable(&self, why: &Error) {
+        self.lock().incomplete.get_or_insert(Error::new(why.kind(), why.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::background;
+    use crate::trees::testing::{data, dir, file, repository, write};
+
+    #[test]
+    fn chunks_are_reachable_where_trees_name_them() {
+        let (_, repo) = repository();
+        let below = [("x".into(), file(1, 11)), ("y".into(), file(2, 22))].into();
+        let tree = [("a".into(), file(3, 11)), ("d".into(), dir(4, below))].into();
+        let [root] = write(&repo, [&tree]);
+        let root = root.unwrap();
+        let trees = Trees::new(&repo);
+        let find = |is_wanted: &(dyn Fn(&ObjectId) -> bool + Sync), condemned: &HashSet<ObjectId>, memory| {
+            Reachable::of(background(), &trees, &[root], &Scope { is_wanted, condemned, memory })
+        };
+        let all = find(&|_| true, &HashSet::new(), 1 << 20).unwrap();
+        let contents = data(11).pack.id;
+        assert!(all.contains(&data(11).id, &contents) && all.contains(&root.id, &root.pack.id));
+        assert!(!all.contains(&data(12).id, &contents), "no tree has this chunk");
+        assert!(!all.contains(&data(11).id, &root.pack.id), "nor this one there");
+        assert_eq!(all.in_pack(&contents), Reached { chunks: 2, bytes: 200 });
+        let meta = find(&|id| *id == root.pack.id, &HashSet::new(), 1 << 20).unwrap();
+        assert_eq!((meta.in_pack(&contents), meta.in_pack(&root.pack.id).chunks), (Reached::default(), 2));
+        let condemned = find(&|_| true, &HashSet::from([contents]), 1 << 20).unwrap();
+        assert!(condemned.contains(&data(11).id, &ObjectId([1; 32])), "any pack may be its last");
+        assert!(find(&|_| true, &HashSet::new(), 60).is_err(), "too many chunks for so little memory");
+    }
+}
