@@ -66,13 +66,13 @@ fn add(repo: &Repository, state: &mut State, model: &mut Model, from: u64, to: u
     repo.commit(background(), state, Head::default(), &sections(from, to)).unwrap()
 }
 
-fn assert_answers(index: &Index<'_>, model: &Model) {
+fn assert_answers(repo: &Repository, index: &Index, model: &Model) {
     for (id, (pack, offset)) in model {
-        let (kind, found) = index.find(background(), id).unwrap().expect("it is there");
+        let (kind, found) = index.find(background(), repo, id).unwrap().expect("it is there");
         assert_eq!((kind, found.pack, found.offset, found.len), (ChunkKind::Data, *pack, *offset, 100));
     }
     for n in 0..500 {
-        assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None);
+        assert_eq!(index.find(background(), repo, &id(n + (3 << 40))).unwrap(), None);
     }
 }
 
@@ -87,9 +87,9 @@ fn answers_are_those_of_the_model_whatever_may_be_held() {
     for allowance in [0, 10_000, bytes / 9, bytes - 1, bytes] {
         let repo = reopen(&memory);
         let state = repo.state(background()).unwrap();
-        let index = Index::new(&repo, &state).with_memory(allowance);
+        let index = Index::new(&state).with_memory(allowance);
         assert_eq!(index.held(), 0, "nothing is read before the first question");
-        assert_answers(&index, &model);
+        assert_answers(&repo, &index, &model);
         assert!(index.held() <= allowance, "{} of {allowance}", index.held());
         assert!(allowance < bytes || index.held() == bytes);
     }
@@ -102,13 +102,13 @@ fn what_is_new_costs_no_read_once_fingerprints_are_there_and_what_is_known_one()
     add(&repo, &mut state, &mut model, 0, 80_000);
     let repo = reopen(&memory);
     repo.set_cache(1 << 20);
-    let index = Index::new(&repo, &repo.state(background()).unwrap()).with_memory(80_000 * 4);
-    (0..100).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
+    let index = Index::new(&repo.state(background()).unwrap()).with_memory(80_000 * 4);
+    (0..100).for_each(|n| assert_eq!(index.find(background(), &repo, &id(n + (3 << 40))).unwrap(), None));
     let before = repo.cache_stats();
-    (100..10_000).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
+    (100..10_000).for_each(|n| assert_eq!(index.find(background(), &repo, &id(n + (3 << 40))).unwrap(), None));
     assert_eq!(repo.cache_stats().reads, before.reads);
     for known in 0..100 {
-        assert!(index.find(background(), &id(known)).unwrap().is_some());
+        assert!(index.find(background(), &repo, &id(known)).unwrap().is_some());
     }
     let reads = repo.cache_stats().reads - before.reads;
     assert!(reads <= 102, "{reads} reads for 100 chunks and their pack");
@@ -123,8 +123,8 @@ fn a_large_section_is_read_past_the_cache() {
     let repo = reopen(&memory);
     let state = repo.state(background()).unwrap();
     let misses = repo.cache_stats().misses;
-    let index = Index::new(&repo, &state);
-    (0..20).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
+    let index = Index::new(&state);
+    (0..20).for_each(|n| assert_eq!(index.find(background(), &repo, &id(n + (3 << 40))).unwrap(), None));
     assert_eq!(index.held(), 200_000 * index::ENTRY);
     let bytes = repo.cache_stats().bytes;
     assert!(bytes < 20 << 20, "{bytes}: the section was not read twice");
@@ -137,8 +137,8 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 1000);
     for allowance in [0, 50_000, 90_000, usize::MAX] {
-        let index = Index::new(&repo, &state).with_memory(allowance);
-        assert_answers(&index, &model);
+        let index = Index::new(&state).with_memory(allowance);
+        assert_answers(&repo, &index, &model);
         let (mut state, mut model) = (state.clone(), model.clone());
         let mut last = None;
         for round in 1..6 {
@@ -158,10 +158,10 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
             index.committed(&state, &record, new);
             assert_eq!(repo.cache_stats().reads, before.reads);
             last = Some(record);
-            assert_answers(&index, &model);
+            assert_answers(&repo, &index, &model);
             assert!(index.held() <= allowance);
         }
-        assert_answers(&Index::new(&repo, &state), &model);
+        assert_answers(&repo, &Index::new(&state), &model);
     }
 }
 
@@ -174,13 +174,13 @@ fn many_threads_ask_at_once() {
     }
     for allowance in [0, 200_000 * 4, usize::MAX] {
         let repo = reopen(&memory);
-        let index = Index::new(&repo, &state).with_memory(allowance);
+        let index = Index::new(&state).with_memory(allowance);
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let (index, model) = (&index, &model);
+                let (repo, index, model) = (&repo, &index, &model);
                 scope.spawn(move || {
                     for (id, (pack, _)) in model.iter().skip(thread).step_by(13) {
-                        assert_eq!(index.find(background(), id).unwrap().unwrap().1.pack, *pack);
+                        assert_eq!(index.find(background(), repo, id).unwrap().unwrap().1.pack, *pack);
                     }
                 });
             }
@@ -200,10 +200,10 @@ fn damage_hides_a_chunk_and_no_other() {
     bytes[half] ^= 1;
     memory.overwrite(&name, bytes);
     let repo = reopen(&memory);
-    let index = Index::new(&repo, &repo.state(background()).unwrap());
+    let index = Index::new(&repo.state(background()).unwrap());
     let (mut well, mut hidden) = (0, 0);
     for id in model.keys() {
-        match index.find(background(), id) {
+        match index.find(background(), &repo, id) {
             Ok(found) => well += usize::from(found.is_some()),
             Err(e) => {
                 assert_eq!(e.kind(), nfreezer::error::Kind::Damaged);
@@ -215,9 +215,9 @@ fn damage_hides_a_chunk_and_no_other() {
     assert_eq!((well + hidden, hidden), (60_000, 2049));
     memory.remove(background(), &name).unwrap();
     let repo = reopen(&memory);
-    let gone = Index::new(&repo, &state);
+    let gone = Index::new(&state);
     for n in 0..10 {
-        assert_eq!(gone.find(background(), &id(n)).unwrap_err().kind(), nfreezer::error::Kind::Missing);
+        assert_eq!(gone.find(background(), &repo, &id(n)).unwrap_err().kind(), nfreezer::error::Kind::Missing);
     }
 }
 
@@ -246,9 +246,9 @@ fn ten_million_chunks() {
         let state = repo.state(background()).unwrap();
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = status("VmHWM");
-        let index = Index::new(&repo, &state).with_memory(allowance);
+        let index = Index::new(&state).with_memory(allowance);
         let begun = std::time::Instant::now();
-        (0..100).for_each(|n| assert_eq!(index.find(background(), &id(n + (3 << 40))).unwrap(), None));
+        (0..100).for_each(|n| assert_eq!(index.find(background(), &repo, &id(n + (3 << 40))).unwrap(), None));
         println!(
             "allowance {} MiB: {:.1} s to the first 100 answers, {} MiB held, peak {} MiB over {before} before",
             allowance >> 20,
@@ -259,7 +259,7 @@ fn ten_million_chunks() {
         for (what, from, count) in [("new", 3 << 40, 20_000), ("known", 0, 2_000)] {
             let (begun, reads) = (std::time::Instant::now(), repo.cache_stats().reads);
             (0..count).for_each(|n| {
-                assert_eq!(index.find(background(), &id(from + 1000 + n * 4999)).unwrap().is_some(), from == 0)
+                assert_eq!(index.find(background(), &repo, &id(from + 1000 + n * 4999)).unwrap().is_some(), from == 0)
             });
             let (rate, reads) = (count as f64 / begun.elapsed().as_secs_f64(), repo.cache_stats().reads - reads);
             println!("  {what}: {rate:.0} look-ups a second, {reads} reads for {count}");

@@ -1,5 +1,6 @@
 //! A repository in memory that real pushes fill, and what can go wrong with its objects.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -13,9 +14,11 @@ use nfreezer::format::record::{Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, Ref};
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{self, Summary};
-use nfreezer::repo::Repository;
+use nfreezer::repo::{Repository, Span};
 use nfreezer::restore;
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::trees::Trees;
+use nfreezer::vfs::{self, Entry, Kind, Mode, Vfs, inode};
 
 use super::tree::{assert_same, noise, on_disk, write};
 
@@ -132,6 +135,76 @@ impl<S: Storage + 'static> Saved<S> {
         assert_same(&on_disk(&target), &on_disk(&self.top()));
     }
 
+    /// Checks that every reader finds what is on the disk now, with nothing in memory: a walk over the tree, as `ls` does
+    /// it, `restore`, and the mount's file system without a kernel.
+    pub fn assert_read_everywhere(&self, snapshot: &Snapshot) {
+        let disk = files(&self.top());
+        self.repo.forget_blocks();
+        assert_eq!(self.listed(snapshot), disk, "ls");
+        let (_keep, target, summary) = self.restore(snapshot);
+        assert_eq!((summary.damaged, summary.failed), (0, 0));
+        assert_eq!(files(&target), disk, "restore");
+        assert_eq!(self.shown(snapshot), disk, "vfs");
+    }
+
+    fn listed(&self, snapshot: &Snapshot) -> Files {
+        let trees = Trees::new(&self.repo);
+        let top = trees.at(background(), snapshot, self.top().display().to_string().as_bytes()).unwrap();
+        let (mut found, mut open) = (Files::new(), vec![(String::new(), top)]);
+        while let Some((path, node)) = open.pop() {
+            let contents = match &node.content {
+                Content::Directory(page) => {
+                    for below in trees.entries(background(), page.as_ref()) {
+                        let below = below.unwrap();
+                        let name = String::from_utf8(below.name.clone()).unwrap();
+                        open.push((if path.is_empty() { name } else { format!("{path}/{name}") }, below));
+                    }
+                    None
+                }
+                content => {
+                    let extents = trees.extents(background(), content).map(|extent| match extent.unwrap() {
+                        Extent::Data(r) => trees.chunk(background(), &r, Span::Exact).unwrap(),
+                        Extent::Hole(len) => vec![0; len as usize],
+                    });
+                    Some(extents.collect::<Vec<_>>().concat())
+                }
+            };
+            if !path.is_empty() {
+                found.insert(path, contents);
+            }
+        }
+        found
+    }
+
+    fn shown(&self, snapshot: &Snapshot) -> Files {
+        let repo = Arc::new(self.repo.behind(self.memory.clone()));
+        let state = repo.state(background()).unwrap();
+        let at = Some((snapshot.clone(), self.top().display().to_string().into_bytes()));
+        let vfs = Vfs::new(background(), repo, state, vfs::Options { at, ..vfs::Options::default() }).unwrap();
+        let mode = Mode::Fetch(background());
+        let (mut found, mut open) = (Files::new(), vec![(String::new(), inode::ROOT)]);
+        while let Some((path, ino)) = open.pop() {
+            let mut entries = Vec::new();
+            let add = &mut |entry: &Entry<'_>| {
+                entries.push((String::from_utf8(entry.name.into()).unwrap(), entry.attr));
+                false
+            };
+            vfs.readdir(ino, 0, true, mode, add).unwrap_or_else(|e| panic!("{path}: {e}"));
+            for (name, attr) in entries.into_iter().skip(2) {
+                let path = format!("{path}{name}");
+                if attr.kind == Kind::Directory {
+                    found.insert(path.clone(), None);
+                    open.push((format!("{path}/"), attr.ino));
+                    continue;
+                }
+                let read = |at| vfs.read(attr.ino, at, 1 << 20, mode, &|_| ());
+                let parts = (0..attr.size).step_by(1 << 20).map(|at| read(at).unwrap_or_else(|e| panic!("{path}: {e}")));
+                found.insert(path.clone(), Some(parts.collect::<Vec<_>>().concat()));
+            }
+        }
+        found
+    }
+
     pub fn packs(&self) -> Vec<(ObjectId, u64)> {
         let entries = (0..16).flat_map(|x| self.memory.list(background(), Folder::PackShard(x)).unwrap());
         let id = |name: &Name| if let Name::Pack(id) = name { *id } else { unreachable!() };
@@ -148,7 +221,7 @@ impl<S: Storage + 'static> Saved<S> {
     /// The first chunk of a file, or the top page of a directory.
     pub fn chunk_of(&self, snapshot: &Snapshot, name: &str) -> Ref {
         let path = self.top().join(name).display().to_string();
-        let content = self.repo.at(background(), snapshot, path.as_bytes()).unwrap().content;
+        let content = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap().content;
         match content {
             Content::Directory(Some(page)) => page,
             _ => self.chunks(snapshot, name)[0],
@@ -158,14 +231,35 @@ impl<S: Storage + 'static> Saved<S> {
     /// The chunks of a file.
     pub fn chunks(&self, snapshot: &Snapshot, name: &str) -> Vec<Ref> {
         let path = self.top().join(name).display().to_string();
-        let content = self.repo.at(background(), snapshot, path.as_bytes()).unwrap().content;
-        let extents = self.repo.extents(background(), &content).map(Result::unwrap);
+        let content = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap().content;
+        let trees = Trees::new(&self.repo);
+        let extents = trees.extents(background(), &content).map(Result::unwrap);
         extents.filter_map(|extent| if let Extent::Data(r) = extent { Some(r) } else { None }).collect()
     }
 
     pub fn remove(&self, r: &Ref) {
         self.memory.remove(background(), &Name::Pack(r.pack.id)).unwrap();
     }
+}
+
+/// Contents of files by path; `None` for directories.
+pub type Files = BTreeMap<String, Option<Vec<u8>>>;
+
+/// What is below `top` on the disk.
+pub fn files(top: &Path) -> Files {
+    let (mut found, mut open) = (Files::new(), vec![top.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(top).unwrap().display().to_string();
+            let contents = if path.is_dir() { None } else { Some(std::fs::read(&path).unwrap()) };
+            if contents.is_none() {
+                open.push(path);
+            }
+            found.insert(name, contents);
+        }
+    }
+    found
 }
 
 pub fn tell(told: &Mutex<Told>, found: &Finding<'_>) {

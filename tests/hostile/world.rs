@@ -20,6 +20,7 @@ use nfreezer::repo::{Repository, State};
 use nfreezer::restore::{self, restore};
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::vfs::{self, Fault, Mode, Vfs};
+use nfreezer::trees::Trees;
 
 use crate::harness::writer::{Item, Writer, noise};
 use crate::oracle::{CONTENTS, PASSPHRASE, said};
@@ -154,8 +155,9 @@ impl World {
 
     /// Where the contents of a file are.
     pub fn refs(&self, snapshot: &Snapshot, path: &str) -> Vec<Ref> {
-        let node = self.repo.at(background(), snapshot, path.as_bytes()).unwrap();
-        let extents = self.repo.extents(background(), &node.content).map(|extent| match extent.unwrap() {
+        let node = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap();
+        let trees = Trees::new(&self.repo);
+        let extents = trees.extents(background(), &node.content).map(|extent| match extent.unwrap() {
             Extent::Data(r) => r,
             Extent::Hole(_) => unreachable!(),
         });
@@ -288,7 +290,7 @@ fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<Str
     let (mut skipped, mut there) = (BTreeMap::new(), BTreeSet::new());
     let mut folders = vec![(String::new(), snapshot.root)];
     while let Some((above, page)) = folders.pop() {
-        for node in repo.entries(background(), page.as_ref()) {
+        for node in Trees::new(&repo).entries(background(), page.as_ref()) {
             let node = match node {
                 Ok(node) => node,
                 Err(e) => {

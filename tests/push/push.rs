@@ -17,6 +17,7 @@ use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::trees::Trees;
 
 fn repository(storage: Arc<dyn Storage>) -> Repository {
     Repository::init(background(), storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
@@ -337,7 +338,7 @@ fn a_file_that_changes_once_while_it_is_read_is_read_again() {
     });
     let summary = push(&background().with_progress(&meddle), &setup.repo, &options(&[&setup.top()])).unwrap();
     setup.assert_equal(&summary);
-    assert_eq!(setup.repo.at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap().flags, 0);
+    assert_eq!(Trees::new(&setup.repo).at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap().flags, 0);
 }
 
 #[test]
@@ -352,7 +353,7 @@ fn a_file_that_never_keeps_still_is_kept_and_marked_and_read_by_the_next_push() 
         }
     });
     let summary = push(&background().with_progress(&meddle), &setup.repo, &options(&[&setup.top()])).unwrap();
-    let node = setup.repo.at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap();
+    let node = Trees::new(&setup.repo).at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap();
     assert_eq!((node.flags, node.content.size()), (CHANGED, 5 << 20));
     let second = setup.push();
     setup.assert_equal(&second);
@@ -474,7 +475,7 @@ fn a_damaged_parent_is_read_around() {
     let summary = push(&background().with_progress(&log), &repo, &options(&[&setup.top()])).unwrap();
     assert!(log.warnings.lock().unwrap()[0].contains("cannot be read"));
     assert_same(&on_disk(&setup.top()), &in_snapshot(&repo, &summary.snapshot, &setup.top()));
-    assert!(matches!(repo.at(background(), &summary.snapshot, b"/").unwrap().content, Content::Directory(Some(_))));
+    assert!(matches!(Trees::new(&repo).at(background(), &summary.snapshot, b"/").unwrap().content, Content::Directory(Some(_))));
 }
 
 // ------------------------------------------------------------------------------------------------------- speed

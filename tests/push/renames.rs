@@ -16,6 +16,7 @@ use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
+use nfreezer::trees::Trees;
 
 /// A repository, and a folder on a disk or in memory.
 struct Case {
@@ -67,7 +68,7 @@ impl Case {
     }
 
     fn node(&self, summary: &Summary, name: &str) -> Node {
-        self.repo.at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
+        Trees::new(&self.repo).at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
     }
 }
 
@@ -312,5 +313,5 @@ fn attributes_that_were_set_before_the_rename_are_saved_though_the_contents_are_
     let second = case.push(&["top"]);
     assert_eq!(counts(&second), (0, 1, 0, 0, 0));
     let node = case.node(&second, "top/new");
-    assert_eq!(case.repo.xattrs(background(), &node).unwrap(), [(b"user.tag".to_vec(), b"blue".to_vec())]);
+    assert_eq!(Trees::new(&case.repo).xattrs(background(), &node).unwrap(), [(b"user.tag".to_vec(), b"blue".to_vec())]);
 }

@@ -21,6 +21,7 @@ use nfreezer::push::{Checkpoints, Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
+use nfreezer::trees::Trees;
 
 const PACK: u64 = 16 << 20;
 const NEVER: Checkpoints =
@@ -97,7 +98,7 @@ impl Setup {
     fn beginnings(&self, snapshot: &Snapshot) -> Vec<(Vec<u8>, u64)> {
         let flagged = tree::flagged(&self.repo, snapshot).into_iter().filter(|(_, flags)| flags & PARTIAL != 0);
         flagged
-            .map(|(path, _)| (path.clone(), self.repo.at(background(), snapshot, &path).unwrap().content.size()))
+            .map(|(path, _)| (path.clone(), Trees::new(&self.repo).at(background(), snapshot, &path).unwrap().content.size()))
             .collect()
     }
 

@@ -18,6 +18,7 @@ use nfreezer::push::{Failure, Options, Stream, StreamKind, Summary, push_streams
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
+use nfreezer::trees::Trees;
 
 fn repository() -> Repository {
     let passphrase = Passphrase::new("test".into()).unwrap();
@@ -109,7 +110,7 @@ fn streams_make_a_tree_with_the_folders_on_their_way() {
     for i in 0..3000 {
         assert_eq!(content(&format!("zz/{i:04}")), What::of(&vec![i as u8; i]));
     }
-    let node = |path: &str| repo.at(background(), &summary.snapshot, path.as_bytes()).unwrap();
+    let node = |path: &str| Trees::new(&repo).at(background(), &summary.snapshot, path.as_bytes()).unwrap();
     let attrs = |path| (node(path).attrs.mode, node(path).attrs.uid, node(path).attrs.gid, node(path).mtime);
     assert_eq!(attrs("/z"), (0o640, 7, 8, Time::new(5, 6)));
     assert_eq!(attrs("/old/a"), (0o700, 1, 2, Time::new(3, 4)));
@@ -175,8 +176,8 @@ fn a_stream_that_may_fail_is_reported_and_saved_as_unreadable() {
     let summary = push_streams(&background().with_progress(&seen), &repo, &options(), streams.into_iter()).unwrap();
     assert_eq!(*seen.0.lock().unwrap(), ["/a/2: the tag is wrong"]);
     assert_eq!((summary.skipped, summary.snapshot.stats.unreadable), (1, 1));
-    assert_eq!(repo.at(background(), &summary.snapshot, b"/a/2").unwrap().content, Content::Unreadable(5));
-    assert_eq!(repo.at(background(), &summary.snapshot, b"/a/3").unwrap().content.size(), 1);
+    assert_eq!(Trees::new(&repo).at(background(), &summary.snapshot, b"/a/2").unwrap().content, Content::Unreadable(5));
+    assert_eq!(Trees::new(&repo).at(background(), &summary.snapshot, b"/a/3").unwrap().content.size(), 1);
     let gone = || io::Error::other(Error::new(Kind::Connection, "the server is gone"));
     let error = save(&repo, vec![stream("/a/2", Failure::Skip, Breaks(1, gone))]).unwrap_err();
     assert_eq!(error.kind(), Kind::Connection, "a lost connection is not a broken file");

@@ -22,6 +22,7 @@ use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::{Repository, Span};
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
+use nfreezer::trees::Trees;
 
 const MIB: usize = 1 << 20;
 
@@ -87,11 +88,12 @@ impl Case {
     }
 
     fn node(&self, summary: &Summary, name: &str) -> Node {
-        self.repo.at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
+        Trees::new(&self.repo).at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
     }
 
     fn bytes(&self, node: &Node) -> Vec<u8> {
-        let extents = self.repo.extents(background(), &node.content).map(Result::unwrap);
+        let trees = Trees::new(&self.repo);
+        let extents = trees.extents(background(), &node.content).map(Result::unwrap);
         let bytes = extents.map(|extent| match extent {
             Extent::Data(r) => self.repo.chunk(background(), ChunkKind::Data, &r, Span::Exact).unwrap(),
             Extent::Hole(len) => vec![0; len as usize],

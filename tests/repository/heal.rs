@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::saved::Saved;
+use crate::harness::mounted::Mounted;
+use crate::harness::saved::{Saved, files};
 use crate::harness::tree::noise;
 use nfreezer::check::{Options, Part};
 use nfreezer::context::background;
@@ -16,6 +17,7 @@ use nfreezer::name::ObjectId;
 use nfreezer::progress::{Event, Progress};
 use nfreezer::push;
 use nfreezer::repo::Repository;
+use nfreezer::trees::Trees;
 
 fn reading() -> Options {
     Options { read: Some(Part::All), ..Options::default() }
@@ -51,7 +53,7 @@ fn a_push_sends_again_what_was_in_a_missing_pack() {
     assert!(healed.added > 16 << 20 && healed.added < 30 << 20, "{}", healed.added);
     is_whole(&saved);
     for snapshot in [&healed.snapshot, &second] {
-        saved.assert_restores(snapshot);
+        saved.assert_read_everywhere(snapshot);
     }
     fs::remove_file(saved.top().join("c/new")).unwrap();
     fs::remove_dir(saved.top().join("c")).unwrap();
@@ -69,7 +71,7 @@ fn t37_new_contents_are_not_taken_for_known_ones_in_a_pack_that_is_gone() {
     fs::remove_dir_all(saved.top().join("b")).unwrap();
     saved.write("copy", 13, 3000); // what b/3 was
     let snapshot = saved.push().snapshot;
-    saved.assert_restores(&snapshot);
+    saved.assert_read_everywhere(&snapshot);
     let (report, told) = saved.check(&Options { snapshots: vec![snapshot], ..reading() });
     assert!(!report.is_damaged(), "{told:?}");
 }
@@ -87,8 +89,45 @@ fn damage_that_only_reading_shows_is_healed_after_repair() {
     let healed = saved.push().snapshot;
     is_whole(&saved);
     for snapshot in [&healed, &second] {
-        saved.assert_restores(snapshot);
+        saved.assert_read_everywhere(snapshot);
     }
+}
+
+#[test]
+fn a_mount_shows_what_was_sent_again() {
+    let (saved, first, second) = saved();
+    saved.flip(&saved.chunk_of(&first, "b/7"));
+    let large = saved.chunks(&first, "a/large");
+    saved.flip(&large[large.len() / 2]);
+    saved.remove(&large[large.len() - 1]);
+    saved.repair(&reading(), false);
+    saved.push();
+    is_whole(&saved);
+    let repo = Arc::new(saved.repo.behind(saved.memory.clone()));
+    let state = repo.state(background()).unwrap();
+    let mounted = Mounted::new(repo, state);
+    for (snapshot, missing) in [(&second, None), (&first, Some("c"))] {
+        let top = saved.top().display().to_string();
+        let shown = files(&mounted.path(&format!("ids/{}{top}", snapshot.id.short())));
+        let mut disk = files(&saved.top());
+        disk.retain(|path, _| missing.is_none_or(|missing| !Path::new(path).starts_with(missing)));
+        assert_eq!(shown, disk);
+    }
+}
+
+#[test]
+fn a_place_that_is_damaged_again_is_passed_over_for_the_next_one() {
+    let (saved, first, _) = saved();
+    for _ in 0..2 {
+        let newest = saved.repo.state(background()).unwrap().snapshots().pop().unwrap();
+        saved.flip(&saved.chunk_of(&newest, "b/7"));
+        saved.repair(&reading(), false);
+        saved.push();
+    }
+    is_whole(&saved);
+    saved.assert_read_everywhere(&saved.push().snapshot);
+    let (_keep, _, summary) = saved.restore(&first);
+    assert_eq!(summary.damaged, 0, "two of three places are damaged");
 }
 
 #[test]
@@ -101,11 +140,11 @@ fn repaired_at_once_and_pushed_afterwards() {
     is_whole(&saved);
     let healed = saved.push().snapshot;
     is_whole(&saved);
-    saved.assert_restores(&healed);
+    saved.assert_read_everywhere(&healed);
     // The snapshots that were forgotten are whole again too: their chunks are back.
     let forgotten = saved.repo.state(background()).unwrap().forgotten();
     assert!(!forgotten.is_empty());
-    saved.assert_restores(&forgotten[forgotten.len() - 1]);
+    saved.assert_read_everywhere(&forgotten[forgotten.len() - 1]);
 }
 
 #[test]
@@ -113,7 +152,7 @@ fn lost_folders_are_healed_for_the_newest_snapshot() {
     let (saved, first, _) = saved();
     saved.remove(&saved.chunk_of(&first, "b"));
     let healed = saved.push().snapshot;
-    saved.assert_restores(&healed);
+    saved.assert_read_everywhere(&healed);
     let (report, told) = saved.check(&reading());
     assert!(told.hit(&healed, &saved.top()).is_empty(), "{told:?}");
     assert!(report.is_damaged(), "pages of old snapshots do not come back by themselves");
@@ -123,13 +162,13 @@ fn lost_folders_are_healed_for_the_newest_snapshot() {
 
 /// Every pack that a snapshot's files refer to.
 fn packs_of(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Vec<ObjectId> {
-    let mut open = vec![repo.at(background(), snapshot, top.display().to_string().as_bytes()).unwrap()];
+    let mut open = vec![Trees::new(&repo).at(background(), snapshot, top.display().to_string().as_bytes()).unwrap()];
     let mut packs = Vec::new();
     while let Some(node) = open.pop() {
         if let Content::Directory(page) = &node.content {
-            open.extend(repo.entries(background(), page.as_ref()).map(Result::unwrap));
+            open.extend(Trees::new(&repo).entries(background(), page.as_ref()).map(Result::unwrap));
         }
-        packs.extend(repo.extents(background(), &node.content).filter_map(|e| match e.unwrap() {
+        packs.extend(Trees::new(&repo).extents(background(), &node.content).filter_map(|e| match e.unwrap() {
             Extent::Data(r) => Some(r.pack.id),
             Extent::Hole(_) => None,
         }));
@@ -167,7 +206,7 @@ fn packs_that_are_condemned_while_a_push_runs_are_not_in_its_snapshot() {
     assert!(prune.done.load(Ordering::SeqCst));
     assert!(packs_of(&saved.repo, &first, &saved.top()).contains(&condemned));
     assert!(!packs_of(&saved.repo, &snapshot, &saved.top()).contains(&condemned));
-    saved.assert_restores(&snapshot);
+    saved.assert_read_everywhere(&snapshot);
     let shown = saved.repo.state(background()).unwrap().snapshots();
     assert_eq!(shown.len(), 3, "what the first attempt has left is gone");
 }

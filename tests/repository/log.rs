@@ -354,17 +354,17 @@ impl Truth {
         assert_eq!(state.doomed_packs().into_iter().collect::<BTreeSet<_>>(), doomed);
     }
 
-    fn assert_index(&self, index: &Index<'_>) {
+    fn assert_index(&self, repo: &Repository, index: &Index) {
         let doomed =
             |pack: &u32| self.condemned.contains_key(&pack_id(*pack)) || self.dropped.contains(&pack_id(*pack));
         for (n, packs) in &self.places {
             let good: Vec<_> = packs.iter().filter(|pack| !doomed(pack)).map(|pack| pack_id(*pack)).collect();
-            match index.find(background(), &chunk(*n)).unwrap() {
+            match index.find(background(), repo, &chunk(*n)).unwrap() {
                 Some((_, found)) => assert!(good.contains(&found.pack.id) && found.offset == *n),
                 None => assert!(good.is_empty(), "chunk {n} is in {packs:?}"),
             }
         }
-        assert_eq!(index.find(background(), &chunk(u32::MAX)).unwrap(), None);
+        assert_eq!(index.find(background(), repo, &chunk(u32::MAX)).unwrap(), None);
     }
 
     /// Of the log as it is, and as it is without what prune may remove.
@@ -373,7 +373,7 @@ impl Truth {
             *reader.window.hidden.lock().unwrap() = hidden.into_iter().collect();
             let state = reader.repo.state(background()).unwrap();
             self.assert_state(&state);
-            self.assert_index(&Index::new(&reader.repo, &state));
+            self.assert_index(&reader.repo, &Index::new(&state));
         }
         reader.window.hidden.lock().unwrap().clear();
     }

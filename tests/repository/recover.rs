@@ -21,9 +21,10 @@ use nfreezer::format::record::{Action, Head, Mark, NewSection, SectionKind, Snap
 use nfreezer::format::reference::{Extent, PackRef, Ref};
 use nfreezer::format::{index, pack, stored};
 use nfreezer::name::{Name, hex};
-use nfreezer::repo::{Index, Repository, Span, State};
+use nfreezer::repo::{Repository, Span, State};
 use nfreezer::storage::Local;
 use nfreezer::time::Time;
+use nfreezer::trees::{Lookup, Trees};
 use sha2::{Digest, Sha256};
 
 const PASSPHRASE: &str = "golden, not secret";
@@ -61,7 +62,7 @@ fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
             Content::Symlink(target) => format!("symlink {}", target.escape_ascii()),
             other => format!("{other:?}"),
         };
-        let xattrs = repo.xattrs(background(), &node).unwrap();
+        let xattrs = Trees::new(&repo).xattrs(background(), &node).unwrap();
         let xattrs = xattrs.iter().map(|(k, v)| format!(" {}={}", k.escape_ascii(), hex(&Sha256::digest(v)[..4])));
         out += &format!(
             "{} {:04o} {}:{} {owner} fs{} {:?} {} {} {} {} {what}{}\n",
@@ -100,7 +101,7 @@ fn nodes(repo: &Repository, snapshot: &Snapshot) -> Vec<(Vec<u8>, Node)> {
     let mut found = Vec::new();
     let mut open = vec![(Vec::new(), snapshot.root)];
     while let Some((path, page)) = open.pop() {
-        for node in repo.entries(background(), page.as_ref()) {
+        for node in Trees::new(&repo).entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let below = [path.as_slice(), b"/", &node.name].concat();
             if let Content::Directory(page) = node.content {
@@ -115,18 +116,11 @@ fn nodes(repo: &Repository, snapshot: &Snapshot) -> Vec<(Vec<u8>, Node)> {
 
 fn contents(repo: &Repository, state: &State, node: &Node) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let index = Index::new(repo, state);
-    for extent in repo.extents(background(), &node.content) {
+    let trees = Trees::with(repo, Arc::new(Lookup::from_state(state.clone())));
+    for extent in trees.extents(background(), &node.content) {
         match extent.unwrap() {
             Extent::Hole(len) => bytes.resize(bytes.len() + len as usize, 0),
-            Extent::Data(r) => {
-                let here = repo.chunk(background(), ChunkKind::Data, &r, Span::Exact);
-                let chunk = here.or_else(|e| match repo.moved(background(), &index, ChunkKind::Data, &r)? {
-                    Some(moved) => repo.chunk(background(), ChunkKind::Data, &moved, Span::Exact),
-                    None => Err(e),
-                });
-                bytes.extend(chunk.unwrap());
-            }
+            Extent::Data(r) => bytes.extend(trees.chunk(background(), &r, Span::Exact).unwrap()),
         }
     }
     assert_eq!(bytes.len() as u64, node.content.size());
@@ -501,7 +495,7 @@ fn compare(repo: &Path, which: &str, target: &Path) {
             assert_eq!(*seen.entry(node.inode).or_insert(meta.ino()), meta.ino(), "{shown} is a link");
             assert_eq!(meta.nlink(), 2);
         }
-        for (name, value) in repo.xattrs(background(), &node).unwrap() {
+        for (name, value) in Trees::new(&repo).xattrs(background(), &node).unwrap() {
             let mut buffer = vec![0; 1 << 16];
             let len = rustix::fs::lgetxattr(&at, OsStr::from_bytes(&name), &mut buffer).unwrap();
             assert!(buffer[..len] == value, "{shown}");
@@ -546,7 +540,7 @@ fn recover_restores_everything_but_the_damaged_file_and_exits_4() {
     let (repo, target) = (copy("kinds"), tempfile::tempdir().unwrap());
     let opened = open(repo.path());
     let state = opened.state(background()).unwrap();
-    let noise = opened.at(background(), &state.select("latest").unwrap(), b"home/hard 1").unwrap();
+    let noise = Trees::new(&opened).at(background(), &state.select("latest").unwrap(), b"home/hard 1").unwrap();
     let Content::File(extents) = &noise.content else { panic!() };
     let Extent::Data(r) = extents[0] else { panic!() };
     let pack = repo.path().join(Name::Pack(r.pack.id).path());
@@ -598,7 +592,7 @@ fn t60_recover_never_leaves_its_folder_and_refuses_forbidden_and_doubled_names()
     repo.commit(background(), &mut state, Head { snapshots, ..Head::default() }, &[]).unwrap();
     for (id, root) in ids.zip(roots) {
         assert!(
-            repo.entries(background(), Some(&in_pack(root, pack))).any(|node| node.is_err()),
+            Trees::new(&repo).entries(background(), Some(&in_pack(root, pack))).any(|node| node.is_err()),
             "the library takes {id:x}"
         );
         let target = outer.path().join("target");

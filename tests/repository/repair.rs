@@ -12,7 +12,7 @@ use nfreezer::error::Kind;
 use nfreezer::format::node::{CHANGED, Content, PARTIAL};
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::Name;
-use nfreezer::repo::tree::LOST;
+use nfreezer::trees::{LOST, Trees};
 use nfreezer::storage::{Memory, Storage};
 
 fn reading() -> Options {
@@ -34,7 +34,7 @@ fn lost<S: Storage + 'static>(saved: &Saved<S>) -> Snapshot {
 }
 
 fn node(saved: &Saved, snapshot: &Snapshot, name: &str) -> nfreezer::format::node::Node {
-    saved.repo.at(background(), snapshot, saved.top().join(name).display().to_string().as_bytes()).unwrap()
+    Trees::new(&saved.repo).at(background(), snapshot, saved.top().join(name).display().to_string().as_bytes()).unwrap()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_lost_page_loses_its_entries_and_no_others() {
     let snapshot = saved.push().snapshot;
     let names = |s: &Snapshot| -> Vec<Vec<u8>> {
         let Content::Directory(page) = node(&saved, s, "big").content else { panic!() };
-        saved.repo.entries(background(), page.as_ref()).map(|node| node.unwrap().name).collect()
+        Trees::new(&saved.repo).entries(background(), page.as_ref()).map(|node| node.unwrap().name).collect()
     };
     assert_eq!(names(&snapshot).len(), 2500);
     // A page that is not the top one and has a block of its own.
