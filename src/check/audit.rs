@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::Meter;
 use super::data::below;
 use super::packs::{Harm, Packs};
-use super::Meter;
 use crate::context::Context;
 use crate::crypto::seal::{BLOCK, ObjectType};
 use crate::error::Result;

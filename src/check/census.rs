@@ -8,9 +8,9 @@ use super::{Meter, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
+use crate::format::node::{Content, Node};
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::format::node::{Content, Node};
 use crate::repo::Repository;
 use crate::trees::{self, LOST, Visit, lacks_parts};
 

@@ -105,12 +105,7 @@ pub fn repair(
 }
 
 /// Enters into the head what becomes of packs, snapshots and records.
-fn replace(
-    head: &mut Head,
-    repaired: &mut Repaired,
-    outcomes: Vec<(Snapshot, Outcome)>,
-    writes: bool,
-) -> Result<()> {
+fn replace(head: &mut Head, repaired: &mut Repaired, outcomes: Vec<(Snapshot, Outcome)>, writes: bool) -> Result<()> {
     let time = now().seconds;
     let mut condemned: BTreeMap<_, _> = head.condemned.drain(..).collect();
     for id in &repaired.condemned {

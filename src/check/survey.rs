@@ -13,10 +13,10 @@ use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::list::List;
+use crate::format::node::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::{Extent, PackRef, Ref};
-use crate::format::node::{Attrs, CHANGED, Content, Node, PARTIAL, Xattrs};
 use crate::repo::Repository;
 use crate::trees::{Branch, LOST, ListBranch, MetaPack, SelfRefs, Trees, Visited, lacks_parts};
 
@@ -81,7 +81,19 @@ impl<'a, 'w> Survey<'a, 'w> {
     ) -> Self {
         let Examined { packs, trees, memory, .. } = examined;
         let (clean, tally) = (Visited::new(memory / 2), Tally::default());
-        Survey { ctx, repo, packs, trees, found, writer, open: Vec::new(), clean, path: Vec::new(), tally, outcomes: Vec::new() }
+        Survey {
+            ctx,
+            repo,
+            packs,
+            trees,
+            found,
+            writer,
+            open: Vec::new(),
+            clean,
+            path: Vec::new(),
+            tally,
+            outcomes: Vec::new(),
+        }
     }
 
     /// Tells what is lost of a snapshot.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{escape, human, output};
 use crate::format::node::{Content, Node, PARTIAL};
-use crate::repo::tree::{LOST, lacks_parts};
+use crate::trees::{LOST, lacks_parts};
 
 /// Returns the path; that of a directory ends with a slash.
 pub fn name(path: &[u8], node: &Node) -> String {

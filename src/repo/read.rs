@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-use super::fetch::{Object, Span};
 use super::Repository;
+use super::fetch::{Object, Span};
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::limits::FRAME;
 use crate::format::list::List;
+use crate::format::node;
 use crate::format::page::Page;
 use crate::format::reference::{PackRef, Ref};
-use crate::format::node;
 use crate::format::{pack, stored};
 use crate::name::Name;
 

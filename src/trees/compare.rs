@@ -6,8 +6,8 @@ use super::{Lockstep, Trees};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::reference::{Extent, Ref};
 use crate::format::node::{Content, Node};
+use crate::format::reference::{Extent, Ref};
 
 /// Differences among which renamed entries are recognised: about 50 MB. In a comparison with more of them, an entry that
 /// was renamed over a longer distance is reported as removed and added.
@@ -143,16 +143,13 @@ impl<'c> Comparison<'c> {
             (None, None) => return Ok(None),
             (None, Some(_)) => Change::Added,
             (Some(_), None) => Change::Removed,
-            (Some((_, old)), Some((_, new))) => Change::Changed {
-                content: !self.same_content(old, new)?,
-                attributes: !same_attributes(old, new),
-            },
+            (Some((_, old)), Some((_, new))) => {
+                Change::Changed { content: !self.same_content(old, new)?, attributes: !same_attributes(old, new) }
+            }
         };
         let below = match (&old, &new) {
-            (Some((old_path, old)), Some((new_path, new))) => different_pages(old, new).map(|(old, new)| Pair {
-                old: (old_path.clone(), old),
-                new: (new_path.clone(), new),
-            }),
+            (Some((old_path, old)), Some((new_path, new))) => different_pages(old, new)
+                .map(|(old, new)| Pair { old: (old_path.clone(), old), new: (new_path.clone(), new) }),
             _ => None,
         };
         if change != (Change::Changed { content: false, attributes: false }) {
@@ -171,7 +168,9 @@ impl<'c> Comparison<'c> {
         }
         let mut found: Vec<_> = std::mem::take(&mut self.found).into_iter().map(Some).collect();
         for i in 0..found.len() {
-            let Some(Difference { change: Change::Added, new: Some((new_path, new)), .. }) = &found[i] else { continue };
+            let Some(Difference { change: Change::Added, new: Some((new_path, new)), .. }) = &found[i] else {
+                continue;
+            };
             let candidates = removed.get(&new.inode).cloned().unwrap_or_default();
             let (new_path, new) = (new_path.clone(), new.clone());
             for candidate in candidates {

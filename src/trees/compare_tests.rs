@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::testing::{Dice, Item, Tree, What, dir, file, repository, write};
+use super::super::sample_trees_for_tests::{Dice, Item, Tree, What, dir, file, repository, write};
 use super::*;
 use crate::context::background;
 use crate::name::Name;

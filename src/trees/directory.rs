@@ -3,9 +3,9 @@
 use super::write::SelfRefs;
 use crate::crypto::keys::Keys;
 use crate::format::limits;
+use crate::format::node::Node;
 use crate::format::page::{Page, Row, page_ends};
 use crate::format::reference::{PackRef, Ref};
-use crate::format::node::Node;
 
 /// Bytes that a page needs beside its entries: lengths, and numbers that grow with the page.
 const SLACK: usize = 4 << 10;

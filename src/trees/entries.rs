@@ -8,9 +8,9 @@ use super::branch::Branch;
 use crate::context::Context;
 use crate::crypto::keys::ChunkId;
 use crate::error::Result;
+use crate::format::node::Node;
 use crate::format::page::Page;
 use crate::format::reference::Ref;
-use crate::format::node::Node;
 
 /// The nodes of one directory; each page is fetched when the walk comes to it. Names ascend strictly over all pages, since
 /// [`Branch::check`] refuses every page that would break this.

@@ -7,8 +7,8 @@ use super::branch::ListBranch;
 use crate::context::Context;
 use crate::error::Result;
 use crate::format::list::List;
-use crate::format::reference::Extent;
 use crate::format::node::Content;
+use crate::format::reference::Extent;
 
 /// The extents of one file; each page of its reference list is fetched when the walk comes to it.
 pub struct Extents<'t> {

@@ -288,7 +288,7 @@ mod tests {
     use crate::name::Name;
     use crate::repo::Span;
     use crate::storage::{Memory, Storage};
-    use crate::trees::testing::repository;
+    use crate::trees::sample_trees_for_tests::repository;
 
     const CONTENT: &[u8] = b"the same contents in every pack";
 

@@ -23,7 +23,7 @@ mod lookup;
 mod reach;
 mod reachable;
 #[cfg(test)]
-mod testing;
+mod sample_trees_for_tests;
 mod visited;
 mod write;
 
@@ -45,10 +45,10 @@ use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
 use crate::format::list::List;
+use crate::format::node::{self, Attrs, Content, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::format::node::{self, Attrs, Content, Node, Xattrs};
 use crate::repo::{Repository, Span};
 
 /// The error number of a [`Content::Unreadable`] that `repair` puts in the place of what is lost on the server (`EUCLEAN`,
@@ -91,13 +91,7 @@ impl<'r> Trees<'r> {
     }
 
     /// Reads a chunk by `read`, from its place or from another one.
-    pub fn read<T>(
-        &self,
-        ctx: &Context,
-        kind: ChunkKind,
-        r: &Ref,
-        read: impl Fn(&Ref) -> Result<T>,
-    ) -> Result<T> {
+    pub fn read<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         self.lookup.read(ctx, self.repo, kind, r, read)
     }
 

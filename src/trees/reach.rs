@@ -12,9 +12,9 @@ use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::list::List;
+use crate::format::node::{self, Content, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::reference::{Extent, Ref};
-use crate::format::node::{self, Content, Node, Xattrs};
 use crate::repo::{Repository, Span};
 
 /// Threads: most of them wait for the server.

@@ -100,7 +100,8 @@ impl Visit for Collector<'_> {
         for (_, r) in references {
             if self.scope.condemned.contains(&r.pack.id) {
                 found.anywhere.insert(self.key.hash_one(r.id));
-            } else if (self.scope.is_wanted)(&r.pack.id) && found.places.insert(self.key.hash_one((&r.id, &r.pack.id))) {
+            } else if (self.scope.is_wanted)(&r.pack.id) && found.places.insert(self.key.hash_one((&r.id, &r.pack.id)))
+            {
                 let reached = found.packs.entry(r.pack.id).or_default();
                 reached.chunks += 1;
                 reached.bytes += u64::from(r.stored);
@@ -125,7 +126,7 @@ impl Visit for Collector<'_> {
 mod tests {
     use super::*;
     use crate::context::background;
-    use crate::trees::testing::{data, dir, file, repository, write};
+    use crate::trees::sample_trees_for_tests::{data, dir, file, repository, write};
 
     #[test]
     fn chunks_are_reachable_where_trees_name_them() {

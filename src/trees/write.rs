@@ -12,12 +12,12 @@ use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Error, Result};
 use crate::format::index;
 use crate::format::list::List;
+use crate::format::node::{Content, Node, Xattrs};
 use crate::format::pack::{Builder, Entry};
 use crate::format::page::Page;
 use crate::format::record::NewSection;
 use crate::format::reference::{PackRef, Ref};
 use crate::format::stored::Packer;
-use crate::format::node::{Content, Node, Xattrs};
 use crate::repo::{Index, Repository, Span};
 
 /// Chunks that are remembered over a commit.

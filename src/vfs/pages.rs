@@ -9,9 +9,9 @@ use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind, Keys};
 use crate::error::Result;
 use crate::format::list::List;
+use crate::format::node::{Content, Node, Xattrs, decode_xattrs};
 use crate::format::page::{Page, Row};
 use crate::format::reference::{Extent, Ref};
-use crate::format::node::{Content, Node, Xattrs, decode_xattrs};
 use crate::name::ObjectId;
 use crate::repo::{Repository, State};
 use crate::trees::{Branch, HasPage, Lookup, Trees};
@@ -179,9 +179,7 @@ fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {
 
 fn directory(page: Page, keys: &Keys) -> (Arc<Directory>, usize) {
     let (inos, weight) = match &page {
-        Page::Leaf(nodes) => {
-            (nodes.iter().map(|n| inode::alone(keys, n)).collect(), nodes.iter().map(weight).sum())
-        }
+        Page::Leaf(nodes) => (nodes.iter().map(|n| inode::alone(keys, n)).collect(), nodes.iter().map(weight).sum()),
         Page::Upper(rows) => (Vec::new(), rows.iter().map(|row| row.first.len() + size_of::<Row>() + 48).sum()),
     };
     (Arc::new(Directory { page, inos }), weight)

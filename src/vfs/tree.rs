@@ -11,10 +11,10 @@ use super::time::moment::moment;
 use super::view::{Folder, Role, Target, View};
 use super::{Mode, Vfs, inode};
 use crate::error::Error;
+use crate::format::node::{Content, Node};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::format::node::{Content, Node};
 use crate::trees::{self, Branch, Spot, Wanted, root};
 
 /// One entry of a listing.

@@ -9,9 +9,9 @@ use super::pages::Attributes;
 use super::view::Role;
 use super::{Mode, Vfs};
 use crate::format::list::List;
+use crate::format::node::{Content, Xattrs};
 use crate::format::record::SnapshotId;
 use crate::format::reference::{Extent, Ref};
-use crate::format::node::{Content, Xattrs};
 use crate::name::hex;
 use crate::trees::ListBranch;
 

@@ -198,7 +198,8 @@ impl<S: Storage + 'static> Saved<S> {
                     continue;
                 }
                 let read = |at| vfs.read(attr.ino, at, 1 << 20, mode, &|_| ());
-                let parts = (0..attr.size).step_by(1 << 20).map(|at| read(at).unwrap_or_else(|e| panic!("{path}: {e}")));
+                let parts =
+                    (0..attr.size).step_by(1 << 20).map(|at| read(at).unwrap_or_else(|e| panic!("{path}: {e}")));
                 found.insert(path.clone(), Some(parts.collect::<Vec<_>>().concat()));
             }
         }

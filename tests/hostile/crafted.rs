@@ -17,8 +17,8 @@ use nfreezer::progress::{Event, Progress};
 use nfreezer::repo::{Repository, State};
 use nfreezer::restore::{Options, restore};
 use nfreezer::time::Time;
-use nfreezer::vfs::{self, Mode, Vfs};
 use nfreezer::trees::Trees;
+use nfreezer::vfs::{self, Mode, Vfs};
 
 use crate::harness::writer::{Item, Writer};
 use crate::oracle::case;
@@ -146,7 +146,10 @@ fn t61_a_folder_of_many_entries_and_a_file_of_many_names() {
         let link = |i: u32| (format!("link{i:06}"), Item { inode: 7, nlink: 20_000, ..Item::file("one file") });
         let mut state = State::default();
         let snapshot = Writer::new(&repo).commit(&mut state, &Item::dir((0..20_000).map(link)), |_| {});
-        assert_eq!(Trees::new(&repo).entries(background(), snapshot.root.as_ref()).filter(|node| node.is_ok()).count(), 20_000);
+        assert_eq!(
+            Trees::new(&repo).entries(background(), snapshot.root.as_ref()).filter(|node| node.is_ok()).count(),
+            20_000
+        );
         let keep = tempfile::tempdir().unwrap();
         let seen = Stop { after: u64::MAX, ..Stop::default() };
         let summary = restore(

@@ -19,8 +19,8 @@ use nfreezer::progress::{Event, Progress};
 use nfreezer::repo::{Repository, State};
 use nfreezer::restore::{self, restore};
 use nfreezer::storage::{Memory, Storage};
-use nfreezer::vfs::{self, Fault, Mode, Vfs};
 use nfreezer::trees::Trees;
+use nfreezer::vfs::{self, Fault, Mode, Vfs};
 
 use crate::harness::writer::{Item, Writer, noise};
 use crate::oracle::{CONTENTS, PASSPHRASE, said};

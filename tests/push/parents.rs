@@ -22,6 +22,7 @@ use nfreezer::format::reference::{Extent, PackRef, Ref};
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::{Repository, random};
 use nfreezer::storage::Memory;
+use nfreezer::trees::Trees;
 
 const LEN: usize = 1000;
 
@@ -67,7 +68,7 @@ impl Case {
     }
 
     fn page(&self, page: Option<&Ref>, parts: &[&[u8]], change: &dyn Fn(&mut Node)) -> Ref {
-        let mut nodes: Vec<Node> = self.repo.entries(background(), page).map(Result::unwrap).collect();
+        let mut nodes: Vec<Node> = Trees::new(&self.repo).entries(background(), page).map(Result::unwrap).collect();
         let node = nodes.iter_mut().find(|node| node.name == parts[0]).unwrap();
         match &node.content {
             Content::Directory(below) => {

@@ -338,7 +338,10 @@ fn a_file_that_changes_once_while_it_is_read_is_read_again() {
     });
     let summary = push(&background().with_progress(&meddle), &setup.repo, &options(&[&setup.top()])).unwrap();
     setup.assert_equal(&summary);
-    assert_eq!(Trees::new(&setup.repo).at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap().flags, 0);
+    assert_eq!(
+        Trees::new(&setup.repo).at(background(), &summary.snapshot, path.to_str().unwrap().as_bytes()).unwrap().flags,
+        0
+    );
 }
 
 #[test]
@@ -475,7 +478,10 @@ fn a_damaged_parent_is_read_around() {
     let summary = push(&background().with_progress(&log), &repo, &options(&[&setup.top()])).unwrap();
     assert!(log.warnings.lock().unwrap()[0].contains("cannot be read"));
     assert_same(&on_disk(&setup.top()), &in_snapshot(&repo, &summary.snapshot, &setup.top()));
-    assert!(matches!(Trees::new(&repo).at(background(), &summary.snapshot, b"/").unwrap().content, Content::Directory(Some(_))));
+    assert!(matches!(
+        Trees::new(&repo).at(background(), &summary.snapshot, b"/").unwrap().content,
+        Content::Directory(Some(_))
+    ));
 }
 
 // ------------------------------------------------------------------------------------------------------- speed

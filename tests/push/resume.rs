@@ -98,7 +98,9 @@ impl Setup {
     fn beginnings(&self, snapshot: &Snapshot) -> Vec<(Vec<u8>, u64)> {
         let flagged = tree::flagged(&self.repo, snapshot).into_iter().filter(|(_, flags)| flags & PARTIAL != 0);
         flagged
-            .map(|(path, _)| (path.clone(), Trees::new(&self.repo).at(background(), snapshot, &path).unwrap().content.size()))
+            .map(|(path, _)| {
+                (path.clone(), Trees::new(&self.repo).at(background(), snapshot, &path).unwrap().content.size())
+            })
             .collect()
     }
 

@@ -88,7 +88,9 @@ impl Case {
     }
 
     fn node(&self, summary: &Summary, name: &str) -> Node {
-        Trees::new(&self.repo).at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes()).unwrap()
+        Trees::new(&self.repo)
+            .at(background(), &summary.snapshot, self.path(name).as_os_str().as_encoded_bytes())
+            .unwrap()
     }
 
     fn bytes(&self, node: &Node) -> Vec<u8> {

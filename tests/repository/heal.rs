@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::harness::mounted::Mounted;
 use crate::harness::saved::{Saved, files};

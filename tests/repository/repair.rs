@@ -12,8 +12,8 @@ use nfreezer::error::Kind;
 use nfreezer::format::node::{CHANGED, Content, PARTIAL};
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::Name;
-use nfreezer::trees::{LOST, Trees};
 use nfreezer::storage::{Memory, Storage};
+use nfreezer::trees::{LOST, Trees};
 
 fn reading() -> Options {
     Options { read: Some(Part::All), ..Options::default() }

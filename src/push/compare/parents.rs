@@ -15,8 +15,8 @@ use crate::format::reference::{Extent, Ref};
 use crate::name::ObjectId;
 use crate::push::read::attributes;
 use crate::repo::State;
-use crate::trees::{Entries, Trees};
 use crate::time::Time;
+use crate::trees::{Entries, Trees};
 
 /// How long before a push began a file must have been left alone for its times to prove that the push saw its last
 /// state: clocks of file systems tick every 10 ms at worst.
@@ -192,9 +192,8 @@ impl<'r> Old<'r> {
             Ok(node) => Ok(node.map(|node| Found { node, moved: self.moved, time: self.time })),
             Err(e) if e.kind().is_damage() => {
                 self.entries.clear();
-                self.ctx.warn(&format!(
-                    "a directory of the parent snapshot cannot be read, its files are read again: {e}"
-                ));
+                self.ctx
+                    .warn(&format!("a directory of the parent snapshot cannot be read, its files are read again: {e}"));
                 Ok(None)
             }
             Err(e) => Err(e),

@@ -22,8 +22,8 @@ use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::push::read::attributes::{self, Dir};
 use crate::push::read::reader::same;
-use crate::trees::{Branch, Trees};
 use crate::time::Time;
+use crate::trees::{Branch, Trees};
 
 /// Entries of a new folder from which on it is looked for elsewhere in the old tree even if it is young.
 const WORTH_LOOKING: usize = 64;

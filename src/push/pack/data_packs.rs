@@ -155,8 +155,9 @@ impl<'c> DataPacks<'c> {
                 Ok(None)
             }
             ChunkState::Forgotten => {
-                let (_, r) =
-                    index.find(ctx, self.repo, id)?.ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
+                let (_, r) = index
+                    .find(ctx, self.repo, id)?
+                    .ok_or_else(|| Error::failed("a committed chunk is not in the index"))?;
                 let pack = self.packs.earlier(r.pack);
                 Ok(Some(Piece::Known(*id, Place { pack, offset: r.offset, stored: r.stored, len: r.len })))
             }

@@ -67,13 +67,7 @@ impl PartialFiles {
     }
 
     /// What there is of it so far.
-    pub fn get(
-        &self,
-        ctx: &Context,
-        batch: u64,
-        data: &DataPacks<'_>,
-        index: &Index,
-    ) -> Result<Option<PartialFile>> {
+    pub fn get(&self, ctx: &Context, batch: u64, data: &DataPacks<'_>, index: &Index) -> Result<Option<PartialFile>> {
         let mut all = self.0.lock().expect("no holder panics");
         let Some(file) = all.get_mut(&batch) else { return Ok(None) };
         file.resolve(ctx, data, index, false)?;

@@ -10,8 +10,8 @@ use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::read::attributes::Nodes;
 use crate::push::read::item::{Enter, Item, StreamJob};
 use crate::push::read::stream::{Stream, StreamKind};
-use crate::trees::Trees;
 use crate::time::Time;
+use crate::trees::Trees;
 
 /// What the walk over streams is given.
 pub struct Streams<'w> {

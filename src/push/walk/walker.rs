@@ -21,8 +21,8 @@ use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::read::attributes::{self, Dir, Nodes, error};
 use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
-use crate::trees::Trees;
 use crate::time::Time;
+use crate::trees::Trees;
 
 /// Directories that are kept open on the way down; above them they are opened again from below.
 const OPEN: usize = 128;

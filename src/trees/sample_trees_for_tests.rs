@@ -16,7 +16,6 @@ use crate::repo::Repository;
 use crate::storage::Memory;
 use crate::time::Time;
 
-
 pub(super) fn repository() -> (Arc<Memory>, Repository) {
     let memory = Arc::<Memory>::default();
     let passphrase = Passphrase::new("test".into()).unwrap();
