@@ -7,7 +7,7 @@ home=$(pwd -P) me=$(id -u)
 repository=$(cd -- "$repository" 2>/dev/null && pwd -P) || die 'that folder is not there: run `nfreezer init` first'
 [ -f "$repository/config" ] || die "no repository is in $repository: run \`nfreezer init\` first"
 
-# Requests of this server that nfreezer does not know are denied too.
+# Requests that nfreezer does not know are denied too.
 for server in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/lib/misc /usr/libexec; do
   [ -x "$server/sftp-server" ] || continue
   for request in $("$server/sftp-server" -Q requests 2>/dev/null); do
@@ -16,7 +16,7 @@ for server in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/lib/misc /
   break
 done
 
-# The line. sshd takes the first one with a key, so other lines with this key go.
+# The line of authorized_keys. sshd takes the first line with a key, so other lines with this key are removed.
 umask 077
 mkdir -p .ssh
 chmod u+rwx .ssh
@@ -29,8 +29,8 @@ for file in .ssh/authorized_keys .ssh/authorized_keys2; do
 done
 others=$(cat .ssh/authorized_keys .ssh/authorized_keys2 2>/dev/null | grep -vF -e "$blob" | grep -cv -e '^ *#' -e '^ *$' || :)
 
-# Nothing of what ssh, shells, mail and services read at a login can be written, or made where it is missing. The key may not
-# change modes, so the account's own modes hold it.
+# Files that ssh, shells, mail and services read at a login must be neither writable nor creatable. The key cannot change
+# modes, so the modes of the account protect these files.
 find "$repository" -type f -exec chmod a-w {} +
 for name in .ssh .config .local bin .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .zprofile .zlogin \
   .kshrc .cshrc .tcshrc .login .logout .forward .procmailrc .k5login .k5users .rhosts .shosts .pam_environment .gnupg .inputrc; do
@@ -41,8 +41,8 @@ done
 
 say "the key may now add to $repository and read, through SFTP, and change nothing there"
 
-# SFTP also reaches /proc. Whoever may write to /proc/PID/mem of a program of this account runs code as this account.
-# Programs that the kernel protects (those of sshd among them) belong to root there.
+# SFTP also reaches /proc. Write access to /proc/PID/mem of a program of this account runs code as this account. Programs
+# that the kernel protects (sshd is one) belong to root there.
 scope=$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || say 0)
 if [ "$scope" = 0 ]; then
   set -- $(sed 's/.*) //' "/proc/$$/stat")

@@ -2,9 +2,10 @@
 # Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
 #   scripts/bench.sh push|mount|all|parts        (parts: the chunker and the pipeline of a push alone, no server)
-# FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds of a row, 180), TOOL_LIMIT (seconds of a tool over one
-# line, for mounts), ONLY (names of the tools to mount, and "sftp") may be set. A row that did not succeed has dashes and the reason. The server's files lie in WORK: in memory,
-# so that the figures are those of processors, protocol and line, not of a disk. Bytes are counted by the proxy.
+# Environment: FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 180), TOOL_LIMIT (seconds
+# per tool and network, for mounts), ONLY (names of the tools to mount, and "sftp"). A failed row has dashes and the reason. The
+# server's files are in WORK, in memory, so that the figures measure processors, protocol and network, not a disk. The proxy
+# counts the bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
@@ -31,7 +32,7 @@ finish() {
 }
 trap finish EXIT
 
-# --- the server and the line
+# --- the server and the network
 ssh-keygen -q -t ed25519 -N '' -f "$WORK/home/.ssh/id_ed25519"
 ssh-keygen -q -t ed25519 -N '' -f "$WORK/host_key"
 cp "$WORK/home/.ssh/id_ed25519.pub" "$WORK/authorized_keys"
@@ -158,7 +159,7 @@ push_rows() {
   rm -rf "$WORK/server/plain-$link"
 }
 
-# --- mounts. Each tool in turn makes its repository (beside the server, no line between), is measured over both lines, and goes
+# --- mounts. Each tool in turn creates its repository (on the server, without a network), is measured over both networks, and exits
 round_trip() { [ "$link" = far ] && echo "50 ms" || echo "0 ms"; }
 dash() { # dash WORK WHY
   echo "| $1 | $(round_trip) | $tool | - | - | - | - | - | $2 |" | tee -a "$WORK/results/rows"

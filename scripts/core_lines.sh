@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Counts the production lines of the core (crypto and format): no tests, no blank lines, no comments.
-# Prints the count; fails above the limit that design.md promises to an auditor.
+# Prints the count. Fails above the limit that design.md states for an audit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 limit=1700

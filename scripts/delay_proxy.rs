@@ -1,6 +1,6 @@
-//! A TCP proxy that makes a loopback line long: every byte arrives `delay` milliseconds after it was sent, in both
-//! directions, with no limit of bandwidth. For `scripts/bench.sh`: `cargo run --release --example delay_proxy --
-//! LISTEN_PORT TARGET_PORT DELAY_MS`; prints the bytes of both directions (up, down) when it gets a line on stdin.
+//! A TCP proxy that adds latency to loopback: every byte arrives `delay` milliseconds after it was sent, in both directions,
+//! without a limit of bandwidth. Used by `scripts/bench.sh`: `cargo run --release --example delay_proxy -- LISTEN_PORT
+//! TARGET_PORT DELAY_MS`. Prints the bytes of both directions (up, down) for each line on stdin.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-/// Chunks of up to 64 KiB that may be under way in one direction: 512 MiB, far above any window of a peer.
+/// Most buffers of up to 64 KiB in flight in one direction: 512 MiB, far above any window of a peer.
 const UNDER_WAY: usize = 8192;
 
 fn main() {

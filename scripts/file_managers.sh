@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Opens a folder of photos in real file managers, over a line of 50 ms, and counts what they fetch (docs/mount.md, "File managers").
+# Opens a folder of photos in real file managers, over a network with 50 ms, and counts the fetched bytes (docs/mount.md,
+# "File managers").
 # Needs: a build with the example delay_proxy, sshd, xvfb openbox xdotool scrot dbus-x11 pcmanfm nemo (apt-get install
 # --no-install-recommends). PHOTOS is a folder of photos; SHOTS a folder for screenshots. As root, alone on the machine.
 set -euo pipefail
@@ -32,7 +33,7 @@ sleep 2
 openbox >/dev/null 2>&1 & pids+=($!)
 
 received() { echo >&9; sleep 0.5; tail -n 1 "$work/counted" | cut -d' ' -f2; }
-# Until nothing has come for 8 s.
+# Waits until no byte has arrived for 8 s.
 quiet() {
   local before now=$(received)
   while before=$now; sleep 8; now=$(received); [ "$now" != "$before" ]; do :; done

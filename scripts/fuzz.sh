@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes every target of tests/fuzz for so many seconds each: fuzz.sh [SECONDS [TARGET...]]; 30 by default. What it finds
-# lies in target/fuzz/artifacts: put it into tests/fuzz/regressions/TARGET, where the ordinary tests run it for ever.
+# Fuzzes targets of tests/fuzz for SECONDS each (30 by default): fuzz.sh [SECONDS [TARGET...]]. Findings are in
+# target/fuzz/artifacts: add them to tests/fuzz/regressions/TARGET, which the ordinary tests run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-30}
@@ -12,7 +12,7 @@ if ! command -v cargo-fuzz >/dev/null; then
 fi
 # The crates in the versions of the program.
 [ -e tests/fuzz/Cargo.lock ] || cp Cargo.lock tests/fuzz/Cargo.lock
-# What there is to sanitise is C code that a sanitiser of Rust does not see, and without one a stable compiler will do.
+# No sanitiser: the only unsafe code is C code, which a sanitiser of Rust does not see. So a stable compiler suffices.
 fuzz=(--fuzz-dir tests/fuzz --sanitizer none --target-dir "$PWD/target/fuzz")
 cargo fuzz build "${fuzz[@]}"
 targets=("$@")

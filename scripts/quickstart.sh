@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job once, on a local folder as the repository: installs what is missing, builds, makes a repository, pushes
-# a folder, mounts the backup, browses it, copies out of it, compares, unmounts. Leaves nothing behind but the build.
+# The main tasks once, with a local folder as the repository: installs missing packages, builds, creates a repository, pushes a
+# folder, mounts the backup, browses it, copies from it, compares, unmounts. Leaves only the build behind.
 #   scripts/quickstart.sh [FOLDER]        (default: this project's docs)
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian or Ubuntu machine lacks. `setup.sh` for building and using nfreezer, `setup.sh tests`
+# Installs the packages that a fresh Debian or Ubuntu machine lacks. `setup.sh` for building and using nfreezer, `setup.sh tests`
 # for the tests too (a real sshd, a second SSH server, real mounts, recover.py's modules), `setup.sh bench` for peers.
 set -euo pipefail
 what=${1:-use}
@@ -25,7 +25,7 @@ if ! command -v cargo >/dev/null; then
   exit 1
 fi
 
-# udev makes it so where udev runs; containers and minimal machines lack that.
+# udev sets this mode; containers and minimal machines have no udev.
 if [ -e /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then $sudo chmod 0666 /dev/fuse; fi
 
 if [ "$what" != use ] && ! python3 -c 'import cryptography, argon2, zstandard' 2>/dev/null; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every check and test, real sshd and real FUSE mounts included. Nothing is skipped:
+# Installs missing packages and runs every check and test, real sshd and real FUSE mounts included. Nothing is skipped:
 # a test that lacks its sshd or /dev/fuse fails. Arguments go to `cargo test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."

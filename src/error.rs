@@ -1,36 +1,36 @@
-//! The one error of the library. Its [`Kind`] decides the exit code and what a caller does next;
-//! its text names the deed, the thing and the cause; its hint says what to type.
+//! The error of the library. Its [`Kind`] decides the exit code and the reaction of callers. Its message names the
+//! operation, the object and the cause. Its hint shows what to type.
 
 use std::fmt;
 use std::io;
 
-/// The result of everything in this crate that can fail.
+/// The result of all fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of failure it is. The exit codes are those of `docs/cli.md`.
+/// Kind of an error. `docs/cli.md` lists the exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Anything that no other kind names: a local file, a limit, a refused request. Exit code 1.
+    /// An error without a more specific kind: a local file, a limit, a refused request. Exit code 1.
     Failed,
-    /// The command line makes no sense. Exit code 2.
+    /// The command line is not valid. Exit code 2.
     Usage,
-    /// An object does not hold what it must hold: a tag, commitment, id, length or layout is wrong. Exit code 4.
+    /// An object fails its checks: a tag, commitment, id, length or layout is wrong. Exit code 4.
     Damaged,
     /// An object that must exist does not. Exit code 4.
     Missing,
-    /// An object of that name exists already (exclusive create). Exit code 1.
+    /// An object with this name already exists (exclusive create). Exit code 1.
     Exists,
     /// There is no repository at this place. Exit code 10.
     NoRepository,
     /// No key file opens with this passphrase. Exit code 12.
     Passphrase,
-    /// The server cannot be reached, refused us, or did not answer in time. Exit code 13.
+    /// The server cannot be reached, refuses the login, or does not answer in time. Exit code 13.
     Connection,
     /// The server has no space left. Exit code 14.
     NoSpace,
     /// This process or machine has no descriptors or no memory left. Exit code 1.
     Exhausted,
-    /// The server shows an older or another state than this client has seen. Exit code 15.
+    /// The server shows an older or different state than this machine has seen. Exit code 15.
     Tampering,
     /// A signal asked to stop. Exit code 128 + the signal's number.
     Interrupted(i32),
@@ -45,7 +45,7 @@ impl Kind {
     }
 }
 
-/// A failure: its kind, a message for people, and perhaps a hint and a cause.
+/// An error: kind, message for the user, optional hint and cause.
 pub struct Error {
     kind: Kind,
     message: String,
@@ -54,17 +54,17 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure of this kind; `message` names the deed, the thing and the cause.
+    /// Creates an error. `message` names the operation, the object and the cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// A failure of kind [`Kind::Failed`].
+    /// Creates an error of kind [`Kind::Failed`].
     pub fn failed(message: impl Into<String>) -> Self {
         Error::new(Kind::Failed, message)
     }
 
-    /// A failure of kind [`Kind::Damaged`].
+    /// Creates an error of kind [`Kind::Damaged`].
     pub fn damaged(message: impl Into<String>) -> Self {
         Error::new(Kind::Damaged, message)
     }
@@ -84,39 +84,39 @@ impl Error {
         }
     }
 
-    /// Adds what the user can type or do about it.
+    /// Adds a hint: what the user can type or do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds the cause, for logs; the message already says it in words.
+    /// Adds the cause. The message already contains its text.
     #[must_use]
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// Puts what was being done in front of the message: `{doing}: {message}`.
+    /// Adds the operation in front of the message: `{doing}: {message}`.
     #[must_use]
     pub fn while_doing(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
         self
     }
 
-    /// What sort of failure it is.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What the user can do about it, where we know.
+    /// Returns the hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }
 
-/// Whether the system has run out of descriptors or memory. Such a failure says nothing about the file it happened at.
+/// Returns whether the system has run out of descriptors or memory, which is no fault of the file in the message.
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);

@@ -1,57 +1,57 @@
-//! What the operations report while they run. The library reports, the binary speaks.
+//! Events that operations report while they run. The library reports, the binary prints.
 
 use crate::error::Error;
 
-/// Something that happened. Paths are bytes as the file system has them: whoever prints them escapes them.
+/// An event of an operation. Paths are raw bytes of the file system; escape them before printing.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The sum of what there is to do is known, or known better: files and bytes.
+    /// An estimate of the total work; later estimates replace earlier ones.
     Total {
         /// Regular files.
         files: u64,
-        /// Their bytes.
+        /// Bytes of these files.
         bytes: u64,
-        /// Nothing will be added to it: what is left can be told.
+        /// Whether the total is final.
         complete: bool,
     },
-    /// Work begins on this file; only for display.
+    /// The operation begins with this file. Only for display.
     File {
-        /// Its path.
+        /// The path.
         path: &'a [u8],
     },
-    /// So much more is done: files, and bytes read or written for them.
+    /// Additional work is done: files, and bytes read or written for them.
     Done {
         /// Regular files.
         files: u64,
         /// Bytes.
         bytes: u64,
     },
-    /// Something could not be done; the work goes on without it, and the exit code will tell.
+    /// A path was skipped because of an error. The operation continues, and the exit code reports it.
     Skipped {
-        /// Its path.
+        /// The path.
         path: &'a [u8],
-        /// Why.
+        /// The error.
         why: &'a Error,
     },
-    /// Something is left out because the user wants it so; a folder with all that is in it.
+    /// A path was excluded by the selection; for a directory with everything in it.
     Excluded {
-        /// Its path; with a slash at its end: all that is in that folder but what marks it.
+        /// The path. With a trailing slash: everything in that directory except the file that marks it.
         path: &'a [u8],
     },
-    /// Something that the user should know, and that changes nothing.
+    /// A finding that does not stop the operation.
     Warning {
-        /// One line.
+        /// The warning, one line.
         text: &'a str,
     },
 }
 
-/// Takes events, from any thread.
+/// Receives events from any thread.
 pub trait Progress: Send + Sync {
-    /// Must return soon.
+    /// Receives one event. Must return soon.
     fn event(&self, event: Event<'_>);
 }
 
-/// Says nothing.
+/// Discards all events.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -14,7 +14,7 @@ use super::push::summary;
 use super::values::{CompressionLevel, compression, time};
 use super::{escape, human, signals};
 use crate::error::{Error, Kind, Result};
-use crate::import::{Item, Old};
+use crate::import::{Item, OldRepository};
 use crate::push::{self, Failure, Stream, StreamKind};
 use crate::repo;
 use crate::time::Time;
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut reporter = Reporter::new(args.progress, "imported");
     let ctx = reporter.attach(ctx);
     let passphrase = || given.read(&format!("passphrase of the old repository {}: ", storage.address()));
-    let old = Old::open(&ctx, Arc::clone(&storage), passphrase).map_err(interrupted);
+    let old = OldRepository::open(&ctx, Arc::clone(&storage), passphrase).map_err(interrupted);
     let result = old.and_then(|old| {
         let options = options(args, &place, &old, &storage.address());
         let streams = old.items().filter_map(|item| stream(&place, item).map(Ok));
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<u8> {
     Ok(if done.skipped > 0 { INCOMPLETE } else { OK })
 }
 
-fn options(args: &Args, place: &Path, old: &Old, address: &str) -> push::Options {
+fn options(args: &Args, place: &Path, old: &OldRepository, address: &str) -> push::Options {
     push::Options {
         sources: vec![place.into()],
         host: args.host.clone().unwrap_or_else(host),

@@ -1,5 +1,5 @@
-//! The contents of one file of an old repository, decrypted while they are read. The last piece is handed out only when tag
-//! and SHA-256 are right; whoever reads to the end knows that all was.
+//! The contents of one file of an old repository, decrypted while they are read. The last piece is returned only if tag and
+//! SHA-256 are valid, so a reader that reaches the end has verified contents.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use super::crypt::{Gcm, HEADER, Header, Keys};
 use super::fetch::{Fetched, Pieces};
 use crate::error::{Error, Result};
 
-/// How long a read waits before it lets its caller look around.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// Longest wait of one read. The caller checks for cancellation in between.
+const POLL: Duration = Duration::from_millis(50);
 
 /// A reader of decrypted contents.
 pub(super) struct Content {
     keys: Arc<Keys>,
     pieces: Pieces,
-    /// Held for what its drop does.
+    /// Returns its part of the budget on drop.
     _share: Box<dyn Send>,
     opened: Option<(Gcm, [u8; 16])>,
-    /// Encrypted bytes that are still to come, the header included.
+    /// Encrypted bytes not yet received, including the header.
     left: u64,
     hash: Sha256,
     expected: [u8; 32],
@@ -32,7 +32,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Of an object of `size` bytes whose contents have this SHA-256; zeros: it is not known.
+    /// Creates the reader of an object of `size` bytes whose contents have this SHA-256; zeros if it is unknown.
     pub fn new(keys: Arc<Keys>, object: Fetched, size: u64, expected: [u8; 32]) -> Self {
         let (pieces, share) = object.pieces();
         let (plain, at, verified) = Default::default();
@@ -40,27 +40,27 @@ impl Content {
         Content { keys, pieces, _share, opened, left: size, hash, expected, plain, at, verified }
     }
 
-    /// Takes the next piece. An error without its cause asks to come again.
+    /// Receives and decrypts the next piece. `WouldBlock` if it has not arrived yet.
     fn next(&mut self) -> io::Result<()> {
-        let mut piece = match self.pieces.recv_timeout(PATIENCE) {
+        let mut piece = match self.pieces.recv_timeout(POLL) {
             Ok(piece) => piece.map_err(io::Error::other)?,
             Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(RecvTimeoutError::Disconnected) => return Err(told(Error::failed("its contents were not fetched"))),
+            Err(RecvTimeoutError::Disconnected) => return Err(to_io(Error::failed("its contents were not fetched"))),
         };
         self.left = self.left.saturating_sub(piece.len() as u64);
         let (mut gcm, tag) = match self.opened.take() {
             Some(opened) => opened,
             None => {
-                let short = || told(Error::damaged("its contents are too short to have a tag"));
+                let short = || to_io(Error::damaged("its contents are too short to have a tag"));
                 let (header, _) = Header::split(&piece).ok_or_else(short)?;
                 piece.drain(..HEADER);
                 (self.keys.open(&header), header.tag)
             }
         };
-        gcm.decrypt(&mut piece).map_err(told)?;
+        gcm.decrypt(&mut piece).map_err(to_io)?;
         self.hash.update(&piece);
         if self.left == 0 {
-            self.verify(gcm, &tag).map_err(told)?;
+            self.verify(gcm, &tag).map_err(to_io)?;
         } else {
             self.opened = Some((gcm, tag));
         }
@@ -95,6 +95,6 @@ impl Read for Content {
     }
 }
 
-fn told(error: Error) -> io::Error {
+fn to_io(error: Error) -> io::Error {
     io::Error::other(error)
 }

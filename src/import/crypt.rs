@@ -1,5 +1,5 @@
-//! How the Python nFreezer encrypted: AES-128-GCM with a nonce of 16 bytes and one tag over the whole, under a key that
-//! PBKDF2 makes of the passphrase. Only to decrypt, and in pieces: a file may be larger than the memory.
+//! Decryption of the Python nFreezer: AES-128-GCM with a nonce of 16 bytes and one tag for the whole file, under a key that
+//! PBKDF2 derives from the passphrase. Decrypts in pieces, since a file may be larger than the memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -19,12 +19,12 @@ use crate::error::{Error, Kind, Result};
 
 /// Rounds of PBKDF2.
 const ROUNDS: u32 = 100_000;
-/// In front of each ciphertext: salt, nonce, tag.
+/// Bytes of the header in front of each ciphertext: salt, nonce, tag.
 pub(super) const HEADER: usize = 48;
-/// Keys that are remembered. There is one for each run of the old program.
+/// Most derived keys in memory. Each run of the old program has its own.
 const MANY: usize = 100_000;
 
-/// The first [`HEADER`] bytes of everything encrypted.
+/// The header of a ciphertext.
 #[derive(Clone, Copy)]
 pub(super) struct Header {
     pub salt: [u8; 16],
@@ -33,7 +33,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Parts the header from the ciphertext behind it.
+    /// Splits the header from the ciphertext behind it.
     pub fn split(bytes: &[u8]) -> Option<(Header, &[u8])> {
         let (salt, rest) = bytes.split_first_chunk()?;
         let (nonce, rest) = rest.split_first_chunk()?;
@@ -44,14 +44,14 @@ impl Header {
 
 type Slot = Arc<OnceLock<Secret<16>>>;
 
-/// The keys of an old repository by their salts: each is derived once, whoever asks first.
+/// The keys of an old repository by salt. Each is derived once, also if several threads need it.
 pub(super) struct Keys {
     passphrase: Zeroizing<Vec<u8>>,
     known: Mutex<HashMap<[u8; 16], Slot>>,
 }
 
 impl Keys {
-    /// The old program took the passphrase in Latin-1 and could take no other letters.
+    /// Encodes the passphrase in Latin-1, as the old program did. Fails for other letters.
     pub fn new(passphrase: &Passphrase) -> Result<Self> {
         let text = std::str::from_utf8(passphrase.expose()).unwrap_or_default();
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
@@ -64,12 +64,12 @@ impl Keys {
         Ok(Keys { passphrase: bytes, known: Mutex::default() })
     }
 
-    /// Whether the key for `salt` was asked for before.
+    /// Returns whether the key of `salt` was used before.
     pub fn knows(&self, salt: &[u8; 16]) -> bool {
         self.known.lock().expect("no holder panics").contains_key(salt)
     }
 
-    /// Begins to decrypt; the first time for a salt this takes a while.
+    /// Starts decryption. Derives the key if this is the first use of the salt, which takes a while.
     pub fn open(&self, header: &Header) -> Gcm {
         let slot = {
             let mut known = self.known.lock().expect("no holder panics");
@@ -82,7 +82,7 @@ impl Keys {
     }
 }
 
-/// The first 16 bytes of PBKDF2-HMAC-SHA1 (RFC 8018, 5.2): `U1 ^ .. ^ Un`, `U1 = HMAC(salt || be32(1))`,
+/// Returns the first 16 bytes of PBKDF2-HMAC-SHA1 (RFC 8018, 5.2): `U1 ^ .. ^ Un`, `U1 = HMAC(salt || be32(1))`,
 /// `Ui = HMAC(U(i-1))`.
 fn pbkdf2(passphrase: &[u8], salt: &[u8], rounds: u32) -> Secret<16> {
     let hmac = <Hmac<Sha1> as KeyInit>::new_from_slice(passphrase).expect("a key of any length");
@@ -97,7 +97,7 @@ fn pbkdf2(passphrase: &[u8], salt: &[u8], rounds: u32) -> Secret<16> {
     Secret::new(key)
 }
 
-/// AES-GCM (NIST SP 800-38D) that decrypts piece by piece. Nothing of it may be believed before [`Gcm::verify`].
+/// AES-GCM (NIST SP 800-38D) that decrypts piece by piece. The plaintext must not be trusted before [`Gcm::verify`].
 ///
 /// `J0 = GHASH(nonce || 0^64 || be64(128))`, since the nonce does not have 96 bits; `plaintext = ciphertext ^ CTR32(J0 + 1)`;
 /// `tag = GHASH(ciphertext || 0.. || 0^64 || be64(bits)) ^ AES(J0)`
@@ -105,9 +105,9 @@ pub(super) struct Gcm {
     keystream: Ctr32BE<Aes128>,
     hash: GHash,
     mask: [u8; 16],
-    /// What is hashed already, in bytes.
+    /// Bytes hashed so far.
     len: u64,
-    /// A piece ended within a block: nothing may follow it.
+    /// A piece ended within a block, so it was the last one.
     ragged: bool,
 }
 
@@ -140,7 +140,7 @@ impl Gcm {
         self.keystream.try_apply_keystream(piece).map_err(long)
     }
 
-    /// Whether all that was decrypted is what was encrypted.
+    /// Returns whether the tag of all decrypted pieces is valid.
     pub fn verify(mut self, tag: &[u8; 16]) -> bool {
         self.hash.update(&[lengths(self.len)]);
         let mut expected: [u8; 16] = self.hash.finalize().into();
@@ -149,7 +149,7 @@ impl Gcm {
     }
 }
 
-/// The last block of a GHASH without additional data: `0^64 || be64(bits)`.
+/// Returns the last block of a GHASH without additional data: `0^64 || be64(bits)`.
 fn lengths(bytes: u64) -> ghash::Block {
     let mut block = [0; 16];
     block[8..].copy_from_slice(&(bytes * 8).to_be_bytes());

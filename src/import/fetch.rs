@@ -1,5 +1,5 @@
-//! Fetches objects ahead of who needs them: small ones whole, by a few threads in the order in which they were announced;
-//! large ones in pieces, each by a thread of its own that keeps a few pieces ready. Never more than a budget in memory.
+//! Fetches objects ahead of their readers, within a memory budget. Small objects are fetched whole, by a few threads in the
+//! order in which they were announced; large ones in pieces, each by its own thread, which keeps a few pieces ready.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,15 +12,15 @@ use crate::error::Result;
 use crate::name::Name;
 use crate::storage::Storage;
 
-/// A piece; a multiple of the cipher's block.
+/// Bytes of a piece, a multiple of the cipher's block.
 pub(super) const PIECE: u64 = 1 << 20;
-/// Threads that fetch small objects: each costs two round trips.
+/// Threads that fetch small objects, each of which takes two round trips.
 const THREADS: usize = 16;
-/// Bytes of small objects that may be held.
+/// Most bytes of small objects in memory.
 const BUDGET: usize = 32 << 20;
-/// What one small object costs beside its bytes.
+/// Overhead of one small object in bytes.
 const COST: usize = 512;
-/// Pieces of a large object that are held before the one that is read.
+/// Pieces of a large object that are fetched ahead.
 const READY: usize = 2;
 
 /// The pieces of an object, in order.
@@ -32,7 +32,7 @@ struct Job {
     to: Sender<Result<Vec<u8>>>,
 }
 
-/// Bytes of the budget, given back on drop.
+/// A part of the budget in bytes, returned on drop.
 struct Share(Arc<AtomicUsize>, usize);
 
 impl Drop for Share {
@@ -51,7 +51,7 @@ pub(super) struct Fetched {
 }
 
 impl Fetched {
-    /// The pieces. What they took of the budget is given back when the second value is dropped.
+    /// Returns the pieces, and a guard that returns their part of the budget on drop.
     pub fn pieces(self) -> (Pieces, impl Send + use<>) {
         let Fetched { ctx, storage, name, size, ahead } = self;
         match ahead {
@@ -65,7 +65,7 @@ impl Fetched {
     }
 }
 
-/// Until the end, the first error, or until nobody wants them any more.
+/// Sends the pieces of an object until the end, the first error, or until the receiver is dropped.
 fn send_pieces(ctx: &Context, storage: &dyn Storage, name: &Name, size: u64, to: &Sender<Result<Vec<u8>>>) {
     let mut at = 0;
     while at < size {
@@ -79,7 +79,7 @@ fn send_pieces(ctx: &Context, storage: &dyn Storage, name: &Name, size: u64, to:
     }
 }
 
-/// Fetches what is announced. Ends when it is dropped, after what is on its way.
+/// Fetches announced objects. Its threads end after it is dropped, once the queue is empty.
 pub(super) struct Fetcher {
     ctx: Context<'static>,
     storage: Arc<dyn Storage>,
@@ -101,7 +101,7 @@ impl Fetcher {
         Fetcher { ctx: ctx.clone(), storage, jobs, held: Arc::default() }
     }
 
-    /// An object that will be read soon. Fetched at once if it is small and there is room.
+    /// Announces an object that will be read soon. Fetches it at once if it is small and fits into the budget.
     pub fn announce(&self, name: Name, size: u64) -> Fetched {
         let ahead = (size <= PIECE).then(|| self.fetch(name, size as usize)).flatten();
         Fetched { ctx: self.ctx.clone(), storage: Arc::clone(&self.storage), name, size, ahead }

@@ -1,13 +1,13 @@
-//! Reads `.files`, the index of an old repository: blocks that were appended one by one, of which a later one for the same
-//! name counts.
+//! Reads `.files`, the index of an old repository: a sequence of appended blocks. A later block replaces earlier ones with
+//! the same name.
 //!
 //! ```text
 //! block = le32(length of the rest) salt(16) nonce(16) tag(16) AES-GCM(zlib(entry))
 //! entry = contents(16) le64(mtime in ns) le64(size) SHA-256(32) name; contents of zeros: the name was deleted
 //! ```
 //!
-//! A run that was interrupted leaves the beginning of a block. The next run appends behind it, and the old program can read
-//! nothing from there on; here the next block is looked for, and only a right tag makes it one.
+//! An interrupted run leaves an incomplete block, and the next run appends behind it. The old program cannot read the rest of
+//! such an index. This reader searches for the next block with a valid tag.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,53 +17,53 @@ use crate::error::{Error, Kind, Result};
 use crate::name::Name;
 use crate::storage::Storage;
 
-/// Read at once.
+/// Bytes of one read.
 const PIECE: u64 = 1 << 20;
 /// Bytes of an entry before the name.
 const FIXED: usize = 64;
-/// Longest name that is read: sixteen times the longest path of Linux; one of Windows may be that long in theory.
+/// Longest accepted name: sixteen times the longest path of Linux, and the longest path of Windows.
 const NAME: usize = 64 << 10;
-/// Lengths that a block can have: zlib makes a few bytes more of what it cannot compress, and 64 bytes of few.
+/// Possible lengths of a block. zlib adds a few bytes to data that it cannot compress.
 const BLOCK: std::ops::RangeInclusive<usize> = HEADER + 11..=HEADER + FIXED + NAME + 256;
-/// Names that are held.
+/// Most names in memory.
 const NAMES: usize = 10_000_000;
-/// Keys that are derived in vain before the passphrase is taken to be wrong ..
-const PATIENCE: usize = 16;
-/// .. and before the index is taken to be made to waste our time, where others were right.
-const MORE_PATIENCE: usize = 1000;
+/// Most keys that open no block before the passphrase counts as wrong.
+const FAILED_KEYS: usize = 16;
+/// Most keys that open no block if others did, before the index counts as an attack on the running time.
+const FAILED_KEYS_AFTER_SUCCESS: usize = 1000;
 
-/// What the index says of one file.
+/// A file in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The name as the old program wrote it.
+    /// Name as the old program wrote it.
     pub name: Vec<u8>,
-    /// Names the object with its contents.
+    /// Name of the object with the contents.
     pub contents: [u8; 16],
-    /// Nanoseconds since the epoch.
+    /// Modification time in nanoseconds since the epoch.
     pub mtime: u64,
     /// SHA-256 of the contents.
     pub hash: [u8; 32],
-    /// Where its block begins: later ones count.
+    /// Offset of the block. Later blocks replace earlier ones.
     pub at: u64,
 }
 
-/// What was read.
+/// The decoded index.
 pub(super) struct Index {
-    /// The files that were not deleted, in no order.
+    /// Files that were not deleted, unordered.
     pub entries: Vec<Entry>,
-    /// Blocks that were damaged; each was reported.
+    /// Number of damaged blocks. Each was reported.
     pub damaged: u64,
 }
 
-/// What stands at a place of the index.
+/// The bytes at an offset of the index.
 enum Block {
-    /// A verified entry, and where the next block begins.
+    /// A verified entry, and the offset of the next block.
     Entry(Vec<u8>, u64),
     /// Bytes that no key opens.
     Broken,
 }
 
-/// Reads all of it.
+/// Reads the whole index.
 pub(super) fn read(ctx: &Context, storage: &dyn Storage, keys: &Keys) -> Result<Index> {
     let end = storage.size(ctx, &Name::OldIndex)?;
     let window = Window { ctx, storage, from: 0, bytes: Vec::new(), end };
@@ -84,7 +84,7 @@ pub(super) fn read(ctx: &Context, storage: &dyn Storage, keys: &Keys) -> Result<
                 if reader.verified.is_empty() && reader.tried > 0 {
                     return Err(wrong_passphrase());
                 }
-                if reader.is_torso(at, next - at)? {
+                if reader.is_incomplete(at, next - at)? {
                     let len = next - at;
                     let text =
                         format!(".files: {len} bytes from {at} on: a run of the old program was interrupted there");
@@ -107,7 +107,7 @@ pub(super) fn read(ctx: &Context, storage: &dyn Storage, keys: &Keys) -> Result<
     Ok(Index { entries: entries.collect(), damaged })
 }
 
-/// A value of the map of names.
+/// A file in the map of names.
 pub(super) struct Found {
     contents: [u8; 16],
     mtime: u64,
@@ -115,7 +115,7 @@ pub(super) struct Found {
     at: u64,
 }
 
-/// Takes a verified entry in.
+/// Applies a verified entry to the map of names.
 pub(super) fn enter(files: &mut HashMap<Vec<u8>, Found>, zlib: &[u8], at: u64) -> Result<()> {
     let plain = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(zlib, FIXED + NAME)
         .map_err(|_| Error::damaged(format!("it does not unpack to at most {} bytes", FIXED + NAME)))?;
@@ -145,28 +145,28 @@ fn wrong_passphrase() -> Error {
 struct Reader<'r> {
     window: Window<'r>,
     keys: &'r Keys,
-    /// Keys that were derived.
+    /// Number of derived keys.
     tried: usize,
-    /// The salts whose keys have opened something.
+    /// Salts whose keys have opened a block.
     verified: HashSet<[u8; 16]>,
 }
 
 impl Reader<'_> {
-    /// The length that the block at `at` says it has.
+    /// Returns the length in the header of the block at `at`, if it is possible.
     fn length(&mut self, at: u64) -> Result<Option<usize>> {
         let bytes = self.window.get(at, 4)?;
         Ok(bytes.map(|bytes| little(bytes) as usize).filter(|len| BLOCK.contains(len)))
     }
 
-    /// The length of the block at `at` and its salt, if there can be one.
+    /// Returns the length and the salt of the block at `at`, if there can be one.
     fn shape(&mut self, at: u64) -> Result<Option<(usize, [u8; 16])>> {
         let Some(len) = self.length(at)?.filter(|len| self.window.end - at - 4 >= *len as u64) else { return Ok(None) };
         let salt = self.window.get(at + 4, 16)?;
         Ok(salt.and_then(|salt| salt.try_into().ok()).map(|salt| (len, salt)))
     }
 
-    /// Whether `len` bytes that are no entry are the beginning of one.
-    fn is_torso(&mut self, at: u64, len: u64) -> Result<bool> {
+    /// Returns whether `len` unreadable bytes are an incomplete block.
+    fn is_incomplete(&mut self, at: u64, len: u64) -> Result<bool> {
         Ok(len < 4 || self.length(at)?.is_some_and(|whole| len < whole as u64 + 4))
     }
 
@@ -178,11 +178,11 @@ impl Reader<'_> {
         let Some((header, sealed)) = Header::split(bytes) else { return Ok(Block::Broken) };
         if !self.keys.knows(&header.salt) {
             self.tried += 1;
-            let vain = self.tried - self.verified.len();
-            if self.verified.is_empty() && vain > PATIENCE {
+            let failed = self.tried - self.verified.len();
+            if self.verified.is_empty() && failed > FAILED_KEYS {
                 return Err(wrong_passphrase());
             }
-            if vain > MORE_PATIENCE {
+            if failed > FAILED_KEYS_AFTER_SUCCESS {
                 return Err(Error::damaged("too many entries of the old index are damaged"));
             }
         }
@@ -196,8 +196,8 @@ impl Reader<'_> {
         Ok(Block::Entry(plain, next))
     }
 
-    /// Where the next verified block begins behind a broken one; the end if there is none. Nothing is skipped over by the
-    /// length of the broken one, which may be what is wrong with it.
+    /// Returns the offset of the next verified block behind a broken one; the end if there is none. Tries every offset,
+    /// since the length of the broken block may be wrong.
     fn resume(&mut self, broken: u64) -> Result<u64> {
         for at in broken + 1..self.window.end {
             if self.is_entry(at)? {
@@ -209,7 +209,7 @@ impl Reader<'_> {
 
     fn is_entry(&mut self, at: u64) -> Result<bool> {
         let Some((len, salt)) = self.shape(at)? else { return Ok(false) };
-        // A key costs too much to derive it for every four bytes that could be a length.
+        // Deriving a key for every four bytes that could be a length would take too long.
         let next = at + 4 + len as u64;
         let likely = self.keys.knows(&salt)
             || next == self.window.end
@@ -218,7 +218,7 @@ impl Reader<'_> {
     }
 }
 
-/// A stretch of the index that is held.
+/// A part of the index in memory.
 struct Window<'r> {
     ctx: &'r Context<'r>,
     storage: &'r dyn Storage,
@@ -228,7 +228,7 @@ struct Window<'r> {
 }
 
 impl Window<'_> {
-    /// `len` bytes, or `None` if the index ends before them.
+    /// Returns `len` bytes; `None` if the index ends before.
     fn get(&mut self, at: u64, len: usize) -> Result<Option<&[u8]>> {
         if self.end.checked_sub(at).is_none_or(|left| left < len as u64) {
             return Ok(None);

@@ -1,10 +1,10 @@
 //! Reads repositories of the Python nFreezer 0.0.1: a folder with the index `.files` and one object for the contents of each
-//! file. Nothing is written there. What comes out is a sequence of folders and files in the order of the tree, whose contents
-//! are decrypted while they are read; who saves them is not known here.
+//! file. Read-only. In: a storage and the old passphrase. Out: directories and files in tree order, with contents that are
+//! decrypted while they are read.
 //!
-//! From below: [`crypt`] its cipher, [`index`] and [`names`] what files there are, [`fetch`] and [`content`] what is in them.
+//! [`crypt`] has the cipher, [`index`] and [`names`] the list of files, [`fetch`] and [`content`] their contents.
 //!
-//! What the old format cannot show: a server that cuts the index off at the end of an entry, or gives an earlier state of it.
+//! The old format cannot reveal a server that cuts the index off at the end of an entry, or that shows an earlier index.
 
 mod content;
 mod crypt;
@@ -28,52 +28,52 @@ use crate::name::{Folder, Name, hex};
 use crate::storage::Storage;
 use crate::time::Time;
 
-/// What an old repository holds, as far as it can be used.
-pub struct Old {
+/// The usable contents of an old repository.
+pub struct OldRepository {
     ctx: Context<'static>,
     storage: Arc<dyn Storage>,
     keys: Arc<Keys>,
-    /// In the order of the tree.
+    /// In tree order.
     entries: Vec<Entry>,
     sizes: HashMap<[u8; 16], u64>,
     skipped: u64,
 }
 
-/// A folder or a file of an old repository.
+/// A directory or a file of an old repository.
 pub struct Item {
-    /// Below the folder that was backed up; empty for itself. Parts are parted by `/`.
+    /// Path below the directory that was backed up, with `/` as separator; empty for the directory itself.
     pub path: Vec<u8>,
-    /// When the file was last modified; of a folder: the latest of the files in it.
+    /// Modification time; for a directory the latest one of its files.
     pub mtime: Time,
-    /// The file, if it is one.
+    /// The file; `None` for a directory.
     pub file: Option<File>,
 }
 
 /// A file of an old repository.
 pub struct File {
-    /// Bytes, as far as the server says the truth.
+    /// Size in bytes as the server reports it; not verified.
     pub size: u64,
-    /// Gives the contents. Who reads them to the end without an error has what was saved. A read that would wait long gives
-    /// [`std::io::ErrorKind::WouldBlock`]; an error is an [`Error`] within an [`std::io::Error`].
+    /// Opens the contents. They are verified once a read returns the end of the file. A read that would wait long fails with
+    /// [`std::io::ErrorKind::WouldBlock`]; other errors are an [`Error`] within an [`std::io::Error`].
     pub open: Box<dyn FnOnce() -> Result<Box<dyn Read + Send>> + Send>,
 }
 
-impl Old {
-    /// Reads the index. `passphrase` is asked for when there is one.
-    /// What is damaged is reported to `ctx`, counted, and left out.
+impl OldRepository {
+    /// Reads the index. Calls `passphrase` only if there is an index. Damaged entries are reported to `ctx`, counted, and
+    /// left out.
     ///
     /// # Errors
     ///
-    /// [`Kind::NoRepository`] if there is no `.files`, [`Kind::Passphrase`] if nothing of it opens.
+    /// [`Kind::NoRepository`] if there is no `.files`, [`Kind::Passphrase`] if no entry opens.
     pub fn open(
         ctx: &Context,
         storage: Arc<dyn Storage>,
         passphrase: impl FnOnce() -> Result<Passphrase>,
-    ) -> Result<Old> {
+    ) -> Result<OldRepository> {
         storage.size(ctx, &Name::OldIndex).map_err(|e| no_repository(ctx, &*storage, e))?;
         let keys = Arc::new(Keys::new(&passphrase()?)?);
         let index = index::read(ctx, &*storage, &keys)?;
-        let (entries, impossible) = names::settle(ctx, index.entries);
+        let (entries, impossible) = names::to_paths(ctx, index.entries);
         if entries.is_empty() {
             return Err(Error::failed(format!("the old repository {} holds no files", storage.address())));
         }
@@ -82,28 +82,28 @@ impl Old {
             _ => None,
         });
         let sizes = objects.collect();
-        Ok(Old { ctx: ctx.detached(), storage, keys, entries, sizes, skipped: index.damaged + impossible })
+        Ok(OldRepository { ctx: ctx.detached(), storage, keys, entries, sizes, skipped: index.damaged + impossible })
     }
 
-    /// Entries that were left out; each was reported.
+    /// Returns the number of entries that were left out. Each was reported.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// Files, and the bytes in them.
+    /// Returns the number of files and their bytes.
     pub fn total(&self) -> (u64, u64) {
         let bytes =
             |entry: &Entry| self.sizes.get(&entry.contents).map_or(0, |size| size.saturating_sub(HEADER as u64));
         (self.entries.len() as u64, self.entries.iter().map(bytes).sum())
     }
 
-    /// The latest time of a file that is not after `now`.
+    /// Returns the latest modification time of a file that is not after `now`.
     pub fn newest(&self, now: Time) -> Option<Time> {
         self.entries.iter().map(|entry| time(entry.mtime)).filter(|time| *time <= now).max()
     }
 
-    /// Everything, in the order of the tree: the folder that was backed up, then what is in it, folders before their contents.
-    /// Objects are fetched ahead of who reads them.
+    /// Returns all items in tree order: the directory that was backed up, then its contents, directories before their
+    /// contents. Fetches objects ahead of their readers.
     pub fn items(&self) -> impl Iterator<Item = Item> + '_ {
         let fetcher = Fetcher::new(&self.ctx, Arc::clone(&self.storage));
         let mut folders = folder_times(&self.entries).into_iter();
@@ -142,14 +142,14 @@ fn time(nanoseconds: u64) -> Time {
     Time::new((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as u32)
 }
 
-/// The folders that `name` is in and `last` is not.
+/// Returns the directories that contain `name` and not `last`.
 fn new_folders<'n>(last: &[u8], name: &'n [u8]) -> impl Iterator<Item = &'n [u8]> {
     let common = last.iter().zip(name).take_while(|(a, b)| a == b).count();
     let ends = name.iter().enumerate().filter(move |(at, byte)| **byte == b'/' && *at >= common);
     ends.map(|(at, _)| &name[..at])
 }
 
-/// The latest time of a file in each folder, in the order in which the folders begin; the first one is that of all.
+/// Returns the latest time of the files in each directory, in tree order; the first one is for all files.
 fn folder_times(entries: &[Entry]) -> Vec<u64> {
     let (mut times, mut open, mut last) = (vec![0], vec![0], [].as_slice());
     for entry in entries {

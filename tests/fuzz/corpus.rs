@@ -1,4 +1,4 @@
-//! The corpus, the regressions and mutations of them, through every target, in the ordinary run of the tests.
+//! Runs every target on the corpus, the regressions and mutations of both, as an ordinary test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::targets::TARGETS;
 
-/// Mutations of each target here; `NFREEZER_MUTATIONS` for more by hand (where there is no nightly compiler).
+/// Mutations of each target. `NFREEZER_MUTATIONS` sets a larger number, for machines without a nightly compiler.
 const MUTATIONS: u64 = 1500;
 
 fn folder(name: &str, target: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The index of an old repository: as the server has it, and one entry behind its encryption.
+//! The index of an old repository: the encrypted file, and one decrypted entry.
 
 #[allow(dead_code)]
 #[path = "../../src/import/crypt.rs"]
@@ -15,7 +15,7 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::name::Name;
 use nfreezer::storage::Memory;
 
-/// One entry that a right key opened.
+/// One decrypted entry.
 pub fn entry(data: &[u8]) {
     let mut files = HashMap::new();
     if index::enter(&mut files, data, 0).is_ok() {
@@ -23,7 +23,7 @@ pub fn entry(data: &[u8]) {
     }
 }
 
-/// The whole file. Its salts are made equal, so that keys are derived once and not for each block.
+/// The whole file, with equal salts, so that one key is derived instead of one for each block.
 pub fn whole(data: &[u8]) {
     static KEYS: OnceLock<crypt::Keys> = OnceLock::new();
     let keys =
@@ -37,7 +37,7 @@ pub fn whole(data: &[u8]) {
     }
     let storage = Memory::default();
     storage.overwrite(&Name::OldIndex, bytes);
-    // Salts that a search for the next block comes upon cost a key derivation each: few are enough.
+    // Each salt that the search for the next block finds costs a key derivation: few are enough.
     let deadline = std::time::Instant::now() + std::time::Duration::from_millis(200);
     let _ = index::read(&background().with_deadline(deadline), &storage, keys);
 }

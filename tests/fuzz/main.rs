@@ -1,9 +1,9 @@
-//! Fuzzing of everything that takes bytes from somebody else. This file is the root of two crates: an ordinary test, which runs
-//! the corpus, the regressions and some thousand mutations of both, and the library of the cargo-fuzz targets in `Cargo.toml`
-//! beside it (`scripts/fuzz.sh`). Decoders that only the storage or the import may name are included from their sources.
+//! Fuzzing of all decoders of untrusted bytes. This file is the root of two crates: an ordinary test, which runs the corpus, the
+//! regressions and some thousand mutations of both, and the library of the cargo-fuzz targets in the `Cargo.toml` beside it
+//! (`scripts/fuzz.sh`). Decoders that are private to the storage or the import are included from their sources.
 #![allow(missing_docs)]
 
-// What the included sources call `crate::..`.
+// Names that the included sources import as `crate::..`.
 #[allow(unused_imports)]
 use nfreezer::{context, crypto, error, name, printable, progress};
 

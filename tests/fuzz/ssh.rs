@@ -1,4 +1,4 @@
-//! What the user's SSH files and commands say.
+//! The user's SSH files, and the output of SSH commands.
 
 #[allow(dead_code)]
 #[path = "../../src/storage/ssh/base64.rs"]
@@ -12,7 +12,7 @@ mod known_hosts;
 
 use nfreezer::storage::{Options, Remote};
 
-/// A file of known hosts, and a key that nobody has: it must be known by no line.
+/// A file of known hosts, and a random key, which no line may match.
 pub fn known_hosts(data: &[u8]) {
     let mut file = tempfile();
     std::io::Write::write_all(&mut file.1, data).expect("written");
@@ -37,7 +37,7 @@ fn rand() -> u64 {
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// What `ssh -G` prints.
+/// Output of `ssh -G`.
 pub fn config(data: &[u8]) {
     let remote = Remote { user: Some("me".into()), host: "host".into(), port: None, path: "/r".into() };
     let values = config::parse(&String::from_utf8_lossy(data));

@@ -1,5 +1,5 @@
-//! The targets. Each takes any bytes; it must not panic, hang, or take much memory, and what a decoder accepts must be what an
-//! encoder makes of the value.
+//! The targets. A target must not panic, hang, or use much memory on any bytes. Bytes that a decoder accepts must equal the
+//! encoded value.
 
 use std::sync::OnceLock;
 
@@ -20,7 +20,7 @@ use crate::{import, ssh};
 
 type Target = fn(&[u8]);
 
-/// By name, as in `Cargo.toml`.
+/// All targets by name, as in `Cargo.toml`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("key_file", key_file),
@@ -61,7 +61,7 @@ fn config(data: &[u8]) {
     }
 }
 
-/// Under its own name, as the server can give it; the key derivation is not run.
+/// A key file with the right name. Does not run the key derivation.
 fn key_file(data: &[u8]) {
     let id = ObjectId(Sha256::digest(data).into());
     let repo = RepoId(data.get(8..40).and_then(|id| id.try_into().ok()).unwrap_or([2; 32]));
@@ -70,7 +70,7 @@ fn key_file(data: &[u8]) {
     }
 }
 
-/// A header and the blocks behind it: of any bytes, and of a true object of which some were changed.
+/// A header and the blocks behind it: any bytes, and an object with some bytes changed.
 fn object(data: &[u8]) {
     let id = ObjectId(data.get(8..40).and_then(|id| id.try_into().ok()).unwrap_or([3; 32]));
     let opened = seal::open(keys(), ObjectType::Data, id, data.to_vec());
@@ -169,7 +169,7 @@ fn xattrs(data: &[u8]) {
     }
 }
 
-/// The first four bytes say which length the chunk is to have.
+/// The first four bytes select the length of the chunk.
 fn stored_chunk(data: &[u8]) {
     let Some((len, data)) = data.split_first_chunk() else { return };
     let len = u32::from_be_bytes(*len) % (limits::CHUNK as u32 + 1);
@@ -195,7 +195,7 @@ fn sftp_reply(data: &[u8]) {
     }
 }
 
-/// The same packets, whole and in pieces of the sizes that the bytes say.
+/// The same packets, whole and in pieces. The bytes select the sizes of the pieces.
 fn sftp_stream(data: &[u8]) {
     let (mut whole, mut pieces) = (Vec::new(), Vec::new());
     let first = Frames::default().feed(data, |packet| {

@@ -1,4 +1,4 @@
-//! E: what somebody with the key can write (T61). Decoders on their own are in `tests/format/format.rs`,
+//! E: objects of a writer that has the key (T61). Decoders on their own are in `tests/format/format.rs`,
 //! `tests/format/format_memory.rs` and `tests/fuzz`.
 
 use std::sync::Arc;
@@ -38,8 +38,8 @@ fn folder(name: &str, page: Option<Ref>) -> Node {
     }
 }
 
-/// So many levels of folders, each with these names that all lead to the same page below: few bytes, and a tree larger than
-/// any disk. In a repository of its own; gives the snapshot.
+/// Creates a repository with `levels` levels of directories whose names all lead to the same page below: few bytes, and a
+/// tree larger than any disk. Returns the snapshot.
 fn levels(repo: &Repository, depth: usize, names: &[&str]) -> (State, Snapshot) {
     let mut builder = Builder::default();
     let mut below = None;
@@ -92,7 +92,7 @@ fn t61_a_tree_that_is_too_deep_is_refused_where_it_is_too_deep() {
         )
         .unwrap();
         assert_eq!((summary.directories, summary.damaged), (4096, 1));
-        // rm -r of such a depth is for a program that knows how.
+        // Removes directories of a depth that `fs::remove_dir_all` cannot handle.
         assert!(std::process::Command::new("rm").arg("-rf").arg(keep.path().join("out")).status().unwrap().success());
         let vfs = Vfs::new(
             background(),
@@ -119,7 +119,7 @@ fn t61_a_tree_larger_than_any_disk_is_walked_in_little_memory_and_can_be_stopped
         let seen = Stop { after: 2000, ..Stop::default() };
         let stopper = Arc::clone(&seen.signal);
         let out = keep.path().join("out");
-        // Folders say nothing while they are made: somebody looks how many there are.
+        // Restoring directories reports no progress, so this counts them on the disk.
         let watch = {
             let (out, stop) = (out.clone(), Arc::clone(&stopper));
             move || {

@@ -1,4 +1,4 @@
-//! An object counts as stored once the server has synced it: each put asks for that, and a refusal is a failure.
+//! An object counts as stored once the server has synced it: each put requests a sync, and fails if it is refused.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn records(server: &Server) -> usize {
     server.files().keys().filter(|path| path.contains("/log/")).count()
 }
 
-/// Checks that the server was asked to sync this file after its last byte and before it was closed.
+/// Checks that the client requested a sync of this file after its last byte and before its close.
 #[track_caller]
 fn assert_synced(log: &[Ask], path: &str) {
     let of = |ask: &Ask| ask.path == path;

@@ -1,5 +1,5 @@
-//! F: what a restore does to a disk on its bad days (T70e), and to a terminal (T70a). What hostile trees and targets cannot do
-//! is in `tests/repository/restore/hostile.rs`.
+//! F: restores that fail or are killed (T70e), and hostile text on a terminal (T70a). Hostile trees and targets are tested
+//! in `tests/repository/restore/hostile.rs`.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::harness::writer::{Writer, noise};
 use crate::oracle::case;
 use crate::world::{init, item, told};
 
-/// Every file that bears its name is whole.
+/// Checks that every file with its final name is complete.
 fn whole(out: &Path, contents: &[(String, Vec<u8>)]) -> usize {
     let there = contents.iter().filter(|(name, _)| out.join(name).exists());
     there.map(|(name, bytes)| assert!(fs::read(out.join(name)).unwrap() == *bytes, "{name} is a torso")).count()
@@ -72,7 +72,7 @@ fn t70e_a_restore_that_is_killed_leaves_whole_files_and_the_same_one_completes_i
         let arguments = ["-r", "repo", "restore", &format!("latest:{source}"), "--target", "out"];
         let mut child = env.command(arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
         let out = env.path("out");
-        // Between the first file and the last one, or soon after: whatever it was at is cut off.
+        // The kill comes between the first file and the last one, or soon after.
         while whole_names(&out) < 2 && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }

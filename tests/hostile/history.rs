@@ -1,5 +1,5 @@
-//! C: snapshots that are hidden, shown again or out of order (T33 to T40), to a client that remembers nothing. What a client
-//! that remembers says is in `tests/repository/memory_of_heads.rs`.
+//! C: snapshots that are hidden, shown again or out of order (T33 to T40), for a client without seen heads. Clients with
+//! seen heads are tested in `tests/repository/memory_of_heads.rs`.
 
 use std::fs;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn t40_a_forgotten_snapshot_stays_forgotten_unless_the_mark_is_hidden() {
     });
 }
 
-/// A push through a lying server, and what an honest reader of the same objects then finds.
+/// A push through a lying server, and the result as an honest server shows it.
 struct Pusher {
     memory: Arc<Memory>,
     repo: Repository,
@@ -89,7 +89,7 @@ impl Pusher {
         (0..16).flat_map(|x| self.memory.list(background(), Folder::PackShard(x)).unwrap()).map(|e| e.name).collect()
     }
 
-    /// What is reported as saved is there: all of it, on the honest storage.
+    /// Checks that a snapshot that was reported as saved is complete on the honest storage.
     fn push(&self, storage: Arc<dyn Storage>) -> bool {
         let sources = vec![self.dir.path().to_owned()];
         let options = Options { sources, host: "h".into(), user: "u".into(), memory: 104 << 20, ..Options::default() };
@@ -152,7 +152,7 @@ fn t37_a_pack_that_is_gone_or_torn_is_not_relied_upon() {
                     None => pusher.memory.remove(background(), &pack).unwrap(),
                 }
             }
-            // The same contents again, as a file that no earlier snapshot knows: the index says that they are there.
+            // The same contents again, as a new file: the index has their place.
             fs::rename(pusher.dir.path().join("f"), pusher.dir.path().join("g")).unwrap();
             pusher.write("g", 1);
             assert!(pusher.push(pusher.memory.clone()), "kept {keep:?}");

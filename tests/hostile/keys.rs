@@ -1,4 +1,4 @@
-//! B: key files, and places that are no repository or another one (T20 to T29).
+//! B: key files, and places with no repository or another one (T20 to T29).
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn named(bytes: &[u8]) -> Name {
     Name::Key(ObjectId(Sha256::digest(bytes).into()))
 }
 
-/// Opens with these key files instead of the true one. Gives the error, and what was asked.
+/// Opens with these key files instead of the true one. Returns the error and the requests.
 fn with_keys(files: &[(Name, Vec<u8>)]) -> (Option<Kind>, String, Arc<Liar>) {
     let world = world();
     let memory = world.memory();
@@ -28,7 +28,7 @@ fn with_keys(files: &[(Name, Vec<u8>)]) -> (Option<Kind>, String, Arc<Liar>) {
     files.iter().for_each(|(name, bytes)| memory.overwrite(name, bytes.clone()));
     let storage = liar(memory);
     let opened = open(storage.clone());
-    // What was not opened is not read: neither the log nor a pack was asked for, whatever the passphrase was.
+    // Neither the log nor a pack was requested, whatever the passphrase was.
     if opened.is_err() {
         let asked = storage.asked();
         assert!(asked.iter().all(|call| !call.starts_with("put") && !call.contains("Pack")), "{asked:?}");
@@ -43,7 +43,7 @@ fn t20_a_key_file_that_was_altered_does_not_open() {
     case(|| {
         let (name, file) = (world().key(), world().bytes(&world().key()));
         assert_eq!(with_keys(&[(name, file.clone())]).0, None);
-        // One place of each field; every byte is in `t20_t23_a_flipped_bit_of_a_key_file_is_a_wrong_passphrase`.
+        // One byte of each field; all bytes are tested in `t20_t23_a_flipped_bit_of_a_key_file_is_a_wrong_passphrase`.
         for at in [0, 8, 40, 41, 46, 51, 55, 56, 88, 120, 200, 248, 263] {
             let mut bad = file.clone();
             bad[at] ^= 1;
@@ -70,7 +70,7 @@ fn t21_a_key_file_of_another_length_is_not_even_read() {
     });
 }
 
-/// The true key file with another cost, as only the server can write it: the commitment is not of it.
+/// The true key file with another cost, as only the server can write it: its commitment does not match.
 fn costing(cost: [u32; 3]) -> (Name, Vec<u8>) {
     let mut file = world().bytes(&world().key());
     file[44..56].copy_from_slice(&cost.map(u32::to_be_bytes).concat());
@@ -85,7 +85,7 @@ fn t22_t24_a_cost_out_of_bounds_is_refused_and_nothing_is_derived() {
         let dear = [[max, 3, 4], [65536, max, 4], [65536, 3, 1 << 24], [max, max, max], [2 << 20, 16, 4]];
         for cost in cheap.into_iter().chain(dear) {
             let (kind, text, _) = with_keys(&[costing(cost)]);
-            // Were anything derived, it would be this text without the reason: "wrong passphrase".
+            // After a key derivation the text would be "wrong passphrase" without the reason.
             assert!(kind == Some(Kind::Passphrase) && text.contains("out of bounds"), "{cost:?}: {text}");
         }
     });
@@ -106,7 +106,7 @@ fn t25_however_many_key_files_there_are_few_are_read_and_the_cheapest_comes_firs
     case(|| {
         let world = world();
         let (name, file) = (world.key(), world.bytes(&world.key()));
-        // Fifteen that would each take a minute; none is derived, since the true one is cheaper.
+        // Fifteen key files whose derivation takes a minute each. None is derived, since the true one is cheaper.
         let costly = (0..15u8).map(|i| {
             let (_, mut file) = costing([2 << 20, 4, 1]);
             file[56] = i;
@@ -129,7 +129,7 @@ fn t27_a_key_file_of_another_repository_is_never_used() {
             keyfile::wrap(&Secret::new([7; 32]), &RepoId([8; 32]), &pass(), KdfCost::DEFAULT, &[9; 32], &info).unwrap();
         let (kind, text, _) = with_keys(&[(Name::Key(other.0), other.1.clone())]);
         assert!(kind == Some(Kind::Passphrase) && text.contains("another repository"), "{text}");
-        // With its id in the public config too it opens, but nothing in the log is its own.
+        // With its id in the public config too it opens, but no record of the log does.
         let memory = world().memory();
         memory.overwrite(&Name::Config, keyfile::encode_config(&RepoId([8; 32])));
         memory.overwrite(&Name::Key(other.0), other.1);

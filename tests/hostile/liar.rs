@@ -1,4 +1,4 @@
-//! A server that owns all objects and shows of each what it likes, to each call something else if it likes.
+//! A server that can change the bytes of each object, differently for each call.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
@@ -12,7 +12,7 @@ use nfreezer::storage::{Entry, Memory, Storage};
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
 
-/// What is shown instead of an object's bytes; `None`: it is not there.
+/// Replacement for an object's bytes; `None`: the object is missing.
 type Shown = dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync;
 
 struct Lie {
@@ -21,7 +21,7 @@ struct Lie {
     shown: Box<Shown>,
 }
 
-/// The script of a lying server, and what was asked of it.
+/// The script of a lying server, and the requests that it received.
 #[derive(Default)]
 pub struct Script {
     lies: Mutex<Vec<Lie>>,
@@ -32,14 +32,14 @@ pub struct Script {
 
 pub type Liar = Between<Script>;
 
-/// Lies on top of these objects.
+/// Creates a script on top of these objects.
 pub fn liar(memory: Arc<Memory>) -> Arc<Liar> {
     Between::with(memory, Script::default())
 }
 
 impl Script {
-    /// From now on the object is shown as `shown` makes it of the true one, to those reads whose number (counted from 0, for each
-    /// object) is in `calls`. Listings and sizes follow what the first read would get.
+    /// Changes the object by `shown` for reads whose number (counted from 0, for each object) is in `calls`. Listings and
+    /// sizes follow the first read.
     pub fn show(
         &self,
         name: &Name,
@@ -50,22 +50,22 @@ impl Script {
         self.lies.lock().unwrap().push(lie);
     }
 
-    /// The object is not there.
+    /// Hides the object.
     pub fn hide(&self, name: &Name) {
         self.show(name, .., |_| None);
     }
 
-    /// Listings and questions for the size say this.
+    /// Shows this size in listings and queries.
     pub fn claim_size(&self, name: &Name, size: u64) {
         self.sizes.lock().unwrap().insert(*name, size);
     }
 
-    /// How many reads of this object there were.
+    /// Returns the number of reads of this object.
     pub fn reads(&self, name: &Name) -> usize {
         self.reads.lock().unwrap().get(name).copied().unwrap_or(0)
     }
 
-    /// Every call so far, in order.
+    /// Returns all calls so far, in order.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }

@@ -1,5 +1,5 @@
-//! A server that lies. The cases are those of the test plan that `docs/threat-model.md` lists; a test's name begins with
-//! the number of its case. Whatever a case is about, [`oracle`] holds what must be so in all of them.
+//! Hostile servers and writers. `docs/threat-model.md` lists the cases; a test's name begins with the number of its case.
+//! [`oracle`] checks properties that hold in all cases.
 
 #[path = "../harness/mod.rs"]
 mod harness;

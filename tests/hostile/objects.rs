@@ -1,4 +1,4 @@
-//! A: objects that are not what was put (T01 to T19).
+//! A: objects that differ from the stored ones (T01 to T19).
 
 use std::sync::Arc;
 
@@ -18,20 +18,20 @@ use crate::world::{Seen, World, init, look, open, told, world};
 
 const SEALED: usize = BLOCK + TAG;
 
-/// What a reader sees if this object's bytes are others.
+/// Reads everything after changing the bytes of this object.
 fn with(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     let memory = world.memory();
     memory.overwrite(name, bytes);
     look(world, memory).unwrap()
 }
 
-/// The five sorts of sealed objects and files: each record, pages and contents of the older snapshot.
+/// The five types of sealed objects and files: each record, pages and contents of the older snapshot.
 fn sealed(world: &World) -> Vec<Name> {
     let (meta, data) = world.packs(0);
     [world.records(), vec![meta, data]].concat()
 }
 
-/// A damaged object costs what is in it, and is told; everything else is right.
+/// Checks that only the contents of the damaged object are lost, and that the loss is reported.
 fn costs(world: &World, name: &Name, seen: &Seen) {
     let (meta, data) = world.packs(0);
     match name {
@@ -137,7 +137,7 @@ fn t02_an_object_that_was_cut_is_refused_from_where_it_was_cut() {
         for len in (0..=200).chain([file.len() - TAG, file.len() - 1]) {
             costs(world, &record, &with_record(world, &record, file[..len].to_vec()));
         }
-        // A reader knows a pack's length from the reference: what is left of it is as good as ever, the rest is damaged.
+        // A reader has a pack's length from the reference: the remaining blocks are valid, the others are damaged.
         let plain = noise(5, 3 * BLOCK + 100);
         let (memory, repo) = init();
         let r = one_chunk(&repo, &plain);
@@ -153,7 +153,7 @@ fn t02_an_object_that_was_cut_is_refused_from_where_it_was_cut() {
     });
 }
 
-/// Only the log is read: for many variants of a record.
+/// Reads only the log, for tests with many variants of a record.
 fn with_record(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     let memory = world.memory();
     memory.overwrite(name, bytes);
@@ -181,9 +181,9 @@ fn t03_what_was_appended_is_refused_or_never_read() {
             let again = [file.clone(), file[HEADER..].to_vec()].concat();
             for bad in more.into_iter().chain([again]) {
                 match name {
-                    // Its length is that of the file.
+                    // Its length follows from the file size.
                     Name::Record { .. } => costs(world, &name, &with_record(world, &name, bad)),
-                    // Its length is in the reference: what stands behind it is nothing to anybody.
+                    // Its length is in the reference: bytes behind the end are ignored.
                     _ => assert_eq!(with(world, &name, bad).lost.len(), 0),
                 }
             }
@@ -323,7 +323,7 @@ fn t11_an_object_under_a_second_name_is_never_a_second_snapshot() {
             let seen = look(world, memory.clone()).unwrap();
             assert_eq!((seen.snapshots.len(), seen.lost.len()), (2, 0), "{copy}");
             assert_eq!(seen.warnings.len(), 1, "{:?}", seen.warnings);
-            // The sequence in a name is a claim: it cannot use up the numbers of the next records.
+            // The sequence in a name is not verified, so it must not affect the sequences of later records.
             let mut state = world.repo.behind(memory.clone()).state(background()).unwrap();
             assert_eq!(state.next_sequence(), 3);
             world.repo.behind(memory).commit(background(), &mut state, Default::default(), &[]).unwrap();
@@ -343,7 +343,7 @@ fn t12_an_object_of_one_type_in_the_place_of_another_is_refused() {
             let seen = look(world, memory).unwrap();
             assert_eq!((seen.snapshots.len(), seen.lost.len(), seen.warnings.len()), (2, 0, 1));
         }
-        // Contents whose reference is taken for one of a page, and the other way round.
+        // A reference to contents used as a reference to a page, and the other way round.
         let (snapshot, _) = &world.truth[&world.snapshots[0]];
         let contents = world.refs(snapshot, "a")[0];
         let errors = [

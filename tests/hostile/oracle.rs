@@ -1,5 +1,6 @@
-//! What holds in every case: no panic on any thread, an end within a minute, bounded memory, no secret in any message. That no
-//! wrong byte comes out, and nothing outside a target, is held by [`crate::world::look`], through which all reading goes.
+//! Properties of every case: no panic on any thread, an end within a minute, bounded memory, no secret in any message.
+//! [`crate::world::look`], through which all reading goes, checks that no wrong byte is returned and that nothing is written
+//! outside of a target.
 
 use std::any::Any;
 use std::panic;
@@ -8,16 +9,16 @@ use std::sync::{Condvar, Mutex, Once};
 use std::thread;
 use std::time::Duration;
 
-/// What no message may hold, beside the keys of the world.
+/// Secrets that no message may contain, beside the keys of the world.
 pub const PASSPHRASE: &str = "a passphrase that nobody must see";
-/// Stands in the contents of files: no message shows contents.
+/// Part of the contents of files, which no message may contain.
 pub const CONTENTS: &str = "what only the owner may read";
 
-/// A case takes no longer, on a machine that has nothing else to do.
+/// Longest duration of a case on an idle machine.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Most memory of this process, with two cases at once and one key derivation of 64 MiB.
 const MEMORY_KIB: u64 = 512 << 10;
-/// So many cases run at once, however many threads there are: memory counts for the whole process.
+/// Cases that run at once. The memory bound is for the whole process.
 const AT_ONCE: usize = 2;
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -47,7 +48,7 @@ pub fn case(work: impl FnOnce()) {
     assert!(peak < MEMORY_KIB, "{peak} KiB of memory were used");
 }
 
-/// A text that the library would show to somebody.
+/// Checks a text that the library would show to the user.
 pub fn said(text: &str) {
     for secret in [PASSPHRASE, CONTENTS].into_iter().chain(crate::world::secrets()) {
         assert!(!text.contains(secret), "a message holds a secret: {text}");
@@ -73,7 +74,7 @@ impl Drop for Pass {
     }
 }
 
-/// Threads of tests have names with a module in them; every other one belongs to the library.
+/// Returns whether the thread belongs to the library: threads of tests have a module in their name.
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -91,7 +92,7 @@ fn watch_panics() {
     });
 }
 
-/// How much longer everything takes because of what else this machine has to do.
+/// Returns the factor by which the load of this machine slows a case down.
 fn overload() -> u32 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap();
     let load: f64 = text.split(' ').next().unwrap().parse().unwrap();

@@ -1,5 +1,5 @@
-//! H: no key and nonce are ever used for two plaintexts (T72 to T74). What is sealed is seen where it arrives, and its keys and
-//! nonces are derived by the text of `docs/format.md` alone, not by the code that sealed it.
+//! H: no key and nonce are ever used for two plaintexts (T72 to T74). The storage records the sealed objects, and the test
+//! derives their keys and nonces from `docs/format.md`, independently of the code that sealed them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,7 +28,7 @@ use crate::world::{init, pass};
 
 const BLOCK: usize = 65_536;
 
-/// Every (key, nonce) that was used, with what came out of it. Equal outputs are equal plaintexts.
+/// Every (key, nonce) that was used, with its output. Equal outputs are equal plaintexts.
 struct Observer {
     object_key: [u8; 32],
     seen: Mutex<HashMap<[u8; 16], u64>>,
@@ -102,7 +102,7 @@ fn t72_t73_t74_a_million_seals_by_many_threads_whatever_the_random_generator_doe
                             _ => nfreezer::repo::random().unwrap(),
                         };
                         let kind = [ObjectType::Record, ObjectType::Data, ObjectType::Meta][i as usize % 3];
-                        // Contents of few lengths, most of them different, some equal: then everything is equal.
+                        // Contents of few lengths, most of them different; equal ones have equal objects.
                         let mut plain = [i % 50_000, thread % 2, i].map(u64::to_be_bytes).concat();
                         plain.truncate(8 + dice.roll(17) as usize);
                         observer.sees(&seal(keys, kind, &random, &plain).1);
@@ -116,7 +116,7 @@ fn t72_t73_t74_a_million_seals_by_many_threads_whatever_the_random_generator_doe
     });
 }
 
-/// Sees all that is put; some puts fail, as on a bad line: the name is said to be taken, or the object is cut.
+/// Records all puts. Some fail, as on a bad network: the name is reported as taken, or the object is cut off.
 struct Watch {
     observer: Observer,
     puts: AtomicUsize,

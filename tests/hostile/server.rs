@@ -1,4 +1,4 @@
-//! D: a server that breaks its protocol, by a script (T47 to T53), seen by the storage and by a whole push.
+//! D: a scripted server that breaks the protocol (T47 to T53), used by the storage and by a whole push.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn pack(first: u8) -> Name {
     Name::Pack(ObjectId([first; 32]))
 }
 
-/// A server with the objects of the world, of either sort.
+/// A server with the objects of the world, of either type.
 pub fn serving(world: &World, openssh: bool) -> Arc<Server> {
     let server = Server::start(openssh);
     let memory = world.memory();
@@ -49,7 +49,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
     case(|| {
         let world = world();
         let server = serving(world, true);
-        // Every write is acknowledged; what the server then has is another thing.
+        // Every write is acknowledged, but the server stores zeros.
         for short in [0, 1, 1000] {
             server.script(move |ask, files| match ask.kind {
                 WRITE => {
@@ -66,7 +66,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
             assert!(push_all(world, client.into(), 7).is_none());
             assert_eq!(records(&server), before, "no record says that it was saved");
         }
-        // One that lies about the size too is found out by whoever reads, and gives no wrong byte.
+        // A server that lies about the size too is detected when the object is read.
         server.script(|ask, files| match ask.kind {
             WRITE => {
                 let len = files.get(&ask.path).map_or(0, Vec::len).max(ask.offset as usize + ask.data.len());
@@ -83,7 +83,7 @@ fn t47_a_put_that_is_acknowledged_but_short_or_empty_is_an_error_and_no_snapshot
     });
 }
 
-/// A push of one file; the snapshot's id if it was reported as saved.
+/// Pushes one file. Returns the snapshot's id if it was reported as saved.
 pub fn push_all(world: &World, storage: Arc<dyn Storage>, seed: u64) -> Option<(SnapshotId, tempfile::TempDir)> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), noise(seed, 100_000)).unwrap();
@@ -278,7 +278,7 @@ fn t52_data_of_another_length_or_to_another_question_ends_the_connection_or_cost
                 });
                 read_with(&server, Duration::from_secs(20))
             };
-            // Fewer than asked for: the rest is asked for again.
+            // Fewer bytes than requested: the client requests the rest.
             let fewer = answer(|ask, bytes| {
                 Says::Packets(vec![packet(103, ask.id, &[&string(&bytes[..bytes.len().min(1500)])])])
             });

@@ -1,5 +1,5 @@
-//! An SFTP server that follows a script: version 3 over files in memory, in this process, reached as any server is whose
-//! program speaks on its standard streams (`-o sftp.command`). The script sees each request first and may answer it.
+//! A scripted SFTP server: version 3 over files in memory, in this process, reached by `-o sftp.command`. The script receives
+//! each request first and may answer it.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -37,15 +37,15 @@ pub struct Ask {
     pub offset: u64,
     pub len: u32,
     pub data: Vec<u8>,
-    /// How many requests came before it, over all connections.
+    /// Number of earlier requests, over all connections.
     pub number: usize,
 }
 
-/// What a script says to a request.
+/// Answer of a script to a request.
 pub enum Says {
-    /// What an honest server would.
+    /// The answer of an honest server.
     Truth,
-    /// These packets, from the type on; more than one if it likes.
+    /// These packets, from the type on.
     Packets(Vec<Vec<u8>>),
     /// The end of the connection.
     HangUp,
@@ -82,7 +82,7 @@ while True:
         while data: data = data[os.write(1, data):]
 "#;
 
-/// Whether a request asks to sync the file that [`Ask::path`] names.
+/// Returns whether a request asks to sync the file that [`Ask::path`] names.
 pub fn is_fsync(ask: &Ask) -> bool {
     ask.kind == EXTENDED && !ask.data.is_empty()
 }
@@ -115,7 +115,7 @@ pub fn names(id: u32, entries: &[Vec<u8>]) -> Vec<u8> {
 }
 
 impl Server {
-    /// Starts it; `openssh` makes it say that it has OpenSSH's extensions, and number its handles so.
+    /// Starts the server. With `openssh` it announces OpenSSH's extensions and numbers its handles like OpenSSH.
     pub fn start(openssh: bool) -> Arc<Server> {
         let place = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(place.path().join("socket")).unwrap();
@@ -151,12 +151,12 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
-    /// A client of it.
+    /// Returns a client of this server.
     pub fn client(&self, retry_for: Duration) -> Result<Box<dyn Storage>> {
         self.client_that_waits(Duration::from_secs(20), retry_for)
     }
 
-    /// One that gives up after so long a silence.
+    /// Returns a client with this timeout.
     pub fn client_that_waits(&self, io_timeout: Duration, retry_for: Duration) -> Result<Box<dyn Storage>> {
         let socket = self.place.path().join("socket");
         let command = format!("python3 -S -E -c '{BRIDGE}' {}", socket.display());
@@ -202,7 +202,7 @@ impl Connection {
         self.stream.write_all(&[&(packet.len() as u32).to_be_bytes(), packet].concat()).ok()
     }
 
-    /// Until either side has enough.
+    /// Serves requests until either side closes the connection.
     fn serve(mut self) -> Option<()> {
         self.receive()?;
         let extensions = match self.server.openssh {
@@ -268,7 +268,7 @@ impl Connection {
         Some(ask)
     }
 
-    /// The path that was opened under this handle.
+    /// Returns the path of an open handle.
     fn path_of(&self, handle: Vec<u8>) -> String {
         let handle = handle.try_into().ok().map(|bytes| u32::from_be_bytes(bytes) as usize);
         let open = handle.and_then(|handle| self.open.get(handle)?.as_ref());
@@ -341,7 +341,7 @@ impl Connection {
 
     fn handle(&mut self, ask: &Ask) -> Vec<u8> {
         let open = Some(Open { path: ask.path.clone(), listed: false });
-        // As OpenSSH: the lowest that is free is not what it takes, but nobody needs to guess right here.
+        // Unlike OpenSSH this does not take the freed number first. The client need not guess right here.
         let number = match self.open.iter().position(Option::is_none) {
             Some(free) => {
                 self.open[free] = open;
@@ -356,7 +356,7 @@ impl Connection {
     }
 }
 
-/// Where an object is, as the server calls it.
+/// Returns the path of an object on the server.
 pub fn on_server(path: impl AsRef<Path>) -> String {
     format!("/r/{}", path.as_ref().display())
 }

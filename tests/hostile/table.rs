@@ -1,4 +1,4 @@
-//! Holds `docs/threat-model.md`: every test that it names is there, and every case that the first release needs is listed.
+//! Checks `docs/threat-model.md`: every test that it names exists, and every case of the first release is listed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Whether the text has a test of this name that an ordinary run does not skip.
+/// Returns whether the text has a test of this name that an ordinary run does not skip.
 fn is_test(text: &str, name: &str) -> bool {
     let Some(at) = text.find(&format!("fn {name}(")) else { return false };
     let attributes = text[..at]
@@ -56,7 +56,7 @@ fn cases(text: &str) -> Vec<(String, &str)> {
         .collect()
 }
 
-/// Words between backticks that can be the name of a function with a telling name.
+/// Returns words between backticks that can be the name of a test.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.split('`').skip(1).step_by(2);
     quoted.filter(|word| {

@@ -1,4 +1,4 @@
-//! An honest repository, made once, copies of which are lied about; and all ways to read one, compared with the truth.
+//! An honest repository, created once and copied for each case; and all ways to read a repository, compared with the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,7 +30,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 
 pub struct World {
     objects: BTreeMap<Name, Vec<u8>>,
-    /// Knows the keys; its own storage is an honest one.
+    /// The repository on an honest storage.
     pub repo: Repository,
     pub truth: BTreeMap<SnapshotId, (Snapshot, Files)>,
     /// Oldest first.
@@ -49,7 +49,7 @@ pub fn open(storage: Arc<dyn Storage>) -> Result<Repository> {
     Repository::open(background(), storage, || Ok(pass())).inspect_err(told)
 }
 
-/// Checks what an error says.
+/// Checks the text of an error.
 pub fn told(error: &Error) {
     said(&error.to_string());
     said(&format!("{error:?}"));
@@ -62,14 +62,14 @@ pub fn init() -> (Arc<Memory>, Repository) {
     (memory, repo)
 }
 
-/// The keys of the world as texts; nothing before it is made.
+/// The keys of the world as text; empty before it is created.
 pub fn secrets() -> impl Iterator<Item = &'static str> {
     WORLD.get().into_iter().flat_map(|world| world.secrets.iter().map(String::as_str))
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
 
-/// Two snapshots of small files, each with packs of its own.
+/// Creates two snapshots of small files, each with its own packs.
 pub fn world() -> &'static World {
     WORLD.get_or_init(World::make)
 }
@@ -92,7 +92,7 @@ fn trees() -> [Files; 2] {
     [owned(&first), owned(&second)]
 }
 
-/// The same as the writer takes it.
+/// Converts files to the item of the writer.
 pub fn item(files: &Files) -> Item {
     let mut root = Item::dir::<&str>([]);
     for (path, bytes) in files {
@@ -153,7 +153,7 @@ impl World {
         (Name::Pack(snapshot.root.unwrap().pack.id), Name::Pack(data.pack.id))
     }
 
-    /// Where the contents of a file are.
+    /// Returns the places of the contents of a file.
     pub fn refs(&self, snapshot: &Snapshot, path: &str) -> Vec<Ref> {
         let node = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap();
         let trees = Trees::new(&self.repo);
@@ -171,12 +171,12 @@ pub fn names(storage: &dyn Storage) -> Vec<Name> {
     folders.flat_map(|folder| storage.list(background(), folder).unwrap()).map(|entry| entry.name).collect()
 }
 
-/// What somebody saw who read all there is.
+/// Result of reading everything.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub snapshots: BTreeSet<SnapshotId>,
     pub warnings: Vec<String>,
-    /// Files that were not given, by snapshot and path, with what was said; by a restore and by the mount alike.
+    /// Files that could not be read, by snapshot and path, with the error kind; the same for restore and mount.
     pub lost: BTreeMap<(SnapshotId, String), Kind>,
 }
 
@@ -186,8 +186,8 @@ impl Seen {
     }
 }
 
-/// Reads everything there is in every way there is, on a client that remembers nothing, and compares it with the truth: what comes out
-/// is right, complete or told to be lost, and nothing is outside the target.
+/// Reads everything in every way, on a client without seen heads, and compares it with the truth: contents are right, each
+/// loss is reported, and nothing is outside of the target.
 pub fn look(world: &World, storage: Arc<dyn Storage>) -> Result<Seen> {
     let client = || Arc::new(world.repo.behind(Arc::clone(&storage)));
     let state = client().state(background()).inspect_err(told)?;
@@ -224,7 +224,7 @@ impl Progress for Told {
     }
 }
 
-/// What a restore does not give; checks all that it gives.
+/// Restores a snapshot and checks the result. Returns the files that were not restored.
 fn restored(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeMap<String, Kind> {
     let keep = tempfile::tempdir().unwrap();
     fs::write(keep.path().join("outside"), "outside").unwrap();
@@ -250,7 +250,7 @@ fn restored(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeMap<S
         gather(&out, &out, &mut there);
     }
     for (path, bytes) in &there {
-        // What is left of a damaged file has another name, with zeros for what is lost.
+        // The rest of a damaged file has another name, with zeros for lost parts.
         let of = path.strip_suffix(".nfreezer-partial").and_then(|name| files.get(name));
         let rest = |whole: &Vec<u8>| {
             bytes.len() == whole.len() && bytes.iter().zip(whole).all(|(there, saved)| there == saved || *there == 0)
@@ -274,7 +274,7 @@ fn gather(top: &Path, folder: &Path, into: &mut Files) {
     }
 }
 
-/// The files that are not there, each with the reason that was told for it or a folder above it; silence is a failure.
+/// Returns the missing files, each with the reported reason for it or a directory above it. Fails if no reason was reported.
 fn compare(files: &Files, skipped: &BTreeMap<String, Kind>, is_there: impl Fn(&str) -> bool) -> BTreeMap<String, Kind> {
     let mut lost = BTreeMap::new();
     for path in files.keys().filter(|path| !is_there(path)) {
@@ -285,7 +285,7 @@ fn compare(files: &Files, skipped: &BTreeMap<String, Kind>, is_there: impl Fn(&s
     lost
 }
 
-/// What cannot be listed.
+/// Returns the directories that cannot be listed.
 fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<String> {
     let (mut skipped, mut there) = (BTreeMap::new(), BTreeSet::new());
     let mut folders = vec![(String::new(), snapshot.root)];
@@ -312,7 +312,8 @@ fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<Str
     compare(files, &skipped, |path| there.contains(path)).into_keys().collect()
 }
 
-/// What the mount does not give; each file is read twice, since a damaged one must stay damaged.
+/// Reads everything through the mount. Returns the files that could not be read. Reads each file twice, since a damaged
+/// one must stay damaged.
 fn mounted(repo: &Arc<Repository>, state: &State, snapshot: &Snapshot, files: &Files) -> BTreeMap<String, Kind> {
     let options = vfs::Options { at: Some((snapshot.clone(), b"/".to_vec())), ..vfs::Options::default() };
     let vfs = Vfs::new(background(), Arc::clone(repo), state.clone(), options).unwrap();

@@ -15,7 +15,7 @@ use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
-use nfreezer::import::Old;
+use nfreezer::import::OldRepository;
 use nfreezer::name::Name;
 use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Failure, Options, Stream, StreamKind, push_streams};
@@ -64,7 +64,7 @@ impl Came {
 /// Reads everything.
 fn import(storage: Arc<dyn Storage>) -> Result<Came> {
     let said = Said::default();
-    let old = Old::open(&background().with_progress(&said), storage, old_passphrase)?;
+    let old = OldRepository::open(&background().with_progress(&said), storage, old_passphrase)?;
     let mut files = BTreeMap::new();
     for item in old.items() {
         let Some(file) = item.file else { continue };
@@ -117,7 +117,8 @@ fn times_are_kept_to_the_nanosecond_and_folders_have_the_latest_of_theirs() {
     v0.file(b"a/b/x", 1_600_000_000_123_456_789, b"x");
     v0.file(b"a/c", u64::MAX, b"c");
     v0.file(b"z", 0, b"z");
-    let old = Old::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase).unwrap();
+    let old = OldRepository::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase)
+        .unwrap();
     let times: Vec<_> = old.items().map(|item| (String::from_utf8(item.path).unwrap(), item.mtime)).collect();
     let (x, c) = (Time::new(1_600_000_000, 123_456_789), Time::new(18_446_744_073, 709_551_615));
     let expected = [("", c), ("a", c), ("a/b", x), ("a/b/x", x), ("a/c", c), ("z", Time::default())];
@@ -150,7 +151,8 @@ fn many_small_files_come_through_the_budget() {
         v0.entry(id, 1, Sha256::digest(&contents).into(), format!("{number}").as_bytes());
     }
     // All are announced before the first one is read, as a push may do it.
-    let old = Old::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase).unwrap();
+    let old = OldRepository::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase)
+        .unwrap();
     let all: Vec<_> = old.items().filter_map(|item| item.file).collect();
     assert_eq!(all.len(), 61);
     for file in all.into_iter().rev() {
@@ -316,7 +318,7 @@ fn a_wrong_passphrase_is_told_before_anything_else() {
     let storage: Arc<dyn Storage> = Arc::new(v0.finish());
     let said = Said::default();
     let wrong = || Ok(Passphrase::new("wrong".into()).unwrap());
-    let error = Old::open(&background().with_progress(&said), storage, wrong).err().unwrap();
+    let error = OldRepository::open(&background().with_progress(&said), storage, wrong).err().unwrap();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
         (Kind::Passphrase, "wrong passphrase of the old repository")
@@ -355,7 +357,7 @@ fn asking_to_stop_ends_the_reading_of_the_index() {
     let mut v0 = V0::new();
     v0.file(b"a", 1, b"a");
     let stopped = Context::new(&nfreezer::progress::Silent, Arc::new(std::sync::atomic::AtomicI32::new(2)));
-    let result = Old::open(&stopped, Arc::new(v0.finish()), old_passphrase);
+    let result = OldRepository::open(&stopped, Arc::new(v0.finish()), old_passphrase);
     assert_eq!(result.err().map(|e| e.kind()), Some(Kind::Interrupted(2)));
 }
 
@@ -367,7 +369,7 @@ fn damaged_contents_are_saved_as_unreadable_and_never_as_data() {
     v0.file(b"fine", 1, b"fine");
     v0.change(id, |bytes| *bytes.last_mut().unwrap() ^= 1);
     let said = Said::default();
-    let old = Old::open(&background().with_progress(&said), Arc::new(v0.finish()), old_passphrase).unwrap();
+    let old = OldRepository::open(&background().with_progress(&said), Arc::new(v0.finish()), old_passphrase).unwrap();
     let storage = Arc::new(Memory::default());
     let passphrase = Passphrase::new("new".into()).unwrap();
     let repo = Repository::init(background(), storage, &passphrase, KdfCost::DEFAULT, "test").unwrap();
