@@ -12,13 +12,13 @@ what=${1:-all}
 LIMIT=${LIMIT:-180}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-1024} WORK=${WORK:-/dev/shm/nfreezer-bench}
 scripts/setup.sh bench
-[ -n "${NO_BUILD:-}" ] || cargo build --release --quiet --example delay_proxy --bin nfreezer
+[ -n "${NO_BUILD:-}" ] || cargo build --release --locked --quiet --example delay_proxy --bin nfreezer
 nfreezer=$PWD/target/release/nfreezer proxy=$PWD/target/release/examples/delay_proxy
 port=2822 near=2823 far=2824
 
 if [ "$what" = parts ]; then
-  cargo test --release --quiet --lib chunker -- --ignored --nocapture
-  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --quiet --test push push::speed -- --ignored --nocapture
+  cargo test --release --locked --quiet --lib chunker -- --ignored --nocapture
+  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --locked --quiet --test push push::speed -- --ignored --nocapture
   exit
 fi
 

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source_folder=$(realpath "${1:-docs}")
 scripts/setup.sh
-cargo build --release --quiet
+cargo build --release --locked --quiet
 nfreezer=$PWD/target/release/nfreezer
 
 work=$(mktemp -d)

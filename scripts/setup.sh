@@ -6,7 +6,7 @@ what=${1:-use}
 sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 
 packages=(fuse3 openssh-client libssl-dev pkg-config gcc)
-[ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin rsync acl attr util-linux binutils fio exfat-fuse exfatprogs)
+[ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin rsync acl attr util-linux binutils fio strace e2fsprogs exfat-fuse exfatprogs)
 [ "$what" = bench ] && packages+=(restic borgbackup python3-pyfuse3 sshfs time)
 
 missing=()

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Installs missing packages and runs every check and test, real sshd and real FUSE mounts included. Nothing is skipped:
-# a test that lacks its sshd or /dev/fuse fails. Arguments go to `cargo test`.
+# Installs missing packages and runs every check and test, real sshd and real FUSE mounts included. A test without its sshd
+# or /dev/fuse fails. A test that needs root reports "NOT RUN without root" if another user runs it. Arguments go to
+# `cargo test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh tests
 if [ ! -c /dev/fuse ]; then echo "test: there is no /dev/fuse here, the mount cannot be tested" >&2; exit 1; fi
 cargo fmt --check
-cargo clippy --all-targets --quiet -- -D warnings
+cargo clippy --locked --all-targets --quiet -- -D warnings
 scripts/core_lines.sh
 scripts/deny.sh
-cargo test "$@"
+cargo test --locked "$@"

@@ -4,6 +4,7 @@
 mod harness;
 
 mod cli;
+mod durable;
 mod secrets;
 mod server_setup;
 mod whole;
