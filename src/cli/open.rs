@@ -52,7 +52,7 @@ pub fn to_read_with(
 /// Opens a repository to write. A dry run writes nothing to it.
 pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result<Repository> {
     Given::of(&open.secret).check()?;
-    let access = Access { trial: is_dry_run, ..access(open)? };
+    let access = Access { dry_run: is_dry_run, ..access(open)? };
     let storage = storage(&open.address, &open.connection, output)?;
     let storage = if is_dry_run { Arc::new(Dry::new(storage)) as Arc<dyn Storage> } else { storage };
     unlock(storage, &access, open, output)

@@ -28,7 +28,7 @@ pub struct Access {
     /// What this machine remembers of repositories.
     pub seen: Option<SeenStore>,
     /// Nothing is remembered, since nothing is really written.
-    pub trial: bool,
+    pub dry_run: bool,
     /// Older states and other repositories are shown with a warning; for readers only.
     pub accept_rollback: bool,
     /// The first 8 bytes of the id of a record that must be there.
@@ -180,7 +180,7 @@ impl Access {
     fn witness(&self, storage: &dyn Storage) -> Witness {
         Witness {
             store: self.seen.clone(),
-            trial: self.trial,
+            dry_run: self.dry_run,
             accept: self.accept_rollback,
             expect: self.expect_head,
             alarm: Arc::clone(&self.alarm),

@@ -30,7 +30,7 @@ pub type Alarm = Arc<AtomicBool>;
 pub(super) struct Witness {
     pub store: Option<SeenStore>,
     /// Nothing is remembered: what is written is not kept either.
-    pub trial: bool,
+    pub dry_run: bool,
     /// An older state is shown with a warning, and not remembered.
     pub accept: bool,
     /// The first 8 bytes of a record's id that the caller has seen.
@@ -95,7 +95,7 @@ impl Witness {
             seen.found_at(&self.address);
             seen.key = Some(key);
         };
-        self.remembered(if self.trial || self.accept { Ok(()) } else { store.update(&id.0, note) });
+        self.remembered(if self.dry_run || self.accept { Ok(()) } else { store.update(&id.0, note) });
         Ok(())
     }
 
@@ -196,7 +196,7 @@ impl Repository {
 
     fn noting(&self, change: impl FnOnce(&mut Seen)) {
         let witness = &self.witness;
-        let Some(store) = witness.store.as_ref().filter(|_| !witness.trial && !witness.accept) else { return };
+        let Some(store) = witness.store.as_ref().filter(|_| !witness.dry_run && !witness.accept) else { return };
         let note = |seen: &mut Seen| {
             seen.found_at(&witness.address);
             change(seen);

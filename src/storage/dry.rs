@@ -1,4 +1,4 @@
-//! A storage for trials: reads are real, what is written is only counted.
+//! A storage for dry runs: reads are real, writes are only counted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

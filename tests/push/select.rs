@@ -363,7 +363,7 @@ fn without_a_change_there_is_no_new_snapshot_if_none_is_wanted() {
 }
 
 #[test]
-fn a_trial_writes_nothing_and_says_what_a_push_then_sends() {
+fn a_dry_run_writes_nothing_and_says_what_a_push_then_sends() {
     let setup = Setup::with(&["small"]);
     for i in 0..9 {
         write(setup.path(&format!("{i}")), noise(i, 3 << 20));
@@ -378,15 +378,15 @@ fn a_trial_writes_nothing_and_says_what_a_push_then_sends() {
     let before = contents();
     let passphrase = || Ok(Passphrase::new("test".into()).unwrap());
     let dry = Repository::open(background(), Arc::new(Dry::new(setup.storage.clone())), passphrase).unwrap();
-    let trial = push(&background().with_progress(&setup.seen), &dry, &setup.options(Select::default())).unwrap();
+    let simulated = push(&background().with_progress(&setup.seen), &dry, &setup.options(Select::default())).unwrap();
     assert_eq!(contents(), before);
     assert!(setup.repo.state(background()).unwrap().snapshots().is_empty());
     let real = setup.push(&setup.options(Select::default()));
-    assert_eq!((trial.packs, trial.new, trial.read), (real.packs, real.new, real.read));
+    assert_eq!((simulated.packs, simulated.new, simulated.read), (real.packs, real.new, real.read));
     // Packs are filled in another order, and references in the metadata are longer or shorter by a few bytes.
-    assert!(trial.added.abs_diff(real.added) < 1000, "{} and {}", trial.added, real.added);
-    assert!(trial.stored.abs_diff(real.stored) <= real.packs * STEP, "{} and {}", trial.stored, real.stored);
-    assert!(trial.sent.abs_diff(real.sent) <= real.packs * STEP + 1000, "{} and {}", trial.sent, real.sent);
+    assert!(simulated.added.abs_diff(real.added) < 1000, "{} and {}", simulated.added, real.added);
+    assert!(simulated.stored.abs_diff(real.stored) <= real.packs * STEP, "{} and {}", simulated.stored, real.stored);
+    assert!(simulated.sent.abs_diff(real.sent) <= real.packs * STEP + 1000, "{} and {}", simulated.sent, real.sent);
     let again = push(&background().with_progress(&setup.seen), &dry, &setup.options(Select::default())).unwrap();
     assert_eq!((again.packs, again.unchanged + again.changed, again.new), (0, 10, 0));
 }
@@ -588,7 +588,7 @@ fn a_command_is_ended_when_the_push_is_interrupted() {
 }
 
 #[test]
-fn a_trial_changes_not_a_byte_and_no_change_makes_no_snapshot() {
+fn a_dry_run_changes_not_a_byte_and_no_change_makes_no_snapshot() {
     let env = Env::with_repository();
     env.write("top/a", noise(1, 1 << 20));
     let state = || {
@@ -598,7 +598,7 @@ fn a_trial_changes_not_a_byte_and_no_change_makes_no_snapshot() {
     let before = state();
     let output = env.nfreezer(["push", "-n", "top"]).success();
     assert!(
-        output.stdout.contains("would send ") && output.stdout.contains("a trial: nothing was written"),
+        output.stdout.contains("would send ") && output.stdout.contains("dry run: nothing was written"),
         "{}",
         output.stdout
     );

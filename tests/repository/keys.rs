@@ -299,7 +299,7 @@ fn the_local_key_of_the_command_line() {
     assert_eq!(mode & 0o777, 0o600);
     says(env.nfreezer(["snapshots"]), 12, "need a local key");
     env.nfreezer(["snapshots", "--local-key", "second"]).done();
-    says(env.nfreezer(["snapshots", "--local-key", "nothing"]), 2, "is not there");
+    says(env.nfreezer(["snapshots", "--local-key", "nothing"]), 2, "does not exist");
     let text = fs::read_to_string(env.path("second")).unwrap();
     let line = text.trim_end();
     env.write("wrong", format!("{}x\n", &line[..line.len() - 1]));

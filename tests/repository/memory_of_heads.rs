@@ -450,7 +450,7 @@ fn every_command_that_reads_says_so_with_exit_code_15() {
     env.nfreezer(["snapshots", "--no-memory"]).done();
     says(env.nfreezer(["snapshots", "--no-memory", "--expect-head", head]), 15, "--expect-head");
     says(env.nfreezer(["snapshots", "--accept-rollback"]), 0, "older state");
-    says(env.nfreezer(["push", "--accept-rollback", "source"]), 2, "only read");
+    says(env.nfreezer(["push", "--accept-rollback", "source"]), 2, "unexpected argument");
     says(env.nfreezer(["snapshots", "--expect-head", "12"]), 2, "--expect-head");
     run("mv repo old; mv new repo");
     assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
@@ -476,7 +476,7 @@ fn the_first_contact_is_said_once() {
     std::fs::remove_dir_all(&state).unwrap();
     assert_eq!(env.nfreezer(["snapshots", "-q", "--no-memory"]).success().stderr, "");
     assert!(!state.exists(), "nothing is written with --no-memory");
-    says(env.nfreezer(["snapshots"]), 0, "no local memory of this repository yet");
+    says(env.nfreezer(["snapshots"]), 0, "first use of this repository on this machine");
     assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
     env.set("NFREEZER_NO_MEMORY", "1");
     std::fs::remove_dir_all(&state).unwrap();
