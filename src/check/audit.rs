@@ -1,4 +1,5 @@
-//! A sample of random blocks, and what it proves. Which blocks are asked for nobody can foresee, so a server that has
+//! Verifies a sample of random blocks and computes the statement that it proves. The server cannot foresee which blocks are
+//! read, so a server that has
 //! lost or withholds a part of the data is caught with a known probability, however it chose that part.
 
 use std::collections::BTreeSet;
@@ -17,12 +18,12 @@ const READERS: usize = 16;
 /// How sure the statement is.
 pub(super) const SURE: f64 = 0.99;
 
-/// What a sample found.
+/// The result of a sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Audit {
     /// Blocks that were drawn, with repetition.
     pub samples: u64,
-    /// Those of them that were not as they must be.
+    /// Blocks among them that are missing or damaged.
     pub bad: u64,
     /// The bytes that they were drawn from: plaintext of all packs that are needed, missing ones included.
     pub of: u64,
@@ -37,7 +38,7 @@ pub fn intact(samples: u64, sure: f64) -> f64 {
     if samples == 0 { 0.0 } else { ((1.0 - sure).ln() / samples as f64).exp() }
 }
 
-/// Draws and verifies blocks of `bytes` together. What is wrong is entered into `packs`.
+/// Draws and verifies blocks of `bytes` together. Faults are entered into `packs`.
 pub(super) fn run(repo: &Repository, packs: &mut Packs, bytes: u64, meter: Meter<'_>) -> Result<Audit> {
     let wanted = packs.needed();
     let mut total = 0u64;

@@ -1,9 +1,9 @@
-//! Counts what the trees hold and notes which packs they name.
+//! Counts the nodes and references of all trees and notes the packs that they name.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::packs::Packs;
+use super::packs::{Packs, object_type};
 use super::{Meter, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;
@@ -14,7 +14,7 @@ use crate::format::reference::Ref;
 use crate::repo::Repository;
 use crate::trees::{self, LOST, Visit, lacks_parts};
 
-/// What all pages of the trees hold.
+/// The sums over all pages of the trees.
 pub(super) struct Census<'a> {
     packs: &'a Packs,
     meter: Meter<'a>,
@@ -87,9 +87,4 @@ impl Visit for Census<'_> {
     fn unreadable(&self, _: &Error) {
         self.is_suspect.store(true, Ordering::Relaxed);
     }
-}
-
-/// Returns the type of the packs that hold chunks of this kind.
-pub(super) fn object_type(kind: ChunkKind) -> ObjectType {
-    if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta }
 }

@@ -26,15 +26,15 @@ pub enum Part {
     All,
     /// Random ones that have this share of all bytes together.
     Share(f64),
-    /// Random ones of so many bytes.
+    /// Random packs with this many bytes together.
     Bytes(u64),
-    /// Random ones for so long.
+    /// Random packs until this time is over.
     Time(Duration),
-    /// Part n of m, always the same ones: those whose id is n - 1 modulo m.
+    /// Part n of m, always the same packs: those whose id is n - 1 modulo m.
     Slice(u64, u64),
 }
 
-/// Reads this part of the packs, and enters what is wrong with them.
+/// Reads this part of the packs, and enters their faults.
 pub(super) fn read(
     repo: &Repository,
     packs: &mut Packs,
@@ -147,7 +147,7 @@ fn chunks(repo: &Repository, kind: ObjectType, pack: &PackRef, plain: &[u8], har
     };
     let table = match table(pack, plain) {
         Ok(table) => table,
-        // Where its blocks are damaged that is said already.
+        // Damage of its blocks is entered already.
         Err(_) if damaged(u64::from(pack.len).saturating_sub(4), pack.len.into()) => return,
         Err(e) => {
             harm.table = Some(e.to_string());

@@ -1,4 +1,4 @@
-//! Check: whether everything that the snapshots need is there and right, and whose files are hit where it is not.
+//! Checks whether everything that the snapshots need is present and valid, and finds the files that lost data.
 //!
 //! ```text
 //! log ----> records that are missing or torn
@@ -8,8 +8,8 @@
 //!                                              '--> damage? once more over the trees hit: paths (survey)
 //! ```
 //!
-//! Nothing is taken from the server but verified bytes, and names and sizes of packs: a listing can make a pack look
-//! missing, never sound in a way that reading would not contradict. Memory: pages that were visited (bounded, [`crate::trees::Visited`]),
+//! The check uses verified bytes, and names and sizes of packs in listings. A false listing can make a pack look missing; it
+//! cannot make a damaged pack pass, since reading verifies it. Memory: pages that were visited (bounded, [`crate::trees::Visited`]),
 //! about 100 bytes for each pack that a record or tree names, and the cache.
 
 mod audit;
@@ -40,14 +40,14 @@ use census::Census;
 use packs::Packs;
 use survey::Survey;
 
-/// What to check.
+/// Options of a check.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Only these snapshots, and no index; all of them and the whole log if empty.
     pub snapshots: Vec<Snapshot>,
     /// Which packs are read and verified byte by byte.
     pub read: Option<Part>,
-    /// Random blocks of so many bytes together are verified.
+    /// Random blocks with this many bytes together are verified.
     pub audit: Option<u64>,
     /// Most bytes of memory, beside the block cache's and 100 bytes a pack.
     pub memory: u64,
@@ -67,30 +67,30 @@ pub enum Finding<'a> {
     Object {
         /// `packs/3/3f..`, `log/..`.
         name: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
-    /// What is lost with that.
+    /// A path that lost data.
     Path {
         /// Of this snapshot.
         snapshot: &'a Snapshot,
         /// Absolute.
         path: &'a [u8],
-        /// What is lost of it.
+        /// The part that is lost.
         what: Lost,
         /// Why.
         why: &'a str,
     },
 }
 
-/// What is lost of something.
+/// The part of an entry that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// The whole snapshot.
     Snapshot,
     /// All entries of a directory.
     Directory,
-    /// Some entries of a directory: so many as the page above says.
+    /// Some entries of a directory, counted by the page above.
     Entries(u64),
     /// Contents of a file.
     Contents,
@@ -98,7 +98,7 @@ pub enum Lost {
     Attributes,
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Snapshots that were walked.
@@ -117,9 +117,9 @@ pub struct Report {
     pub entries: u64,
     /// Packs that trees or the index name and that are not doomed, and the bytes of their files.
     pub packs: (u64, u64),
-    /// Packs that nobody names: of pushes that go on or were interrupted, or that prune will remove.
+    /// Packs that no record names: of pushes that go on or were interrupted, or that prune will remove.
     pub unused: (u64, u64),
-    /// Those of them that no complete pack has the size of.
+    /// Unused packs with a size that no complete pack has.
     pub torsos: u64,
     /// Packs that were read to their end, and the bytes of their files.
     pub read: (u64, u64),
@@ -159,11 +159,11 @@ impl Report {
     }
 }
 
-/// Checks a repository as of `state`. What is wrong goes to `found` as it turns up.
+/// Checks a repository as of `state`. Findings go to `found` as they turn up.
 ///
 /// # Errors
 ///
-/// What ends it early: a lost connection, the user's stop. Damage is none.
+/// A lost connection, the user's stop. Damage is a finding and no error.
 pub fn check(
     ctx: &Context,
     repo: &Repository,
@@ -186,7 +186,7 @@ pub fn check(
     Ok(examined.report)
 }
 
-/// Runs what recurses as deep as directories may be nested, by 9 levels of pages each.
+/// Runs a recursion over nested directories with up to 9 levels of pages each, on a thread with a large stack.
 fn deep<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
@@ -195,10 +195,10 @@ fn deep<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
-/// Only what is used of it is taken from the system.
+/// Bytes of the stack. The system provides memory only for the part that is used.
 const STACK: usize = 256 << 20;
 
-/// What is known before paths are looked for.
+/// The findings before paths are looked for.
 struct Examined<'r> {
     snapshots: Vec<Snapshot>,
     packs: Packs,
@@ -210,7 +210,7 @@ struct Examined<'r> {
     report: Report,
 }
 
-/// What is wrong with the index.
+/// The faults of the index.
 #[derive(Default)]
 struct Badly {
     /// Sections that cannot be used.
@@ -303,7 +303,7 @@ fn indexes(
     Ok(bad)
 }
 
-/// Says what an interruption means for a check.
+/// Words the error of an interrupted check.
 fn interrupted(e: Error) -> Error {
     match e.kind() {
         Kind::Interrupted(_) => Error::new(e.kind(), "interrupted: nothing was changed"),
@@ -326,7 +326,7 @@ impl Meter<'_> {
         self.ctx.event(Event::Done { files, bytes });
     }
 
-    /// So many bytes are to come.
+    /// Announces further bytes.
     fn more(&self, bytes: u64) {
         let [files, done] = self.sums.each_ref().map(|sum| sum.load(Ordering::Relaxed));
         self.ctx.event(Event::Total { files, bytes: done.saturating_add(bytes), complete: true });

@@ -1,4 +1,4 @@
-//! The packs that records and trees name, what the listing says about them, and what was found in them.
+//! The packs that records and trees name, their sizes in the listing, and the faults that were found in them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
@@ -14,16 +14,16 @@ use crate::format::reference::{PackRef, Ref};
 use crate::name::{Name, ObjectId};
 use crate::repo::{self, Repository};
 
-/// What is wrong inside of a pack.
+/// The faults inside a pack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Harm {
     /// Nothing of it can be used.
     pub whole: Option<String>,
     /// Blocks whose tags are wrong.
     pub blocks: BTreeSet<u32>,
-    /// Chunks that are not what their ids say.
+    /// Chunks whose contents do not match their ids.
     pub chunks: HashSet<ChunkId>,
-    /// Its table cannot be read; nobody needs it to read what is in the pack.
+    /// Its table cannot be read. Reading chunks does not need the table.
     pub table: Option<String>,
 }
 
@@ -50,7 +50,7 @@ impl Harm {
     }
 }
 
-/// What is known of one pack.
+/// The state of one pack.
 struct Pack {
     len: u32,
     kind: ObjectType,
@@ -75,13 +75,18 @@ pub(super) struct Packs {
     disputed: AtomicBool,
 }
 
+/// Returns the type of the packs that hold chunks of this kind.
+pub(super) fn object_type(kind: ChunkKind) -> ObjectType {
+    if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta }
+}
+
 impl Packs {
     /// `doomed`: packs that are condemned or dropped.
     pub fn new(doomed: HashSet<ObjectId>) -> Self {
         Packs { known: Mutex::default(), doomed, disputed: AtomicBool::new(false) }
     }
 
-    /// Somebody names it; `used`: a tree.
+    /// Notes that a record or, if `used`, a tree names a pack.
     pub fn note(&self, kind: ObjectType, pack: &PackRef, used: bool) {
         let mut known = self.known.lock().expect("no holder panics");
         let new = Pack { len: pack.len, kind, used, there: There::Missing, harm: None };
@@ -92,7 +97,7 @@ impl Packs {
         }
     }
 
-    /// Lists all packs. Of a name that a listing shows twice, the right size counts: reading tells.
+    /// Lists all packs. Of a name that a listing shows twice, the right size counts; reading verifies the contents.
     pub fn list(&mut self, repo: &Repository, meter: Meter<'_>, report: &mut Report) -> Result<()> {
         let unused = Mutex::new((0, 0u64, 0));
         repo.list_packs(meter.ctx, (0..16).collect(), |id, size| {
@@ -143,12 +148,12 @@ impl Packs {
         needed
     }
 
-    /// Those of them that the listing shows.
+    /// Returns the needed packs that the listing shows.
     pub fn wanted(&self) -> Vec<(PackRef, ObjectType)> {
         self.needed().into_iter().filter(|(.., there)| *there).map(|(pack, kind, _)| (pack, kind)).collect()
     }
 
-    /// What was found in a pack.
+    /// Enters faults of a pack.
     pub fn harmed(&self, id: &ObjectId, harm: Harm) {
         let mut known = self.known.lock().expect("no holder panics");
         if let Some(pack) = known.get_mut(id).filter(|_| !harm.is_none()) {
@@ -160,13 +165,13 @@ impl Packs {
         }
     }
 
-    /// Whether what trees name may be lost.
+    /// Returns whether chunks that trees name may be lost.
     pub fn is_suspect(&self) -> bool {
         let known = self.known.lock().expect("no holder panics");
         self.disputed.load(Ordering::Relaxed) || known.values().any(|pack| pack.used && !pack.is_whole())
     }
 
-    /// Packs with something wrong that are not doomed already, by id; each is told.
+    /// Reports the packs with faults that are not condemned already, by id. Returns their number.
     pub fn report(&self, found: &mut (dyn FnMut(Finding<'_>) + Send)) -> u64 {
         let bad = self.bad();
         for id in &bad {
@@ -178,7 +183,7 @@ impl Packs {
         bad.len() as u64
     }
 
-    /// Packs with something wrong that are not doomed already.
+    /// Returns the packs with faults that are not condemned already.
     pub fn bad(&self) -> BTreeSet<ObjectId> {
         let known = self.known.lock().expect("no holder panics");
         let bad = known.iter().filter(|(id, pack)| !pack.is_whole() && !self.doomed.contains(id));
@@ -196,12 +201,12 @@ impl Packs {
 
     /// Why a chunk cannot be read from its place, as far as it is known. `None`: nothing speaks against it.
     pub fn trouble(&self, ctx: &Context, repo: &Repository, kind: ChunkKind, r: &Ref) -> Option<String> {
-        let object = if kind == ChunkKind::Data { ObjectType::Data } else { ObjectType::Meta };
+        let object = object_type(kind);
         let known = self.known.lock().expect("no holder panics");
         let said = |why: String| Some(format!("pack {}: {why}", r.pack.id));
         let (first, last) = (r.offset / BLOCK as u32, (r.offset + r.stored - 1) / BLOCK as u32);
         let Some(pack) = known.get(&r.pack.id).filter(|pack| (pack.len, pack.kind) == (r.pack.len, object)) else {
-            // Somebody has written a wrong length or type, or the index was not looked at. Reading tells.
+            // The reference has a wrong length or type, or the index was not read: the blocks decide.
             drop(known);
             return match repo.pack_blocks(ctx, object, &r.pack, first..last + 1) {
                 Ok(blocks) => blocks.iter().any(Option::is_none).then(|| format!("pack {} is damaged", r.pack.id)),

@@ -1,4 +1,4 @@
-//! Repair: keeps what can be read and says of the rest that it is lost, by one record on top of all others.
+//! Repairs a repository: keeps everything that can be read and marks the rest as lost, in one record.
 //!
 //! Packs that are missing or damaged are condemned, so that nothing new refers to them: the next push sends again what is
 //! still on its disk, and every snapshot that refers to the same chunks finds them through the index. That takes nothing
@@ -32,10 +32,10 @@ pub struct Consent {
     pub dry_run: bool,
 }
 
-/// What was done, or would be.
+/// The result of a repair, or of a dry run.
 #[derive(Clone, Debug, Default)]
 pub struct Repaired {
-    /// What was found first.
+    /// The check before the repair.
     pub report: Report,
     /// Packs that nothing new refers to from now on.
     pub condemned: Vec<ObjectId>,
@@ -45,7 +45,7 @@ pub struct Repaired {
     pub given_up: Vec<ObjectId>,
     /// An index was made anew, where a part of one could not be read.
     pub reindexed: bool,
-    /// The record that says so; none if there was nothing to say.
+    /// The record of the repair; none if there was nothing to repair.
     pub record: Option<ObjectId>,
 }
 
@@ -104,7 +104,7 @@ pub fn repair(
     Ok(repaired)
 }
 
-/// Enters into the head what becomes of packs, snapshots and records.
+/// Adds the fate of packs, snapshots and records to the head.
 fn replace(head: &mut Head, repaired: &mut Repaired, outcomes: Vec<(Snapshot, Outcome)>, writes: bool) -> Result<()> {
     let time = now().seconds;
     let mut condemned: BTreeMap<_, _> = head.condemned.drain(..).collect();
@@ -148,7 +148,7 @@ fn reindexed(
     repo.reindex(ctx, state, sections, &packs)
 }
 
-/// What becomes of the snapshots that are hit.
+/// Surveys all snapshots. Returns those that lost data, each with its outcome.
 fn survey(
     ctx: &Context,
     repo: &Repository,

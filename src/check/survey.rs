@@ -1,5 +1,5 @@
 //! From lost objects to paths: walks the trees of snapshots once more where something is lost, in order and with names,
-//! and tells what is hit. For `repair` it writes, with the same eyes, trees that do not need what is lost.
+//! and reports the paths that lost data. For `repair` the same walk writes trees that do not need the lost chunks.
 //!
 //! Something is lost if neither the place that a reference names nor the one that the index has can be used: contents
 //! that a later push has sent again are not lost. Subtrees without loss are remembered and not walked again.
@@ -29,7 +29,7 @@ pub(super) struct Tally {
     pub paths: u64,
 }
 
-/// What becomes of a page, with all that is below it.
+/// The fate of a page and everything below it.
 #[derive(Debug)]
 enum Fate {
     Whole,
@@ -38,10 +38,10 @@ enum Fate {
     Lost(String),
 }
 
-/// What becomes of a snapshot.
+/// The fate of a snapshot that lost data.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The root of a tree that lacks what is lost.
+    /// The root of a tree without the lost parts.
     Changed(Ref),
     /// Nothing of it is left.
     Lost,
@@ -62,7 +62,7 @@ pub(super) struct Survey<'a, 'w> {
     trees: &'a Trees<'a>,
     found: &'a mut (dyn FnMut(Finding<'_>) + Send),
     writer: Option<&'a mut MetaPack<'w>>,
-    /// The pages at hand, those of the root directory first. They may refer to the open pack of the writer.
+    /// The pages at hand, the root directory's first. They may refer to the open pack of the writer.
     open: Vec<Page>,
     clean: Visited,
     path: Vec<u8>,
@@ -96,7 +96,7 @@ impl<'a, 'w> Survey<'a, 'w> {
         }
     }
 
-    /// Tells what is lost of a snapshot.
+    /// Reports the lost parts of a snapshot.
     pub fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
         self.path.clear();
         let before = self.tally.paths;
@@ -204,7 +204,7 @@ impl<'a, 'w> Survey<'a, 'w> {
         }
     }
 
-    /// Reports what is lost of node `i` of the page `at`, and makes it one that does not need that. Returns whether
+    /// Reports the lost parts of node `i` of the page `at`, and removes the need for them. Returns whether
     /// anything is lost.
     fn node(&mut self, snapshot: &Snapshot, mut node: Node, at: usize, i: usize, depth: usize) -> Result<bool> {
         let mut changed = self.attributes(snapshot, &mut node)?;

@@ -8,7 +8,6 @@
 use super::codec::{Reader, malformed};
 use super::limits;
 use super::pack::Entry;
-use super::record::{NewSection, SectionKind};
 use super::reference::PackRef;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::ObjectType;
@@ -50,31 +49,10 @@ pub fn renumber(row: &mut [u8; ENTRY], number: u32) {
     row[NUMBER].copy_from_slice(&number.to_be_bytes());
 }
 
-/// Returns the sections for these packs and chunks: a packs section, which will have position `packs_at` in
-/// [`super::record::Head::sections`], and index sections that refer to it. `rows` (see [`rows`]) may have any order.
-/// Returns no section if there are no packs.
-pub fn sections(packs: &[(PackRef, ObjectType)], rows: Vec<u8>, packs_at: u32) -> Vec<NewSection> {
-    if packs.is_empty() {
-        return Vec::new();
-    }
-    let table = NewSection { kind: SectionKind::Packs, bytes: encode_packs(packs), fences: Vec::new() };
-    let mut sections = vec![table];
-    let kind = SectionKind::Index { packs: packs_at };
-    for layer in layers(rows) {
-        if layer.len() <= limits::SECTION {
-            sections.push(NewSection { kind, fences: fences(&layer), bytes: layer });
-        } else {
-            let parts = layer.chunks(limits::SECTION);
-            sections.extend(parts.map(|part| NewSection { kind, fences: fences(part), bytes: part.to_vec() }));
-        }
-    }
-    sections
-}
-
 /// Sorts entries and removes duplicates. A chunk in several packs keeps all its places, since another client may have
 /// condemned one of the packs. Ids in a section ascend strictly, so the second place of a chunk goes to a second layer,
 /// the third to a third.
-fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
+pub(super) fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
     let mut layers = Vec::new();
     while !rows.is_empty() {
         rows.as_chunks_mut::<ENTRY>().0.sort_unstable();
@@ -99,7 +77,8 @@ fn layers(mut rows: Vec<u8>) -> Vec<Vec<u8>> {
     layers
 }
 
-fn fences(rows: &[u8]) -> Vec<u64> {
+/// Returns the fences of encoded entries.
+pub(super) fn fences(rows: &[u8]) -> Vec<u64> {
     let first = |block: &[u8]| fence(&ChunkId(*block.first_chunk().expect("whole entries")));
     rows.chunks(FENCED).map(first).collect()
 }
@@ -160,31 +139,4 @@ pub fn decode_packs(bytes: &[u8]) -> Result<Vec<(PackRef, ObjectType)>> {
         Ok((PackRef { id, len }, kind))
     };
     if rest.is_empty() { rows.iter().map(one).collect() } else { Err(wrong()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(id: u8, pack: u32) -> (u32, Entry) {
-        (pack, Entry { id: ChunkId([id; 16]), kind: ChunkKind::Data, offset: pack, stored: 1, len: 1 })
-    }
-
-    #[test]
-    fn sections_hold_every_place_of_a_chunk_once() {
-        let packs: Vec<_> =
-            (0..3).map(|n| (PackRef { id: ObjectId([n; 32]), len: 1 << 20 }, ObjectType::Data)).collect();
-        let unsorted = [entry(9, 0), entry(1, 2), entry(9, 1), entry(9, 0), entry(4, 0), entry(9, 2)];
-        let made = sections(&packs, rows(&unsorted), 5);
-        assert!(made[0].kind == SectionKind::Packs && decode_packs(&made[0].bytes).unwrap() == packs);
-        assert!(made[1..].iter().all(|s| s.kind == SectionKind::Index { packs: 5 }));
-        let read = |s: &NewSection| s.bytes.as_chunks().0.iter().map(|row| decode(row).unwrap()).collect::<Vec<_>>();
-        let layers: Vec<_> = made[1..].iter().map(read).collect();
-        assert_eq!(layers, [vec![entry(1, 2), entry(4, 0), entry(9, 0)], vec![entry(9, 1)], vec![entry(9, 2)]]);
-        assert_eq!(made[1].fences, [0x0101_0101_0101_0101]);
-        assert!(sections(&[], Vec::new(), 0).is_empty());
-        let mut row = *rows(&[entry(9, 0)]).first_chunk().unwrap();
-        renumber(&mut row, 7);
-        assert_eq!(decode(&row).unwrap().0, 7);
-    }
 }

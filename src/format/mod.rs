@@ -14,4 +14,5 @@ pub mod pack;
 pub mod page;
 pub mod record;
 pub mod reference;
+pub mod sections;
 pub mod stored;

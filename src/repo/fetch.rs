@@ -1,5 +1,5 @@
 //! Verified blocks: each is fetched once however many readers wait for it, and kept in a cache that is bounded in bytes.
-//! Nothing gets in here whose commitment and tag were not right.
+//! Only blocks whose commitment and tag were verified enter the cache.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Name, ObjectId};
 use crate::storage::Storage;
 
-/// How much is fetched around what was asked for.
+/// How much is fetched around the requested range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
     /// The blocks that hold it.
@@ -44,7 +44,7 @@ pub struct CacheStats {
     pub reads: u64,
     /// Sealed bytes that came back.
     pub bytes: u64,
-    /// Those of them that were file contents.
+    /// Sealed bytes of file contents among them.
     pub contents: u64,
     /// Those that were directories, reference lists and extended attributes.
     pub metadata: u64,
@@ -109,7 +109,7 @@ const OPENERS: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 /// Bytes that [`Fetcher::stream`] reads at once: a line of 100 MB/s and 20 ms is half used with that, by one thread.
 const PIECE: usize = 2 << 20;
 
-/// How many blocks so many bytes are.
+/// Returns the number of blocks in this many bytes, at least one.
 fn blocks(bytes: usize) -> usize {
     (bytes / BLOCK).max(1)
 }
@@ -125,7 +125,7 @@ impl Fetcher {
         Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new() }
     }
 
-    /// Bounds what is kept, now and from now on.
+    /// Bounds the cache. Returns the bound before.
     pub fn set_cache(&self, bytes: usize) -> usize {
         let mut inner = self.lock();
         let before = std::mem::replace(&mut inner.blocks.capacity, blocks(bytes)) * BLOCK;
@@ -137,7 +137,7 @@ impl Fetcher {
         self.lock().stats
     }
 
-    /// Lets go of all that was verified: whoever asks next sees what is there now.
+    /// Drops all verified blocks: the next read returns the bytes that the storage has now.
     pub fn forget(&self) {
         let mut inner = self.lock();
         inner.blocks = Blocks::new(inner.blocks.capacity);
@@ -184,7 +184,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Appends the plaintext bytes `range` to `out` if every block of them is in memory; gives whether they were.
+    /// Appends the plaintext bytes `range` to `out` if every block of them is in memory; returns whether they were.
     pub fn peek(&self, object: &Object, range: Range<u64>, out: &mut Vec<u8>) -> bool {
         if range.start >= range.end || range.end > object.len {
             return range.start == range.end;

@@ -13,7 +13,7 @@ const GROUP: usize = 32;
 const TAG: usize = 3;
 const FROM: usize = 8;
 
-/// What is kept of a section.
+/// The fingerprints of one section.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprints {
     fences: Vec<u64>,
@@ -43,7 +43,7 @@ impl Fingerprints {
         }
     }
 
-    /// The numbers of the entries that may be those of `id`; none: it is not in the section.
+    /// Returns the numbers of the entries that may belong to `id`; none: the section does not have it.
     pub fn find(&self, id: &ChunkId) -> impl Iterator<Item = usize> + '_ {
         let key = fence(id);
         let from = self.fences.partition_point(|f| *f < key).saturating_sub(1) * GROUP;

@@ -1,5 +1,5 @@
-//! Looking chunks up: where contents live that some earlier push wrote. What is held in memory is bounded by an
-//! allowance, however large the repository is; what does not fit is read where and when it is asked for.
+//! Looks up where chunks of earlier pushes are. An allowance bounds the memory, however large the repository is; sections
+//! that do not fit are read when a question needs them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
@@ -26,7 +26,7 @@ pub struct Index {
     view: RwLock<Arc<View>>,
 }
 
-/// What questions are asked of.
+/// The sections and condemned packs of one state.
 #[derive(Clone)]
 struct View {
     /// The sections in force, each with the live record that names it.
@@ -141,7 +141,7 @@ impl Index {
 /// A row of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexRow {
-    /// What the chunk is.
+    /// The kind of the chunk.
     pub kind: ChunkKind,
     /// Where it is.
     pub place: Ref,
@@ -166,7 +166,7 @@ impl View {
         Ok(Some(Some(IndexRow { kind: entry.kind, place, is_condemned: self.doomed.contains(&place.pack.id) })))
     }
 
-    /// Decides what may be held of each section, and lets go of what is held beyond that.
+    /// Allots the allowance to the sections, and drops everything that is held beyond it.
     fn settle(&self, allowance: usize) {
         let lengths: Vec<_> = self.sections.iter().map(|(_, section)| section.len()).collect();
         for ((_, section), form) in self.sections.iter().zip(plan(&lengths, allowance)) {
@@ -175,8 +175,9 @@ impl View {
     }
 }
 
-/// What may be held of sections of these lengths: fingerprints of as many as possible, the smaller ones first (each
-/// takes part in every question for a new chunk, so their number counts); from what is left, the smaller ones whole.
+/// Returns the form in which each section of these lengths is held: fingerprints of as many as possible, the smaller ones
+/// first (every question for a new chunk asks each section, so their number counts); with the rest of the allowance, the
+/// smaller ones whole.
 fn plan(lengths: &[usize], allowance: usize) -> Vec<Form> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|i| lengths[*i]);

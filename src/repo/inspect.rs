@@ -1,5 +1,5 @@
-//! What `check` asks beyond reading: faults of the log, the packs that records list, index sections as a whole, single
-//! blocks of packs.
+//! Inspects the log and its sections for `check`: faults of records, tables of packs, whole index sections, single blocks
+//! of packs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -22,19 +22,19 @@ use crate::name::{Name, ObjectId};
 /// Sections that are read at the same time.
 const READERS: usize = 4;
 
-/// A record that fails its checks and that nobody supersedes.
+/// A record that fails its checks and that no record supersedes.
 #[derive(Clone, Debug)]
 pub struct Torn {
     /// Its id.
     pub id: ObjectId,
-    /// What is wrong with it.
+    /// The failed check.
     pub why: String,
     /// It was complete once: another record follows it, or it has a size that only a complete one has. Else it is what an
     /// interrupted commit leaves, and nothing is lost with it.
     pub lost: bool,
 }
 
-/// What is wrong with a log.
+/// The faults of a log.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Records that others follow and that are not there.
@@ -46,7 +46,7 @@ pub struct Faults {
 /// The rows of a packs section.
 type Table = Arc<Vec<(PackRef, ObjectType)>>;
 
-/// What records in force say about packs.
+/// The tables of packs of all live records.
 #[derive(Default)]
 pub struct Tables {
     rows: HashMap<SectionKey, Table>,
@@ -62,7 +62,7 @@ impl Tables {
 }
 
 impl State {
-    /// What is wrong with the log.
+    /// Returns the faults of the log.
     pub fn faults(&self) -> Faults {
         let superseded = self.superseded();
         let named: HashSet<&ObjectId> = self.live().flat_map(|(_, known)| &known.record.head.heads).collect();
@@ -108,7 +108,7 @@ fn has_class(size: u64) -> bool {
 }
 
 impl Repository {
-    /// Lets go of all blocks in memory: what is read next is what the storage has now.
+    /// Drops all blocks in memory: the next read returns the bytes that the storage has now.
     pub fn forget_blocks(&self) {
         self.fetcher.forget();
     }
@@ -146,8 +146,8 @@ impl Repository {
         Ok(packs)
     }
 
-    /// Reads all index sections in force and compares them with the tables of packs. Gives the number of entries and what
-    /// is wrong, each with its record. `done` is told of bytes, and ends the reading with an error of its own.
+    /// Reads all index sections in force and compares them with the tables of packs. Returns the number of entries
+    /// and the faults, each with its record. `done` is called with bytes as they are read; its error ends the reading.
     pub fn check_indexes(
         &self,
         ctx: &Context,

@@ -1,4 +1,4 @@
-//! Key files of a repository: what is there, a further one, one less, one that comes back from paper.
+//! Lists, adds, removes and restores the key files of a repository.
 
 use super::open::{Unlock, put_key};
 use super::{Repository, parallel};
@@ -16,7 +16,7 @@ const MOST: usize = 256;
 /// Key files that are read at the same time.
 const READERS: usize = 8;
 
-/// What can be said of a key file.
+/// A key file and the result of checking it.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Its name.
@@ -61,7 +61,7 @@ impl Repository {
         Ok((bytes, what))
     }
 
-    /// Adds a key file. It is read back and opened before this returns, so that nobody relies on one that does not open.
+    /// Adds a key file. It is read back and opened before this returns, so that no key file is relied on that does not open.
     pub fn add_key(&self, ctx: &Context, unlock: Unlock<'_>) -> Result<ObjectId> {
         let (file, key) = put_key(ctx, &*self.storage, &self.id, &self.master, unlock)?;
         let (back, _) =
@@ -93,7 +93,7 @@ impl Repository {
     }
 }
 
-/// A server that only takes what is new.
+/// A server that refuses to remove objects.
 fn refused(e: Error, id: &ObjectId) -> Error {
     if e.kind() == Kind::Connection {
         return e;

@@ -29,17 +29,17 @@ pub(super) struct Known {
     pub record: Arc<Record>,
 }
 
-/// What the log says. [`Repository::refresh`] brings it up to date.
+/// The fold of the log. [`Repository::refresh`] brings it up to date.
 ///
-/// A record that one of those that were read supersedes is not read, and that changes nothing, because
-/// [`Repository::commit`] sees to it that a record says all that those which it supersedes have said:
+/// A record that another one supersedes need not be read, because [`Repository::commit`] makes each record repeat everything
+/// in the records that it supersedes:
 ///
-/// - *In force* is what nobody supersedes. What an unread record superseded (and what was still listed then) is in the
-///   list of the one that supersedes it.
+/// - *In force* are the records that no other record supersedes. The records that an unread record superseded
+///   (and that were still listed then) are in the list of the one that supersedes it.
 /// - *Frontier*, *missing*: predecessors of an unread record that are neither superseded nor merged are predecessors
-///   of the one that supersedes it. So a lost record is still told, and one that is followed stays followed.
+///   of the one that supersedes it. So a lost record is still reported, and a followed record stays followed.
 /// - *Next sequence*: an unread record has a lower sequence than the one that supersedes it. (The one in its file name
-///   is a claim of the server that nobody has verified, so it must not count.)
+///   is an unverified claim of the server, so it must not count.)
 #[derive(Clone, Debug, Default)]
 pub struct State {
     known: BTreeMap<ObjectId, Known>,
@@ -48,7 +48,7 @@ pub struct State {
     listed: BTreeSet<ObjectId>,
     /// Prefixes of merged records; read only when a record seems to be missing.
     pub(super) ancestry: HashSet<u64>,
-    /// What was found out beside the records.
+    /// Warnings that do not come from a record.
     pub(super) notes: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct LiveSection {
     pub(super) packs: Option<Box<LiveSection>>,
 }
 
-/// A section, whoever names it: the record that holds it and its offset there.
+/// A section by its place: the record that holds it and its offset there. Several records may name it.
 pub type SectionKey = (ObjectId, u32);
 
 impl LiveSection {
@@ -225,7 +225,7 @@ impl State {
     }
 
     /// Leaves of a listing what is still to be read, in ascending order of urgency: not known, and not superseded unless
-    /// one in force names a section of it. Gives whether anything is left.
+    /// one in force names a section of it. Returns whether anything is left.
     fn narrow(&self, open: &mut Vec<Entry>) -> bool {
         let superseded = self.superseded();
         let named: HashSet<&ObjectId> = self.known.values().flat_map(|k| &k.record.head.heads).collect();
@@ -248,7 +248,7 @@ impl State {
         sections.filter_map(|section| section.record.map(|(_, id, _)| id)).collect()
     }
 
-    /// Lets go of what a client that opens the repository now would not read.
+    /// Drops the records that a client that opens the repository now would not read.
     fn forget(&mut self) {
         let superseded: HashSet<ObjectId> = self.superseded().into_iter().copied().collect();
         let holders = self.holders();
@@ -256,8 +256,8 @@ impl State {
         self.incomplete.retain(|id, _| !superseded.contains(id));
     }
 
-    /// Makes `head` say everything that the records which it supersedes have said about other records, so that nobody
-    /// needs to read them any more (see [`State`]). All of them must be known.
+    /// Adds to `head` everything that the records it supersedes contain about other records, so that they need not be read
+    /// any more (see [`State`]). All of them must be known.
     pub(super) fn inherit(&self, head: &mut Head) {
         let mut superseded: BTreeSet<ObjectId> = head.superseded.iter().copied().collect();
         let mut heads: BTreeSet<ObjectId> = head.heads.iter().copied().collect();
@@ -278,7 +278,7 @@ impl State {
         self.forget();
     }
 
-    /// What a user should know: records that cannot be read, records that are named but not there.
+    /// Returns warnings for the user: records that cannot be read, records that are named but missing.
     pub fn warnings(&self) -> Vec<String> {
         let superseded = self.superseded();
         let incomplete = self.incomplete.iter().filter(|(id, _)| !superseded.contains(id));
@@ -314,7 +314,7 @@ impl State {
         records
     }
 
-    /// What became of a record that was seen, for a message.
+    /// Returns the fate of a record that was seen, for a message.
     pub(super) fn fate(&self, id: &ObjectId) -> &'static str {
         match self.incomplete.contains_key(id) {
             true => " is damaged now",
@@ -340,12 +340,12 @@ impl Repository {
         Ok(state)
     }
 
-    /// Reads what the log has gained. A listing is not atomic: where a named record is missing, it is made again.
-    /// Gives whether anything is new.
+    /// Reads the new records of the log. A listing is not atomic: if a named record is missing, the log is listed again.
+    /// Returns whether anything is new.
     pub fn refresh(&self, ctx: &Context, state: &mut State) -> Result<bool> {
         let (mut new, mut gone) = (false, Vec::new());
         for _ in 0..3 {
-            // Asked before the listing: what another process commits and remembers in between is in neither or in both.
+            // Asked before the listing: a record that another process commits in between is in neither or in both.
             let wanted = self.wanted();
             let listing = self.storage.list(ctx, Folder::Log)?;
             state.listed = listing.iter().filter_map(|e| record_of(e).map(|(_, id)| id)).collect();
@@ -370,11 +370,11 @@ impl Repository {
         Ok(new)
     }
 
-    /// Reads the records of a listing that are not known and not superseded by one that is. Gives whether there were
-    /// any, and whether one had vanished.
+    /// Reads the records of a listing that are not known and not superseded by one that is. Returns whether there
+    /// were any, and whether one had vanished.
     ///
     /// The newest come first, because they supersede the others, and with them whatever those that were read name as
-    /// their predecessors: what a merge left alone is named by it. So a log that is kept short by merges is read in a
+    /// their predecessors: a merge names the records that it left alone. So a log that is kept short by merges is read in a
     /// few waves, however long it is; while waves supersede nothing they grow.
     fn read_new(&self, ctx: &Context, state: &mut State, listing: Vec<Entry>) -> Result<(bool, bool)> {
         let (mut new, mut vanished, mut wave) = (false, false, READERS);

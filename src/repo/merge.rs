@@ -1,4 +1,4 @@
-//! Keeping the log short: many records become one that says all that they said. Nothing is removed, and nothing is
+//! Keeps the log short: one record takes over the contents of many. Nothing is removed, and nothing is
 //! lost if two clients do it at once: the fold of a log is a join, so saying something twice changes nothing.
 //!
 //! Heads and index sections are merged by size, each for itself, as in an LSM tree: what is small is written again with
@@ -17,11 +17,13 @@ use crate::format::index::{self, ENTRY};
 use crate::format::limits;
 use crate::format::record::{Head, Mark, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
+use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 
 /// More records in force than this are merged.
 const MANY: usize = 16;
-/// Records whose heads (rounded) are not longer are always merged; longer ones once as much has come together.
+/// Records with heads (rounded) up to this size are always merged; larger ones only when the smaller ones add up to half
+/// their size.
 const SMALL_HEAD: u64 = 64 << 10;
 /// Heads that are merged at once; filled-in marks at most double them, so they stay below [`limits::HEAD`].
 const HEADS: u64 = 12 << 20;
@@ -36,7 +38,7 @@ pub(super) struct Culprit(ObjectId, Error);
 impl Repository {
     /// Merges records in force if `state` knows of many. It is refreshed first then, and knows the new record afterwards. A
     /// record of which something cannot be read, or that says something this version does not know, is left alone.
-    /// Gives whether there was anything to do.
+    /// Returns whether there was anything to do.
     pub fn merge(&self, ctx: &Context, state: &mut State) -> Result<bool> {
         if mergeable(state, &BTreeSet::new()).len() < 2 {
             return Ok(false);
@@ -76,7 +78,7 @@ impl Repository {
         for (id, index) in &plan.rewritten {
             table.append(ctx, self, index, &mut rows).map_err(|e| Culprit(*id, e))?;
         }
-        let mut sections = index::sections(&table.rows, rows, head.sections.len() as u32);
+        let mut sections = index_sections(&table.rows, rows, head.sections.len() as u32);
         sections.extend(ancestry::sections(&self.ancestry(ctx, state, ids, &head)?));
         Ok((head, sections))
     }
@@ -129,11 +131,11 @@ fn mergeable(state: &State, unreadable: &BTreeSet<ObjectId>) -> BTreeSet<ObjectI
     chosen
 }
 
-/// What these records say together, but for their sections.
+/// Returns the union of the heads of these records, without their sections.
 pub(super) fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
     let (mut snapshots, mut marks, mut condemned) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut dropped = BTreeSet::new();
-    // Ascending by id: of two snapshots with one id, that of the greater record holds.
+    // Ascending by id: of two snapshots with one id, the one in the greater record holds.
     for (id, known) in state.live().filter(|(id, _)| ids.contains(id)) {
         let head = &known.record.head;
         snapshots.extend(head.snapshots.iter().map(|s| (s.id, s.clone())));
@@ -156,7 +158,7 @@ pub(super) fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
     }
 }
 
-/// What becomes of the sections of the merged records; each with a record that names it.
+/// The fate of each section of the merged records, with a record that names it.
 #[derive(Default)]
 struct Plan {
     /// Index sections that become one.
@@ -210,7 +212,7 @@ impl Plan {
         plan
     }
 
-    /// Enters what is named into the head.
+    /// Adds the sections that stay where they are to the head.
     fn name(&mut self, head: &mut Head) {
         let named = |place: &LiveSection, kind| Section {
             kind,
@@ -226,13 +228,13 @@ impl Plan {
     }
 }
 
-/// The packs of what is written again, each once.
+/// The packs of all index sections that are written again, each once.
 #[derive(Default)]
 struct Table {
     rows: Vec<(PackRef, ObjectType)>,
     numbers: HashMap<ObjectId, u32>,
     tables: BTreeMap<SectionKey, Vec<ObjectId>>,
-    /// Packs that are gone: nobody needs to know what was in them.
+    /// Dropped packs: their chunks need no rows.
     dropped: BTreeSet<ObjectId>,
 }
 

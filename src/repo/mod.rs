@@ -1,4 +1,18 @@
-//! What joins the pure core with a storage: opening, the state from the log, verified reads, packs, commits.
+//! Joins the pure core with a storage: opening, the state from the log, verified reads, packs, commits.
+//!
+//! In: a storage and a passphrase. Out: verified chunks by reference, the state, places of chunks by id; packs and records
+//! are written. Trees are read by [`crate::trees`].
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `open`, `keys` | makes and opens a repository; adds and removes key files |
+//! | `log`, `merge`, `witness` | the state as the fold of all records; keeps the log short; detects a rollback |
+//! | `select` | the snapshot that a user means by a few characters |
+//! | `fetch`, `read` | verified blocks with one cache; chunks, pages and lists by reference |
+//! | `index`, `section`, `fingerprints` | places of chunks by id, in bounded memory |
+//! | `commit` | stores packs and records |
+//! | `presence` | which packs the server shows, with which sizes |
+//! | `inspect`, `reindex` | faults of the log and its sections, for `check`; makes an index again, for `repair` |
 
 mod commit;
 mod fetch;

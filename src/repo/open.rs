@@ -22,10 +22,10 @@ const DEFAULT_CACHE: usize = 96 << 20;
 /// Key files that are read at the same time.
 const READERS: usize = 8;
 
-/// How a repository is opened, and what is to be done where the server shows something else than it did before.
+/// How a repository is opened, and how to react if the server shows another state than before.
 #[derive(Default)]
 pub struct Access {
-    /// What this machine remembers of repositories.
+    /// The heads that this machine has seen of its repositories.
     pub seen: Option<SeenStore>,
     /// Nothing is remembered, since nothing is really written.
     pub dry_run: bool,
@@ -44,15 +44,15 @@ pub struct Access {
 /// A key file and the secrets that open it.
 #[derive(Clone, Copy)]
 pub struct Unlock<'u> {
-    /// What the user knows and has.
+    /// The passphrase, with the local key if there is one.
     pub passphrase: &'u Passphrase,
-    /// What it costs to try.
+    /// The cost of one attempt.
     pub cost: KdfCost,
-    /// What the user calls it.
+    /// The label of the key file.
     pub label: &'u str,
 }
 
-/// What is read of a possible key file; `None` where the size is wrong.
+/// The bytes of each possible key file; `None` where the size is wrong.
 type Read = Vec<(ObjectId, Option<Vec<u8>>)>;
 
 impl Repository {
@@ -170,7 +170,7 @@ impl Repository {
     }
 
     /// Bounds the bytes of verified blocks that are kept in memory.
-    /// Gives the bound before.
+    /// Returns the bound before.
     pub fn set_cache(&self, bytes: usize) -> usize {
         self.fetcher.set_cache(bytes)
     }

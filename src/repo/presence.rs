@@ -15,7 +15,7 @@ const ASKED: usize = 256;
 /// Number of missing packs from which on they may be too many to be damage.
 const MANY: usize = 8;
 
-/// Returns whether so many missing packs look like something else than damage: perhaps a disk is not mounted.
+/// Returns whether the number of missing packs suggests another cause than damage: perhaps a disk is not mounted.
 pub fn is_most(missing: usize, all: usize) -> bool {
     missing >= MANY && 2 * missing > all
 }

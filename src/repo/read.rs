@@ -69,7 +69,7 @@ impl Repository {
     }
 
     /// Appends the plaintext bytes `range` of a raw chunk of file contents to `out`, if every block of them is in memory;
-    /// gives whether they were. Never for compressed chunks, never waits.
+    /// returns whether they were. Never for compressed chunks, never waits.
     pub fn part_in_memory(&self, r: &Ref, range: Range<u32>, out: &mut Vec<u8>) -> bool {
         let at = |i: u32| u64::from(r.offset) + u64::from(i);
         r.stored == r.len

@@ -15,6 +15,7 @@ use crate::format::index;
 use crate::format::pack::Entry;
 use crate::format::record::{Head, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
+use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 
 /// Tables that are read at the same time.
@@ -73,7 +74,7 @@ impl Repository {
         let (mut table, mut rows): (_, Vec<u8>) = (Vec::new(), Vec::new());
         for ((pack, kind), entries) in read {
             match entries {
-                // One record has room for so much.
+                // A record has no room for more.
                 Ok(_) if rows.len() > MOST => {}
                 Ok(entries) => {
                     let fits = |e: &&Entry| (e.kind == ChunkKind::Data) == (kind == ObjectType::Data);
@@ -86,7 +87,7 @@ impl Repository {
                 Err(e) => return Err(e),
             }
         }
-        Ok(index::sections(&table, rows, number))
+        Ok(index_sections(&table, rows, number))
     }
 }
 

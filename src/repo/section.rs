@@ -20,7 +20,7 @@ use crate::format::reference::PackRef;
 /// once it was asked so often that this would have been cheaper; up to this size at the first question.
 const QUESTION: usize = 1 << 20;
 
-/// What may be held of a section, in ascending order of what it takes.
+/// The form in which a section may be held, in ascending order of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
     /// Nothing but its fences.
@@ -46,7 +46,7 @@ pub(super) struct Section {
     pub place: LiveSection,
     asked: AtomicUsize,
     memory: RwLock<Memory>,
-    /// Whoever reads it whole.
+    /// Held by the thread that reads the section whole.
     reading: Mutex<()>,
 }
 
@@ -65,7 +65,7 @@ enum Held {
 }
 
 impl Held {
-    /// What may stay.
+    /// Returns the part that this form allows to stay.
     fn within(self, allowed: Form) -> Held {
         match (self, allowed) {
             (Held::Whole(bytes), Form::Fingerprints) => {

@@ -1,7 +1,7 @@
-//! Compares what the server shows with what this machine has seen: [`crate::memory`] is asked before each listing of the log
-//! and told after it. A record that was seen must be there, or be superseded, or be merged into one that is; so a server that goes back
-//! to an older state or hides a record is found out. What nobody here has seen cannot be missed: a client without memory takes
-//! the first state that it is shown.
+//! Compares the log on the server with the records that this machine has seen ([`crate::seen`]): before each listing the seen
+//! records are read, after it they are updated. A seen record must be listed, superseded or merged into a listed one, so a
+//! server that goes back to an older state or hides a record is detected. A machine that has seen nothing accepts the first
+//! state that the server shows.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,14 +22,14 @@ const APART: i64 = 3600;
 /// Records up to which forks are looked for.
 const COMPARED: usize = 4096;
 
-/// Says whether something was found that the user must hear of although the work went on: exit code 15 at its end.
+/// Set if something was found that the user must know although the work went on: exit code 15.
 pub type Alarm = Arc<AtomicBool>;
 
-/// What this machine knows of a repository, and what is to be done where the server shows something else.
+/// The knowledge of this machine about a repository, and how to react if the server shows another state.
 #[derive(Default)]
 pub(super) struct Witness {
     pub store: Option<SeenStore>,
-    /// Nothing is remembered: what is written is not kept either.
+    /// Nothing is remembered: this is a dry run.
     pub dry_run: bool,
     /// An older state is shown with a warning, and not remembered.
     pub accept: bool,
@@ -51,7 +51,7 @@ impl Witness {
         }
     }
 
-    /// What is remembered of this repository; a damaged memory is none.
+    /// Returns the seen heads of this repository; none if their file is damaged.
     pub fn seen(&self, id: &RepoId) -> Option<Seen> {
         match self.store.as_ref()?.of(&id.0) {
             Ok(seen) => seen,
@@ -79,7 +79,7 @@ impl Witness {
         let Some(store) = &self.store else { return Ok(()) };
         let seen = self.seen(id);
         let weaker = |old: &SeenKey| key.work < old.work || (old.local && !key.local);
-        // A key file that was made later was made by somebody who has a key, and says what is wanted now.
+        // A later key file was made with an existing key, so it replaces the earlier requirement.
         if let Some(old) =
             seen.as_ref().and_then(|seen| seen.key).filter(|old| weaker(old) && key.created <= old.created)
         {

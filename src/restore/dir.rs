@@ -67,7 +67,7 @@ impl Held {
         path
     }
 
-    /// What is there under this name, never followed.
+    /// Returns the status of an entry; symlinks are not followed.
     pub fn stat(&self, name: &[u8]) -> Result<Option<Stat>, Errno> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -190,7 +190,7 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
         }
         Err(Errno::NOTDIR | Errno::LOOP) => return Err(Error::new(Kind::Exists, "something else is in its place")),
         Err(Errno::ACCESS) if !made => {
-            // Ours without the right to read it: perhaps what an earlier restore left.
+            // Our own directory without the right to read it: perhaps an earlier restore left it.
             let path = open(OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC).map_err(failed)?;
             rustix::fs::chmod(attributes::proc_path(&path), Mode::RWXU).and_then(|()| open(FOLDER))
         }
@@ -240,10 +240,10 @@ pub(super) fn release(run: &Run<'_>, held: Held) {
     }
 }
 
-/// How names of what is not complete begin.
+/// The prefix of the names of incomplete entries.
 const TEMPORARY: &[u8] = b".nfreezer-partial-";
 
-/// A name that nobody can foresee, for what is not complete.
+/// Returns an unpredictable name for an incomplete entry.
 pub(super) fn temporary() -> Result<Vec<u8>> {
     Ok([TEMPORARY, hex(&random::<8>()?).as_bytes()].concat())
 }

@@ -20,7 +20,7 @@ use crate::trees::Trees;
 const STRETCH: u32 = 64;
 /// Stored bytes that may be queued: with [`STRETCH`] and the cache of 96 MiB, what is fetched early survives until used.
 const WINDOW: u64 = 48 << 20;
-/// From so many references or bytes on a stretch is fetched as a whole.
+/// References and bytes in a stretch from which on it is fetched as a whole.
 const NEIGHBOURS: (u32, u64) = (4, 1 << 20);
 
 type Place = (ObjectId, u32);
@@ -46,7 +46,7 @@ impl<'a> Fetch<'a> {
         Fetch { trees, wanted: Mutex::default(), less: Condvar::new() }
     }
 
-    /// Says that these will be asked for, and waits while too much is queued. A stretch that has become worth it goes to
+    /// Announces chunks that will be needed, and waits while too many bytes are queued. A stretch that has become worth it goes to
     /// `early`, whose other end calls [`Fetch::touch`].
     pub fn announce(&self, refs: &[Ref], early: &Sender<Ref>) {
         let mut wanted = self.wanted.lock().expect("no holder panics");
@@ -66,12 +66,12 @@ impl<'a> Fetch<'a> {
         }
         drop(wanted);
         for r in worth {
-            // A failure would only mean that nobody fetches early.
+            // If this fails, the stretch is not fetched early, but when it is needed.
             let _ = early.send(r);
         }
     }
 
-    /// Says that this is done.
+    /// Notes that these are done.
     pub fn done(&self, refs: &[Ref]) {
         let mut wanted = self.wanted.lock().expect("no holder panics");
         for r in refs {
@@ -88,7 +88,7 @@ impl<'a> Fetch<'a> {
         self.less.notify_all();
     }
 
-    /// Brings the stretch around this into the cache. Whoever needs the bytes sees and reports what goes wrong.
+    /// Reads the stretch around this chunk into the cache. Errors are reported when the bytes are needed.
     pub fn touch(&self, ctx: &Context, r: &Ref) {
         let _ = self.trees.repo().part(ctx, r, 0..1, Span::Blocks(STRETCH));
     }

@@ -1,5 +1,5 @@
-//! Regular files. Parts of one file may be written by several threads; whoever lets go of it last gives it its size, its
-//! attributes and its name, or removes what there is of it.
+//! Regular files. Several threads may write parts of one file; the last one of them sets its size, its attributes and its
+//! name, or removes the incomplete file.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
@@ -72,7 +72,7 @@ impl File {
         self.state.lock().expect("no holder panics").failed.get_or_insert(why);
     }
 
-    /// The file under its temporary name, made by who needs it first.
+    /// The file under its temporary name, created by the first thread that needs it.
     fn open(&self, run: &Run<'_>) -> Result<Arc<OwnedFd>> {
         const NEW: OFlags =
             OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -124,7 +124,7 @@ impl File {
         self.check_size(offset)
     }
 
-    /// Its parts must cover what its node says.
+    /// Its parts must cover the size in its node.
     pub fn check_size(&self, covered: u64) -> Result<()> {
         let size = self.node.content.size();
         let text = || Error::damaged(format!("its parts are {covered} bytes, and it should have {size}"));
@@ -159,7 +159,7 @@ impl File {
     }
 }
 
-/// What a part answers that was not written because the end was decided elsewhere.
+/// The error of a part that was not written because another part has failed.
 pub(super) fn ended() -> Error {
     Error::new(Kind::Cancelled, "ended early")
 }
@@ -171,7 +171,7 @@ pub(super) fn release(run: &Run<'_>, file: Arc<File>) {
     }
 }
 
-/// Gives a file its name, or removes it and reports why.
+/// Renames a complete file to its name, or removes it and reports why.
 pub(super) fn finish(run: &Run<'_>, file: File) {
     let result = file.complete(run);
     if let Some((_, temporary)) = &file.state.lock().expect("no holder panics").open {
@@ -228,7 +228,7 @@ pub(super) fn in_the_way() -> Error {
     Error::new(Kind::Exists, "it exists already and is different; --overwrite if-changed replaces it")
 }
 
-/// The open file, if it holds what was saved. Nothing is fetched but reference lists: chunk ids tell.
+/// Returns the open file if its contents are equal. Only reference lists are fetched; chunk ids are compared.
 fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
     let failed = |e: Errno| Error::io("compare what is there", e.into());
     // NONBLOCK: should it have become a named pipe meanwhile.
@@ -278,7 +278,7 @@ fn read_exact(fd: &OwnedFd, len: usize, offset: u64) -> Result<Option<Vec<u8>>, 
     Ok(Some(bytes))
 }
 
-/// Whether this range holds zeros only; what the file system knows as a hole is not read.
+/// Returns whether this range holds zeros only; holes of the file system are not read.
 fn is_zero(fd: &OwnedFd, mut from: u64, to: u64) -> Result<bool, Errno> {
     while from < to {
         from = match rustix::fs::seek(fd, SeekFrom::Data(from)) {

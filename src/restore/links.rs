@@ -23,7 +23,7 @@ use crate::progress::Event;
 /// Most names that may wait; each holds its directory open.
 const WAITING: usize = 1024;
 
-/// What two names of one file have in common.
+/// The identity of a file with several names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     fs: u32,
@@ -33,7 +33,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// `None` for what had one name only.
+    /// Returns `None` for a node with one name only.
     pub fn of(node: &Node) -> Option<Self> {
         if node.nlink < 2 {
             return None;
@@ -89,7 +89,7 @@ pub(super) struct Links {
     fewer: Condvar,
 }
 
-/// What to do with a name of a file that had several.
+/// The next step for a name of a file that had several.
 pub(super) enum Meet {
     /// Restore it; others may wait for it.
     First(Held, Node),
@@ -165,7 +165,7 @@ pub(super) fn complete(run: &Run<'_>, key: &Key, held: &Held, node: &Node, resul
     }
 }
 
-/// Makes a further name of what was restored; where this file system cannot, a copy.
+/// Makes a further name of a restored file; where this file system cannot, a copy.
 pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
     let Name { held, node, replace } = name;
     let path = held.path(&node.name);

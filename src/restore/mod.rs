@@ -1,4 +1,4 @@
-//! Restore: writes what a snapshot holds below a path into a folder.
+//! Restores everything that a snapshot holds below a path into a directory.
 //!
 //! The snapshot may come from a malicious writer of the same repository, and other users may be able to write into the
 //! target. So every call works on one name below a directory that is held open and was opened without following a
@@ -32,7 +32,7 @@ use crate::progress::Event;
 use crate::repo::Repository;
 use crate::trees::Trees;
 
-/// What to do with an entry that is there already and is not equal. Directories are merged in every case.
+/// How to treat an existing entry that is not equal. Directories are merged in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
     /// Leave it as it is and report it. Equal contents are no failure, and nothing about them is touched.
@@ -47,7 +47,7 @@ pub enum Overwrite {
 /// How to restore.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What to do with what is there.
+    /// How to treat existing entries.
     pub overwrite: Overwrite,
     /// Owners by number even where this machine knows the saved names.
     pub numeric_ids: bool,
@@ -62,7 +62,7 @@ impl Default for Options {
     }
 }
 
-/// What was done.
+/// The result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Regular files written.
@@ -96,7 +96,7 @@ pub struct Summary {
 /// Restores what `path` holds in `snapshot` into `target`: the entries of a directory land in it, anything else as
 /// `target/NAME`. `target` is made if it is missing.
 ///
-/// What is damaged or cannot be written is reported ([`Event::Skipped`]) and counted, and the rest is restored. An error
+/// Every entry that is damaged or cannot be written is reported ([`Event::Skipped`]) and counted, and the rest is restored. An error
 /// means that the restore ended early: the path is not in the snapshot, the connection is lost for good, the disk is full,
 /// or the user stopped `ctx`.
 pub fn restore(
@@ -233,7 +233,7 @@ fn descriptors(parts: u64, least: usize, most: usize) -> usize {
     usize::try_from(limit / parts).unwrap_or(most).clamp(least, most)
 }
 
-/// Says what an interruption means for a restore.
+/// Words the error of an interrupted restore.
 fn interrupted(e: Error) -> Error {
     match e.kind() {
         Kind::Interrupted(_) => {

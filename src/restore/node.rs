@@ -76,7 +76,7 @@ fn is_of_kind(stat: &Stat, content: &Content) -> bool {
     }
 }
 
-/// Whether what is there already is the same.
+/// Returns whether the existing entry is the same.
 pub(super) fn is_equal(held: &Held, node: &Node, stat: &Stat) -> bool {
     let same_target = |target: &[u8]| {
         rustix::fs::readlinkat(&held.fd, &node.name, Vec::new()).is_ok_and(|there| there.to_bytes() == target)

@@ -1,4 +1,4 @@
-//! The threads that fetch, verify and write what the walk finds.
+//! The threads that fetch, verify and write the files that the walk finds.
 
 use std::sync::Arc;
 use std::thread;
@@ -25,7 +25,7 @@ enum Job {
     Existing(Box<File>),
 }
 
-/// What the walk hands over.
+/// A task from the walk.
 pub(super) struct Queue {
     jobs: Sender<Job>,
     early: Sender<Ref>,
@@ -91,7 +91,7 @@ impl Queue {
         send(file, start, refs);
     }
 
-    /// Compares a file with what is there.
+    /// Compares a file with the existing one.
     pub fn existing(&self, held: Held, node: Node) {
         let file = Box::new(File::new(held, node, true, None));
         self.jobs.send(Job::Existing(file)).expect("the threads wait for jobs");

@@ -1,5 +1,5 @@
 //! The walk over the saved tree: one thread, in order, with a stack of its own. Makes directories, links and special
-//! files itself and queues what has contents.
+//! files itself and queues files.
 
 use std::sync::Arc;
 
@@ -103,7 +103,7 @@ fn is_regular(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode).is_file()
 }
 
-/// Looks at what is there, and at other names of the same file, and does or queues what is to be done.
+/// Looks at the existing entry and at other names of the same file, then restores or queues the node.
 fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
     held.note(&node.name)?;
     let there = held.stat(&node.name).map_err(|e| Error::io("look what is there", e.into()))?;

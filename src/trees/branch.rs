@@ -7,7 +7,7 @@ use crate::format::list::List;
 use crate::format::page::{Page, Row};
 use crate::format::reference::Ref;
 
-/// A page of a directory that is still to be read, and what the page above it says about it.
+/// A page of a directory that is still to be read, with the row of the page above.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Branch {
     /// Where the page is.
@@ -53,7 +53,7 @@ impl Branch {
         self.end.as_ref().is_some_and(|end| end.as_slice() <= name)
     }
 
-    /// Fails unless the page holds what the page above says about it.
+    /// Fails unless the page matches the row of the page above.
     pub fn check(&self, page: &Page) -> Result<()> {
         let row = self.row.as_ref().is_none_or(|(first, count)| first == page.first() && *count == page.count());
         let end = self.end.as_ref().is_none_or(|end| page.last() < end.as_slice());
@@ -66,7 +66,7 @@ impl Branch {
     }
 }
 
-/// A page of a reference list that is still to be read, and what the page above it says about it.
+/// A page of a reference list that is still to be read, with the row of the page above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListBranch {
     /// Where the page is.
@@ -88,7 +88,7 @@ impl ListBranch {
         ListBranch { list: row.1, span: row.0, levels: self.levels.saturating_add(1) }
     }
 
-    /// Fails unless the page covers what the page above says.
+    /// Fails unless the page covers as many bytes as the row of the page above.
     pub fn check(&self, list: &List) -> Result<()> {
         let levels = matches!(list, List::Leaf(_)) || usize::from(self.levels) < LEVELS;
         if levels && list.span() == self.span {
@@ -121,7 +121,7 @@ pub struct Spot<P> {
     pub position: u64,
 }
 
-/// Which entry of a directory is wanted.
+/// The entry of a directory to look for.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'n> {
     /// The entry of this name.

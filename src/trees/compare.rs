@@ -1,4 +1,4 @@
-//! What was added, removed, changed and renamed from one tree to another.
+//! Compares two trees: entries that were added, removed, changed or renamed.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::format::reference::{Extent, Ref};
 /// was renamed over a longer distance is reported as removed and added.
 const WINDOW: usize = 64 << 10;
 
-/// What happened to an entry.
+/// The difference of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is only in the new tree, a directory with all that is below it.
@@ -34,7 +34,7 @@ pub enum Change {
 /// An entry that differs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// What happened.
+    /// The kind of difference.
     pub change: Change,
     /// Path and node in the old tree.
     pub old: Option<(Vec<u8>, Node)>,
@@ -84,7 +84,7 @@ struct Comparison<'c> {
     trees: &'c Trees<'c>,
     /// Differences that are not reported yet.
     found: Vec<Difference>,
-    /// Directories that were renamed, to be compared with what they were.
+    /// Renamed directories, to be compared with their former entries.
     renamed: Vec<Pair>,
     each: &'c mut dyn FnMut(Difference) -> Result<()>,
     unreadable: &'c mut dyn FnMut(&[u8], &Error),
@@ -137,7 +137,7 @@ impl<'c> Comparison<'c> {
         Ok(())
     }
 
-    /// Compares what both trees have under one name. Returns the directories whose entries differ.
+    /// Compares the nodes of both trees under one name. Returns the directories whose entries differ.
     fn entry(&mut self, old: Option<(Vec<u8>, Node)>, new: Option<(Vec<u8>, Node)>) -> Result<Option<Pair>> {
         let change = match (&old, &new) {
             (None, None) => return Ok(None),
@@ -158,7 +158,7 @@ impl<'c> Comparison<'c> {
         Ok(below)
     }
 
-    /// Reports what was found, with renamed entries recognised.
+    /// Reports the differences found so far, with renamed entries recognised.
     fn report(&mut self) -> Result<()> {
         let mut removed: HashMap<u64, Vec<usize>> = HashMap::new();
         for (i, difference) in self.found.iter().enumerate() {
@@ -189,7 +189,7 @@ impl<'c> Comparison<'c> {
         found.into_iter().flatten().try_for_each(|difference| (self.each)(difference))
     }
 
-    /// Whether two nodes are of one type and hold the same. Directories always do: their entries are compared one by one.
+    /// Returns whether two nodes have one type and the same content. Directories always do: their entries are compared one by one.
     fn same_content(&mut self, old: &Node, new: &Node) -> Result<bool> {
         let is_file = |node: &Node| matches!(node.content, Content::File(_) | Content::Large { .. });
         match (&old.content, &new.content) {

@@ -1,4 +1,4 @@
-//! A comparison against a naive one, and what it does not read.
+//! Tests a comparison against a naive one, and that it does not read common pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 

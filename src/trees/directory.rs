@@ -26,7 +26,7 @@ struct Level {
     weight: usize,
 }
 
-/// Which open page of a directory is meant.
+/// One of the open pages of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// The leaf.

@@ -74,7 +74,7 @@ impl<'t> Entries<'t> {
         self.nodes = Vec::new().into_iter().peekable();
     }
 
-    /// Returns what comes next, without reading anything.
+    /// Returns the next node or page, without reading anything.
     pub(super) fn front(&mut self) -> Option<Front<'_>> {
         if let Some(node) = self.nodes.peek() {
             return Some(Front::Node(&node.name));

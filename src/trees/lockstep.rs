@@ -44,7 +44,7 @@ impl<'t> Lockstep<'t> {
         common.is_some()
     }
 
-    /// Returns what must be done before the lowest name is known: the sides whose next page has to be read. Of several
+    /// Returns the sides whose next page must be read before the lowest name is known. Of several
     /// pages that may begin with it, the largest come first, so that a page further down can still turn out to be common.
     fn to_read(&mut self) -> Vec<usize> {
         let fronts: Vec<_> = self.sides.iter_mut().map(Entries::front).collect();

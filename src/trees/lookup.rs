@@ -285,6 +285,7 @@ mod tests {
     use crate::format::pack::Builder;
     use crate::format::record::Head;
     use crate::format::reference::PackRef;
+    use crate::format::sections::index_sections;
     use crate::name::Name;
     use crate::repo::Span;
     use crate::storage::{Memory, Storage};
@@ -299,7 +300,7 @@ mod tests {
         let entry = builder.add(id, ChunkKind::Data, CONTENT, CONTENT.len());
         let (mut plain, _) = builder.finish(false);
         let pack = repo.put_pack(background(), ObjectType::Data, &mut plain).unwrap();
-        let sections = index::sections(&[(pack, ObjectType::Data)], index::rows(&[(0, entry)]), 0);
+        let sections = index_sections(&[(pack, ObjectType::Data)], index::rows(&[(0, entry)]), 0);
         repo.commit(background(), state, Head::default(), &sections).unwrap();
         entry.in_pack(pack)
     }

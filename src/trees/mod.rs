@@ -2,13 +2,13 @@
 //!
 //! In: a snapshot's root or a reference, from [`crate::repo`]. Out: nodes, extents, contents, comparisons, new pages.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! |---|---|
 //! | `branch` | one page below another: the check of a page against the row that names it; the way down to one entry |
 //! | `entries`, `extents` | the nodes of a directory, the extents of a file, in order |
 //! | `lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
 //! | `lockstep` | walks a directory of several trees in step and skips equal pages |
-//! | `compare` | what was added, removed, changed and renamed from one tree to another |
+//! | `compare` | compares two trees: added, removed, changed and renamed entries |
 //! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
 //! | `reach`, `visited` | reads all pages of many trees once and reports the references in them |
 //! | `reachable` | which chunks in which packs are reachable |
@@ -51,7 +51,7 @@ use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::repo::{Repository, Span};
 
-/// The error number of a [`Content::Unreadable`] that `repair` puts in the place of what is lost on the server (`EUCLEAN`,
+/// The error number of a [`Content::Unreadable`] that `repair` puts in the place of lost entries (`EUCLEAN`,
 /// which no source returns for a file that is there).
 pub const LOST: u32 = 117;
 
@@ -158,7 +158,7 @@ impl<'r> Trees<'r> {
     }
 }
 
-/// Returns the root of a snapshot as a node; its attributes are nobody's in particular.
+/// Returns the root of a snapshot as a node; it has no saved attributes.
 pub fn root(snapshot: &Snapshot) -> Node {
     let attrs = Attrs { mode: 0o755, uid: 0, gid: 0, user: Vec::new(), group: Vec::new(), fs: 0 };
     Node {

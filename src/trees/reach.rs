@@ -1,6 +1,6 @@
 //! Reads every page of many trees once, by several threads, and reports the references in them. Pages are known by their
-//! reference and by what the page above says about them, so what many snapshots share is read once, and a page that is
-//! right in one place is not taken for right in another.
+//! reference and by the row of the page above, so a page that many snapshots share is read once, and a page that is valid in
+//! one place is not taken for valid in another.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -22,7 +22,7 @@ const THREADS: usize = 12;
 /// Metadata is read in stretches of 4 MiB: all of it will be wanted.
 const STRETCH: Span = Span::Blocks(64);
 
-/// What a walk over all pages reports to. Every call may come from several threads at once.
+/// Receives the reports of a walk over all pages. Every call may come from several threads at once.
 pub trait Visit: Sync {
     /// Takes the references in one page, with the kinds of their chunks.
     fn references(&self, references: &[(ChunkKind, Ref)]);
@@ -35,7 +35,7 @@ pub trait Visit: Sync {
 }
 
 /// Reads all pages of the trees with these roots. With a `lookup`, a page that is not at its place is read from another
-/// one. About `memory` bytes remember what was visited.
+/// one. About `memory` bytes hold the visited pages.
 ///
 /// # Errors
 ///
@@ -85,7 +85,7 @@ struct Walk<'w> {
     changed: Condvar,
 }
 
-/// What a page leads to.
+/// The pages and references in one page.
 #[derive(Default)]
 struct Below {
     tasks: Vec<Task>,

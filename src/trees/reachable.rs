@@ -1,4 +1,4 @@
-//! Which chunks, in which packs, the trees of some snapshots reach: the question of `prune`.
+//! The set of chunks, each with its pack, that the trees of some snapshots reach; for `prune`.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +14,7 @@ use crate::format::node::Node;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 
-/// What is reachable in one pack.
+/// The reachable part of one pack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     /// Distinct chunks.
@@ -38,7 +38,7 @@ struct Found {
     /// Hashes of chunks that count in every pack.
     anywhere: Hashes,
     packs: HashMap<ObjectId, Reached>,
-    /// Why this is not everything.
+    /// The error that makes the set incomplete.
     incomplete: Option<Error>,
 }
 
@@ -57,7 +57,7 @@ impl Reachable {
     ///
     /// # Errors
     ///
-    /// A page that cannot be read anywhere: nothing may be removed while it is unknown what it needs. More reachable chunks
+    /// A page that cannot be read anywhere: nothing may be removed while its references are unknown. More reachable chunks
     /// than `scope.memory` holds: fewer packs at a time need less.
     pub fn of(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], scope: &Scope<'_>) -> Result<Self> {
         let collector = Collector { key: RandomState::new(), found: Mutex::default(), scope };
@@ -76,7 +76,7 @@ impl Reachable {
             || self.found.anywhere.contains(&self.key.hash_one(chunk))
     }
 
-    /// Returns what references name in this pack.
+    /// Returns the reachable part of this pack.
     pub fn in_pack(&self, pack: &ObjectId) -> Reached {
         self.found.packs.get(pack).copied().unwrap_or_default()
     }

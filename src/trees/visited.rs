@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
-/// The hash of what is a hash already.
+/// Hashes values that are hashes already.
 #[derive(Default)]
 pub(super) struct Identity(u64);
 

@@ -17,6 +17,7 @@ use crate::format::pack::{Builder, Entry};
 use crate::format::page::Page;
 use crate::format::record::NewSection;
 use crate::format::reference::{PackRef, Ref};
+use crate::format::sections::index_sections;
 use crate::format::stored::Packer;
 use crate::repo::{Index, Repository, Span};
 
@@ -145,7 +146,7 @@ impl<'r> MetaPack<'r> {
         place.entry.in_pack(self.packs.get(place.pack as usize).copied().unwrap_or(PackRef::SELF))
     }
 
-    /// Stores the open pack and returns what `SELF` stood for; `None` if nothing is open. `is_full`: it gets the full size.
+    /// Stores the open pack and returns its name, which `SELF` stood for; `None` if no pack is open. `is_full`: it gets the full size.
     pub fn finish(&mut self, ctx: &Context, is_full: bool) -> Result<Option<PackRef>> {
         let Some(builder) = self.open.take() else { return Ok(None) };
         let (mut plain, entries) = builder.finish(is_full);
@@ -216,7 +217,7 @@ impl<'r> MetaPack<'r> {
     /// Returns the sections that make all stored packs known; the first one will be number `packs_at` of its head.
     pub fn sections(&self, packs_at: u32) -> Vec<NewSection> {
         let packs: Vec<_> = self.packs.iter().map(|pack| (*pack, ObjectType::Meta)).collect();
-        index::sections(&packs, index::rows(&self.entries), packs_at)
+        index_sections(&packs, index::rows(&self.entries), packs_at)
     }
 
     /// Returns whether a pack could not be stored, and what refers to it as `SELF` is lost.

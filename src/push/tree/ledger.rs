@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::index;
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
 use crate::format::reference::{PackRef, Ref};
+use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::Packs;
@@ -163,5 +164,5 @@ fn sections(chunks: &Chunks, ready: &[Ready], meta: Option<&MetaPack<'_>>) -> Ve
     let rows: HashMap<ObjectId, u32> = packs.iter().map(|(pack, _)| pack.id).zip(0..).collect();
     let uncommitted = meta.into_iter().flat_map(MetaPack::uncommitted);
     entries.extend(uncommitted.filter_map(|(pack, entry)| Some((*rows.get(&pack.id)?, *entry))));
-    index::sections(&packs, index::rows(&entries), 0)
+    index_sections(&packs, index::rows(&entries), 0)
 }
