@@ -249,5 +249,4 @@ fn same_xattrs(old: &Node, new: &Node) -> bool {
 }
 
 #[cfg(test)]
-#[path = "compare_tests.rs"]
 mod tests;
