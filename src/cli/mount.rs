@@ -166,11 +166,8 @@ fn serve(args: &Args) -> Result<u8> {
         move |line: &str| journal.line(line)
     });
     // Looked at before a passphrase is asked for.
-    let local = match Location::parse(&args.repository.open.address.get()?)? {
-        Location::Local(path) => Some(path),
-        Location::Sftp(_) => None,
-    };
-    let keep = mount::Keep { nonempty: args.nonempty, repository: local.as_deref(), sources: &[] };
+    let location = Location::parse(&args.repository.open.address.get()?)?;
+    let keep = mount::Keep { nonempty: args.nonempty, repository: location.local_path(), sources: &[] };
     let dir = mount::prepare(dir, keep, &|line| log(line))?;
     let _diverted = divert(&log, &manager);
     let repo = to_read_with(&args.repository, args.output, |options| impatient(options, args.io_timeout))?;
@@ -238,7 +235,7 @@ fn sources(state: &State) -> Vec<PathBuf> {
 /// A connection on which nothing moves is given up while whoever waits can still be served by the next one, and a server that
 /// is back is found soon.
 fn impatient(options: &mut storage::Options, io_timeout: Duration) {
-    options.io_timeout = options.io_timeout.min(io_timeout / 2).max(Duration::from_secs(1));
+    options.ssh.io_timeout = options.ssh.io_timeout.min(io_timeout / 2).max(Duration::from_secs(1));
     options.longest_pause = Duration::from_secs(2);
 }
 

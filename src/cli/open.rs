@@ -13,7 +13,7 @@ use super::{escape, local_key, output, paper_key, signals, warnings};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Access, Alarm, Repository, State};
-use crate::storage::{self, Dry, Location, Storage};
+use crate::storage::{self, Dry, Location, SshOptions, Storage};
 
 /// Passphrases that are typed before the command gives up.
 const TRIES: usize = 3;
@@ -73,7 +73,18 @@ pub fn storage_at(address: &str, connection: &ConnectionArgs, output: OutputArgs
 }
 
 fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options> {
-    let mut options = storage::Options {
+    Ok(storage::Options {
+        retry_for: args.retry_for,
+        limit_upload: args.limit_upload,
+        limit_download: args.limit_download,
+        notice: Arc::new(move |text| warnings::warn(json, text)),
+        ssh: ssh_options(args)?,
+        ..storage::Options::default()
+    })
+}
+
+fn ssh_options(args: &ConnectionArgs) -> Result<SshOptions> {
+    let mut options = SshOptions {
         transport: match args.transport {
             TransportArg::Auto => storage::Transport::Auto,
             TransportArg::Ssh2 => storage::Transport::Ssh2,
@@ -83,19 +94,15 @@ fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options
         identity: args.ssh.identity.clone(),
         port: args.ssh.port,
         accept_new_host_key: args.ssh.accept_new_host_key,
-        retry_for: args.retry_for,
-        limit_upload: args.limit_upload,
-        limit_download: args.limit_download,
         prompt: Arc::new(Terminal),
-        notice: Arc::new(move |text| warnings::warn(json, text)),
-        ..storage::Options::default()
+        ..SshOptions::default()
     };
     args.ssh.option.iter().try_for_each(|option| set(&mut options, option))?;
     Ok(options)
 }
 
 /// Sets a value of `-o KEY=VALUE`.
-fn set(options: &mut storage::Options, option: &str) -> Result<()> {
+fn set(options: &mut SshOptions, option: &str) -> Result<()> {
     match option.split_once('=') {
         Some(("sftp.command", command)) => options.ssh_command = Some(command.into()),
         Some(("ssh.config", file)) => options.ssh_config = Some(file.into()),

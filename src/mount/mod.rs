@@ -112,7 +112,7 @@ impl Mounted {
     /// Mounts; when this returns, the directory shows the backup.
     pub fn start(ctx: &Context, repo: Arc<Repository>, state: State, dir: &Path, options: Options) -> Result<Self> {
         let address = repo.storage().address();
-        let dir = prepare_dir(&address, dir, &options)?;
+        let dir = prepare_dir(repo.storage().local_path(), dir, &options)?;
         let source = options.source.unwrap_or_else(|| format!("nfreezer:{address}"));
         let how = AttachOptions { source: &source, allow_other: options.allow_other, noexec: options.noexec };
         let vfs = Arc::new(Vfs::new(ctx, repo, state.clone(), options.view)?);
@@ -165,9 +165,8 @@ impl Drop for Mounted {
 }
 
 /// Checks the mount point; returns its path without symbolic links.
-fn prepare_dir(address: &str, dir: &Path, options: &Options) -> Result<PathBuf> {
-    let repository = mount_point::local_folder(address);
-    let keep = Keep { nonempty: options.nonempty, repository: repository.as_deref(), sources: &options.sources };
+fn prepare_dir(repository: Option<&Path>, dir: &Path, options: &Options) -> Result<PathBuf> {
+    let keep = Keep { nonempty: options.nonempty, repository, sources: &options.sources };
     mount_point::prepare(dir, keep, &|line| (options.log)(line))
 }
 

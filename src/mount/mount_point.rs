@@ -1,7 +1,7 @@
 //! The checks of a directory before a backup is mounted on it. A mount there whose process has ended is unmounted first.
 
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -82,12 +82,6 @@ fn check_sources(path: &Path, keep: &Keep<'_>) -> Result<()> {
     let [source, path] = [source.as_path(), path].map(|p| printable::name(p.as_os_str().as_bytes()));
     Err(Error::failed(format!("{source}, a source of the newest backup, is at or below {path}"))
         .hint("the next push would not see it; choose a folder elsewhere, or allow it with `--nonempty`"))
-}
-
-/// Returns the local directory that an address names, if it names one.
-pub fn local_folder(address: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(std::ffi::OsString::from_vec(address.as_bytes().to_vec()));
-    (path.is_absolute() && path.is_dir()).then_some(path)
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ fn draft(repo: &Repository, options: &Options, begun: Time, paths: &[PathBuf]) -
         description: options.description.clone(),
         root: None,
         partial: false,
-        warnings: if repo.storage().syncs() { 0 } else { NOT_SYNCED },
+        warnings: if repo.storage().capabilities().durable_put { 0 } else { NOT_SYNCED },
         stats: Stats::default(),
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
         extra: parents::note_begin(options.time.unwrap_or(begun), begun),

@@ -1,10 +1,11 @@
 //! A storage for dry runs: reads are real, writes are only counted.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Entry, Storage};
+use super::{Capabilities, Entry, Storage};
 use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
@@ -72,8 +73,12 @@ impl Storage for Dry {
         Ok(())
     }
 
-    fn syncs(&self) -> bool {
-        self.inner.syncs()
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        self.inner.local_path()
     }
 
     fn traffic(&self) -> (u64, u64) {

@@ -2,7 +2,7 @@
 //! and words of `known_hosts`: what could be read in two ways is refused.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 
@@ -35,6 +35,14 @@ fn usage(text: impl Into<String>) -> Error {
 }
 
 impl Location {
+    /// Returns the folder, if the location is on this machine.
+    pub fn local_path(&self) -> Option<&Path> {
+        match self {
+            Location::Local(path) => Some(path),
+            Location::Sftp(_) => None,
+        }
+    }
+
     /// Reads `user@host:/path`, `host:path` (relative to home), `sftp://user@host:port//abs`, `sftp://host/rel`,
     /// `sftp:user@host:path`, `file:///path`, or a local path. Nothing is percent-decoded. Kind [`Kind::Usage`] if it is
     /// none of these.

@@ -21,29 +21,29 @@
 //! [`Kind::Missing`]: crate::error::Kind::Missing
 //! [`Kind::Damaged`]: crate::error::Kind::Damaged
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
-use pace::Pace;
+use net::pace::Pace;
+use net::retry::Reconnecting;
 
 mod dry;
-mod gate;
 mod local;
 mod location;
 mod memory;
+mod net;
 mod options;
-mod pace;
-mod retry;
 mod sftp;
-mod ssh;
 
 pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;
-pub use options::{NoPrompt, Notice, Options, Prompt, Transport};
+pub use options::{Notice, Options};
+pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport};
 
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -60,8 +60,8 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
         Location::Sftp(remote) => {
             let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
             let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
-            let dialer = ssh::Dialer::new(remote, options.clone(), Arc::clone(&traffic), ctx.detached())?;
-            let connections = retry::Reconnecting::new(ctx, Box::new(dialer), &options)?;
+            let dialer = sftp::ssh::Dialer::new(remote, options.ssh.clone(), Arc::clone(&traffic), ctx.detached())?;
+            let connections = Reconnecting::new(ctx, Box::new(dialer), options.retry())?;
             let sftp = sftp::Sftp::new(ctx, connections, traffic, remote.to_string())?;
             Ok(Box::new(sftp.limited(options.limit_upload)))
         }
@@ -83,6 +83,17 @@ pub struct Entry {
     pub size: u64,
     /// Its modification time in seconds since the epoch, as the server claims.
     pub mtime: i64,
+}
+
+/// What a backend can do beyond the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// An object is on the disk when [`Storage::put`] returns: a local folder, `fsync@openssh.com`, a durable object store.
+    pub durable_put: bool,
+    /// [`Storage::put`] fails with [`Kind::Exists`](crate::error::Kind::Exists) if the name is taken, even by another client
+    /// at the same moment. Without it a put may replace an object. Names hold random ids, so only `config` can be hit: by
+    /// two clients that make a repository at the same place.
+    pub exclusive_create: bool,
 }
 
 /// A place for sealed objects. See the module for the contract.
@@ -112,8 +123,13 @@ pub trait Storage: Send + Sync {
     /// Removes an object; one that is not there is removed already.
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()>;
 
-    /// Whether `put` can be trusted to have reached the server's disk (`fsync@openssh.com`, or a local folder).
-    fn syncs(&self) -> bool;
+    /// Returns what this backend can do beyond the contract.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns the folder of a storage on this machine.
+    fn local_path(&self) -> Option<&Path> {
+        None
+    }
 
     /// Bytes sent and received so far: over SFTP what went through its streams (packets with their headers, without
     /// what SSH and TCP add), else bytes of objects.

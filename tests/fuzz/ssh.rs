@@ -1,16 +1,16 @@
 //! The user's SSH files, and the output of SSH commands.
 
 #[allow(dead_code)]
-#[path = "../../src/storage/ssh/base64.rs"]
-mod base64;
-#[allow(dead_code)]
-#[path = "../../src/storage/ssh/config.rs"]
+#[path = "../../src/storage/sftp/ssh/config.rs"]
 mod config;
+mod options {
+    pub use nfreezer::storage::SshOptions;
+}
 #[allow(dead_code)]
-#[path = "../../src/storage/ssh/known_hosts.rs"]
+#[path = "../../src/storage/sftp/ssh/known_hosts.rs"]
 mod known_hosts;
 
-use nfreezer::storage::{Options, Remote};
+use nfreezer::storage::{Remote, SshOptions as Options};
 
 /// A file of known hosts, and a random key, which no line may match.
 pub fn known_hosts(data: &[u8]) {

@@ -1,13 +1,14 @@
 //! Bad days as storages: one storage that delegates, and rules that come between a caller and it.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use nfreezer::context::Context;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::name::{Folder, Name};
-use nfreezer::storage::{Entry, Memory, Storage};
+use nfreezer::storage::{Capabilities, Entry, Memory, Storage};
 
 /// One call of a storage, with what it was given.
 #[derive(Clone, Copy, Debug)]
@@ -127,8 +128,11 @@ impl<R: Rule, S: Storage> Storage for Between<R, S> {
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
         self.rule.call(ctx, &*self.inner, Call::Remove(name)).map(drop)
     }
-    fn syncs(&self) -> bool {
-        self.rule.syncs()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable_put: self.rule.syncs(), exclusive_create: true }
+    }
+    fn local_path(&self) -> Option<&Path> {
+        self.inner.local_path()
     }
     fn traffic(&self) -> (u64, u64) {
         self.rule.traffic(&*self.inner)

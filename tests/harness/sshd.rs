@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nfreezer::context::background;
-use nfreezer::storage::{Location, Options, Storage, Transport};
+use nfreezer::storage::{Location, Options, SshOptions, Storage, Transport};
 use tempfile::TempDir;
 
 /// Which program serves.
@@ -61,6 +61,12 @@ pub struct Sshd {
     account_id: Option<u32>,
     program: Program,
     process: Option<Child>,
+}
+
+/// Returns options with some of those for SSH changed.
+pub fn with_ssh(mut options: Options, change: impl FnOnce(&mut SshOptions)) -> Options {
+    change(&mut options.ssh);
+    options
 }
 
 impl Sshd {
@@ -288,16 +294,14 @@ impl Sshd {
     pub fn options(&self) -> Options {
         let empty = self.at("ssh_config");
         fs::write(&empty, "IdentityFile none\n").expect("written");
-        Options {
-            transport: Transport::Ssh2,
-            identity: vec![self.identity()],
-            known_hosts: Some(vec![self.known_hosts()]),
-            ssh_config: Some(empty),
-            agent: Some(PathBuf::new()),
-            io_timeout: Duration::from_secs(20),
-            retry_for: Duration::from_secs(30),
-            ..Options::default()
-        }
+        with_ssh(Options { retry_for: Duration::from_secs(30), ..Options::default() }, |ssh| {
+            ssh.transport = Transport::Ssh2;
+            ssh.identity = vec![self.identity()];
+            ssh.known_hosts = Some(vec![self.known_hosts()]);
+            ssh.ssh_config = Some(empty);
+            ssh.agent = Some(PathBuf::new());
+            ssh.io_timeout = Duration::from_secs(20);
+        })
     }
 
     /// A configuration file in this folder with which `server` is this server, by this port.
@@ -315,7 +319,9 @@ impl Sshd {
 
     /// The storage in `files()/repo`, which need not exist.
     pub fn storage(&self, transport: Transport) -> Box<dyn Storage> {
-        let options = Options { transport, ..self.options() };
+        let options = with_ssh(self.options(), |ssh| {
+            ssh.transport = transport;
+        });
         nfreezer::storage::open(background(), &self.location(&self.files().join("repo")), options)
             .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
     }

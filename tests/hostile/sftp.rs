@@ -11,7 +11,7 @@ use std::time::Duration;
 use nfreezer::context::background;
 use nfreezer::error::Result;
 use nfreezer::name::Folder;
-use nfreezer::storage::{self, Location, Options, Remote, Storage};
+use nfreezer::storage::{self, Location, Options, Remote, SshOptions, Storage};
 
 /// Types of packets.
 pub const OPEN: u8 = 3;
@@ -160,14 +160,14 @@ impl Server {
     pub fn client_that_waits(&self, io_timeout: Duration, retry_for: Duration) -> Result<Box<dyn Storage>> {
         let socket = self.place.path().join("socket");
         let command = format!("python3 -S -E -c '{BRIDGE}' {}", socket.display());
-        let options = Options {
+        let ssh = SshOptions {
             ssh_command: Some(command),
             connections: Some(1),
-            retry_for,
             io_timeout,
             connect_timeout: Duration::from_secs(20),
-            ..Options::default()
+            ..SshOptions::default()
         };
+        let options = Options { retry_for, ssh, ..Options::default() };
         let remote = Remote { user: None, host: "liar".into(), port: None, path: "/r".into() };
         storage::open(background(), &Location::Sftp(remote), options)
     }

@@ -48,11 +48,11 @@ impl Far {
     /// A mount through the proxy, as `nfreezer mount --io-timeout` makes it.
     fn mount(&self, io_timeout: Duration, change: impl FnOnce(&mut Options)) -> Mounted {
         let mut options = Options {
-            io_timeout: (io_timeout / 2).max(Duration::from_secs(1)),
             longest_pause: Duration::from_millis(500),
             retry_for: Duration::from_secs(900),
             ..self.sshd.options()
         };
+        options.ssh.io_timeout = (io_timeout / 2).max(Duration::from_secs(1));
         change(&mut options);
         let place = self.sshd.location_by(self.proxy.port, &self.sshd.files().join("repo"));
         let storage = storage::open(background(), &place, options).unwrap();

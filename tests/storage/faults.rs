@@ -77,14 +77,19 @@ fn a_server_that_is_gone_or_silent_is_reported_in_time() {
     let proxy = Proxy::start(sshd.port, Duration::ZERO);
     sshd.trust_port(proxy.port);
     let location = sshd.location_by(proxy.port, &sshd.files().join("repo"));
-    let options = Options {
-        connect_timeout: Duration::from_secs(1),
-        io_timeout: Duration::from_secs(1),
-        retry_for: Duration::from_secs(2),
-        ..sshd.options()
-    };
+    let options = with_ssh(Options { retry_for: Duration::from_secs(2), ..sshd.options() }, |ssh| {
+        ssh.connect_timeout = Duration::from_secs(1);
+        ssh.io_timeout = Duration::from_secs(1);
+    });
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        let storage = open(background(), &location, Options { transport, ..options.clone() }).expect("connected");
+        let storage = open(
+            background(),
+            &location,
+            with_ssh(options.clone(), |ssh| {
+                ssh.transport = transport;
+            }),
+        )
+        .expect("connected");
         storage.list(background(), Folder::Log).expect("a listing");
         proxy.freeze(true);
         let (name, bytes) = (Name::Pack(fresh()), noise(1, 5_000_000));
@@ -117,8 +122,14 @@ fn a_full_disk_is_named() {
     let local = Local::new(disk.join("repo"));
     local.create_folders(background()).expect("folders");
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        let storage = open(background(), &sshd.location(&disk.join("repo")), Options { transport, ..sshd.options() })
-            .expect("connected");
+        let storage = open(
+            background(),
+            &sshd.location(&disk.join("repo")),
+            with_ssh(sshd.options(), |ssh| {
+                ssh.transport = transport;
+            }),
+        )
+        .expect("connected");
         let name = Name::Pack(fresh());
         assert_eq!(kind(storage.put(background(), &name, &noise(1, 16 << 20))), Kind::NoSpace);
         storage.list(background(), Folder::Log).expect("the connection still works");
@@ -143,7 +154,11 @@ fn any_program_that_speaks_sftp_will_do() {
     let path = folder.path().join("repo").display().to_string();
     let remote = Remote { user: None, host: "anywhere".into(), port: None, path };
     let location = Location::Sftp(remote.clone());
-    let with = |command: &str| Options { ssh_command: Some(command.into()), ..Options::default() };
+    let with = |command: &str| {
+        with_ssh(Options::default(), |ssh| {
+            ssh.ssh_command = Some(command.into());
+        })
+    };
     suite(&*open(background(), &location, with("/usr/lib/openssh/sftp-server")).expect("started"));
     // only the first process gets through: the others end, and are done without
     let flag = folder.path().join("flag");
@@ -152,7 +167,9 @@ fn any_program_that_speaks_sftp_will_do() {
     let storage = open(background(), &Location::Sftp(second), with(&once)).expect("started");
     suite(&*storage);
     for bad in ["cat", "true", "false", "/does/not/exist", "yes", "sh -c 'echo no >&2; exit 3'"] {
-        let options = Options { io_timeout: Duration::from_secs(2), ..with(bad) };
+        let options = with_ssh(with(bad), |ssh| {
+            ssh.io_timeout = Duration::from_secs(2);
+        });
         assert_eq!(open_error(&location, options).kind(), Kind::Connection, "{bad}");
     }
 }
@@ -182,7 +199,7 @@ fn a_server_without_extensions_is_used_and_said_not_to_sync() {
     let sshd = Sshd::with(Setup { sftp_server: plain, ..Setup::default() });
     local_repo(&sshd);
     let storage = sshd.storage(Transport::Ssh2);
-    assert!(!storage.syncs());
+    assert!(!storage.capabilities().durable_put);
     let (name, bytes) = (Name::Pack(fresh()), noise(1, 1_000_000));
     storage.put(background(), &name, &bytes).expect("a new object");
     assert_eq!(storage.read(background(), &name, 1, 999_999).expect("a range"), bytes[1..]);

@@ -93,7 +93,10 @@ fn a_run_that_was_asked_to_stop_uses_a_line_that_works_and_gives_up_one_that_doe
     let line = behind(Setup::default());
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
         let patient = Duration::from_secs(900);
-        let options = Options { transport, retry_for: patient, io_timeout: patient, ..line.sshd.options() };
+        let options = with_ssh(Options { retry_for: patient, ..line.sshd.options() }, |ssh| {
+            ssh.transport = transport;
+            ssh.io_timeout = patient;
+        });
         let stop = Arc::new(AtomicI32::new(0));
         let ctx = Context::new(&Silent, Arc::clone(&stop));
         let last = ctx.with_grace(Duration::MAX);
@@ -187,8 +190,14 @@ fn the_user_hears_that_the_line_is_gone_and_that_it_is_back() {
         let mut sshd = Sshd::start();
         let root = local_repo(&sshd);
         let (heard, notice) = listener();
-        let storage = open(background(), &sshd.location(&root), Options { notice, transport, ..sshd.options() })
-            .expect("connected");
+        let storage = open(
+            background(),
+            &sshd.location(&root),
+            with_ssh(Options { notice, ..sshd.options() }, |ssh| {
+                ssh.transport = transport;
+            }),
+        )
+        .expect("connected");
         sshd.stop();
         thread::scope(|scope| {
             let listing = scope.spawn(|| storage.list(background(), Folder::Log));
@@ -243,7 +252,9 @@ fn a_server_that_wants_fewer_connections_gets_fewer() {
     for most in [1, 2] {
         let line = behind(Setup { extra: "MaxStartups 1".into(), ..Setup::default() });
         line.proxy.most(most);
-        let options = Options { transport: Transport::OpenSsh, ..line.sshd.options() };
+        let options = with_ssh(line.sshd.options(), |ssh| {
+            ssh.transport = Transport::OpenSsh;
+        });
         let storage = open(background(), &line.location, options).expect("connected");
         put_all(&*storage, 8);
         suite_again(&*storage);
@@ -263,7 +274,14 @@ fn limits_hold() {
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
         let rate = 2_000_000;
         let limits = Options { limit_upload: Some(rate), limit_download: Some(rate), ..line.sshd.options() };
-        let storage = open(background(), &line.location, Options { transport, ..limits }).expect("connected");
+        let storage = open(
+            background(),
+            &line.location,
+            with_ssh(limits, |ssh| {
+                ssh.transport = transport;
+            }),
+        )
+        .expect("connected");
         let (name, bytes) = (Name::Pack(fresh()), noise(1, 4_000_000));
         let start = Instant::now();
         storage.put(background(), &name, &bytes).expect("a new object");
@@ -280,7 +298,9 @@ fn an_idle_connection_is_kept_alive() {
     let line = behind(Setup::default());
     let config = line.sshd.scratch().join("alive");
     fs::write(&config, "IdentityFile none\nServerAliveInterval 1\n").expect("written");
-    let options = Options { ssh_config: Some(config), ..line.sshd.options() };
+    let options = with_ssh(line.sshd.options(), |ssh| {
+        ssh.ssh_config = Some(config);
+    });
     let storage = open(background(), &line.location, options).expect("connected");
     storage.list(background(), Folder::Log).expect("a listing");
     let before = storage.traffic();

@@ -22,8 +22,12 @@ fn only_a_known_host_key_is_accepted() {
     keygen(&other, "ed25519", "");
     let other = fs::read_to_string(other.with_extension("pub")).expect("a key");
     let known = sshd.scratch().join("hosts/known");
-    let with =
-        |accept| Options { known_hosts: Some(vec![known.clone()]), accept_new_host_key: accept, ..sshd.options() };
+    let with = |accept| {
+        with_ssh(sshd.options(), |ssh| {
+            ssh.known_hosts = Some(vec![known.clone()]);
+            ssh.accept_new_host_key = accept;
+        })
+    };
 
     let unknown = open_error(&location, with(false));
     assert_eq!(unknown.kind(), Kind::Connection);
@@ -59,9 +63,21 @@ fn only_a_known_host_key_is_accepted() {
     }
     // the openssh transport refuses in the same way
     fs::write(&known, "").expect("written");
-    let refused = open_error(&location, Options { transport: Transport::OpenSsh, ..with(false) });
+    let refused = open_error(
+        &location,
+        with_ssh(with(false), |ssh| {
+            ssh.transport = Transport::OpenSsh;
+        }),
+    );
     assert!(refused.kind() == Kind::Connection && refused.to_string().contains("verification failed"), "{refused}");
-    open(background(), &location, Options { transport: Transport::OpenSsh, ..with(true) }).expect("accepted");
+    open(
+        background(),
+        &location,
+        with_ssh(with(true), |ssh| {
+            ssh.transport = Transport::OpenSsh;
+        }),
+    )
+    .expect("accepted");
 }
 
 /// Answers every question in the same way and keeps it.
@@ -99,7 +115,12 @@ fn an_encrypted_key_is_asked_for_once_even_over_reconnects() {
     keygen(&key, "ed25519", "open sesame");
     authorize(&sshd, &key.with_extension("pub"));
     let location = sshd.location(&sshd.files().join("repo"));
-    let with = |prompt| Options { identity: vec![key.clone()], prompt, ..sshd.options() };
+    let with = |prompt| {
+        with_ssh(sshd.options(), |ssh| {
+            ssh.identity = vec![key.clone()];
+            ssh.prompt = prompt;
+        })
+    };
 
     let typist = Typist::new("open sesame");
     let storage = open(background(), &location, with(typist.clone())).expect("logged in");
@@ -112,7 +133,12 @@ fn an_encrypted_key_is_asked_for_once_even_over_reconnects() {
     let refused = open_error(&location, with(wrong.clone()));
     assert!(refused.kind() == Kind::Connection && !refused.to_string().contains("wrong"), "{refused}");
     assert_eq!(wrong.asked().len(), 3, "three tries");
-    let nobody = open_error(&location, Options { identity: vec![key], ..sshd.options() });
+    let nobody = open_error(
+        &location,
+        with_ssh(sshd.options(), |ssh| {
+            ssh.identity = vec![key];
+        }),
+    );
     assert!(nobody.to_string().contains("nobody can be asked"), "{nobody}");
 }
 
@@ -155,15 +181,28 @@ fn every_identity_of_the_agent_is_tried() {
         authorize(&sshd, &key.with_extension("pub"));
     }
     let location = sshd.location(&sshd.files().join("repo"));
-    let options = Options { identity: Vec::new(), agent: Some(agent.1.clone()), ..sshd.options() };
+    let options = with_ssh(sshd.options(), |ssh| {
+        ssh.identity = Vec::new();
+        ssh.agent = Some(agent.1.clone());
+    });
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
-        open(background(), &location, Options { transport, ..options.clone() })
-            .expect("the third key is the right one");
+        open(
+            background(),
+            &location,
+            with_ssh(options.clone(), |ssh| {
+                ssh.transport = transport;
+            }),
+        )
+        .expect("the third key is the right one");
     }
     // with IdentitiesOnly the agent is asked for configured keys only
     let config = sshd.scratch().join("only");
     let line = |key: &str| format!("IdentitiesOnly yes\nIdentityFile {}\n", sshd.scratch().join(key).display());
-    let with = || Options { ssh_config: Some(config.clone()), ..options.clone() };
+    let with = || {
+        with_ssh(options.clone(), |ssh| {
+            ssh.ssh_config = Some(config.clone());
+        })
+    };
     fs::write(&config, line("key0")).expect("written");
     assert_eq!(open_error(&location, with()).kind(), Kind::Connection);
     fs::write(&config, line("key2")).expect("written");
@@ -179,7 +218,12 @@ fn passwords_are_asked_for_and_questions_of_the_server_are_marked() {
     ] {
         let sshd = Sshd::with(Setup { extra: lines.into(), account: Some("correct horse"), ..Setup::default() });
         let location = sshd.location(&sshd.files());
-        let with = |prompt| Options { identity: Vec::new(), prompt, ..sshd.options() };
+        let with = |prompt| {
+            with_ssh(sshd.options(), |ssh| {
+                ssh.identity = Vec::new();
+                ssh.prompt = prompt;
+            })
+        };
         let typist = Typist::new("correct horse");
         let storage =
             open(background(), &location, with(typist.clone())).unwrap_or_else(|e| panic!("{e}\n{}", sshd.log()));
@@ -207,12 +251,22 @@ fn the_ssh_configuration_is_honoured() {
         sshd.known_hosts().display(),
     );
     fs::write(&config, text).expect("written");
-    let options = Options { identity: Vec::new(), ssh_config: Some(config), ..sshd.options() };
+    let options = with_ssh(sshd.options(), |ssh| {
+        ssh.identity = Vec::new();
+        ssh.ssh_config = Some(config);
+    });
     for (host, transport) in
         [("nas", Transport::Ssh2), ("nas", Transport::OpenSsh), ("nas", Transport::Auto), ("far", Transport::Auto)]
     {
         let location = Location::parse(&format!("{host}:{}", root.display())).expect("an address");
-        let storage = open(background(), &location, Options { transport, ..options.clone() }).expect("connected");
+        let storage = open(
+            background(),
+            &location,
+            with_ssh(options.clone(), |ssh| {
+                ssh.transport = transport;
+            }),
+        )
+        .expect("connected");
         assert_eq!(storage.list(background(), Folder::Log).expect("a listing"), [], "{host} {transport:?}");
     }
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use harness::sshd::{Setup, Sshd, run};
+use harness::sshd::{Setup, Sshd, run, with_ssh};
 use nfreezer::context::background;
 use nfreezer::error::{Error, Kind};
 use nfreezer::name::{Folder, Name, ObjectId};
@@ -98,7 +98,7 @@ fn suite(storage: &dyn Storage) {
     storage.remove(background(), &pack).expect("removed already");
     assert_eq!(kind(storage.size(background(), &pack)), Kind::Missing);
     assert_eq!(kind(storage.read(background(), &pack, 0, 1)), Kind::Missing);
-    assert!(storage.syncs());
+    assert!(storage.capabilities().durable_put);
     let (sent, received) = storage.traffic();
     assert!(sent > 3_000_000 && received > 3_000_000, "{sent} {received}");
 }
@@ -269,7 +269,7 @@ fn an_append_only_key_can_put_read_and_list_and_nothing_else() {
     let bytes = noise(1, 1_000_000);
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
         let storage = sshd.storage(transport);
-        assert!(storage.syncs());
+        assert!(storage.capabilities().durable_put);
         let mine = Name::Pack(fresh());
         storage.put(background(), &mine, &bytes).expect("a new object");
         assert_eq!(storage.read(background(), &mine, 5, 999_995).expect("a range"), bytes[5..]);

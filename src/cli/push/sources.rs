@@ -179,13 +179,10 @@ impl Own {
 }
 
 fn own_folder(address: &AddressArgs) -> Option<(PathBuf, (u64, u64))> {
-    match address.get().and_then(|repo| Location::parse(&repo)) {
-        Ok(Location::Local(path)) => {
-            let (path, meta) = (path.canonicalize().ok()?, path.metadata().ok()?);
-            Some((path, (meta.dev(), meta.ino())))
-        }
-        _ => None,
-    }
+    let location = Location::parse(&address.get().ok()?).ok()?;
+    let path = location.local_path()?;
+    let (path, meta) = (path.canonicalize().ok()?, path.metadata().ok()?);
+    Some((path, (meta.dev(), meta.ino())))
 }
 
 /// The device of a mounted backup, from its line in the table: a `stat` of a mount that hangs would hang too. A part of

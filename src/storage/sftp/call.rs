@@ -6,10 +6,11 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::packet::{Malformed, Reply, Request};
-use super::session::{Ask, Fault, Message, SMALL, Session, State};
+use super::session::{Ask, Message, SMALL, Session, State};
 use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind};
-use crate::storage::pace::Pace;
+use crate::storage::net::Fault;
+use crate::storage::net::pace::Pace;
 
 /// READs that are sent with an OPEN.
 const READS_AHEAD: usize = 8;

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::engine::{Engine, Step};
 use super::packet::{self, Request};
 use super::stream::Pending;
-use crate::storage::retry::LAST_CHANCE;
+use crate::storage::net::retry::LAST_CHANCE;
 
 /// A request is overdue after so many times the timeout even if others are answered.
 const OVERDUE: u32 = 20;

@@ -11,10 +11,11 @@ use super::call::Call;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Malformed, Reply, Request};
 use super::parts::{Parts, Writes};
-use super::session::{Ask, Fault, SMALL, Session, Shared};
+use super::session::{Ask, SMALL, Session, Shared};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
+use crate::storage::net::{Connection, Fault};
 
 /// Files that are kept open for the next read.
 const OPEN_FILES: usize = 64;
@@ -47,7 +48,7 @@ impl Drop for OpenFile {
     }
 }
 
-/// What [`Connection::open`] gives: whether what was sent ahead counts, and answers to it.
+/// What [`SftpConnection::open`] gives: whether what was sent ahead counts, and answers to it.
 struct Opened {
     file: Arc<OpenFile>,
     right: bool,
@@ -55,17 +56,23 @@ struct Opened {
 }
 
 /// A live connection to the server, and the repository's place on it.
-pub struct Connection {
+pub struct SftpConnection {
     pub session: Session,
     files: Mutex<LruCache<Name, Arc<OpenFile>>>,
     root: String,
 }
 
-impl Connection {
+impl Connection for SftpConnection {
+    fn lost(&self) -> Option<String> {
+        self.session.lost()
+    }
+}
+
+impl SftpConnection {
     pub fn new(session: Session, root: &str) -> Self {
         let open = OPEN_FILES.min(session.features().max_handles / 2).max(1);
         let files = Mutex::new(LruCache::new(NonZeroUsize::new(open).unwrap_or(NonZeroUsize::MIN)));
-        Connection { session, files, root: root.into() }
+        SftpConnection { session, files, root: root.into() }
     }
 
     /// The path on the server of something in the repository; empty for the root itself.

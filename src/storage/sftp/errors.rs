@@ -3,9 +3,9 @@
 
 use super::call::Call;
 use super::packet::{self, Cursor, Malformed, Reply};
-use super::session::Fault;
 use crate::error::{Error, Kind};
 use crate::name::Name;
+use crate::storage::net::Fault;
 
 /// A status that is not OK.
 #[derive(Debug)]

@@ -3,13 +3,14 @@
 use super::call::Call;
 use std::collections::VecDeque;
 
-use super::connection::Connection;
+use super::connection::SftpConnection;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Reply, Request};
-use super::session::{Ask, Fault, SMALL};
+use super::session::{Ask, SMALL};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Folder;
+use crate::storage::net::Fault;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
 
 /// READDIRs on the way at once: OpenSSH gives 100 names for each. More are sent when half of them are answered: by then
@@ -21,7 +22,7 @@ const OPENDIR: u32 = u32::MAX;
 /// LSTATs on the way at once.
 const LSTATS: usize = 64;
 
-impl Connection {
+impl SftpConnection {
     /// The objects in a folder, and how many names there are not ours.
     pub fn scan(&self, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
         let path = self.path(&folder.path());

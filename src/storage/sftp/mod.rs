@@ -13,6 +13,7 @@ pub mod link;
 mod packet;
 mod parts;
 mod session;
+pub mod ssh;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -22,20 +23,21 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use connection::Connection;
+pub use connection::SftpConnection;
 pub use packet::printable;
-pub use session::{Fault, Session, Times, Traffic};
+pub use session::{Session, Times, Traffic};
 
-use super::gate::Gate;
-use super::retry::Reconnecting;
-use super::{Entry, Storage};
+use super::net::Fault;
+use super::net::gate::Gate;
+use super::net::retry::Reconnecting;
+use super::{Capabilities, Entry, Storage};
 use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
 
 /// A repository on an SFTP server.
 pub struct Sftp {
-    connections: Reconnecting,
+    connections: Reconnecting<SftpConnection>,
     traffic: Arc<Traffic>,
     address: String,
     syncs: bool,
@@ -55,7 +57,12 @@ const FRESH: Duration = Duration::from_secs(10);
 
 impl Sftp {
     /// A storage on connections that exist already or are made anew. `traffic` is what they count on.
-    pub fn new(ctx: &Context, connections: Reconnecting, traffic: Arc<Traffic>, address: String) -> Result<Self> {
+    pub fn new(
+        ctx: &Context,
+        connections: Reconnecting<SftpConnection>,
+        traffic: Arc<Traffic>,
+        address: String,
+    ) -> Result<Self> {
         let syncs = connections.run(ctx, |connection, _| Ok(connection.session.features().fsync))?;
         Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
     }
@@ -121,8 +128,8 @@ impl Storage for Sftp {
         self.connections.run(ctx, |connection, _| connection.remove(ctx, name))
     }
 
-    fn syncs(&self) -> bool {
-        self.syncs
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable_put: self.syncs, exclusive_create: true }
     }
 
     fn traffic(&self) -> (u64, u64) {

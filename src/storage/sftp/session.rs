@@ -19,7 +19,8 @@ use super::packet::{self, Request};
 use super::stream::PLAIN_FEATURES;
 use crate::context::Context;
 use crate::error::Error;
-use crate::storage::pace::Pace;
+use crate::storage::net::Fault;
+use crate::storage::net::pace::Pace;
 
 /// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.
 const SENDING: usize = 3 << 20;
@@ -35,21 +36,6 @@ pub const SMALL: usize = 1 << 10;
 const BUSY: usize = 32 << 10;
 /// What wakes an eventfd: it takes eight bytes in the machine's own order, and any number but 0 does.
 const ONE: [u8; 8] = [1; 8];
-
-/// Why an operation did not succeed.
-#[derive(Debug)]
-pub enum Fault {
-    /// The connection is gone or not to be trusted any more: repeat the operation on another.
-    Lost(String),
-    /// The server's answer, or a limit: repeating changes nothing.
-    Final(Error),
-}
-
-impl From<Error> for Fault {
-    fn from(e: Error) -> Self {
-        Fault::Final(e)
-    }
-}
 
 /// Bytes on the SFTP streams, over all connections of a storage, and what limits them.
 #[derive(Default)]

@@ -15,11 +15,12 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::link::{Grow, Link};
 use super::packet::{self, Request};
-use super::{Connection, Fault, Session, Sftp, Times};
+use super::{Session, Sftp, SftpConnection, Times};
 use crate::context::background;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, ObjectId};
-use crate::storage::retry::{Dial, DialError, Reconnecting};
+use crate::storage::net::retry::Reconnecting;
+use crate::storage::net::{Dial, DialError, Fault};
 use crate::storage::{Local, Options, Storage};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -107,7 +108,9 @@ struct Breaking {
 }
 
 impl Dial for Breaking {
-    fn dial(&self) -> Result<Connection, DialError> {
+    type Connection = SftpConnection;
+
+    fn dial(&self) -> Result<SftpConnection, DialError> {
         let (stream, theirs) = UnixStream::pair().expect("a pair");
         stream.set_nonblocking(true).expect("ours");
         let output = theirs.try_clone().expect("a descriptor");
@@ -117,7 +120,7 @@ impl Dial for Breaking {
         let first = self.dials.fetch_add(1, Ordering::SeqCst) == 0;
         let left = if first { self.cut } else { usize::MAX };
         match session(Wire { stream, left, server, ending: None }) {
-            Ok(session) => Ok(Connection::new(session, &self.root)),
+            Ok(session) => Ok(SftpConnection::new(session, &self.root)),
             Err(Fault::Lost(why)) => Err(DialError { error: Error::new(Kind::Connection, why), again: true }),
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
         }
@@ -143,7 +146,7 @@ fn a_put_whose_connection_breaks_at_any_byte_is_whole_or_refused() {
         let root = folder.path().join(number.to_string());
         Local::new(&root).create_folders(background()).expect("folders");
         let dial = Breaking { root: root.display().to_string(), cut, dials: AtomicUsize::new(0) };
-        let connections = Reconnecting::new(background(), Box::new(dial), &patient()).expect("connected");
+        let connections = Reconnecting::new(background(), Box::new(dial), patient().retry()).expect("connected");
         let storage = Sftp::new(background(), connections, Arc::default(), String::new()).expect("connected");
         let stored = |root: &Path| std::fs::read(root.join(pack(1).path())).expect("there");
         match storage.put(background(), &pack(1), &bytes) {
@@ -170,7 +173,7 @@ fn a_put_that_finds_other_bytes_of_the_same_length_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     Local::new(folder.path()).create_folders(background()).expect("folders");
     let dial = Breaking { root: folder.path().display().to_string(), cut: usize::MAX, dials: AtomicUsize::new(0) };
-    let connections = Reconnecting::new(background(), Box::new(dial), &patient()).expect("connected");
+    let connections = Reconnecting::new(background(), Box::new(dial), patient().retry()).expect("connected");
     Local::new(folder.path()).put(background(), &pack(1), b"aXa").expect("put");
     let again = |bytes: &[u8]| {
         connections.run(background(), |connection, _| connection.put(background(), &pack(1), bytes, true))
@@ -181,7 +184,7 @@ fn a_put_that_finds_other_bytes_of_the_same_length_is_refused() {
 }
 
 /// A server that greets properly and then sends `answers`, whatever it is asked.
-fn hostile(answers: Vec<u8>) -> Result<Connection, Fault> {
+fn hostile(answers: Vec<u8>) -> Result<SftpConnection, Fault> {
     let (stream, mut theirs) = UnixStream::pair().expect("a pair");
     stream.set_nonblocking(true).expect("ours");
     std::thread::spawn(move || {
@@ -194,11 +197,12 @@ fn hostile(answers: Vec<u8>) -> Result<Connection, Fault> {
             }
         }
     });
-    session(Wire { stream, left: usize::MAX, server: None, ending: None }).map(|session| Connection::new(session, "/r"))
+    session(Wire { stream, left: usize::MAX, server: None, ending: None })
+        .map(|session| SftpConnection::new(session, "/r"))
 }
 
 /// A server that answers each request by its kind and id, in order; an empty answer is none.
-fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> Connection {
+fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> SftpConnection {
     let (stream, mut theirs) = UnixStream::pair().expect("a pair");
     stream.set_nonblocking(true).expect("ours");
     std::thread::spawn(move || {
@@ -215,7 +219,7 @@ fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> Connection 
         }
     });
     let wire = Wire { stream, left: usize::MAX, server: None, ending: None };
-    Connection::new(session(wire).unwrap_or_else(|_| panic!("it greets")), "/r")
+    SftpConnection::new(session(wire).unwrap_or_else(|_| panic!("it greets")), "/r")
 }
 
 #[test]
@@ -234,7 +238,7 @@ fn a_listing_with_the_longest_names_in_few_large_packets_is_read() {
 }
 
 fn every_call_fails(answers: &[u8]) {
-    let calls: [fn(&Connection) -> bool; 5] = [
+    let calls: [fn(&SftpConnection) -> bool; 5] = [
         |c| c.size(background(), &pack(1)).is_err(),
         |c| c.read(background(), &pack(1), 0, 100).is_err(),
         |c| c.put(background(), &pack(1), b"x", false).is_err(),

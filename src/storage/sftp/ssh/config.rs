@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::options::SshOptions;
 use crate::error::{Error, Kind, Result};
 use crate::storage::location::Remote;
-use crate::storage::options::Options;
 
 /// How a host is to be reached.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub struct HostConfig {
 
 impl HostConfig {
     /// Asks `ssh -G`, or takes the defaults where there is no `ssh`.
-    pub fn read(remote: &Remote, options: &Options) -> Result<Self> {
+    pub fn read(remote: &Remote, options: &SshOptions) -> Result<Self> {
         let mut command = Command::new("ssh");
         command.arg("-G");
         if let Some(file) = &options.ssh_config {
@@ -72,7 +72,7 @@ impl HostConfig {
     pub(crate) fn from_values(
         values: Option<HashMap<String, Vec<String>>>,
         remote: &Remote,
-        options: &Options,
+        options: &SshOptions,
     ) -> Result<Self> {
         let has_openssh = values.is_some();
         let values = values.unwrap_or_default();
@@ -211,7 +211,7 @@ mod tests {
 
     fn config(text: &str) -> HostConfig {
         let remote = Remote { user: None, host: "nas".into(), port: None, path: "x".into() };
-        let options = Options { agent: Some("".into()), ..Options::default() };
+        let options = SshOptions { agent: Some("".into()), ..SshOptions::default() };
         HostConfig::from_values(Some(parse(text)), &remote, &options).expect("a configuration")
     }
 

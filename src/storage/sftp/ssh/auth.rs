@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use super::config::HostConfig;
 use super::keys::{self, Lock};
+use super::options::{Prompt, SshOptions};
 use crate::error::{Error, Kind, Result};
-use crate::storage::options::{Options, Prompt};
 use crate::storage::sftp::printable;
 
 /// How often a wrong passphrase or password may be typed.
@@ -40,7 +40,7 @@ impl Secrets {
 pub struct Login<'a> {
     pub session: &'a Session,
     pub config: &'a HostConfig,
-    pub options: &'a Options,
+    pub options: &'a SshOptions,
     pub secrets: &'a Secrets,
 }
 

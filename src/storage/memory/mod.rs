@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Entry, Storage};
+use super::{Capabilities, Entry, Storage};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -77,8 +77,8 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn syncs(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable_put: true, exclusive_create: true }
     }
 
     fn traffic(&self) -> (u64, u64) {

@@ -10,14 +10,16 @@ use crate::error::Result;
 
 /// Lets puts in.
 pub struct Gate {
-    inner: Mutex<Inner>,
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
-struct Inner {
+struct GateState {
     running: usize,
+    running_bytes: u64,
     limit: usize,
-    most: usize,
+    /// Most bytes of several running puts: what the rate limit lets through in [`HALF_DONE`] seconds.
+    most_bytes: u64,
 }
 
 /// So many seconds of the limit may be half done.
@@ -28,19 +30,28 @@ const FIRST: usize = 3;
 const QUICK: Duration = Duration::from_secs(3);
 /// .. one that takes more, one less.
 const SLOW: Duration = Duration::from_secs(10);
-/// What a large object has.
-const LARGE: u64 = 16 << 20;
 /// What is smaller does not count: a record is not to wait behind packs.
 const SMALL: usize = 1 << 20;
 
 /// One put is running.
-pub struct Pass<'a>(&'a Gate);
+pub struct Pass<'a> {
+    gate: &'a Gate,
+    bytes: u64,
+}
+
+impl GateState {
+    fn admits(&self, bytes: u64) -> bool {
+        let fits = self.running == 0 || self.running_bytes + bytes <= self.most_bytes;
+        self.running < self.limit && fits
+    }
+}
 
 impl Gate {
     /// For a line on which at most so many bytes a second are sent.
     pub fn new(rate: Option<u64>) -> Self {
-        let most = rate.map_or(usize::MAX, |rate| (rate.saturating_mul(HALF_DONE) / LARGE).max(1) as usize);
-        Gate { inner: Mutex::new(Inner { running: 0, limit: most.min(FIRST), most }), changed: Condvar::new() }
+        let most_bytes = rate.map_or(u64::MAX, |rate| rate.saturating_mul(HALF_DONE));
+        let state = GateState { running: 0, running_bytes: 0, limit: FIRST, most_bytes };
+        Gate { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Waits until one more put of so many bytes may run.
@@ -48,37 +59,42 @@ impl Gate {
         if bytes < SMALL {
             return Ok(None);
         }
-        let mut inner = self.inner.lock().expect("no holder panics");
-        while inner.running >= inner.limit {
-            inner = ctx.wait(&self.changed, inner)?;
+        let size = bytes as u64;
+        let mut state = self.state.lock().expect("no holder panics");
+        while !state.admits(size) {
+            state = ctx.wait(&self.changed, state)?;
         }
-        inner.running += 1;
-        Ok(Some(Pass(self)))
+        state.running += 1;
+        state.running_bytes += size;
+        Ok(Some(Pass { gate: self, bytes: size }))
     }
 
     /// A put of so many bytes got through in this time.
     pub fn stored(&self, bytes: usize, took: Duration) {
-        let mut inner = self.inner.lock().expect("no holder panics");
-        inner.limit = match took {
-            _ if bytes < SMALL => inner.limit,
-            _ if took < QUICK => inner.limit.saturating_add(1).min(inner.most),
-            _ if took > SLOW => inner.limit.min(inner.running).saturating_sub(1).max(1),
-            _ => inner.limit,
+        let mut state = self.state.lock().expect("no holder panics");
+        state.limit = match took {
+            _ if bytes < SMALL => state.limit,
+            _ if took < QUICK => state.limit.saturating_add(1),
+            _ if took > SLOW => state.limit.min(state.running).saturating_sub(1).max(1),
+            _ => state.limit,
         };
         self.changed.notify_all();
     }
 
     /// The connection broke under a put: half as many.
     pub fn broken(&self) {
-        let mut inner = self.inner.lock().expect("no holder panics");
-        inner.limit = (inner.limit.min(inner.running) / 2).max(1);
+        let mut state = self.state.lock().expect("no holder panics");
+        state.limit = (state.limit.min(state.running) / 2).max(1);
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.0.inner.lock().expect("no holder panics").running -= 1;
-        self.0.changed.notify_all();
+        let mut state = self.gate.state.lock().expect("no holder panics");
+        state.running -= 1;
+        state.running_bytes -= self.bytes;
+        drop(state);
+        self.gate.changed.notify_all();
     }
 }
 
@@ -93,8 +109,10 @@ mod tests {
         ctx
     }
 
+    const PACK: usize = 16 << 20;
+
     fn limit(gate: &Gate) -> usize {
-        gate.inner.lock().unwrap().limit
+        gate.state.lock().unwrap().limit
     }
 
     #[test]
@@ -130,11 +148,11 @@ mod tests {
         for (rate, most) in [(1, 1), (2 << 20, 1), (8 << 20, 5)] {
             let gate = Gate::new(Some(rate));
             (0..9).for_each(|_| gate.stored(SMALL, Duration::ZERO));
-            let mut passes: Vec<_> = (0..most).map(|_| gate.enter(&stopped(), SMALL).unwrap()).collect();
-            assert!(gate.enter(&stopped(), SMALL).is_err(), "{rate}");
+            let mut passes: Vec<_> = (0..most).map(|_| gate.enter(&stopped(), PACK).unwrap()).collect();
+            assert!(gate.enter(&stopped(), PACK).is_err(), "{rate}");
             assert!(gate.enter(&stopped(), SMALL - 1).unwrap().is_none());
             drop(passes.pop());
-            gate.enter(&stopped(), SMALL).unwrap();
+            gate.enter(&stopped(), PACK).unwrap();
         }
     }
 }

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::options::{Notice, Options};
-use super::sftp::{Connection, Fault};
+use super::{Connection, Dial, DialError, Fault, RetryOptions};
 use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind, Result};
 
@@ -25,27 +24,9 @@ const NEWS: Duration = Duration::from_secs(60);
 /// How long after the user's stop a lost connection is still made anew, and a server that does not answer is waited for.
 pub const LAST_CHANCE: Duration = Duration::from_secs(8);
 
-/// Why no connection could be made.
-#[derive(Debug)]
-pub struct DialError {
-    /// What to tell the user.
-    pub error: Error,
-    /// Whether it may go better later: not so for a refused login or a changed host key.
-    pub again: bool,
-}
-
-/// Makes connections.
-pub trait Dial: Send + Sync {
-    /// A new connection, ready to be used.
-    fn dial(&self) -> Result<Connection, DialError>;
-
-    /// The server, for messages: `host port 22`.
-    fn server(&self) -> String;
-}
-
 /// The present connection, or what is done to get one.
-struct Slot {
-    connection: Option<Arc<Connection>>,
+struct Slot<C> {
+    connection: Option<Arc<C>>,
     dialing: bool,
     /// Connections since the last one that was of use.
     failures: u32,
@@ -78,26 +59,29 @@ impl Refused {
     }
 }
 
-struct Shared {
-    dial: Box<dyn Dial>,
-    slot: Mutex<Slot>,
+struct Keeper<C> {
+    dial: Box<dyn Dial<Connection = C>>,
+    slot: Mutex<Slot<C>>,
     changed: Condvar,
     /// Whether the present connection has done anything.
     of_use: AtomicBool,
-    retry_for: Duration,
-    longest_pause: Duration,
+    options: RetryOptions,
     /// Of who opened the storage: whether the user still wants to hear of lost connections.
     ctx: Context<'static>,
-    notice: Notice,
 }
 
 /// Runs operations on a connection that is renewed when it breaks.
-#[derive(Clone)]
-pub struct Reconnecting(Arc<Shared>);
+pub struct Reconnecting<C>(Arc<Keeper<C>>);
 
-impl Reconnecting {
+impl<C> Clone for Reconnecting<C> {
+    fn clone(&self) -> Self {
+        Reconnecting(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Connection> Reconnecting<C> {
     /// Connects; a first connection that fails is reported at once.
-    pub fn new(ctx: &Context, dial: Box<dyn Dial>, options: &Options) -> Result<Self> {
+    pub fn new(ctx: &Context, dial: Box<dyn Dial<Connection = C>>, options: RetryOptions) -> Result<Self> {
         let connection = dial.dial().map_err(|e| e.error)?;
         let slot = Slot {
             connection: Some(Arc::new(connection)),
@@ -110,15 +94,13 @@ impl Reconnecting {
             told: None,
             last_news: None,
         };
-        Ok(Reconnecting(Arc::new(Shared {
+        Ok(Reconnecting(Arc::new(Keeper {
             dial,
             slot: Mutex::new(slot),
             changed: Condvar::new(),
             of_use: AtomicBool::new(false),
-            retry_for: options.retry_for,
-            longest_pause: options.longest_pause,
+            options,
             ctx: ctx.detached(),
-            notice: Arc::clone(&options.notice),
         })))
     }
 
@@ -128,37 +110,37 @@ impl Reconnecting {
     }
 
     /// Runs `operation`, again on a new connection whenever it is lost; its second argument says that it is a repetition.
-    pub fn run<T>(&self, ctx: &Context, mut operation: impl FnMut(&Connection, bool) -> Result<T, Fault>) -> Result<T> {
-        let shared = &self.0;
+    pub fn run<T>(&self, ctx: &Context, mut operation: impl FnMut(&C, bool) -> Result<T, Fault>) -> Result<T> {
+        let keeper = &self.0;
         let mut give_up: Option<Instant> = None;
         let mut losses = 0;
         loop {
-            let connection = shared.connection(ctx, give_up)?;
+            let connection = keeper.connection(ctx, give_up)?;
             let why = match operation(&connection, losses > 0) {
                 Ok(value) => {
-                    shared.of_use.store(true, Ordering::Relaxed);
+                    keeper.of_use.store(true, Ordering::Relaxed);
                     return Ok(value);
                 }
                 Err(Fault::Final(e)) => return Err(e),
                 Err(Fault::Lost(why)) => why,
             };
-            shared.lost(&connection, &why);
+            keeper.lost(&connection, &why);
             drop(connection);
-            let deadline = *give_up.get_or_insert_with(|| Instant::now() + shared.retry_for);
+            let deadline = *give_up.get_or_insert_with(|| Instant::now() + keeper.options.retry_for);
             losses += 1;
             let pause = if losses < UNLUCKY { Duration::ZERO } else { pause(losses - UNLUCKY) };
             last_chance(ctx)?;
             if Instant::now() + pause >= deadline {
-                let text = format!("lost the connection to {}: {why}", shared.dial.server());
+                let text = format!("lost the connection to {}: {why}", keeper.dial.server());
                 return Err(Error::new(Kind::Connection, text));
             }
-            shared.pause(ctx, Instant::now() + pause)?;
+            keeper.pause(ctx, Instant::now() + pause)?;
         }
     }
 }
 
-impl Shared {
-    fn slot(&self) -> MutexGuard<'_, Slot> {
+impl<C: Connection> Keeper<C> {
+    fn slot(&self) -> MutexGuard<'_, Slot<C>> {
         self.slot.lock().expect("no holder panics")
     }
 
@@ -172,13 +154,13 @@ impl Shared {
     }
 
     /// The connection, made anew if it is gone.
-    fn connection(self: &Arc<Self>, ctx: &Context, give_up: Option<Instant>) -> Result<Arc<Connection>> {
-        let give_up = give_up.unwrap_or_else(|| Instant::now() + self.retry_for);
+    fn connection(self: &Arc<Self>, ctx: &Context, give_up: Option<Instant>) -> Result<Arc<C>> {
+        let give_up = give_up.unwrap_or_else(|| Instant::now() + self.options.retry_for);
         let mut slot = self.slot();
         let seen = slot.attempts;
         loop {
             if let Some(connection) = &slot.connection {
-                let Some(why) = connection.session.lost() else { return Ok(Arc::clone(connection)) };
+                let Some(why) = connection.lost() else { return Ok(Arc::clone(connection)) };
                 let news = self.mourn(&mut slot, &why);
                 drop(slot);
                 self.tell(news);
@@ -195,15 +177,15 @@ impl Shared {
                 }
             }
             // whoever gives up before the pause is over has tried once at least, if he wants to try at all
-            let tried = slot.attempts > seen || self.retry_for.is_zero();
+            let tried = slot.attempts > seen || self.options.retry_for.is_zero();
             if now >= give_up && !slot.dialing && tried {
                 let text = format!("the connection to {} was lost", self.dial.server());
                 return Err(Error::new(Kind::Connection, text));
             }
             if !slot.dialing && (now >= slot.not_before || now >= give_up && !tried) {
                 slot.dialing = true;
-                let shared = Arc::clone(self);
-                let thread = std::thread::Builder::new().name("connect".into()).spawn(move || shared.dial());
+                let keeper = Arc::clone(self);
+                let thread = std::thread::Builder::new().name("connect".into()).spawn(move || keeper.dial());
                 thread.map_err(|e| Error::io("start a thread", e))?;
             }
             slot = self.changed.wait_timeout(slot, SLICE).expect("no holder panics").0;
@@ -241,7 +223,7 @@ impl Shared {
     }
 
     /// A connection broke: the first who sees it decides when the next one is made.
-    fn lost(&self, connection: &Arc<Connection>, why: &str) {
+    fn lost(&self, connection: &Arc<C>, why: &str) {
         let mut slot = self.slot();
         if slot.connection.as_ref().is_some_and(|present| Arc::ptr_eq(present, connection)) {
             let news = self.mourn(&mut slot, why);
@@ -251,10 +233,10 @@ impl Shared {
     }
 
     fn next_pause(&self, failures: u32) -> Duration {
-        pause(failures).min(self.longest_pause)
+        pause(failures).min(self.options.longest_pause)
     }
 
-    fn mourn(&self, slot: &mut Slot, why: &str) -> Option<String> {
+    fn mourn(&self, slot: &mut Slot<C>, why: &str) -> Option<String> {
         slot.connection = None;
         let of_use = self.of_use.load(Ordering::Relaxed);
         slot.failures = if of_use { 0 } else { slot.failures + 1 };
@@ -263,17 +245,17 @@ impl Shared {
         old.then(|| self.news(slot, &format!("lost the connection to {}: {why}", self.dial.server())))
     }
 
-    fn news(&self, slot: &mut Slot, text: &str) -> String {
+    fn news(&self, slot: &mut Slot<C>, text: &str) -> String {
         slot.told = Some(Instant::now());
         slot.last_news = slot.told;
-        format!("{text}; trying again for up to {}", words(self.retry_for))
+        format!("{text}; trying again for up to {}", words(self.options.retry_for))
     }
 
     /// Tells the user, with no lock held.
     fn tell(&self, news: Option<String>) {
-        let trying = !self.retry_for.is_zero() && self.ctx.signal().is_none();
+        let trying = !self.options.retry_for.is_zero() && self.ctx.signal().is_none();
         if let Some(news) = news.filter(|_| trying) {
-            (self.notice)(&news);
+            (self.options.notice)(&news);
         }
     }
 }

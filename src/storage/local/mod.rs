@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::{Entry, MAX_ENTRIES, Storage, is_own_folder};
+use super::{Capabilities, Entry, MAX_ENTRIES, Storage, is_own_folder};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -177,8 +177,12 @@ impl Storage for Local {
         }
     }
 
-    fn syncs(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable_put: true, exclusive_create: true }
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.root)
     }
 
     fn traffic(&self) -> (u64, u64) {

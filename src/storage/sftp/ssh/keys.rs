@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::base64;
+use super::known_hosts::decode_base64;
 
 /// What a key file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub fn lock(text: &str) -> Option<Lock> {
     }
     let encrypted = if begin.contains("OPENSSH") {
         let inner: String = text.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect();
-        let bytes = base64::decode(&inner)?;
+        let bytes = decode_base64(&inner)?;
         // "openssh-key-v1" NUL, then the cipher's name as a string
         let cipher = bytes.strip_prefix(b"openssh-key-v1\0")?.get(4..)?;
         !cipher.starts_with(b"none")
@@ -35,7 +35,7 @@ pub fn lock(text: &str) -> Option<Lock> {
 /// The public half beside a private key file, as SSH sends it.
 pub fn public_half(file: &Path) -> Option<Vec<u8>> {
     let text = fs::read_to_string(beside(file, ".pub")).ok()?;
-    base64::decode(text.split_whitespace().nth(1)?)
+    decode_base64(text.split_whitespace().nth(1)?)
 }
 
 /// The file of this name with something added to it.
@@ -47,6 +47,8 @@ pub fn beside(file: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use base64ct::{Base64, Encoding};
+
     use super::*;
 
     #[test]
@@ -56,7 +58,7 @@ mod tests {
             let bytes = [b"openssh-key-v1\0", &len[..], cipher, &[0; 40]].concat();
             format!(
                 "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
-                base64::encode(&bytes)
+                Base64::encode_string(&bytes)
             )
         };
         assert_eq!(lock(&openssh(b"none")), Some(Lock::Open));

@@ -2,12 +2,12 @@
 //! host's key, logs in, and hands byte streams to the SFTP engine.
 
 mod auth;
-mod base64;
 mod channels;
 mod child;
 mod config;
 mod keys;
 mod known_hosts;
+mod options;
 mod tcp;
 
 use std::io;
@@ -22,13 +22,14 @@ use self::channels::{Channels, words};
 use self::child::{Children, Program};
 use self::config::HostConfig;
 use self::known_hosts::{KnownHosts, Verdict};
-use super::location::Remote;
-use super::options::{Options, Transport};
-use super::retry::{Dial, DialError};
-use super::sftp::link::Link;
-use super::sftp::{self, Connection, Fault, Times, Traffic};
+
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::storage::location::Remote;
+use crate::storage::net::{Dial, DialError, Fault};
+use crate::storage::sftp::link::Link;
+use crate::storage::sftp::{self, SftpConnection, Times, Traffic};
+pub use options::{NoPrompt, Prompt, SshOptions, Transport};
 
 /// Channels, if the user does not say otherwise. OpenSSH takes 2 MiB on each in a round trip, and allows 10.
 const CHANNELS: usize = 8;
@@ -62,7 +63,7 @@ enum Way {
 /// Makes connections to one server.
 pub struct Dialer {
     way: Way,
-    options: Options,
+    options: SshOptions,
     secrets: Secrets,
     root: String,
     server: String,
@@ -74,7 +75,7 @@ pub struct Dialer {
 
 impl Dialer {
     /// Resolves the address; nothing is connected yet.
-    pub fn new(remote: &Remote, options: Options, traffic: Arc<Traffic>, ctx: Context<'static>) -> Result<Self> {
+    pub fn new(remote: &Remote, options: SshOptions, traffic: Arc<Traffic>, ctx: Context<'static>) -> Result<Self> {
         let root = remote.path.clone();
         let secrets = Secrets::default();
         if let Some(line) = &options.ssh_command {
@@ -191,7 +192,9 @@ impl Drop for ShutOnDrop<'_> {
 }
 
 impl Dial for Dialer {
-    fn dial(&self) -> Result<Connection, DialError> {
+    type Connection = SftpConnection;
+
+    fn dial(&self) -> Result<SftpConnection, DialError> {
         let again = self.dialed.swap(true, Ordering::SeqCst);
         let patience = self.options.connect_timeout + self.options.io_timeout;
         let to_type = if again { patience } else { TIME_TO_TYPE.max(patience) };
@@ -209,7 +212,7 @@ impl Dial for Dialer {
         let (io, keepalive, ctx) = (self.options.io_timeout, self.keepalive, self.ctx.clone());
         let times = Times { io, first: time, keepalive, ctx };
         match sftp::Session::start(link, channels, times, traffic) {
-            Ok(session) => Ok(Connection::new(session, &self.root)),
+            Ok(session) => Ok(SftpConnection::new(session, &self.root)),
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
             Err(Fault::Lost(why)) => {
                 let mut error = Error::new(Kind::Connection, format!("cannot connect to {}: {why}", self.server));
@@ -279,7 +282,7 @@ fn shown_place(name: &str, port: u16) -> String {
 }
 
 /// `ssh -s HOST sftp` with the user's configuration, but without anything that is not SFTP.
-fn openssh_program(remote: &Remote, config: &HostConfig, options: &Options) -> Program {
+fn openssh_program(remote: &Remote, config: &HostConfig, options: &SshOptions) -> Program {
     let mut line: Vec<String> = ["ssh", "-x", "-a", "-T"].map(Into::into).into();
     let mut option = |text: String| line.extend(["-o".to_string(), text]);
     for text in [

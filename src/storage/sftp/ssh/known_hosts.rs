@@ -6,12 +6,17 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use base64ct::{Base64, Base64Unpadded, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::base64;
 use crate::error::{Error, Result};
+
+/// Decodes padded or unpadded base64 without blanks; `None` if it is malformed.
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    Base64Unpadded::decode_vec(text.trim_end_matches('=')).ok()
+}
 
 /// What is known of a host's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +130,7 @@ fn parse(line: &str, place: impl Fn() -> String) -> Option<Line> {
         hosts = words.next()?;
     }
     let kind = words.next()?;
-    let key = base64::decode(words.next()?)?;
+    let key = decode_base64(words.next()?)?;
     let starts_with_kind = key.get(4..4 + kind.len()) == Some(kind.as_bytes());
     starts_with_kind.then(|| Line { marker, hosts: hosts.into(), kind: kind.into(), key, place: place() })
 }
@@ -134,8 +139,8 @@ fn parse(line: &str, place: impl Fn() -> String) -> Option<Line> {
 fn matches(hosts: &str, host: &str) -> bool {
     if let Some(hashed) = hosts.strip_prefix("|1|") {
         let Some((salt, hash)) = hashed.split_once('|') else { return false };
-        return base64::decode(salt)
-            .zip(base64::decode(hash))
+        return decode_base64(salt)
+            .zip(decode_base64(hash))
             .is_some_and(|(salt, hash)| keyed_hash(&salt, host) == hash);
     }
     let mut found = false;
@@ -181,7 +186,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 /// `SHA256:...`, as `ssh-keygen -l` shows it.
 pub fn fingerprint(key: &[u8]) -> String {
-    format!("SHA256:{}", base64::encode_unpadded(&Sha256::digest(key)))
+    format!("SHA256:{}", Base64Unpadded::encode_string(&Sha256::digest(key)))
 }
 
 /// The algorithm's name, which every key begins with.
@@ -201,9 +206,9 @@ pub fn append(file: &Path, name: &str, port: u16, key: &[u8], hashed: bool) -> R
     if hashed {
         let mut salt = [0; 20];
         getrandom::fill(&mut salt).map_err(|e| Error::failed(format!("the system gives no random bytes: {e}")))?;
-        hosts = format!("|1|{}|{}", base64::encode(&salt), base64::encode(&keyed_hash(&salt, &hosts)));
+        hosts = format!("|1|{}|{}", Base64::encode_string(&salt), Base64::encode_string(&keyed_hash(&salt, &hosts)));
     }
-    let line = format!("{hosts} {} {}\n", kind(key), base64::encode(key));
+    let line = format!("{hosts} {} {}\n", kind(key), Base64::encode_string(key));
     let write = || {
         if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
@@ -232,7 +237,7 @@ mod tests {
     }
 
     fn line(hosts: &str, seed: u8) -> String {
-        format!("{hosts} ssh-ed25519 {} comment", base64::encode(&key(seed)))
+        format!("{hosts} ssh-ed25519 {} comment", Base64::encode_string(&key(seed)))
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, sockopt};
 
 use super::config::HostConfig;
-use crate::storage::options::Options;
+use super::options::SshOptions;
 
 /// An idle connection is probed after so long, then every third of it; three lost probes end it.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 
 /// Connects to the first address that answers. The error is a few words without the host's name.
-pub fn connect(config: &HostConfig, options: &Options) -> Result<TcpStream, String> {
+pub fn connect(config: &HostConfig, options: &SshOptions) -> Result<TcpStream, String> {
     let family = |address: &SocketAddr| match config.address_family.as_deref() {
         Some("inet") => address.is_ipv4(),
         Some("inet6") => address.is_ipv6(),

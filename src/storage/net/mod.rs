@@ -1,0 +1,66 @@
+//! What every backend on a server needs, whatever its protocol: retries, rate limits, admission of uploads.
+//!
+//! In: a way to connect ([`Dial`]) and operations on a [`Connection`] that report how they failed ([`Fault`]).
+//! Out: their results, after as many attempts as the options allow, and news of lost connections for the user.
+
+pub mod gate;
+pub mod pace;
+pub mod retry;
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::storage::options::Notice;
+
+/// A live connection to a server.
+pub trait Connection: Send + Sync + 'static {
+    /// Returns why the connection cannot be used any more, if that is known.
+    fn lost(&self) -> Option<String>;
+}
+
+/// Makes connections.
+pub trait Dial: Send + Sync {
+    /// What it makes.
+    type Connection: Connection;
+
+    /// Makes a connection, ready to be used.
+    fn dial(&self) -> Result<Self::Connection, DialError>;
+
+    /// Returns the server's name for messages: `host port 22`.
+    fn server(&self) -> String;
+}
+
+/// Why no connection could be made.
+#[derive(Debug)]
+pub struct DialError {
+    /// The error for the user.
+    pub error: Error,
+    /// Whether a later attempt may succeed. Not so after a refused login or a changed host key.
+    pub again: bool,
+}
+
+/// Why an operation on a connection did not succeed.
+#[derive(Debug)]
+pub enum Fault {
+    /// The connection is lost or cannot be trusted: the operation is repeated on another one.
+    Lost(String),
+    /// The server's answer, or a limit of the client: a repetition would end alike.
+    Final(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Self {
+        Fault::Final(e)
+    }
+}
+
+/// How a lost connection is replaced.
+#[derive(Clone)]
+pub struct RetryOptions {
+    /// How long an operation is repeated after its connection was lost; zero: never.
+    pub retry_for: Duration,
+    /// Longest pause between two attempts to connect, except after a refused login.
+    pub longest_pause: Duration,
+    /// Receives news of the connection for the user.
+    pub notice: Notice,
+}

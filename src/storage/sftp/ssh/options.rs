@@ -1,0 +1,86 @@
+//! What a caller may decide about SSH.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+
+/// Asks the user for a secret. Called from the thread that connects, one call at a time.
+pub trait Prompt: Send + Sync {
+    /// Returns the secret that `text` asks for. `text` may hold words of the server (it then begins with "server asks: "), so
+    /// control characters must be escaped before it is shown. An error ends the attempt to connect.
+    fn secret(&self, text: &str) -> Result<String>;
+}
+
+/// The prompt of unattended programs: every question is an error.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPrompt;
+
+impl Prompt for NoPrompt {
+    fn secret(&self, text: &str) -> Result<String> {
+        let asked = text.trim_end_matches([' ', ':']);
+        Err(Error::new(Kind::Connection, format!("a secret is needed and nobody can be asked ({asked})"))
+            .hint("load the key into ssh-agent, or name an unencrypted key with -i"))
+    }
+}
+
+/// The program that speaks SSH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// [`Transport::Ssh2`], unless the user's SSH configuration needs what libssh2 cannot do.
+    #[default]
+    Auto,
+    /// libssh2 within this process.
+    Ssh2,
+    /// `ssh -s HOST sftp` as child processes.
+    OpenSsh,
+}
+
+/// How to reach a server by SSH.
+#[derive(Clone)]
+pub struct SshOptions {
+    /// The program that speaks SSH.
+    pub transport: Transport,
+    /// Most SFTP channels (ssh2) or processes (openssh); 8 and 4 by default.
+    pub connections: Option<usize>,
+    /// Key files of `-i`, tried first.
+    pub identity: Vec<PathBuf>,
+    /// The port, if the address names none.
+    pub port: Option<u16>,
+    /// Accepts the key of an unknown host and appends it to `known_hosts`. A changed key is still refused.
+    pub accept_new_host_key: bool,
+    /// Longest wait for a connection to be made, for each address and for the handshake.
+    pub connect_timeout: Duration,
+    /// A connection is given up if nothing moves on it for this time although an answer is due.
+    pub io_timeout: Duration,
+    /// A command line that is run, without a shell, instead of `ssh -s HOST sftp` and speaks SFTP on its standard streams.
+    pub ssh_command: Option<String>,
+    /// Files used instead of the user's and the system's `known_hosts`. New keys go to the first one.
+    pub known_hosts: Option<Vec<PathBuf>>,
+    /// File used instead of `~/.ssh/config` and the system's (`ssh -F`).
+    pub ssh_config: Option<PathBuf>,
+    /// Socket of the agent, instead of `IdentityAgent` and `SSH_AUTH_SOCK`. An empty path means no agent.
+    pub agent: Option<PathBuf>,
+    /// Asks for passphrases and passwords.
+    pub prompt: Arc<dyn Prompt>,
+}
+
+impl Default for SshOptions {
+    fn default() -> Self {
+        SshOptions {
+            transport: Transport::Auto,
+            connections: None,
+            identity: Vec::new(),
+            port: None,
+            accept_new_host_key: false,
+            connect_timeout: Duration::from_secs(10),
+            io_timeout: Duration::from_secs(30),
+            ssh_command: None,
+            known_hosts: None,
+            ssh_config: None,
+            agent: None,
+            prompt: Arc::new(NoPrompt),
+        }
+    }
+}
