@@ -1,7 +1,7 @@
 //! Checks whether everything that the snapshots need is present and valid, and finds the files that lost data.
 //!
 //! ```text
-//! log ----> records that are missing or torn
+//! log ----> records that are missing or incomplete
 //!  |------> tables of packs, index sections ---.
 //!  '------> trees: every page once (census) ---+--> packs that are needed <-- listing of packs (names, sizes)
 //!                                              |--> blocks of packs (data, audit), where that is wanted
@@ -232,7 +232,7 @@ fn examine<'r>(
     let whole = options.snapshots.is_empty();
     let snapshots = if whole { state.snapshots() } else { options.snapshots.clone() };
     report.snapshots = snapshots.len() as u64;
-    let packs = Packs::new(state.doomed_packs());
+    let packs = Packs::new(state.condemned_packs());
     repo.forget_blocks();
     log(state, &mut report, found);
     let mut indexes_bad = Badly::default();
@@ -263,10 +263,10 @@ fn log(state: &State, report: &mut Report, found: &mut (dyn FnMut(Finding<'_>) +
         let why = "missing: another record follows it; the server has lost it or hides it".to_owned();
         found(Finding::Object { name: format!("log/*-{id}"), why });
     }
-    for torn in faults.torn {
-        if torn.lost {
-            found(Finding::Object { name: format!("log/*-{}", torn.id), why: torn.why });
-            report.damaged_records.push(torn.id);
+    for record in faults.incomplete {
+        if record.lost {
+            found(Finding::Object { name: format!("log/*-{}", record.id), why: record.why });
+            report.damaged_records.push(record.id);
         } else {
             report.torn_records += 1;
         }

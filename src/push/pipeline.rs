@@ -126,7 +126,7 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
     let (finish, last) = (ctx.with_grace(Duration::MAX), ctx.with_grace(LAST));
     let unsteady = AtomicU64::new(0);
     let index = Index::new(state).with_memory(budget.index);
-    index.doom(&setup.missing);
+    index.condemn(&setup.missing);
     let lookup = Lookup::from_state(state.clone()).with_memory(LOOKUP);
     let trees = Trees::with(repo, Arc::new(lookup));
     let (packs_in, packs_out) = crossbeam_channel::bounded(0);
@@ -171,7 +171,7 @@ fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, finish: &'r Context<'r>, s
         repo: work.repo,
         ctx: finish,
         last: work.last,
-        doomed: state.doomed_packs(),
+        doomed: state.condemned_packs(),
         state,
         chunks: &work.data.chunks,
         packs: &work.data.packs,

@@ -1,8 +1,8 @@
-//! Writing: packs, and the one record that makes them count.
+//! Stores packs, and commits the record that names them.
 
 use std::sync::Arc;
 
-use super::log::{Known, State};
+use super::state::{Known, State};
 use super::{Repository, now, random};
 use crate::context::Context;
 use crate::crypto::seal::{self, ObjectType};
@@ -11,21 +11,21 @@ use crate::format::record::{self, Head, NewSection};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
-/// Attempts under a new id, where a name is taken by the torso of an upload that broke. Each costs a connection, so that they are
-/// spaced and bounded by the storage; on a line that breaks every few seconds there are many before one gets through.
+/// Most attempts to store an object. If an upload breaks, its name may stay taken by the incomplete file, and the next
+/// attempt uses a new id. The storage spaces the attempts, since each needs a new connection.
 const ATTEMPTS: usize = 100;
 
 impl Repository {
-    /// Seals and stores a pack. Returns when the server has it (written, synced, closed, its size checked). What is in
-    /// `buffer` is sealed there, so that an upload holds its pack once; afterwards the buffer can be used again.
+    /// Seals and stores a pack. Returns when the server has acknowledged it (written, synced, closed, size checked). Seals
+    /// in place, so an upload holds its pack once; `buffer` can be reused afterwards.
     pub fn put_pack(&self, ctx: &Context, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
         let len = buffer.len() as u32;
         Ok(PackRef { id: self.put_sealed(ctx, kind, buffer, Name::Pack)?, len })
     }
 
-    /// Commits one record on top of everything the log holds now: fills in `sequence` (of its own marks too), `heads` and
-    /// `time`, and what it takes over from the records that it supersedes. `state` is refreshed first and knows the new
-    /// record afterwards. Every pack it names must be stored already.
+    /// Commits one record that follows all records of the log: refreshes `state`, fills in `sequence` (of new marks too),
+    /// `heads`, `time` and the inherited ids ([`State::inherit`]), stores the record and adds it to `state`. All packs that
+    /// the record names must be stored before.
     pub fn commit(&self, ctx: &Context, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
         self.commit_if(ctx, state, head, sections, |_| Ok(()))
     }
@@ -48,8 +48,8 @@ impl Repository {
         Ok(id)
     }
 
-    /// Commits like [`Repository::commit`], on top of what `state` knows already: one call of the storage, for an operation
-    /// that ends early. Records side by side are folded alike.
+    /// Commits like [`Repository::commit`], without refreshing `state`: one call of the storage, for an operation that ends
+    /// early. The fold does not depend on whether records follow each other.
     pub fn commit_at_once(
         &self,
         ctx: &Context,
@@ -101,6 +101,6 @@ impl Repository {
                 other => return other.map(|()| id),
             }
         }
-        Err(Error::failed(format!("the server answers {ATTEMPTS} times that a random new name exists already")))
+        Err(Error::failed(format!("the server reported {ATTEMPTS} times that a new random name already exists")))
     }
 }

@@ -1,5 +1,5 @@
-//! Verified blocks: each is fetched once however many readers wait for it, and kept in a cache that is bounded in bytes.
-//! Only blocks whose commitment and tag were verified enter the cache.
+//! Verified blocks. A block is fetched once for all readers that wait for it, and kept in a cache that is bounded in
+//! bytes. The cache holds only blocks with a valid commitment and tag.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -15,16 +15,16 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Name, ObjectId};
 use crate::storage::Storage;
 
-/// How much is fetched around the requested range.
+/// The blocks to fetch around the requested bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// The blocks that hold it.
+    /// The blocks that hold the bytes.
     Exact,
-    /// The whole stretch of this many blocks (aligned) that it lies in: for neighbours that will be wanted next.
+    /// This many blocks around the bytes (aligned), since their neighbours will be read next.
     Blocks(u32),
 }
 
-/// An object as a reader knows it before the first byte.
+/// An object, as known before its first byte is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub name: Name,
@@ -33,41 +33,42 @@ pub(super) struct Object {
     pub len: u64,
 }
 
-/// Figures of the cache since the repository was opened.
+/// Statistics of the cache since the repository was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Blocks that were there already.
+    /// Blocks found in the cache.
     pub hits: u64,
-    /// Blocks that had to be fetched.
+    /// Blocks that were fetched.
     pub misses: u64,
     /// Ranged reads sent to the storage.
     pub reads: u64,
-    /// Sealed bytes that came back.
+    /// Sealed bytes read.
     pub bytes: u64,
-    /// Sealed bytes of file contents among them.
+    /// Sealed bytes of file contents.
     pub contents: u64,
-    /// Those that were directories, reference lists and extended attributes.
+    /// Sealed bytes of directories, reference lists and extended attributes.
     pub metadata: u64,
-    /// Those that were records of the log.
+    /// Sealed bytes of records.
     pub records: u64,
 }
 
-type Key = (ObjectId, u32);
+/// A block: object and number.
+type BlockKey = (ObjectId, u32);
 
-/// Blocks in memory, bounded together. What is no file contents (names, lists, the index) keeps half of the room however
-/// much is read: names must not wait because somebody copied a film.
-struct Blocks {
-    contents: LruCache<Key, Arc<[u8]>>,
-    others: LruCache<Key, Arc<[u8]>>,
+/// Blocks in memory, with one bound. Blocks that are not file contents (names, lists, the index) keep half of the
+/// capacity, so that reading a large file does not evict the names.
+struct BlockCache {
+    contents: LruCache<BlockKey, Arc<[u8]>>,
+    others: LruCache<BlockKey, Arc<[u8]>>,
     capacity: usize,
 }
 
-impl Blocks {
+impl BlockCache {
     fn new(capacity: usize) -> Self {
-        Blocks { contents: LruCache::unbounded(), others: LruCache::unbounded(), capacity }
+        BlockCache { contents: LruCache::unbounded(), others: LruCache::unbounded(), capacity }
     }
 
-    fn of(&mut self, kind: ObjectType) -> &mut LruCache<Key, Arc<[u8]>> {
+    fn of(&mut self, kind: ObjectType) -> &mut LruCache<BlockKey, Arc<[u8]>> {
         if kind == ObjectType::Data { &mut self.contents } else { &mut self.others }
     }
 
@@ -75,7 +76,7 @@ impl Blocks {
         self.of(object.kind).get(&(object.id, block)).cloned()
     }
 
-    fn put(&mut self, kind: ObjectType, key: Key, plain: Arc<[u8]>) {
+    fn put(&mut self, kind: ObjectType, key: BlockKey, plain: Arc<[u8]>) {
         self.of(kind).put(key, plain);
         self.shrink();
     }
@@ -90,9 +91,9 @@ impl Blocks {
 }
 
 struct Inner {
-    blocks: Blocks,
+    blocks: BlockCache,
     openers: LruCache<ObjectId, Arc<Opener>>,
-    pending: HashSet<Key>,
+    pending: HashSet<BlockKey>,
     stats: CacheStats,
 }
 
@@ -103,13 +104,13 @@ pub(super) struct Fetcher {
     arrived: Condvar,
 }
 
-/// Objects whose verified headers are remembered; about 1 KiB each.
+/// Most verified headers in memory, about 1 KiB each.
 const OPENERS: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 
-/// Bytes that [`Fetcher::stream`] reads at once: a line of 100 MB/s and 20 ms is half used with that, by one thread.
+/// Bytes of one read of [`Fetcher::stream`]. One thread uses half of a connection with 100 MB/s and 20 ms.
 const PIECE: usize = 2 << 20;
 
-/// Returns the number of blocks in this many bytes, at least one.
+/// Returns the number of blocks in a capacity of `bytes`, at least one.
 fn blocks(bytes: usize) -> usize {
     (bytes / BLOCK).max(1)
 }
@@ -117,7 +118,7 @@ fn blocks(bytes: usize) -> usize {
 impl Fetcher {
     pub fn new(storage: Arc<dyn Storage>, keys: Arc<Keys>, cache: usize) -> Self {
         let inner = Inner {
-            blocks: Blocks::new(blocks(cache)),
+            blocks: BlockCache::new(blocks(cache)),
             openers: LruCache::new(OPENERS),
             pending: HashSet::new(),
             stats: CacheStats::default(),
@@ -125,7 +126,7 @@ impl Fetcher {
         Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new() }
     }
 
-    /// Bounds the cache. Returns the bound before.
+    /// Sets the capacity in bytes. Returns the previous capacity.
     pub fn set_cache(&self, bytes: usize) -> usize {
         let mut inner = self.lock();
         let before = std::mem::replace(&mut inner.blocks.capacity, blocks(bytes)) * BLOCK;
@@ -137,14 +138,14 @@ impl Fetcher {
         self.lock().stats
     }
 
-    /// Drops all verified blocks: the next read returns the bytes that the storage has now.
+    /// Drops all blocks and headers, so that the next read returns the current bytes of the storage.
     pub fn forget(&self) {
         let mut inner = self.lock();
-        inner.blocks = Blocks::new(inner.blocks.capacity);
+        inner.blocks = BlockCache::new(inner.blocks.capacity);
         inner.openers.clear();
     }
 
-    /// The plaintext bytes `range` of an object, every one of them verified.
+    /// Returns the verified plaintext bytes `range` of an object.
     pub fn read(&self, ctx: &Context, object: &Object, range: Range<u64>, span: Span) -> Result<Vec<u8>> {
         if range.start > range.end || range.end > object.len {
             return Err(Error::damaged(format!("a reference points behind the end of object {}", object.id)));
@@ -163,8 +164,8 @@ impl Fetcher {
         Ok(out)
     }
 
-    /// Hands the plaintext bytes `range` to `take` in order, block by block and verified; nothing of it is kept, and
-    /// nothing that others need is pushed out. No more than [`PIECE`] is held at once.
+    /// Passes the verified plaintext bytes `range` to `take`, in order and block by block, past the cache. Holds at most
+    /// [`PIECE`] bytes.
     pub fn stream(&self, ctx: &Context, object: &Object, range: Range<u64>, mut take: impl FnMut(&[u8])) -> Result<()> {
         if range.start > range.end || range.end > object.len {
             return Err(Error::damaged(format!("a reference points behind the end of object {}", object.id)));
@@ -184,7 +185,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Appends the plaintext bytes `range` to `out` if every block of them is in memory; returns whether they were.
+    /// Appends the plaintext bytes `range` to `out` if all their blocks are in the cache. Returns whether they were.
     pub fn peek(&self, object: &Object, range: Range<u64>, out: &mut Vec<u8>) -> bool {
         if range.start >= range.end || range.end > object.len {
             return range.start == range.end;
@@ -203,7 +204,7 @@ impl Fetcher {
         true
     }
 
-    /// One block; what is fetched for it reaches up to `end` (the caller's range) and over `span`.
+    /// Returns one block. Fetches up to `end` (of the caller's range) and over `span` if it is not in the cache.
     fn block(&self, ctx: &Context, object: &Object, block: u32, end: u32, span: Span) -> Result<Arc<[u8]>> {
         let mut inner = self.lock();
         let mut counted = false;
@@ -221,7 +222,7 @@ impl Fetcher {
         let run = self.claim(&mut inner, object, block, end, span);
         drop(inner);
         let claim = Claim { fetcher: self, object, run: run.clone() };
-        // Damage or a cut in a neighbour is not the reader's business: then the block is fetched alone.
+        // If a neighbour is damaged or cut off, the block is fetched alone.
         let (from, blocks) = match self.fetch(ctx, object, run.clone(), block) {
             Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
                 (block, self.fetch(ctx, object, block..block + 1, block)?)
@@ -233,14 +234,14 @@ impl Fetcher {
         wanted.ok_or_else(|| Error::damaged(format!("object {} is damaged in block {block}", object.id)))
     }
 
-    /// Marks the stretch around `block` that nobody has or fetches as being fetched by us.
+    /// Claims the blocks around `block` that are neither in the cache nor claimed by another thread.
     fn claim(&self, inner: &mut Inner, object: &Object, block: u32, end: u32, span: Span) -> Range<u32> {
         let total = seal::blocks(object.len) as u32;
         let (low, high) = match span {
             Span::Exact => (block, end),
             Span::Blocks(n) => (block / n * n, end.max(block / n * n + n)),
         };
-        // No more than half of the cache, so that what is fetched survives until it is used; at most 4 MiB a read.
+        // At most half of the cache, so that fetched blocks are not evicted before they are used; at most 4 MiB.
         let most = (inner.blocks.capacity as u32 / 2).clamp(1, 64);
         let blocks = inner.blocks.of(object.kind);
         let free = |i: &u32| !inner.pending.contains(&(object.id, *i)) && !blocks.contains(&(object.id, *i));
@@ -252,11 +253,11 @@ impl Fetcher {
         start..stop
     }
 
-    /// A run of blocks past the cache; those that are damaged or cut off are `None`. Fails if the object is not there or its
-    /// header is wrong.
+    /// Reads a run of blocks past the cache. Blocks that are damaged or cut off are `None`. Fails if the object is missing
+    /// or its header is damaged.
     pub fn verify(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
         match self.fetch(ctx, object, run.clone(), u32::MAX) {
-            // Perhaps the object only ends early.
+            // The object may only end early.
             Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
                 self.lock().openers.pop(&object.id);
                 self.opener(object, &self.read_sealed(ctx, object, 0, HEADER)?)?;
@@ -275,7 +276,7 @@ impl Fetcher {
     fn fetch(&self, ctx: &Context, object: &Object, run: Range<u32>, wanted: u32) -> Result<Vec<Option<Arc<[u8]>>>> {
         let (offset, len) = seal::block_place(object.len, run.start.into(), run.end.into());
         let known = self.lock().openers.get(&object.id).cloned();
-        // A header that is near comes with the same read, one that is far with a second read at the same time.
+        // A near header is part of the same read, a far one is read at the same time.
         let near = known.is_none() && offset <= 4 * BLOCK as u64;
         let from = if near { 0 } else { offset };
         let (sealed, header) = std::thread::scope(|scope| {
@@ -327,7 +328,7 @@ impl Fetcher {
     }
 }
 
-/// Blocks that this thread fetches; whatever happens, others stop waiting for them when it is dropped.
+/// Blocks that this thread fetches. When it is dropped, other threads stop waiting for them.
 struct Claim<'a> {
     fetcher: &'a Fetcher,
     object: &'a Object,

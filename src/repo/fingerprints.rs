@@ -1,15 +1,16 @@
-//! An index section in a tenth of its size: enough to say that a chunk is not in it, and where it is if it may be.
+//! Fingerprints of an index section: a tenth of its size, enough to exclude most chunks that are not in the section and
+//! to locate the others.
 //!
 //! Ids are PRF outputs and entries are sorted by them, so the first eight bytes of every 32nd id and three bytes of each
-//! id that have nothing to do with the order suffice: 3.25 bytes a chunk, and one wrong "perhaps" in some 500,000
-//! questions for ids that are not there, however the first bytes are distributed (levels are split by them).
+//! id that are independent of the order suffice: 3.25 bytes per chunk, and one false match in about 500,000 look-ups of
+//! ids that are not in the section, however the first bytes are distributed.
 
 use crate::crypto::keys::ChunkId;
 use crate::format::index::{ENTRY, fence};
 
 /// Entries between two fences.
 const GROUP: usize = 32;
-/// Bytes of an id that are kept, from [`FROM`] on: behind those that the fences hold.
+/// Bytes of an id that are kept, from [`FROM`] on, which follow the bytes in the fences.
 const TAG: usize = 3;
 const FROM: usize = 8;
 
@@ -21,19 +22,19 @@ pub(super) struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Bytes that the fingerprints of a section of `len` bytes take.
+    /// Returns the size in bytes of the fingerprints of a section of `len` bytes.
     pub fn size(len: usize) -> usize {
         let entries = len / ENTRY;
         entries * TAG + entries.div_ceil(GROUP) * size_of::<u64>()
     }
 
-    /// Room for a section of `len` bytes.
+    /// Reserves memory for a section of `len` bytes.
     pub fn with_room(len: usize) -> Self {
         let entries = len / ENTRY;
         Fingerprints { fences: Vec::with_capacity(entries.div_ceil(GROUP)), tags: Vec::with_capacity(entries * TAG) }
     }
 
-    /// The next whole entries of the section.
+    /// Adds the next whole entries of the section.
     pub fn add(&mut self, entries: &[u8]) {
         for row in entries.as_chunks::<ENTRY>().0 {
             if self.tags.len().is_multiple_of(GROUP * TAG) {
@@ -43,7 +44,7 @@ impl Fingerprints {
         }
     }
 
-    /// Returns the numbers of the entries that may belong to `id`; none: the section does not have it.
+    /// Returns the numbers of the entries that may have this id.
     pub fn find(&self, id: &ChunkId) -> impl Iterator<Item = usize> + '_ {
         let key = fence(id);
         let from = self.fences.partition_point(|f| *f < key).saturating_sub(1) * GROUP;

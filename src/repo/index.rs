@@ -1,5 +1,5 @@
-//! Looks up where chunks of earlier pushes are. An allowance bounds the memory, however large the repository is; sections
-//! that do not fit are read when a question needs them.
+//! Looks up the place of a chunk by its id. Holds as much of the index in memory as an allowance permits, and reads the
+//! rest from the server when it is needed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
@@ -7,8 +7,8 @@ use std::sync::{Arc, RwLock};
 
 use super::Repository;
 use super::fingerprints::Fingerprints;
-use super::log::State;
-use super::section::{Effort, Form, Section};
+use super::section::{Effort, Form, IndexSection};
+use super::state::State;
 use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::Result;
@@ -16,42 +16,43 @@ use crate::format::record::{NewSection, SectionKind};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 
-/// Bytes that an index may hold unless the caller says otherwise: the fingerprints of 25 million chunks.
+/// Default allowance in bytes: the fingerprints of 25 million chunks.
 const ALLOWANCE: usize = 80 << 20;
 
-/// The index of a repository as of one [`State`]. Nothing is read before the first question, and only
-/// [`Index::committed`] changes it. Every call may come from many threads at once.
+/// The index of a repository as of one [`State`]. Reads nothing before the first look-up. Only [`Index::committed`] and
+/// [`Index::condemn`] change it. All methods may be called from many threads at once.
 pub struct Index {
     allowance: usize,
     view: RwLock<Arc<View>>,
 }
 
-/// The sections and condemned packs of one state.
+/// The sections that look-ups use.
 #[derive(Clone)]
 struct View {
-    /// The sections in force, each with the live record that names it.
-    sections: Vec<(ObjectId, Arc<Section>)>,
-    doomed: HashSet<ObjectId>,
+    /// Live sections, each with the record that names it.
+    sections: Vec<(ObjectId, Arc<IndexSection>)>,
+    condemned: HashSet<ObjectId>,
 }
 
 impl Index {
-    /// The index of this state.
+    /// Creates the index of a state.
     pub fn new(state: &State) -> Self {
         let sections = state.index_sections();
-        let sections = sections.into_iter().map(|(holder, place)| (holder, Arc::new(Section::new(place)))).collect();
-        let view = View { sections, doomed: state.doomed_packs() };
-        view.settle(ALLOWANCE);
+        let sections =
+            sections.into_iter().map(|(holder, place)| (holder, Arc::new(IndexSection::new(place)))).collect();
+        let view = View { sections, condemned: state.condemned_packs() };
+        view.allot(ALLOWANCE);
         Index { allowance: ALLOWANCE, view: RwLock::new(Arc::new(view)) }
     }
 
-    /// The same index with another allowance, in bytes.
+    /// Sets the allowance in bytes.
     pub fn with_memory(mut self, bytes: usize) -> Self {
         self.allowance = bytes;
-        self.view().settle(bytes);
+        self.view().allot(bytes);
         self
     }
 
-    /// Bytes that are held at the moment, without the cache of blocks that all readers share.
+    /// Returns the bytes in memory, without the block cache that all readers share.
     pub fn held(&self) -> usize {
         self.view().sections.iter().map(|(_, section)| section.held()).sum()
     }
@@ -80,7 +81,7 @@ impl Index {
         mut visit: impl FnMut(IndexRow) -> ControlFlow<()>,
     ) -> Result<()> {
         let view = self.view();
-        let mut open: Vec<&Section> = view.sections.iter().map(|(_, section)| &**section).collect();
+        let mut open: Vec<&IndexSection> = view.sections.iter().map(|(_, section)| &**section).collect();
         let mut failed = None;
         // Sections in memory come first, then those that no other thread is reading, then the rest.
         for effort in [Effort::Memory, Effort::Free, Effort::Wait] {
@@ -99,13 +100,13 @@ impl Index {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Adds what `record`, just committed by this client with these new sections, says about chunks; nothing is
-    /// fetched. `state` is the one after the commit. Sections of records that it supersedes count no longer, unless it
-    /// names them itself; packs that were condemned meanwhile are not given any more.
+    /// Adds the sections of `record`, which this client has just committed with these new sections, without reading them
+    /// back. `state` is the one after the commit. Drops sections of superseded records unless `record` names them, and
+    /// ignores packs that were condemned meanwhile.
     pub fn committed(&self, state: &State, record: &ObjectId, sections: Vec<NewSection>) {
         let mut view = self.view.write().expect("no holder panics");
         let mut next = View::clone(&view);
-        next.doomed = state.doomed_packs();
+        next.condemned = state.condemned_packs();
         let superseded: BTreeSet<ObjectId> = state.superseded_by(record).collect();
         let (stale, kept): (Vec<_>, Vec<_>) =
             next.sections.into_iter().partition(|(holder, _)| superseded.contains(holder));
@@ -116,20 +117,20 @@ impl Index {
             let own = place.object.id == *record;
             let new = if own { bytes.next().map(|section| section.bytes) } else { None };
             if matches!(place.section.kind, SectionKind::Index { .. }) {
-                let section = known.remove(&place.key()).unwrap_or_else(|| Arc::new(Section::new(place)));
-                new.into_iter().for_each(|bytes| section.give(bytes));
+                let section = known.remove(&place.key()).unwrap_or_else(|| Arc::new(IndexSection::new(place)));
+                new.into_iter().for_each(|bytes| section.keep(bytes));
                 next.sections.push((*record, section));
             }
         }
-        next.settle(self.allowance);
+        next.allot(self.allowance);
         *view = Arc::new(next);
     }
 
-    /// From now on nothing in these packs is given. (A commit forgets that: its record must condemn them.)
-    pub fn doom(&self, packs: &BTreeSet<ObjectId>) {
+    /// Ignores these packs until the next [`Index::committed`], whose record must condemn them.
+    pub fn condemn(&self, packs: &BTreeSet<ObjectId>) {
         let mut view = self.view.write().expect("no holder panics");
         let mut next = View::clone(&view);
-        next.doomed.extend(packs);
+        next.condemned.extend(packs);
         *view = Arc::new(next);
     }
 
@@ -141,7 +142,7 @@ impl Index {
 /// A row of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexRow {
-    /// The kind of the chunk.
+    /// What the chunk is.
     pub kind: ChunkKind,
     /// Where it is.
     pub place: Ref,
@@ -155,7 +156,7 @@ impl View {
         &self,
         ctx: &Context,
         repo: &Repository,
-        section: &Section,
+        section: &IndexSection,
         id: &ChunkId,
         effort: Effort,
     ) -> Result<Option<Option<IndexRow>>> {
@@ -163,11 +164,11 @@ impl View {
         let Some((number, entry)) = found else { return Ok(Some(None)) };
         let place = entry.in_pack(section.pack(ctx, repo, number)?);
         place.check()?;
-        Ok(Some(Some(IndexRow { kind: entry.kind, place, is_condemned: self.doomed.contains(&place.pack.id) })))
+        Ok(Some(Some(IndexRow { kind: entry.kind, place, is_condemned: self.condemned.contains(&place.pack.id) })))
     }
 
-    /// Allots the allowance to the sections, and drops everything that is held beyond it.
-    fn settle(&self, allowance: usize) {
+    /// Allots memory to each section, and drops data beyond the allotment.
+    fn allot(&self, allowance: usize) {
         let lengths: Vec<_> = self.sections.iter().map(|(_, section)| section.len()).collect();
         for ((_, section), form) in self.sections.iter().zip(plan(&lengths, allowance)) {
             section.allow(form);
@@ -175,9 +176,9 @@ impl View {
     }
 }
 
-/// Returns the form in which each section of these lengths is held: fingerprints of as many as possible, the smaller ones
-/// first (every question for a new chunk asks each section, so their number counts); with the rest of the allowance, the
-/// smaller ones whole.
+/// Returns the form in memory of sections of these lengths: fingerprints of as many sections as possible, smaller
+/// sections first (each look-up of a new chunk asks all sections, so their number counts). With the rest of the
+/// allowance, smaller sections are held whole.
 fn plan(lengths: &[usize], allowance: usize) -> Vec<Form> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|i| lengths[*i]);

@@ -1,12 +1,11 @@
-//! Inspects the log and its sections for `check`: faults of records, tables of packs, whole index sections, single blocks
-//! of packs.
+//! Questions of `check`: faults of the log, the packs that records list, whole index sections, single blocks of packs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::fetch::Object;
-use super::log::{LiveSection, SectionKey, State};
+use super::state::{LiveSection, SectionKey, State};
 use super::{Repository, parallel};
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
@@ -22,40 +21,40 @@ use crate::name::{Name, ObjectId};
 /// Sections that are read at the same time.
 const READERS: usize = 4;
 
-/// A record that fails its checks and that no record supersedes.
+/// A listed record that fails its checks and that no other record supersedes.
 #[derive(Clone, Debug)]
-pub struct Torn {
-    /// Its id.
+pub struct Incomplete {
+    /// Id of the record.
     pub id: ObjectId,
-    /// The failed check.
+    /// Why the record fails its checks.
     pub why: String,
-    /// It was complete once: another record follows it, or it has a size that only a complete one has. Else it is what an
-    /// interrupted commit leaves, and nothing is lost with it.
+    /// Whether the record was complete once: another record follows it, or it has the size of a complete record. Else it is
+    /// the file of an interrupted commit, and nothing is lost.
     pub lost: bool,
 }
 
-/// The faults of a log.
+/// Faults of the record log.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Records that others follow and that are not there.
+    /// Records that other records follow and that are missing.
     pub missing: Vec<ObjectId>,
-    /// Records that cannot be read.
-    pub torn: Vec<Torn>,
+    /// Incomplete records.
+    pub incomplete: Vec<Incomplete>,
 }
 
 /// The rows of a packs section.
 type Table = Arc<Vec<(PackRef, ObjectType)>>;
 
-/// The tables of packs of all live records.
+/// All live packs sections.
 #[derive(Default)]
 pub struct Tables {
     rows: HashMap<SectionKey, Table>,
-    /// Sections that could not be read, and why.
+    /// Sections that could not be read, with the error.
     pub problems: Vec<(SectionKey, Error)>,
 }
 
 impl Tables {
-    /// Every pack that a record lists, perhaps several times.
+    /// Returns every pack that a live record lists. A pack may occur several times.
     pub fn packs(&self) -> impl Iterator<Item = &(PackRef, ObjectType)> {
         self.rows.values().flat_map(|rows| rows.iter())
     }
@@ -66,16 +65,16 @@ impl State {
     pub fn faults(&self) -> Faults {
         let superseded = self.superseded();
         let named: HashSet<&ObjectId> = self.live().flat_map(|(_, known)| &known.record.head.heads).collect();
-        let torn = self.incomplete.iter().filter(|(id, _)| !superseded.contains(id));
-        let torn = torn.map(|(id, (size, why))| Torn {
+        let incomplete = self.incomplete.iter().filter(|(id, _)| !superseded.contains(id));
+        let incomplete = incomplete.map(|(id, (size, why))| Incomplete {
             id: *id,
             why: why.clone(),
             lost: named.contains(id) || has_class(*size),
         });
-        Faults { torn: torn.collect(), missing: self.missing().into_iter().collect() }
+        Faults { incomplete: incomplete.collect(), missing: self.missing().into_iter().collect() }
     }
 
-    /// Number of packs that records in force list; a pack that two of them list counts twice.
+    /// Returns the number of packs that live records list. A pack in two records counts twice.
     pub fn listed_packs(&self) -> u64 {
         let sections = self.distinct(|kind| *kind == SectionKind::Packs);
         sections.iter().map(|place| u64::from(place.section.len) / index::PACK_ROW as u64).sum()
@@ -88,7 +87,7 @@ impl State {
         all.into_values().collect()
     }
 
-    /// Sections that cannot even be looked for: the record that holds them is not there.
+    /// Returns the sections that cannot be read because the record that holds them was not read.
     fn unplaced(&self) -> Vec<(SectionKey, Error)> {
         let lost = self.live().filter(|(id, known)| {
             let sections = self.sections_of(id);
@@ -101,19 +100,20 @@ impl State {
     }
 }
 
-/// Whether a file of this size is a whole record: those are padded to few sizes, and no write ends by chance at one.
+/// Returns whether a file of this size is a complete record. Records are padded to few sizes, and an interrupted write
+/// does not end at one by chance.
 fn has_class(size: u64) -> bool {
     let plain = plain_len(size).filter(|plain| *plain <= limits::RECORD as u64);
     plain.is_some_and(|plain| plain > 0 && padded(plain as usize, limits::RECORD_FLOOR) as u64 == plain)
 }
 
 impl Repository {
-    /// Drops all blocks in memory: the next read returns the bytes that the storage has now.
+    /// Drops all blocks in memory, so that the next read returns the current bytes of the storage.
     pub fn forget_blocks(&self) {
         self.fetcher.forget();
     }
 
-    /// Reads all packs sections in force.
+    /// Reads all live packs sections.
     pub fn tables(&self, ctx: &Context, state: &State) -> Result<Tables> {
         let sections = state.distinct(|kind| *kind == SectionKind::Packs);
         let read = parallel(READERS, sections, |place| {
@@ -131,7 +131,7 @@ impl Repository {
         Ok(tables)
     }
 
-    /// The packs that index sections count in which cannot be used, as far as their tables can be read.
+    /// Returns the packs of unusable index sections, as far as their packs sections can be read.
     pub fn packs_of(&self, ctx: &Context, state: &State, bad: &BTreeSet<SectionKey>) -> Result<HashSet<ObjectId>> {
         let mut packs = HashSet::new();
         for place in state.distinct(|kind| matches!(kind, SectionKind::Index { .. })) {
@@ -146,8 +146,8 @@ impl Repository {
         Ok(packs)
     }
 
-    /// Reads all index sections in force and compares them with the tables of packs. Returns the number of entries
-    /// and the faults, each with its record. `done` is called with bytes as they are read; its error ends the reading.
+    /// Reads all live index sections and compares them with the packs sections. Returns the number of entries and the
+    /// damaged sections. Calls `done` with the number of bytes read; an error from it ends the reading.
     pub fn check_indexes(
         &self,
         ctx: &Context,
@@ -189,8 +189,8 @@ impl Repository {
         }
     }
 
-    /// Blocks of a pack, each verified; `None` for one that is damaged. An error: there is no such object, or its header
-    /// or its length is wrong.
+    /// Returns verified blocks of a pack; `None` for a damaged block. Fails if the pack is missing or its header or length
+    /// is wrong.
     pub fn pack_blocks(
         &self,
         ctx: &Context,
@@ -203,7 +203,7 @@ impl Repository {
     }
 }
 
-/// The entries of one section on their way past.
+/// Checks the entries of one index section, one after the other.
 struct Rows<'a> {
     place: &'a LiveSection,
     packs: Option<&'a Table>,
@@ -229,7 +229,7 @@ impl Rows<'_> {
         if !ascends || fence.is_some_and(|fence| fence != Some(&index::fence(&entry.id))) {
             return Err(damaged("is out of order"));
         }
-        // Without its table it was reported already.
+        // A missing packs section was reported before.
         let Some(packs) = self.packs else { return Ok(()) };
         let (pack, kind) =
             packs.get(number as usize).ok_or_else(|| damaged("names a pack that is not in its table"))?;

@@ -1,4 +1,4 @@
-//! Lists, adds, removes and restores the key files of a repository.
+//! Lists, adds, removes and imports key files.
 
 use super::open::{Unlock, put_key};
 use super::{Repository, parallel};
@@ -11,29 +11,29 @@ use crate::format::keyfile::{self, KEY_FILE, KeyFile, KeyInfo};
 use crate::name::{Folder, Name, ObjectId};
 use crate::storage::Storage;
 
-/// Key files that are listed.
+/// Most key files that are listed.
 const MOST: usize = 256;
 /// Key files that are read at the same time.
 const READERS: usize = 8;
 
-/// A key file and the result of checking it.
+/// A key file in a listing.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// Its name.
+    /// Name of the file.
     pub id: ObjectId,
-    /// When the server says that it was stored, in seconds since the epoch.
+    /// Modification time on the server, in seconds since the epoch.
     pub stored: i64,
-    /// Cost and whether it needs a local key, or why it is none.
+    /// Cost and whether the file needs a local key, or why the file is not usable.
     pub what: Result<(KdfCost, bool), String>,
 }
 
 impl Repository {
-    /// The key file that opened it.
+    /// Returns the key file that opened the repository.
     pub fn opened_by(&self) -> (&ObjectId, &KeyInfo) {
         (&self.opened_by.0, &self.opened_by.1)
     }
 
-    /// All key files, by name.
+    /// Lists all key files, by name.
     pub fn key_files(&self, ctx: &Context) -> Result<Vec<Key>> {
         let mut entries = self.storage.list(ctx, Folder::Keys)?;
         entries.sort_by_key(|entry| entry.name);
@@ -49,7 +49,7 @@ impl Repository {
         keys.into_iter().flatten().collect()
     }
 
-    /// A key file as it is stored, its cost, and whether it needs a local key.
+    /// Returns a key file as stored, its cost, and whether it needs a local key.
     pub fn read_key(&self, ctx: &Context, id: &ObjectId) -> Result<(Vec<u8>, (KdfCost, bool))> {
         let name = Name::Key(*id);
         if self.storage.size(ctx, &name)? != KEY_FILE as u64 {
@@ -61,20 +61,20 @@ impl Repository {
         Ok((bytes, what))
     }
 
-    /// Adds a key file. It is read back and opened before this returns, so that no key file is relied on that does not open.
+    /// Adds a key file. Reads it back and opens it before returning, so that no user relies on an unusable key file.
     pub fn add_key(&self, ctx: &Context, unlock: Unlock<'_>) -> Result<ObjectId> {
         let (file, key) = put_key(ctx, &*self.storage, &self.id, &self.master, unlock)?;
         let (back, _) =
             self.read_key(ctx, &key.id).map_err(|e| e.while_doing("the new key file cannot be read back"))?;
         KeyFile::parse(&key.id, &self.id, &back)?.open(unlock.passphrase)?;
         if back != file {
-            return Err(Error::damaged("the server gives back another key file than it was given"));
+            return Err(Error::damaged("the server returned a key file that differs from the one that was stored"));
         }
         self.remember_key(key);
         Ok(key.id)
     }
 
-    /// Removes a key file; never the last one that is well-formed.
+    /// Removes a key file. Refuses to remove the last usable one.
     pub fn remove_key(&self, ctx: &Context, id: &ObjectId) -> Result<()> {
         let others = self.key_files(ctx)?.into_iter().filter(|key| key.id != *id && key.what.is_ok()).count();
         if others == 0 {
@@ -93,7 +93,7 @@ impl Repository {
     }
 }
 
-/// A server that refuses to remove objects.
+/// Returns the error of a server that refuses to remove a key file.
 fn refused(e: Error, id: &ObjectId) -> Error {
     if e.kind() == Kind::Connection {
         return e;
@@ -102,7 +102,7 @@ fn refused(e: Error, id: &ObjectId) -> Error {
         .hint("on an append-only server keys are removed from an account with full access; the file is still there and still opens the repository")
 }
 
-/// Brings a key file back to where its repository is (or was: `config` is made again if it is gone), once it has been opened.
+/// Stores a key file that the user has kept in its repository, after opening it. Creates `config` if it is missing.
 pub fn import(
     ctx: &Context,
     storage: &dyn Storage,

@@ -1,44 +1,44 @@
-//! Keeps the log short: one record takes over the contents of many. Nothing is removed, and nothing is
-//! lost if two clients do it at once: the fold of a log is a join, so saying something twice changes nothing.
+//! Keeps the log short: merges many records into one that supersedes them. Removes nothing. Two clients may merge at the
+//! same time, since the fold of a log is a join: a snapshot in two records counts once.
 //!
-//! Heads and index sections are merged by size, each for itself, as in an LSM tree: what is small is written again with
-//! the rest, what is large is left alone (records) or named where it is (sections) until as much has come together
-//! beside it. So each snapshot and each entry is written a number of times that grows with the logarithm of all.
+//! Heads and index sections are merged by size, independently, as in an LSM tree. Small ones are rewritten. Large records
+//! are left alone, and large sections are named in place, until others of the same total size exist. So the number of
+//! times that a snapshot or an entry is written grows with the logarithm of their number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Repository;
-use super::log::{LiveSection, SectionKey, State};
+use super::state::{LiveSection, SectionKey, State};
 use crate::context::Context;
 use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::ancestry::{self, prefix};
 use crate::format::index::{self, ENTRY};
 use crate::format::limits;
+use crate::format::sections::index_sections;
 use crate::format::record::{Head, Mark, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
-use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 
-/// More records in force than this are merged.
+/// Most live records without a merge.
 const MANY: usize = 16;
-/// Records with heads (rounded) up to this size are always merged; larger ones only when the smaller ones add up to half
+/// Records with heads up to this size (rounded) are always merged; larger ones only when the smaller ones add up to half
 /// their size.
 const SMALL_HEAD: u64 = 64 << 10;
-/// Heads that are merged at once; filled-in marks at most double them, so they stay below [`limits::HEAD`].
+/// Most bytes of heads in one merge. Marks with filled-in ids at most double them, so the merged head stays below
+/// [`limits::HEAD`].
 const HEADS: u64 = 12 << 20;
-/// Index sections below this are always written again.
+/// Index sections below this size are always rewritten.
 const SMALL: usize = 1 << 20;
-/// Bytes of index and packs sections that one merge writes again: a section of full size.
+/// Most bytes of index and packs sections that one merge rewrites: a section of full size.
 const REWRITTEN: usize = limits::SECTION;
 
-/// Why a merge cannot be made: something is wrong with this record, so it stays as it is.
+/// The record that prevents a merge, and why. It is left out of the next attempt.
 pub(super) struct Culprit(ObjectId, Error);
 
 impl Repository {
-    /// Merges records in force if `state` knows of many. It is refreshed first then, and knows the new record afterwards. A
-    /// record of which something cannot be read, or that says something this version does not know, is left alone.
-    /// Returns whether there was anything to do.
+    /// Merges live records if there are many: refreshes `state`, commits the merged record and adds it to `state`. Leaves
+    /// out records with unreadable sections or unknown extra values. Returns whether it merged.
     pub fn merge(&self, ctx: &Context, state: &mut State) -> Result<bool> {
         if mergeable(state, &BTreeSet::new()).len() < 2 {
             return Ok(false);
@@ -65,12 +65,12 @@ impl Repository {
         ids: &BTreeSet<ObjectId>,
     ) -> Result<(Head, Vec<NewSection>), Culprit> {
         let mut head = merged_head(state, ids);
-        // Before the commit lists the log again: other clients may have merged the same records by then.
+        // Before the commit refreshes the state: other clients may have merged the same records by then.
         state.inherit(&mut head);
         let mut plan = Plan::of(state, ids);
         plan.name(&mut head);
         let dropped = state.live().flat_map(|(_, known)| known.record.head.dropped.iter().copied()).collect();
-        let mut table = Table { dropped, ..Table::default() };
+        let mut table = PackTable { dropped, ..PackTable::default() };
         let mut rows = Vec::with_capacity(plan.rewritten.iter().map(|(_, index)| index.section.len as usize).sum());
         for (id, packs) in &plan.copied {
             table.add(ctx, self, packs).map_err(|e| Culprit(*id, e))?;
@@ -83,7 +83,7 @@ impl Repository {
         Ok((head, sections))
     }
 
-    /// The prefixes of all records that were ever folded into these.
+    /// Returns the prefixes of all records that were merged into these.
     pub(super) fn ancestry(
         &self,
         ctx: &Context,
@@ -104,15 +104,15 @@ impl Repository {
     }
 }
 
-/// The records to merge: those with small heads, and larger ones as long as they are not much larger than what is
-/// merged anyway. None while there are few.
+/// Returns the records to merge: those with small heads, and larger ones up to twice the sum of the smaller ones. None
+/// if there are few records.
 fn mergeable(state: &State, unreadable: &BTreeSet<ObjectId>) -> BTreeSet<ObjectId> {
     let mut found = Vec::new();
     for (id, known) in state.live() {
         let head = &known.record.head;
-        let whole = state.sections_of(id);
-        let whole = whole.len() == head.sections.len() && !whole.iter().any(LiveSection::lacks_packs);
-        if whole && head.extra.is_empty() && !unreadable.contains(id) {
+        let sections = state.sections_of(id);
+        let is_whole = sections.len() == head.sections.len() && !sections.iter().any(LiveSection::lacks_packs);
+        if is_whole && head.extra.is_empty() && !unreadable.contains(id) {
             found.push((known.record.base, *id));
         }
     }
@@ -131,11 +131,11 @@ fn mergeable(state: &State, unreadable: &BTreeSet<ObjectId>) -> BTreeSet<ObjectI
     chosen
 }
 
-/// Returns the union of the heads of these records, without their sections.
+/// Returns the merged head of these records, without sections.
 pub(super) fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
     let (mut snapshots, mut marks, mut condemned) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut dropped = BTreeSet::new();
-    // Ascending by id: of two snapshots with one id, the one in the greater record holds.
+    // Ascending by id: of two snapshots with one id, the one in the record with the greater id is valid.
     for (id, known) in state.live().filter(|(id, _)| ids.contains(id)) {
         let head = &known.record.head;
         snapshots.extend(head.snapshots.iter().map(|s| (s.id, s.clone())));
@@ -158,16 +158,16 @@ pub(super) fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
     }
 }
 
-/// The fate of each section of the merged records, with a record that names it.
+/// The sections of the merged records, each with a record that names it, sorted by their treatment.
 #[derive(Default)]
 struct Plan {
-    /// Index sections that become one.
+    /// Index sections to rewrite as one.
     rewritten: Vec<(ObjectId, LiveSection)>,
-    /// Index sections that are named.
+    /// Index sections to name in place.
     named: Vec<LiveSection>,
-    /// Packs sections whose rows go to the new table.
+    /// Packs sections to copy to the new one.
     copied: Vec<(ObjectId, LiveSection)>,
-    /// Packs sections that are named.
+    /// Packs sections to name in place.
     packs: BTreeMap<SectionKey, LiveSection>,
 }
 
@@ -212,7 +212,7 @@ impl Plan {
         plan
     }
 
-    /// Adds the sections that stay where they are to the head.
+    /// Names the sections that stay in place in the head.
     fn name(&mut self, head: &mut Head) {
         let named = |place: &LiveSection, kind| Section {
             kind,
@@ -228,17 +228,17 @@ impl Plan {
     }
 }
 
-/// The packs of all index sections that are written again, each once.
+/// The new packs section: the packs of all rewritten sections, each once.
 #[derive(Default)]
-struct Table {
+struct PackTable {
     rows: Vec<(PackRef, ObjectType)>,
     numbers: HashMap<ObjectId, u32>,
     tables: BTreeMap<SectionKey, Vec<ObjectId>>,
-    /// Dropped packs: their chunks need no rows.
+    /// Dropped packs. Their chunks are not indexed any more.
     dropped: BTreeSet<ObjectId>,
 }
 
-impl Table {
+impl PackTable {
     fn add(&mut self, ctx: &Context, repo: &Repository, place: &LiveSection) -> Result<()> {
         let table = index::decode_packs(&repo.section(ctx, place)?)?;
         for (pack, kind) in table.iter().filter(|(pack, _)| !self.dropped.contains(&pack.id)) {
@@ -251,12 +251,12 @@ impl Table {
         Ok(())
     }
 
-    /// Appends the rows of an index section, with the numbers that packs have here.
+    /// Appends the rows of an index section, with the pack numbers of the new packs section.
     fn append(&self, ctx: &Context, repo: &Repository, place: &LiveSection, rows: &mut Vec<u8>) -> Result<()> {
         let start = rows.len();
         repo.section_in_pieces(ctx, place, |piece| rows.extend_from_slice(piece))?;
         let table = place.packs.as_deref().and_then(|packs| self.tables.get(&packs.key()));
-        let table = table.ok_or_else(|| Error::damaged("an index without its packs"))?;
+        let table = table.ok_or_else(|| Error::damaged("an index section without its packs section"))?;
         let mut to = start;
         for from in (start..rows.len()).step_by(ENTRY) {
             let mut row: [u8; ENTRY] = *rows[from..].first_chunk().expect("a section has whole entries");

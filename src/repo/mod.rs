@@ -1,42 +1,42 @@
-//! Joins the pure core with a storage: opening, the state from the log, verified reads, packs, commits.
+//! The repository: joins the pure core with a storage. In: names, ids and references. Out: verified plaintext.
 //!
-//! In: a storage and a passphrase. Out: verified chunks by reference, the state, places of chunks by id; packs and records
-//! are written. Trees are read by [`crate::trees`].
-//!
-//! | file | what it does |
+//! | | |
 //! |---|---|
-//! | `open`, `keys` | makes and opens a repository; adds and removes key files |
-//! | `log`, `merge`, `witness` | the state as the fold of all records; keeps the log short; detects a rollback |
-//! | `select` | the snapshot that a user means by a few characters |
-//! | `fetch`, `read` | verified blocks with one cache; chunks, pages and lists by reference |
-//! | `index`, `section`, `fingerprints` | places of chunks by id, in bounded memory |
-//! | `commit` | stores packs and records |
-//! | `presence` | which packs the server shows, with which sizes |
-//! | `inspect`, `reindex` | faults of the log and its sections, for `check`; makes an index again, for `repair` |
+//! | `open`, `keys` | create and open a repository, add and remove key files |
+//! | `log`, `state`, `missing` | read the record log; its fold; records that it lacks |
+//! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
+//! | `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
+//! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
+//! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
+//! | `presence`, `inspect` | packs that the server shows; questions of `check` |
+//! | `select` | the snapshot that a user names |
 
 mod commit;
 mod fetch;
 mod fingerprints;
+mod forks;
 mod index;
 mod inspect;
 pub mod keys;
 mod log;
 mod merge;
+mod missing;
 mod open;
 mod presence;
 mod read;
 mod reindex;
+mod rollback;
 mod section;
 mod select;
-mod witness;
+mod state;
 
 pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};
-pub use inspect::{Faults, Tables, Torn};
-pub use log::{SectionKey, State};
+pub use inspect::{Faults, Incomplete, Tables};
 pub use open::{Access, Unlock};
 pub use presence::is_most;
-pub use witness::Alarm;
+pub use rollback::Alarm;
+pub use state::{SectionKey, State};
 
 use std::sync::Arc;
 
@@ -47,45 +47,45 @@ use crate::name::ObjectId;
 use crate::storage::Storage;
 use crate::time::Time;
 
-/// An open repository. Every call may come from many threads at once.
+/// An open repository. All methods may be called from many threads at once.
 pub struct Repository {
     storage: Arc<dyn Storage>,
     keys: Arc<Keys>,
     id: RepoId,
     fetcher: fetch::Fetcher,
-    witness: witness::Witness,
-    /// The key file that opened it.
+    rollback: rollback::RollbackGuard,
+    /// The key file that opened the repository.
     opened_by: (ObjectId, KeyInfo),
-    /// For further key files.
+    /// Kept to wrap it in further key files.
     master: MasterKey,
 }
 
 impl Repository {
-    /// Where its objects are.
+    /// Returns the storage of the objects.
     pub fn storage(&self) -> &dyn Storage {
         &*self.storage
     }
 
-    /// Its sub-keys.
+    /// Returns the sub-keys.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// Its public id.
+    /// Returns the public id.
     pub fn id(&self) -> &RepoId {
         &self.id
     }
 
-    /// Figures of the block cache.
+    /// Returns statistics of the block cache.
     pub fn cache_stats(&self) -> CacheStats {
         self.fetcher.stats()
     }
 }
 
-/// Fresh bytes from the operating system's generator.
+/// Returns random bytes of the operating system.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| Error::failed(format!("the system gives no random numbers: {e}")))?;
+    getrandom::fill(&mut bytes).map_err(|e| Error::failed(format!("cannot get random bytes from the system: {e}")))?;
     Ok(bytes)
 }
 
@@ -94,7 +94,7 @@ pub fn now() -> Time {
     std::time::SystemTime::now().into()
 }
 
-/// Runs `work` over `items` on up to `threads` threads; results in the order of the items.
+/// Calls `work` for each item, on up to `threads` threads. Returns the results in the order of the items.
 pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let count = items.len();
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());

@@ -1,9 +1,9 @@
-//! Making a repository and opening one.
+//! Creates and opens repositories.
 
 use std::sync::Arc;
 
 use super::fetch::Fetcher;
-use super::witness::{Alarm, Witness};
+use super::rollback::{Alarm, RollbackGuard};
 use super::{Repository, now, parallel, random};
 use crate::context::Context;
 use crate::crypto::kdf::KdfCost;
@@ -17,47 +17,47 @@ use crate::seen::{Seen, SeenKey, SeenStore};
 use crate::storage::Storage;
 use crate::time::Time;
 
-/// Bytes of verified blocks that are kept in memory unless the caller says otherwise.
+/// Default capacity of the block cache, in bytes.
 const DEFAULT_CACHE: usize = 96 << 20;
 /// Key files that are read at the same time.
 const READERS: usize = 8;
 
-/// How a repository is opened, and how to react if the server shows another state than before.
+/// How to open a repository, and how to react to a server that contradicts the seen data.
 #[derive(Default)]
 pub struct Access {
-    /// The heads that this machine has seen of its repositories.
+    /// The seen data of this machine.
     pub seen: Option<SeenStore>,
-    /// Nothing is remembered, since nothing is really written.
+    /// Nothing is stored as seen, since a dry run writes nothing.
     pub dry_run: bool,
-    /// Older states and other repositories are shown with a warning; for readers only.
+    /// Older states and other repositories cause a warning instead of an error. For readers only.
     pub accept_rollback: bool,
     /// The first 8 bytes of the id of a record that must be there.
     pub expect_head: Option<u64>,
     /// The second factor.
     pub local_key: Option<LocalKey>,
-    /// A key file that the user has kept, instead of those of the repository.
+    /// A key file that the user has kept, used instead of the key files of the repository.
     pub key_file: Option<Vec<u8>>,
-    /// Is raised where the user must hear of something although the work goes on.
+    /// Set if the server shows a suspicious state although the operation continues.
     pub alarm: Alarm,
 }
 
 /// A key file and the secrets that open it.
 #[derive(Clone, Copy)]
 pub struct Unlock<'u> {
-    /// The passphrase, with the local key if there is one.
+    /// Passphrase, with the local key if there is one.
     pub passphrase: &'u Passphrase,
-    /// The cost of one attempt.
+    /// Cost of one derivation.
     pub cost: KdfCost,
-    /// The label of the key file.
+    /// Label that the user chose.
     pub label: &'u str,
 }
 
-/// The bytes of each possible key file; `None` where the size is wrong.
-type Read = Vec<(ObjectId, Option<Vec<u8>>)>;
+/// Names and bytes of possible key files; `None` for a file with the wrong size.
+type KeyFiles = Vec<(ObjectId, Option<Vec<u8>>)>;
 
 impl Repository {
-    /// Makes a repository: all folders, one key file, `config` last. A folder that holds only what an interrupted
-    /// `init` left (our own names and no `config`) is taken over; any other non-empty folder is refused.
+    /// Creates a repository: all folders, one key file, `config` last. Continues an interrupted `init` (a folder with only
+    /// names of the format and no `config`). Refuses any other folder that is not empty.
     pub fn init(
         ctx: &Context,
         storage: Arc<dyn Storage>,
@@ -69,25 +69,25 @@ impl Repository {
         Self::init_with(ctx, storage, unlock, &Access::default())
     }
 
-    /// [`Repository::init`] with a local key perhaps, and remembered.
+    /// Creates a repository like [`Repository::init`], optionally with a local key, and stores it as seen.
     pub fn init_with(ctx: &Context, storage: Arc<dyn Storage>, unlock: Unlock<'_>, access: &Access) -> Result<Self> {
         Self::check_empty(ctx, &*storage)?;
         storage.create_folders(ctx)?;
         let id = RepoId(random()?);
         let master: MasterKey = Secret::new(random()?);
-        let witness = access.witness(&*storage);
+        let guard = access.rollback_guard(&*storage);
         let (_, key) = put_key(ctx, &*storage, &id, &master, unlock)?;
         let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
         storage.put(ctx, &Name::Config, &keyfile::encode_config(&id))?;
-        if let Some(store) = &witness.store {
-            let known = store.bind(&witness.address, &id.0);
-            witness.remembered(known);
-            witness.check_key(&id, key)?;
+        if let Some(store) = &guard.store {
+            let known = store.bind(&guard.address, &id.0);
+            guard.remembered(known);
+            guard.check_key(&id, key)?;
         }
-        Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
+        Ok(Self::with_master(storage, master, id, guard, (key.id, info)))
     }
 
-    /// Refuses a place where `init` would not begin with nothing.
+    /// Fails unless `init` can create a repository at this place.
     pub fn check_empty(ctx: &Context, storage: &dyn Storage) -> Result<()> {
         let address = storage.address();
         match storage.list(ctx, Folder::Root) {
@@ -105,7 +105,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Opens a repository without a memory. `passphrase` is asked for only after there is a repository to open.
+    /// Opens a repository without seen data. Calls `passphrase` only if there is a repository.
     pub fn open(
         ctx: &Context,
         storage: Arc<dyn Storage>,
@@ -114,83 +114,85 @@ impl Repository {
         Self::open_with(ctx, storage, &Access::default(), passphrase)
     }
 
-    /// Opens a repository. `passphrase` is asked for only after there is one, and it is the one that was here before.
+    /// Opens a repository. Calls `passphrase` only if there is a repository, and it is the one that was seen at this
+    /// address.
     pub fn open_with(
         ctx: &Context,
         storage: Arc<dyn Storage>,
         access: &Access,
         passphrase: impl FnOnce() -> Result<Passphrase>,
     ) -> Result<Self> {
-        let mut witness = access.witness(&*storage);
-        let before = witness.store.as_ref().and_then(|store| store.at_address(&witness.address));
-        let favourite = before.as_ref().and_then(|(_, seen)| seen.key).map(|key| key.id);
-        // on a long line each step costs its round trip: what does not wait for another goes at the same time
+        let mut guard = access.rollback_guard(&*storage);
+        let before = guard.store.as_ref().and_then(|store| store.at_address(&guard.address));
+        let opened_before = before.as_ref().and_then(|(_, seen)| seen.key).map(|key| key.id);
+        // Independent steps run at the same time, since each costs a round trip.
         storage.expect(ctx, Folder::Log);
         let (config, keys) = std::thread::scope(|scope| {
             let keys = scope.spawn(|| match &access.key_file {
                 Some(file) => Ok(vec![(keyfile::name(file), Some(file.clone()))]),
-                None => read_keys(ctx, &*storage, favourite),
+                None => read_keys(ctx, &*storage, opened_before),
             });
             let config = storage.read(ctx, &Name::Config, 0, keyfile::CONFIG);
             (config, keys.join().expect("it does not panic"))
         });
         let config = match (config, &access.key_file) {
-            // A key file that the user has kept says which repository it is.
+            // A key file that the user has kept holds the repository id.
             (Err(e), Some(file)) if e.kind() == Kind::Missing => keyfile::encode_config(&keyfile::repository(file)?),
-            (config, _) => config.map_err(|e| nothing(ctx, e, &*storage, before.as_ref().map(|(_, seen)| seen)))?,
+            (config, _) => {
+                config.map_err(|e| no_repository(ctx, e, &*storage, before.as_ref().map(|(_, seen)| seen)))?
+            }
         };
         let id = keyfile::decode_config(&config)?;
-        witness.check_identity(&id)?;
-        witness.stranger = witness.store.is_some() && witness.seen(&id).is_none();
-        let (master, key, info) = unlock(keys?, &id, access, &witness, favourite, passphrase)?;
-        witness.check_key(&id, key)?;
-        Ok(Self::with_master(storage, master, id, witness, (key.id, info)))
+        guard.check_identity(&id)?;
+        guard.is_first_contact = guard.store.is_some() && guard.seen(&id).is_none();
+        let (master, key, info) = unlock(keys?, &id, access, &guard, opened_before, passphrase)?;
+        guard.check_key(&id, key)?;
+        Ok(Self::with_master(storage, master, id, guard, (key.id, info)))
     }
 
     fn with_master(
         storage: Arc<dyn Storage>,
         master: MasterKey,
         id: RepoId,
-        witness: Witness,
+        guard: RollbackGuard,
         key: (ObjectId, KeyInfo),
     ) -> Self {
         let keys = Arc::new(Keys::derive(&master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
-        Repository { storage, keys, id, fetcher, witness, opened_by: key, master }
+        Repository { storage, keys, id, fetcher, rollback: guard, opened_by: key, master }
     }
 
-    /// The same repository as another storage shows it, with nothing in memory. For tests of storages that lie: opening
-    /// each anew would run the key derivation a thousand times.
+    /// Returns this repository on another storage, with an empty cache. For tests with many hostile storages, where
+    /// opening would run the key derivation a thousand times.
     #[doc(hidden)]
     pub fn behind(&self, storage: Arc<dyn Storage>) -> Self {
-        let witness = Access::default().witness(&*storage);
+        let guard = Access::default().rollback_guard(&*storage);
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
         let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
-        Repository { storage, keys, id: self.id, fetcher, witness, opened_by, master }
+        Repository { storage, keys, id: self.id, fetcher, rollback: guard, opened_by, master }
     }
 
-    /// Bounds the bytes of verified blocks that are kept in memory.
-    /// Returns the bound before.
+    /// Sets the capacity of the block cache in bytes. Returns the previous capacity.
     pub fn set_cache(&self, bytes: usize) -> usize {
         self.fetcher.set_cache(bytes)
     }
 }
 
 impl Access {
-    fn witness(&self, storage: &dyn Storage) -> Witness {
-        Witness {
+    fn rollback_guard(&self, storage: &dyn Storage) -> RollbackGuard {
+        RollbackGuard {
             store: self.seen.clone(),
             dry_run: self.dry_run,
             accept: self.accept_rollback,
             expect: self.expect_head,
             alarm: Arc::clone(&self.alarm),
             address: storage.address(),
-            ..Witness::default()
+            ..RollbackGuard::default()
         }
     }
 }
 
-/// Stores a new key file.
+/// Creates and stores a key file.
 pub(super) fn put_key(
     ctx: &Context,
     storage: &dyn Storage,
@@ -205,8 +207,8 @@ pub(super) fn put_key(
     Ok((file, SeenKey { id: key, work: cost.work(), local: passphrase.local_key().is_some(), created: info.created }))
 }
 
-/// Why there is no repository to open.
-fn nothing(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
+/// Returns the error for a place without a repository.
+fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<&Seen>) -> Error {
     if !matches!(e.kind(), Kind::Missing | Kind::NoRepository | Kind::Damaged) {
         return e;
     }
@@ -224,26 +226,28 @@ fn nothing(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<&Seen>
     Error::new(Kind::NoRepository, format!("there is no repository at {address}")).hint(hint)
 }
 
-/// Whatever could be a key file, at most [`limits::KEY_FILES`], first the one that opened it before.
-fn read_keys(ctx: &Context, storage: &dyn Storage, favourite: Option<ObjectId>) -> Result<Read> {
+/// Reads possible key files, at most [`limits::KEY_FILES`], first the one that opened the repository before.
+fn read_keys(ctx: &Context, storage: &dyn Storage, opened_before: Option<ObjectId>) -> Result<KeyFiles> {
     let mut entries = storage.list(ctx, Folder::Keys)?;
-    entries.sort_by_key(|entry| (entry.size != KEY_FILE as u64, Some(entry.name) != favourite.map(Name::Key)));
+    entries.sort_by_key(|entry| (entry.size != KEY_FILE as u64, Some(entry.name) != opened_before.map(Name::Key)));
     entries.truncate(limits::KEY_FILES);
     let read = parallel(READERS, entries, |entry| {
         let Name::Key(id) = entry.name else { return None };
-        let right = entry.size == KEY_FILE as u64;
-        Some(right.then(|| storage.read(ctx, &entry.name, 0, KEY_FILE)).transpose().map(|bytes| (id, bytes)))
+        let has_right_size = entry.size == KEY_FILE as u64;
+        let bytes = has_right_size.then(|| storage.read(ctx, &entry.name, 0, KEY_FILE)).transpose();
+        Some(bytes.map(|bytes| (id, bytes)))
     });
     read.into_iter().flatten().collect()
 }
 
-/// Opens the first key file that opens: the one of the last time, then the cheapest.
+/// Unwraps the master key: tries the key file that opened the repository before, then the others in ascending order of
+/// cost.
 fn unlock(
-    read: Read,
+    read: KeyFiles,
     id: &RepoId,
     access: &Access,
-    witness: &Witness,
-    favourite: Option<ObjectId>,
+    guard: &RollbackGuard,
+    opened_before: Option<ObjectId>,
     passphrase: impl FnOnce() -> Result<Passphrase>,
 ) -> Result<(MasterKey, SeenKey, KeyInfo)> {
     let (mut files, mut damaged) = (Vec::new(), Vec::new());
@@ -255,10 +259,10 @@ fn unlock(
             Err(e) => damaged.push(e.to_string()),
         }
     }
-    files.sort_by_key(|(key, file)| (Some(**key) != favourite, file.cost().work()));
-    let removed = witness.seen(id).map(|seen| seen.removed).unwrap_or_default();
+    files.sort_by_key(|(key, file)| (Some(**key) != opened_before, file.cost().work()));
+    let removed = guard.seen(id).map(|seen| seen.removed).unwrap_or_default();
     for (key, _) in files.iter().filter(|(key, _)| removed.contains(key)) {
-        witness.note(format!(
+        guard.note(format!(
             "key file {}, which was removed from here, is there again: its passphrase opens it",
             key.short()
         ));
@@ -281,15 +285,22 @@ fn unlock(
             Err(e) => damaged.push(e.to_string()),
         }
     }
-    let (count, address) = (open.len(), &witness.address);
-    let or = if open.iter().any(|(_, file)| file.needs_local_key()) { " or local key" } else { "" };
-    let text = match damaged.as_slice() {
-        [] => format!("wrong passphrase{or}: none of the {count} key file(s) of {address} opens with it"),
-        why => format!("no key file of {address} opens with this passphrase{or}, and: {}", why.join("; ")),
+    let with_local_key = open.iter().any(|(_, file)| file.needs_local_key());
+    Err(wrong_passphrase(&guard.address, open.len(), with_local_key, closed.len(), &damaged))
+}
+
+/// Returns the error after `tried` key files did not open; `closed` more need a local key.
+fn wrong_passphrase(address: &str, tried: usize, with_local_key: bool, closed: usize, damaged: &[String]) -> Error {
+    let or = if with_local_key { " or local key" } else { "" };
+    let text = if damaged.is_empty() {
+        format!("wrong passphrase{or}: none of the {tried} key file(s) of {address} opens with it")
+    } else {
+        format!("no key file of {address} opens with this passphrase{or}, and: {}", damaged.join("; "))
     };
     let error = Error::new(Kind::Passphrase, text);
-    Err(match closed.len() {
-        0 => error,
-        n => error.hint(format!("{n} more key file(s) need a local key: --local-key FILE")),
-    })
+    if closed == 0 {
+        error
+    } else {
+        error.hint(format!("{closed} more key file(s) need a local key: --local-key FILE"))
+    }
 }

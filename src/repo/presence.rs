@@ -1,4 +1,4 @@
-//! Which packs the server shows, and with which sizes.
+//! Lists the packs that the server shows, with their sizes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,14 +8,14 @@ use crate::error::{Error, Kind, Result};
 use crate::format::reference::PackRef;
 use crate::name::{Folder, Name, ObjectId};
 
-/// Folders that are listed, and packs that are asked for, at the same time.
+/// Folders that are listed, and packs that are queried, at the same time.
 const READERS: usize = 8;
-/// Packs that a listing does not show and that are asked for one by one: a listing is not atomic.
+/// Most packs that are queried one by one after a listing without them, since a listing is not atomic.
 const ASKED: usize = 256;
-/// Number of missing packs from which on they may be too many to be damage.
+/// Fewest missing packs that may have another cause than damage.
 const MANY: usize = 8;
 
-/// Returns whether the number of missing packs suggests another cause than damage: perhaps a disk is not mounted.
+/// Returns whether this number of missing packs suggests another cause than damage, such as a disk that is not mounted.
 pub fn is_most(missing: usize, all: usize) -> bool {
     missing >= MANY && 2 * missing > all
 }
@@ -34,7 +34,7 @@ impl Repository {
         listed.into_iter().collect()
     }
 
-    /// Returns the size of a pack; `None` if it is not there.
+    /// Returns the size of a pack; `None` if it is missing.
     pub fn pack_size(&self, ctx: &Context, id: &ObjectId) -> Result<Option<u64>> {
         match self.storage.size(ctx, &Name::Pack(*id)) {
             Err(e) if e.kind().is_damage() => Ok(None),
@@ -42,8 +42,7 @@ impl Repository {
         }
     }
 
-    /// Asks for packs that a listing did not show, for a few hundred of them at most. Returns the sizes of those that are
-    /// there.
+    /// Queries packs that a listing did not show, at most [`ASKED`] of them. Returns the sizes of the existing ones.
     pub fn pack_sizes(&self, ctx: &Context, ids: impl Iterator<Item = ObjectId>) -> Result<Vec<(ObjectId, u64)>> {
         let asked: Vec<ObjectId> = ids.take(ASKED).collect();
         let sizes = parallel(READERS, asked, |id| match self.pack_size(ctx, &id) {
@@ -53,12 +52,12 @@ impl Repository {
         sizes.into_iter().filter_map(Result::transpose).collect()
     }
 
-    /// Returns the packs that records list, that are not condemned, and that the server does not show with their size.
-    /// Where they are more than `most`, one or several folders are looked at that hold about as many, others each time.
+    /// Returns the packs that records list, that are not condemned, and that the server does not show with the right size.
+    /// If records list more than `most` packs, looks at random folders with about as many.
     ///
     /// # Errors
     ///
-    /// Where most of them are not there: perhaps a disk of the server is not mounted.
+    /// Fails if most packs are missing, since a disk of the server may not be mounted.
     pub fn absent_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
         let listed = state.listed_packs();
         if listed == 0 {
@@ -67,7 +66,7 @@ impl Repository {
         let count = (16 * most / listed).clamp(1, 16) as u8;
         let first = random::<1>()?[0] % 16;
         let shards: Vec<u8> = (0..count).map(|i| (first + i) % 16).collect();
-        let condemned = state.doomed_packs();
+        let condemned = state.condemned_packs();
         let tables = self.tables(ctx, state)?;
         let packs = tables.packs().map(|(pack, _)| *pack);
         let wanted = packs.filter(|pack| shards.contains(&pack.id.shard()) && !condemned.contains(&pack.id));

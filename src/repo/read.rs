@@ -1,4 +1,4 @@
-//! From references to verified contents.
+//! Reads chunks, pages and lists by reference, and verifies them.
 
 use std::ops::Range;
 
@@ -16,17 +16,18 @@ use crate::format::reference::{PackRef, Ref};
 use crate::format::{pack, stored};
 use crate::name::Name;
 
-/// Metadata is fetched in stretches of 1 MiB: neighbours in a pack are neighbours in the tree.
+/// Metadata is fetched in parts of 1 MiB, since neighbours in a pack are neighbours in the tree.
 const META_SPAN: Span = Span::Blocks(16);
 
 impl Repository {
-    /// The plaintext of a whole chunk, verified by its tags and by its id.
+    /// Returns the plaintext of a whole chunk, verified by its tags and its id.
     pub fn chunk(&self, ctx: &Context, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
         let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
         self.whole(kind, r, self.fetcher.read(ctx, &object(kind, &r.pack), range, span)?)
     }
 
-    /// A whole chunk, if every block of it is in memory. Never waits; damage shows when it is asked for with waiting.
+    /// Returns a whole chunk if all its blocks are in memory. Never waits. `None` for a damaged chunk, whose error
+    /// [`Repository::chunk`] returns.
     pub fn chunk_in_memory(&self, kind: ChunkKind, r: &Ref) -> Option<Vec<u8>> {
         let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
         let mut stored = Vec::with_capacity(r.stored as usize);
@@ -42,8 +43,8 @@ impl Repository {
         Ok(plain)
     }
 
-    /// The plaintext bytes `range` of a chunk of file contents, verified by commitment and tags; only the blocks and
-    /// frames that hold them are fetched.
+    /// Returns the plaintext bytes `range` of a chunk of file contents, verified by commitment and tags. Fetches only the
+    /// blocks and frames that hold them.
     pub fn part(&self, ctx: &Context, r: &Ref, range: Range<u32>, span: Span) -> Result<Vec<u8>> {
         let object = object(ChunkKind::Data, &r.pack);
         let at = |from: usize, to: usize| u64::from(r.offset) + from as u64..u64::from(r.offset) + to as u64;
@@ -68,35 +69,35 @@ impl Repository {
         Ok(plain)
     }
 
-    /// Appends the plaintext bytes `range` of a raw chunk of file contents to `out`, if every block of them is in memory;
-    /// returns whether they were. Never for compressed chunks, never waits.
+    /// Appends the plaintext bytes `range` of a raw chunk of file contents to `out` if all their blocks are in memory.
+    /// Returns whether they were; `false` for compressed chunks. Never waits.
     pub fn part_in_memory(&self, r: &Ref, range: Range<u32>, out: &mut Vec<u8>) -> bool {
         let at = |i: u32| u64::from(r.offset) + u64::from(i);
         r.stored == r.len
             && self.fetcher.peek(&object(ChunkKind::Data, &r.pack), at(range.start)..at(range.end.min(r.len)), out)
     }
 
-    /// A whole chunk of metadata, with its neighbours in the pack.
+    /// Returns a whole chunk of metadata. Fetches its neighbours in the pack too.
     pub fn metadata(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Result<Vec<u8>> {
         self.chunk(ctx, kind, r, META_SPAN)
     }
 
-    /// A page of a directory.
+    /// Reads a page of a directory.
     pub fn page(&self, ctx: &Context, r: &Ref) -> Result<Page> {
         Page::decode(&self.metadata(ctx, ChunkKind::Page, r)?, &r.pack)
     }
 
-    /// A page of a reference list.
+    /// Reads a page of a reference list.
     pub fn list(&self, ctx: &Context, r: &Ref) -> Result<List> {
         List::decode(&self.metadata(ctx, ChunkKind::List, r)?, &r.pack)
     }
 
-    /// Extended attributes that are stored in a chunk of their own.
+    /// Reads extended attributes from their own chunk.
     pub fn stored_xattrs(&self, ctx: &Context, r: &Ref) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         node::decode_xattrs(&self.metadata(ctx, ChunkKind::Xattrs, r)?)
     }
 
-    /// The rows of a pack's table, for `check`, `prune` and recovery.
+    /// Reads the table of a pack.
     pub fn pack_table(&self, ctx: &Context, kind: ObjectType, pack: &PackRef) -> Result<Vec<pack::Entry>> {
         let object = Object { name: Name::Pack(pack.id), id: pack.id, kind, len: pack.len.into() };
         let last =

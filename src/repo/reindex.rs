@@ -1,10 +1,10 @@
-//! An index anew, where a section of one cannot be read: from the tables that packs have at their ends. The record that
-//! holds it takes the place of those that named the section, and says all else that they said.
+//! Rebuilds unreadable index sections from the pack tables. The new record supersedes the records that named the sections
+//! and has all their other contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::log::{LiveSection, SectionKey, State};
 use super::merge::merged_head;
+use super::state::{LiveSection, SectionKey, State};
 use super::{Repository, parallel};
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
@@ -12,20 +12,21 @@ use crate::crypto::seal::ObjectType;
 use crate::error::Result;
 use crate::format::ancestry::{self, prefix};
 use crate::format::index;
+use crate::format::sections::index_sections;
 use crate::format::pack::Entry;
 use crate::format::record::{Head, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
-use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 
-/// Tables that are read at the same time.
+/// Pack tables that are read at the same time.
 const READERS: usize = 8;
-/// Bytes of index that are written anew at once: 2,000,000 chunks.
+/// Most bytes of rebuilt index in one record: 2,000,000 chunks.
 const MOST: usize = 64 << 20;
 
 impl Repository {
-    /// The head and the new sections of such a record; `None` if all can be read. `bad`: the sections that cannot be used.
-    /// `packs` are indexed anew; one whose table cannot be read is left out, and what it holds is sent again when it is met.
+    /// Returns the head and the new sections of such a record; `None` if all sections are readable. `bad` are the unusable
+    /// sections, `packs` the packs to index. A pack with an unreadable table is left out; later pushes store its chunks
+    /// again.
     pub fn reindex(
         &self,
         ctx: &Context,
@@ -68,13 +69,13 @@ impl Repository {
         Ok(Some((head, sections)))
     }
 
-    /// Sections for these packs, the first of which will be number `number` of its head.
+    /// Returns sections for these packs. The first one will be at position `number` in its head.
     fn anew(&self, ctx: &Context, packs: &[(PackRef, ObjectType)], number: u32) -> Result<Vec<NewSection>> {
         let read = parallel(READERS, packs.to_vec(), |(pack, kind)| ((pack, kind), self.pack_table(ctx, kind, &pack)));
         let (mut table, mut rows): (_, Vec<u8>) = (Vec::new(), Vec::new());
         for ((pack, kind), entries) in read {
             match entries {
-                // A record has no room for more.
+                // The record is full.
                 Ok(_) if rows.len() > MOST => {}
                 Ok(entries) => {
                     let fits = |e: &&Entry| (e.kind == ChunkKind::Data) == (kind == ObjectType::Data);
@@ -91,7 +92,7 @@ impl Repository {
     }
 }
 
-/// Whether a record names a section that cannot be used, or one that has no place.
+/// Returns whether a record names an unusable section, or one in a record that was not read.
 fn lacks(state: &State, id: &ObjectId, bad: &BTreeSet<SectionKey>) -> bool {
     let sections = state.sections_of(id);
     let known = state.live().find(|(live, _)| *live == id);

@@ -1,4 +1,4 @@
-//! One index section as questions meet it: in its place on the server, as fingerprints, or whole in memory.
+//! An index section for look-ups: on the server, as fingerprints in memory, or whole in memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, TryLockError};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Repository;
 use super::fetch::Span;
 use super::fingerprints::Fingerprints;
-use super::log::LiveSection;
+use super::state::LiveSection;
 use crate::context::Context;
 use crate::crypto::keys::ChunkId;
 use crate::error::{Error, Kind, Result};
@@ -16,41 +16,41 @@ use crate::format::index::{self, ENTRY, PACK_ROW};
 use crate::format::pack::Entry;
 use crate::format::reference::PackRef;
 
-/// What a question of one block costs, as bytes: in a round trip a line carries about as much. A section is read whole
-/// once it was asked so often that this would have been cheaper; up to this size at the first question.
-const QUESTION: usize = 1 << 20;
+/// Cost of a look-up that reads one block, in bytes that a connection carries in a round trip. A section is read whole
+/// once its look-ups have cost as much as the section; a section of at most this size at the first look-up.
+const LOOKUP_COST: usize = 1 << 20;
 
-/// The form in which a section may be held, in ascending order of memory.
+/// Form of a section in memory, in ascending order of size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
-    /// Nothing but its fences.
+    /// The fences.
     Places,
-    /// 3.25 bytes for each chunk.
+    /// Fingerprints: 3.25 bytes per chunk.
     Fingerprints,
-    /// All of it.
+    /// All entries.
     Whole,
 }
 
-/// How much is done for an answer.
+/// Effort of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// Only what is in memory is asked (and read once more where that says that the chunk is probably here).
+    /// Uses data in memory only (and reads one block where fingerprints match).
     Memory,
-    /// Something is read, unless another thread is reading the section.
+    /// Reads from the storage, unless another thread is reading the section.
     Free,
-    /// Whatever it takes.
+    /// Reads from the storage, and waits for other threads.
     Wait,
 }
 
-pub(super) struct Section {
+pub(super) struct IndexSection {
     pub place: LiveSection,
-    asked: AtomicUsize,
-    memory: RwLock<Memory>,
+    lookups: AtomicUsize,
+    memory: RwLock<InMemory>,
     /// Held by the thread that reads the section whole.
     reading: Mutex<()>,
 }
 
-struct Memory {
+struct InMemory {
     allowed: Form,
     held: Held,
 }
@@ -58,14 +58,14 @@ struct Memory {
 #[derive(Clone)]
 enum Held {
     Nothing,
-    /// The record is not there any more; there is no use in asking again.
-    Gone(Arc<str>),
+    /// The record is missing; further reads would fail too.
+    Missing(Arc<str>),
     Fingerprints(Arc<Fingerprints>),
     Whole(Arc<Vec<u8>>),
 }
 
 impl Held {
-    /// Returns the part that this form allows to stay.
+    /// Reduces the data to the allowed form.
     fn within(self, allowed: Form) -> Held {
         match (self, allowed) {
             (Held::Whole(bytes), Form::Fingerprints) => {
@@ -79,39 +79,39 @@ impl Held {
     }
 }
 
-impl Section {
+impl IndexSection {
     pub fn new(place: LiveSection) -> Self {
-        let memory = RwLock::new(Memory { allowed: Form::Places, held: Held::Nothing });
-        Section { place, asked: AtomicUsize::new(0), memory, reading: Mutex::new(()) }
+        let memory = RwLock::new(InMemory { allowed: Form::Places, held: Held::Nothing });
+        IndexSection { place, lookups: AtomicUsize::new(0), memory, reading: Mutex::new(()) }
     }
 
-    /// Bytes of the section.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.place.section.len as usize
     }
 
-    /// Its bytes, if they are at hand anyway; [`Section::allow`] says next what stays of them.
-    pub fn give(&self, bytes: Vec<u8>) {
+    /// Takes the bytes of the section; [`IndexSection::allow`] reduces them to the allowed form.
+    pub fn keep(&self, bytes: Vec<u8>) {
         self.memory.write().expect("no holder panics").held = Held::Whole(Arc::new(bytes));
     }
 
-    /// From now on this much may be held.
+    /// Sets the allowed form.
     pub fn allow(&self, form: Form) {
         let mut memory = self.memory.write().expect("no holder panics");
         memory.allowed = form;
         memory.held = std::mem::replace(&mut memory.held, Held::Nothing).within(form);
     }
 
-    /// Bytes that are held.
+    /// Returns the bytes in memory.
     pub fn held(&self) -> usize {
         match self.memory().held {
-            Held::Nothing | Held::Gone(_) => 0,
+            Held::Nothing | Held::Missing(_) => 0,
             Held::Fingerprints(_) => Fingerprints::size(self.len()),
             Held::Whole(_) => self.len(),
         }
     }
 
-    /// The entry of `id` and the number of its pack. The outer `None`: that takes more effort.
+    /// Returns the entry of `id` and the number of its pack. The outer `None`: a higher effort is needed.
     pub fn find(
         &self,
         ctx: &Context,
@@ -126,19 +126,19 @@ impl Section {
         match held {
             Held::Whole(bytes) => return index::find(&bytes, id).map(Some),
             Held::Fingerprints(fingerprints) => return self.confirm(ctx, repo, &fingerprints, id).map(Some),
-            Held::Gone(why) => return Err(Error::new(Kind::Missing, &*why)),
+            Held::Missing(why) => return Err(Error::new(Kind::Missing, &*why)),
             Held::Nothing => {}
         }
         let Some((from, to)) = index::place(&self.place.section.fences, self.len(), id) else { return Ok(Some(None)) };
         let range = self.place.start() + from as u64..self.place.start() + to as u64;
-        let (mut block, small) = (Vec::new(), self.len() <= QUESTION && allowed > Form::Places);
+        let (mut block, small) = (Vec::new(), self.len() <= LOOKUP_COST && allowed > Form::Places);
         if !small && repo.fetcher.peek(&self.place.object, range.clone(), &mut block) {
             return index::find(&block, id).map(Some);
         }
         if effort == Effort::Memory {
             return Ok(None);
         }
-        let spent = (self.asked.fetch_add(1, Ordering::Relaxed) + 1).saturating_mul(QUESTION);
+        let spent = (self.lookups.fetch_add(1, Ordering::Relaxed) + 1).saturating_mul(LOOKUP_COST);
         if allowed == Form::Places || spent < self.len() {
             return index::find(&repo.fetcher.read(ctx, &self.place.object, range, Span::Exact)?, id).map(Some);
         }
@@ -154,7 +154,7 @@ impl Section {
         self.find(ctx, repo, id, effort)
     }
 
-    /// Reads the entries that may be those of `id`, each with one block that is probably in the cache.
+    /// Reads the entries that may match `id`. Their blocks are often in the cache.
     fn confirm(
         &self,
         ctx: &Context,
@@ -172,7 +172,7 @@ impl Section {
         Ok(None)
     }
 
-    /// Reads the section into the form that is allowed. Where it is damaged, single blocks may still be readable.
+    /// Reads the section into memory in the allowed form. If it is damaged, single blocks may still be readable.
     fn read(&self, ctx: &Context, repo: &Repository) -> Result<()> {
         let form = self.memory().allowed;
         let (mut whole, mut fingerprints) = (Vec::new(), Fingerprints::default());
@@ -193,17 +193,18 @@ impl Section {
             (Ok(()), Form::Fingerprints) => memory.held = Held::Fingerprints(Arc::new(fingerprints)),
             (Ok(()), Form::Whole) => memory.held = Held::Whole(Arc::new(whole)),
             (Err(e), _) if e.kind() == Kind::Damaged => memory.allowed = Form::Places,
-            (Err(e), _) if e.kind() == Kind::Missing => memory.held = Held::Gone(e.to_string().into()),
+            (Err(e), _) if e.kind() == Kind::Missing => memory.held = Held::Missing(e.to_string().into()),
             (Err(e), _) => return Err(e),
         }
-        // It may have been allowed less meanwhile.
+        // The allowed form may have changed meanwhile.
         memory.held = std::mem::replace(&mut memory.held, Held::Nothing).within(memory.allowed);
         Ok(())
     }
 
-    /// The pack in row `number` of the table that the section counts in.
+    /// Returns the pack in row `number` of the packs section.
     pub fn pack(&self, ctx: &Context, repo: &Repository, number: u32) -> Result<PackRef> {
-        let packs = self.place.packs.as_deref().ok_or_else(|| Error::damaged("an index without its packs"))?;
+        let packs =
+            self.place.packs.as_deref().ok_or_else(|| Error::damaged("an index section without its packs section"))?;
         let at = u64::from(number) * PACK_ROW as u64;
         if at >= u64::from(packs.section.len) {
             return Err(Error::damaged("an index entry names a pack that is not in its table"));
@@ -213,14 +214,14 @@ impl Section {
         Ok(index::decode_packs(&row)?[0].0)
     }
 
-    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+    fn memory(&self) -> RwLockReadGuard<'_, InMemory> {
         self.memory.read().expect("no holder panics")
     }
 }
 
 impl Repository {
-    /// Hands out a whole section of a record in pieces of whole entries, and fails in the end if its hash is wrong: what
-    /// was made of the pieces must be dropped then. Small sections are read through the cache, large ones past it.
+    /// Passes a section to `take` in pieces of whole entries. Fails at the end if the hash is wrong; the caller must then
+    /// drop the results. Reads small sections through the cache, large ones past it.
     pub(super) fn section_in_pieces(
         &self,
         ctx: &Context,
@@ -230,23 +231,23 @@ impl Repository {
         let damaged = |what| Error::damaged(format!("a section of record {} {what}", place.object.id));
         let range = place.start()..place.start() + u64::from(place.section.len);
         if !place.start().is_multiple_of(ENTRY as u64) {
-            return Err(damaged("does not begin where one may"));
+            return Err(damaged("is not aligned"));
         }
         let mut hash = Sha256::new();
         let mut piece = |bytes: &[u8]| {
             hash.update(bytes);
             take(bytes);
         };
-        if place.section.len as usize <= QUESTION {
+        if place.section.len as usize <= LOOKUP_COST {
             piece(&self.fetcher.read(ctx, &place.object, range, Span::Exact)?);
         } else {
             self.fetcher.stream(ctx, &place.object, range, &mut piece)?;
         }
         let right = hash.finalize()[..] == place.section.sha256;
-        right.then_some(()).ok_or_else(|| damaged("is not the one that its head names"))
+        right.then_some(()).ok_or_else(|| damaged("differs from its hash in the head"))
     }
 
-    /// A whole section of a record, verified by its hash too.
+    /// Returns a section, verified by its hash.
     pub(super) fn section(&self, ctx: &Context, place: &LiveSection) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(place.section.len as usize);
         self.section_in_pieces(ctx, place, |piece| bytes.extend_from_slice(piece))?;

@@ -1,11 +1,11 @@
-//! The snapshot that a user means by a few characters.
+//! Selects the snapshot that a user names.
 
 use super::State;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
 
 impl State {
-    /// Returns the snapshot that a user means by `latest`, `latest~N`, or the beginning of an id (at least 4 digits).
+    /// Returns the snapshot named by `latest`, `latest~N`, or the beginning of an id (at least 4 digits).
     /// Partial snapshots are never `latest`.
     pub fn select(&self, text: &str) -> Result<Snapshot> {
         let snapshots = self.snapshots();

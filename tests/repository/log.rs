@@ -351,7 +351,7 @@ impl Truth {
         assert_eq!(tags, shown);
         assert_eq!(forgotten, state.forgotten().into_iter().map(|s| s.id).collect());
         let doomed = self.condemned.keys().chain(&self.dropped).copied().collect();
-        assert_eq!(state.doomed_packs().into_iter().collect::<BTreeSet<_>>(), doomed);
+        assert_eq!(state.condemned_packs().into_iter().collect::<BTreeSet<_>>(), doomed);
     }
 
     fn assert_index(&self, repo: &Repository, index: &Index) {

@@ -186,7 +186,7 @@ fn t34_without_a_memory_the_first_state_is_taken() {
     other.commit(&server, 1);
     let old = copy(&server);
     other.commit(&server, 2);
-    let stranger = || client.open_as(&old, client.access()).unwrap().is_stranger();
+    let stranger = || client.open_as(&old, client.access()).unwrap().is_first_contact();
     assert!(stranger());
     assert_eq!(client.read(&old).unwrap(), [""; 0]);
     assert!(!stranger());

@@ -50,7 +50,7 @@ fn without_consent_packs_are_marked_and_nothing_else_changes() {
     assert_eq!(told.hit(&snapshot, &saved.top()), [("a/gone".into(), Lost::Contents)]);
     let state = saved.repo.state(background()).unwrap();
     assert_eq!((state.snapshots(), state.forgotten()), (vec![snapshot.clone()], vec![]));
-    assert!(state.doomed_packs().contains(&repaired.condemned[0]));
+    assert!(state.condemned_packs().contains(&repaired.condemned[0]));
     // Now the packs are known, the loss is not.
     let (report, told) = saved.check(&Options::default());
     assert_eq!((report.damaged_packs, report.paths, told.objects.len()), (0, 1, 0));
@@ -234,7 +234,7 @@ fn when_most_is_missing_nobody_decides_that_alone() {
 /// What is shown, and which packs are marked.
 fn shown<S: Storage + 'static>(saved: &Saved<S>) -> (Vec<Snapshot>, usize) {
     let state = saved.repo.state(background()).unwrap();
-    (state.snapshots(), state.doomed_packs().len())
+    (state.snapshots(), state.condemned_packs().len())
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Parents {
             snapshots.extend(all.iter().rev().find(|s| s.host == host && !s.partial).cloned());
         }
         let (moved, devices) = Default::default();
-        Parents { snapshots, doomed: state.doomed_packs(), moved, devices }
+        Parents { snapshots, doomed: state.condemned_packs(), moved, devices }
     }
 
     /// Nothing in these packs may be taken over.

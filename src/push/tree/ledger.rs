@@ -148,7 +148,7 @@ impl Ledger<'_> {
 
 /// Fails if packs were condemned since the push began: a whole snapshot must not refer to any of them.
 fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool) -> Result<()> {
-    if state.doomed_packs().is_subset(known) {
+    if state.condemned_packs().is_subset(known) {
         return Ok(());
     }
     outdated.store(true, Ordering::Relaxed);

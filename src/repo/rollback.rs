@@ -1,0 +1,238 @@
+//! Detects rollbacks: compares the server's state with the records, key file and addresses that this machine has seen
+//! ([`crate::seen`]).
+//!
+//! A seen record must be listed, superseded, or merged into a listed record. So a server that returns to an older state
+//! or hides a record is detected. Records that this machine has not seen cannot be missed: without stored heads the first
+//! state is accepted. Forks are detected too ([`super::forks`]).
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use super::Repository;
+use super::state::State;
+use crate::crypto::keys::RepoId;
+use crate::error::{Error, Kind, Result};
+use crate::name::{ObjectId, hex};
+use crate::seen::{Seen, SeenHead, SeenKey, SeenStore};
+use crate::time::Time;
+
+/// Set if the server showed a suspicious state although the operation continued. The program then exits with code 15.
+pub type Alarm = Arc<AtomicBool>;
+
+/// The seen data of a repository, and the reaction to a server that contradicts it.
+#[derive(Default)]
+pub(super) struct RollbackGuard {
+    pub store: Option<SeenStore>,
+    /// Nothing is stored as seen, since a dry run writes nothing.
+    pub dry_run: bool,
+    /// An older state causes a warning instead of an error, and is not stored as seen.
+    pub accept: bool,
+    /// The first 8 bytes of the id of a record that must be there.
+    pub expect: Option<u64>,
+    pub alarm: Alarm,
+    pub address: String,
+    /// This machine had not seen the repository before it was opened.
+    pub is_first_contact: bool,
+    /// Warnings for the next state.
+    pub notes: Mutex<Vec<String>>,
+}
+
+impl RollbackGuard {
+    /// Adds a warning to the next state.
+    pub fn note(&self, text: String) {
+        let mut notes = self.notes.lock().expect("no holder panics");
+        if !notes.contains(&text) {
+            notes.push(text);
+        }
+    }
+
+    /// Returns the seen data of this repository. A damaged file causes a warning and counts as none.
+    pub fn seen(&self, id: &RepoId) -> Option<Seen> {
+        match self.store.as_ref()?.of(&id.0) {
+            Ok(seen) => seen,
+            Err(e) => {
+                self.note(format!("{e}: what the newest snapshots were cannot be verified this time"));
+                None
+            }
+        }
+    }
+
+    /// Refuses a repository other than the one that was seen at this address.
+    pub fn check_identity(&self, id: &RepoId) -> Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let Some((other, seen)) = store.at_address(&self.address).filter(|(other, _)| *other != id.0) else {
+            return Ok(());
+        };
+        let [new, old] = [hex(&id.0[..4]), hex(&other[..4])];
+        let newest = seen.heads.last().map(|head| format!(", last with {}", described(head))).unwrap_or_default();
+        let text = format!("another repository than before is at {}: {new}; here {old} was seen{newest}", self.address);
+        self.refuse(text, store, &other)
+    }
+
+    /// Refuses a key file that is weaker and not newer than the one that opened the repository before.
+    pub fn check_key(&self, id: &RepoId, key: SeenKey) -> Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let seen = self.seen(id);
+        // A newer key file was created with the master key, so it is accepted even if it is weaker.
+        let old = seen.and_then(|seen| seen.key).filter(|old| is_weaker(&key, old) && key.created <= old.created);
+        if let Some(old) = old {
+            let text = format!(
+                "the server gives an older key file {} that is easier to guess than {}, which opened the repository before",
+                key.id.short(),
+                old.id.short()
+            );
+            self.refuse(text, store, &id.0)?;
+            return Ok(());
+        }
+        if !self.dry_run && !self.accept {
+            self.remembered(store.update(&id.0, |seen| {
+                seen.found_at(&self.address);
+                seen.key = Some(key);
+            }));
+        }
+        Ok(())
+    }
+
+    /// Fails, or adds a warning if older states are accepted.
+    fn refuse(&self, text: String, store: &SeenStore, id: &[u8; 32]) -> Result<()> {
+        if self.accept {
+            self.note(text);
+            return Ok(());
+        }
+        let hint = format!(
+            "`--accept-rollback` reads what is shown; if it was changed on purpose, remove {}",
+            store.path(id).display()
+        );
+        Err(Error::new(Kind::Tampering, text).hint(hint))
+    }
+
+    /// Adds a warning if seen data could not be stored.
+    pub fn remembered(&self, result: Result<()>) {
+        if let Err(e) = result {
+            self.note(format!("{e}: the next run cannot tell whether the server shows an older state"));
+        }
+    }
+}
+
+impl Repository {
+    /// Returns whether this machine stores seen data and had none of this repository when it was opened.
+    pub fn is_first_contact(&self) -> bool {
+        self.rollback.is_first_contact
+    }
+
+    /// Returns the heads that the next listing must have or explain.
+    pub(super) fn seen_heads(&self) -> Vec<SeenHead> {
+        self.rollback.seen(&self.id).map(|seen| seen.heads).unwrap_or_default()
+    }
+
+    /// Returns the seen heads, and the records read before, that the listing neither has nor explains.
+    pub(super) fn unexplained(&self, state: &State, seen: &[SeenHead]) -> Vec<SeenHead> {
+        let mut unexplained: Vec<_> = seen.iter().filter(|head| !state.explains(&head.id)).copied().collect();
+        unexplained.extend(state.vanished());
+        unexplained.sort_unstable();
+        unexplained.dedup_by_key(|head| head.id);
+        unexplained
+    }
+
+    /// Returns whether the record of `--expect-head` is not there.
+    pub(super) fn lacks_expected(&self, state: &State) -> bool {
+        self.rollback.expect.is_some_and(|expected| !state.explains_prefix(expected))
+    }
+
+    /// Fails if the listing lacks seen records (or adds a warning if older states are accepted). Else stores its heads as
+    /// seen.
+    pub(super) fn check_rollback(&self, state: &mut State, unexplained: &[SeenHead], is_new: bool) -> Result<()> {
+        let guard = &self.rollback;
+        if self.lacks_expected(state) {
+            let text =
+                format!("the record {:016x}, which --expect-head names, is not there", guard.expect.unwrap_or(0));
+            if !guard.accept {
+                let hint = "the server shows an older state, or hides it; `--accept-rollback` reads what is shown";
+                return Err(Error::new(Kind::Tampering, text).hint(hint));
+            }
+            guard.note(text);
+        }
+        if !unexplained.is_empty() {
+            let rows: Vec<String> = unexplained.iter().map(|head| described(head) + state.fate(&head.id)).collect();
+            let text = format!("the server shows an older state than this machine has seen: {}", rows.join("; "));
+            match &guard.store {
+                Some(store) => guard.refuse(text, store, &self.id.0)?,
+                None if guard.accept => guard.note(text),
+                None => return Err(Error::new(Kind::Tampering, text)),
+            }
+        } else {
+            if is_new {
+                self.warn_of_forks(state);
+            }
+            self.remember(state);
+        }
+        guard.alarm.fetch_or(!state.lost().is_empty(), Relaxed);
+        for note in guard.notes.lock().expect("no holder panics").drain(..) {
+            if !state.notes.contains(&note) {
+                state.notes.push(note);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the frontier as seen. Keeps heads that another process has stored and that this state does not explain.
+    pub(super) fn remember(&self, state: &State) {
+        self.update_seen(|seen| {
+            seen.heads.retain(|head| !state.explains(&head.id));
+            seen.heads.extend(state.frontier_heads());
+        });
+    }
+
+    /// Stores a record as seen that was committed without listing the log again.
+    pub(super) fn remember_own(&self, head: SeenHead) {
+        self.update_seen(|seen| seen.heads.push(head));
+    }
+
+    fn update_seen(&self, change: impl FnOnce(&mut Seen)) {
+        let guard = &self.rollback;
+        let Some(store) = guard.store.as_ref().filter(|_| !guard.dry_run && !guard.accept) else { return };
+        let stored = store.update(&self.id.0, |seen| {
+            seen.found_at(&guard.address);
+            change(seen);
+        });
+        guard.remembered(stored);
+    }
+
+    /// Stores a key file as seen that was created here. It replaces the previous one even if it is weaker and was created
+    /// within the same second.
+    pub(super) fn remember_key(&self, key: SeenKey) {
+        self.update_seen(|seen| seen.key = Some(key));
+    }
+
+    /// Stores that a key file was removed, so that its return causes a warning.
+    pub fn remember_removed(&self, key: ObjectId) {
+        self.update_seen(|seen| seen.removed.push(key));
+    }
+
+    /// Adds a warning for each fork that was not reported before.
+    fn warn_of_forks(&self, state: &State) {
+        let reported = self.rollback.seen(&self.id).map(|seen| seen.told).unwrap_or_default();
+        let new: Vec<_> = state.forks().into_iter().filter(|(_, later)| !reported.contains(&later.id)).collect();
+        for (earlier, later) in &new {
+            self.rollback.note(format!(
+                "two clients were shown different states: {} was written without knowledge of {} (or a clock is wrong). \
+                 Both are there now",
+                described(later),
+                described(earlier)
+            ));
+            self.rollback.alarm.fetch_or(self.rollback.store.is_some(), Relaxed);
+        }
+        if !new.is_empty() {
+            self.update_seen(|seen| seen.told.extend(new.iter().map(|(_, later)| later.id)));
+        }
+    }
+}
+
+fn is_weaker(key: &SeenKey, old: &SeenKey) -> bool {
+    key.work < old.work || (old.local && !key.local)
+}
+
+fn described(head: &SeenHead) -> String {
+    let time = Time::from_seconds(head.time);
+    format!("record {} (sequence {}, of {time})", head.id.short(), head.sequence)
+}
