@@ -142,7 +142,7 @@ impl Index {
 /// A row of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexRow {
-    /// What the chunk is.
+    /// Type of the chunk.
     pub kind: ChunkKind,
     /// Where it is.
     pub place: Ref,

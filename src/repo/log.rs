@@ -22,7 +22,7 @@ const WHOLE: u64 = 256 << 10;
 /// Most listings of the log in one refresh.
 const LISTINGS: usize = 3;
 
-/// What [`Repository::read_new`] found.
+/// Result of [`Repository::read_new`].
 #[derive(Clone, Copy, Debug, Default)]
 struct NewRecords {
     /// A record was read.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
-use nfreezer::crypto::seal::ObjectType;
+use nfreezer::crypto::seal::{ObjectType, plain_len};
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
-use nfreezer::format::record::{Head, NewSection, SectionKind};
+use nfreezer::format::record::{self, Head, NewSection, Section, SectionKind};
 use nfreezer::format::reference::PackRef;
-use nfreezer::name::{Folder, ObjectId};
+use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::repo::{Index, Repository, State};
 use nfreezer::storage::{Memory, Storage};
 
@@ -131,6 +131,17 @@ fn a_large_section_is_read_past_the_cache() {
     assert!(repo.cache_stats().misses - misses < 10, "and not into the cache");
 }
 
+/// The sections of a record as one that supersedes it names them.
+fn named_sections(repo: &Repository, state: &State, id: ObjectId, head: Head, new: &[NewSection]) -> Vec<Section> {
+    let sequence = state.sequence(&id).unwrap();
+    let size = repo.storage().size(background(), &Name::Record { sequence, id }).unwrap();
+    let holder = (sequence, id, plain_len(size).unwrap());
+    let plain = record::encode(Head { sequence, ..head }, new).unwrap();
+    let end = record::head_end(plain[..4].try_into().unwrap()).unwrap();
+    let sections = record::decode(sequence, &plain[..end]).unwrap().head.sections;
+    sections.into_iter().map(|s| Section { record: Some(s.record.unwrap_or(holder)), ..s }).collect()
+}
+
 #[test]
 fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
     let (_, repo) = repository();
@@ -140,19 +151,18 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
         let index = Index::new(&state).with_memory(allowance);
         assert_answers(&repo, &index, &model);
         let (mut state, mut model) = (state.clone(), model.clone());
-        let mut last = None;
+        let mut last: Option<ObjectId> = None;
+        let mut named = Vec::new();
         for round in 1..6 {
             let superseded = last.into_iter().collect();
             // Each record takes the place of the one before, naming its sections, as checkpoints of a long push do.
             let from = (round + 100 * (1 + allowance as u64 % 7)) * 1000;
-            let mut head = Head { superseded, ..Head::default() };
-            if let Some(last) = last {
-                head.sections = state.named_sections(&last).unwrap();
-            }
+            let head = Head { superseded, sections: named.clone(), ..Head::default() };
             let mut new = sections(from, from + 1000);
             let packs = head.sections.len() as u32;
             new[1].kind = SectionKind::Index { packs };
-            let record = repo.commit(background(), &mut state, head, &new).unwrap();
+            let record = repo.commit(background(), &mut state, head.clone(), &new).unwrap();
+            named = named_sections(&repo, &state, record, head, &new);
             model.extend((from..from + 1000).map(|n| (id(n), (pack(from / 1000), (n % 1000) as u32 * 100))));
             let before = repo.cache_stats();
             index.committed(&state, &record, new);
