@@ -141,7 +141,7 @@ fn access(open: &OpenArgs) -> Result<Access> {
 
 fn unlock(storage: Arc<dyn Storage>, access: &Access, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     let repo = with_tries(&storage, access, open)?;
-    if repo.is_stranger() && !output.quiet && !output.json {
+    if repo.is_first_contact() && !output.quiet && !output.json {
         output::notice(
             "nfreezer: first use of this repository on this machine: from now on its newest heads are remembered, \
              and an older state is detected",

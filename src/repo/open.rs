@@ -252,21 +252,13 @@ fn unlock(
 ) -> Result<(MasterKey, SeenKey, KeyInfo)> {
     let (mut files, mut damaged) = (Vec::new(), Vec::new());
     for (key, bytes) in &read {
-        let bytes =
-            bytes.as_deref().ok_or_else(|| Error::damaged(format!("key file {} has the wrong size", key.short())));
-        match bytes.and_then(|bytes| KeyFile::parse(key, id, bytes)) {
+        match parse_key_file(id, key, bytes.as_deref()) {
             Ok(file) => files.push((key, file)),
             Err(e) => damaged.push(e.to_string()),
         }
     }
     files.sort_by_key(|(key, file)| (Some(**key) != opened_before, file.cost().work()));
-    let removed = guard.seen(id).map(|seen| seen.removed).unwrap_or_default();
-    for (key, _) in files.iter().filter(|(key, _)| removed.contains(key)) {
-        guard.note(format!(
-            "key file {}, which was removed from here, is there again: its passphrase opens it",
-            key.short()
-        ));
-    }
+    guard.warn_of_returned_keys(id, files.iter().map(|(key, _)| *key));
     let local = access.local_key.as_ref();
     let (open, closed): (Vec<_>, Vec<_>) =
         files.iter().partition(|(_, file)| local.is_some() || !file.needs_local_key());
@@ -287,6 +279,12 @@ fn unlock(
     }
     let with_local_key = open.iter().any(|(_, file)| file.needs_local_key());
     Err(wrong_passphrase(&guard.address, open.len(), with_local_key, closed.len(), &damaged))
+}
+
+/// Parses a key file; `bytes` are `None` if its size is wrong.
+fn parse_key_file<'b>(id: &RepoId, key: &ObjectId, bytes: Option<&'b [u8]>) -> Result<KeyFile<'b>> {
+    let wrong_size = || Error::damaged(format!("key file {} has the wrong size", key.short()));
+    KeyFile::parse(key, id, bytes.ok_or_else(wrong_size)?)
 }
 
 /// Returns the error after `tried` key files did not open; `closed` more need a local key.

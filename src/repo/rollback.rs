@@ -93,6 +93,17 @@ impl RollbackGuard {
         Ok(())
     }
 
+    /// Adds a warning for each key file that was removed on this machine and is there again.
+    pub fn warn_of_returned_keys<'k>(&self, id: &RepoId, keys: impl Iterator<Item = &'k ObjectId>) {
+        let removed = self.seen(id).map(|seen| seen.removed).unwrap_or_default();
+        for key in keys.filter(|key| removed.contains(key)) {
+            self.note(format!(
+                "key file {}, which was removed from here, is there again: its passphrase opens it",
+                key.short()
+            ));
+        }
+    }
+
     /// Fails, or adds a warning if older states are accepted.
     fn refuse(&self, text: String, store: &SeenStore, id: &[u8; 32]) -> Result<()> {
         if self.accept {
