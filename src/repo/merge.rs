@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::format::ancestry::{self, prefix};
 use crate::format::index::{self, ENTRY};
 use crate::format::limits;
-use crate::format::sections::index_sections;
 use crate::format::record::{Head, Mark, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
+use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 
 /// Most live records without a merge.

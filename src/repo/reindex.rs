@@ -12,10 +12,10 @@ use crate::crypto::seal::ObjectType;
 use crate::error::Result;
 use crate::format::ancestry::{self, prefix};
 use crate::format::index;
-use crate::format::sections::index_sections;
 use crate::format::pack::Entry;
 use crate::format::record::{Head, NewSection, Section, SectionKind};
 use crate::format::reference::PackRef;
+use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 
 /// Pack tables that are read at the same time.
