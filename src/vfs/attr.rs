@@ -1,4 +1,4 @@
-//! What `stat` shows of a node, and why an operation may have no answer.
+//! Attributes of nodes as `stat` shows them, and the faults of operations.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::format::node::{Content, Node};
 use crate::format::reference::Extent;
 use crate::time::Time;
 
-/// What sort of node it is.
+/// The type of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -26,39 +26,39 @@ pub enum Kind {
     Socket,
 }
 
-/// What `stat` shows.
+/// The attributes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number, see [`super::inode`].
     pub ino: u64,
-    /// Kind.
+    /// Type.
     pub kind: Kind,
     /// The twelve permission bits.
     pub mode: u16,
-    /// Links.
+    /// Number of links; 1 for a directory whose number of subdirectories is not known.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Units of 512 bytes that are not holes.
+    /// Stored units of 512 bytes, without holes.
     pub blocks: u64,
-    /// Modification time: seconds and nanoseconds. Also shown as access and change time.
+    /// Modification time; also shown as access time and change time.
     pub mtime: Time,
     /// Major and minor number of a device.
     pub device: (u32, u32),
 }
 
 impl Attr {
-    /// The attributes of a node; `owner` replaces user and group.
+    /// Returns the attributes of a node; `owner` replaces its user and group.
     pub fn of(node: &Node, ino: u64, owner: Option<(u32, u32)>) -> Attr {
         let size = node.content.size();
         let (kind, blocks, device) = match &node.content {
             Content::File(extents) => (Kind::File, stored(extents).div_ceil(512), (0, 0)),
-            // Its holes are known to its list only. One block less than full says "look for holes" (`lseek`) to `cp`
-            // and `tar`; reading the list for every `ls` would cost far more than that is wrong.
+            // Only the reference list knows the holes, and reading it for each `ls` would be slow. With one block less
+            // than full, `cp` and `tar` search for holes (`lseek`).
             Content::Large { size, .. } => (Kind::File, (size / 512).saturating_sub(1), (0, 0)),
             Content::Directory(_) => (Kind::Directory, 0, (0, 0)),
             Content::Symlink(_) => (Kind::Symlink, 0, (0, 0)),
@@ -77,31 +77,31 @@ fn stored(extents: &[Extent]) -> u64 {
     extents.iter().map(|e| if let Extent::Data(r) = e { r.len.into() } else { 0 }).sum()
 }
 
-/// Figures of the file system, for `statfs`.
+/// Size of the file system, for `statfs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Bytes of the files in the newest snapshot.
     pub bytes: u64,
-    /// Nodes in it.
+    /// Nodes in the newest snapshot.
     pub nodes: u64,
 }
 
-/// Why an operation has no answer. Network and integrity errors are [`Fault::Broken`] and nothing else.
+/// Why an operation has no answer. Errors of the network and of verification are always [`Fault::Broken`].
 #[derive(Debug)]
 pub enum Fault {
-    /// It was asked for what is in memory, and this is not: ask again with [`super::Mode::Fetch`].
+    /// The answer is not in memory: repeat the operation with [`super::Mode::Fetch`].
     Wait,
-    /// No node is known by this number: its snapshot is gone from the view.
+    /// No node has this inode number any more: its snapshot has left the view.
     Stale,
-    /// The operation makes no sense for this kind of node.
+    /// The operation is not possible for this type of node.
     Invalid,
-    /// The node has no extended attribute of this name.
+    /// The node has no extended attribute with this name.
     NoAttribute,
-    /// There are no extended attributes at all.
+    /// No node of this mount has extended attributes.
     Unsupported,
-    /// There is neither data nor a hole from there on.
+    /// There is neither data nor a hole after this offset.
     Beyond,
-    /// It could not be fetched or verified.
+    /// The content could not be fetched or verified.
     Broken(Error),
 }
 
@@ -115,22 +115,22 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Wait => f.write_str("not in memory"),
-            Fault::Stale => f.write_str("no such node any more"),
-            Fault::Invalid => f.write_str("not possible for this kind of file"),
-            Fault::NoAttribute => f.write_str("no such attribute"),
-            Fault::Unsupported => f.write_str("no attributes here"),
-            Fault::Beyond => f.write_str("behind the end"),
+            Fault::Stale => f.write_str("the node does not exist any more"),
+            Fault::Invalid => f.write_str("not possible for this type of file"),
+            Fault::NoAttribute => f.write_str("no such extended attribute"),
+            Fault::Unsupported => f.write_str("no extended attributes in this mount"),
+            Fault::Beyond => f.write_str("offset after the last data or hole"),
             Fault::Broken(e) => e.fmt(f),
         }
     }
 }
 
-/// A copy of an error, for whoever asks again within a few seconds.
+/// Returns a copy of an error, for a repetition of the failed operation.
 pub(super) fn again(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
 }
 
-/// Whether the next attempt may well succeed without anything being repaired.
+/// Returns whether another attempt may succeed without a repair.
 pub(super) fn passing(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing)
 }

@@ -8,11 +8,12 @@
 //! more links = H("n" || snapshot id || file system || inode || ctime || contents)
 //! ```
 //!
-//! `H` is `name_hash(3, ..)`, keyed. So identical files of different snapshots share a number, and with it the kernel's
-//! page cache, and two nodes of one snapshot share one only if they are links of each other or equal in all that is
-//! shown. The first bits of what has contents are their place (8 bits of the pack's name, then for a file 8 bits of
-//! the offset in that pack, for a directory 16): `cp`, for one, reads a directory in the order of inode numbers, which
-//! is then the order on the server. At least 40 bits are left to tell apart what lies at the same place.
+//! `H` is `name_hash(3, ..)`, keyed. Equal files of different snapshots share a number, and so the kernel's page cache; two
+//! nodes of one snapshot share one only if they are links of each other, or equal in all attributes and contents.
+//!
+//! The first bits of a number are the place of the contents: 8 bits of the name of the pack, then 8 bits of the offset in
+//! it for a file, 16 bits for a directory. `cp` and other programs read a directory in the order of inode numbers, which
+//! is then the order on the server. At least 40 bits remain to distinguish nodes at the same place.
 
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::BLOCK;
@@ -20,10 +21,10 @@ use crate::format::node::{Attrs, Content, Node, Xattrs};
 use crate::format::record::SnapshotId;
 use crate::format::reference::{Extent, Ref};
 
-/// The number of the root.
+/// Inode number of the root.
 pub const ROOT: u64 = 1;
 
-/// The number of the directory `name` in the directory `parent`; `page`: its top page.
+/// Returns the number of the directory `name` in the directory `parent`; `page` is its top page.
 pub fn directory(keys: &Keys, parent: u64, name: &[u8], page: Option<&Ref>) -> u64 {
     let number = hash(keys, &[b"d".as_slice(), &parent.to_be_bytes(), name].concat());
     let Some(r) = page else { return number };
@@ -31,12 +32,12 @@ pub fn directory(keys: &Keys, parent: u64, name: &[u8], page: Option<&Ref>) -> u
     above_root(place << 40 | number >> 24)
 }
 
-/// The number of the root of a snapshot, shown in the directory `parent`.
+/// Returns the number of the root of a snapshot in the directory `parent`.
 pub fn snapshot(keys: &Keys, parent: u64, id: &SnapshotId) -> u64 {
     hash(keys, &[b"s".as_slice(), &parent.to_be_bytes(), &id.0].concat())
 }
 
-/// The number of a node with one link.
+/// Returns the number of a node with one link.
 pub fn single(keys: &Keys, node: &Node) -> u64 {
     let Attrs { mode, uid, gid, .. } = &*node.attrs;
     let mut bytes = Vec::with_capacity(128);
@@ -57,13 +58,13 @@ pub fn single(keys: &Keys, node: &Node) -> u64 {
     placed(keys, node, &bytes)
 }
 
-/// The number of a node that is no directory and has one link, else 0.
+/// Returns the number of a node with one link that is not a directory, or 0 for other nodes.
 pub fn alone(keys: &Keys, node: &Node) -> u64 {
     let alone = node.nlink == 1 && !matches!(node.content, Content::Directory(_));
     if alone { single(keys, node) } else { 0 }
 }
 
-/// The number of a node with several links.
+/// Returns the number of a node with several links.
 pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(b'n');
@@ -75,7 +76,7 @@ pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
     placed(keys, node, &bytes)
 }
 
-/// What tells contents apart, whatever else is the same: kind and chunks. Of a directory the kind only.
+/// Appends bytes that identify contents: type and chunks; the type only for a directory.
 pub fn contents(bytes: &mut Vec<u8>, content: &Content) {
     let (kind, numbers) = match content {
         Content::File(_) => (1, [0; 2]),
@@ -117,13 +118,13 @@ fn placed(keys: &Keys, node: &Node, bytes: &[u8]) -> u64 {
     above_root(place << 48 | number >> 16)
 }
 
-/// The number under which a directory of a snapshot is known while only single nodes of it are shown elsewhere, in
-/// `shown`; no request of the kernel ever names it.
-pub fn hidden(keys: &Keys, shown: u64, page: &Ref, id: &SnapshotId) -> u64 {
-    hash(keys, &[b"h".as_slice(), &shown.to_be_bytes(), &page.id.0, &page.pack.id.0, &id.0].concat())
+/// Returns the number of a directory of a snapshot of which single nodes appear in the merged directory `merged`. The
+/// kernel never learns it.
+pub fn hidden(keys: &Keys, merged: u64, page: &Ref, id: &SnapshotId) -> u64 {
+    hash(keys, &[b"h".as_slice(), &merged.to_be_bytes(), &page.id.0, &page.pack.id.0, &id.0].concat())
 }
 
-/// What names a path among those that are merged, see [`super::time::history`].
+/// Returns a hash of a path, as the key of its history.
 pub fn path(keys: &Keys, path: &[Box<[u8]>]) -> u64 {
     let mut bytes = vec![b'p'];
     path.iter().for_each(|name| put(&mut bytes, name));

@@ -1,5 +1,6 @@
-//! The nodes that the kernel knows: number -> (directory, position), counted by its look-ups and dropped by its forgets.
-//! 24 bytes a file; a directory is kept for as long as the kernel knows it or anything below it.
+//! The nodes that the kernel knows, by inode number: each is a directory, or a position in one. The table counts the
+//! kernel's look-ups and drops a node when they are taken back. A file takes 24 bytes; a directory stays while the kernel
+//! knows it or a node below it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,37 +12,37 @@ use crate::format::node::Node;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
 
-/// A directory of a snapshot, or one that is merged from many (which has no page and no node).
+/// A directory of a snapshot, or a merged directory (which has no page and no node).
 pub struct Dir {
     /// Its number in the table.
     pub number: u32,
-    /// What it shows: a directory of a snapshot, or one that is merged from all.
+    /// Where its entries come from.
     pub role: Role,
-    /// The number of the directory that holds it, and its position there; `None` for the root of a snapshot.
+    /// Table number of its parent directory, and its position there; `None` for the root of a snapshot.
     pub parent: Option<(u32, u32)>,
-    /// The inode number of the directory that holds it.
+    /// Inode number of its parent directory.
     pub above: u64,
-    /// Its name; empty for the root of a mount.
+    /// Its name; empty for the root of the mount.
     pub name: Box<[u8]>,
     /// Its top page.
     pub page: Option<Ref>,
-    /// The snapshot that it belongs to.
+    /// Its snapshot.
     pub snapshot: SnapshotId,
-    /// What `stat` shows; holds its inode number.
+    /// Its attributes, with its inode number.
     pub attr: Attr,
-    /// The node, where it is in no directory that we know: the root of a mount.
+    /// Its node, if no directory of the table holds it: the root of a snapshot or of the mount.
     pub node: Option<Box<Node>>,
 }
 
-/// What is behind a number.
+/// The node behind an inode number.
 pub enum Place {
     /// A directory.
     Dir(Arc<Dir>),
-    /// Anything else: its directory and its position there.
+    /// Another node: its directory and its position there.
     Entry(Arc<Dir>, u32),
 }
 
-/// See the module.
+/// The nodes that the kernel knows.
 #[derive(Default)]
 pub struct InodeTable {
     slots: HashMap<u64, InodeSlot>,
@@ -51,33 +52,33 @@ pub struct InodeTable {
 
 struct InodeSlot {
     dir: u32,
-    /// [`ITSELF`]: the slot is the directory number `dir`.
+    /// Position in the directory number `dir`; [`ITSELF`] for that directory.
     position: u32,
     lookups: u32,
 }
 
 struct DirSlot {
     dir: Arc<Dir>,
-    /// Slots whose directory it is.
+    /// Slots and directories below it.
     below: u32,
 }
 
 const ITSELF: u32 = u32::MAX;
 
 impl InodeTable {
-    /// What is known by this number.
+    /// Returns the node with this inode number.
     pub fn place(&self, ino: u64) -> Option<Place> {
         let slot = self.slots.get(&ino)?;
         let dir = Arc::clone(&self.dirs.get(slot.dir as usize)?.as_ref()?.dir);
         Some(if slot.position == ITSELF { Place::Dir(dir) } else { Place::Entry(dir, slot.position) })
     }
 
-    /// A directory by its number in the table.
+    /// Returns a directory by its table number.
     pub fn dir(&self, number: u32) -> Option<Arc<Dir>> {
         Some(Arc::clone(&self.dirs.get(number as usize)?.as_ref()?.dir))
     }
 
-    /// Counts one look-up of a file, which becomes known if it is not.
+    /// Counts one look-up of a node that is not a directory, and adds it if it is new.
     pub fn hold_entry(&mut self, ino: u64, dir: u32, position: u32) {
         let slot = self.slots.entry(ino).or_insert_with(|| {
             if let Some(Some(held)) = self.dirs.get_mut(dir as usize) {
@@ -88,7 +89,7 @@ impl InodeTable {
         slot.lookups = slot.lookups.saturating_add(1);
     }
 
-    /// Counts one look-up of a directory, which becomes known if it is not; `make` gets its number in the table.
+    /// Counts one look-up of a directory, and adds it if it is new; `make` receives its table number.
     pub fn hold_dir(&mut self, ino: u64, make: impl FnOnce(u32) -> Dir) {
         if let Some(slot) = self.slots.get_mut(&ino) {
             slot.lookups = slot.lookups.saturating_add(1);
@@ -108,15 +109,15 @@ impl InodeTable {
         self.slots.insert(ino, InodeSlot { dir: number, position: ITSELF, lookups: 1 });
     }
 
-    /// The kernel takes `count` look-ups back.
+    /// Takes back `count` look-ups, and drops the node after the last.
     pub fn forget(&mut self, ino: u64, count: u64) {
         let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return };
         slot.lookups = slot.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if slot.lookups > 0 {
             return;
         }
-        let (dir, position) = (slot.dir, slot.position);
-        if position == ITSELF {
+        let dir = slot.dir;
+        if slot.position == ITSELF {
             self.drop_unused(dir);
         } else {
             self.slots.remove(&ino);
@@ -131,7 +132,7 @@ impl InodeTable {
         self.drop_unused(dir);
     }
 
-    /// Drops a directory that the kernel does not know and that holds nothing known, and then perhaps those above it.
+    /// Drops a directory that the kernel does not know and that holds no known node; then its parents likewise.
     fn drop_unused(&mut self, dir: u32) {
         let mut next = Some(dir);
         while let Some(number) = next.take() {
@@ -152,13 +153,13 @@ impl InodeTable {
         }
     }
 
-    /// The numbers of the directories that are merged from many snapshots.
+    /// Returns the inode numbers of the merged directories.
     pub fn merged(&self) -> Vec<u64> {
         let merged = self.dirs.iter().flatten().filter(|held| held.dir.role.merges());
         merged.map(|held| held.dir.attr.ino).collect()
     }
 
-    /// Nodes and directories known.
+    /// Returns the numbers of nodes and of directories.
     pub fn len(&self) -> (usize, usize) {
         (self.slots.len(), self.dirs.len() - self.free.len())
     }

@@ -22,6 +22,7 @@ mod inode_table;
 mod pages;
 mod prefetch_walk;
 mod read;
+mod snapshot_names;
 mod time;
 mod tree;
 mod view;
@@ -33,8 +34,9 @@ pub use freshness::Freshness;
 pub use pages::Attributes;
 pub use prefetch_walk::Walk;
 pub use read::{Ahead, PackRange, Seek};
+pub use snapshot_names::file_name;
 pub use tree::Entry;
-pub use view::{Invalidation, file_name};
+pub use view::Invalidation;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -47,7 +49,7 @@ use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
 use crate::printable;
-use crate::repo::{Repository, State};
+use crate::repo::{Repository, State, latest_first, now};
 use crate::trees::{Trees, root};
 use attr::Attr as A;
 use cache::Cache;
@@ -138,12 +140,12 @@ impl Vfs {
     /// Creates the file system of a repository in this state.
     pub fn new(ctx: &Context, repo: Arc<Repository>, state: State, options: Options) -> Result<Self> {
         let snapshots = state.snapshots();
-        let totals = totals(options.at.as_ref().map(|(s, _)| s).or(newest(&snapshots)));
+        let totals = totals(options.at.as_ref().map(|(s, _)| s).or(latest(&snapshots)));
         let mut first_page = prefetch_walk::first_page(&snapshots);
         let mut table = InodeTable::default();
         let pages = Pages::new(Arc::clone(&repo), state);
         let view = match &options.at {
-            None => View::new(repo.keys(), snapshots, &options.zone),
+            None => View::new(repo.keys(), snapshots, &options.zone, now()),
             Some((snapshot, path)) => {
                 let root = root_at(ctx, &pages.trees(), snapshot, path, &options)?;
                 first_page = root.page;
@@ -174,9 +176,9 @@ impl Vfs {
         if self.options.at.is_some() {
             return Vec::new();
         }
-        *self.totals.lock().expect("no holder panics") = totals(newest(&snapshots));
+        *self.totals.lock().expect("no holder panics") = totals(latest(&snapshots));
         *self.first_page.lock().expect("no holder panics") = prefetch_walk::first_page(&snapshots);
-        let new = View::new(self.repo.keys(), snapshots, &self.options.zone);
+        let new = View::new(self.repo.keys(), snapshots, &self.options.zone, now());
         let mut view = self.view.write().expect("no holder panics");
         let mut changes = new.changes(&view);
         if !changes.is_empty() {
@@ -250,9 +252,9 @@ impl Vfs {
     }
 }
 
-/// Returns the newest whole snapshot.
-fn newest(snapshots: &[Snapshot]) -> Option<&Snapshot> {
-    snapshots.iter().rev().find(|s| !s.partial)
+/// Returns the snapshot that `latest` means.
+fn latest(snapshots: &[Snapshot]) -> Option<&Snapshot> {
+    latest_first(snapshots.iter(), now()).next()
 }
 
 fn totals(snapshot: Option<&Snapshot>) -> Totals {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::attr::Fault;
-use super::{Vfs, newest};
+use super::{Vfs, latest};
 use crate::context::Context;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
@@ -83,5 +83,5 @@ impl Vfs {
 
 /// The page that names are read from first.
 pub(super) fn first_page(snapshots: &[Snapshot]) -> Option<Ref> {
-    newest(snapshots).and_then(|s| s.root)
+    latest(snapshots).and_then(|s| s.root)
 }

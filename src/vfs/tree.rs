@@ -8,13 +8,14 @@ use super::attr::{Attr, Fault, Kind};
 use super::inode_table::{Dir, Place};
 use super::pages::Directory;
 use super::time::moment::moment;
-use super::view::{Folder, Role, Target, View};
+use super::view::{Role, Target, View, ViewDir};
 use super::{Mode, Vfs, inode};
 use crate::error::Error;
 use crate::format::node::{Content, Node};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
+use crate::repo::now;
 use crate::trees::{self, Branch, Spot, Wanted, root};
 
 /// One entry of a listing.
@@ -63,22 +64,22 @@ impl Vfs {
     }
 
     /// What `f` says of a folder above the snapshots that has its own entries; `None`: it is no such folder.
-    fn above<T>(&self, ino: u64, f: impl FnOnce(&View, &Folder) -> T) -> Option<T> {
+    fn above<T>(&self, ino: u64, f: impl FnOnce(&View, &ViewDir) -> T) -> Option<T> {
         let view = self.view();
         view.find(ino).filter(|folder| !folder.role.merges()).map(|folder| f(&view, folder))
     }
 
     /// A name in a folder above the snapshots, listed or not.
-    fn in_view(&self, view: &View, folder: &Folder, name: &[u8]) -> Option<Attr> {
-        if let Some(target) = view.target(folder, name) {
+    fn in_view(&self, view: &View, folder: &ViewDir, name: &[u8]) -> Option<Attr> {
+        if let Some(target) = folder.target(name) {
             return Some(self.target(view, folder, name, target, true));
         }
         let snapshot = match folder.role {
             Role::At => {
-                let now = Zoned::now().with_time_zone(self.options.zone.clone());
-                view.time.at(moment(std::str::from_utf8(name).ok()?, &now)?).cloned()?
+                let local_now = Zoned::now().with_time_zone(self.options.zone.clone());
+                view.time.at(moment(std::str::from_utf8(name).ok()?, &local_now)?).cloned()?
             }
-            _ => view.shadow(folder, name)?,
+            _ => view.shadow(folder, name, now())?,
         };
         // Directories of two names must not share a number.
         let salt = inode::directory(self.repo.keys(), folder.ino, name, None);
@@ -114,7 +115,7 @@ impl Vfs {
         self.wait_until_fresh(ino, mode)?;
         let view = self.view();
         if let Some(folder) = view.find(ino).filter(|folder| !folder.role.merges()) {
-            let (own, above) = (self.folder(folder), self.folder(&view.folders[folder.parent]));
+            let (own, above) = (self.folder(folder), self.folder(&view.dirs[folder.parent]));
             if dots(own, above, offset, add) {
                 return Ok(());
             }
@@ -200,7 +201,7 @@ impl Vfs {
         let mut folder = view.find(above);
         while let Some(f) = folder.filter(|f| f.ino != inode::ROOT) {
             parts.push(f.name.clone());
-            folder = view.folders.get(f.parent);
+            folder = view.dirs.get(f.parent);
         }
         parts.iter().rev().filter(|p| !p.is_empty()).flat_map(|p| [b"/".as_slice(), p]).collect::<Vec<_>>().concat()
     }
@@ -280,9 +281,9 @@ impl Vfs {
         true
     }
 
-    fn target(&self, view: &View, folder: &Folder, name: &[u8], target: &Target, hold: bool) -> Attr {
+    fn target(&self, view: &View, folder: &ViewDir, name: &[u8], target: &Target, hold: bool) -> Attr {
         match target {
-            Target::Folder(at) => self.folder(&view.folders[*at]),
+            Target::Dir(at) => self.folder(&view.dirs[*at]),
             Target::Snapshot(snapshot) => self.snapshot(folder.ino, folder.ino, name, snapshot, hold),
         }
     }
@@ -308,7 +309,7 @@ impl Vfs {
         attr
     }
 
-    pub(super) fn folder(&self, folder: &Folder) -> Attr {
+    pub(super) fn folder(&self, folder: &ViewDir) -> Attr {
         let (uid, gid) = self.options.mounter;
         let nlink = folder.entries.len() as u32 + 2;
         let (ino, mtime, device) = (folder.ino, folder.newest, (0, 0));

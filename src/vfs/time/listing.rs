@@ -14,7 +14,8 @@ use crate::context::Context;
 use crate::format::node::Content;
 use crate::vfs::attr::{Fault, again};
 use crate::vfs::inode;
-use crate::vfs::view::{Role, local};
+use crate::vfs::snapshot_names::local;
+use crate::vfs::view::Role;
 use crate::vfs::{Mode, Vfs};
 
 /// Suffix of a former file whose name belongs to a directory now.
