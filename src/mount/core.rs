@@ -14,7 +14,7 @@ use super::workers::WorkerPool;
 use crate::context::Context;
 use crate::error::Error;
 use crate::printable;
-use crate::vfs::{Fault, Mode, RecentFailures, Vfs};
+use crate::vfs::{Fault, Mode, RecentFailures, Vfs, passing};
 
 /// Threads for reads.
 const READERS: usize = 20;
@@ -22,7 +22,7 @@ const READERS: usize = 20;
 const RESERVED_READERS: usize = 6;
 /// Threads for names and attributes.
 const NAMERS: usize = 6;
-/// Unit of a file, in bytes, for which a timeout is remembered.
+/// Unit of a file, in bytes, for which a failure is remembered.
 const UNIT: u64 = 64 << 10;
 /// Time that a worker may still use after the deadline of its request.
 const GRACE: Duration = Duration::from_millis(500);
@@ -72,7 +72,7 @@ pub struct Core {
     namers: WorkerPool,
     clock: DeadlineClock,
     stopping: AtomicBool,
-    timeouts: RecentFailures<(u64, u64)>,
+    failures: RecentFailures<(u64, u64)>,
 }
 
 impl Core {
@@ -88,7 +88,7 @@ impl Core {
             namers: WorkerPool::new("name", NAMERS, NAMERS)?,
             clock: DeadlineClock::new(timeout)?,
             stopping: AtomicBool::new(false),
-            timeouts: RecentFailures::default(),
+            failures: RecentFailures::default(),
         })
     }
 
@@ -111,8 +111,10 @@ impl Core {
             Err(Fault::Wait) => {}
             answer => return self.send(&request, reply, answer),
         }
-        if let Some(error) = self.timeouts.find(units(&request.subject())) {
-            return self.send(&request, reply, Err(Fault::Broken(error)));
+        if let Some(error) = self.failures.find(units(&request.subject())) {
+            // The kernel repeats a read whose failure is in the log already.
+            self.counters.failed.fetch_add(1, Relaxed);
+            return self.deliver(&request, reply, Err(Fault::Broken(error)));
         }
         self.counters.waited.fetch_add(1, Relaxed);
         self.hand_over(Arc::new(request), reply);
@@ -142,9 +144,21 @@ impl Core {
         }
         let answer = guarded(|| request.find(self, Mode::Fetch(&self.ctx.with_deadline(ticket.due + GRACE))));
         match (ticket.take(), answer) {
-            (Some(reply), answer) => self.send(request, reply, answer),
+            (Some(reply), answer) => {
+                self.remember_failure(request, &answer);
+                self.send(request, reply, answer);
+            }
             (None, Ok(late)) => request.undo(&self.vfs, late),
             (None, Err(_)) => {}
+        }
+    }
+
+    /// Remembers an error that may pass; the vfs remembers damage.
+    fn remember_failure<R: Request>(&self, request: &R, answer: &Result<R::Answer, Fault>) {
+        if let Err(Fault::Broken(error)) = answer
+            && passing(error)
+        {
+            self.failures.add(units(&request.subject()), error);
         }
     }
 
@@ -152,10 +166,11 @@ impl Core {
     fn refuse<R: Request>(&self, request: &R, reply: R::Reply) {
         let stopping = self.stopping.load(Relaxed);
         let error = Error::failed(if stopping { "unmounting" } else { "the storage does not answer in time" });
-        self.timeouts.add(units(&request.subject()), &error);
+        self.failures.add(units(&request.subject()), &error);
         self.send(request, reply, Err(Fault::Broken(error)));
     }
 
+    /// Sends a reply; counts and logs a failure.
     fn send<R: Request>(&self, request: &R, reply: R::Reply, answer: Result<R::Answer, Fault>) {
         if let Err(Fault::Broken(error)) = &answer {
             self.counters.failed.fetch_add(1, Relaxed);
@@ -163,6 +178,10 @@ impl Core {
                 self.report(&request.subject(), error);
             }
         }
+        self.deliver(request, reply, answer);
+    }
+
+    fn deliver<R: Request>(&self, request: &R, reply: R::Reply, answer: Result<R::Answer, Fault>) {
         drop(catch_unwind(AssertUnwindSafe(|| request.send(self, reply, answer))));
     }
 

@@ -131,6 +131,6 @@ pub(super) fn again(error: &Error) -> Error {
 }
 
 /// Returns whether another attempt may succeed without a repair.
-pub(super) fn passing(error: &Error) -> bool {
+pub fn passing(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Missing)
 }

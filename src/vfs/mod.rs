@@ -28,7 +28,7 @@ mod tree;
 mod view;
 mod xattr;
 
-pub use attr::{Attr, Fault, Kind, Totals};
+pub use attr::{Attr, Fault, Kind, Totals, passing};
 pub use failures::RecentFailures;
 pub use freshness::Freshness;
 pub use pages::Attributes;

@@ -53,7 +53,7 @@ impl Vfs {
         }
     }
 
-    /// Returns verified bytes of a chunk. A part that failed recently fails again without another attempt.
+    /// Returns verified bytes of a chunk. A part that was damaged a moment ago fails again without another attempt.
     pub(super) fn chunk_part(&self, ctx: &Context, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
         let parts = chunk_parts(r, part);
         if let Some(error) = self.contents.failures.find(parts.iter().copied()) {
@@ -66,8 +66,10 @@ impl Vfs {
                 self.unpacked(ctx, r, part, span)
             }
         });
+        // Errors that may pass are left to the caller, which knows when it has given up on the read.
         if let Err(e) = &result
-            && (parts.len() == 1 || passing(e))
+            && parts.len() == 1
+            && !passing(e)
         {
             self.contents.failures.add(parts, e);
         }
