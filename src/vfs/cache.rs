@@ -1,4 +1,4 @@
-//! A cache that is bounded in bytes and makes each value once, however many ask for it at the same time.
+//! A cache that is bounded in bytes. Threads that need the same value at the same time share one computation of it.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -9,74 +9,76 @@ use lru::LruCache;
 use crate::context::Context;
 use crate::error::Result;
 
-/// See the module. Values are weighed by whoever makes them.
+/// A cache of shared values. The weight of a value, in bytes, comes from the code that makes it.
 pub struct Cache<K: Hash + Eq, V: ?Sized> {
-    inner: Mutex<Inner<K, V>>,
+    state: Mutex<CacheState<K, V>>,
     arrived: Condvar,
     capacity: usize,
 }
 
-struct Inner<K: Hash + Eq, V: ?Sized> {
+struct CacheState<K: Hash + Eq, V: ?Sized> {
     values: LruCache<K, (Arc<V>, usize)>,
     bytes: usize,
     pending: HashSet<K>,
 }
 
 impl<K: Hash + Eq + Copy, V: ?Sized> Cache<K, V> {
-    /// At most about `capacity` bytes; the value that came last is kept whatever it weighs.
+    /// Keeps at most about `capacity` bytes, and the last value whatever its weight.
     pub fn new(capacity: usize) -> Self {
-        let inner = Inner { values: LruCache::unbounded(), bytes: 0, pending: HashSet::new() };
-        Cache { inner: Mutex::new(inner), arrived: Condvar::new(), capacity }
+        let state = CacheState { values: LruCache::unbounded(), bytes: 0, pending: HashSet::new() };
+        Cache { state: Mutex::new(state), arrived: Condvar::new(), capacity }
     }
 
-    /// The value, if it is here.
+    /// Returns the value, if it is in the cache.
     pub fn cached(&self, key: &K) -> Option<Arc<V>> {
         self.lock().values.get(key).map(|(value, _)| Arc::clone(value))
     }
 
-    /// The value; `make` gives it with its weight in bytes if it is not here. Errors are not kept.
+    /// Returns the value. If it is not in the cache, one thread calls `make` for the value and its weight, and the others
+    /// wait. Errors are not kept.
     pub fn get(&self, ctx: &Context, key: K, make: impl FnOnce() -> Result<(Arc<V>, usize)>) -> Result<Arc<V>> {
-        let mut inner = self.lock();
+        let mut state = self.lock();
         loop {
-            if let Some((value, _)) = inner.values.get(&key) {
+            if let Some((value, _)) = state.values.get(&key) {
                 return Ok(Arc::clone(value));
             }
-            if inner.pending.insert(key) {
+            if state.pending.insert(key) {
                 break;
             }
-            inner = ctx.wait(&self.arrived, inner)?;
+            state = ctx.wait(&self.arrived, state)?;
         }
-        drop(inner);
+        drop(state);
         let _claim = Claim { cache: self, key };
         let (value, weight) = make()?;
         self.put(key, Arc::clone(&value), weight);
         Ok(value)
     }
 
-    /// Adds a value that was made elsewhere.
+    /// Adds a value.
     pub fn put(&self, key: K, value: Arc<V>, weight: usize) {
-        let mut inner = self.lock();
-        inner.bytes += weight;
-        if let Some((_, old)) = inner.values.put(key, (value, weight)) {
-            inner.bytes -= old;
+        let mut state = self.lock();
+        state.bytes += weight;
+        if let Some((_, old)) = state.values.put(key, (value, weight)) {
+            state.bytes -= old;
         }
-        while inner.bytes > self.capacity && inner.values.len() > 1 {
-            let Some((_, (_, weight))) = inner.values.pop_lru() else { break };
-            inner.bytes -= weight;
+        while state.bytes > self.capacity && state.values.len() > 1 {
+            let Some((_, (_, weight))) = state.values.pop_lru() else { break };
+            state.bytes -= weight;
         }
     }
 
-    /// Bytes held, as they were weighed.
+    /// Returns the sum of the weights.
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<K, V>> {
-        self.inner.lock().expect("no holder panics")
+    fn lock(&self) -> MutexGuard<'_, CacheState<K, V>> {
+        self.state.lock().expect("no holder panics")
     }
 }
 
-/// A value in the making; whatever happens, others stop waiting for it when this is dropped.
+/// The right of one thread to make a value. When it is dropped, also after an error or a panic, the other threads stop
+/// waiting.
 struct Claim<'a, K: Hash + Eq + Copy, V: ?Sized> {
     cache: &'a Cache<K, V>,
     key: K,
@@ -97,7 +99,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn the_oldest_go_when_the_bytes_are_used_up_and_errors_are_not_kept() {
+    fn the_oldest_values_go_when_the_capacity_is_used_up_and_errors_are_not_kept() {
         let cache: Cache<u32, u32> = Cache::new(10);
         assert!(cache.get(background(), 0, || Err(Error::failed("no"))).is_err());
         (0..4).for_each(|i| drop(cache.get(background(), i, || Ok((Arc::new(i), 4)))));
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn many_ask_and_one_makes() {
+    fn threads_that_need_the_same_value_make_it_once() {
         let (cache, made) = (Cache::<u8, u8>::new(100), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -8,7 +8,8 @@
 //! may be cached for ever; only the directories of the view change, by [`Vfs::refresh`].
 //!
 //! - [`view`]: the directories above the snapshots. [`time`]: `at/`, `versions/` and `deleted/`.
-//! - [`tree`]: names and nodes. [`pages`]: decoded pages. [`xattr`]: extended attributes. [`read`]: file contents.
+//! - [`lookup`] and [`readdir`]: nodes by name and number. [`xattr`]: extended attributes. [`read`]: file contents.
+//! - [`tree`]: nodes in the pages of a snapshot. [`pages`]: decoded pages.
 //! - [`inode`]: inode numbers. [`inode_table`]: the nodes that the kernel knows. [`attr`]: what `stat` shows.
 //! - [`prefetch_walk`]: names of `latest` in the background. [`freshness`]: when the view is refreshed.
 //! - [`cache`]: values bounded in bytes. [`failures`]: errors of the last seconds.
@@ -19,9 +20,11 @@ mod failures;
 mod freshness;
 pub mod inode;
 mod inode_table;
+mod lookup;
 mod pages;
 mod prefetch_walk;
 mod read;
+mod readdir;
 mod snapshot_names;
 mod time;
 mod tree;
@@ -34,8 +37,8 @@ pub use freshness::Freshness;
 pub use pages::Attributes;
 pub use prefetch_walk::Walk;
 pub use read::{Ahead, PackRange, Seek};
+pub use readdir::Entry;
 pub use snapshot_names::file_name;
-pub use tree::Entry;
 pub use view::Invalidation;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};

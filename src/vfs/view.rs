@@ -178,6 +178,22 @@ impl View {
         self.by_ino.get(&ino).map(|index| &self.dirs[*index])
     }
 
+    /// Returns the directory with this inode number, if it lists its own entries.
+    pub fn listed_dir(&self, ino: u64) -> Option<&ViewDir> {
+        self.find(ino).filter(|dir| !dir.role.merges())
+    }
+
+    /// Returns the names of this directory and of its parents, up to the root.
+    pub fn names_upwards(&self, ino: u64) -> Vec<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut next = self.find(ino);
+        while let Some(dir) = next.filter(|dir| dir.ino != inode::ROOT) {
+            names.push(dir.name.clone());
+            next = self.dirs.get(dir.parent);
+        }
+        names
+    }
+
     /// Returns the snapshot that Samba means by a name like `@GMT-2026.11.22-10.00.00` in a directory: one of the snapshots
     /// in it, in the root one of all. Such names are not listed.
     pub fn shadow(&self, dir: &ViewDir, name: &[u8], now: Time) -> Option<Arc<Snapshot>> {

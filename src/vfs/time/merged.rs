@@ -11,7 +11,7 @@ use crate::format::record::SnapshotId;
 use crate::vfs::attr::{Attr, Fault, Kind, again};
 use crate::vfs::inode;
 use crate::vfs::inode_table::{Dir, Place};
-use crate::vfs::tree::{Entry, dots};
+use crate::vfs::readdir::{AddEntry, Entry, add_dots};
 use crate::vfs::view::Role;
 use crate::vfs::{Mode, Vfs};
 
@@ -65,7 +65,7 @@ impl MergedDir {
 impl Vfs {
     /// Returns the merged directory with this inode number.
     pub(in crate::vfs) fn merged(&self, ino: u64) -> Option<MergedDir> {
-        if let Some(role) = self.view().find(ino).map(|folder| folder.role) {
+        if let Some(role) = self.view().find(ino).map(|dir| dir.role) {
             let top = MergedDir { role, ino, above: inode::ROOT, path: Vec::new(), dir: None };
             return role.merges().then_some(top);
         }
@@ -85,7 +85,7 @@ impl Vfs {
 
     pub(in crate::vfs) fn merged_attr(&self, merged: &MergedDir, mode: Mode) -> Result<Attr, Fault> {
         if merged.path.is_empty() {
-            return self.view().find(merged.ino).map(|folder| self.folder(folder)).ok_or(Fault::Stale);
+            return self.view().find(merged.ino).map(|dir| self.view_attr(dir)).ok_or(Fault::Stale);
         }
         let history = self.history(&self.time(), &merged.path, mode)?;
         match &history.error {
@@ -131,14 +131,14 @@ impl Vfs {
         offset: u64,
         hold: bool,
         mode: Mode<'_>,
-        add: &mut dyn FnMut(&Entry<'_>) -> bool,
+        add: &mut AddEntry<'_>,
     ) -> Result<(), Fault> {
         let listing = self.merged_listing(&self.time(), merged, mode)?;
         let own = match &merged.dir {
             Some(dir) => dir.attr,
             None => self.merged_attr(merged, mode)?,
         };
-        if dots(own, Attr { ino: merged.above, ..own }, offset, add) {
+        if add_dots(own, Attr { ino: merged.above, ..own }, offset, add) {
             return Ok(());
         }
         let skip = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
