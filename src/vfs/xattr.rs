@@ -1,5 +1,5 @@
-//! Extended attributes: those that were saved, and `user.nfreezer.*`, which are answered but never listed, so that
-//! nothing copies them into a restored tree.
+//! Extended attributes: the saved ones, and `user.nfreezer.*`. The latter are never listed, so that no program copies them
+//! into a restored tree.
 
 use std::sync::Arc;
 
@@ -15,15 +15,16 @@ use crate::format::reference::{Extent, Ref};
 use crate::name::hex;
 use crate::trees::ListBranch;
 
+/// Prefix of the attributes that nfreezer adds.
 const OWN: &[u8] = b"user.nfreezer.";
 
 impl Vfs {
-    /// Whether there can ever be saved extended attributes in this mount.
+    /// Returns whether this mount can ever have saved extended attributes.
     pub fn may_have_xattrs(&self) -> bool {
         self.options.at.is_none() || self.has_xattrs()
     }
 
-    /// Whether any snapshot that is shown has extended attributes.
+    /// Returns whether any visible snapshot has extended attributes.
     pub fn has_xattrs(&self) -> bool {
         match &self.options.at {
             Some((snapshot, _)) => snapshot.stats.xattrs > 0,
@@ -38,7 +39,8 @@ impl Vfs {
         }
     }
 
-    /// The extended attributes of a node. [`Fault::Unsupported`] if there are none at all: programs then stop asking.
+    /// Returns the extended attributes of a node. Fails with [`Fault::Unsupported`] if no node has any; programs then stop
+    /// asking.
     pub fn xattrs(&self, ino: u64, mode: Mode<'_>) -> Result<Arc<Attributes>, Fault> {
         if !self.has_xattrs() {
             return Err(Fault::Unsupported);
@@ -56,7 +58,7 @@ impl Vfs {
         node.map_or(Ok(Arc::default()), |node| self.pages.xattrs(&node, mode))
     }
 
-    /// One extended attribute of a node.
+    /// Returns the value of one extended attribute of a node.
     pub fn getxattr(&self, ino: u64, name: &[u8], mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
         let own = name.strip_prefix(OWN);
         match self.xattrs(ino, mode) {
@@ -76,6 +78,7 @@ impl Vfs {
         }
     }
 
+    /// Returns the value of an attribute that nfreezer adds.
     fn own(&self, ino: u64, dir: &Dir, name: &[u8], mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
         let content = |mode| self.with_node(ino, mode, |node| node.content.clone());
         match name {
@@ -90,9 +93,10 @@ impl Vfs {
         }
     }
 
-    /// Bytes that the chunks of a list take in packs.
+    /// Returns the bytes that the chunks of a reference list take in packs.
     fn stored_size(&self, list: Ref, size: u64, mode: Mode<'_>) -> Result<u64, Fault> {
-        let (mut open, mut sum) = (vec![ListBranch::top(list, size)], 0u64);
+        let mut open = vec![ListBranch::top(list, size)];
+        let mut sum = 0u64;
         while let Some(branch) = open.pop() {
             let page = self.pages.list(&branch.list, mode)?;
             branch.check(&page.list)?;
@@ -105,11 +109,12 @@ impl Vfs {
     }
 }
 
+/// Returns the bytes that these chunks take in packs.
 fn stored(extents: &[Extent]) -> u64 {
     extents.iter().map(|e| if let Extent::Data(r) = e { r.stored.into() } else { 0 }).sum()
 }
 
-/// What names contents: of a file its chunks (and holes), of a long one its list, of a folder its page.
+/// Returns the identity of contents: the chunks and holes of a file, the list of a large file, the page of a directory.
 fn id(content: &Content) -> Option<String> {
     let extent = |e: &Extent| match e {
         Extent::Data(r) => hex(&r.id.0),

@@ -1,11 +1,11 @@
-//! What people type for a moment: `yesterday`, `2026-11-03`, `3 days ago`, and Samba's names of shadow copies. Pure.
+//! Expressions for moments: `yesterday`, `2026-11-03`, `3 days ago`, and Samba's names of shadow copies. Pure.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan, Zoned};
 
-/// The last nanosecond of what this expression names: of a year, month, day or second, whichever it says last. Relative
-/// ones count from `now`, days and longer by the calendar of its zone.
+/// Returns the last nanosecond of the year, month, day or second that an expression names. Relative expressions count from
+/// `now`; days and longer units follow the calendar of its time zone.
 pub fn moment(text: &str, now: &Zoned) -> Option<Timestamp> {
     let text = text.trim().to_ascii_lowercase().replace('_', " ");
     let zone = now.time_zone();
@@ -18,7 +18,7 @@ pub fn moment(text: &str, now: &Zoned) -> Option<Timestamp> {
     if text.ends_with("ago") {
         return ago(&text, now);
     }
-    // With an offset. Without a colon, `14-00` would be fourteen hours at the offset zero.
+    // A time with an offset. It must have a colon, since `14-00` would be fourteen hours with the offset zero.
     if let Some(exact) = text.contains(':').then(|| text.to_ascii_uppercase().parse::<Timestamp>().ok()).flatten() {
         return end_of_second(exact);
     }
@@ -32,7 +32,7 @@ pub fn moment(text: &str, now: &Zoned) -> Option<Timestamp> {
     end_of_second(in_zone(DateTime::from_parts(last_day(&date)?, clock(time)?), zone)?)
 }
 
-/// `3 days ago`, `3-days-ago`, `2w ago`, `1h30m ago`.
+/// Parses `3 days ago`, `3-days-ago`, `2w ago`, `1h30m ago`.
 fn ago(text: &str, now: &Zoned) -> Option<Timestamp> {
     let words = text.replace(['-', '.'], " ");
     let amount = words.strip_suffix("ago")?.trim_end();
@@ -42,21 +42,23 @@ fn ago(text: &str, now: &Zoned) -> Option<Timestamp> {
     (then <= now.timestamp()).then_some(then)
 }
 
-/// The last day of `2026`, `2026-11` or `2026-11-03`.
+/// Returns the last day of `2026`, `2026-11` or `2026-11-03`.
 fn last_day(parts: &[&str]) -> Option<Date> {
-    let number = |at: usize, digits: usize| {
-        let part = *parts.get(at)?;
-        (part.len() == digits && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse::<i16>().ok())?
-    };
-    match parts.len() {
-        1 => Date::new(number(0, 4)?, 12, 31).ok(),
-        2 => Some(Date::new(number(0, 4)?, number(1, 2)? as i8, 1).ok()?.last_of_month()),
-        3 => Date::new(number(0, 4)?, number(1, 2)? as i8, number(2, 2)? as i8).ok(),
+    match *parts {
+        [year] => Date::new(digits(year, 4)?, 12, 31).ok(),
+        [year, month] => Some(Date::new(digits(year, 4)?, digits(month, 2)? as i8, 1).ok()?.last_of_month()),
+        [year, month, day] => Date::new(digits(year, 4)?, digits(month, 2)? as i8, digits(day, 2)? as i8).ok(),
         _ => None,
     }
 }
 
-/// `14`, `14-00`, `14:00:59`.
+/// Parses a number with exactly this many digits.
+fn digits(text: &str, count: usize) -> Option<i16> {
+    let valid = text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    if valid { text.parse().ok() } else { None }
+}
+
+/// Parses `14`, `14-00`, `14:00:59`.
 fn clock(text: &str) -> Option<Time> {
     let mut fields = [0i8; 3];
     let parts: Vec<&str> = text.split([':', '-', '.']).collect();
@@ -64,19 +66,19 @@ fn clock(text: &str) -> Option<Time> {
         return None;
     }
     for (field, part) in fields.iter_mut().zip(&parts) {
-        let digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
-        *field = digits.then(|| part.parse().ok()).flatten()?;
+        *field = digits(part, 2)? as i8;
     }
     Time::new(fields[0], fields[1], fields[2], 0).ok()
 }
 
+/// Returns the last nanosecond of a day.
 fn end_of(day: Date, zone: &TimeZone) -> Option<Timestamp> {
     let next = in_zone(day.tomorrow().ok()?.to_datetime(Time::midnight()), zone)?;
     next.checked_sub(1.nanosecond()).ok()
 }
 
 fn in_zone(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
-    // Of an hour that comes twice the second one: what was newest then is wanted.
+    // Of an hour that occurs twice, the later one: `at/` shows the newest snapshot of the hour.
     Some(zone.to_ambiguous_zoned(time).later().ok()?.timestamp())
 }
 
@@ -84,7 +86,7 @@ fn end_of_second(time: Timestamp) -> Option<Timestamp> {
     Timestamp::new(time.as_second(), 999_999_999).ok()
 }
 
-/// The second that `@GMT-2026.11.22-10.00.00` names: what Samba calls a snapshot of that time.
+/// Returns the second that `@GMT-2026.11.22-10.00.00` names, which is Samba's name for a snapshot of that time.
 pub fn shadow(name: &str) -> Option<i64> {
     let (date, time) = name.strip_prefix("@GMT-")?.split_once('-')?;
     let date: Vec<&str> = date.split('.').collect();
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_type() {
+    fn expressions_for_moments() {
         for (text, wanted) in [
             ("now", "2026-11-22 10:00:00"),
             ("today", "2026-11-22 23:59:59"),
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_moment() {
+    fn texts_that_name_no_moment() {
         let texts = "|ago|days ago|3 days|tomorrow|-3 days ago|2026-13|2026-11-31|2026-1-1|26-11-03|latest|letter.txt|.|\
             2026-11-03_25-00|2026-11-03_14-00-00-00|2026-11_14-00|2026-11-03_|2026-11-03_1|99999999 years ago|é|P3D|3 days ago ago";
         for text in texts.split('|') {
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn days_are_those_of_the_calendar_when_the_clock_is_changed() {
+    fn days_follow_the_calendar_when_the_clock_is_changed() {
         let berlin = |text: &str, now: &str| at(text, "Europe/Berlin", now).unwrap();
         assert_eq!(berlin("1 day ago", "2026-10-26T10:00:00"), "2026-10-25 10:00:00");
         assert_eq!(berlin("2 days ago", "2026-10-26T10:00:00"), "2026-10-24 10:00:00");
