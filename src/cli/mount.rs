@@ -73,6 +73,9 @@ pub struct Args {
     /// Append messages with their times to FILE
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+    /// Equal files share one inode number and one copy in the page cache; busybox cp makes them hard links
+    #[arg(long)]
+    shared_inodes: bool,
     /// Do not fetch the names of the latest snapshot in the background
     #[arg(long, hide_short_help = true)]
     no_prefetch: bool,
@@ -176,7 +179,14 @@ fn serve(args: &Args) -> Result<u8> {
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| Ok::<_, Error>((state.select(&snapshot)?, path))).transpose()?;
     let zone = jiff::tz::TimeZone::system();
-    let view = vfs::Options { owner, mounter: me, zone, at, cache: args.cache_size as usize };
+    let view = vfs::Options {
+        owner,
+        mounter: me,
+        zone,
+        at,
+        shared_inodes: args.shared_inodes,
+        cache: args.cache_size as usize,
+    };
     let options = mount::Options {
         view,
         allow_other: args.allow_other,

@@ -4,12 +4,17 @@
 //! directory  = H("d" || number of its parent || name)        each path of the view has its own
 //! snapshot   = H("s" || number of its parent || snapshot id) so `latest` gets new numbers when it moves on
 //!              (under a name that is not listed, the parent is the directory of this name)
-//! one link   = H("1" || attributes || extended attributes || contents)
+//! one link   = H("1" || file system || inode || attributes || extended attributes || contents)
+//! no inode   = H("m" || number of its parent || name || attributes || extended attributes || contents)
 //! more links = H("n" || snapshot id || file system || inode || ctime || contents)
 //! ```
 //!
-//! `H` is `name_hash(3, ..)`, keyed. Equal files of different snapshots share a number, and so the kernel's page cache; two
-//! nodes of one snapshot share one only if they are links of each other, or equal in all attributes and contents.
+//! `H` is `name_hash(3, ..)`, keyed. A file that stays the same keeps its number in all snapshots, and so the kernel's page
+//! cache. Two nodes of one snapshot share a number only if they are links of each other: `busybox cp` and `du` take nodes
+//! with equal numbers for links, whatever their link counts. Streams and imports have no inode number of a source.
+//!
+//! With shared numbers ([`super::Options::shared_inodes`]), `one link` and `no inode` are `H("1" || attributes || extended
+//! attributes || contents)`: equal files share a number, and so the page cache, wherever they are.
 //!
 //! The first bits of a number are the place of the contents: 8 bits of the name of the pack, then 8 bits of the offset in
 //! it for a file, 16 bits for a directory. `cp` and other programs read a directory in the order of inode numbers, which
@@ -37,11 +42,41 @@ pub fn snapshot(keys: &Keys, parent: u64, id: &SnapshotId) -> u64 {
     hash(keys, &[b"s".as_slice(), &parent.to_be_bytes(), &id.0].concat())
 }
 
-/// Returns the number of a node with one link.
-pub fn single(keys: &Keys, node: &Node) -> u64 {
-    let Attrs { mode, uid, gid, .. } = &*node.attrs;
+/// Returns the number of a node, if it depends neither on the snapshot nor on the path, or 0. `shared`: equal files share
+/// their numbers.
+pub fn fixed(keys: &Keys, node: &Node, shared: bool) -> u64 {
+    if node.nlink != 1 || matches!(node.content, Content::Directory(_)) {
+        return 0;
+    }
     let mut bytes = Vec::with_capacity(128);
     bytes.push(b'1');
+    if !shared {
+        if node.inode == 0 {
+            return 0;
+        }
+        bytes.extend_from_slice(&node.attrs.fs.to_be_bytes());
+        bytes.extend_from_slice(&node.inode.to_be_bytes());
+    }
+    visible(&mut bytes, node);
+    placed(keys, node, &bytes)
+}
+
+/// Returns the number of a node that is not a directory and has no fixed number; `parent` is its directory.
+pub fn in_directory(keys: &Keys, parent: u64, id: &SnapshotId, node: &Node) -> u64 {
+    if node.nlink != 1 {
+        return linked(keys, id, node);
+    }
+    let mut bytes = Vec::with_capacity(128);
+    bytes.push(b'm');
+    bytes.extend_from_slice(&parent.to_be_bytes());
+    put(&mut bytes, &node.name);
+    visible(&mut bytes, node);
+    placed(keys, node, &bytes)
+}
+
+/// Appends bytes that identify the attributes, extended attributes and contents of a node.
+fn visible(bytes: &mut Vec<u8>, node: &Node) {
+    let Attrs { mode, uid, gid, .. } = &*node.attrs;
     bytes.extend_from_slice(&mode.to_be_bytes());
     bytes.extend_from_slice(&uid.to_be_bytes());
     bytes.extend_from_slice(&gid.to_be_bytes());
@@ -49,23 +84,19 @@ pub fn single(keys: &Keys, node: &Node) -> u64 {
     bytes.extend_from_slice(&node.mtime.nanoseconds.to_be_bytes());
     match &node.xattrs {
         Xattrs::Inline(list) => {
-            put(&mut bytes, &(list.len() as u32).to_be_bytes());
-            list.iter().for_each(|(name, value)| [name, value].iter().for_each(|part| put(&mut bytes, part)));
+            put(bytes, &(list.len() as u32).to_be_bytes());
+            for (name, value) in list {
+                put(bytes, name);
+                put(bytes, value);
+            }
         }
-        Xattrs::Stored(r) => put(&mut bytes, &r.id.0),
+        Xattrs::Stored(r) => put(bytes, &r.id.0),
     }
-    contents(&mut bytes, &node.content);
-    placed(keys, node, &bytes)
-}
-
-/// Returns the number of a node with one link that is not a directory, or 0 for other nodes.
-pub fn alone(keys: &Keys, node: &Node) -> u64 {
-    let alone = node.nlink == 1 && !matches!(node.content, Content::Directory(_));
-    if alone { single(keys, node) } else { 0 }
+    contents(bytes, &node.content);
 }
 
 /// Returns the number of a node with several links.
-pub fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
+fn linked(keys: &Keys, id: &SnapshotId, node: &Node) -> u64 {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(b'n');
     bytes.extend_from_slice(&id.0);

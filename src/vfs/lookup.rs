@@ -109,7 +109,7 @@ impl Vfs {
         let ino = match (&node.content, ino) {
             (Content::Unreadable(_), _) => return None,
             (Content::Directory(page), _) => inode::directory(keys, dir.attr.ino, &node.name, page.as_ref()),
-            (_, 0) => inode::linked(keys, &dir.snapshot, node),
+            (_, 0) => inode::in_directory(keys, dir.attr.ino, &dir.snapshot, node),
             (_, ino) => ino,
         };
         Some(Attr::of(node, ino, self.options.owner))

@@ -101,13 +101,15 @@ pub struct Options {
     pub zone: TimeZone,
     /// Shows only this directory: a snapshot and a path in it.
     pub at: Option<(Snapshot, Vec<u8>)>,
+    /// Equal files share an inode number, and so the kernel's page cache.
+    pub shared_inodes: bool,
     /// Capacity of the repository's cache of blocks, in bytes; bounds read-ahead and prefetch.
     pub cache: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { owner: None, mounter: (0, 0), zone: TimeZone::UTC, at: None, cache: 96 << 20 }
+        Options { owner: None, mounter: (0, 0), zone: TimeZone::UTC, at: None, shared_inodes: false, cache: 96 << 20 }
     }
 }
 
@@ -146,7 +148,7 @@ impl Vfs {
         let totals = totals(options.at.as_ref().map(|(s, _)| s).or(latest(&snapshots)));
         let mut first_page = prefetch_walk::first_page(&snapshots);
         let mut table = InodeTable::default();
-        let pages = Pages::new(Arc::clone(&repo), state);
+        let pages = Pages::new(Arc::clone(&repo), state, options.shared_inodes);
         let view = match &options.at {
             None => View::new(repo.keys(), snapshots, &options.zone, now()),
             Some((snapshot, path)) => {

@@ -65,15 +65,23 @@ type Key = (ChunkId, ObjectId);
 pub struct Pages {
     repo: Arc<Repository>,
     lookup: Arc<Lookup>,
+    /// Equal files share an inode number.
+    shared_inodes: bool,
     directories: Cache<Key, Directory>,
     lists: Cache<Key, Extents>,
     xattrs: Cache<Key, Attributes>,
 }
 
 impl Pages {
-    pub fn new(repo: Arc<Repository>, state: State) -> Self {
-        let (directories, lists, xattrs) = (Cache::new(PAGES), Cache::new(LISTS), Cache::new(XATTRS));
-        Pages { repo, lookup: Arc::new(Lookup::from_state(state)), directories, lists, xattrs }
+    pub fn new(repo: Arc<Repository>, state: State, shared_inodes: bool) -> Self {
+        Pages {
+            repo,
+            lookup: Arc::new(Lookup::from_state(state)),
+            shared_inodes,
+            directories: Cache::new(PAGES),
+            lists: Cache::new(LISTS),
+            xattrs: Cache::new(XATTRS),
+        }
     }
 
     /// Takes over a newer state, in which more chunks are found.
@@ -89,7 +97,7 @@ impl Pages {
     /// A page of a directory.
     pub fn directory(&self, r: &Ref, mode: Mode<'_>) -> Result<Arc<Directory>, Fault> {
         self.get(&self.directories, ChunkKind::Page, r, mode, |bytes, r| {
-            Ok(directory(Page::decode(bytes, &r.pack)?, self.repo.keys()))
+            Ok(directory(Page::decode(bytes, &r.pack)?, self.repo.keys(), self.shared_inodes))
         })
     }
 
@@ -177,9 +185,12 @@ fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {
     (Arc::new(list), weight)
 }
 
-fn directory(page: Page, keys: &Keys) -> (Arc<Directory>, usize) {
+fn directory(page: Page, keys: &Keys, shared_inodes: bool) -> (Arc<Directory>, usize) {
     let (inos, weight) = match &page {
-        Page::Leaf(nodes) => (nodes.iter().map(|n| inode::alone(keys, n)).collect(), nodes.iter().map(weight).sum()),
+        Page::Leaf(nodes) => {
+            let inos = nodes.iter().map(|node| inode::fixed(keys, node, shared_inodes)).collect();
+            (inos, nodes.iter().map(weight).sum())
+        }
         Page::Upper(rows) => (Vec::new(), rows.iter().map(|row| row.first.len() + size_of::<Row>() + 48).sum()),
     };
     (Arc::new(Directory { page, inos }), weight)

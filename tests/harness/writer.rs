@@ -185,6 +185,14 @@ fn fake(kind: ObjectType, n: usize) -> PackRef {
     PackRef { id: ObjectId(id), len: 16 << 20 }
 }
 
+/// A number for a name in a directory.
+fn hash(parent: u64, name: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (parent, name).hash(&mut hasher);
+    hasher.finish() >> 1 | 1
+}
+
 impl<'r> Writer<'r> {
     pub fn new(repo: &'r Repository) -> Self {
         let (data, meta) = Default::default();
@@ -214,7 +222,7 @@ impl<'r> Writer<'r> {
         change: impl FnOnce(&mut Snapshot),
     ) -> (Snapshot, HashMap<ChunkId, Ref>) {
         let What::Dir(entries) = &tree.what else { panic!("a root is a directory") };
-        let mut nodes = self.contents(entries);
+        let mut nodes = self.contents(entries, 0);
         self.flush(ObjectType::Data);
         let root = self.pages(&mut nodes);
         self.flush(ObjectType::Meta);
@@ -253,12 +261,13 @@ impl<'r> Writer<'r> {
         (packs, index)
     }
 
-    /// Stores all contents and gives nodes whose references are not final; directories hold their nodes aside.
-    fn contents(&mut self, entries: &BTreeMap<Vec<u8>, Item>) -> Vec<Sub> {
-        entries.iter().map(|(name, item)| self.node(name, item)).collect()
+    /// Stores all contents and gives nodes whose references are not final; directories hold their nodes aside. `path` is a
+    /// hash of the directory's path.
+    fn contents(&mut self, entries: &BTreeMap<Vec<u8>, Item>, path: u64) -> Vec<Sub> {
+        entries.iter().map(|(name, item)| self.node(name, item, hash(path, name))).collect()
     }
 
-    fn node(&mut self, name: &[u8], item: &Item) -> Sub {
+    fn node(&mut self, name: &[u8], item: &Item, path: u64) -> Sub {
         let (mut extents, mut below) = (Vec::new(), Vec::new());
         let content = match &item.what {
             What::File(segments) => {
@@ -269,7 +278,7 @@ impl<'r> Writer<'r> {
             }
             What::Dir(entries) => {
                 self.stats.directories += 1;
-                below = self.contents(entries);
+                below = self.contents(entries, path);
                 Content::Directory(None)
             }
             What::Symlink(target) => Content::Symlink(target.clone()),
@@ -283,7 +292,9 @@ impl<'r> Writer<'r> {
         let (user, group) = Default::default();
         let attrs = Attrs { mode: item.mode, uid: item.uid, gid: item.gid, user, group, fs: 0 };
         let xattrs = Xattrs::Inline(item.xattrs.clone());
-        let (mtime, inode, nlink) = (item.mtime, item.inode, item.nlink);
+        let (mtime, nlink) = (item.mtime, item.nlink);
+        // A file of a source has an inode number, and keeps it.
+        let inode = if item.inode == 0 { path } else { item.inode };
         let node = Node {
             name: name.to_vec(),
             attrs: Arc::new(attrs),

@@ -66,15 +66,41 @@ fn numbers_are_the_same_in_the_next_mount() {
         ("other", Item { inode: 78, ..link(1) }),
         ("d", Item::dir([("x", Item::new(What::Fifo))])),
     ]));
-    let inos = || {
-        let vfs = repo.vfs();
+    let inos_with = |shared_inodes| {
+        let options = Options { shared_inodes, ..Options::default() };
+        let vfs = Vfs::new(background(), repo.cold(), repo.state.clone(), options).unwrap();
         ["a", "b", "c", "l1", "l2", "other", "d", "d/x"].map(|p| lookup(&vfs, &format!("latest/{p}")).unwrap().ino)
     };
-    let [a, b, c, l1, l2, other, ..] = inos();
-    assert_eq!(inos(), inos());
-    assert_eq!((a, l1), (b, l2), "equal files and links of one file share a number");
-    assert_eq!(BTreeSet::from([a, c, l1, other]).len(), 4);
-    assert!(inos().iter().all(|ino| *ino > 1));
+    for shared in [false, true] {
+        let [a, b, c, l1, l2, other, ..] = inos_with(shared);
+        assert_eq!(inos_with(shared), inos_with(shared));
+        assert_eq!(l1, l2, "links of one file share a number");
+        assert_eq!(a == b, shared, "equal files share a number only where that is wanted");
+        assert_eq!(BTreeSet::from([a, c, l1, other]).len(), 4);
+        assert!(inos_with(shared).iter().all(|ino| *ino > 1));
+    }
+}
+
+#[test]
+fn a_snapshot_from_the_future_is_latest_only_if_there_is_no_other() {
+    let mut repo = Repo::new();
+    let now = nfreezer::repo::now();
+    let push = |repo: &mut Repo, text, time| {
+        repo.push_as(&Item::dir([("f", Item::file(text))]), |s| s.time = Time::new(time, 0));
+    };
+    push(&mut repo, "future", now.seconds + 100_000);
+    let latest = |vfs: &Vfs, at: &str| read(vfs, lookup(vfs, &format!("{at}/f")).unwrap().ino, 0, 99).unwrap();
+    let vfs = repo.vfs();
+    assert_eq!(latest(&vfs, "latest"), b"future");
+    push(&mut repo, "right", now.seconds - 5);
+    assert!(!vfs.refresh(repo.state.clone()).is_empty());
+    for at in ["latest", "hosts/host/latest"] {
+        assert_eq!(latest(&vfs, at), b"right");
+    }
+    push(&mut repo, "clocks differ a little", now.seconds + 60);
+    vfs.refresh(repo.state.clone());
+    assert_eq!(latest(&vfs, "latest"), b"clocks differ a little");
+    assert_eq!(names(&vfs, lookup(&vfs, "snapshots").unwrap().ino).len(), 3, "all are listed");
 }
 
 #[test]

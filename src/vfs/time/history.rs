@@ -323,9 +323,14 @@ impl Vfs {
         }
     }
 
+    /// Returns the inode number of a node, if it depends neither on the snapshot nor on the path, or 0.
+    pub(super) fn fixed_ino(&self, node: &Node) -> u64 {
+        inode::fixed(self.repo.keys(), node, self.options.shared_inodes)
+    }
+
     /// Returns the attributes of a node of this snapshot that is not a directory.
     pub(in crate::vfs) fn attr_in(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
-        let ino = if ino == 0 { inode::linked(self.repo.keys(), snapshot, node) } else { ino };
+        let ino = if ino == 0 { inode::in_directory(self.repo.keys(), inode::ROOT, snapshot, node) } else { ino };
         Attr::of(node, ino, self.options.owner)
     }
 }

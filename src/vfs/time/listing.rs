@@ -135,7 +135,7 @@ impl Vfs {
         for version in &history.versions {
             let Some(entry) = version.place else { continue };
             let snapshot = time.snapshots[version.last as usize].id;
-            let ino = inode::alone(self.repo.keys(), &version.node);
+            let ino = self.fixed_ino(&version.node);
             let attr = || self.attr_in(&snapshot, &version.node, ino);
             former.add(&version.node, version.last, NodePlace { snapshot, entry }, &current, attr);
         }
@@ -175,7 +175,7 @@ impl Vfs {
             if files.contains_key(&name) {
                 name = [&taken, b"-".as_slice(), first.id.short().as_bytes(), extension].concat();
             }
-            let attr = self.attr_in(&last.id, &version.node, inode::alone(self.repo.keys(), &version.node));
+            let attr = self.attr_in(&last.id, &version.node, self.fixed_ino(&version.node));
             let node = Some(NodePlace { snapshot: last.id, entry });
             files.insert(name.clone(), MergedEntry { name: name.into(), attr, node });
         }
