@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::core::Core;
-use crate::vfs::Walk;
+use crate::vfs::PrefetchWalk;
 
 /// Pause after a step that failed: the server is away, or a page is damaged. It doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +52,6 @@ fn prefetch_newest(core: &Core) {
     }
 }
 
-fn step(core: &Core, walk: &mut Walk) -> Result<bool, crate::vfs::Fault> {
+fn step(core: &Core, walk: &mut PrefetchWalk) -> Result<bool, crate::vfs::Fault> {
     core.vfs.step(&core.within(STEP), walk)
 }

@@ -18,7 +18,7 @@
 //!
 //! The first bits of a number are the place of the contents: 8 bits of the name of the pack, then 8 bits of the offset in
 //! it for a file, 16 bits for a directory. `cp` and other programs read a directory in the order of inode numbers, which
-//! is then the order on the server. At least 40 bits remain to distinguish nodes at the same place.
+//! is then the order on the server. FoundNode least 40 bits remain to distinguish nodes at the same place.
 
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::BLOCK;

@@ -13,7 +13,7 @@ use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
 
 /// A directory of a snapshot, or a merged directory (which has no page and no node).
-pub struct Dir {
+pub struct DirInode {
     /// Its number in the table.
     pub number: u32,
     /// Where its entries come from.
@@ -35,11 +35,11 @@ pub struct Dir {
 }
 
 /// The node behind an inode number.
-pub enum Place {
+pub enum Inode {
     /// A directory.
-    Dir(Arc<Dir>),
+    Dir(Arc<DirInode>),
     /// Another node: its directory and its position there.
-    Entry(Arc<Dir>, u32),
+    Entry(Arc<DirInode>, u32),
 }
 
 /// The nodes that the kernel knows.
@@ -58,7 +58,7 @@ struct InodeSlot {
 }
 
 struct DirSlot {
-    dir: Arc<Dir>,
+    dir: Arc<DirInode>,
     /// Slots and directories below it.
     below: u32,
 }
@@ -67,14 +67,14 @@ const ITSELF: u32 = u32::MAX;
 
 impl InodeTable {
     /// Returns the node with this inode number.
-    pub fn place(&self, ino: u64) -> Option<Place> {
+    pub fn get(&self, ino: u64) -> Option<Inode> {
         let slot = self.slots.get(&ino)?;
         let dir = Arc::clone(&self.dirs.get(slot.dir as usize)?.as_ref()?.dir);
-        Some(if slot.position == ITSELF { Place::Dir(dir) } else { Place::Entry(dir, slot.position) })
+        Some(if slot.position == ITSELF { Inode::Dir(dir) } else { Inode::Entry(dir, slot.position) })
     }
 
     /// Returns a directory by its table number.
-    pub fn dir(&self, number: u32) -> Option<Arc<Dir>> {
+    pub fn get_dir(&self, number: u32) -> Option<Arc<DirInode>> {
         Some(Arc::clone(&self.dirs.get(number as usize)?.as_ref()?.dir))
     }
 
@@ -90,7 +90,7 @@ impl InodeTable {
     }
 
     /// Counts one look-up of a directory, and adds it if it is new; `make` receives its table number.
-    pub fn hold_dir(&mut self, ino: u64, make: impl FnOnce(u32) -> Dir) {
+    pub fn hold_dir(&mut self, ino: u64, make: impl FnOnce(u32) -> DirInode) {
         if let Some(slot) = self.slots.get_mut(&ino) {
             slot.lookups = slot.lookups.saturating_add(1);
             return;
@@ -171,12 +171,12 @@ mod tests {
     use crate::time::Time;
     use crate::vfs::attr::Kind;
 
-    fn dir(number: u32, ino: u64, parent: Option<(u32, u32)>) -> Dir {
+    fn dir(number: u32, ino: u64, parent: Option<(u32, u32)>) -> DirInode {
         let (mtime, device) = (Time::default(), (0, 0));
         let kind = Kind::Directory;
         let attr = Attr { ino, kind, mode: 0, nlink: 1, uid: 0, gid: 0, size: 0, blocks: 0, mtime, device };
         let (role, name) = (Role::Plain, Box::default());
-        Dir { number, role, parent, above: 1, name, page: None, snapshot: SnapshotId::default(), attr, node: None }
+        DirInode { number, role, parent, above: 1, name, page: None, snapshot: SnapshotId::default(), attr, node: None }
     }
 
     #[test]
@@ -189,9 +189,9 @@ mod tests {
         table.forget(10, 1);
         table.forget(11, 1);
         assert_eq!(table.len(), (3, 2));
-        assert!(matches!(table.place(20), Some(Place::Entry(d, 5)) if d.attr.ino == 11));
+        assert!(matches!(table.get(20), Some(Inode::Entry(d, 5)) if d.attr.ino == 11));
         table.forget(20, 1);
-        assert!(table.place(20).is_some() && table.place(10).is_some());
+        assert!(table.get(20).is_some() && table.get(10).is_some());
         table.forget(20, 1);
         assert_eq!(table.len(), (0, 0));
         table.hold_dir(12, |n| dir(n, 12, None));

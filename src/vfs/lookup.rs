@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Zoned;
 
 use super::attr::{Attr, Fault, Kind};
-use super::inode_table::{Dir, Place};
+use super::inode_table::{DirInode, Inode};
 use super::time::moment::moment;
-use super::tree::{At, damaged};
+use super::tree::{FoundNode, damaged};
 use super::view::{Role, Target, View, ViewDir};
 use super::{Mode, Vfs, inode};
 use crate::format::node::Content;
@@ -25,8 +25,8 @@ impl Vfs {
                 return Ok(self.lookup_in_view(&view, dir, name));
             }
         }
-        let dir = match self.place(parent) {
-            Some(Place::Dir(dir)) if !dir.role.merges() => dir,
+        let dir = match self.known_inode(parent) {
+            Some(Inode::Dir(dir)) if !dir.role.merges() => dir,
             _ => return self.merged_lookup(&self.merged(parent).ok_or(Fault::Stale)?, name, mode),
         };
         let Some(at) = self.find(dir.page, name, mode)? else { return Ok(None) };
@@ -59,10 +59,10 @@ impl Vfs {
         if let Some(dir) = self.view().listed_dir(ino) {
             return Ok(self.view_attr(dir));
         }
-        match self.place(ino) {
-            Some(Place::Dir(dir)) if !dir.role.merges() => Ok(dir.attr),
-            None | Some(Place::Dir(_)) => self.merged_attr(&self.merged(ino).ok_or(Fault::Stale)?, mode),
-            Some(Place::Entry(dir, position)) => {
+        match self.known_inode(ino) {
+            Some(Inode::Dir(dir)) if !dir.role.merges() => Ok(dir.attr),
+            None | Some(Inode::Dir(_)) => self.merged_attr(&self.merged(ino).ok_or(Fault::Stale)?, mode),
+            Some(Inode::Entry(dir, position)) => {
                 let at = self.at(&dir, position.into(), mode)?.ok_or_else(|| damaged("it ends too early"))?;
                 let attr = self.attr(&dir, &at).ok_or(Fault::Stale)?;
                 Ok(Attr { ino, ..attr })
@@ -81,9 +81,9 @@ impl Vfs {
     /// Returns the path of a node below the mount point, for messages. Uses only memory.
     pub fn path(&self, ino: u64) -> Vec<u8> {
         let mut names = Vec::new();
-        let mut dir = match self.place(ino) {
-            Some(Place::Dir(dir)) => Some(dir),
-            Some(Place::Entry(dir, position)) => {
+        let mut dir = match self.known_inode(ino) {
+            Some(Inode::Dir(dir)) => Some(dir),
+            Some(Inode::Entry(dir, position)) => {
                 let at = self.at(&dir, position.into(), Mode::Cached).ok().flatten();
                 let name = at.and_then(|at| at.node().map(|(node, _)| node.name.clone()));
                 names.push(name.unwrap_or_else(|| b"?".to_vec()));
@@ -95,7 +95,7 @@ impl Vfs {
         while let Some(below) = dir {
             names.push(below.name.to_vec());
             above = below.above;
-            dir = below.parent.and_then(|(number, _)| self.table().dir(number));
+            dir = below.parent.and_then(|(number, _)| self.table().get_dir(number));
         }
         names.extend(self.view().names_upwards(above));
         let names = names.iter().rev().filter(|name| !name.is_empty());
@@ -103,7 +103,7 @@ impl Vfs {
     }
 
     /// Returns the attributes of a node of a snapshot; `None` for a source file that could not be read.
-    pub(super) fn attr(&self, dir: &Dir, at: &At) -> Option<Attr> {
+    pub(super) fn attr(&self, dir: &DirInode, at: &FoundNode) -> Option<Attr> {
         let (node, ino) = at.node()?;
         let keys = self.repo.keys();
         let ino = match (&node.content, ino) {
@@ -116,14 +116,14 @@ impl Vfs {
     }
 
     /// Counts a look-up of a node; returns false if the inode table does not know its directory any more.
-    pub(super) fn hold(&self, dir: &Arc<Dir>, at: &At, attr: &Attr) -> bool {
+    pub(super) fn hold(&self, dir: &Arc<DirInode>, at: &FoundNode, attr: &Attr) -> bool {
         let Some((node, _)) = at.node() else { return false };
         let mut table = self.table();
-        if !table.dir(dir.number).is_some_and(|known| Arc::ptr_eq(&known, dir)) {
+        if !table.get_dir(dir.number).is_some_and(|known| Arc::ptr_eq(&known, dir)) {
             return false;
         }
         match node.content {
-            Content::Directory(page) => table.hold_dir(attr.ino, |number| Dir {
+            Content::Directory(page) => table.hold_dir(attr.ino, |number| DirInode {
                 number,
                 role: Role::Plain,
                 parent: Some((dir.number, at.position)),
@@ -154,7 +154,7 @@ impl Vfs {
         let ino = inode::snapshot(self.repo.keys(), salt, &snapshot.id);
         let attr = Attr { nlink: 1, ..Attr::of(&node, ino, self.options.owner) };
         if hold {
-            self.table().hold_dir(ino, |number| Dir {
+            self.table().hold_dir(ino, |number| DirInode {
                 number,
                 role: Role::Plain,
                 parent: None,

@@ -35,7 +35,7 @@ pub use attr::{Attr, Fault, Kind, Totals, passing};
 pub use failures::RecentFailures;
 pub use freshness::Freshness;
 pub use pages::Attributes;
-pub use prefetch_walk::Walk;
+pub use prefetch_walk::PrefetchWalk;
 pub use read::{Ahead, PackRange, Seek};
 pub use readdir::Entry;
 pub use snapshot_names::file_name;
@@ -56,7 +56,7 @@ use crate::repo::{Repository, State, latest_first, now};
 use crate::trees::{Trees, root};
 use attr::Attr as A;
 use cache::Cache;
-use inode_table::{Dir, InodeTable, Place};
+use inode_table::{DirInode, Inode, InodeTable};
 use pages::Pages;
 use read::{AccessPatterns, ContentCaches};
 use time::history::History;
@@ -154,7 +154,7 @@ impl Vfs {
             Some((snapshot, path)) => {
                 let root = root_at(ctx, &pages.trees(), snapshot, path, &options)?;
                 first_page = root.page;
-                table.hold_dir(inode::ROOT, |number| Dir { number, ..root });
+                table.hold_dir(inode::ROOT, |number| DirInode { number, ..root });
                 View::default()
             }
         };
@@ -203,8 +203,8 @@ impl Vfs {
         if let Some(folder) = self.view().find(ino) {
             return Some(if folder.role == Role::Plain { SOON } else { BRIEF });
         }
-        match self.table().place(ino) {
-            Some(Place::Dir(dir)) if dir.role.merges() => Some(BRIEF),
+        match self.table().get(ino) {
+            Some(Inode::Dir(dir)) if dir.role.merges() => Some(BRIEF),
             _ => None,
         }
     }
@@ -269,14 +269,14 @@ fn totals(snapshot: Option<&Snapshot>) -> Totals {
 }
 
 /// Returns the root of a mount that shows one directory of one snapshot.
-fn root_at(ctx: &Context, trees: &Trees<'_>, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<Dir> {
+fn root_at(ctx: &Context, trees: &Trees<'_>, snapshot: &Snapshot, path: &[u8], options: &Options) -> Result<DirInode> {
     let node = if path.iter().all(|b| *b == b'/') { root(snapshot) } else { trees.at(ctx, snapshot, path)? };
     let Content::Directory(page) = node.content else {
         return Err(Error::new(ErrorKind::Failed, format!("{} is not a directory", printable::name(path)))
             .hint("only directories can be mounted; `nfreezer restore` writes a single file"));
     };
     let attr = A::of(&node, inode::ROOT, options.owner);
-    Ok(Dir {
+    Ok(DirInode {
         number: 0,
         role: Role::Plain,
         parent: None,

@@ -16,18 +16,18 @@ use crate::name::ObjectId;
 use crate::repo::{Repository, State};
 use crate::trees::{Branch, HasPage, Lookup, Trees};
 
-/// Bytes of decoded directory pages; about 90,000 nodes.
+/// Capacity for decoded directory pages, in bytes; about 90,000 nodes.
 const PAGES: usize = 32 << 20;
-/// Bytes of decoded reference lists; about 200 GiB of files.
+/// Capacity for decoded reference lists, in bytes; about 200 GiB of files.
 const LISTS: usize = 16 << 20;
-/// Bytes of extended attributes that are stored apart.
+/// Capacity for extended attributes that have a chunk of their own, in bytes.
 const XATTRS: usize = 4 << 20;
 
 /// A page of a directory.
 pub struct Directory {
     /// The page.
     pub page: Page,
-    /// Of a leaf: the inode numbers of nodes that are no directories and have one link, else 0.
+    /// The inode number of each node of a leaf, or 0 where it depends on the snapshot or the path.
     pub inos: Vec<u64>,
 }
 
@@ -41,12 +41,12 @@ impl HasPage for Arc<Directory> {
 pub struct Extents {
     /// The page.
     pub list: List,
-    /// Of each row: bytes up to its end.
+    /// The end of each row in the file, in bytes from the beginning of the page.
     pub ends: Vec<u64>,
 }
 
 impl Extents {
-    /// Decodes nothing: the list is at hand.
+    /// Takes a decoded page.
     pub fn new(list: List) -> Self {
         let ends = match &list {
             List::Leaf(extents) => ends(extents.iter().map(Extent::len)),
@@ -59,17 +59,18 @@ impl Extents {
 /// Extended attributes as (name, value).
 pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
-type Key = (ChunkId, ObjectId);
+/// A chunk, and the pack of its reference.
+type PageKey = (ChunkId, ObjectId);
 
-/// See the module.
+/// The decoded pages of one repository.
 pub struct Pages {
     repo: Arc<Repository>,
     lookup: Arc<Lookup>,
     /// Equal files share an inode number.
     shared_inodes: bool,
-    directories: Cache<Key, Directory>,
-    lists: Cache<Key, Extents>,
-    xattrs: Cache<Key, Attributes>,
+    directories: Cache<PageKey, Directory>,
+    lists: Cache<PageKey, Extents>,
+    xattrs: Cache<PageKey, Attributes>,
 }
 
 impl Pages {
@@ -84,25 +85,25 @@ impl Pages {
         }
     }
 
-    /// Takes over a newer state, in which more chunks are found.
+    /// Sets a newer state, which finds more chunks.
     pub fn set_state(&self, state: State) {
         self.lookup.set_state(state);
     }
 
-    /// The trees of the repository.
+    /// Returns the trees of the repository.
     pub fn trees(&self) -> Trees<'_> {
         Trees::with(&self.repo, Arc::clone(&self.lookup))
     }
 
-    /// A page of a directory.
+    /// Returns a page of a directory.
     pub fn directory(&self, r: &Ref, mode: Mode<'_>) -> Result<Arc<Directory>, Fault> {
         self.get(&self.directories, ChunkKind::Page, r, mode, |bytes, r| {
             Ok(directory(Page::decode(bytes, &r.pack)?, self.repo.keys(), self.shared_inodes))
         })
     }
 
-    /// The pages below a page of a directory, those of its subdirectories included. What is decoded for that is kept only
-    /// where there is room.
+    /// Returns the pages below a page of a directory, and the top pages of its subdirectories. The decoded page is cached
+    /// only while there is room.
     pub fn below(&self, ctx: &Context, branch: &Branch) -> Result<Vec<Branch>, Fault> {
         let here = self.directories.cached(&(branch.page.id, branch.page.pack.id)).is_some();
         if here || self.directories.bytes() < PAGES / 4 * 3 {
@@ -114,12 +115,12 @@ impl Pages {
         Ok(below(branch, &page))
     }
 
-    /// A page of a reference list.
+    /// Returns a page of a reference list.
     pub fn list(&self, r: &Ref, mode: Mode<'_>) -> Result<Arc<Extents>, Fault> {
         self.get(&self.lists, ChunkKind::List, r, mode, |bytes, r| Ok(extents(List::decode(bytes, &r.pack)?)))
     }
 
-    /// The extended attributes of a node.
+    /// Returns the extended attributes of a node.
     pub fn xattrs(&self, node: &Node, mode: Mode<'_>) -> Result<Arc<Attributes>, Fault> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(Arc::new(list.clone())),
@@ -129,16 +130,16 @@ impl Pages {
         }
     }
 
-    /// Reads a chunk by `read`, from its place or from another one.
+    /// Reads a chunk with `read`, from the pack of its reference or from the pack to which it was relocated.
     pub fn read<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         self.lookup.read(ctx, &self.repo, kind, r, read)
     }
 
-    /// A value from its cache; else from blocks that are in memory, which takes less time than a worker to wake up; else it
-    /// is fetched.
+    /// Returns a value from its cache, else from blocks in memory, else (with [`Mode::Fetch`]) from the storage. To decode
+    /// blocks in memory takes less time than to wake a worker.
     fn get<V>(
         &self,
-        cache: &Cache<Key, V>,
+        cache: &Cache<PageKey, V>,
         kind: ChunkKind,
         r: &Ref,
         mode: Mode<'_>,
@@ -158,18 +159,22 @@ impl Pages {
         Ok(value)
     }
 
-    /// Bytes of decoded pages.
+    /// Returns the bytes of all caches.
     pub fn bytes(&self) -> usize {
         self.directories.bytes() + self.lists.bytes() + self.xattrs.bytes()
     }
 }
 
 fn below(branch: &Branch, page: &Page) -> Vec<Branch> {
-    let top = |n: &Node| if let Content::Directory(page) = &n.content { page.map(Branch::top) } else { None };
     match page {
-        Page::Leaf(nodes) => nodes.iter().filter_map(top).collect(),
+        Page::Leaf(nodes) => nodes.iter().filter_map(top_page).collect(),
         Page::Upper(rows) => branch.children(rows).collect(),
     }
+}
+
+/// Returns the top page of a directory that is not empty.
+fn top_page(node: &Node) -> Option<Branch> {
+    if let Content::Directory(page) = &node.content { page.map(Branch::top) } else { None }
 }
 
 fn extents(list: List) -> (Arc<Extents>, usize) {
@@ -196,7 +201,7 @@ fn directory(page: Page, keys: &Keys, shared_inodes: bool) -> (Arc<Directory>, u
     (Arc::new(Directory { page, inos }), weight)
 }
 
-/// Bytes of a decoded node, with what it points to.
+/// Returns the size of a decoded node in memory, in bytes.
 fn weight(node: &Node) -> usize {
     let content = match &node.content {
         Content::File(extents) => extents.len() * size_of::<Extent>(),
@@ -210,6 +215,7 @@ fn weight(node: &Node) -> usize {
     size_of::<Node>() + 8 + node.name.len() + content + xattrs + 48
 }
 
+/// Returns the sums of the lengths up to and with each of them.
 fn ends(lengths: impl Iterator<Item = u64>) -> Vec<u64> {
     lengths
         .scan(0u64, |end, len| {

@@ -1,5 +1,5 @@
-//! The names of a snapshot, front to back, before anybody asks for them: within half of the memory for blocks, which file
-//! contents cannot take away from names (`repo::fetch`).
+//! The walk of the prefetch: fetches the names of a snapshot, front to back, before they are asked for. It uses at most half
+//! of the cache of blocks, a part that file contents do not displace (`repo::fetch`).
 
 use std::collections::HashSet;
 
@@ -11,26 +11,28 @@ use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::trees::Branch;
 
-/// Directories that lie deeper are fetched when somebody looks.
+/// Depth of pages below which nothing is fetched ahead.
 const DEPTH: usize = 100;
-/// Metadata comes in stretches of so many bytes.
+/// Bytes of metadata that are fetched at once.
 const STRETCH: u32 = 1 << 20;
 
-/// How far it has come.
-pub struct Walk {
-    /// Pages that are to be visited, by level.
+/// The progress of the prefetch.
+pub struct PrefetchWalk {
+    /// Pages that are still to be visited, by level.
     rest: Vec<std::vec::IntoIter<Branch>>,
-    /// The page that could not be fetched.
+    /// The page that could not be fetched and is tried again.
     again: Option<Branch>,
+    /// The ranges of packs that the visited pages lie in.
     stretches: HashSet<(ObjectId, u32)>,
+    /// Largest number of these ranges.
     most: usize,
 }
 
-impl Walk {
-    /// From this page on, within so many bytes.
+impl PrefetchWalk {
+    /// Begins at this page and fetches at most `most` bytes.
     pub(super) fn new(root: Option<Ref>, most: usize) -> Self {
         let rest = vec![root.map(Branch::top).into_iter().collect::<Vec<_>>().into_iter()];
-        Walk { rest, again: None, stretches: HashSet::new(), most: most / STRETCH as usize }
+        PrefetchWalk { rest, again: None, stretches: HashSet::new(), most: most / STRETCH as usize }
     }
 
     fn next(&mut self) -> Option<Branch> {
@@ -46,24 +48,25 @@ impl Walk {
         None
     }
 
-    /// Counts the stretches that a page lies in; false if they are too many.
+    /// Counts the ranges that a page lies in; returns false if there are too many.
     fn fits(&mut self, page: &Ref) -> bool {
-        let (first, last) = (page.offset / STRETCH, page.offset.saturating_add(page.stored.max(1) - 1) / STRETCH);
+        let first = page.offset / STRETCH;
+        let last = page.offset.saturating_add(page.stored.max(1) - 1) / STRETCH;
         self.stretches.extend((first..=last).map(|i| (page.pack.id, i)));
         self.stretches.len() <= self.most
     }
 }
 
 impl Vfs {
-    /// A walk over the names that are most likely wanted: those of the newest whole snapshot, or of what is shown alone.
-    pub fn walk(&self) -> Walk {
+    /// Begins a walk over the names of `latest`, or of the only visible directory.
+    pub fn walk(&self) -> PrefetchWalk {
         let root = *self.first_page.lock().expect("no holder panics");
-        Walk::new(root, self.options.cache / 2)
+        PrefetchWalk::new(root, self.options.cache / 2)
     }
 
-    /// Fetches one page; false: that was all, or there is no more room. What is damaged is left to whoever looks there;
-    /// after another error the next step tries the same page again.
-    pub fn step(&self, ctx: &Context, walk: &mut Walk) -> Result<bool, Fault> {
+    /// Fetches one page; returns false after the last page or when there is no more room. Damaged pages are skipped; after
+    /// another error the next step tries the same page again.
+    pub fn step(&self, ctx: &Context, walk: &mut PrefetchWalk) -> Result<bool, Fault> {
         let Some(page) = walk.next() else { return Ok(false) };
         if !walk.fits(&page.page) {
             return Ok(false);
@@ -81,7 +84,7 @@ impl Vfs {
     }
 }
 
-/// The page that names are read from first.
+/// Returns the first page of the prefetch.
 pub(super) fn first_page(snapshots: &[Snapshot]) -> Option<Ref> {
     latest(snapshots).and_then(|s| s.root)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attr::{Attr, Fault};
-use super::inode_table::{Dir, Place};
+use super::inode_table::{DirInode, Inode};
 use super::view::Target;
 use super::{Mode, Vfs};
 
@@ -35,8 +35,8 @@ impl Vfs {
         if self.list_view(ino, offset, hold, add) {
             return Ok(());
         }
-        match self.place(ino) {
-            Some(Place::Dir(dir)) if !dir.role.merges() => self.list_dir(&dir, offset, hold, mode, add),
+        match self.known_inode(ino) {
+            Some(Inode::Dir(dir)) if !dir.role.merges() => self.list_dir(&dir, offset, hold, mode, add),
             _ => {
                 let merged = self.merged(ino).ok_or(Fault::Stale)?;
                 self.merged_readdir(&merged, offset, hold, mode, add)
@@ -67,7 +67,7 @@ impl Vfs {
     /// Lists a directory of a snapshot.
     fn list_dir(
         &self,
-        dir: &Arc<Dir>,
+        dir: &Arc<DirInode>,
         offset: u64,
         hold: bool,
         mode: Mode<'_>,

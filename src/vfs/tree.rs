@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attr::Fault;
-use super::inode_table::{Dir, Place};
+use super::inode_table::{DirInode, Inode};
 use super::pages::Directory;
 use super::{Mode, Vfs};
 use crate::error::Error;
@@ -13,15 +13,15 @@ use crate::format::reference::Ref;
 use crate::trees::{self, Branch, Spot, Wanted};
 
 /// A node in a decoded leaf page.
-pub(super) struct At {
+pub(super) struct FoundNode {
     leaf: Arc<Directory>,
     index: usize,
     /// Its position in the directory.
     pub position: u32,
 }
 
-impl At {
-    /// Moves to the next node of the page; [`At::node`] returns `None` after the last.
+impl FoundNode {
+    /// Moves to the next node of the page; [`FoundNode::node`] returns `None` after the last.
     pub fn advance(&mut self) {
         self.index += 1;
         self.position += 1;
@@ -38,43 +38,43 @@ impl At {
 
 impl Vfs {
     /// Returns the node with this inode number, if the kernel knows it.
-    pub(super) fn place(&self, ino: u64) -> Option<Place> {
-        self.table().place(ino)
+    pub(super) fn known_inode(&self, ino: u64) -> Option<Inode> {
+        self.table().get(ino)
     }
 
     /// Calls `f` with a node of a snapshot.
     pub(super) fn with_node<T>(&self, ino: u64, mode: Mode<'_>, f: impl FnOnce(&Node) -> T) -> Result<T, Fault> {
-        let (dir, position) = match self.place(ino).ok_or(Fault::Stale)? {
-            Place::Dir(dir) if dir.role.merges() => return Err(Fault::Invalid),
-            Place::Entry(dir, position) => (dir, position),
-            Place::Dir(dir) => match (&dir.node, dir.parent) {
+        let (dir, position) = match self.known_inode(ino).ok_or(Fault::Stale)? {
+            Inode::Dir(dir) if dir.role.merges() => return Err(Fault::Invalid),
+            Inode::Entry(dir, position) => (dir, position),
+            Inode::Dir(dir) => match (&dir.node, dir.parent) {
                 (Some(node), _) => return Ok(f(node)),
-                (None, Some((number, position))) => (self.table().dir(number).ok_or(Fault::Stale)?, position),
+                (None, Some((number, position))) => (self.table().get_dir(number).ok_or(Fault::Stale)?, position),
                 (None, None) => return Err(Fault::Invalid),
             },
         };
         let at = self.at(&dir, position.into(), mode)?;
-        let node = at.as_ref().and_then(At::node).ok_or_else(|| damaged("it ends too early"))?;
+        let node = at.as_ref().and_then(FoundNode::node).ok_or_else(|| damaged("it ends too early"))?;
         Ok(f(node.0))
     }
 
     /// Returns the node at a position of a directory; `None` after the last.
-    pub(super) fn at(&self, dir: &Dir, position: u64, mode: Mode<'_>) -> Result<Option<At>, Fault> {
+    pub(super) fn at(&self, dir: &DirInode, position: u64, mode: Mode<'_>) -> Result<Option<FoundNode>, Fault> {
         self.descend(dir.page, Wanted::Position(position), mode)
     }
 
     /// Returns the node of a name in a directory.
-    pub(super) fn find(&self, top: Option<Ref>, name: &[u8], mode: Mode<'_>) -> Result<Option<At>, Fault> {
+    pub(super) fn find(&self, top: Option<Ref>, name: &[u8], mode: Mode<'_>) -> Result<Option<FoundNode>, Fault> {
         self.descend(top, Wanted::Name(name), mode)
     }
 
-    fn descend(&self, top: Option<Ref>, wanted: Wanted<'_>, mode: Mode<'_>) -> Result<Option<At>, Fault> {
+    fn descend(&self, top: Option<Ref>, wanted: Wanted<'_>, mode: Mode<'_>) -> Result<Option<FoundNode>, Fault> {
         let Some(top) = top else { return Ok(None) };
         let read = |branch: &Branch| self.pages.directory(&branch.page, mode);
         let Some(Spot { leaf, index, position }) = trees::descend(top, wanted, read)? else { return Ok(None) };
         let position = u32::try_from(position).ok().filter(|p| *p < u32::MAX);
         let position = position.ok_or_else(|| damaged("too many entries"))?;
-        Ok(Some(At { leaf, index, position }))
+        Ok(Some(FoundNode { leaf, index, position }))
     }
 }
 

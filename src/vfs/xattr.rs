@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::attr::Fault;
-use super::inode_table::{Dir, Place};
+use super::inode_table::{DirInode, Inode};
 use super::pages::Attributes;
 use super::view::Role;
 use super::{Mode, Vfs};
@@ -45,8 +45,8 @@ impl Vfs {
         if !self.has_xattrs() {
             return Err(Fault::Unsupported);
         }
-        match self.place(ino) {
-            Some(Place::Dir(dir) | Place::Entry(dir, _)) if dir.role == Role::Plain && self.may_have(&dir.snapshot) => {
+        match self.known_inode(ino) {
+            Some(Inode::Dir(dir) | Inode::Entry(dir, _)) if dir.role == Role::Plain && self.may_have(&dir.snapshot) => {
             }
             None if !self.is_view(ino) => return Err(Fault::Stale),
             _ => return Ok(Arc::default()),
@@ -71,15 +71,15 @@ impl Vfs {
             Err(fault) => return Err(fault),
         }
         let own = own.ok_or(Fault::NoAttribute)?;
-        match self.place(ino) {
-            Some(Place::Dir(dir) | Place::Entry(dir, _)) if dir.role == Role::Plain => self.own(ino, &dir, own, mode),
+        match self.known_inode(ino) {
+            Some(Inode::Dir(dir) | Inode::Entry(dir, _)) if dir.role == Role::Plain => self.own(ino, &dir, own, mode),
             None if !self.is_view(ino) => Err(Fault::Stale),
             _ => Err(Fault::NoAttribute),
         }
     }
 
     /// Returns the value of an attribute that nfreezer adds.
-    fn own(&self, ino: u64, dir: &Dir, name: &[u8], mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
+    fn own(&self, ino: u64, dir: &DirInode, name: &[u8], mode: Mode<'_>) -> Result<Vec<u8>, Fault> {
         let content = |mode| self.with_node(ino, mode, |node| node.content.clone());
         match name {
             b"snapshot" => Ok(dir.snapshot.to_string().into_bytes()),
@@ -116,14 +116,17 @@ fn stored(extents: &[Extent]) -> u64 {
 
 /// Returns the identity of contents: the chunks and holes of a file, the list of a large file, the page of a directory.
 fn id(content: &Content) -> Option<String> {
-    let extent = |e: &Extent| match e {
-        Extent::Data(r) => hex(&r.id.0),
-        Extent::Hole(len) => format!("hole:{len}"),
-    };
     match content {
-        Content::File(extents) => Some(extents.iter().map(extent).collect::<Vec<_>>().join("+")),
+        Content::File(extents) => Some(extents.iter().map(extent_id).collect::<Vec<_>>().join("+")),
         Content::Large { list, .. } => Some(format!("list:{}", hex(&list.id.0))),
         Content::Directory(Some(page)) => Some(format!("page:{}", hex(&page.id.0))),
         _ => None,
+    }
+}
+
+fn extent_id(extent: &Extent) -> String {
+    match extent {
+        Extent::Data(r) => hex(&r.id.0),
+        Extent::Hole(len) => format!("hole:{len}"),
     }
 }

@@ -80,8 +80,9 @@ impl Vfs {
     fn unpacked(&self, ctx: &Context, r: &Ref, part: &Range<u32>, span: Span) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(part.len());
         let wanted: Vec<u32> = frames(part).collect();
-        let missing = |i: &&u32| self.contents.frames.cached(&(r.id, **i)).is_none();
-        if let (Some(first), Some(last)) = (wanted.iter().find(missing), wanted.iter().rev().find(missing)) {
+        let mut missing = wanted.clone();
+        missing.retain(|i| self.contents.frames.cached(&(r.id, *i)).is_none());
+        if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
             let whole = first * FRAME as u32..r.len.min((last + 1) * FRAME as u32);
             let plain = self.repo.part(ctx, r, whole, span)?;
             for (i, frame) in (*first..).zip(plain.chunks(FRAME)) {

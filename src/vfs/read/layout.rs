@@ -9,7 +9,7 @@ use crate::format::node::Content;
 use crate::format::reference::{Extent, Ref};
 use crate::trees::ListBranch;
 use crate::vfs::attr::Fault;
-use crate::vfs::inode_table::Place;
+use crate::vfs::inode_table::Inode;
 use crate::vfs::pages::Extents;
 use crate::vfs::{Mode, Vfs};
 
@@ -51,8 +51,8 @@ impl Vfs {
         if let Some(file) = self.contents.layouts.lock().expect("no holder panics").get(&ino) {
             return Ok(Arc::clone(file));
         }
-        let dir = match self.place(ino) {
-            Some(Place::Entry(dir, _)) => dir.attr.ino,
+        let dir = match self.known_inode(ino) {
+            Some(Inode::Entry(dir, _)) => dir.attr.ino,
             _ => ino,
         };
         let file = self.with_node(ino, mode, |node| {

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::history::{EntryPlace, NamePath, NameSummary, Top, is_version, page};
+use super::history::{EntryPlace, NamePath, NameSummary, is_version, page};
+use super::scan::ScanTop;
 use super::timeline::Timeline;
 use crate::context::Context;
 use crate::crypto::keys::ChunkId;
@@ -113,7 +114,7 @@ impl Vfs {
                     }
                 }
                 None => {
-                    let damage = self.scan(ctx, &[Top { page: top, last: 0 }], &mut |met| add(met.node))?;
+                    let damage = self.scan(ctx, &[ScanTop { page: top, last: 0 }], &mut |scanned| add(scanned.node))?;
                     damage.map_or(Ok(()), |e| Err(Fault::Broken(e)))?;
                 }
             }

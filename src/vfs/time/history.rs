@@ -8,22 +8,18 @@ use super::timeline::Timeline;
 use crate::context::Context;
 use crate::error::Error;
 use crate::format::node::{Content, Node, PARTIAL, Xattrs};
-use crate::format::page::Page;
 use crate::format::record::SnapshotId;
 use crate::format::reference::Ref;
 use crate::repo::parallel;
 use crate::time::Time;
-use crate::trees::{Branch, root};
+use crate::trees::root;
 use crate::vfs::attr::{Attr, Fault, again, passing};
 use crate::vfs::inode;
-use crate::vfs::pages::Directory;
-use crate::vfs::tree::At;
+use crate::vfs::tree::FoundNode;
 use crate::vfs::{Mode, Vfs};
 
 /// Pages that are fetched at the same time: a thousand snapshots over a network of 50 ms take 3 s for one directory.
-const THREADS: usize = 16;
-/// Pages that are held at once while a directory is read in all snapshots.
-const BATCH: usize = 64;
+pub const THREADS: usize = 16;
 
 /// A path below the root of a snapshot, as names.
 pub type NamePath = [Box<[u8]>];
@@ -181,33 +177,6 @@ fn content_bytes(node: &Node) -> Vec<u8> {
     bytes
 }
 
-/// A node that [`Vfs::scan`] comes by.
-pub struct Met<'a> {
-    /// It.
-    pub node: &'a Node,
-    /// Its inode number, if it can be known without the snapshot.
-    pub ino: u64,
-    /// The directory in which it was met.
-    pub top: &'a Top,
-    /// Its position there.
-    pub position: u32,
-}
-
-/// The top page of a directory, and the last snapshot in which the directory is so.
-#[derive(Clone, Copy)]
-pub struct Top {
-    pub page: Ref,
-    pub last: u32,
-}
-
-/// A page that a scan has still to read.
-struct Pending {
-    branch: Branch,
-    top: Top,
-    /// Entries of the directory before it.
-    before: u64,
-}
-
 impl Vfs {
     /// Returns the history of a path.
     pub(super) fn history(&self, time: &Timeline, path: &NamePath, mode: Mode) -> Result<Arc<History>, Fault> {
@@ -254,7 +223,12 @@ impl Vfs {
     }
 
     /// Looks for `name` in each different directory of a history: in memory first, then in the storage, several at a time.
-    fn entries_of(&self, ctx: &Context, directories: &History, name: &[u8]) -> HashMap<Ref, Result<Option<At>, Fault>> {
+    fn entries_of(
+        &self,
+        ctx: &Context,
+        directories: &History,
+        name: &[u8],
+    ) -> HashMap<Ref, Result<Option<FoundNode>, Fault>> {
         let mut found = HashMap::new();
         let mut known = HashSet::new();
         let mut missing = Vec::new();
@@ -270,57 +244,9 @@ impl Vfs {
     }
 
     /// Returns the entry `name` of the directory with this top page.
-    pub(super) fn entry(&self, page: &Ref, name: &[u8], mode: Mode) -> Result<Option<At>, Fault> {
+    pub(super) fn entry(&self, page: &Ref, name: &[u8], mode: Mode) -> Result<Option<FoundNode>, Fault> {
         let found = self.find(Some(*page), name, mode)?;
         Ok(found.filter(|at| at.node().is_some_and(|(node, _)| node.name == name)))
-    }
-
-    /// Visits every node of these directories. A page that several of them share is visited once, for the newest snapshot.
-    /// Returns the first error of pages that could not be read.
-    pub(in crate::vfs) fn scan(
-        &self,
-        ctx: &Context,
-        tops: &[Top],
-        each: &mut dyn FnMut(Met<'_>),
-    ) -> Result<Option<Error>, Fault> {
-        let mut broken = None;
-        let mut seen: HashMap<Ref, u32> = HashMap::new();
-        let pending = |top: &Top| Pending { branch: Branch::top(top.page), top: *top, before: 0 };
-        let mut level: Vec<Pending> = tops.iter().map(pending).collect();
-        while !level.is_empty() {
-            level.sort_by_key(|page| std::cmp::Reverse(page.top.last));
-            level.retain(|page| {
-                let known = seen.get(&page.branch.page).is_some_and(|last| *last >= page.top.last);
-                if !known {
-                    seen.insert(page.branch.page, page.top.last);
-                }
-                !known
-            });
-            let mut below = Vec::new();
-            let mut wanted = level.into_iter().peekable();
-            while wanted.peek().is_some() {
-                for (directory, page) in self.fetch_pages(ctx, wanted.by_ref().take(BATCH).collect()) {
-                    match directory.and_then(|d| page.branch.check(&d.page).map(|()| d).map_err(Fault::from)) {
-                        Ok(directory) => page.open(&directory, &mut below, each),
-                        Err(fault) => drop(broken.get_or_insert(lasting(fault)?)),
-                    }
-                }
-            }
-            level = below;
-        }
-        Ok(broken)
-    }
-
-    /// Fetches these pages and returns them in their order.
-    fn fetch_pages(&self, ctx: &Context, batch: Vec<Pending>) -> Vec<(Result<Arc<Directory>, Fault>, Pending)> {
-        let away = |p: &Pending| matches!(self.pages.directory(&p.branch.page, Mode::Cached), Err(Fault::Wait));
-        let fetch = |p: Pending| (self.pages.directory(&p.branch.page, Mode::Fetch(ctx)), p);
-        if batch.iter().any(away) {
-            parallel(THREADS, batch, fetch)
-        } else {
-            // No threads for what is in memory.
-            batch.into_iter().map(fetch).collect()
-        }
     }
 
     /// Returns the inode number of a node, if it depends neither on the snapshot nor on the path, or 0.
@@ -332,27 +258,6 @@ impl Vfs {
     pub(in crate::vfs) fn attr_in(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
         let ino = if ino == 0 { inode::in_directory(self.repo.keys(), inode::ROOT, snapshot, node) } else { ino };
         Attr::of(node, ino, self.options.owner)
-    }
-}
-
-impl Pending {
-    /// Hands out the nodes of the page, or adds the pages below it.
-    fn open(self, directory: &Directory, below: &mut Vec<Pending>, each: &mut dyn FnMut(Met<'_>)) {
-        let mut before = self.before;
-        match &directory.page {
-            Page::Leaf(nodes) => {
-                for (i, (node, ino)) in nodes.iter().zip(&directory.inos).enumerate() {
-                    let Ok(position) = u32::try_from(before.saturating_add(i as u64)) else { return };
-                    each(Met { node, ino: *ino, top: &self.top, position });
-                }
-            }
-            Page::Upper(rows) => {
-                for (branch, row) in self.branch.children(rows).zip(rows) {
-                    below.push(Pending { branch, top: self.top, before });
-                    before = before.saturating_add(row.count);
-                }
-            }
-        }
     }
 }
 
@@ -368,12 +273,4 @@ fn roots(time: &Timeline) -> History {
 /// Returns the top page of a directory that is not empty.
 pub fn page(node: &Node) -> Option<Ref> {
     if let Content::Directory(page) = node.content { page } else { None }
-}
-
-/// Returns the error of damage, which hides a part of the result only. Every other fault ends the operation.
-fn lasting(fault: Fault) -> Result<Error, Fault> {
-    match fault {
-        Fault::Broken(e) if !passing(&e) => Ok(e),
-        other => Err(other),
-    }
 }

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::former::{CurrentNodes, FormerNodes, NodePlace};
-use super::history::{EntryPlace, History, NameSummary, Top, Version, is_version, page};
+use super::history::{EntryPlace, History, NameSummary, Version, is_version, page};
 use super::merged::{MergedDir, MergedEntry, MergedListing};
+use super::scan::ScanTop;
 use super::timeline::Timeline;
 use crate::context::Context;
 use crate::format::node::Content;
@@ -48,9 +49,9 @@ impl Vfs {
     ) -> Result<MergedListing, Fault> {
         let mut entries = self.version_files(time, merged, history);
         let mut names: BTreeMap<Vec<u8>, NameSummary> = BTreeMap::new();
-        let error = self.scan(ctx, &tops(history), &mut |met| {
-            if is_version(met.node) {
-                names.entry(met.node.name.clone()).or_default().add(met.node, met.top.last);
+        let error = self.scan(ctx, &tops(history), &mut |scanned| {
+            if is_version(scanned.node) {
+                names.entry(scanned.node.name.clone()).or_default().add(scanned.node, scanned.top.last);
             }
         })?;
         for entry in &entries {
@@ -70,13 +71,16 @@ impl Vfs {
         let mut current = self.current_nodes(ctx, time, &merged.path, None)?;
         let no_nodes = CurrentNodes::default();
         let mut names: BTreeMap<Vec<u8>, FormerNodes> = BTreeMap::new();
-        let error = self.scan(ctx, &tops(history), &mut |met| {
-            if is_version(met.node) {
-                let snapshot = time.snapshots[met.top.last as usize].id;
-                let place = NodePlace { snapshot, entry: EntryPlace { page: met.top.page, position: met.position } };
-                let current = current.get(&met.node.name).unwrap_or(&no_nodes);
-                let former = names.entry(met.node.name.clone()).or_default();
-                former.add(met.node, met.top.last, place, current, || self.attr_in(&snapshot, met.node, met.ino));
+        let error = self.scan(ctx, &tops(history), &mut |scanned| {
+            if is_version(scanned.node) {
+                let snapshot = time.snapshots[scanned.top.last as usize].id;
+                let place =
+                    NodePlace { snapshot, entry: EntryPlace { page: scanned.top.page, position: scanned.position } };
+                let current = current.get(&scanned.node.name).unwrap_or(&no_nodes);
+                let former = names.entry(scanned.node.name.clone()).or_default();
+                former.add(scanned.node, scanned.top.last, place, current, || {
+                    self.attr_in(&snapshot, scanned.node, scanned.ino)
+                });
             }
         })?;
         let mut entries = Vec::new();
@@ -193,9 +197,9 @@ fn is_directory(version: &Version) -> bool {
 }
 
 /// Returns the directories of a history that are not empty.
-fn tops(history: &History) -> Vec<Top> {
+fn tops(history: &History) -> Vec<ScanTop> {
     let versions = history.versions.iter();
-    versions.filter_map(|version| Some(Top { page: page(&version.node)?, last: version.last })).collect()
+    versions.filter_map(|version| Some(ScanTop { page: page(&version.node)?, last: version.last })).collect()
 }
 
 /// Returns the extension by which programs recognise the type of a file: `.txt`, `.tar.gz`.

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::record::SnapshotId;
 use crate::vfs::attr::{Attr, Fault, Kind, again};
 use crate::vfs::inode;
-use crate::vfs::inode_table::{Dir, Place};
+use crate::vfs::inode_table::{DirInode, Inode, InodeTable};
 use crate::vfs::readdir::{AddEntry, Entry, add_dots};
 use crate::vfs::view::Role;
 use crate::vfs::{Mode, Vfs};
@@ -23,7 +23,7 @@ pub(in crate::vfs) struct MergedDir {
     above: u64,
     pub path: Vec<Box<[u8]>>,
     /// The directory in the inode table; `None` for `versions/` and `deleted/` themselves, which are not in it.
-    dir: Option<Arc<Dir>>,
+    dir: Option<Arc<DirInode>>,
 }
 
 /// An entry of a merged directory.
@@ -56,6 +56,21 @@ impl MergedListing {
 }
 
 impl MergedDir {
+    /// Returns a directory below this one for the inode table, without name, page and snapshot.
+    fn child(&self, number: u32, role: Role, attr: Attr) -> DirInode {
+        DirInode {
+            number,
+            role,
+            parent: self.dir.as_ref().map(|dir| (dir.number, 0)),
+            above: self.ino,
+            name: Box::default(),
+            page: None,
+            snapshot: SnapshotId::default(),
+            attr,
+            node: None,
+        }
+    }
+
     /// Returns the path of an entry.
     pub fn path_of(&self, name: &[u8]) -> Vec<Box<[u8]>> {
         [self.path.as_slice(), &[name.into()]].concat()
@@ -70,12 +85,12 @@ impl Vfs {
             return role.merges().then_some(top);
         }
         let table = self.table();
-        let Some(Place::Dir(dir)) = table.place(ino) else { return None };
+        let Some(Inode::Dir(dir)) = table.get(ino) else { return None };
         dir.role.merges().then_some(())?;
         let mut path = vec![dir.name.clone()];
         let mut parent = dir.parent;
         while let Some((number, _)) = parent {
-            let up = table.dir(number)?;
+            let up = table.get_dir(number)?;
             path.push(up.name.clone());
             parent = up.parent;
         }
@@ -181,44 +196,35 @@ impl Vfs {
     fn hold_merged(&self, merged: &MergedDir, entry: &MergedEntry) -> bool {
         let mut table = self.table();
         if let Some(dir) = &merged.dir
-            && !table.dir(dir.number).is_some_and(|known| Arc::ptr_eq(&known, dir))
+            && !table.get_dir(dir.number).is_some_and(|known| Arc::ptr_eq(&known, dir))
         {
             return false;
         }
-        let attr = entry.attr;
-        let Some(place) = &entry.node else {
-            table.hold_dir(attr.ino, |number| Dir {
-                number,
-                role: merged.role,
-                parent: merged.dir.as_ref().map(|dir| (dir.number, 0)),
-                above: merged.ino,
+        match &entry.node {
+            None => table.hold_dir(entry.attr.ino, |number| DirInode {
                 name: entry.name.clone(),
-                page: None,
-                snapshot: SnapshotId::default(),
-                attr,
-                node: None,
-            });
-            return true;
-        };
-        // The node is known by its place in a directory of its snapshot, which no request names.
+                ..merged.child(number, merged.role, entry.attr)
+            }),
+            Some(place) => self.hold_node(&mut table, merged, entry.attr, place),
+        }
+        true
+    }
+
+    /// Counts a look-up of a node of a snapshot. The node is known by its place in a directory of the snapshot, which no
+    /// request of the kernel names.
+    fn hold_node(&self, table: &mut InodeTable, merged: &MergedDir, attr: Attr, place: &NodePlace) {
         let page = place.entry.page;
-        let hidden = inode::hidden(self.repo.keys(), merged.ino, &page, &place.snapshot);
-        table.hold_dir(hidden, |number| Dir {
-            number,
-            role: Role::Plain,
-            parent: merged.dir.as_ref().map(|dir| (dir.number, 0)),
-            above: merged.ino,
-            name: Box::default(),
+        let ino = inode::hidden(self.repo.keys(), merged.ino, &page, &place.snapshot);
+        let dir_attr = Attr { ino, kind: Kind::Directory, ..attr };
+        table.hold_dir(ino, |number| DirInode {
             page: Some(page),
             snapshot: place.snapshot,
-            attr: Attr { ino: hidden, kind: Kind::Directory, ..attr },
-            node: None,
+            ..merged.child(number, Role::Plain, dir_attr)
         });
-        if let Some(Place::Dir(dir)) = table.place(hidden) {
+        if let Some(Inode::Dir(dir)) = table.get(ino) {
             table.hold_entry(attr.ino, dir.number, place.entry.position);
         }
-        table.forget(hidden, 1);
-        true
+        table.forget(ino, 1);
     }
 
     pub(in crate::vfs) fn time(&self) -> Arc<Timeline> {
