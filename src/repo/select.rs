@@ -1,12 +1,12 @@
 //! Selects the snapshot that a user names.
 
-use super::State;
+use super::{State, latest_first, now};
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
 
 impl State {
     /// Returns the snapshot named by `latest`, `latest~N`, or the beginning of an id (at least 4 digits).
-    /// Partial snapshots are never `latest`.
+    /// Partial snapshots are never `latest`, and snapshots from the future come after all others.
     pub fn select(&self, text: &str) -> Result<Snapshot> {
         let snapshots = self.snapshots();
         let hint = "`nfreezer snapshots` lists them";
@@ -16,7 +16,7 @@ impl State {
                 n => n.and_then(|n| n.parse::<usize>().ok()),
             };
             if let Some(back) = back {
-                let found = snapshots.into_iter().filter(|s| !s.partial).rev().nth(back);
+                let found = latest_first(snapshots.iter(), now()).nth(back).cloned();
                 return found.ok_or_else(|| Error::failed(format!("no snapshot {text}")).hint(hint));
             }
         }
