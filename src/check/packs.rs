@@ -138,10 +138,8 @@ impl Packs {
     pub fn needed(&self) -> Vec<(PackRef, ObjectType, bool)> {
         let known = self.known.lock().expect("no holder panics");
         let right = |pack: &Pack| pack.there == There::Right;
-        let needed = known.iter().filter(|(id, pack)| match self.doomed.contains(id) {
-            true => pack.used && right(pack),
-            false => true,
-        });
+        let needed =
+            known.iter().filter(|(id, pack)| if self.doomed.contains(id) { pack.used && right(pack) } else { true });
         let mut needed: Vec<_> =
             needed.map(|(id, pack)| (PackRef { id: *id, len: pack.len }, pack.kind, right(pack))).collect();
         needed.sort_unstable_by_key(|(pack, ..)| pack.id);

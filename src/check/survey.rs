@@ -210,9 +210,10 @@ impl<'a, 'w> Survey<'a, 'w> {
         let mut changed = self.attributes(snapshot, &mut node)?;
         match &node.content {
             Content::Directory(Some(page)) => {
-                let fate = match depth < limits::DEPTH {
-                    true => self.page(snapshot, &Branch::top(*page), depth + 1)?,
-                    false => Fate::Lost("the directories are nested too deeply".into()),
+                let fate = if depth < limits::DEPTH {
+                    self.page(snapshot, &Branch::top(*page), depth + 1)?
+                } else {
+                    Fate::Lost("the directories are nested too deeply".into())
                 };
                 match fate {
                     Fate::Whole => {}

@@ -159,7 +159,7 @@ impl Lookup {
     ) -> Result<Option<T>> {
         let mut before = None;
         while let Some(places) = self.newer_than(ctx, repo, before.as_ref())? {
-            if let Some(value) = self.try_rows(ctx, repo, &places, (kind, r), read)? {
+            if let Some(value) = self.try_rows(ctx, repo, &places, kind, r, read)? {
                 return Ok(Some(value));
             }
             before = Some(places);
@@ -173,7 +173,8 @@ impl Lookup {
         ctx: &Context,
         repo: &Repository,
         places: &Places,
-        (kind, r): (ChunkKind, &Ref),
+        kind: ChunkKind,
+        r: &Ref,
         read: &impl Fn(&Ref) -> Result<T>,
     ) -> Result<Option<T>> {
         let index = places.index.get_or_init(|| Index::new(&places.state).with_memory(self.index_memory));

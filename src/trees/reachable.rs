@@ -46,7 +46,7 @@ struct Found {
 pub struct Scope<'s> {
     /// Packs whose chunks are wanted; a caller with little memory asks about some packs at a time.
     pub is_wanted: &'s (dyn Fn(&ObjectId) -> bool + Sync),
-    /// Packs that are condemned or dropped.
+    /// Packs that are condemned or dropped. Packs that are missing or damaged must be condemned before this is asked.
     pub condemned: &'s HashSet<ObjectId>,
     /// Most bytes of memory.
     pub memory: u64,
