@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
 
-/// Reads from another storage and swallows what is put: nothing there changes. The log of this run alone, which is
+/// Reads from another storage and swallows each put: nothing there changes. The log of this run alone, which is
 /// small, can be read back.
 pub struct Dry {
     inner: Arc<dyn Storage>,

@@ -9,11 +9,11 @@
 //! - Every call but `put` is idempotent, so an implementation repeats it by itself after a lost connection, for as long
 //!   as its options allow. A `put` whose connection was lost is repeated too: if the name is then taken by exactly as
 //!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].
-//! - [`Storage::read`] gives exactly the bytes asked for, or [`Kind::Missing`] (no such object), or [`Kind::Damaged`]
+//! - [`Storage::read`] returns exactly the requested bytes, or [`Kind::Missing`] (no such object), or [`Kind::Damaged`]
 //!   (the object ends before the range does). Whatever a server sends beyond the range is dropped unseen.
 //! - Each call ends soon after [`Context::check`] fails, with that error, whatever the server does. An object that a `put`
 //!   was writing then is a torso.
-//! - Nothing is trusted about what comes back: sizes and listings are claims, contents are verified by the caller.
+//! - No answer of a server is trusted: sizes and listings are claims, contents are verified by the caller.
 //! - Errors are of kind `Connection` (not reached, refused, timed out, gave up retrying), `NoSpace`, `Missing`, `Exists`,
 //!   `Damaged`, `NoRepository` (the root folder itself is not there) or `Failed`.
 //!
@@ -85,7 +85,7 @@ pub struct Entry {
     pub mtime: i64,
 }
 
-/// What a backend can do beyond the contract.
+/// Abilities of a backend beyond the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// An object is on the disk when [`Storage::put`] returns: a local folder, `fsync@openssh.com`, a durable object store.
@@ -104,7 +104,7 @@ pub trait Storage: Send + Sync {
     /// The objects in a folder, in no order. Names that are not ours are left out; at most 10 million are read.
     fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>>;
 
-    /// A hint that this folder is listed soon. The next [`Storage::list`] of it, within seconds, may give what was there from now
+    /// A hint that this folder is listed soon. The next [`Storage::list`] of it, within seconds, may show the folder as it was from now
     /// on; who needs a newer listing makes a second one.
     fn expect(&self, _: &Context, _: Folder) {}
 
@@ -123,7 +123,7 @@ pub trait Storage: Send + Sync {
     /// Removes an object; one that is not there is removed already.
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()>;
 
-    /// Returns what this backend can do beyond the contract.
+    /// Returns the abilities of this backend beyond the contract.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the folder of a storage on this machine.

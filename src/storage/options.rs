@@ -1,4 +1,4 @@
-//! What a caller may decide about a storage on a server. Nothing here reads the environment; that is the task of the cli.
+//! Options of a storage on a server. Nothing here reads the environment; that is the task of the cli.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! A repository in a folder of this machine: the same rules as on a server (exclusive create, mode 0400, synced).
-//! An object is never reached through a symbolic link, and what is no regular file is no object.
+//! An object is never reached through a symbolic link, and only a regular file is an object.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
-/// Between two writes of so many bytes a put looks whether it is to stop.
+/// Bytes of one write. Between two writes a put checks its context.
 const PART: usize = 1 << 20;
 
 /// A folder on this machine.
@@ -34,7 +34,7 @@ impl Local {
         if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 
-    /// Says what a failed call means: `NoRepository` if the root is not there, `missing` if only the thing is not.
+    /// Returns the error for a failed call: `NoRepository` if the root is missing, `missing` if only the object is.
     fn failed(&self, doing: &str, path: &Path, missing: Kind, e: io::Error) -> Error {
         match e.kind() {
             ErrorKind::NotFound if !self.root.is_dir() => {

@@ -1,6 +1,6 @@
-//! How many puts run at once. Where connections break again and again, fewer at a time: an object that is cut off has to be sent
-//! again from its beginning, so one that gets through is worth more than four that are half done. The same holds for a slow line:
-//! what is half done when a push is interrupted is lost.
+//! Limits the number of puts at once. If connections break again and again, fewer run: an object that is cut off is sent again
+//! from its beginning, so one complete upload is worth more than four halves. The same holds for a slow connection: an
+//! interrupted push loses its unfinished uploads.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -22,15 +22,15 @@ struct GateState {
     most_bytes: u64,
 }
 
-/// So many seconds of the limit may be half done.
+/// Seconds of the rate limit that running puts may take together.
 const HALF_DONE: u64 = 10;
-/// On a line that nobody knows yet.
+/// Puts at once on a connection that was not measured yet.
 const FIRST: usize = 3;
 /// A put that takes less lets one more in, ..
 const QUICK: Duration = Duration::from_secs(3);
 /// .. one that takes more, one less.
 const SLOW: Duration = Duration::from_secs(10);
-/// What is smaller does not count: a record is not to wait behind packs.
+/// Smaller objects are not counted: a record must not wait behind packs.
 const SMALL: usize = 1 << 20;
 
 /// One put is running.
@@ -47,14 +47,14 @@ impl GateState {
 }
 
 impl Gate {
-    /// For a line on which at most so many bytes a second are sent.
+    /// Makes a gate. `rate`: the upload limit in bytes per second.
     pub fn new(rate: Option<u64>) -> Self {
         let most_bytes = rate.map_or(u64::MAX, |rate| rate.saturating_mul(HALF_DONE));
         let state = GateState { running: 0, running_bytes: 0, limit: FIRST, most_bytes };
         Gate { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits until one more put of so many bytes may run.
+    /// Waits until one more put of `bytes` bytes may run.
     pub fn enter(&self, ctx: &Context, bytes: usize) -> Result<Option<Pass<'_>>> {
         if bytes < SMALL {
             return Ok(None);
@@ -69,7 +69,7 @@ impl Gate {
         Ok(Some(Pass { gate: self, bytes: size }))
     }
 
-    /// A put of so many bytes got through in this time.
+    /// Reports a put that succeeded after `took`.
     pub fn stored(&self, bytes: usize, took: Duration) {
         let mut state = self.state.lock().expect("no holder panics");
         state.limit = match took {

@@ -1,4 +1,4 @@
-//! What every backend on a server needs, whatever its protocol: retries, rate limits, admission of uploads.
+//! Services for every backend on a server, whatever its protocol: retries, rate limits, admission of uploads.
 //!
 //! In: a way to connect ([`Dial`]) and operations on a [`Connection`] that report how they failed ([`Fault`]).
 //! Out: their results, after as many attempts as the options allow, and news of lost connections for the user.
@@ -20,7 +20,7 @@ pub trait Connection: Send + Sync + 'static {
 
 /// Makes connections.
 pub trait Dial: Send + Sync {
-    /// What it makes.
+    /// The type of its connections.
     type Connection: Connection;
 
     /// Makes a connection, ready to be used.

@@ -4,12 +4,12 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// A request has at most so much of the limit, so that the line is used evenly.
+/// Largest share of the limit for one request, as a time, so that requests are spread evenly.
 const SHARE: Duration = Duration::from_millis(100);
 /// The smallest packet that is made for that.
 const LEAST: usize = 4 << 10;
 
-/// Lets so many bytes a second pass, over all callers.
+/// Limits the bytes per second of all callers together.
 pub struct Pace {
     rate: u64,
     next: Mutex<Option<Instant>>,
@@ -25,7 +25,7 @@ impl Pace {
     pub fn book(&self, bytes: usize, now: Instant) -> Instant {
         let mut next = self.next.lock().expect("no holder panics");
         let due = next.map_or(now, |next| next.max(now));
-        // a day at most: no arithmetic of times fails, and nobody waits for longer
+        // a day at most, so that no arithmetic of times fails
         let cost = (bytes as f64 / self.rate as f64).min(86_400.0);
         *next = Some(due + Duration::from_secs_f64(cost));
         due

@@ -1,7 +1,7 @@
 //! Keeps one connection for a storage and makes a new one when it is lost: an operation whose connection broke is repeated
 //! on the next, until it has been tried for as long as the options allow.
 //!
-//! Connecting is done by a thread of its own, so that whoever waits can be told to stop. A connection that was of use is
+//! A separate thread connects, so that waiting threads can be stopped. A connection that was of use is
 //! replaced at once; after one that was not, and after each that could not be made, there are growing pauses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,15 +16,15 @@ use crate::error::{Error, Kind, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// After a login that was refused, and the longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// An operation that has broken so many connections one after the other is repeated with pauses of its own.
+/// After this number of connections lost in a row, an operation is repeated with pauses of its own.
 const UNLUCKY: u32 = 4;
-/// News of a line that breaks all the time come once in so long.
+/// Shortest time between two news of a connection that breaks all the time.
 const NEWS: Duration = Duration::from_secs(60);
 
 /// How long after the user's stop a lost connection is still made anew, and a server that does not answer is waited for.
 pub const LAST_CHANCE: Duration = Duration::from_secs(8);
 
-/// The present connection, or what is done to get one.
+/// The current connection, or the state of the attempts to make one.
 struct Slot<C> {
     connection: Option<Arc<C>>,
     dialing: bool,
@@ -36,7 +36,7 @@ struct Slot<C> {
     /// Attempts to connect so far, without the first one, and connections that were made.
     attempts: u64,
     made: u64,
-    /// Since when there is no connection, if the user was told so.
+    /// Since when there is no connection, if that was reported to the user.
     told: Option<Instant>,
     last_news: Option<Instant>,
 }
@@ -109,7 +109,7 @@ impl<C: Connection> Reconnecting<C> {
         self.0.slot().made
     }
 
-    /// Runs `operation`, again on a new connection whenever it is lost; its second argument says that it is a repetition.
+    /// Runs `operation`, again on a new connection whenever it is lost; its second argument is true for a repetition.
     pub fn run<T>(&self, ctx: &Context, mut operation: impl FnMut(&C, bool) -> Result<T, Fault>) -> Result<T> {
         let keeper = &self.0;
         let mut give_up: Option<Instant> = None;
@@ -176,7 +176,7 @@ impl<C: Connection> Keeper<C> {
                     return Err(refused.error());
                 }
             }
-            // whoever gives up before the pause is over has tried once at least, if he wants to try at all
+            // an operation whose time ends within the pause still gets one attempt, unless retries are off
             let tried = slot.attempts > seen || self.options.retry_for.is_zero();
             if now >= give_up && !slot.dialing && tried {
                 let text = format!("the connection to {} was lost", self.dial.server());
@@ -251,7 +251,7 @@ impl<C: Connection> Keeper<C> {
         format!("{text}; trying again for up to {}", words(self.options.retry_for))
     }
 
-    /// Tells the user, with no lock held.
+    /// Sends news to the user, with no lock held.
     fn tell(&self, news: Option<String>) {
         let trying = !self.options.retry_for.is_zero() && self.ctx.signal().is_none();
         if let Some(news) = news.filter(|_| trying) {

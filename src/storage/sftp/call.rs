@@ -6,7 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::packet::{Malformed, Reply, Request};
-use super::session::{Ask, Message, SMALL, Session, State};
+use super::session::{Ask, Message, SMALL, Session, SessionState};
 use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind};
 use crate::storage::net::Fault;
@@ -14,10 +14,10 @@ use crate::storage::net::pace::Pace;
 
 /// READs that are sent with an OPEN.
 const READS_AHEAD: usize = 8;
-/// Bytes of WRITEs that are sent with an OPEN: what goes into OpenSSH's window until its answer is there.
+/// Bytes of WRITEs that are sent with an OPEN: they fit into OpenSSH's window until its answer arrives.
 const WRITE_AHEAD: usize = 2 << 20;
 
-/// What a call is for: puts are spread evenly over the channels.
+/// The purpose of a call: puts are spread evenly over the channels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Put,
@@ -51,7 +51,7 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    /// Sends what ends the work on a handle, the last of which closes it: back to back, so that nobody guesses in between.
+    /// Sends the last requests on a handle, of which the final one closes it: back to back, so that no guess falls in between.
     pub fn send_ending(&mut self, ending: Vec<Ask>, handle: &[u8]) -> Result<(), Fault> {
         let mut state = self.room(ending.len() * SMALL / 4, SMALL)?;
         state.channels[self.channel].guess.closes(handle);
@@ -61,15 +61,15 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    fn submit_all(&mut self, state: &mut State, asks: Vec<Ask>) {
+    fn submit_all(&mut self, state: &mut SessionState, asks: Vec<Ask>) {
         self.due += asks.len();
         for ask in asks {
             state.submit(self.channel, ask, Some(self.sender.clone()));
         }
     }
 
-    /// Sends OPEN (or OPENDIR) and, where the server's handle can be guessed, what is to be done with it, back to back. Gives the
-    /// guess; [`Call::opened`] must be told the answer. `sends` and `expects` are about what `more` needs.
+    /// Sends OPEN (or OPENDIR) and, where the server's handle can be guessed, what follows on it, back to back. Returns the
+    /// guess; [`Call::opened`] must be called with the answer. `sends` and `expects` are estimates for `more`.
     pub fn open_with(
         &mut self,
         tag: u32,
@@ -90,7 +90,7 @@ impl<'a> Call<'a> {
         Ok(guess)
     }
 
-    /// What the server answered to [`Call::open_with`]; `closed`: a CLOSE was among what was sent. True if the guess was right.
+    /// Takes the answer to [`Call::open_with`]; `closed`: a CLOSE was sent too. Returns whether the guess was right.
     pub fn opened(&self, guess: Option<&[u8]>, handle: Option<&[u8]>, closed: bool) -> bool {
         let mut state = self.session.shared.state();
         let number = guess.and_then(|guess| guess.try_into().ok()).map(u32::from_be_bytes);
@@ -103,7 +103,7 @@ impl<'a> Call<'a> {
         right
     }
 
-    /// Takes and forgets what is still due.
+    /// Receives and drops all answers that are still due.
     pub fn drain(&mut self) -> Result<(), Fault> {
         while self.due > 0 {
             self.receive()?;
@@ -111,8 +111,8 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    /// Waits until a request may go: by what is on its way, and by the limits of the user.
-    fn room(&self, sends: usize, expects: usize) -> Result<MutexGuard<'a, State>, Fault> {
+    /// Waits until a request may go: by the bytes in flight and by the user's limits.
+    fn room(&self, sends: usize, expects: usize) -> Result<MutexGuard<'a, SessionState>, Fault> {
         let shared = &self.session.shared;
         let traffic = &shared.traffic;
         let now = Instant::now();
@@ -169,7 +169,7 @@ impl<'a> Call<'a> {
         self.due
     }
 
-    /// The next answer, in whatever order the server gives them.
+    /// Receives the next answer, in the order of the server.
     pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Fault> {
         let message = loop {
             let Some(slice) = self.ctx.wait_slice() else { break self.receiver.recv().ok() };
@@ -200,7 +200,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Sends one request and gives what `then` makes of its answer.
+    /// Sends one request and returns the result of `then` for its answer.
     pub fn ask<T>(&mut self, request: Request, then: impl FnOnce(Reply<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
         self.send(0, request, SMALL)?;
         let (_, packet) = self.receive()?;

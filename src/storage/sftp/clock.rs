@@ -10,7 +10,7 @@ use super::packet::{self, Request};
 use super::stream::Pending;
 use crate::storage::net::retry::LAST_CHANCE;
 
-/// A request is overdue after so many times the timeout even if others are answered.
+/// Multiple of the timeout after which a request is overdue, even if others are answered.
 const OVERDUE: u32 = 20;
 /// While an answer is due: then the engine looks whether the run was asked to stop.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// Asks every channel something cheap: it keeps routers from forgetting the connection, and a peer that is gone is noticed
-    /// before somebody needs it.
+    /// before the next request.
     fn keep_alive(&mut self) {
         for number in 0..self.streams.len() {
             if self.streams[number].greeted && !self.streams[number].closed {

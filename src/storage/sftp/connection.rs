@@ -11,7 +11,7 @@ use super::call::Call;
 use super::errors::{self, Refusal};
 use super::packet::{self, Attrs, Malformed, Reply, Request};
 use super::parts::{Parts, Writes};
-use super::session::{Ask, SMALL, Session, Shared};
+use super::session::{Ask, SMALL, Session, SessionShared};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
@@ -19,11 +19,11 @@ use crate::storage::net::{Connection, Fault};
 
 /// Files that are kept open for the next read.
 const OPEN_FILES: usize = 64;
-/// A read goes to the channel on which its file is open unless that has so much more to do than another.
+/// Bytes of backlog by which the channel with the open file may exceed the idlest one before a read moves to the latter.
 const PATIENCE: usize = 4 << 20;
-/// Servers that always give less than this for a READ are not worked with.
+/// Servers that always answer a READ with fewer bytes than this are refused.
 const LEAST_READ: usize = 4 << 10;
-/// Tags; those of READs and WRITEs count from 0.
+/// Tags; READs and WRITEs are numbered from 0.
 const OPEN: u32 = u32::MAX - 3;
 const LSTAT: u32 = u32::MAX - 4;
 const FSYNC: u32 = u32::MAX;
@@ -37,7 +37,7 @@ type Written = (Option<(u32, Refusal)>, Option<u64>);
 struct OpenFile {
     channel: usize,
     handle: Vec<u8>,
-    shared: Weak<Shared>,
+    shared: Weak<SessionShared>,
 }
 
 impl Drop for OpenFile {
@@ -48,7 +48,7 @@ impl Drop for OpenFile {
     }
 }
 
-/// What [`SftpConnection::open`] gives: whether what was sent ahead counts, and answers to it.
+/// The result of [`SftpConnection::open`]: whether the requests sent ahead are valid, and their answers.
 struct Opened {
     file: Arc<OpenFile>,
     right: bool,
@@ -84,7 +84,7 @@ impl SftpConnection {
         }
     }
 
-    /// What is at `path`, or `None`; `follow` goes through symbolic links.
+    /// Returns the attributes at `path`, or `None`; `follow` resolves symbolic links.
     pub fn look(&self, ctx: &Context, path: &str, follow: bool) -> Result<Option<Attrs>, Fault> {
         let mut call = self.session.call(ctx);
         let kind = if follow { packet::STAT } else { packet::LSTAT };
@@ -98,7 +98,7 @@ impl SftpConnection {
         }
     }
 
-    /// The answer to a missing thing: the repository itself may be what is missing.
+    /// Returns the fault for something that is missing: perhaps the repository itself.
     pub fn missing(&self, ctx: &Context, kind: Kind, text: String) -> Fault {
         match self.look(ctx, &self.path(""), true) {
             Ok(None) => Fault::Final(Error::new(
@@ -123,7 +123,7 @@ impl SftpConnection {
         self.files.lock().expect("no holder panics").get(name).cloned()
     }
 
-    /// Forgets an open file, which closes it once nobody reads from it.
+    /// Drops an open file, which closes it after its last read.
     pub fn forget(&self, name: &Name) {
         let file = self.files.lock().expect("no holder panics").pop(name);
         drop(file); // outside the lock
@@ -302,8 +302,8 @@ impl SftpConnection {
         }
     }
 
-    /// Writes, syncs, looks at and closes a new file. Gives the first refusal, and the size. `early` are answers that came
-    /// before that to OPEN; `closed` says that all was sent already.
+    /// Writes, syncs, looks at and closes a new file. Returns the first refusal, and the size. `early` are answers that came
+    /// before that to OPEN; `closed`: all requests were sent already.
     fn write(
         &self,
         call: &mut Call<'_>,
@@ -363,7 +363,7 @@ impl SftpConnection {
         }
         match self.look(ctx, &path, false)? {
             None => Err(self.maybe_full(ctx, "create", &path, bytes.len() as u64, refusal)),
-            // exactly as long: then it is what was sent before, and it may not be on the disk yet. Read, because a WRITE
+            // exactly as long: an earlier attempt sent it, and it may not be on the disk yet. Read, because a WRITE
             // in its middle may have failed.
             Some(found) if again && found.may_be_file() && found.size == Some(bytes.len() as u64) => {
                 if self.read(ctx, name, 0, bytes.len())? != bytes {
@@ -383,7 +383,7 @@ impl SftpConnection {
         }
     }
 
-    /// SFTP 3 has one code for most failures; the server's words or the free space tell a full disk from the others.
+    /// SFTP 3 has one code for most failures; the server's text or the free space identify a full disk.
     pub fn maybe_full(&self, ctx: &Context, doing: &str, path: &str, len: u64, refusal: Refusal) -> Fault {
         if refusal.names_no_space() || self.is_full(ctx, path, len) {
             let text = format!("cannot {doing} {path}: the server has no space left");
@@ -394,7 +394,7 @@ impl SftpConnection {
         Fault::Final(refusal.error(doing, path))
     }
 
-    /// Whether the file system there says that it has no room for `len` bytes or for one more file. False if not known.
+    /// Returns whether the server's file system reports no room for `len` bytes or one more file; false if unknown.
     fn is_full(&self, ctx: &Context, path: &str, len: u64) -> bool {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
         if !self.session.features().statvfs || self.session.is_lost() {
@@ -409,7 +409,7 @@ impl SftpConnection {
     }
 }
 
-/// What ends a put, sent in one go.
+/// Returns the last requests of a put, sent together.
 fn ending(handle: &[u8], fsync: bool) -> Vec<Ask> {
     let sync = || Ask { tag: FSYNC, request: Request::extended("fsync@openssh.com").string(handle), expects: SMALL };
     let stat = Ask { tag: FSTAT, request: Request::new(packet::FSTAT).string(handle), expects: SMALL };

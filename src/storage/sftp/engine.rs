@@ -1,5 +1,5 @@
 //! The thread that drives one connection: it writes what callers submit, reads what the server sends, and hands each answer
-//! to the caller that asked. It trusts nothing: an answer nobody asked for, of an impossible length, or too late ends the
+//! to the caller that asked. It trusts nothing: an unrequested answer, one of an impossible length, or too late ends the
 //! connection, and every caller learns of that end.
 
 use std::io::ErrorKind;
@@ -9,20 +9,20 @@ use std::time::Instant;
 
 use super::link::{Grow, Link};
 use super::packet::{self, Cursor, Malformed, Reply, Request};
-use super::session::{Channel, Features, Message, Shared, Submit, Times};
+use super::session::{Channel, Features, Message, SessionShared, Submit, Times};
 use super::stream::{Pending, Stream, read_extensions, read_limits};
 
 /// One read from a channel; a multiple of SSH's packets of 32 KiB.
 const SCRATCH: usize = 256 << 10;
-/// A channel yields to the others after so many bytes.
+/// Bytes after which a channel yields to the others.
 const TURN: usize = 1 << 20;
-/// So many channels are opened at once where that is cheap; more when these are busy.
+/// Channels opened at once where that is cheap; more follow when these are busy.
 const EAGER: usize = 4;
 
 /// The one thread's side of a connection: moves bytes between its channels and the callers.
 pub struct Engine {
     pub link: Box<dyn Link>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SessionShared>,
     pub streams: Vec<Stream>,
     wanted: usize,
     growing: bool,
@@ -38,7 +38,7 @@ pub struct Engine {
 pub type Step<T> = Result<T, String>;
 
 impl Engine {
-    pub fn new(link: Box<dyn Link>, shared: Arc<Shared>, wanted: usize, times: Times) -> Self {
+    pub fn new(link: Box<dyn Link>, shared: Arc<SessionShared>, wanted: usize, times: Times) -> Self {
         let now = Instant::now();
         let mut first = Stream::default();
         first.push(packet::init());
@@ -58,7 +58,7 @@ impl Engine {
         }
     }
 
-    /// Runs until the session is dropped or the connection lost. Whatever happens, `drop` tells the callers.
+    /// Runs until the session is dropped or the connection lost. In every case `drop` notifies the callers.
     pub fn run(mut self) {
         let why = match self.rounds() {
             Ok(()) => "the connection was closed".to_string(),
@@ -127,7 +127,7 @@ impl Engine {
         let greeted = self.features.is_some() && self.streams.iter().all(|stream| stream.greeted || stream.closed);
         let eager = self.link.eager() && self.streams.len() < EAGER;
         let wanted = self.streams.len() < self.wanted && greeted && (eager || self.shared.state().crowded);
-        // what was begun is ended: a packet of it may be half sent
+        // a write that was begun is completed: a packet of it may be half sent
         if !wanted && !self.growing {
             return false;
         }
@@ -256,7 +256,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The server said which extensions it has; on the first channel it is asked for its limits, where it has that. Nobody
+    /// Takes the server's list of extensions. On the first channel the server is asked for its limits, if it can. No caller
     /// waits for them: until then packets are small.
     fn greeted(&mut self, number: usize, mut from: Cursor<'_>) -> Result<(), Malformed> {
         let (features, limits) = read_extensions(&mut from)?;
@@ -282,7 +282,7 @@ impl Engine {
         self.shared.notify(&state);
     }
 
-    /// Gives back what answered requests took of the bounds.
+    /// Releases the shares of answered requests in the bounds.
     fn release(&mut self, done: Vec<Pending>) {
         if done.is_empty() {
             return;

@@ -1,5 +1,5 @@
-//! What the refusals of an SFTP server mean. Version 3 has few codes and OpenSSH's texts repeat them, so this says honestly
-//! what is not known.
+//! Errors for the refusals of an SFTP server. Version 3 has few codes and OpenSSH's texts repeat them, so messages name
+//! the possible causes.
 
 use super::call::Call;
 use super::packet::{self, Cursor, Malformed, Reply};
@@ -70,7 +70,7 @@ pub fn says_full(bytes: &[u8], len: u64) -> Result<bool, Malformed> {
         *number = from.u64()?;
     }
     let [_, fragment, _, _, available, files, _, files_available, ..] = numbers;
-    // a torso of this object may fill what was free before; a MiB is what file systems keep back for themselves
+    // a torso of this object may fill the space that was free; file systems keep back about a MiB for themselves
     let room = available.saturating_mul(fragment);
     Ok(room < len.max(1 << 20) || files > 0 && files_available == 0)
 }

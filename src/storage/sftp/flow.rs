@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// What may be queued beyond what a round trip takes.
+/// Time worth of bytes that may be queued beyond a round trip.
 const QUEUE: Duration = Duration::from_millis(150);
-/// The rate is measured over at least so long.
+/// Shortest time over which the rate is measured.
 const EPOCH: Duration = Duration::from_millis(100);
 /// The least and the first amount on its way, over all channels.
 const LEAST: usize = 64 << 10;
@@ -36,7 +36,7 @@ impl Flow {
         self.under_way == 0 || self.under_way + bytes <= self.limit
     }
 
-    /// A request with so many bytes goes.
+    /// Counts a request of `bytes` bytes as sent.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
         if self.under_way == 0 {
             (self.since, self.moved, self.peak) = (now, 0, 0);
@@ -56,7 +56,7 @@ impl Flow {
         let rate = self.moved as f64 / elapsed.as_secs_f64();
         let fills = (rate * (round_trip + QUEUE).as_secs_f64()) as usize;
         // half or double at most: a pause of the server's disk is not the line; and where little was asked for, little coming
-        // says nothing about the line
+        // is no measure of the connection
         let least = if self.peak * 2 < self.limit { self.limit } else { self.limit / 2 };
         self.limit = fills.clamp(least, self.limit * 2).clamp(LEAST, self.most);
         (self.since, self.moved, self.peak) = (now, 0, self.under_way);

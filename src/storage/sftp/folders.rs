@@ -13,8 +13,8 @@ use crate::name::Folder;
 use crate::storage::net::Fault;
 use crate::storage::{Entry, MAX_ENTRIES, is_own_folder};
 
-/// READDIRs on the way at once: OpenSSH gives 100 names for each. More are sent when half of them are answered: by then
-/// the end of a short listing has been seen, and nobody waits another round trip for requests that came too late. Their answers
+/// READDIRs in flight: OpenSSH returns 100 names for each. More are sent when half of them are answered: by then
+/// the end of a short listing has been seen, and no round trip is lost to requests that came too late. Their answers
 /// are some 15 KB each and count as small: none waits until others are answered.
 const READDIRS: usize = 32;
 /// The tag of OPENDIR.

@@ -1,14 +1,14 @@
-//! Which handle the server will give next. OpenSSH numbers open files from 0, takes the number that was freed last, and writes
-//! it in four bytes; so what is to be done with a new file can be sent together with the OPEN, which saves a round trip.
+//! Guesses the next handle of the server. OpenSSH numbers open files from 0, takes the number that was freed last, and writes
+//! it in four bytes; so the requests on a new file can be sent together with the OPEN, which saves a round trip.
 //!
 //! This is safe whatever the server does, as long as it works through one channel in order: a guess is never a handle that is
 //! open, for a new file it is made only while no other OPEN of the channel is unanswered, and OPEN and what follows go out back
-//! to back. So what follows refers to the new file or to nothing. The answer to OPEN tells which, and then all is sent again.
+//! to back. So what follows refers to the new file or to nothing. The answer to OPEN decides; after a wrong guess all is sent again.
 //! For reading, where nothing can be spoilt, several may be unanswered while numbers still only ascend.
 
 use std::collections::HashSet;
 
-/// After so many more wrong guesses than right ones on a channel there are no more.
+/// Surplus of wrong guesses over right ones after which a channel stops guessing.
 const WRONG: u32 = 4;
 
 /// The handles of one channel.

@@ -1,4 +1,4 @@
-//! What the SFTP engine needs of a transport: a few byte streams ("channels") to as many SFTP servers on one machine,
+//! The transport below the SFTP engine: a few byte streams ("channels") to as many SFTP servers on one machine,
 //! none of which ever blocks. The engine's thread owns it.
 
 use std::io;
@@ -28,13 +28,13 @@ pub trait Link: Send {
     /// Whether bytes wait that no poll would show.
     fn buffered(&self) -> bool;
 
-    /// What to wait for until the next round.
+    /// Adds the descriptors to poll until the next round.
     fn poll_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>);
 
     /// Ends everything at once, without waiting for the server; `lost` if the connection is broken or not to be trusted.
     fn shutdown(&mut self, lost: bool);
 
-    /// What the transport knows about a failure, in one line.
+    /// Returns the transport's reason for a failure, in one line.
     fn complaint(&mut self) -> Option<String>;
 }
 

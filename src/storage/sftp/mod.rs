@@ -56,7 +56,7 @@ struct Expected {
 const FRESH: Duration = Duration::from_secs(10);
 
 impl Sftp {
-    /// A storage on connections that exist already or are made anew. `traffic` is what they count on.
+    /// Makes a storage on these connections. They count their bytes in `traffic`.
     pub fn new(
         ctx: &Context,
         connections: Reconnecting<SftpConnection>,
@@ -67,7 +67,7 @@ impl Sftp {
         Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
     }
 
-    /// The same where at most so many bytes a second are sent.
+    /// Returns the storage with an upload limit in bytes per second.
     pub fn limited(self, rate: Option<u64>) -> Self {
         Sftp { puts: Gate::new(rate), ..self }
     }

@@ -42,7 +42,7 @@ pub const MAX_PACKET: usize = (256 << 10) + 1024;
 /// The longest handle the protocol allows.
 const MAX_HANDLE: usize = 256;
 
-/// What a server sent is no SFTP; the text says what is wrong.
+/// The server sent something that is not SFTP; the text names the fault.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
@@ -72,7 +72,7 @@ impl Request {
         self
     }
 
-    /// A string; those of this crate are far below 4 GiB.
+    /// A string; strings of this crate are far below 4 GiB.
     pub fn string(mut self, bytes: &[u8]) -> Self {
         self.0.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
         self.0.extend(bytes);
@@ -155,7 +155,7 @@ const HAS_MODE: u32 = 4;
 const HAS_TIMES: u32 = 8;
 const HAS_EXTENDED: u32 = 0x8000_0000;
 
-/// What a server says of a file. Claims, all of them.
+/// Attributes of a file, as the server claims them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attrs {
     pub size: Option<u64>,
@@ -193,17 +193,17 @@ impl Attrs {
         Ok(attrs)
     }
 
-    /// False only if the server says that it is something else.
+    /// Returns false only if the server claims another type.
     pub fn may_be_file(&self) -> bool {
         self.kind().is_none_or(|kind| kind == 0o100_000)
     }
 
-    /// False only if the server says that it is something else.
+    /// Returns false only if the server claims another type.
     pub fn may_be_folder(&self) -> bool {
         self.kind().is_none_or(|kind| kind == 0o040_000)
     }
 
-    /// The type bits, if the server gives any.
+    /// The type bits, if the server sends any.
     fn kind(&self) -> Option<u32> {
         self.mode.map(|mode| mode & 0o170_000).filter(|kind| *kind != 0)
     }

@@ -3,7 +3,7 @@
 use super::packet::{self, Malformed, Request};
 use super::session::{Ask, SMALL};
 
-/// A read: what was asked for so far, and what has come.
+/// A read: the requested ranges and the bytes received so far.
 pub struct Parts {
     pub bytes: Vec<u8>,
     /// By tag: (place in `bytes`, length).
@@ -34,7 +34,7 @@ impl Parts {
         Some(Ask { tag, request: request.u32(u32::try_from(count).unwrap_or(u32::MAX)), expects: count + SMALL })
     }
 
-    /// Takes an answer; what is missing of it is asked for again.
+    /// Takes an answer. Bytes missing from it are requested again.
     pub fn take(&mut self, tag: u32, data: &[u8]) -> Result<(), Malformed> {
         let (at, count) = *self.asked.get(tag as usize).ok_or(Malformed("an answer of a wrong type"))?;
         if data.is_empty() || data.len() > count {
@@ -71,7 +71,7 @@ impl<'a> Writes<'a> {
         self.next_below(handle, self.bytes.len())
     }
 
-    /// The next WRITE of what lies before `end`.
+    /// Returns the next WRITE of the bytes before `end`.
     pub fn next_below(&mut self, handle: &[u8], end: usize) -> Option<Ask> {
         let part = &self.bytes[self.at..end.min(self.at + self.size).max(self.at)];
         if part.is_empty() {

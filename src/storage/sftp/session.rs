@@ -1,4 +1,4 @@
-//! What callers see of a connection: requests go in from any thread, answers come back through the caller's own mailbox.
+//! The callers' side of a connection: requests go in from any thread, answers come back through the caller's own mailbox.
 //! Bytes in flight are bounded here: a caller waits before it adds more than a channel may hold.
 
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ use crate::storage::net::pace::Pace;
 
 /// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.
 const SENDING: usize = 3 << 20;
-/// Bytes of answers due on one channel; below what a window of libssh2 is kept above (`ssh::channels`).
+/// Bytes of answers due on one channel; less than libssh2 keeps its window at (`ssh::channels`).
 const EXPECTING_ON_ONE: usize = 8 << 20;
 /// Bytes of WRITEs on their way at most, over all channels.
 const SENDING_IN_ALL: usize = 20 << 20;
@@ -32,9 +32,9 @@ const SENDING_IN_ALL: usize = 20 << 20;
 const EXPECTING: usize = 16 << 20;
 /// A request that is answered by a few words.
 pub const SMALL: usize = 1 << 10;
-/// A channel with so many bytes on the way is worth a second one; a few small requests are not.
+/// Bytes in flight on a channel that justify a second channel; a few small requests do not.
 const BUSY: usize = 32 << 10;
-/// What wakes an eventfd: it takes eight bytes in the machine's own order, and any number but 0 does.
+/// Wakes an eventfd, which takes eight bytes in native order; any number but 0 does.
 const ONE: [u8; 8] = [1; 8];
 
 /// Bytes on the SFTP streams, over all connections of a storage, and what limits them.
@@ -53,13 +53,13 @@ pub struct Times {
     pub io: Duration,
     /// For the first answer.
     pub first: Duration,
-    /// An idle connection is asked something after so long; zero: never.
+    /// Idle time before a keepalive request; zero: never.
     pub keepalive: Duration,
     /// Of who opened the storage: after the user's stop a silent server is given up sooner.
     pub ctx: Context<'static>,
 }
 
-/// What the server can do.
+/// Features of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
     pub fsync: bool,
@@ -103,12 +103,12 @@ impl Channel {
     }
 }
 
-fn idlest(state: &State, load: impl Fn(&Channel) -> (usize, usize)) -> usize {
+fn idlest(state: &SessionState, load: impl Fn(&Channel) -> (usize, usize)) -> usize {
     let ready = state.channels.iter().enumerate().filter(|(_, channel)| channel.ready);
     ready.min_by_key(|(_, channel)| load(channel)).map_or(0, |(number, _)| number)
 }
 
-pub struct State {
+pub struct SessionState {
     pub channels: Vec<Channel>,
     pub inbox: Vec<Submit>,
     pub features: Option<Features>,
@@ -130,8 +130,8 @@ pub struct Ask {
     pub expects: usize,
 }
 
-impl State {
-    /// Whether a request has to wait until others are answered. Small ones do not: they are few and somebody waits for them.
+impl SessionState {
+    /// Whether a request has to wait until others are answered. Small ones do not: they are few and a caller waits for each.
     pub fn is_full(&self, channel: usize, sends: usize, expects: usize) -> bool {
         let channel = &self.channels[channel];
         let much = |bytes| bytes > SMALL;
@@ -155,7 +155,7 @@ impl State {
         self.inbox.push(Submit { channel, id, packet, tag, sends, expects, answer });
     }
 
-    /// Gives back what an answered request took of the bounds.
+    /// Releases the share of an answered request in the bounds.
     pub fn answered(&mut self, submit: &Submit, took: Duration, now: Instant) {
         let channel = &mut self.channels[submit.channel];
         channel.sending -= submit.sends;
@@ -167,20 +167,20 @@ impl State {
     }
 }
 
-pub struct Shared {
-    state: Mutex<State>,
+pub struct SessionShared {
+    state: Mutex<SessionState>,
     room: Condvar,
     pub wake: OwnedFd,
     pub polling: AtomicBool,
     pub traffic: Arc<Traffic>,
 }
 
-impl Shared {
-    pub fn state(&self) -> MutexGuard<'_, State> {
+impl SessionShared {
+    pub fn state(&self) -> MutexGuard<'_, SessionState> {
         self.state.lock().expect("no holder panics")
     }
 
-    /// Sends a request whose answer nobody waits for.
+    /// Sends a request whose answer is dropped.
     pub fn tell(&self, channel: usize, request: Request) {
         let mut state = self.state();
         if state.lost.is_none() {
@@ -190,7 +190,7 @@ impl Shared {
         }
     }
 
-    /// Closes a handle; nobody waits for the answer.
+    /// Closes a handle without waiting for the answer.
     pub fn close(&self, channel: usize, handle: &[u8]) {
         let mut state = self.state();
         if state.lost.is_none() {
@@ -209,8 +209,12 @@ impl Shared {
         }
     }
 
-    /// Waits until something changed, at most so long.
-    pub fn wait<'a>(&self, mut state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
+    /// Waits for a change, for `limit` at most.
+    pub fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, SessionState>,
+        limit: Option<Duration>,
+    ) -> MutexGuard<'a, SessionState> {
         state.waiting += 1;
         let mut state = match limit {
             None => self.room.wait(state).expect("no holder panics"),
@@ -220,8 +224,8 @@ impl Shared {
         state
     }
 
-    /// Tells callers that something changed.
-    pub fn notify(&self, state: &State) {
+    /// Wakes callers after a change.
+    pub fn notify(&self, state: &SessionState) {
         if state.waiting > 0 {
             self.room.notify_all();
         }
@@ -230,7 +234,7 @@ impl Shared {
 
 /// A connection with one or more SFTP channels, driven by a thread of its own.
 pub struct Session {
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SessionShared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -239,7 +243,7 @@ impl Session {
     pub fn start(link: Box<dyn Link>, channels: usize, times: Times, traffic: Arc<Traffic>) -> Result<Session, Fault> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::io("make an eventfd", e.into()))?;
-        let state = State {
+        let state = SessionState {
             channels: vec![Channel::default()],
             inbox: Vec::new(),
             features: None,
@@ -252,7 +256,7 @@ impl Session {
             waiting: 0,
             next_id: 1,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SessionShared {
             state: Mutex::new(state),
             room: Condvar::new(),
             wake,
@@ -282,7 +286,7 @@ impl Session {
         features.map(|()| session).map_err(Fault::Lost)
     }
 
-    /// What the server can do, as far as it has told by now: limits come a little later than the rest.
+    /// Returns the features known so far: limits arrive a little later than the rest.
     pub fn features(&self) -> Features {
         self.shared.state().features.unwrap_or(PLAIN_FEATURES)
     }
@@ -297,7 +301,7 @@ impl Session {
         self.shared.state().lost.clone()
     }
 
-    /// Gives the connection up, for a reason that the engine cannot see.
+    /// Ends the connection for a reason that the engine cannot see.
     pub fn give_up(&self, why: &str) {
         let mut state = self.shared.state();
         if state.lost.is_none() {
@@ -333,7 +337,7 @@ impl Session {
     fn call_on_locked<'a>(
         &'a self,
         ctx: &'a Context<'a>,
-        state: &mut State,
+        state: &mut SessionState,
         channel: usize,
         purpose: Purpose,
     ) -> Call<'a> {

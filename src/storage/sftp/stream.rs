@@ -1,4 +1,4 @@
-//! The state of one byte stream within the engine, and what a server says of itself when it begins.
+//! The state of one byte stream within the engine, and the greeting of a server.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use super::session::{Features, SMALL, Submit};
 
 /// Small requests are sent together up to this size, below one SSH packet.
 const TOGETHER: usize = 30_000;
-/// Packets of a server that does not tell its limits: what every server must take (draft, section 3).
+/// Packet size for a server that does not report its limits: every server must accept it (draft, section 3).
 const PLAIN: usize = 32 << 10;
 /// The largest READ and WRITE: OpenSSH's limit.
 const LARGEST: usize = 255 << 10;
@@ -41,11 +41,11 @@ impl Stream {
     }
 }
 
-/// What is assumed of a server that tells nothing.
+/// Features of a server that reports none.
 pub const PLAIN_FEATURES: Features =
     Features { fsync: false, statvfs: false, max_read: PLAIN, max_write: PLAIN, max_handles: 64, openssh: false };
 
-/// The extensions at the end of VERSION; the second value says whether the limits can be asked for.
+/// The extensions at the end of VERSION; the second value: whether the limits can be requested.
 pub fn read_extensions(from: &mut Cursor<'_>) -> Result<(Features, bool), Malformed> {
     let (mut features, mut limits) = (PLAIN_FEATURES, false);
     while !from.is_empty() {

@@ -25,7 +25,7 @@ use crate::storage::{Local, Options, Storage};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One stream, which breaks once so many bytes were sent.
+/// One stream, which breaks after `left` bytes were sent.
 struct Wire {
     stream: UnixStream,
     left: usize,
@@ -38,7 +38,7 @@ impl Link for Wire {
 
     fn read(&mut self, _: usize, into: &mut [u8]) -> io::Result<usize> {
         match self.ending {
-            // the server still gets what was sent, its answers are lost
+            // the server still receives the request, its answers are lost
             Some(since) if since.elapsed() > Duration::from_millis(20) => Err(io::ErrorKind::ConnectionReset.into()),
             Some(_) => {
                 let _ = self.stream.read(into);

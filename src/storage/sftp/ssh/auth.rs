@@ -18,7 +18,7 @@ use crate::storage::sftp::printable;
 /// How often a wrong passphrase or password may be typed.
 const TRIES: usize = 3;
 
-/// Secrets that worked, so that a later reconnect asks nobody.
+/// Secrets that worked, so that a later reconnect does not ask again.
 #[derive(Default)]
 pub struct Secrets(Mutex<HashMap<String, Zeroizing<String>>>);
 
@@ -145,7 +145,7 @@ impl Login<'_> {
         })
     }
 
-    /// Asks for the passphrase. libssh2 cannot tell a wrong one from a refused key, so an own look at the key is not possible.
+    /// Asks for the passphrase. libssh2 does not distinguish a wrong one from a refused key, so an own look at the key is not possible.
     fn with_encrypted_file(&self, file: &Path) -> Result<bool> {
         let question = format!("passphrase of the key {}: ", file.display());
         self.ask_until(&question, |secret| {

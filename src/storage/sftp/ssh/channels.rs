@@ -10,7 +10,7 @@ use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use crate::storage::sftp::link::{Grow, Link};
 use crate::storage::sftp::printable;
 
-/// What the server may send on a channel before it is read. libssh2 tops it up at three quarters, which still is more than
+/// Bytes that the server may send on a channel before they are read. libssh2 tops it up at three quarters, which still is more than
 /// the answers that may be due, and a hostile server can make us hold no more than this for each channel.
 const WINDOW: u32 = 12 << 20;
 /// The largest SSH packet that every implementation takes.

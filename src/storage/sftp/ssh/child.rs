@@ -16,9 +16,9 @@ use crate::storage::sftp::printable;
 
 /// Buffer of the socket to a child, each way; the system may give less.
 const BUFFER: usize = 1 << 20;
-/// How much of what a child says on stderr is kept.
+/// Bytes of a child's stderr that are kept.
 const STDERR: usize = 4096;
-/// How long a child whose stream has ended may take to say why.
+/// How long a child whose stream has ended may take to print the reason.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A Ctrl-C reaches all programs of the terminal; the children must live on while a push writes its last record. Signals that
@@ -38,7 +38,7 @@ struct Process {
     child: Child,
     socket: UnixStream,
     stderr: Arc<Mutex<Vec<u8>>>,
-    /// Ends when nobody has the child's stderr open any more.
+    /// Ends when no process has the child's stderr open any more.
     reader: JoinHandle<()>,
     blocked: bool,
 }
@@ -76,7 +76,7 @@ fn spawn(words: &[String]) -> io::Result<Process> {
     let output = input.try_clone()?;
     let mut command = Command::new("/bin/sh");
     command.args(["-c", DEAF, "sh"]).args(words).stdin(input).stdout(output).stderr(Stdio::piped());
-    // The passphrase is nobody else's business.
+    // Other programs must not see the passphrase.
     for name in ["NFREEZER_PASSWORD", "NFREEZER_PASSWORD_FILE", "NFREEZER_PASSWORD_COMMAND"] {
         command.env_remove(name);
     }
@@ -148,8 +148,8 @@ impl Link for Children {
         self.processes.drain(..).flatten().for_each(Process::end);
     }
 
-    /// The last line on stderr of a child that ended; a child that just closed its stream is given a moment to say why. It is not
-    /// waited for longer, since what it leaves behind (a master of ControlPersist) may keep stderr open.
+    /// The last line on stderr of a child that ended; a child that just closed its stream gets a moment to print the reason. It is not
+    /// waited for longer, since a process it leaves behind (a master of ControlPersist) may keep stderr open.
     fn complaint(&mut self) -> Option<String> {
         for process in self.processes.iter_mut().flatten() {
             let since = Instant::now();

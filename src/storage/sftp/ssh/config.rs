@@ -1,4 +1,4 @@
-//! What the user's SSH configuration says about a host, as `ssh -G HOST` prints it: OpenSSH itself resolves `Match`,
+//! The user's SSH configuration for a host, as `ssh -G HOST` prints it: OpenSSH itself resolves `Match`,
 //! `Include`, aliases and defaults. Without OpenSSH the defaults are used.
 
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ pub struct HostConfig {
     pub address_family: Option<String>,
     /// `ServerAliveInterval`, if it is set.
     pub keepalive: Option<Duration>,
-    /// What libssh2 cannot do of it.
+    /// The settings that libssh2 does not support.
     pub needs_openssh: Option<String>,
 }
 
@@ -164,14 +164,14 @@ pub(crate) fn parse(text: &str) -> HashMap<String, Vec<String>> {
     values
 }
 
-/// Whether it is a private key whose secret half sits in a FIDO token: the public half says so.
+/// Whether the secret half of a private key is in a FIDO token, as its public half shows.
 fn is_security_key(file: &Path) -> bool {
     let mut public = file.as_os_str().to_owned();
     public.push(".pub");
     file.exists() && std::fs::read_to_string(public).is_ok_and(|text| text.starts_with("sk-"))
 }
 
-/// What stands for the %-words in paths.
+/// Values of the %-tokens in paths.
 struct Tokens<'a> {
     home: &'a Path,
     hostname: &'a str,

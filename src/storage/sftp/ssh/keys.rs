@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::known_hosts::decode_base64;
 
-/// What a key file says of itself.
+/// Whether a key file needs a passphrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
     /// Can be used as it is.

@@ -18,7 +18,7 @@ pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Base64Unpadded::decode_vec(text.trim_end_matches('=')).ok()
 }
 
-/// What is known of a host's key.
+/// The result of looking up a host's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is the one we know.

@@ -31,11 +31,11 @@ use crate::storage::sftp::link::Link;
 use crate::storage::sftp::{self, SftpConnection, Times, Traffic};
 pub use options::{NoPrompt, Prompt, SshOptions, Transport};
 
-/// Channels, if the user does not say otherwise. OpenSSH takes 2 MiB on each in a round trip, and allows 10.
+/// Default number of channels. OpenSSH takes 2 MiB on each in a round trip, and allows 10.
 const CHANNELS: usize = 8;
 /// Processes, which cost a login each.
 const PROCESSES: usize = 4;
-/// An idle connection is asked something so often, where `ServerAliveInterval` does not say.
+/// Interval of keepalive requests on an idle connection, unless `ServerAliveInterval` is set.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// OpenSSH asks for secrets itself, and a person needs time.
 const TIME_TO_TYPE: Duration = Duration::from_secs(300);
@@ -55,7 +55,7 @@ const HOST_KEYS: &[(&str, &[&str])] = &[
 ];
 
 enum Way {
-    /// libssh2; and what is run if it has no algorithm in common with the server.
+    /// libssh2, and the program to run if libssh2 has no algorithm in common with the server.
     Ssh2(Box<HostConfig>, Option<Program>),
     Program(Program),
 }
@@ -142,7 +142,7 @@ impl Dialer {
         verify(config, &known, &key).map_err(refused)?;
         session.set_timeout(millis(self.options.io_timeout));
         Login { session: &session, config, options: &self.options, secrets: &self.secrets }.run().map_err(|e| {
-            // a server that went away in between may come back; one that said no will say so again
+            // a server that went away in between may come back; a refusal will repeat
             match tcp::is_gone(&ours) {
                 true => unreachable(format!("it closed the connection during the login; {e}")),
                 false => DialError { error: e.while_doing(&self.server), again: false },
@@ -257,7 +257,7 @@ fn host_key_order(known: &[String]) -> String {
     names.join(",")
 }
 
-/// Accepts the host's key, or says what to do. Nothing secret has been sent before this.
+/// Accepts the host's key, or fails with a hint. No secret has been sent before this.
 fn verify(config: &HostConfig, known: &KnownHosts, key: &[u8]) -> Result<()> {
     let (name, port) = key_place(config);
     let shown = format!("{} {}", known_hosts::kind(key), known_hosts::fingerprint(key));

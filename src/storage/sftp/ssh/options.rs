@@ -1,4 +1,4 @@
-//! What a caller may decide about SSH.
+//! Options of SSH connections.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, sockopt};
 use super::config::HostConfig;
 use super::options::SshOptions;
 
-/// An idle connection is probed after so long, then every third of it; three lost probes end it.
+/// Idle time before the first probe; further probes follow at a third of it. Three lost probes end the connection.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 
 /// Connects to the first address that answers. The error is a few words without the host's name.
