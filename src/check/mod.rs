@@ -115,7 +115,7 @@ pub struct Report {
     pub references: u64,
     /// Entries of the index.
     pub entries: u64,
-    /// Packs that trees or the index name and that are not doomed, and the bytes of their files.
+    /// Packs that trees or the index name and that are not condemned, and the bytes of their files.
     pub packs: (u64, u64),
     /// Packs that no record names: of pushes that go on or were interrupted, or that prune will remove.
     pub unused: (u64, u64),

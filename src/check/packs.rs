@@ -70,7 +70,7 @@ enum There {
 
 pub(super) struct Packs {
     known: Mutex<HashMap<ObjectId, Pack>>,
-    doomed: HashSet<ObjectId>,
+    condemned: HashSet<ObjectId>,
     /// Trees or tables do not agree about a pack.
     disputed: AtomicBool,
 }
@@ -81,9 +81,9 @@ pub(super) fn object_type(kind: ChunkKind) -> ObjectType {
 }
 
 impl Packs {
-    /// `doomed`: packs that are condemned or dropped.
-    pub fn new(doomed: HashSet<ObjectId>) -> Self {
-        Packs { known: Mutex::default(), doomed, disputed: AtomicBool::new(false) }
+    /// Creates an empty set. `condemned` includes dropped packs.
+    pub fn new(condemned: HashSet<ObjectId>) -> Self {
+        Packs { known: Mutex::default(), condemned, disputed: AtomicBool::new(false) }
     }
 
     /// Notes that a record or, if `used`, a tree names a pack.
@@ -106,7 +106,7 @@ impl Packs {
                 Some(pack) if size == sealed_len(pack.len.into()) => pack.there = There::Right,
                 Some(pack) if pack.there == There::Right => {}
                 Some(pack) => pack.there = There::Size(size),
-                None if self.doomed.contains(&id) => {}
+                None if self.condemned.contains(&id) => {}
                 None => {
                     let whole = plain_len(size).is_some_and(|len| len <= limits::PACK_READ as u64);
                     let mut unused = unused.lock().expect("no holder panics");
@@ -122,7 +122,7 @@ impl Packs {
     /// Asks for packs that the listing does not show, one by one.
     fn ask(&mut self, ctx: &Context, repo: &Repository) -> Result<()> {
         let known = self.known.get_mut().expect("no holder panics");
-        let hidden = known.iter().filter(|(id, pack)| pack.there == There::Missing && !self.doomed.contains(id));
+        let hidden = known.iter().filter(|(id, pack)| pack.there == There::Missing && !self.condemned.contains(id));
         let hidden: Vec<ObjectId> = hidden.map(|(id, _)| *id).collect();
         for (id, size) in repo.pack_sizes(ctx, hidden.into_iter())? {
             if let Some(pack) = known.get_mut(&id) {
@@ -134,12 +134,12 @@ impl Packs {
     }
 
     /// The packs that are needed, by id, and whether the listing shows them: those of trees and of the index, but for those
-    /// that are doomed and not there.
+    /// that are condemned and not there.
     pub fn needed(&self) -> Vec<(PackRef, ObjectType, bool)> {
         let known = self.known.lock().expect("no holder panics");
         let right = |pack: &Pack| pack.there == There::Right;
         let needed =
-            known.iter().filter(|(id, pack)| if self.doomed.contains(id) { pack.used && right(pack) } else { true });
+            known.iter().filter(|(id, pack)| if self.condemned.contains(id) { pack.used && right(pack) } else { true });
         let mut needed: Vec<_> =
             needed.map(|(id, pack)| (PackRef { id: *id, len: pack.len }, pack.kind, right(pack))).collect();
         needed.sort_unstable_by_key(|(pack, ..)| pack.id);
@@ -184,14 +184,14 @@ impl Packs {
     /// Returns the packs with faults that are not condemned already.
     pub fn bad(&self) -> BTreeSet<ObjectId> {
         let known = self.known.lock().expect("no holder panics");
-        let bad = known.iter().filter(|(id, pack)| !pack.is_whole() && !self.doomed.contains(id));
+        let bad = known.iter().filter(|(id, pack)| !pack.is_whole() && !self.condemned.contains(id));
         bad.map(|(id, _)| *id).collect()
     }
 
     /// Whether more than half of them are not there, and more than a few: perhaps the folder itself is not there.
     pub fn are_mostly_missing(&self) -> bool {
         let known = self.known.lock().expect("no holder panics");
-        let needed = known.iter().filter(|(id, _)| !self.doomed.contains(id));
+        let needed = known.iter().filter(|(id, _)| !self.condemned.contains(id));
         let (missing, all) = needed
             .fold((0, 0), |(missing, all), (_, pack)| (missing + usize::from(pack.there == There::Missing), all + 1));
         repo::is_most(missing, all)
