@@ -1,18 +1,21 @@
-//! Takes a snapshot: reads what has changed, stores what the repository does not have, commits one record.
+//! Takes a snapshot: reads the files that changed, stores the chunks that the repository does not have, commits a record.
 //!
 //! ```text
 //!            batches           chunks, stored form            packs
-//! walker  ------------->  workers  ------------->  open data packs  ------>  sealing and storing threads
+//! walk    ------------->  workers  ------------->  open data packs  ------>  uploading threads
 //!    |  \_____________________|_____ the same batches, in order _____            |
-//!    |        unchanged       |                                     \            | acknowledged
-//!  parent snapshot         index, run's chunks                     tree  <------'
+//!    |        unchanged       |                                     \            | stored
+//!  parents                 index, chunks of this push              tree  <------'
 //!                                                                    |  pages, lists
 //!                                                            metadata packs, then the record
 //! ```
 //!
-//! Every queue is bounded; the first failure ends all threads. Nothing counts before a record is there, so a push that
-//! is cut off anywhere leaves the snapshots that there were as they are. What is stored is committed now and then with an
-//! unfinished snapshot ([`Checkpoints`]), so that the next push goes on from there.
+//! Rooms, from the bottom: [`pack`] stores chunks, [`read`] reads and cuts files, [`compare`] knows the parents, [`walk`]
+//! finds the files, [`tree`] writes the tree. [`pipeline`] runs the threads.
+//!
+//! Every queue is bounded; the first failure ends all threads. Stored packs have no effect before a record names them, so
+//! the existing snapshots are not affected if a push is interrupted. Checkpoints ([`Checkpoints`]) commit a partial snapshot
+//! from time to time, from which the next push continues.
 
 mod advice;
 mod attempt;
@@ -38,14 +41,12 @@ pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
 pub use tree::checkpoint::Checkpoints;
 pub use walk::select::{IGNORE_FILE, Pattern, Select};
 
-/// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `ctx`, counted, and do not
-/// stop it.
+/// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `ctx` and counted; the push goes on.
 ///
 /// # Errors
 ///
-/// A source that does not exist; everything that the storage cannot do; [`crate::error::Kind::Interrupted`] when
-/// the user stops `ctx`. What was stored until then is kept with a partial snapshot, and the same push again goes on
-/// from there.
+/// Fails if a source does not exist, if the storage fails, and with [`crate::error::Kind::Interrupted`] if the user stops
+/// `ctx`. Contents that were stored by then are kept with a partial snapshot, and the next push continues from there.
 pub fn push(ctx: &Context, repo: &Repository, options: &Options) -> Result<Summary> {
     let paths = sources::paths(&options.sources)?;
     let plan = sources::plan(&paths)?;
@@ -55,12 +56,12 @@ pub fn push(ctx: &Context, repo: &Repository, options: &Options) -> Result<Summa
     attempt::save(ctx, repo, options, &paths, Sources::Files(&plan, &paths))
 }
 
-/// Takes a snapshot of streams instead of files, which come in [`tree_order`], each path once. They are cut, sent and
-/// compared with the previous snapshot as files are, but every one of them is read.
+/// Takes a snapshot of streams instead of files. They must come in [`tree_order`], each path once. Streams are cut, stored
+/// and compared with the parents like files, but each of them is read.
 ///
 /// # Errors
 ///
-/// Those of [`push`]; an error that `streams` gives; a path out of order, below a file, or not absolute.
+/// Fails like [`push`], with an error of `streams`, and if a path is out of order, below a file, or not absolute.
 pub fn push_streams(
     ctx: &Context,
     repo: &Repository,

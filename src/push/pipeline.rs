@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, Scope, ScopedJoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,11 +17,11 @@ use super::options::Options;
 use super::pack::data_packs::{self, DataPacks, Upload};
 use super::pack::queue::Queue;
 use super::read::attributes::Nodes;
-use super::read::cutter::Task;
+use super::read::handover::Task;
 use super::read::item::Batch;
 use super::read::partial::PartialFiles;
-use super::read::reader::Reader;
 use super::read::stream::Stream;
+use super::read::worker::Worker;
 use super::read::workspace::Workspace;
 use super::tree::checkpoint::Checkpointer;
 use super::tree::ledger::{Committed, Ledger};
@@ -61,7 +61,7 @@ pub enum Sources<'s> {
     Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
 }
 
-/// What a run needs to know before its threads start.
+/// The inputs of a run.
 pub struct Setup<'r> {
     pub repo: &'r Repository,
     pub options: &'r Options,
@@ -75,11 +75,11 @@ pub struct Setup<'r> {
     pub outdated: &'r AtomicBool,
     /// The snapshot to be, without id, root and figures.
     pub draft: Snapshot,
-    /// The snapshot that is not made again if the tree is the same.
+    /// The newest whole snapshot of the group, if none is made for the same tree.
     pub newest: Option<Snapshot>,
 }
 
-/// What a run did.
+/// The results of a run.
 pub struct Done {
     pub committed: Committed,
     pub unchanged: u64,
@@ -112,7 +112,7 @@ struct Pipeline<'p> {
     packs_out: Receiver<Upload>,
 }
 
-/// What the threads brought about.
+/// The results of the threads.
 struct Outcome {
     root: Option<Ref>,
     read: u64,
@@ -193,47 +193,44 @@ impl<'p> Pipeline<'p> {
 
     /// Runs the walk in this thread and all others beside it, until all have ended.
     fn run(self, sources: &mut Sources<'_>, tree: &mut TreeWriter<'_>) -> Outcome {
-        let Workspace { ctx, data, repo, .. } = self.work;
-        let Pipeline { group, ref setup, batches_in, ref batches_out, tasks_in, ref tasks_out, ref packs_out, work } =
-            self;
+        let Pipeline { group, work, setup, batches_in, tasks_in, .. } = self;
+        let (batches, tasks, packs) = (&self.batches_out, &self.tasks_out, &self.packs_out);
+        let workers = Workers { group, work, compression: setup.options.compression, batches, tasks };
         thread::scope(|scope| {
             for _ in 0..setup.budget.uploads {
-                scope.spawn(|| group.run(|| data_packs::upload(repo, data, packs_out)));
+                scope.spawn(|| group.run(|| data_packs::upload(work.repo, work.data, packs)));
             }
-            let workers: Vec<_> = (0..setup.budget.workers)
-                .map(|_| {
-                    spawn_worker(
-                        scope,
-                        group,
-                        work,
-                        setup.options.compression,
-                        batches_out,
-                        tasks_in.clone(),
-                        tasks_out,
-                    )
-                })
-                .collect();
+            let mut running = Vec::new();
+            for _ in 0..setup.budget.workers {
+                let offer = tasks_in.clone();
+                running.push(scope.spawn(move || workers.run(offer)));
+            }
             drop(tasks_in);
             let tree = scope.spawn(|| group.run(|| tree.run()));
-            let batcher = Batcher::new(ctx, work.queue, batches_in);
+            let batcher = Batcher::new(work.ctx, work.queue, batches_in);
             group.run(|| walk(setup, work, sources, batcher));
-            let read = workers.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
-            group.run(|| data.finish());
+            let read = running.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
+            group.run(|| work.data.finish());
             Outcome { root: tree.join().expect("it does not panic").flatten(), read }
         })
     }
 }
 
-fn spawn_worker<'scope, 'p: 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    group: &'scope Group<'scope>,
+/// What each worker thread gets.
+#[derive(Clone, Copy)]
+struct Workers<'p> {
+    group: &'p Group<'p>,
     work: Workspace<'p>,
     compression: i32,
-    batches: &'scope Receiver<Batch>,
-    offer: Sender<Task>,
-    tasks: &'scope Receiver<Task>,
-) -> ScopedJoinHandle<'scope, Option<u64>> {
-    scope.spawn(move || group.run(|| Reader::new(work, compression, offer)?.run(batches, tasks)))
+    batches: &'p Receiver<Batch>,
+    tasks: &'p Receiver<Task>,
+}
+
+impl Workers<'_> {
+    /// The body of a worker thread. Returns the bytes that it read, unless the push was cancelled.
+    fn run(self, offer: Sender<Task>) -> Option<u64> {
+        self.group.run(|| Worker::new(self.work, self.compression, offer)?.run(self.batches, self.tasks))
+    }
 }
 
 /// The body of the walk's thread.

@@ -20,8 +20,7 @@ use crate::format::node::{Content, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
-use crate::push::read::attributes::{self, Dir};
-use crate::push::read::reader::same;
+use crate::push::read::attributes::{self, Dir, same};
 use crate::time::Time;
 use crate::trees::{Branch, Trees};
 

@@ -1,14 +1,17 @@
-//! Data packs: filled by all workers, sealed and stored by a few threads of their own.
+//! The open data packs: filled by all workers, then sealed and uploaded by threads of their own.
+//!
+//! No lock is held while a finished pack waits for an uploading thread. Its slot stays taken meanwhile, which bounds the
+//! number of packs in memory.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::chunks::{ChunkState, Chunks, Place};
 use super::packs::Packs;
 use super::piece::Piece;
-use crate::context::Context;
+use crate::context::{Context, SLICE};
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Error, Result};
@@ -16,133 +19,205 @@ use crate::format::pack::Builder;
 use crate::format::reference::Extent;
 use crate::repo::{Index, Repository};
 
-/// A pack on its way to the server.
+/// A finished pack, to be sealed and stored.
 pub struct Upload {
     number: u32,
     plain: Vec<u8>,
 }
 
 /// A new chunk in its stored form.
-pub struct Fresh<'a> {
+pub struct NewChunk<'a> {
     pub id: ChunkId,
+    /// Length of its plaintext.
     pub len: usize,
     pub stored: &'a [u8],
 }
 
-/// The open data packs.
+/// The data packs of one push.
 pub struct DataPacks<'c> {
     ctx: &'c Context<'c>,
     repo: &'c Repository,
     pub chunks: Chunks,
     pub packs: Packs<'c>,
-    filling: Mutex<Filling>,
-    /// Buffers of packs that were stored. They are used again because allocators keep freed ones of this size: what
-    /// bounds the number of packs then bounds the memory too.
+    slots: Mutex<Slots>,
+    /// Signalled when a slot becomes free.
+    freed: Condvar,
+    /// Buffers of stored packs, to be used again. Allocators keep freed buffers of this size, so only reuse bounds the
+    /// memory.
     spare: Mutex<Vec<Vec<u8>>>,
     added: AtomicU64,
     written: AtomicU64,
 }
 
-struct Filling {
-    /// Two, where the memory allows, so that a chunk that does not fit into the fuller one need not close it: that halves
-    /// what is left empty.
-    open: Vec<Option<Open>>,
-    /// `None` when all is said.
+struct Slots {
+    /// Two where the memory allows: a chunk that does not fit into the fuller pack goes to the other one, which halves the
+    /// space that is left empty.
+    all: Vec<Slot>,
+    /// `None` after the last pack.
     uploads: Option<Sender<Upload>>,
 }
 
-struct Open {
+enum Slot {
+    Free,
+    Open(OpenPack),
+    /// The pack is finished and waits for an uploading thread.
+    Leaving,
+}
+
+struct OpenPack {
     number: u32,
     builder: Builder,
 }
 
+impl Slots {
+    /// Returns the fullest open pack with room for `len` bytes.
+    fn fitting(&mut self, len: usize) -> Option<&mut OpenPack> {
+        let open = self.all.iter_mut().filter_map(Slot::open_mut);
+        open.filter(|pack| pack.builder.room() >= len).min_by_key(|pack| pack.builder.room())
+    }
+
+    fn fullest(&self) -> Option<usize> {
+        let open = self.all.iter().enumerate().filter_map(|(i, slot)| Some((i, slot.open()?.builder.room())));
+        open.min_by_key(|(_, room)| *room).map(|(i, _)| i)
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.all.iter().any(|slot| matches!(slot, Slot::Leaving))
+    }
+}
+
+impl Slot {
+    fn open(&self) -> Option<&OpenPack> {
+        if let Slot::Open(pack) = self { Some(pack) } else { None }
+    }
+
+    fn open_mut(&mut self) -> Option<&mut OpenPack> {
+        if let Slot::Open(pack) = self { Some(pack) } else { None }
+    }
+}
+
 impl<'c> DataPacks<'c> {
-    /// `open`: packs that are filled at a time.
+    /// `open`: number of packs that may be open.
     pub fn new(ctx: &'c Context<'c>, repo: &'c Repository, uploads: Sender<Upload>, open: usize) -> Self {
-        let open = std::iter::repeat_with(|| None).take(open).collect();
-        let filling = Mutex::new(Filling { open, uploads: Some(uploads) });
+        let all = std::iter::repeat_with(|| Slot::Free).take(open).collect();
         DataPacks {
             ctx,
             repo,
             chunks: Chunks::default(),
             packs: Packs::new(ctx),
-            filling,
+            slots: Mutex::new(Slots { all, uploads: Some(uploads) }),
+            freed: Condvar::new(),
             spare: Mutex::default(),
             added: AtomicU64::new(0),
             written: AtomicU64::new(0),
         }
     }
 
-    /// Puts chunks that the caller has claimed into packs. Waits where the line is slower than we are.
-    pub fn add<'a>(&self, fresh: impl Iterator<Item = Fresh<'a>>) -> Result<()> {
-        let mut filling = self.filling.lock().expect("no holder panics");
+    /// Puts chunks that the caller has claimed into packs. Waits while the network is slower than the workers.
+    pub fn add<'a>(&self, chunks: impl Iterator<Item = NewChunk<'a>>) -> Result<()> {
+        let mut slots = self.lock();
         let mut added = 0;
-        for chunk in fresh {
-            let slot = self.slot(&mut filling, chunk.stored.len())?;
-            let entry = slot.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
-            self.chunks.put(chunk.id, Place::new(slot.number, &entry));
+        for chunk in chunks {
+            slots = self.make_room(slots, chunk.stored.len())?;
+            let pack =
+                slots.fitting(chunk.stored.len()).ok_or_else(|| Error::failed("a chunk that fits into no pack"))?;
+            let entry = pack.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
+            self.chunks.put(chunk.id, Place::new(pack.number, &entry));
             added += chunk.len as u64;
         }
-        drop(filling);
+        drop(slots);
         self.added.fetch_add(added, Ordering::Relaxed);
         self.packs.touch();
         Ok(())
     }
 
-    /// The fullest open pack with room for `len` bytes; if there is none, the fullest makes way for a new one.
-    fn slot<'o>(&self, filling: &'o mut Filling, len: usize) -> Result<&'o mut Open> {
-        let room = |slot: &Option<Open>| slot.as_ref().map(|open| open.builder.room());
-        let open = &filling.open;
-        let fullest =
-            (0..open.len()).filter(|i| room(&open[*i]).is_some_and(|r| r >= len)).min_by_key(|i| room(&open[*i]));
-        let index = match fullest.or_else(|| open.iter().position(Option::is_none)) {
-            Some(index) => index,
-            None => {
-                let index = (0..open.len()).min_by_key(|i| room(&open[*i])).unwrap_or(0);
-                self.close(filling, index, true)?;
-                index
+    /// Makes sure that an open pack has room for `len` bytes: opens one, or finishes the fullest first.
+    fn make_room<'s>(&'s self, mut slots: MutexGuard<'s, Slots>, len: usize) -> Result<MutexGuard<'s, Slots>> {
+        loop {
+            if slots.fitting(len).is_some() {
+                return Ok(slots);
             }
+            if let Some(free) = slots.all.iter_mut().find(|slot| matches!(slot, Slot::Free)) {
+                *free = Slot::Open(self.open_pack());
+                return Ok(slots);
+            }
+            slots = match slots.fullest() {
+                Some(index) if !slots.is_leaving() => self.finish_slot(slots, index, true)?,
+                _ => self.freed.wait_timeout(slots, SLICE).expect("no holder panics").0,
+            };
+            self.ctx.check()?;
+        }
+    }
+
+    fn open_pack(&self) -> OpenPack {
+        let spare = self.spare.lock().expect("no holder panics").pop();
+        let builder = spare.map_or_else(Builder::default, Builder::new);
+        OpenPack { number: self.packs.open(ObjectType::Data), builder }
+    }
+
+    /// Finishes an open pack and hands it to an uploading thread, without the lock. `full`: more chunks follow.
+    fn finish_slot<'s>(
+        &'s self,
+        mut slots: MutexGuard<'s, Slots>,
+        index: usize,
+        full: bool,
+    ) -> Result<MutexGuard<'s, Slots>> {
+        let uploads = slots.uploads.clone();
+        let slot = std::mem::replace(&mut slots.all[index], Slot::Leaving);
+        drop(slots);
+        let sent = match (slot, uploads) {
+            (Slot::Open(OpenPack { number, builder }), Some(uploads)) => {
+                self.ctx.send(&uploads, Upload { number, plain: builder.finish(full).0 })
+            }
+            _ => Ok(()),
         };
-        let spare = || self.spare.lock().expect("no holder panics").pop();
-        let builder = || spare().map_or_else(Builder::default, Builder::new);
-        let new = || Open { number: self.packs.open(ObjectType::Data), builder: builder() };
-        Ok(filling.open[index].get_or_insert_with(new))
+        let mut slots = self.lock();
+        slots.all[index] = Slot::Free;
+        self.freed.notify_all();
+        sent.map(|()| slots)
     }
 
-    fn close(&self, filling: &mut Filling, index: usize, full: bool) -> Result<()> {
-        let (Some(Open { number, builder }), Some(uploads)) = (filling.open[index].take(), &filling.uploads) else {
-            return Ok(());
-        };
-        self.ctx.send(uploads, Upload { number, plain: builder.finish(full).0 })
+    /// Finishes this pack before it is full, if it is still open.
+    pub fn finish_pack(&self, number: u32) -> Result<()> {
+        let slots = self.lock();
+        let index = slots.all.iter().position(|slot| slot.open().is_some_and(|pack| pack.number == number));
+        if let Some(index) = index {
+            drop(self.finish_slot(slots, index, false)?);
+        }
+        Ok(())
     }
 
-    /// Closes this pack, if it is still open, before it is full: somebody cannot go on without it.
-    pub fn hurry(&self, number: u32) -> Result<()> {
-        let mut filling = self.filling.lock().expect("no holder panics");
-        let wanted = filling.open.iter().position(|slot| slot.as_ref().is_some_and(|open| open.number == number));
-        wanted.map_or(Ok(()), |index| self.close(&mut filling, index, false))
-    }
-
-    /// Closes what is open; nothing can be added afterwards.
+    /// Finishes all open packs. No chunk can be added afterwards.
     pub fn finish(&self) -> Result<()> {
-        let mut filling = self.filling.lock().expect("no holder panics");
-        let closed = (0..filling.open.len()).try_for_each(|index| self.close(&mut filling, index, false));
-        filling.uploads = None;
-        closed
+        let finished = self.finish_all();
+        self.lock().uploads = None;
+        finished
     }
 
-    /// Plaintext bytes of all chunks that were added.
+    fn finish_all(&self) -> Result<()> {
+        let mut slots = self.lock();
+        while let Some(index) = slots.fullest() {
+            slots = self.finish_slot(slots, index, false)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().expect("no holder panics")
+    }
+
+    /// Returns the plaintext bytes of all chunks that were added.
     pub fn added(&self) -> u64 {
         self.added.load(Ordering::Relaxed)
     }
 
-    /// Sealed bytes of the packs that were stored.
+    /// Returns the sealed bytes of the packs that were stored.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// The piece with its place, once the server has acknowledged its pack. Where somebody waits for room meanwhile, its
-    /// pack is hurried: `pressed`.
+    /// Returns the piece with its place, once its pack is stored. `pressed`: the walk waits, so the pack is finished before
+    /// it is full (see [`super`]).
     pub fn resolve(&self, ctx: &Context, piece: &Piece, index: &Index, pressed: bool) -> Result<Option<Piece>> {
         let Piece::New(id) = piece else { return Ok(Some(*piece).filter(|piece| !matches!(piece, Piece::Awaited))) };
         match self.chunks.state(id) {
@@ -150,7 +225,7 @@ impl<'c> DataPacks<'c> {
             ChunkState::Placed(place) if self.packs.get(place.pack).is_some() => Ok(Some(Piece::Known(*id, place))),
             ChunkState::Placed(place) => {
                 if pressed {
-                    self.hurry(place.pack)?;
+                    self.finish_pack(place.pack)?;
                 }
                 Ok(None)
             }
@@ -177,7 +252,7 @@ impl<'c> DataPacks<'c> {
     }
 }
 
-/// The body of an uploading thread: seals and stores packs until there are no more, or until the push ends early.
+/// The body of an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let ctx = data.ctx;
     while let Some(Upload { number, mut plain }) = ctx.receive(uploads)? {

@@ -1,123 +1,142 @@
-//! Packs by number: a chunk is given its place while its pack has no name yet, and its reference when the server has
-//! acknowledged the pack. Packs of earlier runs that are referred to have numbers too.
+//! Numbers of packs. A chunk gets its place while its pack is open and has no name yet, and its reference when the pack is
+//! stored. Packs of earlier pushes that the snapshot refers to have numbers too.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
-use super::presence::Relied;
+use super::presence::Presence;
 use crate::context::{Context, SLICE};
 use crate::crypto::seal::ObjectType;
 use crate::error::Result;
 use crate::format::reference::PackRef;
 use crate::name::ObjectId;
 
+/// The packs that a push writes or refers to.
 pub struct Packs<'c> {
     ctx: &'c Context<'c>,
-    inner: Mutex<Inner>,
+    state: Mutex<PacksState>,
     changed: Condvar,
-    /// Those of earlier runs.
-    pub relied: Relied,
+    /// Which packs of earlier pushes the server has.
+    pub presence: Presence,
 }
 
 #[derive(Default)]
-struct Inner {
+struct PacksState {
+    /// By number.
     all: Vec<Pack>,
+    /// Numbers of packs of earlier pushes.
     earlier: HashMap<ObjectId, u32>,
+    /// Changes so far, see [`Packs::wait`].
     version: u64,
-    /// Data packs of this run that are stored and not committed.
-    fresh: usize,
+    /// Data packs of this push that are stored and not committed.
+    uncommitted: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Pack {
+    /// Its name, once it is stored.
     stored: Option<PackRef>,
-    /// `None` for packs of earlier runs.
+    /// `None` for packs of earlier pushes.
     ours: Option<ObjectType>,
-    /// A record names it.
+    /// Whether a record names it.
     committed: bool,
+}
+
+/// A stored pack of this push that no record names yet.
+#[derive(Clone, Copy)]
+pub struct StoredPack {
+    pub number: u32,
+    pub pack: PackRef,
+    pub kind: ObjectType,
 }
 
 impl<'c> Packs<'c> {
     pub fn new(ctx: &'c Context<'c>) -> Self {
-        Packs { ctx, inner: Mutex::default(), changed: Condvar::new(), relied: Relied::default() }
+        Packs { ctx, state: Mutex::default(), changed: Condvar::new(), presence: Presence::default() }
     }
 
-    /// A number for a pack that is being filled.
+    /// Returns the number of a new, open pack.
     pub fn open(&self, kind: ObjectType) -> u32 {
-        let mut inner = self.inner.lock().expect("no holder panics");
-        inner.all.push(Pack { stored: None, ours: Some(kind), committed: false });
-        inner.all.len() as u32 - 1
+        let mut state = self.lock();
+        state.all.push(Pack { stored: None, ours: Some(kind), committed: false });
+        state.all.len() as u32 - 1
     }
 
-    /// The server has it.
+    /// Notes that the server has acknowledged a pack, and wakes waiting threads.
     pub fn stored(&self, number: u32, pack: PackRef) {
-        self.relied.ours(pack.id);
-        let mut inner = self.inner.lock().expect("no holder panics");
-        inner.all[number as usize].stored = Some(pack);
-        inner.fresh += usize::from(inner.all[number as usize].ours == Some(ObjectType::Data));
-        drop(inner);
+        self.presence.add(pack.id);
+        let mut state = self.lock();
+        state.all[number as usize].stored = Some(pack);
+        state.uncommitted += usize::from(state.all[number as usize].ours == Some(ObjectType::Data));
+        drop(state);
         self.touch();
     }
 
-    /// The number of a pack of an earlier run.
+    /// Returns the number of a pack of an earlier push.
     pub fn earlier(&self, pack: PackRef) -> u32 {
-        let Inner { all, earlier, .. } = &mut *self.inner.lock().expect("no holder panics");
+        let PacksState { all, earlier, .. } = &mut *self.lock();
         *earlier.entry(pack.id).or_insert_with(|| {
             all.push(Pack { stored: Some(pack), ours: None, committed: true });
             all.len() as u32 - 1
         })
     }
 
-    /// The reference to a pack, once the server has it.
+    /// Returns the name of a pack, once it is stored.
     pub fn get(&self, number: u32) -> Option<PackRef> {
-        self.inner.lock().expect("no holder panics").all[number as usize].stored
+        self.lock().all[number as usize].stored
     }
 
-    /// Something has changed that others may wait for: a chunk was put into a pack.
+    /// Wakes waiting threads: a chunk was put into a pack, or a pack was stored.
     pub fn touch(&self) {
-        self.inner.lock().expect("no holder panics").version += 1;
+        self.lock().version += 1;
         self.changed.notify_all();
     }
 
-    /// Asks `ready` again after each change until it gives something.
+    /// Calls `ready` after each change until it returns a value.
     pub fn wait<T>(&self, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         loop {
-            let version = self.inner.lock().expect("no holder panics").version;
+            let version = self.lock().version;
             if let Some(value) = ready()? {
                 return Ok(value);
             }
             self.ctx.check()?;
-            let inner = self.inner.lock().expect("no holder panics");
-            drop(self.changed.wait_timeout_while(inner, SLICE, |inner| inner.version == version));
+            let state = self.lock();
+            drop(self.changed.wait_timeout_while(state, SLICE, |state| state.version == version));
         }
     }
 
-    /// How many packs this run has written.
+    /// Returns the number of packs that this push has opened.
     pub fn ours(&self) -> u64 {
-        self.inner.lock().expect("no holder panics").all.iter().filter(|pack| pack.ours.is_some()).count() as u64
+        self.lock().all.iter().filter(|pack| pack.ours.is_some()).count() as u64
     }
 
-    /// Data packs of this run that are stored and not committed.
-    pub fn fresh(&self) -> usize {
-        self.inner.lock().expect("no holder panics").fresh
+    /// Returns the number of data packs of this push that are stored and not committed.
+    pub fn uncommitted(&self) -> usize {
+        self.lock().uncommitted
     }
 
-    /// The packs of this run that are stored and not committed, in the order of their numbers.
-    pub fn ready(&self) -> Vec<(u32, PackRef, ObjectType)> {
-        let inner = self.inner.lock().expect("no holder panics");
-        let fresh = inner.all.iter().enumerate().filter(|(_, pack)| !pack.committed);
-        fresh.filter_map(|(i, pack)| Some((i as u32, pack.stored?, pack.ours?))).collect()
+    /// Returns the packs of this push that are stored and not committed, ascending by number.
+    pub fn ready(&self) -> Vec<StoredPack> {
+        let state = self.lock();
+        let uncommitted = state.all.iter().enumerate().filter(|(_, pack)| !pack.committed);
+        uncommitted
+            .filter_map(|(i, pack)| Some(StoredPack { number: i as u32, pack: pack.stored?, kind: pack.ours? }))
+            .collect()
     }
 
-    /// A record names these packs now.
-    pub fn committed(&self, packs: &[(u32, PackRef, ObjectType)]) {
-        let mut inner = self.inner.lock().expect("no holder panics");
-        packs.iter().for_each(|(number, ..)| inner.all[*number as usize].committed = true);
-        inner.fresh -= packs.iter().filter(|(.., kind)| *kind == ObjectType::Data).count();
+    /// Notes that a record names these packs.
+    pub fn committed(&self, packs: &[StoredPack]) {
+        let mut state = self.lock();
+        packs.iter().for_each(|pack| state.all[pack.number as usize].committed = true);
+        state.uncommitted -= packs.iter().filter(|pack| pack.kind == ObjectType::Data).count();
     }
 
-    /// Of each pack by its number, whether a record names it.
+    /// Returns for each pack, by number, whether a record names it.
     pub fn all_committed(&self) -> Vec<bool> {
-        self.inner.lock().expect("no holder panics").all.iter().map(|pack| pack.committed).collect()
+        self.lock().all.iter().map(|pack| pack.committed).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PacksState> {
+        self.state.lock().expect("no holder panics")
     }
 }

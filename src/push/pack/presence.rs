@@ -1,6 +1,5 @@
-//! Which packs of earlier pushes may be relied on: those that the server shows, as long as they must be. An index says what was
-//! stored once. A snapshot must not refer to a pack that the server has lost since, or that an old state of its log brings up
-//! again.
+//! Verifies that packs of earlier pushes are still on the server. The index lists what was stored once. A snapshot must not
+//! refer to a pack that the server has lost since, or that an old state of the log brings up again.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -13,47 +12,48 @@ use crate::format::reference::PackRef;
 use crate::name::{Folder, Name, ObjectId};
 use crate::repo::Repository;
 
-/// So many packs are asked for one by one; after that whole folders are listed, which are sixteen however many packs there are.
+/// Packs whose size is asked for one by one. For more packs, whole repository folders are listed: sixteen at most.
 const ONE_BY_ONE: usize = 32;
 
 /// Sizes by id.
-type Listing = HashMap<ObjectId, u64>;
+type PackSizes = HashMap<ObjectId, u64>;
 
+/// The packs that were verified so far.
 #[derive(Default)]
-pub struct Relied {
+pub struct Presence {
     known: Mutex<HashMap<ObjectId, bool>>,
     asked: AtomicUsize,
-    listings: [Mutex<Option<Listing>>; 16],
+    listings: [Mutex<Option<PackSizes>>; 16],
 }
 
-impl Relied {
-    /// This run has stored it.
-    pub fn ours(&self, id: ObjectId) {
+impl Presence {
+    /// Adds a pack that this push has stored.
+    pub fn add(&self, id: ObjectId) {
         self.known.lock().expect("no holder panics").insert(id, true);
     }
 
-    /// Whether the server shows it. `missing` is called once for each that it does not.
-    pub fn on(&self, ctx: &Context, repo: &Repository, pack: &PackRef, missing: impl FnOnce()) -> Result<bool> {
-        if let Some(there) = self.known.lock().expect("no holder panics").get(&pack.id) {
-            return Ok(*there);
+    /// Returns whether the server has the pack with the right size. `report` is called once for each pack that it has not.
+    pub fn verify(&self, ctx: &Context, repo: &Repository, pack: &PackRef, report: impl FnOnce()) -> Result<bool> {
+        if let Some(present) = self.known.lock().expect("no holder panics").get(&pack.id) {
+            return Ok(*present);
         }
-        let size = sealed_len(pack.len.into());
-        // One that is not in a listing may be younger than that.
-        let there = self.asked.fetch_add(1, Ordering::Relaxed) >= ONE_BY_ONE
-            && self.listed(ctx, repo, &pack.id)? == Some(size)
-            || there(repo.storage().size(ctx, &Name::Pack(pack.id)))? == Some(size);
-        let before = self.known.lock().expect("no holder panics").insert(pack.id, there);
-        if !there && before.is_none() {
-            missing();
+        let size = Some(sealed_len(pack.len.into()));
+        let list = self.asked.fetch_add(1, Ordering::Relaxed) >= ONE_BY_ONE;
+        // A pack that is not in the listing may be younger than the listing.
+        let present = list && self.listed(ctx, repo, &pack.id)? == size
+            || unless_damage(repo.storage().size(ctx, &Name::Pack(pack.id)))? == size;
+        let before = self.known.lock().expect("no holder panics").insert(pack.id, present);
+        if !present && before.is_none() {
+            report();
         }
-        Ok(there)
+        Ok(present)
     }
 
     fn listed(&self, ctx: &Context, repo: &Repository, id: &ObjectId) -> Result<Option<u64>> {
         let shard = id.shard();
         let mut listing = self.listings[usize::from(shard)].lock().expect("no holder panics");
         if listing.is_none() {
-            let entries = there(repo.storage().list(ctx, Folder::PackShard(shard)))?.unwrap_or_default();
+            let entries = unless_damage(repo.storage().list(ctx, Folder::PackShard(shard)))?.unwrap_or_default();
             let packs = entries.into_iter().filter_map(|entry| match entry.name {
                 Name::Pack(id) => Some((id, entry.size)),
                 _ => None,
@@ -64,8 +64,8 @@ impl Relied {
     }
 }
 
-/// `None` where there is nothing, or not what there must be.
-fn there<T>(answer: Result<T, Error>) -> Result<Option<T>> {
+/// Returns `None` if the object is missing or damaged.
+fn unless_damage<T>(answer: Result<T, Error>) -> Result<Option<T>> {
     match answer {
         Err(e) if e.kind().is_damage() => Ok(None),
         other => other.map(Some),
@@ -86,7 +86,7 @@ mod tests {
 
     /// Beyond the packs that are asked for one by one, sizes come from listings; both must be compared with the index.
     #[test]
-    fn a_pack_that_was_cut_or_removed_is_not_relied_on_whoever_says_its_size() {
+    fn a_truncated_or_removed_pack_is_found_by_its_size_and_by_a_listing() {
         let memory = Arc::<Memory>::default();
         let passphrase = Passphrase::new("test".into()).unwrap();
         let repo = Repository::init(background(), memory.clone(), &passphrase, KdfCost::DEFAULT, "").unwrap();
@@ -97,11 +97,11 @@ mod tests {
         memory.overwrite(&name, bytes[..bytes.len() - 1].to_vec());
         memory.remove(background(), &Name::Pack(removed.id)).unwrap();
         for asked in [0, ONE_BY_ONE] {
-            let relied = Relied { asked: AtomicUsize::new(asked), ..Relied::default() };
+            let presence = Presence { asked: AtomicUsize::new(asked), ..Presence::default() };
             let missing = Cell::new(0);
-            let on = |pack| relied.on(background(), &repo, pack, || missing.set(missing.get() + 1)).unwrap();
-            assert_eq!([&whole, &cut, &removed].map(on), [true, false, false], "after {asked} packs");
-            assert_eq!([&whole, &cut, &removed].map(on), [true, false, false], "the answers are remembered");
+            let verify = |pack| presence.verify(background(), &repo, pack, || missing.set(missing.get() + 1)).unwrap();
+            assert_eq!([&whole, &cut, &removed].map(verify), [true, false, false], "after {asked} packs");
+            assert_eq!([&whole, &cut, &removed].map(verify), [true, false, false], "the answers are remembered");
             assert_eq!(missing.get(), 2, "each is reported once");
         }
     }

@@ -1,107 +1,115 @@
-//! A queue whose items leave in the order in which the walker made them, whatever order the workers finish them in.
+//! The ordered queue: batches leave it in the order of the walk, in whatever order the workers finish them.
 //!
-//! The number of nodes inside is bounded: the walker waits at the door. A node stays inside until the pack that holds
-//! its contents was acknowledged, so the walker may come to wait for a pack that waits for more contents. It says so by
-//! [`Queue::pressed`], and the tree closes the pack that it needs.
+//! The number of nodes in the queue is bounded; see [`super`] for what happens when it is full.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::context::{Context, SLICE};
 use crate::error::Result;
 
-/// What comes next out of a [`Queue`].
+/// The next event of a [`Queue`].
 pub enum Next<T> {
     Ready(T),
-    /// Nothing for a while.
+    /// The next item is not ready within [`SLICE`].
     Wait,
-    /// Nothing any more.
+    /// All items have left.
     End,
 }
 
+/// An ordered queue of items of one or more nodes each.
 pub struct Queue<'c, T> {
     ctx: &'c Context<'c>,
-    inner: Mutex<Inner<T>>,
+    state: Mutex<QueueState<T>>,
     changed: Condvar,
     pressed: AtomicBool,
-    most: usize,
+    /// Nodes that may be in the queue.
+    capacity: usize,
 }
 
-struct Inner<T> {
-    finished: BTreeMap<u64, T>,
+struct QueueState<T> {
+    ready: BTreeMap<u64, T>,
+    /// Items that have entered. The number of an item is the number of items before it.
     entered: u64,
+    /// Items that have left, and so the number of the next one.
     left: u64,
+    /// Nodes that have entered and are not done.
     nodes: usize,
     closed: bool,
 }
 
 impl<'c, T> Queue<'c, T> {
-    /// `most`: nodes that may be inside.
-    pub fn new(ctx: &'c Context<'c>, most: usize) -> Self {
-        let inner = Inner { finished: BTreeMap::new(), entered: 0, left: 0, nodes: 0, closed: false };
-        Queue { ctx, inner: Mutex::new(inner), changed: Condvar::new(), pressed: AtomicBool::new(false), most }
+    /// Makes an empty queue with room for `capacity` nodes.
+    pub fn new(ctx: &'c Context<'c>, capacity: usize) -> Self {
+        let state = QueueState { ready: BTreeMap::new(), entered: 0, left: 0, nodes: 0, closed: false };
+        Queue { ctx, state: Mutex::new(state), changed: Condvar::new(), pressed: AtomicBool::new(false), capacity }
     }
 
-    /// Makes room for an item of so many nodes and gives its number in the line.
+    /// Waits until there is room for an item of this many nodes. Returns the number of the item.
     pub fn enter(&self, nodes: usize) -> Result<u64> {
-        let mut inner = self.inner.lock().expect("no holder panics");
-        while inner.nodes > 0 && inner.nodes + nodes > self.most {
+        let mut state = self.lock();
+        while state.nodes > 0 && state.nodes + nodes > self.capacity {
             self.pressed.store(true, Ordering::Relaxed);
             self.ctx.check()?;
-            inner = self.changed.wait_timeout(inner, SLICE).expect("no holder panics").0;
+            state = self.changed.wait_timeout(state, SLICE).expect("no holder panics").0;
         }
         self.pressed.store(false, Ordering::Relaxed);
-        inner.nodes += nodes;
-        inner.entered += 1;
-        Ok(inner.entered - 1)
+        state.nodes += nodes;
+        state.entered += 1;
+        Ok(state.entered - 1)
     }
 
-    /// No further item will enter.
+    /// Notes that no further item will enter.
     pub fn close(&self) {
-        self.inner.lock().expect("no holder panics").closed = true;
+        self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Item number `number` is ready to leave.
-    pub fn finish(&self, number: u64, item: T) {
-        self.inner.lock().expect("no holder panics").finished.insert(number, item);
+    /// Adds an item that entered as `number` and is ready to leave.
+    pub fn put(&self, number: u64, item: T) {
+        self.lock().ready.insert(number, item);
         self.changed.notify_all();
     }
 
-    /// The next item in order, if it is ready within [`SLICE`].
+    /// Returns the next item in order, if it is ready within [`SLICE`]. Its nodes stay in the queue until
+    /// [`Queue::release`].
     pub fn next(&self) -> Result<Next<T>> {
-        let mut inner = self.inner.lock().expect("no holder panics");
+        let mut state = self.lock();
         for last in [false, true] {
-            let turn = inner.left;
-            if let Some(item) = inner.finished.remove(&turn) {
-                inner.left += 1;
+            let number = state.left;
+            if let Some(item) = state.ready.remove(&number) {
+                state.left += 1;
                 return Ok(Next::Ready(item));
             }
-            if inner.closed && inner.left == inner.entered {
+            if state.closed && state.left == state.entered {
                 return Ok(Next::End);
             }
             self.ctx.check()?;
             if !last {
-                inner = self.changed.wait_timeout(inner, SLICE).expect("no holder panics").0;
+                state = self.changed.wait_timeout(state, SLICE).expect("no holder panics").0;
             }
         }
         Ok(Next::Wait)
     }
 
-    /// The number of the next item in order.
+    /// Returns the number of the next item in order.
     pub fn next_number(&self) -> u64 {
-        self.inner.lock().expect("no holder panics").left
+        self.lock().left
     }
 
-    /// So many nodes are dealt with.
-    pub fn leave(&self, nodes: usize) {
-        self.inner.lock().expect("no holder panics").nodes -= nodes;
+    /// Makes room: this many nodes are done.
+    pub fn release(&self, nodes: usize) {
+        self.lock().nodes -= nodes;
         self.changed.notify_all();
     }
 
-    /// Whether the walker waits for room.
+    /// Returns whether the walk waits for room.
     pub fn pressed(&self) -> bool {
         self.pressed.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
+        self.state.lock().expect("no holder panics")
     }
 }

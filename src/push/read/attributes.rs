@@ -70,6 +70,11 @@ pub fn nlink(stat: &Stat) -> u32 {
     u32::try_from(stat.st_nlink).unwrap_or(u32::MAX).max(1)
 }
 
+/// Returns whether both describe the same file, unchanged.
+pub fn same(a: &Stat, b: &Stat) -> bool {
+    id(a) == id(b) && a.st_size == b.st_size && mtime(a) == mtime(b) && ctime(a) == ctime(b)
+}
+
 /// Returns the error `cannot {doing}: {errno}`.
 pub fn error(doing: &str, errno: Errno) -> Error {
     Error::io(doing, errno.into())
@@ -85,6 +90,15 @@ pub struct Nodes {
     users: Mutex<HashMap<u32, Vec<u8>>>,
     groups: Mutex<HashMap<u32, Vec<u8>>>,
     devices: Mutex<Vec<u64>>,
+}
+
+/// The attributes of a node that is not on a file system.
+pub struct Made {
+    pub name: Vec<u8>,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
 }
 
 impl Nodes {
@@ -104,7 +118,8 @@ impl Nodes {
     }
 
     /// Makes a node that is not on a file system, without extended attributes. No file has its inode number, 0.
-    pub fn made(&self, name: Vec<u8>, mode: u16, (uid, gid): (u32, u32), mtime: Time, content: Content) -> Node {
+    pub fn made(&self, made: Made, content: Content) -> Node {
+        let Made { name, mode, uid, gid, mtime } = made;
         let ctime = nanoseconds(mtime);
         let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
         let xattrs = Xattrs::Inline(Vec::new());

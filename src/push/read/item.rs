@@ -1,4 +1,4 @@
-//! What goes down the line from the walker by way of the workers to the tree.
+//! The steps of the walk, on their way through the workers to the tree.
 
 use std::sync::Arc;
 
@@ -10,30 +10,31 @@ use crate::format::node::{Content, Node};
 use crate::format::reference::Ref;
 use crate::push::pack::piece::Piece;
 
-/// Neighbours in the walk. Small files travel together, so that a hop from thread to thread costs little for each.
+/// Neighbouring steps of the walk. Small files share a batch, so that passing them between threads costs little.
 #[derive(Default)]
 pub struct Batch {
-    /// Its place in the ordered queue.
+    /// Its number in the ordered queue.
     pub number: u64,
     pub items: Vec<Item>,
-    /// Files to read, and their bytes.
+    /// Files to read.
     pub files: usize,
+    /// Bytes to read.
     pub bytes: u64,
 }
 
-/// One step of the walk, in the order of the tree: parents around children, names ascending.
+/// One step of the walk in tree order: a directory encloses its entries, names ascend.
 pub enum Item {
     /// A directory begins.
     Enter(Box<Enter>),
-    /// A page of that directory in an earlier snapshot, and its first name.
+    /// A page of the current directory in a parent, and its first name.
     Page(Vec<u8>, Ref),
-    /// A node that needs no reading; `link` if there are further links to it.
+    /// A node that needs no reading. `link`: further links to it may follow.
     Node { node: Node, change: Change, link: Option<Link> },
     /// A file to read.
     File(Box<Job>),
     /// A stream to read.
     Stream(Box<StreamJob>),
-    /// A further link to a file that came before.
+    /// A further link to a file that came before. `old`: its node in a parent.
     Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.
     Leave,
@@ -42,12 +43,13 @@ pub enum Item {
 /// A directory without its contents.
 pub struct Enter {
     pub node: Node,
-    /// It only leads to sources: other things in it are not saved.
+    /// Whether it only leads to sources: its other entries are not saved.
     pub passage: bool,
+    /// Its node in a parent.
     pub old: Option<Node>,
 }
 
-/// How a file compares to the snapshot before.
+/// The difference between a file and the parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     New,
@@ -57,6 +59,7 @@ pub enum Change {
 }
 
 impl Change {
+    /// Compares a node with the node at the same path in a parent.
     pub fn compare(old: Option<&Node>, node: &Node) -> Change {
         match old {
             None => Change::New,
@@ -66,33 +69,36 @@ impl Change {
     }
 }
 
-/// What links of one file have in common: device and inode number.
+/// The identity of a file with several links: device and inode number.
 pub type Link = (u64, u64);
 
-/// A file to read. The worker fills in what it finds.
+/// A file to read. The worker fills in the node and the pieces.
 pub struct Job {
     pub dir: Arc<Dir>,
     pub stat: Stat,
     pub node: Node,
+    /// Its node in a parent.
     pub old: Option<Box<Node>>,
     pub link: Option<Link>,
-    /// Its beginning, as an unfinished push has saved it; the file was not touched since.
+    /// Its beginning in a partial snapshot; the file did not change since.
     pub prefix: Option<Content>,
-    /// Its contents, unless `node.content` says that it is unreadable.
+    /// Its contents, unless `node.content` is unreadable.
     pub pieces: Vec<Piece>,
-    /// It was removed before it could be read.
+    /// Whether it was removed before it could be read.
     pub gone: bool,
 }
 
-/// A stream on its way to a worker.
+/// A stream to read. The worker fills in the pieces.
 pub struct StreamJob {
     pub path: Vec<u8>,
     pub node: Node,
+    /// Its node in a parent.
     pub old: Option<Box<Node>>,
+    /// Expected size in bytes.
     pub size: Option<u64>,
     pub failure: Failure,
     /// Taken by the worker.
     pub open: Option<Opener>,
-    /// Its contents, unless `node.content` says that it is unreadable.
+    /// Its contents, unless `node.content` is unreadable.
     pub pieces: Vec<Piece>,
 }

@@ -5,9 +5,13 @@
 
 pub mod attributes;
 pub mod cutter;
+pub mod handover;
+pub mod holes;
 pub mod item;
 pub mod partial;
 pub mod reader;
 pub mod stream;
 pub mod stream_reader;
+pub mod window;
+pub mod worker;
 pub mod workspace;

@@ -1,4 +1,4 @@
-//! Files that are on their way: what is known of one before it is whole, so that a checkpoint can hold its beginning.
+//! Files that are being read: their beginnings, so that a checkpoint can store them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,8 +10,8 @@ use crate::push::pack::data_packs::DataPacks;
 use crate::push::pack::piece::Piece;
 use crate::repo::Index;
 
-/// A file of this size on travels alone: when it is next in the line, its directory is the one that is being put
-/// together, so what is read of it so far can be entered there.
+/// Size from which on a file is alone in its batch. When the batch is next in the queue, the file's directory is the
+/// current one of the tree, so a checkpoint can add the beginning of the file there.
 pub const LARGE: u64 = 16 << 20;
 
 /// The beginning of a file.
@@ -19,9 +19,9 @@ pub const LARGE: u64 = 16 << 20;
 pub struct PartialFile {
     pub node: Node,
     pub pieces: Vec<Piece>,
-    /// So many pieces are in packs that the server has acknowledged.
+    /// Number of pieces at the beginning whose packs are stored.
     pub resolved: usize,
-    /// Bytes of those that this push has brought.
+    /// Bytes of those pieces that are new in the repository.
     pub new: u64,
 }
 
@@ -30,7 +30,9 @@ impl PartialFile {
         PartialFile { node, pieces, resolved: 0, new: 0 }
     }
 
-    /// Goes on to the first piece that is not acknowledged; gives whether there is none.
+    /// Resolves pieces up to the first one whose pack is not stored. Returns whether there is none.
+    ///
+    /// `pressed`: see [`DataPacks::resolve`].
     pub fn resolve(&mut self, ctx: &Context, data: &DataPacks<'_>, index: &Index, pressed: bool) -> Result<bool> {
         while let Some(piece) = self.pieces.get(self.resolved) {
             let Some(known) = data.resolve(ctx, piece, index, pressed)? else { return Ok(false) };
@@ -44,29 +46,29 @@ impl PartialFile {
     }
 }
 
-/// Files that are being read and travel alone, by the number of their batch.
+/// The files that are being read and are alone in their batch, by the number of the batch.
 #[derive(Default)]
 pub struct PartialFiles(Mutex<HashMap<u64, PartialFile>>);
 
 impl PartialFiles {
-    /// The file is read from its beginning, perhaps again.
+    /// Adds a file, or starts again with a file that is read again.
     pub fn begin(&self, batch: u64, node: Node) {
         self.0.lock().expect("no holder panics").insert(batch, PartialFile::new(node, Vec::new()));
     }
 
-    /// More of it was read.
+    /// Appends pieces to a file.
     pub fn extend(&self, batch: u64, pieces: &[Piece]) {
         if let Some(file) = self.0.lock().expect("no holder panics").get_mut(&batch) {
             file.pieces.extend_from_slice(pieces);
         }
     }
 
-    /// It has come to its end.
+    /// Removes a file.
     pub fn end(&self, batch: u64) {
         self.0.lock().expect("no holder panics").remove(&batch);
     }
 
-    /// What there is of it so far.
+    /// Returns the beginning of a file, with its pieces resolved.
     pub fn get(&self, ctx: &Context, batch: u64, data: &DataPacks<'_>, index: &Index) -> Result<Option<PartialFile>> {
         let mut all = self.0.lock().expect("no holder panics");
         let Some(file) = all.get_mut(&batch) else { return Ok(None) };

@@ -1,19 +1,20 @@
-//! Reads files, whatever happens to them meanwhile. One [`Reader`] for each worker thread, with its own window.
+//! Reads files that may change meanwhile.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{self, Advice, FileType, OFlags, SeekFrom, Stat};
+use crossbeam_channel::Sender;
+use rustix::fs::{self, Advice, FileType, OFlags, Stat};
 use rustix::io::{self, Errno};
 
-use super::attributes::{self, error};
-use super::cutter::{Cutter, Given, Task};
-use super::item::{Batch, Item, Job};
+use super::attributes::{self, error, same};
+use super::cutter::Cutter;
+use super::handover::{Handover, Task};
+use super::holes::next_data;
+use super::item::Job;
+use super::window::Window;
 use super::workspace::Workspace;
-use crate::context::SLICE;
-use crate::crypto::chunker;
 use crate::error::{Error, Result};
 use crate::format::node::{CHANGED, Content, Node, Xattrs};
 use crate::format::reference::Extent;
@@ -21,42 +22,39 @@ use crate::progress::Event;
 use crate::push::pack::chunks::Place;
 use crate::push::pack::piece::Piece;
 
-/// Bytes of a file that are held at once: the chunker must see [`chunker::MAX`], and what lies behind is moved to the
-/// front when that is reached.
-pub const WINDOW: usize = 2 * chunker::MAX;
-/// Holes shorter than this are read as zeros: a chunk for each stretch between them would cost more.
-const HOLE: u64 = 64 << 10;
 /// Attempts to read a file that changes meanwhile.
 const ATTEMPTS: usize = 3;
-/// Files of this size on are shown and read ahead of by the kernel.
-pub const SHOWN: u64 = 4 << 20;
+/// Size from which on a file is reported to the progress display and read ahead by the kernel.
+pub const DISPLAYED: u64 = 4 << 20;
 
+/// Reads the files and streams of one worker.
 pub struct Reader<'w> {
     pub cutter: Cutter<'w>,
-    pub window: Vec<u8>,
+    pub window: Window,
+    /// Where chunks of large files are offered to idle workers.
     pub offer: Option<Sender<Task>>,
-    /// The number of the batch of a file that travels alone, and how many of its pieces were shown in [`super::partial::PartialFiles`].
-    alone: Option<(u64, usize)>,
+    published: Option<Published>,
 }
 
-enum Next {
-    Batch(Batch),
-    Task(Task),
-    Nothing,
-    End,
+/// How much of a file that is alone in its batch is published in [`super::partial::PartialFiles`].
+struct Published {
+    batch: u64,
+    pieces: usize,
 }
 
-/// What the file did while it was read.
+/// What happened to a file while it was read.
 enum Meanwhile {
     Nothing,
-    /// Its size grew, as far as can be seen from outside.
+    /// It became longer, and `stat` shows no other change.
     Grew,
     Changed,
 }
 
-/// Why a file could not be read: something with the file, or something that ends the push.
+/// Why a file could not be read.
 enum Trouble {
+    /// The file is at fault.
     File(Errno),
+    /// The push must end.
     Push(Error),
 }
 
@@ -72,104 +70,58 @@ impl From<Error> for Trouble {
     }
 }
 
+/// An open file, to be read up to `size`.
+struct OpenFile {
+    fd: OwnedFd,
+    size: u64,
+    is_sparse: bool,
+}
+
 impl<'w> Reader<'w> {
-    /// Chunks of large files go to `offer` while somebody waits there.
+    /// Makes a reader that offers chunks of large files to idle workers by `offer`.
     pub fn new(work: Workspace<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
-        Ok(Reader { cutter: Cutter::new(work, compression)?, window: Vec::new(), offer: Some(offer), alone: None })
+        let cutter = Cutter::new(work, compression)?;
+        Ok(Reader { cutter, window: Window::default(), offer: Some(offer), published: None })
     }
 
-    /// The body of a worker thread. Gives the bytes read.
-    pub fn run(mut self, work: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<u64> {
-        let Workspace { ctx, queue, idle, .. } = self.cutter.work;
-        loop {
-            match self.next(work, tasks)? {
-                Next::Batch(mut batch) => {
-                    let alone =
-                        batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
-                    let number = batch.number;
-                    self.alone = alone.then_some((number, 0));
-                    self.batch(&mut batch)?;
-                    queue.finish(batch.number, batch);
-                    self.cutter.work.partial.end(number);
-                }
-                Next::Task(task) => self.cutter.serve(&task)?,
-                Next::Nothing => {}
-                Next::End => break,
-            }
-        }
-        // No more files for this one; others may still be at large ones.
-        self.offer = None;
-        idle.fetch_add(1, Ordering::Relaxed);
-        while let Some(task) = ctx.receive(tasks)? {
-            self.cutter.serve(&task)?;
-        }
-        Ok(self.cutter.read)
+    /// Begins a batch. `alone`: its number, if a file is alone in it and its beginning is published while it is read.
+    pub fn begin_batch(&mut self, alone: Option<u64>) {
+        self.published = alone.map(|batch| Published { batch, pieces: 0 });
     }
 
-    fn next(&self, work: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<Next> {
-        let Workspace { ctx, idle, .. } = self.cutter.work;
-        ctx.check()?;
-        idle.fetch_add(1, Ordering::Relaxed);
-        let next = crossbeam_channel::select! {
-            recv(work) -> batch => batch.map_or(Next::End, Next::Batch),
-            recv(tasks) -> task => task.map_or(Next::Nothing, Next::Task),
-            default(SLICE) => Next::Nothing,
-        };
-        idle.fetch_sub(1, Ordering::Relaxed);
-        Ok(next)
-    }
-
-    fn batch(&mut self, batch: &mut Batch) -> Result<()> {
-        for item in &mut batch.items {
-            self.cutter.work.ctx.check()?;
-            match item {
-                Item::File(job) => self.file(job)?,
-                Item::Stream(job) => self.stream(job)?,
-                _ => {}
-            }
-        }
-        self.cutter.flush()?;
-        self.cutter.work.ctx.event(Event::Done { files: batch.files as u64, bytes: 0 });
-        Ok(())
-    }
-
-    fn file(&mut self, job: &mut Job) -> Result<()> {
-        if job.stat.st_size as u64 >= SHOWN {
-            self.cutter.flush()?; // others may wait for what came before
+    /// Reads a file, again if it changes meanwhile.
+    pub fn file(&mut self, job: &mut Job) -> Result<()> {
+        if job.stat.st_size as u64 >= DISPLAYED {
+            self.cutter.flush()?; // the tree may wait for the files before
             self.cutter.work.ctx.event(Event::File { path: &job.dir.path_of(&job.node.name) });
         }
         let mut earlier: Option<Vec<Piece>> = None;
         for _ in 0..ATTEMPTS {
-            let gave_up = match self.attempt(job, earlier.as_deref()) {
+            match self.attempt(job, earlier.as_deref()) {
                 Ok(Meanwhile::Nothing) => return Ok(()),
-                Ok(Meanwhile::Grew) => {
-                    earlier = Some(job.pieces.clone());
-                    continue;
-                }
-                Ok(Meanwhile::Changed) => {
-                    earlier = None;
-                    continue;
-                }
+                Ok(Meanwhile::Grew) => earlier = Some(job.pieces.clone()),
+                Ok(Meanwhile::Changed) => earlier = None,
                 Err(Trouble::Push(error)) => return Err(error),
-                Err(Trouble::File(errno)) => errno,
-            };
-            self.gave_up(job, gave_up);
-            return Ok(());
+                Err(Trouble::File(errno)) => {
+                    self.give_up(job, errno);
+                    return Ok(());
+                }
+            }
         }
         job.node.flags |= CHANGED;
-        self.unsteady(&job.dir.path_of(&job.node.name));
+        self.report_unsteady(&job.dir.path_of(&job.node.name));
         Ok(())
     }
 
     /// Reports a file that changed each time it was read.
-    fn unsteady(&self, path: &[u8]) {
+    fn report_unsteady(&self, path: &[u8]) {
         let Workspace { ctx, unsteady, .. } = self.cutter.work;
         unsteady.fetch_add(1, Ordering::Relaxed);
         let path = String::from_utf8_lossy(path);
         ctx.warn(&format!("{path} changed each time it was read; what is saved of it may belong to several moments"));
     }
 
-    fn gave_up(&self, job: &mut Job, errno: Errno) {
+    fn give_up(&self, job: &mut Job, errno: Errno) {
         if errno == Errno::NOENT {
             job.gone = true;
             return;
@@ -184,11 +136,11 @@ impl<'w> Reader<'w> {
         job.node.content = attributes::unreadable(errno);
     }
 
-    /// Reads the file once; gives what it did meanwhile.
+    /// Reads the file once. Returns what happened to it meanwhile.
     ///
-    /// `earlier` is what was read of it the last time, if it has only grown since. Then just so much is read again: if it
-    /// is the same, each byte was the same before and after the moment between the two readings, so that was the beginning
-    /// of the file in that moment. A log that is written to all the time is saved as one consistent state that way.
+    /// `earlier`: the pieces of the previous attempt, if the file has only grown since. Then only that length is read again.
+    /// If the content is the same, each byte was the same before and after a moment between the two reads, so this was the
+    /// content of the file in that moment. In this way a log that is written all the time is saved in a consistent state.
     fn attempt(&mut self, job: &mut Job, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
         let fd = job.dir.open(&job.node.name, OFlags::NOFOLLOW)?;
         let before = fs::fstat(&fd)?;
@@ -196,41 +148,45 @@ impl<'w> Reader<'w> {
             return Err(Errno::STALE.into());
         }
         if job.link.is_some_and(|link| link != attributes::id(&before)) {
-            job.link = None; // another file took its place: its contents are not those of the links to come
+            job.link = None; // another file took its place, so the links to come have other contents
         }
         let unchanged = same(&job.stat, &before);
         let earlier = earlier.filter(|_| grew(&job.stat, &before));
-        let mut now = before;
-        match earlier {
-            Some(_) => now.st_size = job.stat.st_size,
-            None if unchanged => {}
-            None => {
-                let name = std::mem::take(&mut job.node.name);
-                job.node = self.cutter.work.nodes.node(name, &before, job.node.content.clone());
-                job.stat = before;
-            }
+        let size = if earlier.is_some() { job.stat.st_size } else { before.st_size };
+        if earlier.is_none() && !unchanged {
+            self.renew(job, &before);
         }
         let xattrs = Xattrs::Inline(self.xattrs(job, &fd));
         let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
         job.node.xattrs = xattrs;
         job.pieces.clear();
-        let prefix = job.prefix.take().filter(|_| unchanged);
-        let begun = prefix.map_or(Ok(0), |prefix| self.prefix(&prefix, &mut job.pieces, before.st_size as u64))?;
-        self.begin(&job.node, &job.pieces)?;
-        let mut given = Given::default();
-        let read = self.contents(&fd, &now, begun, &mut job.pieces, &mut given)?;
-        self.cutter.collect(&mut job.pieces, &mut given)?;
-        let after = fs::fstat(&fd)?;
-        Ok(match () {
-            () if read != now.st_size as u64 => Meanwhile::Changed,
-            () if earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) => Meanwhile::Nothing,
-            () if now.st_size == before.st_size && same(&before, &after) => Meanwhile::Nothing,
-            () if now.st_size == before.st_size && grew(&before, &after) => Meanwhile::Grew,
-            () => Meanwhile::Changed,
-        })
+        let start = match job.prefix.take() {
+            Some(prefix) if unchanged => self.prefix(&prefix, &mut job.pieces, before.st_size as u64)?,
+            _ => 0,
+        };
+        self.publish_start(&job.node, &job.pieces)?;
+        let is_sparse = (before.st_blocks as u64).saturating_mul(512) < size as u64;
+        let file = OpenFile { fd, size: size as u64, is_sparse };
+        let read = self.contents(&file, start, &mut job.pieces)?;
+        let after = fs::fstat(&file.fd)?;
+        if read == file.size && earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) {
+            return Ok(Meanwhile::Nothing);
+        }
+        if read != file.size || size != before.st_size {
+            return Ok(Meanwhile::Changed);
+        }
+        Ok(compare(&before, &after))
     }
 
-    /// Takes over what an unfinished push has saved of the file; gives where that ends. What cannot be read is read again.
+    /// Takes over the attributes of the file as it is now.
+    fn renew(&self, job: &mut Job, stat: &Stat) {
+        let name = std::mem::take(&mut job.node.name);
+        job.node = self.cutter.work.nodes.node(name, stat, job.node.content.clone());
+        job.stat = *stat;
+    }
+
+    /// Takes over the part of the file that a partial snapshot holds. Returns its length. If a part of the list cannot be
+    /// read, the file is read from there on.
     fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
         let Workspace { trees, ctx, data, .. } = self.cutter.work;
         for extent in trees.extents(ctx, prefix) {
@@ -244,16 +200,11 @@ impl<'w> Reader<'w> {
                 Err(e) => return Err(e),
             }
         }
-        // Another hole may follow; it is to be one with this one.
+        // A hole at the end may go on, and must be one piece.
         while let Some(Piece::Hole(_)) = pieces.last() {
             pieces.pop();
         }
-        let len = |piece: &Piece| match piece {
-            Piece::Known(_, place) => u64::from(place.len),
-            Piece::Hole(len) => *len,
-            Piece::New(_) | Piece::Awaited => 0,
-        };
-        let end = pieces.iter().map(len).sum();
+        let end = pieces.iter().map(known_len).sum();
         if end > size {
             pieces.clear();
             return Ok(0);
@@ -262,21 +213,22 @@ impl<'w> Reader<'w> {
         Ok(end)
     }
 
-    /// A file that travels alone is shown while it is being read.
-    fn begin(&mut self, node: &Node, pieces: &[Piece]) -> Result<()> {
-        if let Some((batch, shown)) = &mut self.alone {
-            self.cutter.work.partial.begin(*batch, node.clone());
-            *shown = 0;
+    /// Publishes the beginning of a file that is alone in its batch.
+    fn publish_start(&mut self, node: &Node, pieces: &[Piece]) -> Result<()> {
+        if let Some(published) = &mut self.published {
+            self.cutter.work.partial.begin(published.batch, node.clone());
+            published.pieces = 0;
         }
-        self.show(pieces)
+        self.publish(pieces)
     }
 
-    fn show(&mut self, pieces: &[Piece]) -> Result<()> {
-        let Some((batch, shown)) = &mut self.alone else { return Ok(()) };
-        self.cutter.flush()?; // the beginning that can be kept ends at the first chunk that is in no pack
-        let new = pieces[*shown..].iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
-        self.cutter.work.partial.extend(*batch, &pieces[*shown..*shown + new]);
-        *shown += new;
+    fn publish(&mut self, pieces: &[Piece]) -> Result<()> {
+        let Some(published) = &mut self.published else { return Ok(()) };
+        self.cutter.flush()?; // a checkpoint stores the pieces before the first one that is in no pack
+        let new = &pieces[published.pieces..];
+        let new = &new[..new.iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count()];
+        self.cutter.work.partial.extend(published.batch, new);
+        published.pieces += new.len();
         Ok(())
     }
 
@@ -288,115 +240,105 @@ impl<'w> Reader<'w> {
         })
     }
 
-    /// Reads from `begun` on. Gives the length of what was there, holes included.
-    fn contents(
-        &mut self,
-        fd: &OwnedFd,
-        stat: &Stat,
-        begun: u64,
-        pieces: &mut Vec<Piece>,
-        given: &mut Given,
-    ) -> Result<u64, Trouble> {
-        let size = stat.st_size as u64;
-        if size >= SHOWN {
-            let _ = fs::fadvise(fd, 0, None, Advice::Sequential); // only advice
+    /// Reads from `start` on. Returns the length of the file, holes included.
+    fn contents(&mut self, file: &OpenFile, start: u64, pieces: &mut Vec<Piece>) -> Result<u64, Trouble> {
+        if file.size >= DISPLAYED {
+            let _ = fs::fadvise(&file.fd, 0, None, Advice::Sequential); // only advice
         }
-        if (stat.st_blocks as u64).saturating_mul(512) >= size {
-            return self.stretch(fd, begun..size, pieces, given);
-        }
-        let mut at = begun;
-        while at < size {
-            let data = match next_data(fd, at, size)? {
-                data if data.start - at < HOLE && data.start < size => at..data.end,
-                data => data,
-            };
-            if data.start > at {
-                pieces.push(Piece::Hole(data.start - at));
+        let mut handover = Handover::default();
+        let mut at = start;
+        if file.is_sparse {
+            while at < file.size {
+                let data = next_data(&file.fd, at, file.size)?;
+                if data.start > at {
+                    pieces.push(Piece::Hole(data.start - at));
+                }
+                at = self.data(&file.fd, data.clone(), pieces, &mut handover)?;
+                if at < data.end {
+                    break; // truncated meanwhile
+                }
             }
-            at = self.stretch(fd, data.clone(), pieces, given)?;
-            if at < data.end {
-                break; // it was cut off meanwhile
-            }
+        } else {
+            at = self.data(&file.fd, start..file.size, pieces, &mut handover)?;
         }
+        handover.collect(self.cutter.work.ctx, pieces)?;
         Ok(at)
     }
 
-    /// Cuts a stretch of the file into chunks. Gives where it ended.
-    fn stretch(
+    /// Cuts a range of the file into chunks. Returns where it ended.
+    fn data(
         &mut self,
         fd: &OwnedFd,
         range: Range<u64>,
         pieces: &mut Vec<Piece>,
-        given: &mut Given,
+        handover: &mut Handover,
     ) -> Result<u64, Trouble> {
-        let Range { start: mut at, end: mut stop } = range;
-        let capacity = (stop - at).min(WINDOW as u64) as usize;
-        let mut window = std::mem::take(&mut self.window);
-        window.resize(window.len().max(capacity), 0);
-        let (mut from, mut to) = (0, 0);
-        let done = loop {
-            while to < capacity && at < stop {
-                let want = capacity.min(to.saturating_add(usize::try_from(stop - at).unwrap_or(usize::MAX)));
-                match io::pread(fd, &mut window[to..want], at) {
-                    Ok(0) => stop = at,
-                    Ok(n) => (to, at) = (to + n, at + n as u64),
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-            }
-            while to - from >= chunker::MAX || (at >= stop && to > from) {
-                let len = self.cutter.work.repo.keys().chunker().cut(&window[from..to]);
-                let plain = &window[from..from + len];
+        let Workspace { repo, ctx, .. } = self.cutter.work;
+        let Range { start: mut at, mut end } = range;
+        self.window.start(Some(end - at));
+        let is_long = self.window.has_several_chunks();
+        loop {
+            fill(&mut self.window, fd, &mut at, &mut end)?;
+            let is_end = at >= end;
+            while let Some(chunk) = self.window.cut(repo.keys().chunker(), is_end) {
                 match &self.offer {
-                    Some(offer) if capacity > chunker::MAX => self.cutter.give(plain, pieces, given, offer)?,
-                    _ => pieces.push(self.cutter.chunk(plain)?),
+                    Some(offer) if is_long => self.cutter.share(chunk.plain, pieces, handover, offer)?,
+                    _ => pieces.push(self.cutter.chunk(chunk.plain)?),
                 }
-                from += len;
             }
-            if at >= stop {
-                break stop;
+            self.publish(pieces)?;
+            if is_end {
+                return Ok(end);
             }
-            self.show(pieces)?;
-            self.cutter.work.ctx.check()?;
-            window.copy_within(from..to, 0);
-            (from, to) = (0, to - from);
-        };
-        self.window = window;
-        self.show(pieces)?;
-        Ok(done)
-    }
-}
-
-/// Whether it is the same file and longer, with all else that is to be saved of it.
-fn grew(a: &Stat, b: &Stat) -> bool {
-    let rest = |s: &Stat| (attributes::id(s), s.st_mode, s.st_uid, s.st_gid, attributes::nlink(s));
-    rest(a) == rest(b) && a.st_size < b.st_size
-}
-
-/// Whether it is the same file, untouched.
-pub fn same(a: &Stat, b: &Stat) -> bool {
-    let id = |s: &Stat| (attributes::id(s), s.st_size as u64, attributes::mtime(s), attributes::ctime(s));
-    id(a) == id(b)
-}
-
-/// The first stretch of data from `at` on that ends at a hole worth its name; empty at the end if there is none.
-fn next_data(fd: &OwnedFd, at: u64, size: u64) -> Result<Range<u64>, Errno> {
-    let start = match fs::seek(fd, SeekFrom::Data(at)) {
-        Err(Errno::NXIO) => return Ok(size..size),
-        // A file system that knows no holes.
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(at..size),
-        other => other?.min(size),
-    };
-    if start == size {
-        return Ok(size..size);
-    }
-    let mut end = fs::seek(fd, SeekFrom::Hole(start))?.min(size);
-    while end < size {
-        match fs::seek(fd, SeekFrom::Data(end)) {
-            Ok(next) if next - end < HOLE => end = fs::seek(fd, SeekFrom::Hole(next))?.min(size),
-            Err(errno) if errno != Errno::NXIO => return Err(errno),
-            _ => break,
+            ctx.check()?;
+            self.window.slide();
         }
     }
-    Ok(start..end)
+}
+
+/// Reads from `at` on until the window is full or the range ends. A file that is shorter moves `end`.
+fn fill(window: &mut Window, fd: &OwnedFd, at: &mut u64, end: &mut u64) -> Result<(), Errno> {
+    while *at < *end {
+        let free = window.free();
+        let want = free.len().min(usize::try_from(*end - *at).unwrap_or(usize::MAX));
+        if want == 0 {
+            break;
+        }
+        match io::pread(fd, &mut free[..want], *at) {
+            Ok(0) => *end = *at,
+            Ok(n) => {
+                window.fill(n);
+                *at += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn compare(before: &Stat, after: &Stat) -> Meanwhile {
+    if same(before, after) {
+        Meanwhile::Nothing
+    } else if grew(before, after) {
+        Meanwhile::Grew
+    } else {
+        Meanwhile::Changed
+    }
+}
+
+/// Returns whether the file became longer, with all other saved attributes unchanged.
+fn grew(a: &Stat, b: &Stat) -> bool {
+    let is_same_owner = (a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid);
+    let is_same_file = attributes::id(a) == attributes::id(b) && attributes::nlink(a) == attributes::nlink(b);
+    is_same_file && is_same_owner && a.st_size < b.st_size
+}
+
+/// The length of a piece in a stored pack.
+fn known_len(piece: &Piece) -> u64 {
+    match piece {
+        Piece::Known(_, place) => place.len.into(),
+        Piece::Hole(len) => *len,
+        Piece::New(_) | Piece::Awaited => 0,
+    }
 }

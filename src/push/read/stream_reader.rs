@@ -1,31 +1,49 @@
-//! Reads streams: each to its end, in the thread that cuts it.
+//! Reads streams.
 
-use std::io;
+use std::io::{self, Read};
 
 use rustix::io::Errno;
 
 use super::attributes;
-use super::cutter::Given;
+use super::handover::Handover;
 use super::item::StreamJob;
-use super::reader::{Reader, SHOWN, WINDOW};
+use super::reader::{DISPLAYED, Reader};
 use super::stream::Failure;
-use crate::crypto::chunker;
+use super::window::Window;
+use super::workspace::Workspace;
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 
+/// Why a stream could not be read.
+enum Trouble {
+    /// The stream is at fault.
+    Stream(Error),
+    /// The push must end.
+    Push(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Push(error)
+    }
+}
+
 impl Reader<'_> {
+    /// Reads a stream to its end.
     pub fn stream(&mut self, job: &mut StreamJob) -> Result<()> {
         let ctx = self.cutter.work.ctx;
-        if job.size.is_none_or(|size| size >= SHOWN) {
-            self.cutter.flush()?; // others may wait for what came before
+        if job.size.is_none_or(|size| size >= DISPLAYED) {
+            self.cutter.flush()?; // the tree may wait for the files before
             ctx.event(Event::File { path: &job.path });
         }
-        let mut given = Given::default();
-        let failed = self.pour(job, &mut given)?;
-        let Some(error) = failed else { return self.cutter.collect(&mut job.pieces, &mut given) };
-        let fatal = job.failure == Failure::Fatal
-            || matches!(error.kind(), Kind::Connection | Kind::Interrupted(_) | Kind::Cancelled);
-        if fatal {
+        let error = match self.read_stream(job) {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Push(error)) => return Err(error),
+            Err(Trouble::Stream(error)) => error,
+        };
+        let ends_push = matches!(error.kind(), Kind::Connection | Kind::Interrupted(_) | Kind::Cancelled);
+        if ends_push || job.failure == Failure::Fatal {
             return Err(error.while_doing(format_args!("cannot read {}", String::from_utf8_lossy(&job.path))));
         }
         ctx.skip(&job.path, &error);
@@ -34,45 +52,45 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads to the end and cuts. Gives what went wrong with the stream; what ends the push is an error.
-    fn pour(&mut self, job: &mut StreamJob, given: &mut Given) -> Result<Option<Error>> {
-        let opened = job.open.take().map(|open| open()).transpose();
-        let mut reader = match opened {
-            Ok(Some(reader)) => reader,
-            Ok(None) => return Ok(None),
-            Err(error) => return Ok(Some(error)),
-        };
-        let mut window = std::mem::take(&mut self.window);
-        window.resize(window.len().max(WINDOW), 0);
-        let (mut from, mut to, mut end) = (0, 0, false);
-        while !end {
-            while to < WINDOW && !end {
-                self.cutter.work.ctx.check()?;
-                match reader.read(&mut window[to..WINDOW]) {
-                    Ok(0) => end = true,
-                    Ok(n) => to += n,
-                    Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-                    Err(e) => return Ok(Some(told(e))),
-                }
-            }
-            while to - from >= chunker::MAX || (end && to > from) {
-                let len = self.cutter.work.repo.keys().chunker().cut(&window[from..to]);
-                let plain = &window[from..from + len];
+    fn read_stream(&mut self, job: &mut StreamJob) -> Result<(), Trouble> {
+        let Some(open) = job.open.take() else { return Ok(()) };
+        let mut reader = open().map_err(Trouble::Stream)?;
+        let Workspace { repo, ctx, .. } = self.cutter.work;
+        let mut handover = Handover::default();
+        self.window.start(None);
+        let mut is_end = false;
+        while !is_end {
+            is_end = fill(&mut self.window, &mut reader, ctx)?;
+            while let Some(chunk) = self.window.cut(repo.keys().chunker(), is_end) {
                 match &self.offer {
-                    Some(offer) if to - from > len => self.cutter.give(plain, &mut job.pieces, given, offer)?,
-                    _ => job.pieces.push(self.cutter.chunk(plain)?),
+                    Some(offer) if chunk.rest > 0 => {
+                        self.cutter.share(chunk.plain, &mut job.pieces, &mut handover, offer)?;
+                    }
+                    _ => job.pieces.push(self.cutter.chunk(chunk.plain)?),
                 }
-                from += len;
             }
-            window.copy_within(from..to, 0);
-            (from, to) = (0, to - from);
+            self.window.slide();
         }
-        self.window = window;
-        Ok(None)
+        Ok(handover.collect(ctx, &mut job.pieces)?)
     }
 }
 
-fn told(error: io::Error) -> Error {
+/// Reads until the window is full. Returns whether the stream has ended.
+fn fill(window: &mut Window, reader: &mut dyn Read, ctx: &Context) -> Result<bool, Trouble> {
+    while !window.free().is_empty() {
+        ctx.check()?;
+        match reader.read(window.free()) {
+            Ok(0) => return Ok(true),
+            Ok(n) => window.fill(n),
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(e) => return Err(Trouble::Stream(into_error(e))),
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the [`Error`] inside an I/O error, or wraps it.
+fn into_error(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
         Err(error) => Error::failed(error.to_string()).because(error),

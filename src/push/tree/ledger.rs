@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::context::Context;
-use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
 use crate::format::index;
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId, Stats};
-use crate::format::reference::{PackRef, Ref};
+use crate::format::reference::Ref;
 use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::push::pack::chunks::Chunks;
-use crate::push::pack::packs::Packs;
+use crate::push::pack::packs::{Packs, StoredPack};
 use crate::repo::{Index, Repository, State, now, random};
 use crate::trees::MetaPack;
 
@@ -55,9 +54,6 @@ pub struct Committed {
     pub snapshot: Snapshot,
     pub record: Option<ObjectId>,
 }
-
-/// A pack that a record is going to name: its number, name and type.
-type Ready = (u32, PackRef, ObjectType);
 
 impl Ledger<'_> {
     /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
@@ -156,12 +152,12 @@ fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool
 }
 
 /// Returns the sections that make these packs known.
-fn sections(chunks: &Chunks, ready: &[Ready], meta: Option<&MetaPack<'_>>) -> Vec<NewSection> {
-    let packs: Vec<_> = ready.iter().map(|(_, pack, kind)| (*pack, *kind)).collect();
-    // Numbers count packs of earlier runs and records too; rows do not.
-    let row = |number: u32| ready.binary_search_by_key(&number, |pack| pack.0).ok().map(|row| row as u32);
+fn sections(chunks: &Chunks, ready: &[StoredPack], meta: Option<&MetaPack<'_>>) -> Vec<NewSection> {
+    let packs: Vec<_> = ready.iter().map(|pack| (pack.pack, pack.kind)).collect();
+    // Numbers count packs of earlier pushes and metadata packs too; rows do not.
+    let row = |number: u32| ready.binary_search_by_key(&number, |pack| pack.number).ok().map(|row| row as u32);
     let mut entries = chunks.in_packs(row);
-    let rows: HashMap<ObjectId, u32> = packs.iter().map(|(pack, _)| pack.id).zip(0..).collect();
+    let rows: HashMap<ObjectId, u32> = ready.iter().map(|pack| pack.pack.id).zip(0..).collect();
     let uncommitted = meta.into_iter().flat_map(MetaPack::uncommitted);
     entries.extend(uncommitted.filter_map(|(pack, entry)| Some((*rows.get(&pack.id)?, *entry))));
     index_sections(&packs, index::rows(&entries), 0)

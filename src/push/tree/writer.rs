@@ -74,7 +74,7 @@ impl<'c> TreeWriter<'c> {
             self.checkpointer.count_step();
             self.checkpoint_if_due()?;
         }
-        self.work.queue.leave(nodes);
+        self.work.queue.release(nodes);
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl<'c> TreeWriter<'c> {
 
     fn is_due(&self) -> bool {
         let Workspace { ctx, data, .. } = self.work;
-        !ctx.is_stopped() && self.checkpointer.is_due(data.chunks.len(), || data.packs.fresh() > 0)
+        !ctx.is_stopped() && self.checkpointer.is_due(data.chunks.len(), || data.packs.uncommitted() > 0)
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {

@@ -1,4 +1,5 @@
-//! The walker's end of the line: steps become batches, batches go to the workers and take their place in the line.
+//! Collects the steps of the walk in batches. A batch takes its place in the ordered queue and goes to a worker, or, if no
+//! file in it must be read, directly to the tree.
 
 use crossbeam_channel::Sender;
 
@@ -9,37 +10,54 @@ use crate::push::compare::parents::{Found, Old, Parents};
 use crate::push::pack::queue::Queue;
 use crate::push::read::item::{Batch, Item};
 
-/// A batch is full at so many items ..
+/// Items of a full batch.
 const ITEMS: usize = 256;
-/// .. or so many bytes to read.
+/// Bytes to read in a full batch.
 pub const BYTES: u64 = 2 << 20;
 
+/// The batch that is being filled.
 pub struct Batcher<'w> {
     ctx: &'w Context<'w>,
     queue: &'w Queue<'w, Batch>,
-    work: Sender<Batch>,
+    workers: Sender<Batch>,
     batch: Batch,
-    /// Files and bytes met so far, and those that nobody needs to read, since the last batch.
-    total: (u64, u64),
-    done: (u64, u64),
+    /// All files so far.
+    total: Amount,
+    /// Files that need no reading, since the last batch.
+    done: Amount,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Amount {
+    files: u64,
+    bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
 }
 
 impl<'w> Batcher<'w> {
-    pub fn new(ctx: &'w Context<'w>, queue: &'w Queue<'w, Batch>, work: Sender<Batch>) -> Self {
-        Batcher { ctx, queue, work, batch: Batch::default(), total: (0, 0), done: (0, 0) }
+    pub fn new(ctx: &'w Context<'w>, queue: &'w Queue<'w, Batch>, workers: Sender<Batch>) -> Self {
+        let (total, done) = (Amount::default(), Amount::default());
+        Batcher { ctx, queue, workers, batch: Batch::default(), total, done }
     }
 
-    /// A file was met.
+    /// Counts a file for the progress display.
     pub fn met(&mut self, bytes: u64) {
-        self.total = (self.total.0 + 1, self.total.1 + bytes);
+        self.total.add(bytes);
     }
 
-    /// A file needs no reading.
+    /// Counts a file that needs no reading.
     pub fn done(&mut self, bytes: u64) {
-        self.done = (self.done.0 + 1, self.done.1 + bytes);
+        self.done.add(bytes);
     }
 
-    /// What earlier snapshots have under this name. Their pages come along.
+    /// Returns the entry of this name in each of the directories of the parents. The pages that were read for this are added
+    /// to the batch.
     pub fn seek(&mut self, parents: &Parents, olds: &mut [Old<'_>], name: &[u8]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::with_capacity(olds.len());
         for old in olds {
@@ -63,16 +81,16 @@ impl<'w> Batcher<'w> {
         self.push(item)
     }
 
-    /// Sends what is left and closes the line.
+    /// Sends the last batch and closes the queue.
     pub fn close(mut self) -> Result<()> {
         self.send()?;
-        let (files, bytes) = self.total;
+        let Amount { files, bytes } = self.total;
         self.ctx.event(Event::Total { files, bytes, complete: true });
         self.queue.close();
         Ok(())
     }
 
-    /// Sends what there is, if there is anything.
+    /// Sends the batch, if anything is in it.
     pub fn send(&mut self) -> Result<()> {
         self.ctx.check()?;
         if self.batch.items.is_empty() {
@@ -80,14 +98,15 @@ impl<'w> Batcher<'w> {
         }
         let next = Batch { items: Vec::with_capacity(ITEMS), ..Batch::default() };
         let mut batch = std::mem::replace(&mut self.batch, next);
-        self.ctx.event(Event::Total { files: self.total.0, bytes: self.total.1, complete: false });
-        let (files, bytes) = std::mem::take(&mut self.done);
+        let Amount { files, bytes } = self.total;
+        self.ctx.event(Event::Total { files, bytes, complete: false });
+        let Amount { files, bytes } = std::mem::take(&mut self.done);
         self.ctx.event(Event::Done { files, bytes });
         batch.number = self.queue.enter(batch.items.len())?;
         if batch.files == 0 {
-            self.queue.finish(batch.number, batch);
+            self.queue.put(batch.number, batch);
             return Ok(());
         }
-        self.ctx.send(&self.work, batch)
+        self.ctx.send(&self.workers, batch)
     }
 }

@@ -18,68 +18,75 @@ use crate::push::read::attributes::{self, Dir};
 /// An ignore file of more bytes than this is none.
 const IGNORE_FILE_MOST: u64 = 1 << 20;
 
+/// The selection, as it applies to the current directory of the walk.
 pub struct Picker<'w> {
     select: &'w Select,
     ctx: &'w Context<'w>,
     /// With `one_file_system`, the devices of the sources.
     home: Vec<u64>,
-    /// Devices of which nothing is saved: mounted backups.
+    /// Devices that are excluded: mounted backups.
     foreign: &'w [u64],
-    /// The ignore files of the folders on the way down.
-    ignores: Vec<Ignores>,
+    /// The ignore files of the directories from the root to the current one.
+    ignores: Vec<IgnoreFile>,
 }
 
-struct Ignores {
-    /// The folder, by its place on the way down, and the length of its path.
+struct IgnoreFile {
+    /// The level of its directory below the root.
     depth: usize,
-    path: usize,
+    /// Length of the directory's path.
+    path_len: usize,
     rules: Rules,
 }
 
 impl<'w> Picker<'w> {
+    /// `sources`: the paths that are saved; `foreign`: devices that are excluded.
     pub fn new(select: &'w Select, ctx: &'w Context<'w>, sources: &[PathBuf], foreign: &'w [u64]) -> Self {
-        let device = |path: &PathBuf| fs::lstat(path).ok().map(|stat| attributes::id(&stat).0);
-        let home = if select.one_file_system { sources.iter().filter_map(device).collect() } else { Vec::new() };
+        let home = if select.one_file_system { devices(sources) } else { Vec::new() };
         Picker { select, ctx, home, foreign, ignores: Vec::new() }
     }
 
-    /// Whether an entry of a folder below a source is left out. `stat` is missing where it could not be read.
-    pub fn leaves_out(&self, dir: &Dir, name: &[u8], stat: Option<&Stat>) -> bool {
+    /// Returns whether an entry below a source is excluded, and reports it. `stat`: `None` if it could not be read.
+    pub fn excludes(&self, dir: &Dir, name: &[u8], stat: Option<&Stat>) -> bool {
         if self.select.has_patterns() || !self.ignores.is_empty() {
             let path = dir.path_of(name);
-            let folder = stat.is_some_and(|stat| attributes::kind(stat) == FileType::Directory);
-            if self.select.leaves_out(&path, folder) || self.ignored(&path, folder) {
+            let is_directory = stat.is_some_and(|stat| attributes::kind(stat) == FileType::Directory);
+            if self.select.leaves_out(&path, is_directory) || self.ignored(&path, is_directory) {
                 self.ctx.event(Event::Excluded { path: &path });
                 return true;
             }
         }
         let Some(stat) = stat else { return false };
-        let large = |most| attributes::kind(stat) == FileType::RegularFile && stat.st_size as u64 > most;
-        let elsewhere = attributes::kind(stat) != FileType::Directory && self.is_elsewhere(stat);
-        let out = elsewhere || self.select.larger_than.is_some_and(large);
-        if out {
+        let excluded = match attributes::kind(stat) {
+            FileType::Directory => false,
+            FileType::RegularFile => {
+                self.is_elsewhere(stat) || self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most)
+            }
+            _ => self.is_elsewhere(stat),
+        };
+        if excluded {
             self.ctx.event(Event::Excluded { path: &dir.path_of(name) });
         }
-        out
+        excluded
     }
 
-    /// Whether it lies in a mounted backup.
+    /// Returns whether this is in a mounted backup.
     pub fn is_backup(&self, stat: &Stat) -> bool {
         self.foreign.contains(&attributes::id(stat).0)
     }
 
-    /// Whether it is on a file system that no source is on, and that matters.
+    /// Returns whether this is on a file system without sources, and the walk stays on those of the sources.
     pub fn is_elsewhere(&self, stat: &Stat) -> bool {
         self.select.one_file_system && !self.home.contains(&attributes::id(stat).0)
     }
 
-    /// What the ignore files say, the innermost first.
-    fn ignored(&self, path: &[u8], folder: bool) -> bool {
-        let verdict = |ignores: &Ignores| ignores.rules.verdict(&path[ignores.path + 1..], folder);
-        self.ignores.iter().rev().find_map(verdict).is_some_and(|verdict| verdict.excluded)
+    /// Applies the ignore files. The innermost one with a matching pattern decides.
+    fn ignored(&self, path: &[u8], is_directory: bool) -> bool {
+        let mut verdicts =
+            self.ignores.iter().rev().map(|file| file.rules.verdict(&path[file.path_len + 1..], is_directory));
+        verdicts.find_map(|verdict| verdict).is_some_and(|verdict| verdict.excluded)
     }
 
-    /// The marks that a folder holds, if anything but them is left out in it.
+    /// Returns the marks of a directory, if it has any: nothing else in it is saved.
     pub fn marked(&self, dir: &Dir) -> Option<Listing> {
         let marks: Vec<_> = self.select.marks.iter().filter(|mark| self.is_marked(dir, mark)).collect();
         if marks.is_empty() {
@@ -105,25 +112,22 @@ impl<'w> Picker<'w> {
         }
     }
 
-    /// The walk goes down into this folder.
+    /// Reads the ignore file of a directory that the walk enters.
     pub fn enter(&mut self, depth: usize, dir: &Dir, listing: &Listing) {
-        if self.select.ignore_files && listing.has(IGNORE_FILE.as_bytes()) {
-            match self.rules(dir) {
-                Ok(rules) => self.ignores.push(Ignores { depth, path: dir.path.len(), rules }),
-                Err(Errno::NOENT) => {}
-                Err(errno) => {
-                    let why = match errno {
-                        Errno::INVAL | Errno::LOOP => Error::failed("nothing is left out by it: it is no regular file"),
-                        Errno::FBIG => Error::failed("nothing is left out by it: it is larger than 1 MiB"),
-                        _ => Error::io("read what to leave out", errno.into()),
-                    };
-                    self.ctx.skip(&dir.path_of(IGNORE_FILE.as_bytes()), &why);
-                }
-            }
+        if !self.select.ignore_files || !listing.has(IGNORE_FILE.as_bytes()) {
+            return;
         }
+        let why = match self.rules(dir) {
+            Ok(rules) => return self.ignores.push(IgnoreFile { depth, path_len: dir.path.len(), rules }),
+            Err(Errno::NOENT) => return,
+            Err(Errno::INVAL | Errno::LOOP) => Error::failed("nothing is left out by it: it is no regular file"),
+            Err(Errno::FBIG) => Error::failed("nothing is left out by it: it is larger than 1 MiB"),
+            Err(errno) => Error::io("read what to leave out", errno.into()),
+        };
+        self.ctx.skip(&dir.path_of(IGNORE_FILE.as_bytes()), &why);
     }
 
-    /// The walk leaves that folder.
+    /// Drops the ignore file of the directory that the walk leaves.
     pub fn leave(&mut self, depth: usize) {
         self.ignores.pop_if(|ignores| ignores.depth == depth);
     }
@@ -148,7 +152,12 @@ impl<'w> Picker<'w> {
     }
 }
 
-/// The beginning of a regular file; [`Errno::INVAL`] if it is none.
+/// Returns the devices of these paths.
+fn devices(paths: &[PathBuf]) -> Vec<u64> {
+    paths.iter().filter_map(|path| Some(attributes::id(&fs::lstat(path).ok()?).0)).collect()
+}
+
+/// Reads the first bytes of a regular file. Fails with [`Errno::INVAL`] if it is another kind of file.
 fn read(dir: &Dir, name: &[u8], most: u64) -> Result<Vec<u8>, Errno> {
     let stat = fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if attributes::kind(&stat) != FileType::RegularFile {

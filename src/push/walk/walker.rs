@@ -1,5 +1,5 @@
-//! Walks the sources in the order of the tree, in step with the previous snapshot, and sorts what is to be read from
-//! what is not. One thread: it needs no more than a fifth of the time of the workers behind it.
+//! Walks the sources in tree order and in step with the parents, and decides which files must be read. One thread is enough:
+//! it needs at most a fifth of the time of the workers behind it.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -24,10 +24,10 @@ use crate::push::read::partial::LARGE;
 use crate::time::Time;
 use crate::trees::Trees;
 
-/// Directories that are kept open on the way down; above them they are opened again from below.
+/// Directories above the current one that stay open. The others are opened again from below.
 const OPEN: usize = 128;
 
-/// What the walker is given.
+/// The inputs of a walk over files.
 pub struct Walk<'w> {
     pub trees: &'w Trees<'w>,
     pub ctx: &'w Context<'w>,
@@ -40,48 +40,52 @@ pub struct Walk<'w> {
 struct Walker<'w> {
     walk: Walk<'w>,
     picker: Picker<'w>,
-    feed: Batcher<'w>,
+    batcher: Batcher<'w>,
+    /// The directories from the root to the current one.
     levels: Vec<Level<'w>>,
-    links: HashMap<Link, Links>,
+    links: HashMap<Link, KnownLink>,
 }
 
-/// A directory on the way down.
+/// A directory from the root to the current one.
 struct Level<'w> {
+    /// `None` while it is closed.
     dir: Option<Arc<Dir>>,
     path: Vec<u8>,
     id: (u64, u64),
+    /// The names that are left.
     listing: Listing,
+    /// If the directory only leads to sources: their names.
     plan: Option<&'w Plan>,
+    /// The same directory in the parents.
     old: Vec<Old<'w>>,
 }
 
 /// A file with several links, of which some are still to come.
-struct Links {
+struct KnownLink {
     mtime: Time,
     ctime: i64,
     left: u32,
 }
 
 impl<'w> Walk<'w> {
-    /// Walks everything and closes the line.
-    pub fn run(self, plan: &'w Plan, mut picker: Picker<'w>, feed: Batcher<'w>) -> Result<()> {
+    /// Walks all sources and closes the queue.
+    pub fn run(self, plan: &'w Plan, mut picker: Picker<'w>, batcher: Batcher<'w>) -> Result<()> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
         let dir = Arc::new(Dir { fd, path: Vec::new() });
         let stat = fs::fstat(&dir.fd).map_err(|e| error("open /", e))?;
         let old = self.parents.roots(self.ctx, self.trees);
-        let listing = match plan.whole {
-            true => {
-                let listing = picker.marked(&dir).unwrap_or_else(|| Listing::read(&dir.fd).0);
-                picker.enter(0, &dir, &listing);
-                listing
-            }
-            false => Listing::of(plan.below.keys()),
+        let listing = if plan.whole {
+            let listing = picker.marked(&dir).unwrap_or_else(|| Listing::read(&dir.fd).0);
+            picker.enter(0, &dir, &listing);
+            listing
+        } else {
+            Listing::of(plan.below.keys())
         };
         let plan = Some(plan).filter(|plan| !plan.whole);
         let id = attributes::id(&stat);
         let level = Level { dir: Some(dir), path: Vec::new(), id, listing, plan, old };
-        Walker { walk: self, picker, feed, levels: vec![level], links: HashMap::new() }.run()
+        Walker { walk: self, picker, batcher, levels: vec![level], links: HashMap::new() }.run()
     }
 }
 
@@ -93,7 +97,7 @@ impl<'w> Walker<'w> {
                 None => self.leave()?,
             }
         }
-        self.feed.close()
+        self.batcher.close()
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -103,52 +107,57 @@ impl<'w> Walker<'w> {
         if level.dir.is_none() {
             level.dir = reopen(below.and_then(|below| below.dir).as_deref(), &level.path, level.id);
             if level.dir.is_none() {
-                let moved = Error::failed("the folder was moved while it was being saved");
-                self.walk.ctx.skip(&level.path, &moved);
+                let why = Error::failed("the folder was moved while it was being saved");
+                self.walk.ctx.skip(&level.path, &why);
                 level.listing = Listing::default();
             }
         }
-        self.feed.push(Item::Leave)
+        self.batcher.push(Item::Leave)
     }
 
-    /// One name of the directory at hand.
+    /// Saves one entry of the current directory.
     fn entry(&mut self, name: Vec<u8>) -> Result<()> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let Some(dir) = level.dir.clone() else { return Ok(()) };
         let plan = level.plan.and_then(|plan| plan.below.get(&name)).filter(|plan| !plan.whole);
-        let found = self.feed.seek(self.walk.parents, &mut level.old, &name)?;
+        let is_selected = level.plan.is_none();
+        let found = self.batcher.seek(self.walk.parents, &mut level.old, &name)?;
         let flags = if plan.is_some() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        let picking = level.plan.is_none();
-        let stat = fs::statat(&dir.fd, name.as_slice(), flags);
-        let gone = matches!(stat, Err(Errno::NOENT));
-        if picking && !gone && self.picker.leaves_out(&dir, &name, stat.as_ref().ok()) {
+        let stat = match fs::statat(&dir.fd, name.as_slice(), flags) {
+            Err(Errno::NOENT) => return Ok(()), // removed meanwhile
+            other => other,
+        };
+        if is_selected && self.picker.excludes(&dir, &name, stat.as_ref().ok()) {
             return Ok(());
         }
-        match stat {
-            Err(Errno::NOENT) => Ok(()), // removed meanwhile
-            Err(errno) => self.unreadable(&dir, self.walk.nodes.unknown(name, errno), "look at it", errno),
-            Ok(stat) if self.is_ours(&stat) => {
-                let path = String::from_utf8_lossy(&dir.path_of(&name)).into_owned();
-                self.walk.ctx.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
-                Ok(())
+        let stat = match stat {
+            Ok(stat) => stat,
+            Err(errno) => {
+                let node = self.walk.nodes.unknown(name, errno);
+                return self.unreadable(&dir, node, "look at it", errno);
             }
-            Ok(stat) => match attributes::kind(&stat) {
-                FileType::Directory => self.directory(&dir, name, &stat, plan, found),
-                FileType::RegularFile => self.file(dir, name, &stat, found),
-                _ => self.other(&dir, name, &stat, found),
-            },
+        };
+        if self.is_backup(&stat) {
+            let path = String::from_utf8_lossy(&dir.path_of(&name)).into_owned();
+            self.walk.ctx.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
+            return Ok(());
+        }
+        match attributes::kind(&stat) {
+            FileType::Directory => self.directory(&dir, name, &stat, plan, found),
+            FileType::RegularFile => self.file(dir, name, &stat, found),
+            _ => self.other(&dir, name, &stat, found),
         }
     }
 
-    /// Whether it is what must not be saved into itself.
-    fn is_ours(&self, stat: &Stat) -> bool {
+    /// Returns whether this is the repository itself or a mounted backup, which must not be saved into itself.
+    fn is_backup(&self, stat: &Stat) -> bool {
         self.picker.is_backup(stat) || self.walk.exclude.contains(&attributes::id(stat))
     }
 
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
         self.walk.ctx.skip(&dir.path_of(&node.name), &error(doing, errno));
         node.content = attributes::unreadable(errno);
-        self.feed.push(Item::Node { node, change: Change::New, link: None })
+        self.batcher.push(Item::Node { node, change: Change::New, link: None })
     }
 
     fn directory(
@@ -159,46 +168,67 @@ impl<'w> Walker<'w> {
         plan: Option<&'w Plan>,
         found: Vec<Option<Found>>,
     ) -> Result<()> {
-        let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
         if plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none()) && self.picker.is_elsewhere(stat) {
-            // A mount point: what is mounted there is not even opened.
-            self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
-            let old = found.into_iter().flatten().next().map(|found| found.node);
-            self.feed.push(Item::Enter(Box::new(Enter { node, passage: false, old })))?;
-            return self.feed.push(Item::Leave);
+            return self.mount_point(dir, name, stat, found);
         }
-        let follow = if plan.is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let deep = if self.levels.len() > limits::DEPTH { Err(Errno::NAMETOOLONG) } else { Ok(()) };
-        let fd = match deep.and_then(|()| dir.open(&node.name, OFlags::DIRECTORY | follow)) {
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return self.unreadable(dir, node, "open the folder", errno),
+        let fd = match self.open(dir, &name, plan.is_some()) {
             Ok(fd) => fd,
-        };
-        // Another one may have taken its place since it was looked at.
-        let stat = &fs::fstat(&fd).unwrap_or(*stat);
-        node = self.walk.nodes.node(node.name, stat, node.content);
-        let below = Arc::new(Dir { fd, path: dir.path_of(&node.name) });
-        let listing = match plan {
-            Some(plan) => Listing::of(plan.below.keys()),
-            None => {
-                let listing = self.picker.marked(&below).unwrap_or_else(|| self.list(&below));
-                self.picker.enter(self.levels.len(), &below, &listing);
-                listing
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => {
+                let node = self.walk.nodes.node(name, stat, Content::Directory(None));
+                return self.unreadable(dir, node, "open the folder", errno);
             }
         };
+        // Another directory may have taken its place since `statat`.
+        let stat = &fs::fstat(&fd).unwrap_or(*stat);
+        let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
+        let below = Arc::new(Dir { fd, path: dir.path_of(&node.name) });
+        let listing = self.listing(&below, plan);
         node.xattrs = self.xattrs(&found, stat, &below.path, || attributes::xattrs_of(&below.fd));
-        let old = self.levels.last().map_or(&[][..], |level| &level.old);
-        let mut old: Vec<_> = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
-        let Walk { trees, ctx, parents, .. } = self.walk;
-        old.extend(parents.elsewhere(ctx, trees, stat, listing.len(), &found)?);
+        let old = self.old_directories(stat, listing.len(), &found)?;
         let id = attributes::id(stat);
-        let level = Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old };
-        self.levels.push(level);
+        self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
         if let Some(up) = self.levels.len().checked_sub(OPEN + 1) {
             self.levels[up].dir = None;
         }
-        let old = found.into_iter().flatten().next().map(|found| found.node);
-        self.feed.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old })))
+        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: newest(found) })))
+    }
+
+    /// Saves a directory of another file system as an empty one, without opening it.
+    fn mount_point(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<Found>>) -> Result<()> {
+        let node = self.walk.nodes.node(name, stat, Content::Directory(None));
+        self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
+        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old: newest(found) })))?;
+        self.batcher.push(Item::Leave)
+    }
+
+    fn open(&self, dir: &Dir, name: &[u8], follow: bool) -> Result<OwnedFd, Errno> {
+        if self.levels.len() > limits::DEPTH {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        dir.open(name, OFlags::DIRECTORY | follow)
+    }
+
+    /// Returns the names to save in a directory.
+    fn listing(&mut self, dir: &Dir, plan: Option<&Plan>) -> Listing {
+        if let Some(plan) = plan {
+            return Listing::of(plan.below.keys());
+        }
+        let listing = self.picker.marked(dir).unwrap_or_else(|| self.list(dir));
+        self.picker.enter(self.levels.len(), dir, &listing);
+        listing
+    }
+
+    /// Returns the directories of the parents to compare with: those at the same path, and one at another path if this
+    /// directory was renamed.
+    fn old_directories(&self, stat: &Stat, entries: usize, found: &[Option<Found>]) -> Result<Vec<Old<'w>>> {
+        let Walk { trees, ctx, parents, .. } = self.walk;
+        let above = self.levels.last().map_or(&[][..], |level| &level.old);
+        let same_path = above.iter().zip(found).filter_map(|(old, found)| old.below(found.as_ref()?));
+        let mut old: Vec<_> = same_path.collect();
+        old.extend(parents.elsewhere(ctx, trees, stat, entries, found)?);
+        Ok(old)
     }
 
     fn list(&self, dir: &Dir) -> Listing {
@@ -209,7 +239,7 @@ impl<'w> Walker<'w> {
         listing
     }
 
-    /// Extended attributes: those of the snapshot before, if nothing was touched since.
+    /// Returns the extended attributes: those in a parent if the file did not change since, else reads them.
     fn xattrs(
         &self,
         found: &[Option<Found>],
@@ -228,50 +258,57 @@ impl<'w> Walker<'w> {
         }))
     }
 
-    fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, found: Vec<Option<Found>>) -> Result<()> {
+    fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<Found>>) -> Result<()> {
         let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
-        let (walk, size) = (&self.walk, stat.st_size as u64);
-        self.feed.met(size);
-        let same = found.iter().flatten().position(|old| walk.parents.same_file(walk.ctx, walk.trees, old, stat));
-        let renamed = match same {
-            None => walk.parents.renamed(walk.ctx, walk.trees, (&dir, &node.name), stat, &found)?,
-            Some(_) => None,
-        };
-        let mut found = found.into_iter().flatten();
+        let size = stat.st_size as u64;
+        self.batcher.met(size);
         let link = (attributes::nlink(stat) > 1).then_some(attributes::id(stat));
-        if let Some(Found { node: old, moved, .. }) = renamed.or_else(|| found.nth(same?)) {
+        if let Some(Found { node: old, moved, .. }) = self.same_content(&dir, &node.name, stat, &mut found)? {
             node.content.clone_from(&old.content);
             node.xattrs.clone_from(&old.xattrs);
             let change = if moved { Change::Renamed } else { Change::compare(Some(&old), &node) };
-            self.feed.done(size);
+            self.batcher.done(size);
             link.map(|link| self.is_further(link, stat));
-            return self.feed.push(Item::Node { node, change, link });
+            return self.batcher.push(Item::Node { node, change, link });
         }
         let (mut prefix, mut old) = (None, None);
-        for found in found {
-            let partial = found.node.flags & PARTIAL != 0;
-            if partial && prefix.is_none() && walk.parents.same_beginning(walk.ctx, walk.trees, &found, stat) {
+        for found in found.into_iter().flatten() {
+            let is_partial = found.node.flags & PARTIAL != 0;
+            if is_partial && prefix.is_none() && self.is_beginning(&found, stat) {
                 prefix = Some(found.node.content);
-            } else if !partial && old.is_none() {
+            } else if !is_partial && old.is_none() {
                 old = Some(Box::new(found.node));
             }
         }
-        match link {
-            Some(link) if self.is_further(link, stat) => {
-                self.feed.done(size);
-                self.feed.push(Item::Link { node, link, old })
-            }
-            link => {
-                if size >= LARGE {
-                    self.feed.send()?; // it travels alone
-                }
-                let job = Job { dir, stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
-                self.feed.read(Item::File(Box::new(job)), size)
-            }
+        if let Some(link) = link.filter(|link| self.is_further(*link, stat)) {
+            self.batcher.done(size);
+            return self.batcher.push(Item::Link { node, link, old });
         }
+        if size >= LARGE {
+            self.batcher.send()?; // it is alone in its batch
+        }
+        let job = Job { dir, stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
+        self.batcher.read(Item::File(Box::new(job)), size)
     }
 
-    /// Whether this is a further link to a file that came before and is still the same; if not, it is the first one.
+    /// Returns the file in a parent whose content can be taken over, at the same path or at another one.
+    fn same_content(&self, dir: &Dir, name: &[u8], stat: &Stat, found: &mut [Option<Found>]) -> Result<Option<Found>> {
+        let Walk { trees, ctx, parents, .. } = self.walk;
+        for old in found.iter_mut() {
+            if old.as_ref().is_some_and(|old| parents.same_file(ctx, trees, old, stat)) {
+                return Ok(old.take());
+            }
+        }
+        parents.renamed(ctx, trees, (dir, name), stat, found)
+    }
+
+    /// Returns whether the file continues this partial file of a parent.
+    fn is_beginning(&self, old: &Found, stat: &Stat) -> bool {
+        self.walk.parents.same_beginning(self.walk.ctx, self.walk.trees, old, stat)
+    }
+
+    /// Returns whether this is a further link to a file that came before and did not change since. If not, it is treated as
+    /// the first link.
     fn is_further(&mut self, link: Link, stat: &Stat) -> bool {
         let (mtime, ctime) = (attributes::mtime(stat), attributes::ctime(stat));
         if let Some(known) = self.links.get_mut(&link) {
@@ -282,7 +319,7 @@ impl<'w> Walker<'w> {
             }
             return same;
         }
-        self.links.insert(link, Links { mtime, ctime, left: attributes::nlink(stat) - 1 });
+        self.links.insert(link, KnownLink { mtime, ctime, left: attributes::nlink(stat) - 1 });
         false
     }
 
@@ -298,7 +335,7 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, content);
         let path = dir.path_of(&node.name);
         node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name));
-        self.feed.push(Item::Node { node, change: Change::Unchanged, link: None })
+        self.batcher.push(Item::Node { node, change: Change::Unchanged, link: None })
     }
 
     fn content(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Content, Errno> {
@@ -318,13 +355,18 @@ impl<'w> Walker<'w> {
     }
 }
 
-/// The directory that `below` is in, if it is still the one that we came from; else the one at its path, if that is.
+/// Returns the node of the first parent that has one.
+fn newest(found: Vec<Option<Found>>) -> Option<Node> {
+    found.into_iter().flatten().next().map(|found| found.node)
+}
+
+/// Opens a directory again: as `..` of `below`, or by its path. Returns `None` if neither is the directory with this id.
 fn reopen(below: Option<&Dir>, path: &[u8], id: (u64, u64)) -> Option<Arc<Dir>> {
-    let ours = |fd: OwnedFd| fs::fstat(&fd).is_ok_and(|stat| attributes::id(&stat) == id).then_some(fd);
-    let above = below.and_then(|below| below.open(b"..", OFlags::DIRECTORY).ok()).and_then(ours);
+    let is_same = |fd: &OwnedFd| fs::fstat(fd).is_ok_and(|stat| attributes::id(&stat) == id);
+    let above = below.and_then(|below| below.open(b"..", OFlags::DIRECTORY).ok()).filter(is_same);
     let fd = above.or_else(|| {
         let path = if path.is_empty() { b"/" } else { path };
-        fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty()).ok().and_then(ours)
+        fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty()).ok().filter(is_same)
     })?;
     Some(Arc::new(Dir { fd, path: path.to_vec() }))
 }
