@@ -11,7 +11,8 @@ use serde_bytes::ByteBuf;
 
 use super::advice;
 use super::budget::Budget;
-use super::compare::parents::{self, Parents};
+use super::compare::parents::Parents;
+use super::compare::times;
 use super::counts::Counts;
 use super::options::{Options, Summary};
 use super::pipeline::{self, Done, Setup, Sources};
@@ -72,7 +73,7 @@ fn attempt(
     let missing = repo.absent_packs(ctx, &state, VERIFIED)?;
     if !missing.is_empty() {
         ctx.warn(&missing_text(missing.len()));
-        parents.doom(&missing);
+        parents.condemn(&missing);
     }
     let cores = thread::available_parallelism().map_or(2, usize::from);
     let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
@@ -114,7 +115,7 @@ fn interrupted(error: Error) -> Error {
 fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun: Time) -> Result<()> {
     if let Some(text) = &options.parent {
         let parent = state.select(text)?;
-        if parents::began(&parent) > begun {
+        if times::begun(&parent) > begun {
             return Err(Error::failed(format!("snapshot {text} is from the future: it proves nothing about files")));
         }
         parents.snapshots = vec![parent];
@@ -169,7 +170,7 @@ fn draft(repo: &Repository, options: &Options, begun: Time, paths: &[PathBuf]) -
         warnings: if repo.storage().capabilities().durable_put { 0 } else { NOT_SYNCED },
         stats: Stats::default(),
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
-        extra: parents::note_begin(options.time.unwrap_or(begun), begun),
+        extra: times::note_begin(options.time.unwrap_or(begun), begun),
     }
 }
 

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::budget::Budget;
 use super::compare::parents::Parents;
+use super::compare::renames::Renames;
 use super::options::Options;
 use super::pack::data_packs::{self, DataPacks, Upload};
 use super::pack::queue::Queue;
@@ -69,7 +70,7 @@ pub struct Setup<'r> {
     pub parents: &'r Parents,
     pub budget: Budget,
     pub started: Instant,
-    /// Packs that the server does not have. The first record of the run condemns them.
+    /// Packs that the server does not have. The first record of the push condemns them.
     pub missing: BTreeSet<ObjectId>,
     /// Set if other clients condemned packs meanwhile.
     pub outdated: &'r AtomicBool,
@@ -171,7 +172,7 @@ fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, finish: &'r Context<'r>, s
         repo: work.repo,
         ctx: finish,
         last: work.last,
-        doomed: state.condemned_packs(),
+        condemned: state.condemned_packs(),
         state,
         chunks: &work.data.chunks,
         packs: &work.data.packs,
@@ -179,7 +180,7 @@ fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, finish: &'r Context<'r>, s
         started: setup.started,
         draft: setup.draft.clone(),
         partial: None,
-        absent: setup.missing.clone(),
+        missing: setup.missing.clone(),
         outdated: setup.outdated,
     }
 }
@@ -241,7 +242,8 @@ fn walk(setup: &Setup<'_>, work: Workspace<'_>, sources: &mut Sources<'_>, batch
         Sources::Files(plan, paths) => {
             let picker = Picker::new(&options.select, ctx, paths, &options.exclude_devices);
             let exclude = &options.exclude_dev_ino;
-            Walk { trees, ctx, parents, nodes, exclude }.run(plan, picker, batcher)
+            let renames = &Renames::new(parents);
+            Walk { trees, ctx, parents, renames, nodes, exclude }.run(plan, picker, batcher)
         }
         Sources::Streams(streams) => {
             Streams { trees, ctx, parents, nodes, time: setup.draft.time }.run(streams, batcher)

@@ -1,4 +1,4 @@
-//! The records that make a push count: checkpoints with what there is so far, and the last one with the whole snapshot.
+//! The records of a push: checkpoints with a partial snapshot, then the record with the whole snapshot.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,27 +16,27 @@ use crate::push::pack::packs::{Packs, StoredPack};
 use crate::repo::{Index, Repository, State, now, random};
 use crate::trees::MetaPack;
 
-/// What the log knows of this run, and all that a further record needs.
+/// The state of the record log, and the inputs of the next record.
 pub struct Ledger<'c> {
     pub repo: &'c Repository,
-    /// Not ended by a stop: what is complete is committed.
+    /// Not cancelled by a stop: a complete snapshot is committed.
     pub ctx: &'c Context<'c>,
-    /// Ends some seconds after a stop.
+    /// Cancelled some seconds after a stop: for the last checkpoint.
     pub last: &'c Context<'c>,
     pub state: &'c mut State,
     pub chunks: &'c Chunks,
     pub packs: &'c Packs<'c>,
     pub index: &'c Index,
     pub started: Instant,
-    /// The snapshot that is to be, but for its id, root and figures.
+    /// The snapshot to be, without id, root and figures.
     pub draft: Snapshot,
-    /// The last partial snapshot of this run.
+    /// The last partial snapshot of this push.
     pub partial: Option<SnapshotId>,
-    /// Packs that are not there any more; the next record condemns them.
-    pub absent: BTreeSet<ObjectId>,
-    /// Packs that were doomed when this run began, and those that it has condemned.
-    pub doomed: HashSet<ObjectId>,
-    /// Others were condemned meanwhile: what this run refers to may soon be gone.
+    /// Packs that the server does not have. The next record condemns them.
+    pub missing: BTreeSet<ObjectId>,
+    /// Packs that were condemned when this push started, and packs that it has condemned.
+    pub condemned: HashSet<ObjectId>,
+    /// Set if other clients condemned packs meanwhile, which the snapshot may refer to.
     pub outdated: &'c AtomicBool,
 }
 
@@ -56,18 +56,18 @@ pub struct Committed {
 }
 
 impl Ledger<'_> {
-    /// Commits the snapshot with everything that was not committed yet. All unfinished ones of its group end with it.
+    /// Commits the whole snapshot with all packs that no record names yet. It replaces all partial snapshots of the group.
     pub fn whole(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>) -> Result<Committed> {
         let snapshot = self.snapshot(root, stats, false)?;
-        let replaced = self.unfinished().map(|s| s.id).collect();
+        let replaced = self.partial_snapshots().map(|s| s.id).collect();
         let record = self.commit(Some(snapshot.clone()), replaced, Some(meta), CommitMode::Refreshed)?;
         Ok(Committed { snapshot, record: Some(record) })
     }
 
-    /// Gives the snapshot without committing it: another one holds the same. If unfinished ones of its group are about,
-    /// they would seem to be newer, so then it is needed all the same.
+    /// Returns the snapshot without committing it, because the newest one has the same tree. If the group has partial
+    /// snapshots, which would seem to be newer, the snapshot is committed all the same.
     pub fn unchanged(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>) -> Result<Committed> {
-        if self.unfinished().next().is_some() {
+        if self.partial_snapshots().next().is_some() {
             return self.whole(root, stats, meta);
         }
         if !self.packs.ready().is_empty() {
@@ -76,13 +76,12 @@ impl Ledger<'_> {
         Ok(Committed { snapshot: self.snapshot(root, stats, false)?, record: None })
     }
 
-    /// Commits what is stored so far, with a snapshot of the part of the tree that is known. It takes the place of the one
-    /// before, and of those of earlier pushes that did not get as far.
+    /// Commits a partial snapshot and the packs that are stored. It replaces the previous partial snapshot of this push, and
+    /// those of earlier pushes that hold fewer files and bytes.
     pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>, mode: CommitMode) -> Result<()> {
         let snapshot = self.snapshot(root, stats, true)?;
-        let further = |s: &Snapshot| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes;
-        let replaced = self.unfinished().filter(|s| self.partial == Some(s.id) || further(s)).map(|s| s.id);
-        let mut replaced: Vec<SnapshotId> = replaced.chain(self.partial).collect();
+        let smaller = self.partial_snapshots().filter(|s| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes);
+        let mut replaced: Vec<SnapshotId> = smaller.map(|s| s.id).chain(self.partial).collect();
         replaced.sort_unstable();
         replaced.dedup();
         let id = snapshot.id;
@@ -91,7 +90,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Commits what is stored, without a snapshot: the next push finds its contents and does not send them again.
+    /// Commits the packs that are stored, without a snapshot, so that the next push finds their chunks.
     pub fn contents(&mut self) -> Result<()> {
         self.commit(None, Vec::new(), None, CommitMode::Immediate).map(drop)
     }
@@ -106,10 +105,10 @@ impl Ledger<'_> {
         }
     }
 
-    /// Partial snapshots of the same host and paths.
-    fn unfinished(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        let ours = |s: &Snapshot| s.partial && s.group == self.draft.group && s.host == self.draft.host;
-        self.state.snapshots().into_iter().filter(ours)
+    /// Returns the partial snapshots of the same host and paths.
+    fn partial_snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        let all = self.state.snapshots().into_iter();
+        all.filter(|s| s.partial && s.group == self.draft.group && s.host == self.draft.host)
     }
 
     fn commit(
@@ -122,27 +121,27 @@ impl Ledger<'_> {
         let ready = self.packs.ready();
         let sections = sections(self.chunks, &ready, meta);
         let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now().seconds, Action::Forget)).collect();
-        let condemned = self.absent.iter().map(|id| (*id, now().seconds)).collect();
+        let condemned = self.missing.iter().map(|id| (*id, now().seconds)).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
         if mode == CommitMode::Immediate {
             let record = self.repo.commit_at_once(self.last, self.state, head, &sections)?;
             self.packs.committed(&ready);
-            self.doomed.extend(std::mem::take(&mut self.absent));
+            self.condemned.extend(std::mem::take(&mut self.missing));
             return Ok(record);
         }
         let whole = head.snapshots.iter().any(|s| !s.partial);
-        let (known, outdated) = (&self.doomed, self.outdated);
+        let (known, outdated) = (&self.condemned, self.outdated);
         let record = self.repo.commit_if(self.ctx, self.state, head, &sections, |state| {
             if whole { still_current(state, known, outdated) } else { Ok(()) }
         })?;
-        self.doomed.extend(std::mem::take(&mut self.absent));
+        self.condemned.extend(std::mem::take(&mut self.missing));
         self.index.committed(self.state, &record, sections);
         self.packs.committed(&ready);
         Ok(record)
     }
 }
 
-/// Fails if packs were condemned since the push began: a whole snapshot must not refer to any of them.
+/// Fails if other clients condemned packs since the push started: a whole snapshot must not refer to them.
 fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool) -> Result<()> {
     if state.condemned_packs().is_subset(known) {
         return Ok(());

@@ -6,7 +6,8 @@ use crossbeam_channel::Sender;
 use crate::context::Context;
 use crate::error::Result;
 use crate::progress::Event;
-use crate::push::compare::parents::{Found, Old, Parents};
+use crate::push::compare::old::{OldDirectory, OldNode};
+use crate::push::compare::parents::Parents;
 use crate::push::pack::queue::Queue;
 use crate::push::read::item::{Batch, Item};
 
@@ -58,7 +59,12 @@ impl<'w> Batcher<'w> {
 
     /// Returns the entry of this name in each of the directories of the parents. The pages that were read for this are added
     /// to the batch.
-    pub fn seek(&mut self, parents: &Parents, olds: &mut [Old<'_>], name: &[u8]) -> Result<Vec<Option<Found>>> {
+    pub fn seek(
+        &mut self,
+        parents: &Parents,
+        olds: &mut [OldDirectory<'_>],
+        name: &[u8],
+    ) -> Result<Vec<Option<OldNode>>> {
         let mut found = Vec::with_capacity(olds.len());
         for old in olds {
             found.push(old.seek(name)?);

@@ -5,7 +5,8 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Content, valid_name};
-use crate::push::compare::parents::{Found, Old, Parents};
+use crate::push::compare::old::{OldDirectory, OldNode};
+use crate::push::compare::parents::Parents;
 use crate::push::read::attributes::{Made, Nodes};
 use crate::push::read::item::{Enter, Item, StreamJob};
 use crate::push::read::stream::{Stream, StreamKind, tree_order};
@@ -34,7 +35,7 @@ struct StreamWalker<'w> {
 /// An open directory.
 struct StreamLevel<'w> {
     name: Vec<u8>,
-    old: Vec<Old<'w>>,
+    old: Vec<OldDirectory<'w>>,
 }
 
 impl<'w> Streams<'w> {
@@ -108,7 +109,7 @@ impl StreamWalker<'_> {
         Ok(parts)
     }
 
-    fn seek(&mut self, name: &[u8]) -> Result<Vec<Option<Found>>> {
+    fn seek(&mut self, name: &[u8]) -> Result<Vec<Option<OldNode>>> {
         let Some(level) = self.levels.last_mut() else { return Ok(Vec::new()) };
         self.batcher.seek(self.streams.parents, &mut level.old, name)
     }

@@ -17,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node, PARTIAL, Xattrs};
 use crate::progress::Event;
-use crate::push::compare::parents::{Found, Old, Parents};
+use crate::push::compare::old::{OldDirectory, OldNode};
+use crate::push::compare::parents::Parents;
+use crate::push::compare::renames::{Renames, SourceFile};
 use crate::push::read::attributes::{self, Dir, Nodes, error};
 use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
@@ -32,6 +34,7 @@ pub struct Walk<'w> {
     pub trees: &'w Trees<'w>,
     pub ctx: &'w Context<'w>,
     pub parents: &'w Parents,
+    pub renames: &'w Renames<'w>,
     pub nodes: &'w Nodes,
     /// Directories, by device and inode, that are never entered: the repository itself.
     pub exclude: &'w [(u64, u64)],
@@ -57,7 +60,7 @@ struct Level<'w> {
     /// If the directory only leads to sources: their names.
     plan: Option<&'w Plan>,
     /// The same directory in the parents.
-    old: Vec<Old<'w>>,
+    old: Vec<OldDirectory<'w>>,
 }
 
 /// A file with several links, of which some are still to come.
@@ -166,7 +169,7 @@ impl<'w> Walker<'w> {
         name: Vec<u8>,
         stat: &Stat,
         plan: Option<&'w Plan>,
-        found: Vec<Option<Found>>,
+        found: Vec<Option<OldNode>>,
     ) -> Result<()> {
         if plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none()) && self.picker.is_elsewhere(stat) {
             return self.mount_point(dir, name, stat, found);
@@ -195,7 +198,7 @@ impl<'w> Walker<'w> {
     }
 
     /// Saves a directory of another file system as an empty one, without opening it.
-    fn mount_point(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<Found>>) -> Result<()> {
+    fn mount_point(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<OldNode>>) -> Result<()> {
         let node = self.walk.nodes.node(name, stat, Content::Directory(None));
         self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
         self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old: newest(found) })))?;
@@ -222,12 +225,12 @@ impl<'w> Walker<'w> {
 
     /// Returns the directories of the parents to compare with: those at the same path, and one at another path if this
     /// directory was renamed.
-    fn old_directories(&self, stat: &Stat, entries: usize, found: &[Option<Found>]) -> Result<Vec<Old<'w>>> {
-        let Walk { trees, ctx, parents, .. } = self.walk;
+    fn old_directories(&self, stat: &Stat, entries: usize, found: &[Option<OldNode>]) -> Result<Vec<OldDirectory<'w>>> {
+        let Walk { trees, ctx, renames, .. } = self.walk;
         let above = self.levels.last().map_or(&[][..], |level| &level.old);
         let same_path = above.iter().zip(found).filter_map(|(old, found)| old.below(found.as_ref()?));
         let mut old: Vec<_> = same_path.collect();
-        old.extend(parents.elsewhere(ctx, trees, stat, entries, found)?);
+        old.extend(renames.directory(ctx, trees, stat, entries, found)?);
         Ok(old)
     }
 
@@ -242,13 +245,13 @@ impl<'w> Walker<'w> {
     /// Returns the extended attributes: those in a parent if the file did not change since, else reads them.
     fn xattrs(
         &self,
-        found: &[Option<Found>],
+        found: &[Option<OldNode>],
         stat: &Stat,
         path: &[u8],
         read: impl Fn() -> Result<attributes::Pairs, Errno>,
     ) -> Xattrs {
         let parents = self.walk.parents;
-        let same = |old: &&Found| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
+        let same = |old: &&OldNode| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
         if let Some(old) = found.iter().flatten().find(same) {
             return old.node.xattrs.clone();
         }
@@ -258,15 +261,15 @@ impl<'w> Walker<'w> {
         }))
     }
 
-    fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<Found>>) -> Result<()> {
+    fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<OldNode>>) -> Result<()> {
         let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
         let size = stat.st_size as u64;
         self.batcher.met(size);
         let link = (attributes::nlink(stat) > 1).then_some(attributes::id(stat));
-        if let Some(Found { node: old, moved, .. }) = self.same_content(&dir, &node.name, stat, &mut found)? {
+        if let Some(OldNode { node: old, renamed, .. }) = self.same_content(&dir, &node.name, stat, &mut found)? {
             node.content.clone_from(&old.content);
             node.xattrs.clone_from(&old.xattrs);
-            let change = if moved { Change::Renamed } else { Change::compare(Some(&old), &node) };
+            let change = if renamed { Change::Renamed } else { Change::compare(Some(&old), &node) };
             self.batcher.done(size);
             link.map(|link| self.is_further(link, stat));
             return self.batcher.push(Item::Node { node, change, link });
@@ -292,18 +295,24 @@ impl<'w> Walker<'w> {
     }
 
     /// Returns the file in a parent whose content can be taken over, at the same path or at another one.
-    fn same_content(&self, dir: &Dir, name: &[u8], stat: &Stat, found: &mut [Option<Found>]) -> Result<Option<Found>> {
-        let Walk { trees, ctx, parents, .. } = self.walk;
+    fn same_content(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        stat: &Stat,
+        found: &mut [Option<OldNode>],
+    ) -> Result<Option<OldNode>> {
+        let Walk { trees, ctx, parents, renames, .. } = self.walk;
         for old in found.iter_mut() {
             if old.as_ref().is_some_and(|old| parents.same_file(ctx, trees, old, stat)) {
                 return Ok(old.take());
             }
         }
-        parents.renamed(ctx, trees, (dir, name), stat, found)
+        renames.file(ctx, trees, &SourceFile { dir, name, stat }, found)
     }
 
     /// Returns whether the file continues this partial file of a parent.
-    fn is_beginning(&self, old: &Found, stat: &Stat) -> bool {
+    fn is_beginning(&self, old: &OldNode, stat: &Stat) -> bool {
         self.walk.parents.same_beginning(self.walk.ctx, self.walk.trees, old, stat)
     }
 
@@ -323,7 +332,7 @@ impl<'w> Walker<'w> {
         false
     }
 
-    fn other(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<Found>>) -> Result<()> {
+    fn other(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<OldNode>>) -> Result<()> {
         let content = match self.content(dir, &name, stat) {
             Ok(content) => content,
             Err(Errno::NOENT) => return Ok(()),
@@ -356,7 +365,7 @@ impl<'w> Walker<'w> {
 }
 
 /// Returns the node of the first parent that has one.
-fn newest(found: Vec<Option<Found>>) -> Option<Node> {
+fn newest(found: Vec<Option<OldNode>>) -> Option<Node> {
     found.into_iter().flatten().next().map(|found| found.node)
 }
 
