@@ -1,4 +1,4 @@
-//! Warnings about a push that does what it was told and probably not what was meant.
+//! Warnings about a push that follows its options but probably not the user's intention.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! Attempts to take the snapshot. An attempt is repeated, with everything stored by then, if other clients condemned
 //! packs meanwhile.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use super::pipeline::{self, Done, Setup, Sources};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::{NOT_SYNCED, Snapshot, SnapshotId, Stats};
+use crate::name::ObjectId;
 use crate::repo::{Repository, State};
 use crate::time::Time;
 
@@ -67,30 +69,17 @@ fn attempt(
     let mut state = repo.state(ctx)?;
     state.warnings().iter().for_each(|text| ctx.warn(text));
     let draft = draft(repo, options, begun, paths);
-    let mut parents = Parents::choose(&state, &options.host, draft.group, begun);
-    let newest = parents.snapshots.iter().find(|s| !s.partial && s.group == draft.group).cloned();
-    apply_options(&mut parents, options, &state, begun)?;
-    let missing = repo.absent_packs(ctx, &state, VERIFIED)?;
-    if !missing.is_empty() {
-        ctx.warn(&missing_text(missing.len()));
-        parents.condemn(&missing);
-    }
+    let Chosen { parents, newest, missing } = choose_parents(ctx, repo, options, &state, &draft, begun)?;
     let cores = thread::available_parallelism().map_or(2, usize::from);
     let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
     let cache = repo.set_cache(budget.cache);
-    let newest = newest.filter(|_| options.skip_if_unchanged);
     let parents = &parents;
     let setup = Setup { repo, options, ctx, parents, budget, started, missing, outdated, draft, newest };
     let done = pipeline::run(&setup, sources, &mut state);
     repo.set_cache(cache);
     let done = done?;
     let sequence = done.committed.record.and_then(|id| state.sequence(&id));
-    match repo.merge(ctx, &mut state) {
-        Err(e) if !ctx.is_stopped() => {
-            ctx.warn(&format!("the log stays longer than it should, the next push tries again to shorten it: {e}"));
-        }
-        _ => {}
-    }
+    merge_log(ctx, repo, &mut state);
     if matches!(sources, Sources::Files(..)) && done.committed.record.is_some() {
         let warnings = advice::on_snapshot(&done.committed.snapshot, parents.snapshots.first(), &options.select);
         warnings.iter().for_each(|text| ctx.warn(text));
@@ -99,7 +88,7 @@ fn attempt(
     Ok(Summary { sequence, sent: now.0 - traffic.0, received: now.1 - traffic.1, ..summary(&setup, &counts, done) })
 }
 
-/// Says what an interruption means for a push.
+/// Adds to an interruption that the snapshot is not complete.
 fn interrupted(error: Error) -> Error {
     if !matches!(error.kind(), Kind::Interrupted(_)) {
         return error;
@@ -108,6 +97,42 @@ fn interrupted(error: Error) -> Error {
     match error.hint_text() {
         Some(hint) => named.hint(hint),
         None => named,
+    }
+}
+
+/// The snapshots to compare with.
+struct Chosen {
+    parents: Parents,
+    /// The newest whole snapshot of the group, if none is made for the same tree.
+    newest: Option<Snapshot>,
+    /// Packs that the server does not have. They are condemned in `parents`.
+    missing: BTreeSet<ObjectId>,
+}
+
+fn choose_parents(
+    ctx: &Context,
+    repo: &Repository,
+    options: &Options,
+    state: &State,
+    draft: &Snapshot,
+    begun: Time,
+) -> Result<Chosen> {
+    let mut parents = Parents::choose(state, &options.host, draft.group, begun);
+    let newest = parents.snapshots.iter().find(|s| !s.partial && s.group == draft.group).cloned();
+    apply_options(&mut parents, options, state, begun)?;
+    let missing = repo.absent_packs(ctx, state, VERIFIED)?;
+    if !missing.is_empty() {
+        ctx.warn(&missing_text(missing.len()));
+        parents.condemn(&missing);
+    }
+    Ok(Chosen { parents, newest: newest.filter(|_| options.skip_if_unchanged), missing })
+}
+
+/// Merges records. A failure is only a warning: the snapshot is committed.
+fn merge_log(ctx: &Context, repo: &Repository, state: &mut State) {
+    let Err(error) = repo.merge(ctx, state) else { return };
+    if !ctx.is_stopped() {
+        ctx.warn(&format!("the record log could not be merged, the next push tries again: {error}"));
     }
 }
 
@@ -189,8 +214,9 @@ fn sorted(tags: &[String]) -> Vec<String> {
 }
 
 fn missing_text(packs: usize) -> String {
-    let (packs, it) = if packs == 1 { ("1 pack is".to_owned(), "it") } else { (format!("{packs} packs are"), "them") };
-    format!(
-        "{packs} missing on the server: what is still here of {it} is sent again; `nfreezer check` shows what else is lost"
-    )
+    let rest = "contents are uploaded again where the source files still exist; `nfreezer check` shows what is lost";
+    if packs == 1 {
+        return format!("1 pack is missing on the server: its {rest}");
+    }
+    format!("{packs} packs are missing on the server: their {rest}")
 }

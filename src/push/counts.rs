@@ -13,7 +13,7 @@ pub(super) struct Counts<'p> {
 }
 
 impl<'p> Counts<'p> {
-    /// Counts what is reported to `ctx`.
+    /// Counts the events that are reported to `ctx`.
     pub fn new(ctx: &Context<'p>) -> Self {
         Counts { outer: ctx.clone(), skipped: AtomicU64::new(0), excluded: AtomicU64::new(0) }
     }

@@ -27,6 +27,7 @@ use super::read::workspace::Workspace;
 use super::tree::checkpoint::Checkpointer;
 use super::tree::ledger::{Committed, Ledger};
 use super::tree::pack_store::PackStore;
+use super::tree::tally::Tally;
 use super::tree::writer::TreeWriter;
 use super::walk::batcher::Batcher;
 use super::walk::picker::Picker;
@@ -47,12 +48,11 @@ const BATCHES: usize = 8;
 /// Bytes of memory for the index by which relocated pages of parents are found.
 const LOOKUP: usize = 4 << 20;
 
-/// How long a push that ends early tries to commit what it has: on a working connection that takes two round trips and a
-/// second.
+/// Time for the last checkpoint of a push that ends early: on a working connection it takes two round trips and a second.
 const LAST: Duration = Duration::from_secs(10);
 
-/// The hint of a push that ended early and kept what it had stored.
-const RESUMES: &str = "what was stored so far is kept: the same push again goes on from there";
+/// The hint of a push that ended early and committed the stored packs.
+const RESUMES: &str = "run the same push again: it continues with the data that was stored so far";
 
 /// The things to save.
 pub enum Sources<'s> {
@@ -119,13 +119,12 @@ struct Outcome {
     read: u64,
 }
 
-/// Runs all threads and commits the snapshot. If the push ends early, commits what is stored.
+/// Runs all threads and commits the snapshot. If the push ends early, commits the stored packs.
 pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> Result<Done> {
     let Setup { repo, ref budget, .. } = *setup;
     let group = Group::new(setup.ctx);
     let ctx = group.context();
     let (finish, last) = (ctx.with_grace(Duration::MAX), ctx.with_grace(LAST));
-    let unsteady = AtomicU64::new(0);
     let index = Index::new(state).with_memory(budget.index);
     index.condemn(&setup.missing);
     let lookup = Lookup::from_state(state.clone()).with_memory(LOOKUP);
@@ -144,7 +143,7 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
         queue: &queue,
         partial: &PartialFiles::default(),
         idle: &AtomicUsize::new(0),
-        unsteady: &unsteady,
+        unsteady: &AtomicU64::new(0),
         index_damage_reported: &AtomicBool::new(false),
     };
     let meta = MetaPack::new(repo, setup.options.compression.max(1))?;
@@ -155,16 +154,19 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
     let committed = group.result().and_then(|()| tree.finish(outcome.root, setup.newest.as_ref()));
     let committed = committed
         .map_err(|error| if tree.keep() && error.hint_text().is_none() { error.hint(RESUMES) } else { error })?;
-    let tally = tree.tally();
-    Ok(Done {
+    Ok(done(work, committed, tree.tally(), outcome.read))
+}
+
+fn done(work: Workspace<'_>, committed: Committed, tally: &Tally, read: u64) -> Done {
+    Done {
         committed,
         unchanged: tally.unchanged,
         renamed: tally.renamed,
-        read: outcome.read,
+        read,
         grew: tally.growth.directories(),
-        unsteady: unsteady.load(Ordering::Relaxed),
-        packs: data.packs.ours(),
-    })
+        unsteady: work.unsteady.load(Ordering::Relaxed),
+        packs: work.data.packs.ours(),
+    }
 }
 
 fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, finish: &'r Context<'r>, state: &'r mut State) -> Ledger<'r> {
@@ -217,7 +219,7 @@ impl<'p> Pipeline<'p> {
     }
 }
 
-/// What each worker thread gets.
+/// The inputs of a worker thread.
 #[derive(Clone, Copy)]
 struct Workers<'p> {
     group: &'p Group<'p>,

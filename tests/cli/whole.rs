@@ -353,7 +353,7 @@ fn a_push_that_gets_ctrl_c_goes_on_inside_the_file() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&push), rustix::process::Signal::INT).unwrap();
     let output = push.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
-    assert!(text(&output).contains("goes on from there"), "{}", text(&output));
+    assert!(text(&output).contains("run the same push again"), "{}", text(&output));
     let snapshots = client.ok(&["snapshots", "--json"]);
     assert_eq!(snapshots.matches(r#""partial":true"#).count(), 1, "{snapshots}");
     let summary = client.push(&[folder.to_str().unwrap()], Some(0));

@@ -133,7 +133,7 @@ fn a_push_that_is_asked_to_end_does_so_and_keeps_what_it_has() {
     let (code, took, text) = ends(child);
     println!("SIGTERM on a line with a limit: ended after {took:?}");
     assert_eq!(code, Some(143), "{text}");
-    assert!(text.contains("goes on from there"), "{text}");
+    assert!(text.contains("run the same push again"), "{text}");
     line.goes_on(line.partial().expect("a partial snapshot"));
 }
 

@@ -134,7 +134,7 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
     for packs in [1, 2, 4, 6, 7] {
         setup = setup.empty();
         let error = setup.interrupted(packs, NEVER);
-        assert!(error.hint_text().unwrap().contains("goes on from there"), "{error}");
+        assert!(error.hint_text().unwrap().contains("run the same push again"), "{error}");
         let [partial] = &setup.snapshots()[..] else { panic!("one unfinished snapshot") };
         assert!(partial.partial);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Verifies that packs of earlier pushes are still on the server. The index lists what was stored once. A snapshot must not
-//! refer to a pack that the server has lost since, or that an old state of the log brings up again.
+//! Verifies that packs of earlier pushes are still on the server. The index also lists packs that the server has lost since,
+//! or that were removed and reappear with an old state of the log. A snapshot must not refer to them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

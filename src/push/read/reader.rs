@@ -42,7 +42,7 @@ struct Published {
     pieces: usize,
 }
 
-/// What happened to a file while it was read.
+/// The change of a file while it was read.
 enum Meanwhile {
     Nothing,
     /// It became longer, and `stat` shows no other change.
@@ -118,7 +118,7 @@ impl<'w> Reader<'w> {
         let Workspace { ctx, unsteady, .. } = self.cutter.work;
         unsteady.fetch_add(1, Ordering::Relaxed);
         let path = String::from_utf8_lossy(path);
-        ctx.warn(&format!("{path} changed each time it was read; what is saved of it may belong to several moments"));
+        ctx.warn(&format!("{path} changed each time it was read; the saved content may mix several states"));
     }
 
     fn give_up(&self, job: &mut Job, errno: Errno) {

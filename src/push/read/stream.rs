@@ -18,7 +18,7 @@ pub struct Stream {
     pub gid: u32,
     /// Modification time: seconds since the epoch, nanoseconds.
     pub mtime: Time,
-    /// What it is.
+    /// The kind of node.
     pub kind: StreamKind,
 }
 

@@ -19,7 +19,7 @@ pub struct Worker<'w> {
     reader: Reader<'w>,
 }
 
-/// What a worker does next.
+/// The next thing to do.
 enum Next {
     Batch(Batch),
     Task(Task),

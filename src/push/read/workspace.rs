@@ -11,7 +11,7 @@ use crate::push::pack::queue::Queue;
 use crate::repo::{Index, Repository};
 use crate::trees::Trees;
 
-/// What the workers and the tree's thread share. Cheap to copy.
+/// The state that the workers and the tree's thread share. Cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Workspace<'w> {
     pub repo: &'w Repository,

@@ -1,5 +1,5 @@
 //! The schedule of checkpoints. A checkpoint commits a partial snapshot with the part of the tree that is known, so that
-//! the next push goes on from there.
+//! the next push continues from it.
 
 use std::time::{Duration, Instant};
 

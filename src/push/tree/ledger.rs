@@ -77,7 +77,7 @@ impl Ledger<'_> {
     }
 
     /// Commits a partial snapshot and the packs that are stored. It replaces the previous partial snapshot of this push, and
-    /// those of earlier pushes that hold fewer files and bytes.
+    /// all partial snapshots of earlier pushes with fewer files and bytes.
     pub fn partial(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>, mode: CommitMode) -> Result<()> {
         let snapshot = self.snapshot(root, stats, true)?;
         let smaller = self.partial_snapshots().filter(|s| s.stats.files <= stats.files && s.stats.bytes <= stats.bytes);
@@ -147,7 +147,8 @@ fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool
         return Ok(());
     }
     outdated.store(true, Ordering::Relaxed);
-    Err(Error::failed("packs were condemned while the push went on").hint("the same push again goes on"))
+    Err(Error::failed("packs were condemned while the push went on")
+        .hint("run the same push again: it continues with the stored data"))
 }
 
 /// Returns the sections that make these packs known.

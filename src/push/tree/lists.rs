@@ -16,7 +16,7 @@ pub struct OpenList {
     levels: Vec<List>,
 }
 
-/// What is left to do after the last extent.
+/// The next step after the last extent.
 pub enum End {
     /// Write the open page of this level.
     Write(usize),
@@ -58,7 +58,7 @@ impl OpenList {
         Ok(List::ends(rows.len() - 1, &page).then_some(level + 1))
     }
 
-    /// Returns what is left to do after the last extent. A complete list is emptied.
+    /// Returns the next step after the last extent. A complete list is emptied.
     pub fn end(&mut self) -> Result<End> {
         let lowest = self.levels.iter().position(|list| rows(list) > 0).ok_or_else(out_of_shape)?;
         if let (List::Upper(top), true) = (&self.levels[lowest], lowest + 1 == self.levels.len())

@@ -179,7 +179,7 @@ impl<'c> TreeWriter<'c> {
         }
     }
 
-    /// Commits what is stored when the push ends early. Returns whether anything of this push is kept.
+    /// Commits the stored packs when the push ends early. Returns whether anything of this push is kept.
     pub fn keep(&mut self) -> bool {
         self.work.ctx.cancel();
         if self.work.data.packs.ready().is_empty() {

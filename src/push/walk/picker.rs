@@ -1,4 +1,4 @@
-//! Applies the rules of a [`Select`] while walking: one [`Picker`] for each walk, told of the folders on its way.
+//! Applies a [`Select`] during the walk. The walk reports each directory that it enters and leaves.
 
 use std::fs::File;
 use std::io::Read;
@@ -74,7 +74,7 @@ impl<'w> Picker<'w> {
         self.foreign.contains(&attributes::id(stat).0)
     }
 
-    /// Returns whether this is on a file system without sources, and the walk stays on those of the sources.
+    /// Returns whether this is on another file system than the sources, if the walk must stay on theirs.
     pub fn is_elsewhere(&self, stat: &Stat) -> bool {
         self.select.one_file_system && !self.home.contains(&attributes::id(stat).0)
     }
