@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::accounts;
+
 /// Returns a variable that is set and not empty.
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -25,6 +27,6 @@ pub fn host() -> String {
 
 /// Returns the name of the user that runs this process, or the number where there is no name.
 pub fn user() -> String {
-    let uid = nix::unistd::geteuid();
-    nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    let uid = rustix::process::geteuid().as_raw();
+    accounts::user_name(uid).unwrap_or_else(|| uid.to_string())
 }

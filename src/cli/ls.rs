@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use serde_json::json;
 
 use super::exit::{DAMAGED, OK, exit_code};
+use super::filter::FilterArgs;
 use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
@@ -28,6 +29,8 @@ pub struct Args {
     #[arg(short = 'R', long)]
     recursive: bool,
     #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
     repository: ReadArgs,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -38,7 +41,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
-    let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
+    let snapshot = args.filter.select(&read_state(&repo, &mut out)?, &snapshot)?;
     let trees = &Trees::new(&repo);
     let top = trees.at(signals::context(), &snapshot, &path)?;
     let mut listing = Listing { trees, args, out, entries: 0, damaged: 0 };

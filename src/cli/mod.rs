@@ -20,6 +20,7 @@ mod environment;
 mod escape;
 mod exit;
 mod files;
+mod filter;
 mod findings;
 mod generated;
 mod human;

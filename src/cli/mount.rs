@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::environment::host;
 use super::exit::OK;
+use super::filter::FilterArgs;
 use super::journal::Journal;
 use super::open::{read_state, to_read_with};
 use super::options::{AddressArgs, JsonArgs, OutputArgs, ReadArgs};
@@ -20,6 +21,7 @@ use super::output::{self, Output};
 use super::systemd::Manager;
 use super::values::{duration, size, snapshot_and_path};
 use super::{escape, signals, warnings};
+use crate::accounts::{self, Account};
 use crate::error::{Error, Kind, Result};
 use crate::mount::{self, Phase};
 use crate::repo::State;
@@ -84,6 +86,8 @@ pub struct Args {
     fsname: Option<String>,
     #[arg(long, hide = true)]
     background_child: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(flatten)]
     repository: ReadArgs,
     #[command(flatten)]
@@ -151,7 +155,18 @@ fn in_background(arguments: &[OsString]) -> Result<u8> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1))
 }
 
+/// Mounts, and creates the folder for it. After a failure a folder that was created here is removed.
 fn serve(args: &Args) -> Result<u8> {
+    let folder = args.places.last().map(Path::new);
+    let made = folder.filter(|folder| std::fs::create_dir(folder).is_ok());
+    let result = serve_on_folder(args);
+    if let (Some(folder), Err(_)) = (made, &result) {
+        let _ = std::fs::remove_dir(folder);
+    }
+    result
+}
+
+fn serve_on_folder(args: &Args) -> Result<u8> {
     let (what, dir) = match args.places.as_slice() {
         [dir] => (None, Path::new(dir)),
         [what, dir, ..] => (Some(snapshot_and_path(what)?), Path::new(dir)),
@@ -177,7 +192,7 @@ fn serve(args: &Args) -> Result<u8> {
     repo.set_cache(args.cache_size as usize);
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
-    let at = what.map(|(snapshot, path)| Ok::<_, Error>((state.select(&snapshot)?, path))).transpose()?;
+    let at = what.map(|(snapshot, path)| Ok::<_, Error>((args.filter.select(&state, &snapshot)?, path))).transpose()?;
     let zone = jiff::tz::TimeZone::system();
     let view = vfs::Options {
         owner,
@@ -256,22 +271,27 @@ fn owner(text: Option<&str>, me: (u32, u32)) -> Result<Option<(u32, u32)>> {
         Some("keep") => Ok(None),
         Some("me") => Ok(Some(me)),
         Some(text) => {
-            let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-            let account = number_of("/etc/passwd", user)?;
-            let group = group.map(|group| number_of("/etc/group", group)).transpose()?;
-            Ok(Some((account.0, group.map_or(account.1.unwrap_or(account.0), |g| g.0))))
+            let (user_text, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+            let account = user(user_text)?;
+            let gid = group.map(group_number).transpose()?.unwrap_or(account.gid);
+            Ok(Some((account.uid, gid)))
         }
     }
 }
 
-/// The number of a user or group (and a user's own group), by number or by name in this file.
-fn number_of(file: &str, name: &str) -> Result<(u32, Option<u32>)> {
-    let table = std::fs::read_to_string(file).unwrap_or_default();
-    let rows = table.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let row = rows.filter(|row| row.len() > 3).find(|row| row[0] == name || row[2] == name);
-    let found = row.and_then(|row| Some((row[2].parse().ok()?, row[3].parse().ok())));
-    let found = found.or_else(|| Some((name.parse().ok()?, None)));
-    found.ok_or_else(|| Error::new(Kind::Usage, format!("{} is not in {file}", escape::text(name.as_bytes()))))
+/// Returns a user by name or number. A number without a user is also that of the group.
+fn user(text: &str) -> Result<Account> {
+    let number = || text.parse().ok().map(|uid| accounts::user_of_number(uid).unwrap_or(Account { uid, gid: uid }));
+    accounts::user(text.as_bytes()).or_else(number).ok_or_else(|| unknown("user", text))
+}
+
+fn group_number(text: &str) -> Result<u32> {
+    accounts::group(text.as_bytes()).or_else(|| text.parse().ok()).ok_or_else(|| unknown("group", text))
+}
+
+fn unknown(kind: &str, name: &str) -> Error {
+    let text = format!("--owner: there is no {kind} {} on this machine", escape::text(name.as_bytes()));
+    Error::new(Kind::Usage, text).hint("give `me`, `keep`, or USER[:GROUP] by name or number")
 }
 
 /// Tells the parent, then has nothing to do with the terminal any more.

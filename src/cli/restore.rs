@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::exit::{DAMAGED, OK};
+use super::filter::FilterArgs;
 use super::open::{read_state, to_read};
 use super::options::{ProgressArgs, ReadArgs};
 use super::output::{self, Output};
@@ -36,6 +37,8 @@ pub struct Args {
     #[arg(hide = true)]
     extra: Option<OsString>,
     #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
     repository: ReadArgs,
     #[command(flatten)]
     pub progress: ProgressArgs,
@@ -58,11 +61,15 @@ pub fn run(args: &Args) -> Result<u8> {
     let Some(target) = &args.target else {
         return Err(Error::new(Kind::Usage, "no target is given").hint("add --target DIR"));
     };
+    if target.as_os_str() == "-" {
+        return Err(Error::new(Kind::Usage, "restore writes into a folder, not to standard output")
+            .hint("use --target ./- for a folder of that name, or `nfreezer mount DIR` and `cat`"));
+    }
     let output = args.progress.output;
     let (snapshot, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, output)?;
     let mut out = Output::new(output.json);
-    let snapshot = read_state(&repo, &mut out)?.select(&snapshot)?;
+    let snapshot = args.filter.select(&read_state(&repo, &mut out)?, &snapshot)?;
     let mut reporter = Reporter::new(args.progress, "restored");
     let ctx = reporter.attach(signals::catch()?);
     let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));

@@ -1,8 +1,11 @@
 //! `nfreezer snapshots`: lists them, oldest first.
 
+use std::ffi::OsString;
+
 use serde_json::{Map, Value, json};
 
 use super::exit::OK;
+use super::filter::passes;
 use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
@@ -17,9 +20,14 @@ pub struct Args {
     /// Only snapshots of this host
     #[arg(long)]
     host: Option<String>,
-    /// Only snapshots with this tag; may be given several times, then all of them are needed
+    /// Only snapshots with this tag
+    ///
+    /// May be repeated, then all are needed.
     #[arg(long)]
     tag: Vec<String>,
+    /// Only snapshots with this source
+    #[arg(long, value_name = "PATH")]
+    path: Vec<OsString>,
     /// Only the newest N
     #[arg(long, value_name = "N")]
     last: Option<usize>,
@@ -31,7 +39,7 @@ pub struct Args {
 
 impl Args {
     fn wants(&self, s: &Snapshot) -> bool {
-        self.host.as_ref().is_none_or(|host| *host == s.host) && self.tag.iter().all(|tag| s.tags.contains(tag))
+        passes(s, self.host.as_deref(), &self.path, &self.tag)
     }
 }
 

@@ -8,6 +8,11 @@ impl State {
     /// Returns the snapshot named by `latest`, `latest~N`, or the beginning of an id (at least 4 digits).
     /// Partial snapshots are never `latest`, and snapshots from the future come after all others.
     pub fn select(&self, text: &str) -> Result<Snapshot> {
+        self.select_where(text, |_| true)
+    }
+
+    /// Like [`State::select`], but `latest` and `latest~N` count only wanted snapshots.
+    pub fn select_where(&self, text: &str, wanted: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let snapshots = self.snapshots();
         let hint = "`nfreezer snapshots` lists them";
         if let Some(rest) = text.strip_prefix("latest") {
@@ -16,7 +21,7 @@ impl State {
                 n => n.and_then(|n| n.parse::<usize>().ok()),
             };
             if let Some(back) = back {
-                let found = latest_first(snapshots.iter(), now()).nth(back).cloned();
+                let found = latest_first(snapshots.iter(), now()).filter(|s| wanted(s)).nth(back).cloned();
                 return found.ok_or_else(|| Error::failed(format!("no snapshot {text}")).hint(hint));
             }
         }

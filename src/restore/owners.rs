@@ -2,9 +2,9 @@
 //! makes root the owner of what was not root's (restic #22178).
 
 use std::collections::HashMap;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use crate::accounts;
 use crate::format::node::Attrs;
 
 type Known = HashMap<(bool, Vec<u8>), Option<u32>>;
@@ -38,26 +38,8 @@ impl Owners {
     }
 }
 
-/// In the local file first, then by `getent`, which asks what else the machine is configured for (LDAP, ..).
 fn look_up(group: bool, name: &[u8]) -> Option<u32> {
-    let file = std::fs::read(if group { "/etc/group" } else { "/etc/passwd" }).unwrap_or_default();
-    find(&file, name).or_else(|| {
-        // A number or an option would be understood as something else.
-        let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@' | b'\\' | b'$');
-        let sound = name.iter().all(plain) && name[0] != b'-' && !name.iter().all(u8::is_ascii_digit);
-        let name_text = std::str::from_utf8(name).ok().filter(|_| sound)?;
-        let database = if group { "group" } else { "passwd" };
-        let mut getent = Command::new("getent");
-        let output = getent.args([database, name_text]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-        find(&output.ok()?.stdout, name)
-    })
-}
-
-/// The third field of the line whose first field is `name`.
-fn find(lines: &[u8], name: &[u8]) -> Option<u32> {
-    let line = lines.split(|b| *b == b'\n').map(|line| line.split(|b| *b == b':').collect::<Vec<_>>());
-    let mut found = line.filter(|fields| fields.len() >= 3 && fields[0] == name);
-    std::str::from_utf8(found.next()?[2]).ok()?.parse().ok()
+    if group { accounts::group(name) } else { accounts::user(name).map(|account| account.uid) }
 }
 
 #[cfg(test)]
@@ -80,8 +62,8 @@ mod tests {
 
     #[test]
     fn names_win_over_numbers_unless_told_otherwise() {
-        let Some(nobody) = find(&std::fs::read("/etc/passwd").unwrap(), b"nobody") else { return };
-        assert_eq!(Owners::new(false).of(&attrs("nobody", 4711)).0, nobody);
+        let Some(nobody) = accounts::user(b"nobody") else { return };
+        assert_eq!(Owners::new(false).of(&attrs("nobody", 4711)).0, nobody.uid);
         assert_eq!(Owners::new(true).of(&attrs("nobody", 4711)).0, 4711);
     }
 }

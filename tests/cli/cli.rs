@@ -77,7 +77,7 @@ fn nothing_but_init_makes_a_repository() {
     let output = env.nfreezer(["-r", "fresh", "push", "source"]).exits(10);
     assert!(output.stderr.contains("nfreezer init"), "{}", output.stderr);
     assert_eq!(fs::read_dir(env.path("fresh")).unwrap().count(), 0);
-    let output = env.nfreezer(["push", "source", "-r", "fresh", "/no/such/source"]).exits(1);
+    let output = env.nfreezer(["push", "-r", "fresh", "/no/such/source"]).exits(1);
     assert!(output.stderr.contains("/no/such/source"), "{}", output.stderr);
 }
 
@@ -374,4 +374,51 @@ fn a_real_server_is_trusted_only_when_told_so_and_serves_the_whole_path() {
     }
     let output = env.nfreezer(["-o", "nonsense=1", "snapshots"]).exits(2);
     assert!(output.stderr.contains("ssh.config="), "{}", output.stderr);
+}
+
+#[test]
+fn a_missing_source_is_named_and_the_others_are_saved() {
+    let env = Env::with_repository();
+    env.write("source/file", "x");
+    let output = env.nfreezer(["push", "source", "/no/such/source"]).exits(3);
+    assert!(output.stderr.contains("/no/such/source") && output.stdout.contains("saved"), "{output:?}");
+    let output = env.nfreezer(["push", "/no/such/source", "/nor/this"]).exits(1);
+    assert!(output.stderr.contains("/no/such/source") && output.stderr.contains("/nor/this"), "{output:?}");
+    assert!(env.nfreezer(["snapshots"]).success().stdout.contains("1 snapshot;"));
+}
+
+#[test]
+fn latest_counts_only_snapshots_that_pass_the_filters() {
+    let env = Env::with_repository();
+    env.write("one/first", "x");
+    env.write("two/second", "y");
+    env.nfreezer(["push", "one", "--host", "a", "--tag", "t"]).done();
+    env.nfreezer(["push", "two", "--host", "b"]).done();
+    let one = env.path("one").display().to_string();
+    for filter in [["--host", "a"], ["--tag", "t"], ["--path", &one]] {
+        let output = env.nfreezer([&["ls", "-R"][..], &filter].concat()).success();
+        assert!(output.stdout.contains("first") && !output.stdout.contains("second"), "{filter:?}: {output:?}");
+        assert!(env.nfreezer([&["snapshots"][..], &filter].concat()).success().stdout.contains("1 snapshot;"));
+    }
+    env.nfreezer(["ls", "--host", "c"]).fails(1);
+    let inside = format!("latest:{one}");
+    env.nfreezer(["restore", &inside, "--host", "a", "--target", "out"]).done();
+    let output = env.nfreezer(["restore", "latest", &one, "--target", "out"]).exits(2);
+    assert!(output.stderr.contains(&format!("nfreezer restore latest:{one} --target out")), "{output:?}");
+    let output = env.nfreezer(["restore", &inside, "--target", "-"]).exits(2);
+    assert!(output.stderr.contains("standard output"), "{output:?}");
+}
+
+#[test]
+fn a_generated_passphrase_opens_however_it_is_typed() {
+    let mut env = Env::new();
+    env.unset("NFREEZER_PASSWORD");
+    let made = env.nfreezer(["init", "-r", "new", "--generate-passphrase", "--json"]).success().objects();
+    let printed = made.last().unwrap()["passphrase"].as_str().unwrap().to_owned();
+    for typed in [printed.to_uppercase(), printed.replace('-', " "), printed.replace('-', "").replace('0', "o")] {
+        env.set("NFREEZER_PASSWORD", &typed);
+        env.nfreezer(["snapshots", "-r", "new"]).done();
+    }
+    env.set("NFREEZER_PASSWORD", &printed.replace('-', "x"));
+    env.nfreezer(["snapshots", "-r", "new"]).fails(12);
 }

@@ -13,6 +13,7 @@ use source::{Modules, Source, module, sources};
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("name", &[]),
+    ("accounts", &[]),
     ("acl", &[]),
     ("pattern", &[]),
     ("printable", &[]),
@@ -25,8 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("seen", &[]),
     ("repo", &["context", "crypto", "format", "storage", "seen"]),
     ("trees", &["context", "crypto", "format", "repo"]),
-    ("push", &["context", "crypto", "format", "pattern", "repo", "trees", "progress"]),
-    ("restore", &["context", "acl", "crypto", "format", "repo", "trees", "progress"]),
+    ("push", &["accounts", "context", "crypto", "format", "pattern", "repo", "trees", "progress"]),
+    ("restore", &["accounts", "context", "acl", "crypto", "format", "repo", "trees", "progress"]),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
     ("import", &["context", "crypto", "storage", "progress"]),
     ("vfs", &["context", "crypto", "format", "repo", "trees"]),
@@ -34,8 +35,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "context", "crypto", "format", "pattern", "storage", "seen", "repo", "trees", "progress", "push",
-            "restore", "check", "import", "vfs", "mount",
+            "accounts", "context", "crypto", "format", "pattern", "storage", "seen", "repo", "trees", "progress",
+            "push", "restore", "check", "import", "vfs", "mount",
         ],
     ),
 ];

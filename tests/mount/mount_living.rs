@@ -151,7 +151,7 @@ fn where_the_command_refuses_to_mount_and_why() {
     refused(&repo.join("log/inside"), &[], "hide its own repository");
     refused(&env.path(""), &["--nonempty"], "hide its own repository");
     refused(&repo.join("log"), &[], "is not empty");
-    refused(&env.path("nowhere"), &[], "make the folder first");
+    refused(&env.path("nowhere/deep"), &[], "make the folder first");
     refused(&env.path("tree"), &[], "a source of the newest backup");
     env.nfreezer(["mount", "tree", "--nonempty"]).done();
     env.nfreezer(["umount", "tree"]).done();

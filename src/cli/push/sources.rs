@@ -20,26 +20,28 @@ use crate::storage::Location;
 pub struct Sources {
     /// Absolute.
     pub paths: Vec<PathBuf>,
-    /// What lists name and what is not there, with the reason.
+    /// Sources that do not exist, with the reason.
     pub missing: Vec<(Vec<u8>, Error)>,
 }
 
-/// All sources. One that an argument names must exist; one that a list names may be gone meanwhile.
+/// Returns all sources. A source that does not exist is reported, and the others are saved.
 pub fn sources(args: &Args) -> Result<Sources> {
-    let mut all =
-        Sources { paths: args.sources.iter().map(|s| absolute(s)).collect::<Result<_>>()?, missing: Vec::new() };
-    for listed in listed(args)? {
-        match absolute(&listed) {
+    let mut all = Sources::default();
+    for source in args.sources.iter().cloned().chain(listed(args)?) {
+        match absolute(&source) {
             Ok(path) => all.paths.push(path),
-            Err(why) => all.missing.push((listed.into_vec(), why)),
+            Err(why) => all.missing.push((source.into_vec(), why)),
         }
     }
-    match all.paths.is_empty() {
-        true if all.missing.is_empty() => Err(Error::new(Kind::Usage, "nothing to push: no source is given")
-            .hint("name files or folders: `nfreezer push -r REPO ~/documents`")),
-        true => Err(Error::failed("nothing to push: nothing of what is listed is there")),
-        false => Ok(all),
+    if !all.paths.is_empty() {
+        return Ok(all);
     }
+    let hint = "name files or folders: `nfreezer push -r REPO ~/documents`";
+    if all.missing.is_empty() {
+        return Err(Error::new(Kind::Usage, "nothing to push: no source is given").hint(hint));
+    }
+    let why: Vec<_> = all.missing.iter().map(|(_, why)| why.to_string()).collect();
+    Err(Error::failed(format!("nothing to push: {}", why.join("; "))).hint(hint))
 }
 
 /// A symbolic link is saved as such.

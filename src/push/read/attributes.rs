@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
-use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::accounts;
 use crate::error::Error;
 use crate::format::limits;
 use crate::format::node::{Attrs, Content, Node, Xattrs};
@@ -163,13 +163,13 @@ impl Nodes {
 
     /// Looks up a user name by the system's rules (files, LDAP, ..), once for each id; empty if there is none.
     fn user(&self, uid: u32) -> Vec<u8> {
-        let ask = || User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| short(user.name));
+        let ask = || accounts::user_name(uid).map(short);
         let mut users = self.users.lock().expect("no holder panics");
         users.entry(uid).or_insert_with(|| ask().unwrap_or_default()).clone()
     }
 
     fn group(&self, gid: u32) -> Vec<u8> {
-        let ask = || Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| short(group.name));
+        let ask = || accounts::group_name(gid).map(short);
         let mut groups = self.groups.lock().expect("no holder panics");
         groups.entry(gid).or_insert_with(|| ask().unwrap_or_default()).clone()
     }

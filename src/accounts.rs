@@ -1,0 +1,58 @@
+//! Users and groups of this machine, looked up by its own rules (files, LDAP, ..).
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// The numbers of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the user's own group.
+    pub gid: u32,
+}
+
+impl From<User> for Account {
+    fn from(user: User) -> Self {
+        Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() }
+    }
+}
+
+/// Returns the user of this name.
+pub fn user(name: &[u8]) -> Option<Account> {
+    User::from_name(std::str::from_utf8(name).ok()?).ok().flatten().map(Account::from)
+}
+
+/// Returns the user of this number.
+pub fn user_of_number(uid: u32) -> Option<Account> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(Account::from)
+}
+
+/// Returns the number of the group of this name.
+pub fn group(name: &[u8]) -> Option<u32> {
+    Group::from_name(std::str::from_utf8(name).ok()?).ok().flatten().map(|group| group.gid.as_raw())
+}
+
+/// Returns the name of a user.
+pub fn user_name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+}
+
+/// Returns the name of a group.
+pub fn group_name(gid: u32) -> Option<String> {
+    Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_of_root() {
+        let root = Account { uid: 0, gid: 0 };
+        assert_eq!((user(b"root"), user_of_number(0), group(b"root")), (Some(root), Some(root), Some(0)));
+        assert_eq!((user_name(0).as_deref(), group_name(0).as_deref()), (Some("root"), Some("root")));
+        for name in [&b"no-such-user-here"[..], b"", b"0", b"-s", b"a\0b", b"\xff"] {
+            assert_eq!((user(name), group(name)), (None, None), "{name:?}");
+        }
+    }
+}
