@@ -153,6 +153,38 @@ fn t02_an_object_that_was_cut_is_refused_from_where_it_was_cut() {
     });
 }
 
+#[test]
+fn t02_what_is_left_of_a_cut_pack_comes_also_where_it_is_read_in_stretches() {
+    use nfreezer::crypto::keys::ChunkKind;
+    case(|| {
+        let (memory, repo) = init();
+        let mut builder = nfreezer::format::pack::Builder::default();
+        let parts: Vec<Vec<u8>> = (0..8).map(|seed| noise(seed, BLOCK)).collect();
+        let mut entries = Vec::new();
+        for plain in &parts {
+            let id = repo.keys().chunk_id(ChunkKind::Data, plain);
+            entries.push(builder.add(id, ChunkKind::Data, plain, plain.len()));
+        }
+        let pack = repo.put_pack(background(), ObjectType::Data, &mut builder.finish(false).0).unwrap();
+        let name = Name::Pack(pack.id);
+        let mut bytes = memory.get(&name).unwrap();
+        bytes.truncate(HEADER + 4 * SEALED + 100);
+        memory.overwrite(&name, bytes);
+        let mut whole = 0;
+        for (entry, plain) in entries.iter().zip(&parts) {
+            repo.forget_blocks();
+            match repo.chunk(background(), ChunkKind::Data, &entry.in_pack(pack), Span::Blocks(64)) {
+                Ok(bytes) => {
+                    assert!(bytes == *plain);
+                    whole += 1;
+                }
+                Err(error) => assert_eq!(error.kind(), Kind::Damaged),
+            }
+        }
+        assert!(whole >= 3, "{whole} chunks came, although four blocks in front of the cut are whole");
+    });
+}
+
 /// Reads only the log, for tests with many variants of a record.
 fn with_record(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     let memory = world.memory();
