@@ -237,7 +237,34 @@ fn a_listing_with_the_longest_names_in_few_large_packets_is_read() {
     assert_eq!((entries.len(), foreign), (0, 400));
 }
 
-fn every_call_fails(answers: &[u8]) {
+#[test]
+fn a_listing_that_was_begun_long_ago_is_not_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("repo");
+    Local::new(&root).create_folders(background()).expect("folders");
+    let dial = Breaking { root: root.display().to_string(), cut: usize::MAX, dials: AtomicUsize::new(0) };
+    let connections = Reconnecting::new(background(), Box::new(dial), patient().retry()).expect("connected");
+    let storage = Sftp::new(background(), connections, Arc::default(), String::new()).expect("connected");
+    let with_expected = |change: &dyn Fn(&mut super::Expected)| {
+        let mut expected = storage.expected.lock().expect("no holder panics");
+        change(expected.as_mut().expect("a listing was begun"));
+    };
+    for (sequence, age, listed) in [(1, Duration::ZERO, 0), (2, super::FRESH, 2)] {
+        storage.expect(background(), Folder::Log);
+        with_expected(&|expected| {
+            while !expected.entries.is_finished() {
+                std::thread::yield_now();
+            }
+            expected.since -= age;
+        });
+        let name = Name::Record { sequence, id: ObjectId([9; 32]) };
+        storage.put(background(), &name, b"a record").expect("a new object");
+        assert_eq!(storage.list(background(), Folder::Log).expect("a listing").len(), listed, "begun {age:?} ago");
+    }
+}
+
+/// Returns how many of the calls got a session to fail in.
+fn every_call_fails(answers: &[u8]) -> usize {
     let calls: [fn(&SftpConnection) -> bool; 5] = [
         |c| c.size(background(), &pack(1)).is_err(),
         |c| c.read(background(), &pack(1), 0, 100).is_err(),
@@ -245,29 +272,35 @@ fn every_call_fails(answers: &[u8]) {
         |c| c.scan(background(), Folder::Log).is_err(),
         |c| c.put(background(), &pack(1), b"x", true).is_err(),
     ];
+    let mut opened = 0;
     for call in calls {
         let start = Instant::now();
         if let Ok(connection) = hostile(answers.to_vec()) {
             assert!(call(&connection), "a hostile server was believed");
+            opened += 1;
         }
         assert!(start.elapsed() < Duration::from_secs(20), "too long");
     }
+    opened
 }
 
 #[test]
 fn hostile_answers_are_errors() {
+    let mut opened = 0;
     let data = |id: u32| Request::new(packet::DATA).string(b"abc").finish(id);
-    every_call_fails(b"");
-    every_call_fails(&data(77)); // an id that was not asked for
-    every_call_fails(&data(0));
-    every_call_fails(&u32::MAX.to_be_bytes());
-    every_call_fails(&[0, 0, 0, 0]);
-    every_call_fails(&[0, 4, 0, 0, 101]); // a long packet that never ends
-    every_call_fails(&(0..100u32).flat_map(data).collect::<Vec<u8>>());
+    opened += every_call_fails(b"");
+    opened += every_call_fails(&data(77)); // an id that was not asked for
+    opened += every_call_fails(&data(0));
+    opened += every_call_fails(&u32::MAX.to_be_bytes());
+    opened += every_call_fails(&[0, 0, 0, 0]);
+    opened += every_call_fails(&[0, 4, 0, 0, 101]); // a long packet that never ends
+    opened += every_call_fails(&(0..100u32).flat_map(data).collect::<Vec<u8>>());
     let handles = |id| Request::new(packet::HANDLE).string(b"h").finish(id);
-    every_call_fails(&(2..60u32).flat_map(handles).collect::<Vec<u8>>()); // a handle for everything
+    opened += every_call_fails(&(2..60u32).flat_map(handles).collect::<Vec<u8>>()); // a handle for everything
     let names = |id| Request::new(packet::NAME).u32(0).finish(id);
-    every_call_fails(&(2..60u32).flat_map(|id| if id == 2 { handles(id) } else { names(id) }).collect::<Vec<u8>>());
+    opened +=
+        every_call_fails(&(2..60u32).flat_map(|id| if id == 2 { handles(id) } else { names(id) }).collect::<Vec<u8>>());
+    assert!(opened >= 10, "only {opened} calls got a session");
 }
 
 #[test]
@@ -298,9 +331,10 @@ proptest! {
             let len = u32::try_from(body.len() + 5).expect("short");
             [&len.to_be_bytes()[..], &[kind], &id.to_be_bytes()[..], &body].concat()
         }).collect();
-        if let Ok(connection) = hostile(answers) {
-            let _ = connection.read(background(), &pack(1), 0, 100);
-            let _ = connection.scan(background(), Folder::Log);
-        }
+        let Ok(connection) = hostile(answers) else { panic!("it greets") };
+        let start = Instant::now();
+        let _ = connection.read(background(), &pack(1), 0, 100);
+        let _ = connection.scan(background(), Folder::Log);
+        prop_assert!(start.elapsed() < Duration::from_secs(20), "too long");
     }
 }
