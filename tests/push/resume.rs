@@ -171,6 +171,7 @@ fn a_push_that_is_stopped_early_leaves_the_unfinished_snapshot_that_got_further(
     (0..20).for_each(|i| write(setup.top().join(format!("0/{i}")), noise(4000 + i, 1 << 20)));
     write(setup.top().join("1"), noise(5000, 4 * PACK as usize));
     tree::settle();
+    setup.stop.store(0, Ordering::SeqCst);
     setup.interrupted(2, NEVER);
     let snapshots = setup.snapshots();
     let near = snapshots.iter().find(|s| s.id != far.id).expect("another unfinished snapshot");
