@@ -1,3 +1,5 @@
+//! What the assembler makes of the entries that it is given in order.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
