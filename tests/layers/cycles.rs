@@ -6,7 +6,6 @@ use crate::source::{Modules, Names, module, sources};
 
 /// Circles that are still there, each by its files. The list only gets shorter.
 const KNOWN: &[&[&str]] = &[
-    &["push/compare/parents", "push/compare/renames"],
     &["restore/dir", "restore/folded"],
     &["restore/file", "restore/links"],
     &["storage/net", "storage/options"],
