@@ -128,7 +128,7 @@ class Repository:
             if len(file) != 264 or hashlib.sha256(file).hexdigest() != name or file[:44] not in (b"NFRZKEY1" + repo_id + f for f in (b"\1\0\0\0", b"\1\1\0\0")): continue
             files += [(m * p, file, m, p, lanes) for m, p, lanes in [struct.unpack(">III", file[44:56])]
                       if 65536 <= m <= 2 << 20 and p <= 16 and 1 <= lanes <= 16 and 192 << 10 <= m * p <= 8 << 20]
-        for _, file, memory, passes, lanes in sorted(files)[:16]:
+        for _, file, memory, passes, lanes in sorted(files):
             ikm = hash_secret_raw(unicodedata.normalize("NFC", text).encode(errors="surrogateescape"), file[56:88], passes, memory, lanes, 32, Type.ID, 0x13)
             okm = expand(hmac.digest(local, ikm, "sha256") if file[41] else ikm, b"nfreezer/v1/keywrap\0" + file[:88], 76)
             if not hmac.compare_digest(okm[44:], file[88:120]): continue

@@ -10,9 +10,18 @@ pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Returns the folder for the state of programs. None if the environment names neither it nor a home folder.
+/// Returns the folder for the state of nfreezer: `$XDG_STATE_HOME/nfreezer`, or `.local/state/nfreezer` in the home folder
+/// of the environment, else of the account; for root without a home folder `/var/lib/nfreezer`.
 pub fn state_folder() -> Option<PathBuf> {
-    absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+    if let Some(state) = absolute("XDG_STATE_HOME") {
+        return Some(state.join("nfreezer"));
+    }
+    let account = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
+    let home = absolute("HOME").or_else(account).filter(|home| home.is_dir());
+    match home {
+        Some(home) => Some(home.join(".local/state/nfreezer")),
+        None => nix::unistd::geteuid().is_root().then(|| PathBuf::from("/var/lib/nfreezer")),
+    }
 }
 
 fn absolute(name: &str) -> Option<PathBuf> {

@@ -13,6 +13,7 @@ use exit::{OK, exit_code};
 use options::JsonArgs;
 use output::Output;
 
+mod accept;
 mod arguments;
 mod base32;
 mod check;
@@ -87,6 +88,8 @@ enum Command {
     Check(check::Args),
     /// Mark lost data, so that the next push uploads it again
     Repair(repair::Args),
+    /// Accept the present state after a rollback or an exchange that was intended
+    Accept(accept::Args),
     /// Show the backup as a folder
     Mount(Box<mount::Args>),
     /// Unmount a backup
@@ -115,6 +118,7 @@ impl Command {
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
             Command::Repair(args) => args.progress.output.json,
+            Command::Accept(args) => args.output.json,
             Command::Mount(args) => args.output.json,
             Command::Umount(args) => args.output.json,
             Command::ServerSetup(args) => args.output.json,
@@ -170,6 +174,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Accept(args) => accept::run(&args),
         Command::Mount(args) => mount::run(&args, &arguments[1..]),
         Command::Umount(args) => mount::umount(&args),
         Command::ServerSetup(args) => server_setup::run(&args),

@@ -49,6 +49,13 @@ pub fn to_read_with(
     unlock(Arc::from(storage::open(signals::context(), &location, options)?), &access, open, output)
 }
 
+/// Opens a repository whose present state is to be accepted, whatever was seen before.
+pub fn to_accept(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    Given::of(&open.secret).check()?;
+    let access = Access { accept_rollback: true, ..access(open)? };
+    unlock(storage(&open.address, &open.connection, output)?, &access, open, output)
+}
+
 /// Opens a repository to write. A dry run writes nothing to it.
 pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result<Repository> {
     Given::of(&open.secret).check()?;
@@ -129,8 +136,15 @@ pub fn given_local_key(secret: &SecretArgs) -> Result<Option<LocalKey>> {
 
 /// Returns what a repository is checked against.
 fn access(open: &OpenArgs) -> Result<Access> {
+    let seen = open.seen.store();
+    if seen.is_none() && !open.seen.is_off() {
+        output::notice(
+            "nfreezer: warning: there is no folder to remember the newest heads in, so a rollback is not detected: \
+             set HOME or XDG_STATE_HOME",
+        );
+    }
     Ok(Access {
-        seen: open.seen.store(),
+        seen,
         expect_head: open.expected_head()?,
         local_key: given_local_key(&open.secret)?,
         key_file: open.key_file.as_deref().map(paper_key::read).transpose()?,

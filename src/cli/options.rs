@@ -259,13 +259,17 @@ impl SecretArgs {
 }
 
 impl SeenArgs {
-    /// Returns the store of seen heads: `$XDG_STATE_HOME/nfreezer`, or `~/.local/state/nfreezer`. None if it is switched
-    /// off or the environment names no home folder.
+    /// Returns the store of seen heads, in the folder for state. None if it is switched off or there is no such folder.
     pub fn store(&self) -> Option<SeenStore> {
-        if self.no_memory || variable("NFREEZER_NO_MEMORY").is_some_and(|value| value != "0") {
+        if self.is_off() {
             return None;
         }
-        environment::state_folder().map(|state| SeenStore::at(state.join("nfreezer")))
+        environment::state_folder().map(SeenStore::at)
+    }
+
+    /// Reports whether nothing is to be remembered.
+    pub fn is_off(&self) -> bool {
+        self.no_memory || variable("NFREEZER_NO_MEMORY").is_some_and(|value| value != "0")
     }
 }
 

@@ -64,6 +64,7 @@ pub struct Keys {
     chunk_id: Secret<32>,
     name_hash: Secret<32>,
     chunker: ChunkerKey,
+    fingerprint: [u8; 16],
 }
 
 impl Keys {
@@ -79,6 +80,7 @@ impl Keys {
             chunk_id: Secret::new(expand(&prk, "chunk-id")),
             name_hash: Secret::new(expand(&prk, "name-hash")),
             chunker: ChunkerKey::new(&table, &prf),
+            fingerprint: expand(&prk, "fingerprint"),
         }
     }
 
@@ -91,6 +93,11 @@ impl Keys {
     /// (domain 1, the name), which paths belong together (domain 2), inode numbers of the mount (domain 3).
     pub fn name_hash(&self, domain: u8, bytes: &[u8]) -> u64 {
         u64::from_be_bytes(hmac(&self.name_hash, &[&[domain], bytes])[..8].try_into().expect("32 bytes"))
+    }
+
+    /// Returns a value by which a client recognises the master key. It reveals nothing about the key.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        self.fingerprint
     }
 
     /// Derives the key of the content-defined chunker.

@@ -30,6 +30,7 @@ mod rollback;
 mod section;
 mod select;
 mod state;
+mod unlock;
 
 pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};

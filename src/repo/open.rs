@@ -1,17 +1,18 @@
 //! Creates and opens repositories.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::fetch::Fetcher;
 use super::rollback::{Alarm, RollbackGuard};
-use super::{Repository, now, parallel, random};
+use super::unlock::{KeyFiles, Unlocking};
+use super::{Repository, now, random};
 use crate::context::Context;
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::{Keys, LocalKey, MasterKey, RepoId};
 use crate::crypto::secret::{Passphrase, Secret};
 use crate::error::{Error, Kind, Result};
-use crate::format::keyfile::{self, KEY_FILE, KeyFile, KeyInfo};
-use crate::format::limits;
+use crate::format::keyfile::{self, KeyInfo};
 use crate::name::{Folder, Name, ObjectId};
 use crate::seen::{Seen, SeenKey, SeenStore};
 use crate::storage::Storage;
@@ -19,8 +20,6 @@ use crate::time::Time;
 
 /// Default capacity of the block cache, in bytes.
 const DEFAULT_CACHE: usize = 96 << 20;
-/// Key files that are read at the same time.
-const READERS: usize = 8;
 
 /// How to open a repository, and how to react to a server that contradicts the seen data.
 #[derive(Default)]
@@ -52,9 +51,6 @@ pub struct Unlock<'u> {
     pub label: &'u str,
 }
 
-/// Names and bytes of possible key files; `None` for a file with the wrong size.
-type KeyFiles = Vec<(ObjectId, Option<Vec<u8>>)>;
-
 impl Repository {
     /// Creates a repository: all folders, one key file, `config` last. Continues an interrupted `init` (a folder with only
     /// names of the format and no `config`). Refuses any other folder that is not empty.
@@ -80,11 +76,12 @@ impl Repository {
         let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
         storage.put(ctx, &Name::Config, &keyfile::encode_config(&id))?;
         if let Some(store) = &guard.store {
-            let known = store.bind(&guard.address, &id.0);
-            guard.remembered(known);
-            guard.check_key(&id, key)?;
+            guard.remembered(store.bind(&guard.address, &id.0));
         }
-        Ok(Self::with_master(storage, master, id, guard, (key.id, info)))
+        let repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        repo.check_key(key)?;
+        repo.remember_created();
+        Ok(repo)
     }
 
     /// Fails unless `init` can create a repository at this place.
@@ -129,8 +126,8 @@ impl Repository {
         storage.expect(ctx, Folder::Log);
         let (config, keys) = std::thread::scope(|scope| {
             let keys = scope.spawn(|| match &access.key_file {
-                Some(file) => Ok(vec![(keyfile::name(file), Some(file.clone()))]),
-                None => read_keys(ctx, &*storage, opened_before),
+                Some(file) => Ok(KeyFiles::of_user(file)),
+                None => KeyFiles::list(ctx, &*storage, opened_before),
             });
             let config = storage.read(ctx, &Name::Config, 0, keyfile::CONFIG);
             (config, keys.join().expect("it does not panic"))
@@ -145,9 +142,12 @@ impl Repository {
         let id = keyfile::decode_config(&config)?;
         guard.check_identity(&id)?;
         guard.is_first_contact = guard.store.is_some() && guard.seen(&id).is_none();
-        let (master, key, info) = unlock(keys?, &id, access, &guard, opened_before, passphrase)?;
-        guard.check_key(&id, key)?;
-        Ok(Self::with_master(storage, master, id, guard, (key.id, info)))
+        let local_key = access.local_key.as_ref();
+        let unlocking = Unlocking::new(ctx, &*storage, &guard, &id, local_key, opened_before);
+        let (master, key, info) = unlocking.run(keys?, passphrase)?;
+        let repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        repo.check_key(key)?;
+        Ok(repo)
     }
 
     fn with_master(
@@ -167,6 +167,7 @@ impl Repository {
     #[doc(hidden)]
     pub fn behind(&self, storage: Arc<dyn Storage>) -> Self {
         let guard = Access::default().rollback_guard(&*storage);
+        guard.proven.store(true, Ordering::Relaxed);
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
         let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
         Repository { storage, keys, id: self.id, fetcher, rollback: guard, opened_by, master }
@@ -214,7 +215,8 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
     }
     let address = storage.address();
     if let Some(seen) = before {
-        let newest = seen.heads.last().map(|h| format!(", last on {}", Time::from_seconds(h.time))).unwrap_or_default();
+        let newest = seen.heads_at(&address).last();
+        let newest = newest.map(|h| format!(", last on {}", Time::from_seconds(h.time))).unwrap_or_default();
         let text = format!("there is no repository at {address} any more: this machine has seen one there{newest}");
         let hint = "if its disk is not mounted, mount it; `nfreezer init` would make a new, empty one";
         return Error::new(Kind::NoRepository, text).hint(hint);
@@ -224,81 +226,4 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
         Err(_) => "`nfreezer init -r REPO` makes one",
     };
     Error::new(Kind::NoRepository, format!("there is no repository at {address}")).hint(hint)
-}
-
-/// Reads possible key files, at most [`limits::KEY_FILES`], first the one that opened the repository before.
-fn read_keys(ctx: &Context, storage: &dyn Storage, opened_before: Option<ObjectId>) -> Result<KeyFiles> {
-    let mut entries = storage.list(ctx, Folder::Keys)?;
-    entries.sort_by_key(|entry| (entry.size != KEY_FILE as u64, Some(entry.name) != opened_before.map(Name::Key)));
-    entries.truncate(limits::KEY_FILES);
-    let read = parallel(READERS, entries, |entry| {
-        let Name::Key(id) = entry.name else { return None };
-        let has_right_size = entry.size == KEY_FILE as u64;
-        let bytes = has_right_size.then(|| storage.read(ctx, &entry.name, 0, KEY_FILE)).transpose();
-        Some(bytes.map(|bytes| (id, bytes)))
-    });
-    read.into_iter().flatten().collect()
-}
-
-/// Unwraps the master key: tries the key file that opened the repository before, then the others in ascending order of
-/// cost.
-fn unlock(
-    read: KeyFiles,
-    id: &RepoId,
-    access: &Access,
-    guard: &RollbackGuard,
-    opened_before: Option<ObjectId>,
-    passphrase: impl FnOnce() -> Result<Passphrase>,
-) -> Result<(MasterKey, SeenKey, KeyInfo)> {
-    let (mut files, mut damaged) = (Vec::new(), Vec::new());
-    for (key, bytes) in &read {
-        match parse_key_file(id, key, bytes.as_deref()) {
-            Ok(file) => files.push((key, file)),
-            Err(e) => damaged.push(e.to_string()),
-        }
-    }
-    files.sort_by_key(|(key, file)| (Some(**key) != opened_before, file.cost().work()));
-    guard.warn_of_returned_keys(id, files.iter().map(|(key, _)| *key));
-    let local = access.local_key.as_ref();
-    let (open, closed): (Vec<_>, Vec<_>) =
-        files.iter().partition(|(_, file)| local.is_some() || !file.needs_local_key());
-    if open.is_empty() && !closed.is_empty() {
-        let text = "the key files of this repository need a local key beside the passphrase";
-        return Err(Error::new(Kind::Passphrase, text).hint("give --local-key FILE"));
-    }
-    let passphrase = passphrase()?.with_local_key(access.local_key.clone());
-    for (key, file) in &open {
-        match file.open(&passphrase) {
-            Ok((master, info)) => {
-                let (work, local) = (file.cost().work(), file.needs_local_key());
-                return Ok((master, SeenKey { id: **key, work, local, created: info.created }, info));
-            }
-            Err(e) if e.kind() == Kind::Passphrase => {}
-            Err(e) => damaged.push(e.to_string()),
-        }
-    }
-    let with_local_key = open.iter().any(|(_, file)| file.needs_local_key());
-    Err(wrong_passphrase(&guard.address, open.len(), with_local_key, closed.len(), &damaged))
-}
-
-/// Parses a key file; `bytes` are `None` if its size is wrong.
-fn parse_key_file<'b>(id: &RepoId, key: &ObjectId, bytes: Option<&'b [u8]>) -> Result<KeyFile<'b>> {
-    let wrong_size = || Error::damaged(format!("key file {} has the wrong size", key.short()));
-    KeyFile::parse(key, id, bytes.ok_or_else(wrong_size)?)
-}
-
-/// Returns the error after `tried` key files did not open; `closed` more need a local key.
-fn wrong_passphrase(address: &str, tried: usize, with_local_key: bool, closed: usize, damaged: &[String]) -> Error {
-    let or = if with_local_key { " or local key" } else { "" };
-    let text = if damaged.is_empty() {
-        format!("wrong passphrase{or}: none of the {tried} key file(s) of {address} opens with it")
-    } else {
-        format!("no key file of {address} opens with this passphrase{or}, and: {}", damaged.join("; "))
-    };
-    let error = Error::new(Kind::Passphrase, text);
-    if closed == 0 {
-        error
-    } else {
-        error.hint(format!("{closed} more key file(s) need a local key: --local-key FILE"))
-    }
 }

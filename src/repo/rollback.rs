@@ -33,6 +33,10 @@ pub(super) struct RollbackGuard {
     pub address: String,
     /// This machine had not seen the repository before it was opened.
     pub is_first_contact: bool,
+    /// The master key is known to be the repository's: it was made here, was seen before, or opened a record.
+    pub proven: AtomicBool,
+    /// The key file that opened the repository, until it is stored as seen.
+    pub key: Mutex<Option<SeenKey>>,
     /// Warnings for the next state.
     pub notes: Mutex<Vec<String>>,
 }
@@ -64,32 +68,36 @@ impl RollbackGuard {
             return Ok(());
         };
         let [new, old] = [hex(&id.0[..4]), hex(&other[..4])];
-        let newest = seen.heads.last().map(|head| format!(", last with {}", described(head))).unwrap_or_default();
+        let newest = seen.heads_at(&self.address).last();
+        let newest = newest.map(|head| format!(", last with {}", described(head))).unwrap_or_default();
         let text = format!("another repository than before is at {}: {new}; here {old} was seen{newest}", self.address);
-        self.refuse(text, store, &other)
+        self.refuse(text)
     }
 
-    /// Refuses a key file that is weaker and not newer than the one that opened the repository before.
-    pub fn check_key(&self, id: &RepoId, key: SeenKey) -> Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let seen = self.seen(id);
+    /// Refuses a master key other than the seen one, and a key file that is weaker and not newer than the one that opened
+    /// the repository before. Both are stored as seen only once a record has opened: before that, an attacker may have
+    /// made them.
+    pub fn check_key(&self, id: &RepoId, fingerprint: [u8; 16], key: SeenKey) -> Result<()> {
+        let seen = self.seen(id).unwrap_or_default();
+        if let Some(master) = seen.master {
+            if master != fingerprint {
+                return self.refuse(format!(
+                    "key file {} opens with this passphrase, but holds another master key than this repository had before: \
+                     the server, or someone who may write to it, has added it",
+                    key.id.short()
+                ));
+            }
+            self.proven.store(true, Relaxed);
+        }
         // A newer key file was created with the master key, so it is accepted even if it is weaker.
-        let old = seen.and_then(|seen| seen.key).filter(|old| is_weaker(&key, old) && key.created <= old.created);
-        if let Some(old) = old {
-            let text = format!(
+        if let Some(old) = seen.key.filter(|old| is_weaker(&key, old) && key.created <= old.created) {
+            return self.refuse(format!(
                 "the server gives an older key file {} that is easier to guess than {}, which opened the repository before",
                 key.id.short(),
                 old.id.short()
-            );
-            self.refuse(text, store, &id.0)?;
-            return Ok(());
+            ));
         }
-        if !self.dry_run && !self.accept {
-            self.remembered(store.update(&id.0, |seen| {
-                seen.found_at(&self.address);
-                seen.key = Some(key);
-            }));
-        }
+        *self.key.lock().expect("no holder panics") = Some(key);
         Ok(())
     }
 
@@ -105,15 +113,13 @@ impl RollbackGuard {
     }
 
     /// Fails, or adds a warning if older states are accepted.
-    fn refuse(&self, text: String, store: &SeenStore, id: &[u8; 32]) -> Result<()> {
+    fn refuse(&self, text: String) -> Result<()> {
         if self.accept {
             self.note(text);
             return Ok(());
         }
-        let hint = format!(
-            "`--accept-rollback` reads what is shown; if it was changed on purpose, remove {}",
-            store.path(id).display()
-        );
+        let hint =
+            "`--accept-rollback` reads the present state; if it is intended, `nfreezer accept` accepts it for good";
         Err(Error::new(Kind::Tampering, text).hint(hint))
     }
 
@@ -133,7 +139,39 @@ impl Repository {
 
     /// Returns the heads that the next listing must have or explain.
     pub(super) fn seen_heads(&self) -> Vec<SeenHead> {
-        self.rollback.seen(&self.id).map(|seen| seen.heads).unwrap_or_default()
+        let seen = self.rollback.seen(&self.id);
+        seen.map(|seen| seen.heads_at(&self.rollback.address).to_vec()).unwrap_or_default()
+    }
+
+    /// Adds a warning for each other copy of this repository that has records which this one lacks.
+    fn warn_of_lag(&self, state: &State) {
+        let address = &self.rollback.address;
+        let copies = self.rollback.seen(&self.id).map(|seen| seen.copies).unwrap_or_default();
+        for copy in copies.iter().filter(|copy| copy.address != *address) {
+            if let Some(head) = copy.heads.iter().rev().find(|head| !state.explains(&head.id)) {
+                self.rollback.note(format!(
+                    "{address} is behind the copy of this repository at {}: it lacks {}",
+                    copy.address,
+                    described(head)
+                ));
+            }
+        }
+    }
+
+    /// Fails if no record opens and nothing proves that the master key is the repository's.
+    fn check_master_key(&self, state: &State) -> Result<()> {
+        let guard = &self.rollback;
+        if state.has_records() || state.incomplete.is_empty() || guard.proven.load(Relaxed) {
+            guard.proven.fetch_or(state.has_records(), Relaxed);
+            return Ok(());
+        }
+        guard.refuse(format!(
+            "none of the {} records of {} opens with the master key of key file {}: it is not the key of this repository, \
+             or all records are damaged",
+            state.incomplete.len(),
+            guard.address,
+            self.opened_by.0.short()
+        ))
     }
 
     /// Returns the seen heads, and the records read before, that the listing neither has nor explains.
@@ -163,15 +201,13 @@ impl Repository {
             }
             guard.note(text);
         }
+        self.check_master_key(state)?;
         if !unexplained.is_empty() {
             let rows: Vec<String> = unexplained.iter().map(|head| described(head) + state.fate(&head.id)).collect();
             let text = format!("the server shows an older state than this machine has seen: {}", rows.join("; "));
-            match &guard.store {
-                Some(store) => guard.refuse(text, store, &self.id.0)?,
-                None if guard.accept => guard.note(text),
-                None => return Err(Error::new(Kind::Tampering, text)),
-            }
+            guard.refuse(text)?;
         } else {
+            self.warn_of_lag(state);
             if is_new {
                 self.warn_of_forks(state);
             }
@@ -189,24 +225,55 @@ impl Repository {
     /// Stores the frontier as seen. Keeps heads that another process has stored and that this state does not explain.
     pub(super) fn remember(&self, state: &State) {
         self.update_seen(|seen| {
-            seen.heads.retain(|head| !state.explains(&head.id));
-            seen.heads.extend(state.frontier_heads());
+            let copy = seen.copy(&self.rollback.address);
+            copy.heads.retain(|head| !state.explains(&head.id));
+            copy.heads.extend(state.frontier_heads());
         });
     }
 
     /// Stores a record as seen that was committed without listing the log again.
     pub(super) fn remember_own(&self, head: SeenHead) {
-        self.update_seen(|seen| seen.heads.push(head));
+        self.update_seen(|seen| seen.copy(&self.rollback.address).heads.push(head));
     }
 
     fn update_seen(&self, change: impl FnOnce(&mut Seen)) {
         let guard = &self.rollback;
         let Some(store) = guard.store.as_ref().filter(|_| !guard.dry_run && !guard.accept) else { return };
         let stored = store.update(&self.id.0, |seen| {
-            seen.found_at(&guard.address);
+            seen.copy(&guard.address);
+            if guard.proven.load(Relaxed) {
+                seen.master = Some(self.keys.fingerprint());
+                seen.key = guard.key.lock().expect("no holder panics").take().or(seen.key);
+            }
             change(seen);
         });
         guard.remembered(stored);
+    }
+
+    /// Compares the key that opened the repository with the seen one.
+    pub(super) fn check_key(&self, key: SeenKey) -> Result<()> {
+        self.rollback.check_key(&self.id, self.keys.fingerprint(), key)
+    }
+
+    /// Stores a repository as seen that was just created here.
+    pub(super) fn remember_created(&self) {
+        self.rollback.proven.store(true, Relaxed);
+        self.update_seen(|_| {});
+    }
+
+    /// Accepts the present state at this address: from now on its key and its heads are the seen ones. The repository must
+    /// have been opened with [`super::Access::accept_rollback`]; the differences are in the warnings of `state`.
+    pub fn accept(&self, state: &State) -> Result<()> {
+        let guard = &self.rollback;
+        let Some(store) = &guard.store else {
+            return Err(Error::new(Kind::Usage, "this machine stores no seen heads, so there is nothing to accept"));
+        };
+        store.bind(&guard.address, &self.id.0)?;
+        store.update(&self.id.0, |seen| {
+            seen.copy(&guard.address).heads = state.frontier_heads();
+            seen.master = Some(self.keys.fingerprint());
+            seen.key = guard.key.lock().expect("no holder panics").take();
+        })
     }
 
     /// Stores a key file as seen that was created here. It replaces the previous one even if it is weaker and was created

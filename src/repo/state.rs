@@ -103,6 +103,11 @@ impl State {
         self.known.get(id).map(|known| known.sequence)
     }
 
+    /// Returns whether any record was read.
+    pub(super) fn has_records(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// Returns the number of live records.
     pub fn records(&self) -> usize {
         self.live().count()

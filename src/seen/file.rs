@@ -3,18 +3,23 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Seen, SeenHead, SeenKey};
+use super::{Seen, SeenCopy, SeenHead, SeenKey};
 use crate::name::{ObjectId, hex};
 
-const MAGIC: &str = "nfreezer memory 1";
+const MAGIC: &str = "nfreezer memory 2";
 
 pub(super) fn encode(seen: &Seen, repository: &[u8; 32]) -> Vec<u8> {
     let mut text = format!("{MAGIC}\nrepository {}\n", hex(repository));
-    seen.addresses.iter().for_each(|address| text += &format!("address {address}\n"));
+    if let Some(master) = &seen.master {
+        text += &format!("master {}\n", hex(master));
+    }
     if let Some(SeenKey { id, work, local, created }) = &seen.key {
         text += &format!("key {id} {work} {} {created}\n", u8::from(*local));
     }
-    seen.heads.iter().for_each(|h| text += &format!("head {} {} {}\n", h.sequence, h.id, h.time));
+    for copy in &seen.copies {
+        text += &format!("address {}\n", copy.address);
+        copy.heads.iter().for_each(|h| text += &format!("head {} {} {}\n", h.sequence, h.id, h.time));
+    }
     seen.removed.iter().for_each(|id| text += &format!("removed {id}\n"));
     seen.told.iter().for_each(|id| text += &format!("told {id}\n"));
     text += &format!("sum {}\n", sum(&text));
@@ -30,14 +35,15 @@ pub(super) fn decode(bytes: &[u8], repository: &[u8; 32]) -> Option<Seen> {
         let words: Vec<&str> = rest.split(' ').collect();
         match (kind, words.as_slice()) {
             ("nfreezer" | "repository" | "sum", _) => {}
-            ("address", _) => seen.addresses.push(rest.to_owned()),
+            ("address", _) => seen.copies.push(SeenCopy { address: rest.to_owned(), heads: Vec::new() }),
+            ("master", [fingerprint]) => seen.master = Some(unhex(fingerprint)?),
             ("key", [id, work, local, created]) => {
                 let (id, local) = (ObjectId::parse(id)?, *local == "1");
                 seen.key = Some(SeenKey { id, work: work.parse().ok()?, local, created: created.parse().ok()? });
             }
             ("head", [sequence, id, time]) => {
                 let (sequence, time) = (sequence.parse().ok()?, time.parse().ok()?);
-                seen.heads.push(SeenHead { sequence, id: ObjectId::parse(id)?, time });
+                seen.copies.last_mut()?.heads.push(SeenHead { sequence, id: ObjectId::parse(id)?, time });
             }
             ("removed", [id]) => seen.removed.push(ObjectId::parse(id)?),
             ("told", [id]) => seen.told.push(ObjectId::parse(id)?),
@@ -45,6 +51,14 @@ pub(super) fn decode(bytes: &[u8], repository: &[u8; 32]) -> Option<Seen> {
         }
     }
     (encode(&seen, repository) == bytes).then_some(seen)
+}
+
+fn unhex(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 fn sum(text: &str) -> String {
@@ -59,9 +73,12 @@ mod tests {
     fn t45_only_what_was_written_is_read_back() {
         let id = ObjectId([7; 32]);
         let seen = Seen {
-            addresses: vec!["anna@host:/a folder".into()],
+            copies: vec![
+                SeenCopy { address: "anna@host:/a folder".into(), heads: vec![SeenHead { sequence: 3, id, time: -1 }] },
+                SeenCopy { address: "/mnt/copy".into(), heads: Vec::new() },
+            ],
+            master: Some([0xab; 16]),
             key: Some(SeenKey { id, work: 196_608, local: true, created: 1_700_000_000 }),
-            heads: vec![SeenHead { sequence: 3, id, time: -1 }],
             removed: vec![id],
             told: vec![id],
         };

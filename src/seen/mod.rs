@@ -20,8 +20,8 @@ use crate::name::{ObjectId, hex};
 const LARGEST: u64 = 64 << 10;
 /// Repositories that are looked through for an address.
 const REPOSITORIES: usize = 1000;
-/// Addresses of one repository.
-const ADDRESSES: usize = 4;
+/// Largest number of copies of one repository that are kept.
+const COPIES: usize = 8;
 /// Largest number of heads, of removed key files and of reported forks that are kept.
 const KEPT: usize = 16;
 
@@ -49,15 +49,24 @@ pub struct SeenKey {
     pub created: u64,
 }
 
+/// A copy of a repository: an address, and the frontier of the log that was seen there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenCopy {
+    /// The address.
+    pub address: String,
+    /// The frontier, by ascending sequence.
+    pub heads: Vec<SeenHead>,
+}
+
 /// Facts remembered about one repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Its addresses, the newest last.
-    pub addresses: Vec<String>,
+    /// Its copies, the one that was added last at the end. Copies may differ: one is pushed to, another is synchronised.
+    pub copies: Vec<SeenCopy>,
+    /// The fingerprint of its master key.
+    pub master: Option<[u8; 16]>,
     /// The key file that opened it.
     pub key: Option<SeenKey>,
-    /// The frontier of its log, by ascending sequence.
-    pub heads: Vec<SeenHead>,
     /// Key files that were removed from here.
     pub removed: Vec<ObjectId>,
     /// Records whose fork was reported, so that it is reported once.
@@ -97,7 +106,7 @@ impl SeenStore {
         let names = fs::read_dir(&self.folder).ok()?.take(REPOSITORIES).filter_map(|entry| entry.ok());
         let ids = names.filter_map(|entry| Some(ObjectId::parse(entry.file_name().to_str()?)?.0));
         let known = ids.filter_map(|id| Some((id, self.of(&id).ok()??)));
-        known.into_iter().find(|(_, seen)| seen.addresses.iter().any(|a| a == address))
+        known.into_iter().find(|(_, seen)| seen.copies.iter().any(|copy| copy.address == address))
     }
 
     /// Changes the facts about a repository, on top of the updates of other processes. A damaged file is renamed.
@@ -134,28 +143,39 @@ impl SeenStore {
     /// Binds the address to this repository and to no other one.
     pub fn bind(&self, address: &str, repository: &[u8; 32]) -> Result<()> {
         while let Some((other, _)) = self.at_address(address).filter(|(id, _)| id != repository) {
-            self.update(&other, |seen| seen.addresses.retain(|a| a != address))?;
+            self.update(&other, |seen| seen.copies.retain(|copy| copy.address != address))?;
         }
-        self.update(repository, |seen| seen.found_at(address))
+        self.update(repository, |seen| {
+            seen.copy(address);
+        })
     }
 }
 
 impl Seen {
-    /// Adds the address.
-    pub fn found_at(&mut self, address: &str) {
-        if !self.addresses.iter().any(|a| a == address) {
-            self.addresses.push(address.to_owned());
-        }
+    /// Returns the heads that were seen at an address.
+    pub fn heads_at(&self, address: &str) -> &[SeenHead] {
+        self.copies.iter().find(|copy| copy.address == address).map_or(&[], |copy| &copy.heads)
+    }
+
+    /// Returns the copy at an address; adds it if it is new.
+    pub fn copy(&mut self, address: &str) -> &mut SeenCopy {
+        let place = self.copies.iter().position(|copy| copy.address == address).unwrap_or_else(|| {
+            self.copies.push(SeenCopy { address: address.to_owned(), heads: Vec::new() });
+            self.copies.len() - 1
+        });
+        &mut self.copies[place]
     }
 
     fn shorten(&mut self) {
         fn last<T>(rows: &mut Vec<T>, most: usize) {
             rows.drain(..rows.len().saturating_sub(most));
         }
-        self.heads.sort_unstable();
-        self.heads.dedup_by_key(|head| head.id);
-        last(&mut self.heads, KEPT);
-        last(&mut self.addresses, ADDRESSES);
+        for copy in &mut self.copies {
+            copy.heads.sort_unstable();
+            copy.heads.dedup_by_key(|head| head.id);
+            last(&mut copy.heads, KEPT);
+        }
+        last(&mut self.copies, COPIES);
         last(&mut self.removed, KEPT);
         last(&mut self.told, KEPT);
     }
