@@ -502,6 +502,7 @@ fn forge_key(server: &Memory, id: &[u8; 32]) {
 fn t31_another_master_key_is_refused_before_anything_is_read_and_is_not_remembered() {
     let ((server, id), client) = (server(), Client::new());
     client.commit(&server, 1);
+    client.read(&server).unwrap();
     let true_state = copy(&server);
     let before = client.remembered().of(&id).unwrap();
     forge_key(&server, &id);
