@@ -74,9 +74,9 @@ impl<'g> Given<'g> {
 
     /// Returns the only source; options win over the environment.
     fn source(&self) -> Result<Option<Source>> {
-        let mut found = self.from_options();
+        let mut found = self.given_options();
         if found.is_empty() {
-            found = self.from_environment()?;
+            found = self.given_variables()?;
         }
         if found.len() > 1 {
             let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
@@ -86,13 +86,13 @@ impl<'g> Given<'g> {
         Ok(found.pop().map(|(_, source)| source))
     }
 
-    fn from_options(&self) -> Vec<(String, Source)> {
+    fn given_options(&self) -> Vec<(String, Source)> {
         let file = self.file.map(|path| (format!("--{}-file", self.option), Source::File(path.into())));
         let command = |command: &str| (format!("--{}-command", self.option), Source::Command(command.into()));
         file.into_iter().chain(self.command.map(command)).collect()
     }
 
-    fn from_environment(&self) -> Result<Vec<(String, Source)>> {
+    fn given_variables(&self) -> Result<Vec<(String, Source)>> {
         let mut found = Vec::new();
         if let Some(value) = variable(self.variable) {
             found.push((self.variable.into(), Source::Text(self.variable, utf8(self.variable, &value)?.into())));

@@ -21,8 +21,8 @@ pub struct TableEntry {
 /// Returns the topmost mount at exactly this path. Reads the mount table, since a `stat` might hang.
 pub fn mounted_at(dir: &Path) -> Option<TableEntry> {
     let table = fs::read("/proc/self/mountinfo").ok()?;
-    let entries = table.split(|b| *b == b'\n').filter_map(|line| entry_at(line, dir));
-    entries.last()
+    let mut entries = table.split(|b| *b == b'\n').filter_map(|line| entry_at(line, dir));
+    entries.next_back()
 }
 
 /// Parses a line of mountinfo (`id parent major:minor root path options .. - type ..`) if it is about this path.

@@ -110,7 +110,7 @@ pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T
     };
     std::thread::scope(|scope| {
         for _ in 0..threads.min(count) {
-            scope.spawn(&run);
+            scope.spawn(run);
         }
     });
     let mut done = done.into_inner().expect("no holder panics");

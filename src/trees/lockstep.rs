@@ -46,7 +46,7 @@ impl<'t> Lockstep<'t> {
 
     /// Returns the sides whose next page must be read before the lowest name is known. Of several
     /// pages that may begin with it, the largest come first, so that a page further down can still turn out to be common.
-    fn to_read(&mut self) -> Vec<usize> {
+    fn unread(&mut self) -> Vec<usize> {
         let fronts: Vec<_> = self.sides.iter_mut().map(Entries::front).collect();
         let name = |front: &Option<Front<'_>>| match front {
             Some(Front::Node(name)) => Some(name.to_vec()),
@@ -86,7 +86,7 @@ impl Iterator for Lockstep<'_> {
             if self.skip_common() {
                 continue;
             }
-            let wanted = self.to_read();
+            let wanted = self.unread();
             if wanted.is_empty() {
                 return self.take().map(Ok);
             }

@@ -137,7 +137,7 @@ fn xattrs_on_disk(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// What a snapshot holds at and below the absolute path `top`. Reads everything and panics at the first failure.
 pub fn in_snapshot(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
-    let node = Trees::new(&repo).at(background(), snapshot, top.as_os_str().as_bytes()).unwrap();
+    let node = Trees::new(repo).at(background(), snapshot, top.as_os_str().as_bytes()).unwrap();
     let (mut model, mut links) = (Model::new(), HashMap::new());
     walk_snapshot(repo, node, Vec::new(), &mut model, &mut links);
     model
@@ -165,12 +165,12 @@ fn walk_snapshot(repo: &Repository, node: Node, name: Vec<u8>, model: &mut Model
         mode: node.attrs.mode.into(),
         owner: (node.attrs.uid, node.attrs.gid),
         mtime: node.mtime,
-        xattrs: Trees::new(&repo).xattrs(background(), &node).unwrap(),
+        xattrs: Trees::new(repo).xattrs(background(), &node).unwrap(),
         link,
     };
     model.insert(name.clone(), seen);
     if let Content::Directory(page) = &node.content {
-        for node in Trees::new(&repo).entries(background(), page.as_ref()) {
+        for node in Trees::new(repo).entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let name = join(&name, &node.name);
             walk_snapshot(repo, node, name, model, links);
@@ -180,7 +180,7 @@ fn walk_snapshot(repo: &Repository, node: Node, name: Vec<u8>, model: &mut Model
 
 fn file_in_snapshot(repo: &Repository, content: &Content) -> What {
     let (mut hashes, mut block, mut at) = (BTreeMap::new(), Vec::new(), 0);
-    for extent in Trees::new(&repo).extents(background(), content) {
+    for extent in Trees::new(repo).extents(background(), content) {
         let bytes = match extent.unwrap() {
             Extent::Data(r) => repo.chunk(background(), ChunkKind::Data, &r, Span::Exact).unwrap(),
             Extent::Hole(len) => {
@@ -223,7 +223,7 @@ pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> 
     let mut found = BTreeMap::new();
     let mut folders = vec![(Vec::new(), snapshot.root)];
     while let Some((path, page)) = folders.pop() {
-        for node in Trees::new(&repo).entries(background(), page.as_ref()) {
+        for node in Trees::new(repo).entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let path = [&path, b"/".as_slice(), &node.name].concat();
             if node.flags != 0 {
@@ -239,7 +239,7 @@ pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> 
 
 /// What a partial snapshot holds at and below `top`; empty where it did not get that far.
 pub fn in_partial(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
-    match Trees::new(&repo).at(background(), snapshot, top.as_os_str().as_bytes()) {
+    match Trees::new(repo).at(background(), snapshot, top.as_os_str().as_bytes()) {
         Ok(_) => in_snapshot(repo, snapshot, top),
         Err(_) => Model::new(),
     }

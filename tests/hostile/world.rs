@@ -290,7 +290,7 @@ fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<Str
     let (mut skipped, mut there) = (BTreeMap::new(), BTreeSet::new());
     let mut folders = vec![(String::new(), snapshot.root)];
     while let Some((above, page)) = folders.pop() {
-        for node in Trees::new(&repo).entries(background(), page.as_ref()) {
+        for node in Trees::new(repo).entries(background(), page.as_ref()) {
             let node = match node {
                 Ok(node) => node,
                 Err(e) => {

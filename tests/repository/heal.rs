@@ -162,13 +162,13 @@ fn lost_folders_are_healed_for_the_newest_snapshot() {
 
 /// Every pack that a snapshot's files refer to.
 fn packs_of(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Vec<ObjectId> {
-    let mut open = vec![Trees::new(&repo).at(background(), snapshot, top.display().to_string().as_bytes()).unwrap()];
+    let mut open = vec![Trees::new(repo).at(background(), snapshot, top.display().to_string().as_bytes()).unwrap()];
     let mut packs = Vec::new();
     while let Some(node) = open.pop() {
         if let Content::Directory(page) = &node.content {
-            open.extend(Trees::new(&repo).entries(background(), page.as_ref()).map(Result::unwrap));
+            open.extend(Trees::new(repo).entries(background(), page.as_ref()).map(Result::unwrap));
         }
-        packs.extend(Trees::new(&repo).extents(background(), &node.content).filter_map(|e| match e.unwrap() {
+        packs.extend(Trees::new(repo).extents(background(), &node.content).filter_map(|e| match e.unwrap() {
             Extent::Data(r) => Some(r.pack.id),
             Extent::Hole(_) => None,
         }));

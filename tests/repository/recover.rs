@@ -62,7 +62,7 @@ fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
             Content::Symlink(target) => format!("symlink {}", target.escape_ascii()),
             other => format!("{other:?}"),
         };
-        let xattrs = Trees::new(&repo).xattrs(background(), &node).unwrap();
+        let xattrs = Trees::new(repo).xattrs(background(), &node).unwrap();
         let xattrs = xattrs.iter().map(|(k, v)| format!(" {}={}", k.escape_ascii(), hex(&Sha256::digest(v)[..4])));
         out += &format!(
             "{} {:04o} {}:{} {owner} fs{} {:?} {} {} {} {} {what}{}\n",
@@ -101,7 +101,7 @@ fn nodes(repo: &Repository, snapshot: &Snapshot) -> Vec<(Vec<u8>, Node)> {
     let mut found = Vec::new();
     let mut open = vec![(Vec::new(), snapshot.root)];
     while let Some((path, page)) = open.pop() {
-        for node in Trees::new(&repo).entries(background(), page.as_ref()) {
+        for node in Trees::new(repo).entries(background(), page.as_ref()) {
             let node = node.unwrap();
             let below = [path.as_slice(), b"/", &node.name].concat();
             if let Content::Directory(page) = node.content {

@@ -33,7 +33,7 @@ enum Position {
     BetweenBatches,
     InBatch,
     /// Within a batch, at a file whose packs are not all stored.
-    Waiting(PartialFile),
+    Waiting(Box<PartialFile>),
 }
 
 impl<'c> TreeWriter<'c> {
@@ -115,7 +115,7 @@ impl<'c> TreeWriter<'c> {
                 Ok(done.then_some(()))
             });
             // From here on a checkpoint, also the last one, stores the beginning of this file.
-            self.position = Position::Waiting(file);
+            self.position = Position::Waiting(Box::new(file));
             waited?;
             self.checkpoint_if_due()?;
             file = self.stop_waiting()?;
@@ -125,7 +125,7 @@ impl<'c> TreeWriter<'c> {
 
     fn stop_waiting(&mut self) -> Result<PartialFile> {
         match std::mem::replace(&mut self.position, Position::InBatch) {
-            Position::Waiting(file) => Ok(file),
+            Position::Waiting(file) => Ok(*file),
             _ => Err(Error::failed("no file waits for packs")),
         }
     }
@@ -162,7 +162,7 @@ impl<'c> TreeWriter<'c> {
     fn beginning(&self) -> Result<Option<PartialFile>> {
         let Workspace { last, partial, queue, data, index, .. } = self.work;
         match &self.position {
-            Position::Waiting(file) => Ok(Some(file.clone())),
+            Position::Waiting(file) => Ok(Some(PartialFile::clone(file))),
             Position::BetweenBatches => partial.get(last, queue.next_number(), data, index),
             Position::InBatch => Ok(None),
         }

@@ -24,7 +24,7 @@ fn over(repo: &Repository, s: &Snapshot, target: &Path, overwrite: Overwrite) ->
 
 /// The access ACL `u::rw-,u:4711:rw-,g::---,m::rw-,o::---`.
 fn saved_acl() -> Vec<u8> {
-    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();
+    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.swap_bytes().to_be_bytes()].concat();
     let none = u32::MAX;
     let entries = [entry(1, 6, none), entry(2, 6, 4711), entry(4, 0, none), entry(16, 6, none), entry(32, 0, none)];
     [&[2, 0, 0, 0][..], &entries.concat()].concat()
