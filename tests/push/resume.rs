@@ -71,6 +71,7 @@ impl Setup {
 
     /// A push that is asked to stop as soon as so many packs are there.
     fn interrupted(&self, packs: usize, checkpoints: Checkpoints) -> Error {
+        self.stop.store(0, Ordering::SeqCst);
         let (stop, mut left) = (Arc::clone(&self.stop), packs);
         self.storage.after_put(move |name| {
             if let Name::Pack(_) = name {
