@@ -88,7 +88,7 @@ enum Command {
     Check(check::Args),
     /// Mark lost data, so that the next push uploads it again
     Repair(repair::Args),
-    /// Accept the present state after a rollback or an exchange that was intended
+    /// Accept the present state after an intended rollback
     Accept(accept::Args),
     /// Show the backup as a folder
     Mount(Box<mount::Args>),

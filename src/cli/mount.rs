@@ -76,7 +76,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Equal files share one inode number and one copy in the page cache; busybox cp makes them hard links
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     shared_inodes: bool,
     /// Do not fetch the names of the latest snapshot in the background
     #[arg(long, hide_short_help = true)]
