@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::folded::{self, Names};
+use super::names::Names;
 use super::{Overwrite, Run, add, attributes};
 use crate::acl;
 use crate::error::{Error, Kind, Result};
@@ -31,7 +31,7 @@ pub(super) struct Dir {
     /// Device and inode, to know it again.
     id: (u64, u64),
     /// The names that this run restores in it.
-    names: Mutex<Names>,
+    pub names: Mutex<Names>,
     /// `None` once the walk is far below it; see [`Dir::reopen`].
     pub fd: Mutex<Option<Arc<OwnedFd>>>,
 }
@@ -74,20 +74,6 @@ impl Held {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
         }
-    }
-
-    /// Notes that an entry of this name is restored here.
-    ///
-    /// # Errors
-    ///
-    /// `Exists` if this file system takes the name for that of another entry of this restore.
-    pub fn note(&self, name: &[u8]) -> Result<()> {
-        let mut names = self.dir.names.lock().expect("no holder panics");
-        if names.note(name) && folded::has_variant(self, name)? {
-            return Err(Error::new(Kind::Exists, "the target's file system takes its name for that of another entry")
-                .hint("restore it alone into another folder"));
-        }
-        Ok(())
     }
 
     pub fn unlink(&self, name: &[u8]) {

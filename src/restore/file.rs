@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::dir::{self, Held};
-use super::links::Key;
+use super::link_key::Key;
 use super::{Overwrite, Run, add, attributes};
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
@@ -164,15 +164,8 @@ pub(super) fn ended() -> Error {
     Error::new(Kind::Cancelled, "ended early")
 }
 
-/// Lets go of a file; the last holder finishes it.
-pub(super) fn release(run: &Run<'_>, file: Arc<File>) {
-    if let Some(file) = Arc::into_inner(file) {
-        finish(run, file);
-    }
-}
-
-/// Renames a complete file to its name, or removes it and reports why.
-pub(super) fn finish(run: &Run<'_>, file: File) {
+/// Renames a complete file to its name, or removes it and reports why. Returns its identity.
+pub(super) fn conclude(run: &Run<'_>, file: &File) -> Result<dir::Identity> {
     let result = file.complete(run);
     if let Some((_, temporary)) = &file.state.lock().expect("no holder panics").open {
         file.held.unlink(temporary);
@@ -187,40 +180,11 @@ pub(super) fn finish(run: &Run<'_>, file: File) {
         }
         Err(why) => run.skip(&file.path(), copy(why)),
     }
-    if let Some(key) = &file.key {
-        super::links::complete(run, key, &file.held, &file.node, result);
-    }
-    dir::release(run, file.held);
+    result
 }
 
 pub(super) fn copy(e: &Error) -> Error {
     Error::new(e.kind(), e.to_string())
-}
-
-/// A file of the right size is there already: compares it by its contents, and does what the options say.
-pub(super) fn existing(run: &Run<'_>, file: File) {
-    match compare(run, &file) {
-        Ok(Some(fd)) => {
-            if run.options.overwrite == Overwrite::IfChanged {
-                attributes::of_open(run, &fd, &file.node, &|| file.path());
-            }
-            add(&run.tally.existing, 1);
-            run.ctx().event(Event::Done { files: 1, bytes: file.node.content.size() });
-            dir::release(run, file.held);
-        }
-        Ok(None) if run.options.overwrite == Overwrite::Never => {
-            run.skip(&file.path(), in_the_way());
-            dir::release(run, file.held);
-        }
-        Ok(None) => {
-            file.write_whole(run).unwrap_or_else(|e| file.fail(e));
-            finish(run, file);
-        }
-        Err(e) => {
-            run.skip(&file.path(), e);
-            dir::release(run, file.held);
-        }
-    }
 }
 
 /// Why something that is there is left alone.
@@ -229,7 +193,7 @@ pub(super) fn in_the_way() -> Error {
 }
 
 /// Returns the open file if its contents are equal. Only reference lists are fetched; chunk ids are compared.
-fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
+pub(super) fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
     let failed = |e: Errno| Error::io("compare what is there", e.into());
     // NONBLOCK: should it have become a named pipe meanwhile.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

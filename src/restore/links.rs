@@ -5,7 +5,6 @@
 //! following links, and must still be the inode that was made.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -14,47 +13,14 @@ use rustix::io::Errno;
 
 use super::dir::{self, Held};
 use super::file::{self, File, copy};
+use super::link_key::Key;
 use super::{Run, add, descriptors, node};
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
-use crate::format::reference::Extent;
 use crate::progress::Event;
 
 /// Most names that may wait; each holds its directory open.
 const WAITING: usize = 1024;
-
-/// The identity of a file with several names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    fs: u32,
-    inode: u64,
-    ctime: i64,
-    contents: u64,
-}
-
-impl Key {
-    /// Returns `None` for a node with one name only.
-    pub fn of(node: &Node) -> Option<Self> {
-        if node.nlink < 2 {
-            return None;
-        }
-        let mut hash = DefaultHasher::new();
-        match &node.content {
-            Content::File(extents) => extents.iter().for_each(|e| match e {
-                Extent::Data(r) => (1, r.id).hash(&mut hash),
-                Extent::Hole(len) => (2, len).hash(&mut hash),
-            }),
-            Content::Large { size, list } => (3, size, list.id).hash(&mut hash),
-            Content::Symlink(target) => (4, target).hash(&mut hash),
-            Content::Block(major, minor) => (5, major, minor).hash(&mut hash),
-            Content::Char(major, minor) => (6, major, minor).hash(&mut hash),
-            Content::Fifo => 7.hash(&mut hash),
-            Content::Socket => 8.hash(&mut hash),
-            Content::Directory(_) | Content::Unreadable(_) => return None,
-        }
-        Some(Key { fs: node.attrs.fs, inode: node.inode, ctime: node.ctime, contents: hash.finish() })
-    }
-}
 
 /// Where the first name of a file is.
 #[derive(Clone)]
@@ -183,7 +149,8 @@ pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
             if matches!(node.content, Content::File(_) | Content::Large { .. }) {
                 let file = File::new(held, node, replace, None);
                 file.write_whole(run).unwrap_or_else(|e| file.fail(e));
-                return file::finish(run, file);
+                drop(file::conclude(run, &file)); // a failure was reported
+                return dir::release(run, file.held);
             }
             node::make(run, &held, &node, replace).map(drop).unwrap_or_else(|e| run.skip(&path, e));
             dir::release(run, held);

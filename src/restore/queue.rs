@@ -6,8 +6,9 @@ use std::thread;
 use crossbeam_channel::{Sender, bounded};
 
 use super::dir::Held;
-use super::file::{self, File, ended};
-use super::links::Key;
+use super::file::{File, ended};
+use super::finish;
+use super::link_key::Key;
 use super::{Run, descriptors};
 use crate::error::{Error, Kind};
 use crate::format::node::Node;
@@ -100,7 +101,7 @@ impl Queue {
 
 fn do_job(run: &Run<'_>, job: Job) {
     match job {
-        Job::Existing(file) => file::existing(run, *file),
+        Job::Existing(file) => finish::existing(run, *file),
         Job::Part(file, offset, refs) => {
             let _announced = Announced(run, &refs);
             if let Err(e) = file.write(run, offset, &refs) {
@@ -110,7 +111,7 @@ fn do_job(run: &Run<'_>, job: Job) {
                 }
                 file.fail(Error::new(kind, text));
             }
-            file::release(run, file);
+            finish::release(run, file);
         }
     }
 }

@@ -7,7 +7,9 @@ use rustix::fs::{FileType, Stat};
 
 use super::dir::{self, Dir, Held};
 use super::file::{in_the_way, partial_name};
-use super::links::{self, Key, Meet};
+use super::folded;
+use super::link_key::Key;
+use super::links::{self, Meet};
 use super::queue::Queue;
 use super::{Overwrite, Run, add, descriptors, node};
 use crate::error::{Error, Result};
@@ -37,7 +39,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
                 Content::Directory(page) => {
                     let page = *page;
                     let made = if stack.len() <= limits::DEPTH {
-                        here.note(&node.name).and_then(|()| dir::make(run, &here, &node))
+                        folded::note(&here, &node.name).and_then(|()| dir::make(run, &here, &node))
                     } else {
                         Err(Error::damaged("the directories are nested too deeply"))
                     };
@@ -105,7 +107,7 @@ fn is_regular(stat: &Stat) -> bool {
 
 /// Looks at the existing entry and at other names of the same file, then restores or queues the node.
 fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
-    held.note(&node.name)?;
+    folded::note(held, &node.name)?;
     let there = held.stat(&node.name).map_err(|e| Error::io("look what is there", e.into()))?;
     let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
     if let Some(stat) = &there {

@@ -1,0 +1,51 @@
+//! The last steps of a file: its name, its further names, and what happens to an existing file.
+
+use std::sync::Arc;
+
+use super::dir;
+use super::file::{self, File};
+use super::links;
+use super::{Overwrite, Run, add, attributes};
+use crate::progress::Event;
+
+/// Lets go of a file; the last holder finishes it.
+pub(super) fn release(run: &Run<'_>, file: Arc<File>) {
+    if let Some(file) = Arc::into_inner(file) {
+        finish(run, file);
+    }
+}
+
+/// Gives a file its name, or removes it and reports why. Then its further names are made.
+fn finish(run: &Run<'_>, file: File) {
+    let result = file::conclude(run, &file);
+    if let Some(key) = &file.key {
+        links::complete(run, key, &file.held, &file.node, result);
+    }
+    dir::release(run, file.held);
+}
+
+/// A file of the right size is there already: compares it by its contents, and does what the options say.
+pub(super) fn existing(run: &Run<'_>, file: File) {
+    match file::compare(run, &file) {
+        Ok(Some(fd)) => {
+            if run.options.overwrite == Overwrite::IfChanged {
+                attributes::of_open(run, &fd, &file.node, &|| file.path());
+            }
+            add(&run.tally.existing, 1);
+            run.ctx().event(Event::Done { files: 1, bytes: file.node.content.size() });
+            dir::release(run, file.held);
+        }
+        Ok(None) if run.options.overwrite == Overwrite::Never => {
+            run.skip(&file.path(), file::in_the_way());
+            dir::release(run, file.held);
+        }
+        Ok(None) => {
+            file.write_whole(run).unwrap_or_else(|e| file.fail(e));
+            finish(run, file);
+        }
+        Err(e) => {
+            run.skip(&file.path(), e);
+            dir::release(run, file.held);
+        }
+    }
+}
