@@ -42,7 +42,8 @@ pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;
-pub use options::{Notice, Options};
+pub use net::Notice;
+pub use options::Options;
 pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport};
 
 /// A listing with more names than this is refused.

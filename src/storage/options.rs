@@ -3,12 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::net::RetryOptions;
+use super::net::{Notice, RetryOptions};
 use super::sftp::ssh::SshOptions;
-
-/// Receives one line about the connection for the user: that it was lost, that it works again. The line may hold words of the
-/// server, so control characters must be escaped before it is shown.
-pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// How to use a server.
 #[derive(Clone)]

@@ -10,7 +10,10 @@ pub mod retry;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::storage::options::Notice;
+
+/// Receives one line about the connection for the user: that it was lost, that it works again. The line may hold words of the
+/// server, so control characters must be escaped before it is shown.
+pub type Notice = std::sync::Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A live connection to a server.
 pub trait Connection: Send + Sync + 'static {

@@ -1,8 +1,8 @@
 //! Errors for the refusals of an SFTP server. Version 3 has few codes and OpenSSH's texts repeat them, so messages name
 //! the possible causes.
 
-use super::call::Call;
 use super::packet::{self, Cursor, Malformed, Reply};
+use super::session::call::Call;
 use crate::error::{Error, Kind};
 use crate::name::Name;
 use crate::storage::net::Fault;

@@ -1,6 +1,6 @@
 //! Listing and making folders over one connection.
 
-use super::call::Call;
+use super::session::call::Call;
 use std::collections::VecDeque;
 
 use super::connection::SftpConnection;

@@ -1,10 +1,7 @@
 //! SFTP version 3 over any byte streams: an own pipelined client, because libssh2's moves one request at a time
 //! (`docs/decisions.md`). From the wire upwards: [`packet`], [`link`], [`engine`], [`session`], [`connection`].
 
-mod call;
-mod clock;
 mod connection;
-mod engine;
 mod errors;
 mod flow;
 mod folders;
@@ -14,7 +11,6 @@ mod packet;
 mod parts;
 mod session;
 pub mod ssh;
-mod stream;
 #[cfg(test)]
 mod tests;
 

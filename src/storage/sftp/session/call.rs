@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::packet::{Malformed, Reply, Request};
-use super::session::{Ask, Message, SMALL, Session, SessionState};
 use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind};
 use crate::storage::net::Fault;
 use crate::storage::net::pace::Pace;
+use crate::storage::sftp::packet::{Malformed, Reply, Request};
+use crate::storage::sftp::session::{Ask, Message, SMALL, Session, SessionState};
 
 /// READs that are sent with an OPEN.
 const READS_AHEAD: usize = 8;

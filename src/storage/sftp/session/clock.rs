@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::engine::{Engine, Step};
-use super::packet::{self, Request};
-use super::stream::Pending;
 use crate::storage::net::retry::LAST_CHANCE;
+use crate::storage::sftp::packet::{self, Request};
+use crate::storage::sftp::session::engine::{Engine, Step};
+use crate::storage::sftp::session::stream::Pending;
 
 /// Multiple of the timeout after which a request is overdue, even if others are answered.
 const OVERDUE: u32 = 20;

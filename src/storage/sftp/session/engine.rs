@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::link::{Grow, Link};
-use super::packet::{self, Cursor, Malformed, Reply, Request};
-use super::session::{Channel, Features, Message, SessionShared, Submit, Times};
-use super::stream::{Pending, Stream, read_extensions, read_limits};
+use crate::storage::sftp::link::{Grow, Link};
+use crate::storage::sftp::packet::{self, Cursor, Malformed, Reply, Request};
+use crate::storage::sftp::session::stream::{Pending, Stream, read_extensions, read_limits};
+use crate::storage::sftp::session::{Channel, Features, Message, SessionShared, Submit, Times};
 
 /// One read from a channel; a multiple of SSH's packets of 32 KiB.
 const SCRATCH: usize = 256 << 10;

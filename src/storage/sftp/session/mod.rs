@@ -1,6 +1,11 @@
 //! The callers' side of a connection: requests go in from any thread, answers come back through the caller's own mailbox.
 //! Bytes in flight are bounded here: a caller waits before it adds more than a channel may hold.
 
+pub mod call;
+mod clock;
+mod engine;
+pub mod stream;
+
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -10,17 +15,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::call::{Call, Purpose};
-use super::engine::Engine;
-use super::flow::Flow;
-use super::guess::Guess;
-use super::link::Link;
-use super::packet::{self, Request};
-use super::stream::PLAIN_FEATURES;
 use crate::context::Context;
 use crate::error::Error;
 use crate::storage::net::Fault;
 use crate::storage::net::pace::Pace;
+use crate::storage::sftp::flow::Flow;
+use crate::storage::sftp::guess::Guess;
+use crate::storage::sftp::link::Link;
+use crate::storage::sftp::packet::{self, Request};
+use crate::storage::sftp::session::call::{Call, Purpose};
+use crate::storage::sftp::session::engine::Engine;
+use crate::storage::sftp::session::stream::PLAIN_FEATURES;
 
 /// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.
 const SENDING: usize = 3 << 20;

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::packet::{Cursor, Frames, Malformed};
-use super::session::{Features, SMALL, Submit};
+use crate::storage::sftp::packet::{Cursor, Frames, Malformed};
+use crate::storage::sftp::session::{Features, SMALL, Submit};
 
 /// Small requests are sent together up to this size, below one SSH packet.
 const TOGETHER: usize = 30_000;
