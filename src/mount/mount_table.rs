@@ -65,7 +65,9 @@ pub fn absolute(dir: &Path) -> Result<PathBuf> {
         return Ok(path);
     }
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let parent = parent.canonicalize().map_err(|e| Error::io(format!("find {}", dir.display()), e))?;
+    let parent = parent
+        .canonicalize()
+        .map_err(|e| Error::io(format!("find {}", dir.display()), e).hint("make the folder first: `mkdir -p`"))?;
     Ok(parent.join(dir.file_name().unwrap_or(OsStr::new(""))))
 }
 

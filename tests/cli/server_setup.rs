@@ -301,7 +301,7 @@ fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
     nfreezer(&["mount", "m"]).done();
     let letter = server.env.path("m/latest").join(tree.strip_prefix("/").unwrap()).join("letter");
     let read = fs::read(letter);
-    nfreezer(&["umount", "m"]).done();
+    server.env.nfreezer(["umount", "m"]).done();
     assert_eq!(read.unwrap(), b"dearest");
 
     let before = server.everything();

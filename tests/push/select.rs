@@ -517,7 +517,7 @@ fn lists_name_sources_of_any_name() {
     );
     assert_eq!(listed(&env), ["1.txt"]);
     let none = run_with_stdin(&env, &["push", "--files-from", "-"], b"top/gone\n").exits(1);
-    assert!(none.stderr.contains("nothing of what is listed is there"), "{}", none.stderr);
+    assert!(none.stderr.contains("nothing to push: cannot read the source top/gone"), "{}", none.stderr);
     let wrong = run_with_stdin(&env, &["push", "--files-from", "-"], b"top\ntop/[a\n").exits(2);
     assert!(wrong.stderr.contains("-, line 2: the pattern `[a` is wrong"), "{}", wrong.stderr);
 }

@@ -378,7 +378,8 @@ fn on_a_terminal_nothing_typed_means_that_one_is_made() {
     let mut env = Env::without_passphrase();
     env.set("NFREEZER_REPOSITORY", "repo");
     let script = r#"
-import os, pty, re, sys
+import os, pty, re, signal, sys
+signal.alarm(60)
 pid, tty = pty.fork()
 if pid == 0: os.execv(sys.argv[1], [sys.argv[1], "init"])
 seen = b""
@@ -389,7 +390,7 @@ def until(text):
         except OSError: more = b""
         if not more: sys.exit("ended with " + repr(seen))
         seen += more
-until(b"made for you): "); os.write(tty, b"\n")
+until(b"generate one): "); os.write(tty, b"\n")
 until(b"the same again: ")
 made = re.search(rb"passphrase: ([0-9a-z-]+)", seen).group(1)
 os.write(tty, made + b"\n")
