@@ -43,7 +43,7 @@ pub struct Rule {
     below: bool,
 }
 
-/// What the last rule that matches a path says.
+/// The effect of the last rule that matches a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether the path is left out; otherwise the rule takes back what earlier rules left out.

@@ -1,9 +1,9 @@
 //! Repairs a repository: keeps everything that can be read and marks the rest as lost, in one record.
 //!
-//! Packs that are missing or damaged are condemned, so that nothing new refers to them: the next push sends again what is
-//! still on its disk, and every snapshot that refers to the same chunks finds them through the index. That takes nothing
-//! away, so it is done without being asked twice. With `yes` each snapshot that is hit is replaced by one that does not need
-//! what is lost (see [`super::survey`]) and is forgotten, and records that are lost are given up. Nothing is removed.
+//! Missing and damaged packs are condemned, so that nothing new refers to them. The next push uploads their contents again
+//! if the source files still exist, and every snapshot that refers to the same chunks finds them through the index. This
+//! loses nothing, so it needs no consent. With `yes` each affected snapshot is replaced by one without the lost data (see
+//! [`super::survey`]) and is forgotten, and lost records are given up. No object is removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,12 +49,12 @@ pub struct Repaired {
     pub record: Option<ObjectId>,
 }
 
-/// Repairs a repository as of `state`. What is wrong goes to `found`, as in [`super::check`]; of `options` the snapshots and
-/// the audit do not count.
+/// Repairs a repository as of `state`. Reports each finding to `found`, as [`super::check`] does. Ignores the snapshots and
+/// the audit of `options`.
 ///
 /// # Errors
 ///
-/// Those of [`super::check`]; most packs are missing and `consent.yes` is not given; what a commit cannot do.
+/// The errors of [`super::check`] and of a commit; most packs are missing and `consent.yes` is not given.
 pub fn repair(
     ctx: &Context,
     repo: &Repository,

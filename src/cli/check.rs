@@ -116,7 +116,7 @@ fn print_audit(out: &mut Output, audit: &Audit) -> Result<()> {
     }
 }
 
-/// Prints what is odd, but no damage.
+/// Prints findings that are not damage.
 fn print_notes(out: &mut Output, report: &Report) -> Result<()> {
     let notes = [
         (

@@ -119,7 +119,7 @@ fn options(args: &Args, place: &Path, old: &OldRepository, address: &str) -> pus
     }
 }
 
-/// What is imported, as a source of a push. The folder that was backed up is no item of its own if it is the root.
+/// The imported files as a source of a push. The saved folder is not an item of its own if it is the root.
 fn stream(place: &Path, item: Item) -> Option<Stream> {
     let place = place.as_os_str().as_encoded_bytes();
     let place = place.strip_suffix(b"/").unwrap_or(place);

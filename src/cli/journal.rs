@@ -29,7 +29,7 @@ impl Journal {
         Ok(Journal { file, away: AtomicBool::new(false) })
     }
 
-    /// From now on nobody reads standard error.
+    /// Stops writing to standard error, which has no reader from now on.
     pub fn leave_terminal(&self) {
         self.away.store(true, Relaxed);
     }
@@ -48,7 +48,7 @@ impl Journal {
     }
 }
 
-/// It names files of the backup: nobody else may read it.
+/// It names files of the backup, so it is private to this user.
 fn append(path: &Path) -> io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }

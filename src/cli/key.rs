@@ -294,7 +294,7 @@ pub fn reveal(out: &mut Output, fields: &mut Map<String, Value>, generated: Opti
     Ok(())
 }
 
-/// Reads a local key, or makes it and says so.
+/// Reads a local key. Creates one, and reports that, if the file does not exist.
 pub fn read_or_make_local_key(output: OutputArgs, out: &mut Output, path: &Path) -> Result<LocalKey> {
     let (key, made) = local_key::read_or_make(path)?;
     if made {

@@ -1,5 +1,5 @@
 //! `nfreezer mount` and `nfreezer umount`. In the background the work is done by a child that is this program again: it asks
-//! for the passphrase on the terminal, mounts, says so on its standard output, and leaves the terminal. No fork of threads.
+//! for the passphrase on the terminal, mounts, reports that on its standard output, and leaves the terminal. No thread is forked.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::repo::State;
 use crate::storage::{self, Location};
 use crate::vfs;
 
-/// What the child says when the folder shows the backup.
+/// The line by which the child reports that the folder shows the backup.
 const READY: &str = "ready";
 
 /// Arguments of `mount`.
@@ -249,7 +249,7 @@ fn divert(log: &mount::Log, manager: &Arc<Manager>) -> warnings::Diverted {
     }))
 }
 
-/// What the newest whole snapshot of this machine was made of.
+/// Returns the sources of the newest complete snapshot of this machine.
 fn sources(state: &State) -> Vec<PathBuf> {
     let host = host();
     let snapshots = state.snapshots();
@@ -257,8 +257,8 @@ fn sources(state: &State) -> Vec<PathBuf> {
     newest.iter().flat_map(|s| &s.paths).map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))).collect()
 }
 
-/// A connection on which nothing moves is given up while whoever waits can still be served by the next one, and a server that
-/// is back is found soon.
+/// Shortens the time-outs: a stalled connection is replaced while a waiting reader can still be served by the next one, and
+/// a server that is back is found soon.
 fn impatient(options: &mut storage::Options, io_timeout: Duration) {
     options.ssh.io_timeout = options.ssh.io_timeout.min(io_timeout / 2).max(Duration::from_secs(1));
     options.longest_pause = Duration::from_secs(2);
@@ -294,7 +294,7 @@ fn unknown(kind: &str, name: &str) -> Error {
     Error::new(Kind::Usage, text).hint("give `me`, `keep`, or USER[:GROUP] by name or number")
 }
 
-/// Tells the parent, then has nothing to do with the terminal any more.
+/// Reports to the parent process, then detaches from the terminal.
 fn leave_terminal(journal: &Journal) -> Result<()> {
     let failed = |e: std::io::Error| Error::io("go to the background", e);
     output::relay(READY)?;

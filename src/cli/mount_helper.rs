@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 /// The names under which mount(8) looks for a helper of `-t fuse.nfreezer` and `-t nfreezer`.
 const NAMES: [&str; 2] = ["mount.fuse.nfreezer", "mount.nfreezer"];
 
-/// What every mount has or cannot have, and what concerns mount(8), fstab and systemd, not the file system. The mount is
+/// Options that every mount has or cannot have, and options for mount(8), fstab and systemd, not the file system. The mount is
 /// read-only without devices, setuid bits and access times, whatever stands there.
 const IGNORED: &str = "ro rw defaults auto noauto user nouser users owner group nofail _netdev dev nodev suid nosuid exec \
     atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime sync async dirsync \
@@ -25,11 +25,11 @@ const IGNORED: &str = "ro rw defaults auto noauto user nouser users owner group 
 const REFUSED: [&str; 9] =
     ["repo", "option", "help", "version", "json", "quiet", "verbose", "foreground", "background-child"];
 
-/// How mount(8) says that it was called wrongly, and that it failed.
+/// Exit codes of mount(8): wrong usage, and failure.
 const USAGE: u8 = 1;
 const FAILED: u8 = 32;
 
-/// What mount(8) asks for.
+/// A call by mount(8).
 #[derive(Debug, Default)]
 pub struct Call {
     source: OsString,

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::repo::{Access, Alarm, Repository, State};
 use crate::storage::{self, Dry, Location, SshOptions, Storage};
 
-/// Passphrases that are typed before the command gives up.
+/// Number of passphrases that the user may type.
 const TRIES: usize = 3;
 
 /// Is set where a record is missing although the command goes on.

@@ -68,7 +68,7 @@ impl Output {
         self.json
     }
 
-    /// Whether the reader has gone, so that nothing more needs to be said.
+    /// Returns whether the reader has closed the pipe, so that further output is useless.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -83,7 +83,7 @@ impl Output {
         if self.json { self.write(&json_line(kind, fields)) } else { Ok(()) }
     }
 
-    /// Writes out what is buffered.
+    /// Writes the buffer.
     pub fn flush(&mut self) -> Result<()> {
         let flushed = self.out.flush();
         self.checked(flushed)
@@ -109,7 +109,7 @@ impl Output {
     }
 }
 
-/// One line on standard error; it does not matter whether anybody reads it.
+/// Writes one line to standard error. A failure is ignored.
 pub fn notice(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

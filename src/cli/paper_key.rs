@@ -13,7 +13,7 @@ use crate::format::keyfile::KEY_FILE;
 
 /// Bytes on a line: 32 digits.
 const LINE: usize = 20;
-/// What the text in a QR code begins with.
+/// The first characters of the text in a QR code.
 const MARK: &str = "NFREEZER-KEY-1:";
 /// Largest page that is read.
 const LARGEST: u64 = 1 << 20;
@@ -34,7 +34,7 @@ pub fn lines(file: &[u8]) -> Vec<String> {
     file.chunks(LINE).enumerate().map(line).collect()
 }
 
-/// What the QR code of a key file says.
+/// Returns the text of the QR code of a key file.
 pub fn code_text(file: &[u8]) -> String {
     format!("{MARK}{}", encode(file))
 }
@@ -58,7 +58,7 @@ pub fn code(file: &[u8]) -> Result<Vec<String>> {
     Ok((-4..width + 4).step_by(2).map(|y| (-4..width + 4).map(|x| cell(x, y)).collect()).collect())
 }
 
-/// What stands above the lines.
+/// The heading of the page.
 pub struct Heading {
     /// Where the repository is.
     pub address: String,
@@ -66,11 +66,11 @@ pub struct Heading {
     pub repository: String,
     /// The short id of the key.
     pub key: String,
-    /// What the user calls it.
+    /// The label that the user chose.
     pub label: String,
     /// When it was made, where that is known.
     pub made: Option<String>,
-    /// What a guess costs.
+    /// The cost of one guess.
     pub cost: String,
     /// Whether it needs a local key.
     pub local: bool,

@@ -1,6 +1,5 @@
 //! Progress on standard error: a bar on a terminal, a line every 30 seconds elsewhere, nothing with `-q`; with `--json`
-//! an object of type `status` every second on standard output. What was skipped and what the user should know is said in
-//! every case.
+//! an object of type `status` every second on standard output. Skipped files and warnings are reported in every case.
 
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -17,13 +16,13 @@ use super::{escape, human, warnings};
 use crate::context::Context;
 use crate::progress::{Event, Progress};
 
-/// Between two lines where nobody watches.
+/// Interval between two lines if standard error is not a terminal.
 const QUIET: Duration = Duration::from_secs(30);
 /// Between two objects of type `status`.
 const STATUS: Duration = Duration::from_secs(1);
 /// Between two looks at the clock; the bar is drawn as often.
 const TICK: Duration = Duration::from_millis(200);
-/// Over about so many seconds the rate is averaged: long enough not to jump, short enough to show a stalled line.
+/// Seconds over which the rate is averaged: long enough not to jump, short enough to show a stalled connection.
 const WINDOW: f64 = 20.0;
 
 /// Shows the events of one operation, and that time passes where there are none.
@@ -43,7 +42,7 @@ struct Inner {
     sums: Mutex<Sums>,
 }
 
-/// What is known so far.
+/// The figures so far.
 struct Sums {
     started: Instant,
     files: u64,
@@ -64,7 +63,7 @@ struct Total {
 }
 
 impl Reporter {
-    /// `verb` says what is done to files: `saved`, `restored`.
+    /// `verb` names the action on files: `saved`, `restored`.
     pub fn new(args: ProgressArgs, verb: &'static str) -> Self {
         let watched = std::io::stderr().is_terminal();
         let bar = (watched && !args.output.quiet).then(|| {
@@ -122,7 +121,7 @@ impl Drop for Reporter {
 }
 
 impl Inner {
-    /// The body of the thread that shows what there is at every tick, until `stopped` says that it is over.
+    /// The body of the thread that shows the figures at every tick, until `stopped` is set.
     fn show(&self, stopped: &mpsc::Receiver<()>) {
         let (mut line, mut status) = (Instant::now(), Instant::now());
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {

@@ -15,7 +15,7 @@ use super::output::{self, Output};
 use crate::error::{Error, Kind, Result};
 use crate::storage::{Location, Remote};
 
-/// Requests of SFTP that change what is there.
+/// Requests of SFTP that change existing files.
 pub const DENIED: &str = "remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data";
 /// Requests that read, or that write into a file that the same session has made (files of others have mode 0400).
 pub const HARMLESS: &str = "open,close,read,write,lstat,fstat,opendir,readdir,realpath,stat,readlink,statvfs,fstatvfs,fsync,\
@@ -112,7 +112,7 @@ fn script(remote: &Remote, key: &str) -> String {
     )
 }
 
-/// What remains possible, in plain words.
+/// Returns the attacks that remain possible, as comment lines.
 fn limits() -> impl Iterator<Item = &'static str> {
     "This does not protect from:\n\
      - reading: whoever has the key and the passphrase reads all that was ever saved, and the key alone reads every file that the\n  \
@@ -165,7 +165,7 @@ fn public_key(ssh: &SshArgs, file: Option<&Path>) -> Result<String> {
     Ok(format!("{} {blob} {comment}", escape::text(kind.as_bytes())).trim_end().to_owned())
 }
 
-/// Runs it on the server; gives what it said.
+/// Runs the script on the server. Returns its output.
 fn run_on_server(ssh_args: &SshArgs, remote: &Remote, script: &str) -> Result<String> {
     let mut ssh = Command::new("ssh");
     ssh.args(["-T", "-o", "ControlMaster=no"]);

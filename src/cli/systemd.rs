@@ -21,7 +21,7 @@ impl Manager {
         Manager(UnixDatagram::unbound().ok().zip(address.ok()))
     }
 
-    /// Tells it, for example `READY=1`. That it does not listen is no failure of ours.
+    /// Sends a message to the manager, for example `READY=1`. A manager that does not listen is not an error.
     pub fn tell(&self, state: &str) {
         if let Some((socket, address)) = &self.0 {
             drop(socket.send_to_addr(state.as_bytes(), address));

@@ -41,7 +41,7 @@ const OLDEST: usize = 4;
 const COSTLY: u64 = 8;
 
 impl KeyFiles {
-    /// Takes the file that the user gives in place of those of the repository.
+    /// Takes the user's file instead of the key files of the repository.
     pub fn of_user(file: &[u8]) -> Self {
         KeyFiles { read: vec![(keyfile::name(file), Some(file.to_vec()))], rest: Vec::new(), count: 1 }
     }

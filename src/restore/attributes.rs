@@ -2,7 +2,7 @@
 //! not know, is left out and counted; that is not a failure.
 //!
 //! The rule for access: no other user gets more than the snapshot granted. So setuid and setgid need the saved owner and
-//! group, a group that could not be set gets what others get, and without its ACL a file gives its group only what the
+//! group, a group that could not be set has the rights of others, and without its ACL a file grants its group only what the
 //! ACL granted to that group.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -78,7 +78,7 @@ enum Access {
     Unknown,
 }
 
-/// Returns the saved mode, reduced as the module says.
+/// Returns the saved mode, reduced by the rule above.
 fn mode(node: &Node, owned: Owned, access: Access) -> Mode {
     let mut mode = u32::from(node.attrs.mode);
     if !(owned.user && owned.group) {
@@ -95,8 +95,8 @@ fn mode(node: &Node, owned: Owned, access: Access) -> Mode {
     Mode::from_raw_mode(mode)
 }
 
-/// Makes the extended attributes of an inode those of the node: removes what was inherited or there before, then sets the
-/// saved ones. Those that cannot be set are only counted.
+/// Removes inherited and earlier extended attributes from an inode, then sets the saved ones. Counts the attributes that
+/// cannot be set.
 fn set_xattrs(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>, owned: Owned, inode: &Inode<'_>) -> Access {
     let saved = run.trees.xattrs(run.ctx(), node);
     let known = saved.as_ref().map_or(&[][..], |list| list.as_slice());

@@ -252,7 +252,7 @@ pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
     }
 }
 
-/// Gives a complete entry its final name. Without `replace` an entry of that name stays, and the error is `Exists`.
+/// Renames a complete entry to its final name. Without `replace` an entry of that name stays, and the error is `Exists`.
 pub(super) fn place(held: &Held, temporary: &[u8], name: &[u8], replace: bool) -> Result<()> {
     rename(held, temporary, name, replace).map_err(|errno| {
         held.unlink(temporary);

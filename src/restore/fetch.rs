@@ -1,7 +1,7 @@
 //! Verified chunks, fetched in large stretches where neighbours will be wanted too, and ahead of their use.
 //!
-//! The walk announces what it queues; per stretch of 4 MiB of a pack this holds how much of it is wanted. A stretch that
-//! several references want is fetched as a whole, once, early; a lonely chunk alone.
+//! The walk announces each reference that it queues. For each stretch of 4 MiB of a pack the number of wanted bytes is
+//! counted. A stretch that several references want is fetched as a whole, once and early; a single chunk is fetched alone.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex};
@@ -18,7 +18,7 @@ use crate::trees::Trees;
 
 /// Blocks of a stretch: 4 MiB.
 const STRETCH: u32 = 64;
-/// Stored bytes that may be queued: with [`STRETCH`] and the cache of 96 MiB, what is fetched early survives until used.
+/// Stored bytes that may be queued: with [`STRETCH`] and the cache of 96 MiB, a stretch stays in the cache until it is used.
 const WINDOW: u64 = 48 << 20;
 /// References and bytes in a stretch from which on it is fetched as a whole.
 const NEIGHBOURS: (u32, u64) = (4, 1 << 20);

@@ -15,7 +15,7 @@ pub(super) fn release(run: &Run<'_>, file: Arc<File>) {
     }
 }
 
-/// Gives a file its name, or removes it and reports why. Then its further names are made.
+/// Renames a file to its name, or removes it and reports why. Then creates its further names.
 fn finish(run: &Run<'_>, file: File) {
     let result = file::conclude(run, &file);
     if let Some(key) = &file.key {

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The names that were restored in one directory, as hashes of what is left when all differences are folded away.
+/// The names that were restored in one directory, as hashes of their folded forms.
 #[derive(Default)]
 pub(super) struct Names(HashSet<u64>);
 

@@ -8,7 +8,7 @@ use super::{Run, add, attributes};
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
 
-/// Makes one under a temporary name, sets its attributes and gives it its name. `None`: only root could make it.
+/// Creates the node under a temporary name, sets its attributes and renames it. Returns `None` if only root could create it.
 pub(super) fn make(run: &Run<'_>, held: &Held, node: &Node, replace: bool) -> Result<Option<(u64, u64)>> {
     let failed = |e: Errno| Error::io("make it", e.into());
     let name = dir::temporary()?;

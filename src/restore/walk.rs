@@ -122,7 +122,7 @@ fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
                 return Ok(());
             }
             Overwrite::Never => return Err(in_the_way()),
-            // What has or had further links is made anew, so that its links end as they were saved.
+            // A file with further links, here or when it was saved, is created anew: then its links end as saved.
             Overwrite::IfChanged if comparable && stat.st_nlink == 1 && node.nlink < 2 => {
                 queue.existing(held.clone(), node);
                 return Ok(());

@@ -100,13 +100,13 @@ impl<'r> Trees<'r> {
         self.read(ctx, ChunkKind::Data, r, |r| self.repo.chunk(ctx, ChunkKind::Data, r, span))
     }
 
-    /// Returns a page of a directory, as the page above says it is, and the place where it was read.
+    /// Returns a page of a directory, checked against the page above, and the place where it was read.
     pub fn page(&self, ctx: &Context, branch: &Branch) -> Result<(Ref, Page)> {
         let found = self.read(ctx, ChunkKind::Page, &branch.page, |r| Ok((*r, self.repo.page(ctx, r)?)))?;
         branch.check(&found.1).map(|()| found)
     }
 
-    /// Returns a page of a reference list, as the page above says it is.
+    /// Returns a page of a reference list, checked against the page above.
     pub fn list(&self, ctx: &Context, branch: &ListBranch) -> Result<List> {
         let list = self.read(ctx, ChunkKind::List, &branch.list, |r| self.repo.list(ctx, r))?;
         branch.check(&list).map(|()| list)

@@ -37,7 +37,7 @@ impl Visited {
     /// Makes a memory of about `memory` bytes at most.
     pub fn new(memory: u64) -> Self {
         let (young, old) = Default::default();
-        // A set grows by doubling: what is just above a power of two takes twice as much.
+        // A set grows by doubling: a size just above a power of two takes twice as much.
         let half = (memory / 2 / EACH).max(1 << 10);
         Visited { key: RandomState::new(), young, old, most: (1 << half.ilog2()) * 7 / 8 }
     }

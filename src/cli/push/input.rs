@@ -51,7 +51,7 @@ pub fn stream(args: &Args) -> Result<Option<Stream>> {
     }))
 }
 
-/// Reads what is there; [`io::ErrorKind::WouldBlock`] if nothing comes for a while.
+/// Reads the available bytes; [`io::ErrorKind::WouldBlock`] if there are none for a while.
 struct Patient<F>(F);
 
 impl<F: AsFd + Read> Read for Patient<F> {
@@ -63,7 +63,7 @@ impl<F: AsFd + Read> Read for Patient<F> {
     }
 }
 
-/// What a command writes. It ends well only if the command does.
+/// The output of a command. It ends without an error only if the command does.
 struct Output {
     name: String,
     child: Child,

@@ -1,4 +1,4 @@
-//! From the arguments to the rules of what is left out.
+//! Turns the arguments into the rules for excluded files.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

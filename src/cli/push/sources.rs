@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pattern::{self, NamePattern};
 use crate::storage::Location;
 
-/// What is to be saved.
+/// Returns the sources of a push.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// Absolute.
@@ -56,7 +56,7 @@ fn absolute(source: &OsStr) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What the lists name.
+/// Returns the paths that the lists name.
 fn listed(args: &Args) -> Result<Vec<OsString>> {
     let mut all = Vec::new();
     for file in &args.files_from {
@@ -104,7 +104,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     read.map(|_| bytes).map_err(|e| Error::io(format!("read the list of sources {name}"), e))
 }
 
-/// What is there of a path with wildcards; one without any, or that matches nothing, stands for itself.
+/// Returns the existing paths that match a path with wildcards. A path without wildcards, or without a match, stands for itself.
 fn expand(path: &[u8]) -> Result<Vec<OsString>> {
     let wild = |part: &[u8]| part.iter().any(|byte| b"*?[\\".contains(byte));
     if !wild(path) {
@@ -140,7 +140,7 @@ fn expand(path: &[u8]) -> Result<Vec<OsString>> {
     }
 }
 
-/// What must not be saved into itself.
+/// The files that must not be saved into themselves.
 #[derive(Default)]
 pub struct Own {
     /// The folder of a local repository, without links on its way, and its device and inode.

@@ -1,4 +1,4 @@
-//! What a push did, in words and as an object.
+//! The summary of a push, as text and as JSON.
 
 use serde_json::json;
 

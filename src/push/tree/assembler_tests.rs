@@ -1,4 +1,4 @@
-//! What the assembler makes of the entries that it is given in order.
+//! Tests the assembler with entries in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;

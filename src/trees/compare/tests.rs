@@ -45,7 +45,7 @@ fn flat(tree: &Tree) -> Flat {
     all
 }
 
-/// What differs, path by path; entries below an added or removed directory are not mentioned.
+/// Returns the differences by path, without the entries below an added or removed directory.
 fn naive(old: &Tree, new: &Tree) -> BTreeSet<(String, String)> {
     let (a, b) = (flat(old), flat(new));
     let above_is_directory = |all: &Flat, path: &str| {
