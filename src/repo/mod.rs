@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `open`, `keys` | create and open a repository, add and remove key files |
-//! | `log`, `state`, `missing` | read the record log; its fold; records that it lacks |
+//! | `log`, `state`, `missing_records` | read the record log; its fold; records that it lacks |
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
 //! | `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
@@ -21,7 +21,7 @@ pub mod keys;
 mod latest;
 mod log;
 mod merge;
-mod missing;
+mod missing_records;
 mod open;
 mod presence;
 mod read;

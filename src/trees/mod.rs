@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `branch` | one page below another: the check of a page against the row that names it; the way down to one entry |
 //! | `entries`, `extents` | the nodes of a directory, the extents of a file, in order |
-//! | `lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
+//! | `chunk_lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
 //! | `lockstep` | walks a directory of several trees in step and skips equal pages |
 //! | `compare` | compares two trees: added, removed, changed and renamed entries |
 //! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
@@ -14,12 +14,12 @@
 //! | `reachable` | which chunks in which packs are reachable |
 
 mod branch;
+mod chunk_lookup;
 mod compare;
 mod directory;
 mod entries;
 mod extents;
 mod lockstep;
-mod lookup;
 mod reach;
 mod reachable;
 #[cfg(test)]
@@ -28,12 +28,12 @@ mod visited;
 mod write;
 
 pub use branch::{Branch, HasPage, ListBranch, Spot, Wanted, descend};
+pub use chunk_lookup::Lookup;
 pub use compare::{Change, Difference, compare};
 pub use directory::{Directory, Which};
 pub use entries::Entries;
 pub use extents::Extents;
 pub use lockstep::{Lockstep, Step};
-pub use lookup::Lookup;
 pub use reach::{Visit, walk};
 pub use reachable::{Reachable, Reached, Scope};
 pub use visited::Visited;

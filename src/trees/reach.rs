@@ -5,7 +5,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::branch::{Branch, ListBranch};
-use super::lookup::Lookup;
+use super::chunk_lookup::Lookup;
 use super::visited::Visited;
 use crate::context::{Context, Group};
 use crate::crypto::keys::ChunkKind;
