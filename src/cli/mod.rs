@@ -95,7 +95,7 @@ enum Command {
     /// Unmount a backup
     #[command(alias = "unmount")]
     Umount(mount::UmountArgs),
-    /// Set up a server so that a client can add and read, but change nothing
+    /// Set up a server so that a client can only add and read
     ServerSetup(server_setup::Args),
     /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
