@@ -8,8 +8,11 @@ use crate::storage::sftp::session::{Features, SMALL, Submit};
 
 /// Small requests are sent together up to this size, below one SSH packet.
 const TOGETHER: usize = 30_000;
-/// Packet size for a server that does not report its limits: every server must accept it (draft, section 3).
-const PLAIN: usize = 32 << 10;
+/// READ and WRITE size for a server that does not report its limits. Every server must accept 32 KiB (draft, section 3).
+/// Some bytes less, so that a WRITE and its header fit into one SSH packet of libssh2 (32,700 bytes): proftpd's mod_sftp
+/// stalls on requests that are split over two packets while other channels do the same.
+const PLAIN: usize = 32_000;
+const _: () = assert!(PLAIN + 25 + 256 <= 32_700, "header of a WRITE, and the longest handle");
 /// The largest READ and WRITE: OpenSSH's limit.
 const LARGEST: usize = 255 << 10;
 
