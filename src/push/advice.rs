@@ -34,7 +34,7 @@ pub fn on_snapshot(snapshot: &Snapshot, parent: Option<&Snapshot>, select: &Sele
     let stats = &snapshot.stats;
     if stats.files + stats.others == 0 {
         warnings.push("the snapshot is empty: the sources hold no files".to_owned());
-    } else if let Some(parent) = parent.filter(|parent| !parent.partial) {
+    } else if let Some(parent) = parent.filter(|parent| !parent.partial && parent.group == snapshot.group) {
         let before = &parent.stats;
         if stats.files < before.files / 2 || stats.bytes < before.bytes / 2 {
             warnings.push(format!(

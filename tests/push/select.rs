@@ -705,6 +705,13 @@ fn a_push_warns_about_what_was_probably_not_meant() {
     fs::remove_file(setup.path("a")).unwrap();
     setup.push(&setup.options(Select::default()));
     assert_eq!(warnings(&setup), ["the snapshot is empty: the sources hold no files"]);
+    // The parent of a push of other sources is another snapshot of the host: there is nothing to compare.
+    fs::write(setup.path("small"), "s").unwrap();
+    fs::write(setup.path("large"), [1; 100]).unwrap();
+    setup.push(&setup.options(Select::default()));
+    let other = Options { sources: vec![setup.path("small")], ..setup.options(Select::default()) };
+    setup.push(&other);
+    assert_eq!(warnings(&setup), Vec::<String>::new());
     let device = Options { sources: vec!["/dev/null".into()], ..setup.options(Select::default()) };
     setup.push(&device);
     assert!(warnings(&setup)[0].starts_with("/dev/null is a device: the device node is saved, not its contents"));
