@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
-use crate::repo::{Repository, State, now, random};
+use crate::repo::{Repository, State, random};
 use crate::trees::{MetaPack, SelfRefs};
 
 /// The key in a snapshot's `extra` under which stands the id of the snapshot that it replaces.
@@ -95,7 +95,7 @@ pub fn repair(
         }
         sections.extend(writer.sections((head.sections.len() + sections.len()) as u32));
     }
-    replace(&mut head, &mut repaired, outcomes, writes)?;
+    replace(&mut head, &mut repaired, outcomes, writes, repo.now().seconds)?;
     if head != Head::default() {
         // A stop does not end the commit: then it would not be known whether it took place.
         let ctx = &ctx.with_grace(Duration::MAX);
@@ -105,8 +105,13 @@ pub fn repair(
 }
 
 /// Adds the fate of packs, snapshots and records to the head.
-fn replace(head: &mut Head, repaired: &mut Repaired, outcomes: Vec<(Snapshot, Outcome)>, writes: bool) -> Result<()> {
-    let time = now().seconds;
+fn replace(
+    head: &mut Head,
+    repaired: &mut Repaired,
+    outcomes: Vec<(Snapshot, Outcome)>,
+    writes: bool,
+    time: i64,
+) -> Result<()> {
     let mut condemned: BTreeMap<_, _> = head.condemned.drain(..).collect();
     for id in &repaired.condemned {
         condemned.entry(*id).or_insert(time);

@@ -61,7 +61,7 @@ fn attempt(
     outdated: &AtomicBool,
 ) -> Result<Summary> {
     let started = Instant::now();
-    let begun = crate::repo::now();
+    let begun = repo.now();
     let traffic = repo.storage().traffic();
     let counts = Counts::new(ctx);
     let ctx = &ctx.with_progress(&counts);

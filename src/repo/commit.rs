@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::state::{Known, State};
-use super::{Repository, now, random};
+use super::{Repository, random};
 use crate::context::Context;
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
@@ -72,7 +72,7 @@ impl Repository {
         head.sequence = state.next_sequence();
         head.heads.extend(state.frontier());
         state.inherit(&mut head);
-        head.time = now().seconds;
+        head.time = self.now().seconds;
         head.snapshots.sort_by_key(|s| s.id);
         let sequence = head.sequence;
         head.marks.iter_mut().filter(|m| m.record.is_none()).for_each(|m| m.sequence = sequence);

@@ -2,6 +2,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `clock` | the clock of this machine, replaceable in tests |
 //! | `open`, `keys` | create and open a repository, add and remove key files |
 //! | `log`, `state`, `missing_records` | read the record log; its fold; records that it lacks |
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
@@ -11,6 +12,7 @@
 //! | `presence`, `inspect` | packs that the server shows; questions of `check` |
 //! | `select` | the snapshot that a user names |
 
+mod clock;
 mod commit;
 mod fetch;
 mod fingerprints;
@@ -32,6 +34,7 @@ mod select;
 mod state;
 mod unlock;
 
+pub use clock::{Clock, SystemClock};
 pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};
 pub use inspect::{Faults, Incomplete, Tables};
@@ -57,6 +60,7 @@ pub struct Repository {
     id: RepoId,
     fetcher: fetch::Fetcher,
     rollback: rollback::RollbackGuard,
+    clock: Arc<dyn Clock>,
     /// The key file that opened the repository.
     opened_by: (ObjectId, KeyInfo),
     /// Kept to wrap it in further key files.
@@ -79,6 +83,23 @@ impl Repository {
         &self.id
     }
 
+    /// Returns the time of this client's clock.
+    pub fn now(&self) -> Time {
+        self.clock.wall()
+    }
+
+    /// Returns this client's clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Replaces the clock. For tests with clocks that are wrong, jump or stand still.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Returns statistics of the block cache.
     pub fn cache_stats(&self) -> CacheStats {
         self.fetcher.stats()
@@ -94,7 +115,7 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 
 /// Returns the time of this machine's clock.
 pub fn now() -> Time {
-    std::time::SystemTime::now().into()
+    SystemClock.wall()
 }
 
 /// Calls `work` for each item, on up to `threads` threads. Returns the results in the order of the items.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::fetch::Fetcher;
 use super::rollback::{Alarm, RollbackGuard};
 use super::unlock::{KeyFiles, Unlocking};
-use super::{Repository, now, random};
+use super::{Clock, Repository, SystemClock, now, random};
 use crate::context::Context;
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::{Keys, LocalKey, MasterKey, RepoId};
@@ -159,18 +159,26 @@ impl Repository {
     ) -> Self {
         let keys = Arc::new(Keys::derive(&master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
-        Repository { storage, keys, id, fetcher, rollback: guard, opened_by: key, master }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Repository { storage, keys, id, fetcher, rollback: guard, clock, opened_by: key, master }
     }
 
     /// Returns this repository on another storage, with an empty cache. For tests with many hostile storages, where
     /// opening would run the key derivation a thousand times.
     #[doc(hidden)]
     pub fn behind(&self, storage: Arc<dyn Storage>) -> Self {
-        let guard = Access::default().rollback_guard(&*storage);
+        self.behind_with(storage, &Access::default())
+    }
+
+    /// Returns this repository like [`Repository::behind`], with the seen data and the options of `access`.
+    #[doc(hidden)]
+    pub fn behind_with(&self, storage: Arc<dyn Storage>, access: &Access) -> Self {
+        let guard = access.rollback_guard(&*storage);
         guard.proven.store(true, Ordering::Relaxed);
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
         let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
-        Repository { storage, keys, id: self.id, fetcher, rollback: guard, opened_by, master }
+        let clock = Arc::clone(&self.clock);
+        Repository { storage, keys, id: self.id, fetcher, rollback: guard, clock, opened_by, master }
     }
 
     /// Sets the capacity of the block cache in bytes. Returns the previous capacity.

@@ -13,7 +13,7 @@ use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::{Packs, StoredPack};
-use crate::repo::{Index, Repository, State, now, random};
+use crate::repo::{Index, Repository, State, random};
 use crate::trees::MetaPack;
 
 /// The state of the record log, and the inputs of the next record.
@@ -120,8 +120,9 @@ impl Ledger<'_> {
     ) -> Result<ObjectId> {
         let ready = self.packs.ready();
         let sections = sections(self.chunks, &ready, meta);
-        let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now().seconds, Action::Forget)).collect();
-        let condemned = self.missing.iter().map(|id| (*id, now().seconds)).collect();
+        let now = self.repo.now().seconds;
+        let marks = replaced.into_iter().map(|snapshot| Mark::new(snapshot, now, Action::Forget)).collect();
+        let condemned = self.missing.iter().map(|id| (*id, now)).collect();
         let head = Head { snapshots: snapshot.into_iter().collect(), marks, condemned, ..Head::default() };
         if mode == CommitMode::Immediate {
             let record = self.repo.commit_at_once(self.last, self.state, head, &sections)?;
