@@ -6,6 +6,7 @@
 //! | `open`, `keys` | create and open a repository, add and remove key files |
 //! | `log`, `state`, `missing_records` | read the record log; its fold; records that it lacks |
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
+//! | `sights` | when this machine saw ids of the log first |
 //! | `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
@@ -31,6 +32,7 @@ mod reindex;
 mod rollback;
 mod section;
 mod select;
+mod sights;
 mod state;
 mod unlock;
 

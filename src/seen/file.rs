@@ -61,7 +61,8 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
     Some(bytes)
 }
 
-fn sum(text: &str) -> String {
+/// Returns the checksum of a text, as hex digits.
+pub(super) fn sum(text: &str) -> String {
     hex(&Sha256::digest(text)[..8])
 }
 

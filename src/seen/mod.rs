@@ -5,8 +5,12 @@
 //! In: repository ids, addresses, heads and key files that `repo` has verified. Out: the same, on the next run.
 //! Each repository has one file, named by its id, which is written under a temporary name, synced and renamed. A lock
 //! file serialises concurrent processes. The contents reveal only where the backups are; the files are private to the user.
+//! [`Sights`] has files beside it: when ids of the log appeared.
 
 mod file;
+mod sights;
+
+pub use sights::{Sight, SightId, Sights};
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -93,7 +97,7 @@ impl SeenStore {
     /// Returns the facts about a repository. Fails with [`Kind::Damaged`] if the file was not written by this program.
     pub fn of(&self, repository: &[u8; 32]) -> Result<Option<Seen>> {
         let path = self.path(repository);
-        match read(&path) {
+        match read(&path, LARGEST) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(damaged(&path)),
             Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
@@ -113,10 +117,7 @@ impl SeenStore {
     pub fn update(&self, repository: &[u8; 32], change: impl FnOnce(&mut Seen)) -> Result<()> {
         let path = self.path(repository);
         let failed = |e| Error::io(format!("remember the newest heads in {}", path.display()), e);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
-        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(self.folder.join("lock"));
-        let lock = lock.map_err(failed)?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
+        let _lock = self.lock().map_err(failed)?;
         let before = match self.of(repository) {
             Err(e) if e.kind() == Kind::Damaged => {
                 fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
@@ -130,14 +131,15 @@ impl SeenStore {
         if before.as_ref() == Some(&seen) {
             return Ok(());
         }
-        let new = path.with_extension("new");
-        let write = || {
-            let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&file::encode(&seen, repository))?;
-            file.sync_data()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(failed)
+        replace(&path, &file::encode(&seen, repository)).map_err(failed)
+    }
+
+    /// Creates the folder and locks it until the result is dropped.
+    fn lock(&self) -> io::Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(self.folder.join("lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(lock)
     }
 
     /// Binds the address to this repository and to no other one.
@@ -181,10 +183,19 @@ impl Seen {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Writes a file under a temporary name, syncs it and renames it.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&new, path)
+}
+
+fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(bytes) }
+    File::open(path)?.take(largest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > largest { Err(io::ErrorKind::InvalidData.into()) } else { Ok(bytes) }
 }
 
 fn damaged(path: &Path) -> Error {

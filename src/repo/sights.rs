@@ -1,0 +1,28 @@
+//! When this machine saw ids of the log first ([`crate::seen::Sights`]), for decisions that must not trust dates in records.
+
+use super::Repository;
+use crate::error::{Kind, Result};
+use crate::seen::{SightId, Sights};
+
+impl Repository {
+    /// Takes a look at ids of one kind (a word for the file name) at this address, by this machine's clock, and stores it.
+    /// A dry run, and a reader of an older state, store nothing. Returns `None` if this machine keeps no seen data.
+    pub fn look(
+        &self,
+        kind: &str,
+        present: impl IntoIterator<Item = SightId>,
+        now: i64,
+    ) -> Result<Option<Sights>> {
+        let guard = &self.rollback;
+        let Some(store) = &guard.store else { return Ok(None) };
+        if !guard.dry_run && !guard.accept {
+            return store.look(&self.id.0, &guard.address, kind, present, now).map(Some);
+        }
+        let mut sights = match store.sights(&self.id.0, &guard.address, kind) {
+            Err(e) if e.kind() == Kind::Damaged => Sights::default(),
+            other => other?,
+        };
+        sights.look(present, now);
+        Ok(Some(sights))
+    }
+}
