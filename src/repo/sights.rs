@@ -7,12 +7,7 @@ use crate::seen::{SightId, Sights};
 impl Repository {
     /// Takes a look at ids of one kind (a word for the file name) at this address, by this machine's clock, and stores it.
     /// A dry run, and a reader of an older state, store nothing. Returns `None` if this machine keeps no seen data.
-    pub fn look(
-        &self,
-        kind: &str,
-        present: impl IntoIterator<Item = SightId>,
-        now: i64,
-    ) -> Result<Option<Sights>> {
+    pub fn look(&self, kind: &str, present: impl IntoIterator<Item = SightId>, now: i64) -> Result<Option<Sights>> {
         let guard = &self.rollback;
         let Some(store) = &guard.store else { return Ok(None) };
         if !guard.dry_run && !guard.accept {
