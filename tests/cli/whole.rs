@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::harness::cli::PASSPHRASE;
 use crate::harness::sshd::{Setup, Sshd};
 use tempfile::TempDir;
 
@@ -67,7 +68,7 @@ impl Client {
             }
         };
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.home.path());
-        command.env("NFREEZER_PASSWORD", "correct horse").env("NFREEZER_REPOSITORY", &self.repository);
+        command.env("NFREEZER_PASSWORD", PASSPHRASE).env("NFREEZER_REPOSITORY", &self.repository);
         command.env("TZ", "UTC").stdin(Stdio::null());
         command
     }
@@ -520,7 +521,7 @@ fn recover_py_gives_back_what_restore_gives_back() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.py");
     let mut recover = Command::new("python3");
     recover.arg(script).arg("restore").arg(&repository).arg("latest").arg(&target);
-    let recover = recover.env("NFREEZER_PASSWORD", "correct horse").output().unwrap();
+    let recover = recover.env("NFREEZER_PASSWORD", PASSPHRASE).output().unwrap();
     assert!(recover.status.success(), "{}", text(&recover));
     assert_eq!(difference(&client, &target.join(tree.strip_prefix("/").unwrap()), &tree, &[]), "");
 }

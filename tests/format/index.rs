@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::{ObjectType, plain_len};
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
 use nfreezer::format::record::{self, Head, NewSection, Section, SectionKind};
@@ -16,18 +14,10 @@ use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::repo::{Index, Repository, State};
 use nfreezer::storage::{Memory, Storage};
 
-fn passphrase() -> Passphrase {
-    Passphrase::new("index".into()).unwrap()
-}
-
-fn repository() -> (Arc<Memory>, Repository) {
-    let memory = Arc::new(Memory::default());
-    let repo = Repository::init(background(), Arc::clone(&memory) as _, &passphrase(), KdfCost::DEFAULT, "").unwrap();
-    (memory, repo)
-}
+use crate::harness::repository;
 
 fn reopen(memory: &Arc<Memory>) -> Repository {
-    Repository::open(background(), Arc::clone(memory) as _, || Ok(passphrase())).unwrap()
+    repository::open(memory.clone())
 }
 
 /// Ids as a PRF makes them.
@@ -78,7 +68,7 @@ fn assert_answers(repo: &Repository, index: &Index, model: &Model) {
 
 #[test]
 fn answers_are_those_of_the_model_whatever_may_be_held() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     for (from, to) in [(0, 900), (1000, 1010), (100_000, 134_000), (200_000, 203_000)] {
         add(&repo, &mut state, &mut model, from, to);
@@ -97,7 +87,7 @@ fn answers_are_those_of_the_model_whatever_may_be_held() {
 
 #[test]
 fn what_is_new_costs_no_read_once_fingerprints_are_there_and_what_is_known_one() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 80_000);
     let repo = reopen(&memory);
@@ -117,7 +107,7 @@ fn what_is_new_costs_no_read_once_fingerprints_are_there_and_what_is_known_one()
 
 #[test]
 fn a_large_section_is_read_past_the_cache() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 200_000);
     let repo = reopen(&memory);
@@ -144,7 +134,7 @@ fn named_sections(repo: &Repository, state: &State, id: ObjectId, head: Head, ne
 
 #[test]
 fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
-    let (_, repo) = repository();
+    let (_, repo) = repository::in_memory();
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 1000);
     for allowance in [0, 50_000, 90_000, usize::MAX] {
@@ -177,7 +167,7 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
 
 #[test]
 fn many_threads_ask_at_once() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     for part in 0..5 {
         add(&repo, &mut state, &mut model, part * 100_000, part * 100_000 + 40_000);
@@ -201,7 +191,7 @@ fn many_threads_ask_at_once() {
 
 #[test]
 fn damage_hides_a_chunk_and_no_other() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let (mut state, mut model) = (repo.state(background()).unwrap(), Model::new());
     add(&repo, &mut state, &mut model, 0, 60_000);
     let name = memory.list(background(), Folder::Log).unwrap()[0].name;
@@ -244,14 +234,14 @@ fn ten_million_chunks() {
     let folder = tempfile::tempdir().unwrap();
     let storage = || Arc::new(nfreezer::storage::Local::new(folder.path())) as Arc<dyn Storage>;
     {
-        let repo = Repository::init(background(), storage(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
+        let repo = repository::init(storage());
         let mut state = repo.state(background()).unwrap();
         for part in 0..10 {
             repo.commit(background(), &mut state, Head::default(), &sections(part * PART, (part + 1) * PART)).unwrap();
         }
     }
     for allowance in [80 << 20, 16 << 20] {
-        let repo = Repository::open(background(), storage(), || Ok(passphrase())).unwrap();
+        let repo = repository::open(storage());
         repo.set_cache(16 << 20);
         let state = repo.state(background()).unwrap();
         std::fs::write("/proc/self/clear_refs", "5").unwrap();

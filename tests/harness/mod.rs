@@ -6,6 +6,7 @@ pub mod faults;
 pub mod hook;
 pub mod mounted;
 pub mod proxy;
+pub mod repository;
 pub mod root;
 pub mod saved;
 pub mod shown;

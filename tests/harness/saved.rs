@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nfreezer::check::{self, Consent, Finding, Lost, Options, Repaired, Report};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::seal::block_place;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::node::Content;
 use nfreezer::format::record::{Snapshot, SnapshotId};
 use nfreezer::format::reference::{Extent, Ref};
@@ -20,6 +18,7 @@ use nfreezer::storage::{Memory, Storage};
 use nfreezer::trees::Trees;
 use nfreezer::vfs::{self, Entry, Kind, Mode, Vfs, inode};
 
+use super::repository;
 use super::tree::{assert_same, noise, on_disk, write};
 
 /// A repository, the folder that is pushed into it, and the objects.
@@ -71,8 +70,7 @@ impl Saved {
 impl<S: Storage + 'static> Saved<S> {
     /// A new repository on this storage.
     pub fn on(memory: Arc<S>) -> Self {
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(background(), memory.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(memory.clone());
         Saved { memory, repo, dir: tempfile::tempdir().unwrap() }
     }
 

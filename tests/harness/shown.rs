@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::writer::{Item, Writer, repository};
+use super::repository;
+use super::writer::{Item, Writer};
 use nfreezer::context::background;
 use nfreezer::crypto::keys::ChunkId;
 use nfreezer::error::Result;
@@ -23,7 +24,12 @@ pub struct Repo {
 impl Repo {
     pub fn new() -> Self {
         let memory = Arc::<Memory>::default();
-        Repo { repo: Arc::new(repository(memory.clone())), memory, state: State::default(), known: HashMap::new() }
+        Repo {
+            repo: Arc::new(repository::init(memory.clone())),
+            memory,
+            state: State::default(),
+            known: HashMap::new(),
+        }
     }
 
     pub fn push(&mut self, tree: &Item) {
@@ -38,8 +44,7 @@ impl Repo {
 
     /// Opened again: nothing is in memory.
     pub fn cold(&self) -> Arc<Repository> {
-        let passphrase = || Ok(nfreezer::crypto::secret::Passphrase::new("test".into()).unwrap());
-        Arc::new(Repository::open(background(), self.memory.clone(), passphrase).unwrap())
+        Arc::new(repository::open(self.memory.clone()))
     }
 
     /// A new mount by a process that has some blocks in memory: opening costs what a passphrase costs.

@@ -282,17 +282,18 @@ pub fn assert_same(left: &Model, right: &Model) {
 
 // ------------------------------------------------------------------------------------------------------ makers
 
-/// Bytes that no compressor shortens, other ones for each seed.
+/// Returns bytes that no compressor shortens, different for each seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(len + 32);
-    for i in 0u64.. {
-        if out.len() >= len {
-            break;
-        }
-        out.extend_from_slice(&Sha256::digest([seed.to_be_bytes(), i.to_be_bytes()].concat()));
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes());
     }
-    out.truncate(len);
-    out
+    bytes.truncate(len);
+    bytes
 }
 
 /// Writes a file and the folders above it.

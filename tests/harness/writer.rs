@@ -7,10 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::ObjectType;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::list::List;
 use nfreezer::format::node::{Attrs, Content, Node, Xattrs, encode_xattrs};
 use nfreezer::format::pack::Builder;
@@ -21,27 +19,9 @@ use nfreezer::format::stored::Packer;
 use nfreezer::format::{index, pack};
 use nfreezer::name::ObjectId;
 use nfreezer::repo::{Repository, State};
-use nfreezer::storage::Storage;
 use nfreezer::time::Time;
 
-pub fn repository(storage: Arc<dyn Storage>) -> Repository {
-    let passphrase = Passphrase::new("test".into()).unwrap();
-    Repository::init(background(), storage, &passphrase, KdfCost::DEFAULT, "test").unwrap()
-}
-
-/// Bytes that do not compress, different for each seed.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
+use super::tree::noise;
 
 #[derive(Clone, Debug)]
 pub enum Segment {

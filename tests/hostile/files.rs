@@ -10,7 +10,8 @@ use nfreezer::restore::{Options, restore};
 
 use crate::harness::cli::Env;
 use crate::harness::sshd::run;
-use crate::harness::writer::{Writer, noise};
+use crate::harness::tree::noise;
+use crate::harness::writer::Writer;
 use crate::oracle::case;
 use crate::world::{init, item, told};
 

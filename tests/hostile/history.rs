@@ -11,8 +11,7 @@ use nfreezer::push::{Options, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 
-use crate::harness::tree::{assert_same, in_snapshot, on_disk};
-use crate::harness::writer::noise;
+use crate::harness::tree::{assert_same, in_snapshot, noise, on_disk};
 use crate::liar::{Liar, liar};
 use crate::oracle::case;
 use crate::world::{init, look, told, world};

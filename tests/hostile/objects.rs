@@ -11,7 +11,7 @@ use nfreezer::repo::{Repository, Span};
 use nfreezer::storage::{Memory, Storage};
 
 use crate::harness::Dice;
-use crate::harness::writer::noise;
+use crate::harness::tree::noise;
 use crate::liar::liar;
 use crate::oracle::case;
 use crate::world::{Seen, World, init, look, open, told, world};

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::Dice;
 use crate::harness::faults::{Answer, Between, Call, Rule};
-use crate::harness::writer::noise;
+use crate::harness::tree::noise;
 use crate::oracle::case;
 use crate::world::{init, pass};
 

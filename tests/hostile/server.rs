@@ -12,8 +12,7 @@ use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{Options, push};
 use nfreezer::storage::Storage;
 
-use crate::harness::tree::{assert_same, in_snapshot, on_disk};
-use crate::harness::writer::noise;
+use crate::harness::tree::{assert_same, in_snapshot, noise, on_disk};
 use crate::oracle::case;
 use crate::sftp::{
     FSTAT, LSTAT, OPEN, READ, READDIR, Says, Server, WRITE, attrs, entry, names, on_server, packet, status, string,

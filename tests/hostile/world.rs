@@ -22,7 +22,8 @@ use nfreezer::storage::{Memory, Storage};
 use nfreezer::trees::Trees;
 use nfreezer::vfs::{self, Fault, Mode, Vfs};
 
-use crate::harness::writer::{Item, Writer, noise};
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Writer};
 use crate::oracle::{CONTENTS, PASSPHRASE, said};
 
 /// Files by path.

@@ -9,18 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::harness::Dice;
+use crate::harness::cli::PASSPHRASE;
+use crate::harness::repository;
 use crate::harness::sshd::{Sshd, signal};
 use crate::harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::context::background;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Head;
 use nfreezer::name::{Folder, hex};
-use nfreezer::repo::Repository;
 use nfreezer::storage::Local;
 use rustix::process::Signal;
 use tempfile::TempDir;
-
-const PASSPHRASE: &str = "four at once";
 
 /// One machine: its home, its tree, and what it was told to be saved.
 struct Client {
@@ -123,10 +121,7 @@ fn four_clients_that_are_killed_at_random_lose_nothing_that_was_saved() {
     let path = sshd.files().join("repository");
     let mut clients: Vec<_> = (0..4).map(|number| Client::new(&sshd, number, &path)).collect();
     assert!(clients[0].command(&["init"]).output().unwrap().status.success());
-    let open = || {
-        let passphrase = || Ok(Passphrase::new(PASSPHRASE.into()).unwrap());
-        Repository::open(background(), Arc::new(Local::new(&path)), passphrase).unwrap()
-    };
+    let open = || repository::open(Arc::new(Local::new(&path)));
     let repo = open();
     let mut state = repo.state(background()).unwrap();
     (0..12).for_each(|_| drop(repo.commit(background(), &mut state, Head::default(), &[]))); // a log that is about to be merged

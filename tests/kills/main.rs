@@ -15,11 +15,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::cli::{Env, PASSPHRASE};
+use harness::cli::Env;
+use harness::repository;
 use harness::sshd::{Sshd, signal};
 use harness::tree::{Model, assert_same, check_partial, in_snapshot};
 use nfreezer::context::background;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::hex;
 use nfreezer::repo::Repository;
@@ -69,8 +69,7 @@ impl Client {
     }
 
     fn open(&self) -> Repository {
-        let passphrase = || Ok(Passphrase::new(PASSPHRASE.into()).unwrap());
-        Repository::open(background(), Arc::new(Local::new(&self.repository)), passphrase).unwrap()
+        repository::open(Arc::new(Local::new(&self.repository)))
     }
 
     fn records(&self) -> usize {

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::harness::mounted::{Mounted, blocked, eventually, fuse_descriptors, require_fuse, run};
+use crate::harness::repository;
 use crate::harness::root::as_nobody;
 use crate::harness::stalled::{Stall, Stalled};
-use crate::harness::writer::{Item, What, Writer, noise, repository};
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, What, Writer};
 use nfreezer::context::background;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::mount;
 use nfreezer::name::{Folder, Name};
 use nfreezer::repo::{Repository, State};
@@ -22,7 +23,7 @@ use nfreezer::storage::{Memory, Storage};
 
 fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
     let memory = Arc::<Memory>::default();
-    let repo = Arc::new(repository(memory.clone()));
+    let repo = Arc::new(repository::init(memory.clone()));
     let mut state = State::default();
     Writer::new(&repo).commit(&mut state, tree, |_| {});
     (memory, repo, state)
@@ -30,7 +31,7 @@ fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
 
 /// The same repository with nothing in memory.
 fn cold(storage: Arc<dyn Storage>) -> Arc<Repository> {
-    Arc::new(Repository::open(background(), storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap())
+    Arc::new(repository::open(storage))
 }
 
 fn errno(result: std::io::Result<impl Sized>) -> Option<i32> {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::harness::mounted::{Mounted, eventually, run};
+use crate::harness::repository;
 use crate::harness::tree::{noise, set_xattr, settle, write};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::push::{self, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
@@ -25,9 +24,7 @@ struct Source {
 
 impl Source {
     fn new() -> Self {
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo =
-            Repository::init(background(), Arc::<Memory>::default(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(Arc::<Memory>::default());
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("top")).unwrap();
         Source { repo: Arc::new(repo), dir }

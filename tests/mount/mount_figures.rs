@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::mounted::{Mounted, run};
-use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use crate::harness::repository;
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Segment, What, Writer};
 use nfreezer::context::Context;
-use nfreezer::context::background;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Result;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Memory, Storage};
@@ -63,7 +63,7 @@ impl Bench {
     /// Runs work over a fresh mount and prints time, requests and what was fetched.
     fn time(&self, what: &str, work: impl FnOnce(&Mounted)) {
         let storage = Far::with(self.memory.clone(), Line(self.rtt));
-        let repo = Repository::open(background(), storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+        let repo = repository::open(storage);
         let mount = Mounted::new(Arc::new(repo), self.state.clone());
         let before = self.memory.traffic().1;
         let start = Instant::now();
@@ -95,7 +95,7 @@ impl Bench {
 #[ignore = "takes minutes and asserts nothing"]
 fn figures() {
     let memory = Arc::<Memory>::default();
-    let repo = repository(memory.clone());
+    let repo = repository::init(memory.clone());
     let mut state = State::default();
     push(&memory, &repo, &mut state, &small_files(1000, 100, 400), "names");
     push(&memory, &repo, &mut state, &small_files(200, 100, 8000), "small");

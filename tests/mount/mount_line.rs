@@ -9,21 +9,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::harness::cli::{Env, PASSPHRASE};
+use crate::harness::cli::Env;
 use crate::harness::mounted::{Mounted, blocked, eventually, run, serving};
 use crate::harness::proxy::Proxy;
+use crate::harness::repository;
 use crate::harness::sshd::{Sshd, descendants, signal};
-use crate::harness::writer::{Item, Writer, noise};
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Writer};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::mount;
-use nfreezer::repo::{Repository, State};
+use nfreezer::repo::State;
 use nfreezer::storage::{self, Options};
-
-fn passphrase() -> Passphrase {
-    Passphrase::new(PASSPHRASE.into()).unwrap()
-}
 
 /// A server behind a proxy, and a repository on it with this tree.
 struct Far {
@@ -39,7 +35,7 @@ impl Far {
         sshd.trust_port(proxy.port);
         let place = nfreezer::storage::Local::new(sshd.files().join("repo"));
         fs::create_dir_all(sshd.files().join("repo")).unwrap();
-        let repo = Repository::init(background(), Arc::new(place), &passphrase(), KdfCost::DEFAULT, "").unwrap();
+        let repo = repository::init(Arc::new(place));
         let mut state = State::default();
         Writer::new(&repo).commit(&mut state, tree, |_| {});
         Far { sshd, proxy, state }
@@ -56,7 +52,7 @@ impl Far {
         change(&mut options);
         let place = self.sshd.location_by(self.proxy.port, &self.sshd.files().join("repo"));
         let storage = storage::open(background(), &place, options).unwrap();
-        let repo = Arc::new(Repository::open(background(), Arc::from(storage), || Ok(passphrase())).unwrap());
+        let repo = Arc::new(repository::open(Arc::from(storage)));
         Mounted::with(repo, self.state.clone(), |o: &mut mount::Options| {
             (o.io_timeout, o.prefetch) = (io_timeout, true);
         })

@@ -6,13 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crate::harness::cli::{Env, PASSPHRASE};
+use crate::harness::cli::Env;
 use crate::harness::mounted::{Mounted, eventually, run, serving};
+use crate::harness::repository;
 use crate::harness::stalled::{Stall, Stalled};
-use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
-use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Segment, What, Writer};
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Local, Memory, Storage};
 use nfreezer::time::Time;
@@ -31,12 +30,12 @@ fn body(seed: u64, len: u64) -> Vec<u8> {
 fn pushed(tree: &Item) -> (Arc<Memory>, State) {
     let memory = Arc::<Memory>::default();
     let mut state = State::default();
-    Writer::new(&repository(memory.clone())).commit(&mut state, tree, |_| {});
+    Writer::new(&repository::init(memory.clone())).commit(&mut state, tree, |_| {});
     (memory, state)
 }
 
 fn cold(storage: Arc<dyn Storage>) -> Arc<Repository> {
-    Arc::new(Repository::open(background(), storage, || Ok(Passphrase::new("test".into()).unwrap())).unwrap())
+    Arc::new(repository::open(storage))
 }
 
 #[test]
@@ -157,16 +156,10 @@ fn five_hundred_open_files_and_a_copy_stay_within_the_memory() {
     let (dir, place) = (env.path("mnt"), env.path("repo"));
     fs::create_dir_all(&dir).unwrap();
     fs::create_dir_all(&place).unwrap();
-    let repo = Repository::init(
-        background(),
-        Arc::new(Local::new(place.clone())),
-        &Passphrase::new(PASSPHRASE.into()).unwrap(),
-        KdfCost::DEFAULT,
-        "",
-    );
+    let repo = repository::init(Arc::new(Local::new(place.clone())));
     let files = (0..500).map(|i| (format!("{i:03}"), noisy(i + 1, 250_000)));
     let big = (0..4).map(|i| (format!("big {i}"), noisy(1000 + i, 40_000_000)));
-    Writer::new(&repo.unwrap()).commit(&mut State::default(), &Item::dir(files.chain(big)), |_| {});
+    Writer::new(&repo).commit(&mut State::default(), &Item::dir(files.chain(big)), |_| {});
     env.nfreezer(["mount", "-r", place.to_str().unwrap(), dir.to_str().unwrap()]).done();
     let pid = serving(&dir);
     let open: Vec<_> = (0..500).map(|i| File::open(dir.join(format!("latest/{i:03}"))).unwrap()).collect();

@@ -13,12 +13,10 @@ use std::sync::Arc;
 
 use crate::harness::Dice;
 use crate::harness::mounted::Mounted;
+use crate::harness::repository;
 use crate::harness::tree::{noise, set_xattr, settle};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::push::{self, push};
-use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
 
@@ -240,9 +238,8 @@ struct Case {
 
 impl Case {
     fn new(dice: &mut Dice) -> Self {
-        let passphrase = || Passphrase::new("test".into()).unwrap();
         let memory = Arc::<Memory>::default();
-        let repo = Repository::init(background(), memory.clone(), &passphrase(), KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(memory.clone());
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("top");
         fs::create_dir(&top).unwrap();
@@ -272,7 +269,7 @@ impl Case {
                 ever.get_mut(above).unwrap().insert(name.as_bytes().to_vec());
             }
         }
-        let repo = Arc::new(Repository::open(background(), memory, || Ok(passphrase())).unwrap());
+        let repo = Arc::new(repository::open(memory));
         let state = repo.state(background()).unwrap();
         let mount = Mounted::new(repo, state);
         let top = top.strip_prefix("/").unwrap().to_path_buf();

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::harness::shown::{Repo, listing, lookup, names, read};
-use crate::harness::writer::{Item, Segment, What, Writer, noise};
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Segment, What, Writer};
 use nfreezer::context::background;
 use nfreezer::error::Kind as ErrorKind;
 use nfreezer::format::record::SnapshotId;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::harness::faults::{Gone, gone};
-use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use crate::harness::repository;
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Segment, What, Writer};
 use nfreezer::context::background;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::record::Head;
 use nfreezer::name::Folder;
 use nfreezer::repo::{Repository, State};
@@ -24,7 +25,7 @@ struct Repo {
 impl Repo {
     fn of(tree: &Item) -> Repo {
         let storage = gone(Memory::default());
-        let repo = repository(storage.clone());
+        let repo = repository::init(storage.clone());
         let mut state = State::default();
         Writer::new(&repo).commit(&mut state, tree, |_| {});
         Repo { storage, repo, state }
@@ -32,8 +33,7 @@ impl Repo {
 
     /// A mount of it with nothing in memory, and room for so many bytes of blocks.
     fn vfs(&self, cache: usize) -> Vfs {
-        let repo = Repository::open(background(), self.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap()))
-            .unwrap();
+        let repo = repository::open(self.storage.clone());
         repo.set_cache(cache);
         Vfs::new(background(), Arc::new(repo), self.state.clone(), Options { cache, ..Options::default() }).unwrap()
     }
@@ -172,8 +172,7 @@ fn a_thousand_snapshots_open_with_few_requests() {
         repo.repo.merge(background(), &mut repo.state).unwrap();
     }
     let before = repo.storage.calls();
-    let opened =
-        Repository::open(background(), repo.storage.clone(), || Ok(Passphrase::new("test".into()).unwrap())).unwrap();
+    let opened = repository::open(repo.storage.clone());
     let state = opened.state(background()).unwrap();
     let vfs = Vfs::new(background(), Arc::new(opened), state, Options::default()).unwrap();
     let mut entries = 0;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::harness::writer::{Item, Segment, What, Writer, noise, repository};
+use crate::harness::repository;
+use crate::harness::tree::noise;
+use crate::harness::writer::{Item, Segment, What, Writer};
 use nfreezer::context::background;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::Memory;
@@ -200,7 +202,7 @@ fn case(repo: &Arc<Repository>, seed: u64) {
 
 #[test]
 fn what_is_shown_is_what_was_written() {
-    let repo = Arc::new(repository(Arc::<Memory>::default()));
+    let repo = Arc::new(repository::init(Arc::<Memory>::default()));
     let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
     runner
         .run(&any::<u64>(), |seed| {

@@ -1,22 +1,16 @@
 //! A push may die at any moment: what was saved before stays whole, nothing half is ever shown, and the next push succeeds.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::harness::faults::{gone, torn};
+use crate::harness::repository;
 use crate::harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Kind;
 use nfreezer::format::record::Snapshot;
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
-use nfreezer::storage::{Memory, Storage};
-
-fn repository(storage: Arc<dyn Storage>) -> Repository {
-    Repository::init(background(), storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
-}
+use nfreezer::storage::Memory;
 
 fn save(repo: &Repository, top: &Path) -> nfreezer::error::Result<Summary> {
     let options = Options {
@@ -73,7 +67,7 @@ fn check(repo: &Repository, snapshot: &Snapshot, model: &Model) {
 #[test]
 fn a_server_that_goes_away_at_any_call_costs_only_that_push() {
     let storage = gone(Memory::default());
-    let repo = repository(storage.clone());
+    let repo = repository::init(storage.clone());
     // Not each single one: many of them list folders.
     let calls = rounds(&repo, |n| storage.arm(3 * n + n % 3), || storage.disarm());
     assert!(calls >= 8, "only {calls} calls were made to fail");
@@ -82,7 +76,7 @@ fn a_server_that_goes_away_at_any_call_costs_only_that_push() {
 #[test]
 fn a_client_that_is_killed_while_it_sends_any_object_costs_only_that_push() {
     let storage = torn(Memory::default());
-    let repo = repository(storage.clone());
+    let repo = repository::init(storage.clone());
     let puts = rounds(&repo, |n| storage.arm(n), || storage.disarm());
     assert!(puts >= 4, "only {puts} objects were cut");
 }

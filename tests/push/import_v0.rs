@@ -9,17 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::cli::Env;
+use crate::harness::repository;
 use crate::harness::tree::{What, noise};
 use crate::harness::v0::{Run, V0};
 use nfreezer::context::{Context, background};
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::import::OldRepository;
 use nfreezer::name::Name;
 use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Failure, Options, Stream, StreamKind, push_streams};
-use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
 use sha2::{Digest, Sha256};
@@ -371,8 +370,7 @@ fn damaged_contents_are_saved_as_unreadable_and_never_as_data() {
     let said = Said::default();
     let old = OldRepository::open(&background().with_progress(&said), Arc::new(v0.finish()), old_passphrase).unwrap();
     let storage = Arc::new(Memory::default());
-    let passphrase = Passphrase::new("new".into()).unwrap();
-    let repo = Repository::init(background(), storage, &passphrase, KdfCost::DEFAULT, "test").unwrap();
+    let repo = repository::init(storage);
     let streams = old.items().filter_map(|item| {
         let file = item.file?;
         let kind = StreamKind::File { size: Some(file.size), failure: Failure::Skip, open: file.open };

@@ -7,13 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::harness::repository;
 use crate::harness::root::{Filesystem, needs_root};
 use crate::harness::tree::{What, assert_same, in_snapshot, noise, on_disk, set_mtime, settle, write};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::crypto::seal::ObjectType;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::node::{CHANGED, Content, Node};
 use nfreezer::format::pack::Builder;
 use nfreezer::format::page::Page;
@@ -33,9 +32,7 @@ struct Case {
 
 impl Case {
     fn new() -> Case {
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo =
-            Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(Arc::new(Memory::default()));
         Case { repo, dir: tempfile::tempdir().unwrap() }
     }
 

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::harness::repository;
 use crate::harness::tree::{self, What, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::context::{Context, background};
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::Kind;
 use nfreezer::format::node::{CHANGED, Content};
 use nfreezer::name::Folder;
@@ -18,10 +17,6 @@ use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::trees::Trees;
-
-fn repository(storage: Arc<dyn Storage>) -> Repository {
-    Repository::init(background(), storage, &Passphrase::new("test".into()).unwrap(), KdfCost::DEFAULT, "test").unwrap()
-}
 
 fn options(sources: &[&Path]) -> Options {
     Options {
@@ -43,7 +38,7 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let storage = Arc::new(Memory::default());
-        Setup { repo: repository(storage.clone()), storage, dir: tempfile::tempdir().unwrap() }
+        Setup { repo: repository::init(storage.clone()), storage, dir: tempfile::tempdir().unwrap() }
     }
 
     fn top(&self) -> PathBuf {
@@ -472,8 +467,7 @@ fn a_damaged_parent_is_read_around() {
             }
         }
     }
-    let passphrase = || Ok(Passphrase::new("test".into()).unwrap());
-    let repo = Repository::open(background(), setup.storage.clone(), passphrase).unwrap();
+    let repo = repository::open(setup.storage.clone());
     let log = Log::default();
     let summary = push(&background().with_progress(&log), &repo, &options(&[&setup.top()])).unwrap();
     assert!(log.warnings.lock().unwrap()[0].contains("cannot be read"));
@@ -495,7 +489,7 @@ fn speed() {
     let keep = std::env::var_os("NFREEZER_BENCH_KEEP").is_some();
     let storage: Arc<dyn Storage> =
         if keep { Arc::new(Memory::default()) } else { Arc::new(crate::harness::faults::Discard::default()) };
-    let repo = repository(storage);
+    let repo = repository::init(storage);
     for _ in 0..if keep { 2 } else { 1 } {
         let s = push(&background().with_progress(&Log::default()), &repo, &options(&sources)).unwrap();
         let seconds = s.duration.as_secs_f64();

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::harness::repository;
 use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, settle, write};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::node::Node;
 use nfreezer::progress::{Event, Progress, Silent};
 use nfreezer::push::{Options, Summary, push};
@@ -30,9 +29,7 @@ impl Case {
     }
 
     fn at(dir: tempfile::TempDir) -> Self {
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo =
-            Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(Arc::new(Memory::default()));
         Case { repo, dir }
     }
 

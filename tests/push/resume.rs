@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use crate::harness::hook::{Hook, hook};
+use crate::harness::repository;
 use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::context::{Context, background};
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::node::PARTIAL;
 use nfreezer::format::record::Snapshot;
@@ -38,8 +37,7 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let storage = hook(Memory::default());
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(background(), storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(storage.clone());
         Setup { repo, storage, dir: tempfile::tempdir().unwrap(), stop: Arc::default() }
     }
 

@@ -9,10 +9,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::cli::{Env, Output};
+use crate::harness::repository;
 use crate::harness::tree::{What, in_snapshot, noise, write};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::name::Folder;
 use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Options, Pattern, Select, Summary, push};
@@ -48,8 +47,7 @@ impl Progress for Seen {
 impl Setup {
     fn new() -> Self {
         let storage = Arc::new(Memory::default());
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo = Repository::init(background(), storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(storage.clone());
         let dir = tempfile::tempdir().unwrap();
         Setup { repo, storage, dir, seen: Seen::default() }
     }
@@ -376,8 +374,7 @@ fn a_dry_run_writes_nothing_and_says_what_a_push_then_sends() {
             .collect::<Vec<_>>()
     };
     let before = contents();
-    let passphrase = || Ok(Passphrase::new("test".into()).unwrap());
-    let dry = Repository::open(background(), Arc::new(Dry::new(setup.storage.clone())), passphrase).unwrap();
+    let dry = repository::open(Arc::new(Dry::new(setup.storage.clone())));
     let simulated = push(&background().with_progress(&setup.seen), &dry, &setup.options(Select::default())).unwrap();
     assert_eq!(contents(), before);
     assert!(setup.repo.state(background()).unwrap().snapshots().is_empty());

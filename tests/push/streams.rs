@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::harness::repository;
 use crate::harness::tree::{What, in_snapshot, noise};
 use nfreezer::context::{Context, background};
-use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::node::Content;
 use nfreezer::name::Folder;
@@ -19,11 +18,6 @@ use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
 use nfreezer::trees::Trees;
-
-fn repository() -> Repository {
-    let passphrase = Passphrase::new("test".into()).unwrap();
-    Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap()
-}
 
 fn options() -> Options {
     Options { sources: vec![PathBuf::from("/old")], host: "host".into(), ..Options::default() }
@@ -89,7 +83,7 @@ impl Read for OnceStored {
 
 #[test]
 fn streams_make_a_tree_with_the_folders_on_their_way() {
-    let repo = repository();
+    let repo = repository::in_memory().1;
     let large = noise(1, 50 << 20);
     let mut streams = vec![
         folder("/old/a"),
@@ -123,7 +117,7 @@ fn streams_make_a_tree_with_the_folders_on_their_way() {
 
 #[test]
 fn the_same_streams_again_send_nothing() {
-    let repo = repository();
+    let repo = repository::in_memory().1;
     let streams = || (0..2000).map(|i| file(&format!("/a/{}/{i:04}", i / 500), noise(i, 2000))).collect::<Vec<_>>();
     let first = save(&repo, streams()).unwrap();
     let second = save(&repo, streams()).unwrap();
@@ -139,8 +133,7 @@ fn the_same_streams_again_send_nothing() {
 #[test]
 fn a_fatal_stream_leaves_no_snapshot_and_keeps_what_was_stored() {
     let storage = Arc::new(Memory::default());
-    let passphrase = Passphrase::new("test".into()).unwrap();
-    let repo = Repository::init(background(), storage.clone(), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+    let repo = repository::init(storage.clone());
     let noisy = file("/a/0", noise(1, 40 << 20)); // two packs are open, so the first is stored after 32 MiB
     let error = save(&repo, vec![noisy, stream("/a/1", Failure::Fatal, OnceStored(storage))]).unwrap_err();
     assert_eq!(error.to_string(), "cannot read /a/1: the disk is on fire");
@@ -169,7 +162,7 @@ impl Progress for Seen {
 
 #[test]
 fn a_stream_that_may_fail_is_reported_and_saved_as_unreadable() {
-    let repo = repository();
+    let repo = repository::in_memory().1;
     let broken = || io::Error::other(Error::damaged("the tag is wrong"));
     let streams = vec![file("/a/1", "1"), stream("/a/2", Failure::Skip, Breaks(9 << 20, broken)), file("/a/3", "3")];
     let seen = Seen::default();
@@ -185,7 +178,7 @@ fn a_stream_that_may_fail_is_reported_and_saved_as_unreadable() {
 
 #[test]
 fn a_reader_that_waits_can_be_interrupted() {
-    let repo = repository();
+    let repo = repository::in_memory().1;
     let stop = Arc::new(AtomicI32::new(0));
     struct Never(Arc<AtomicI32>, u8);
     impl Read for Never {
@@ -206,7 +199,7 @@ fn a_reader_that_waits_can_be_interrupted() {
 
 #[test]
 fn what_comes_out_of_order_below_a_file_or_with_an_odd_path_is_refused() {
-    let repo = repository();
+    let repo = repository::in_memory().1;
     for (paths, words) in [
         (&["/b", "/a"][..], "order of the tree: /a after /b"),
         (&["/a", "/a"], "order of the tree: /a after /a"),

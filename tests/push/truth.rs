@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::harness::cli::Env;
+use crate::harness::repository;
 use crate::harness::tree::{self, Model, What, assert_same, in_snapshot, noise, on_disk, settle, write};
 use nfreezer::context::background;
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::ChunkKind;
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::node::{CHANGED, Node};
 use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::format::reference::Extent;
@@ -49,9 +48,7 @@ impl Progress for Meddler<'_> {
 
 impl Case {
     fn new() -> Self {
-        let passphrase = Passphrase::new("test".into()).unwrap();
-        let repo =
-            Repository::init(background(), Arc::new(Memory::default()), &passphrase, KdfCost::DEFAULT, "test").unwrap();
+        let repo = repository::init(Arc::new(Memory::default()));
         let dir = tempfile::tempdir().unwrap();
         Case { repo, dir, warnings: Mutex::default(), skipped: Mutex::default() }
     }

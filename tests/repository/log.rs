@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use crate::harness::cli::PASSPHRASE;
 use crate::harness::faults::{Answer, Between, Call, Rule};
+use crate::harness::repository;
 use nfreezer::context::{Context, background};
-use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::{self, ObjectType};
-use nfreezer::crypto::secret::Passphrase;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
@@ -20,16 +20,6 @@ use nfreezer::repo::{Index, Repository, State};
 use nfreezer::storage::{self, Memory, Storage};
 use nfreezer::time::Time;
 use sha2::{Digest, Sha256};
-
-fn passphrase() -> Passphrase {
-    Passphrase::new("log".into()).unwrap()
-}
-
-fn repository() -> (Arc<Memory>, Repository) {
-    let memory = Arc::new(Memory::default());
-    let repo = Repository::init(background(), Arc::clone(&memory) as _, &passphrase(), KdfCost::DEFAULT, "").unwrap();
-    (memory, repo)
-}
 
 fn snapshot(id: u8) -> Head {
     let snapshot = Snapshot {
@@ -59,8 +49,8 @@ fn record(memory: &Memory, id: ObjectId) -> Name {
 
 #[test]
 fn records_written_side_by_side_all_count() {
-    let (memory, one) = repository();
-    let two = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let (memory, one) = repository::in_memory();
+    let two = repository::open(memory.clone());
     let (mut first, mut second) = (one.state(background()).unwrap(), two.state(background()).unwrap());
     one.commit(background(), &mut first, snapshot(1), &[]).unwrap();
     two.commit(background(), &mut second, snapshot(2), &[]).unwrap();
@@ -72,7 +62,7 @@ fn records_written_side_by_side_all_count() {
 
 #[test]
 fn the_later_mark_holds() {
-    let (_, repo) = repository();
+    let (_, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     for head in [snapshot(1), snapshot(2), mark(1, Action::Forget), mark(2, Action::Forget), mark(2, Action::Undelete)]
     {
@@ -91,14 +81,14 @@ fn the_later_mark_holds() {
 
 #[test]
 fn a_torso_is_reported_and_counts_for_nothing() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
     let torn = record(&memory, repo.commit(background(), &mut state, snapshot(2), &[]).unwrap());
     let bytes = memory.get(&torn).unwrap();
     for len in [0, 71, 72, 100, bytes.len() - 1] {
         memory.overwrite(&torn, bytes[..len].to_vec());
-        let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+        let repo = repository::open(memory.clone());
         assert_eq!(ids(&repo), [1], "cut to {len}");
         let warnings = repo.state(background()).unwrap().warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("incomplete record"), "{warnings:?}");
@@ -109,7 +99,7 @@ fn a_torso_is_reported_and_counts_for_nothing() {
 
 #[test]
 fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
     repo.commit(background(), &mut state, snapshot(2), &[]).unwrap();
@@ -118,7 +108,7 @@ fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
     repo.commit(background(), &mut state, Head::default(), &[]).unwrap(); // names it
     for sequence in [1, 9] {
         memory.put(background(), &Name::Record { sequence, id }, &bytes).unwrap();
-        let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+        let repo = repository::open(memory.clone());
         let state = repo.state(background()).unwrap();
         assert_eq!((ids(&repo), state.lost().len()), (vec![2], 0));
         assert!(state.warnings().iter().all(|text| text.contains("incomplete")), "{:?}", state.warnings());
@@ -127,7 +117,7 @@ fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
 
 #[test]
 fn a_record_that_is_gone_is_told_unless_it_was_merged() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     let gone = repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
     repo.commit(background(), &mut state, snapshot(2), &[]).unwrap();
@@ -143,7 +133,7 @@ fn a_record_that_is_gone_is_told_unless_it_was_merged() {
 
 #[test]
 fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     for round in 0..700_u32 {
         let mut head = snapshot(round as u8);
@@ -155,7 +145,7 @@ fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
     }
     let records = memory.list(background(), Folder::Log).unwrap().len();
     assert!(records > 700, "{records}");
-    let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let repo = repository::open(memory.clone());
     let state = repo.state(background()).unwrap();
     assert_eq!((state.snapshots().len(), state.warnings().len()), (700, 0));
     let reads = repo.cache_stats().reads;
@@ -166,7 +156,7 @@ fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
 
 #[test]
 fn a_lost_record_is_told_although_all_that_name_it_were_merged() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     let lost = repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
     repo.commit(background(), &mut state, snapshot(2), &[]).unwrap();
@@ -190,7 +180,7 @@ fn a_lost_record_is_told_although_all_that_name_it_were_merged() {
 
 #[test]
 fn what_cannot_be_read_or_understood_is_not_merged() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     let torn = record(&memory, repo.commit(background(), &mut state, snapshot(1), &[]).unwrap());
     let well = memory.get(&torn).unwrap();
@@ -204,7 +194,7 @@ fn what_cannot_be_read_or_understood_is_not_merged() {
     bytes[200_000] ^= 1;
     memory.overwrite(&name, bytes);
     let later = Head { extra: vec![(7, serde_bytes::ByteBuf::from("x"))], ..snapshot(3) };
-    let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let repo = repository::open(memory.clone());
     let mut state = repo.state(background()).unwrap();
     let later = repo.commit(background(), &mut state, later, &[]).unwrap();
     for i in 4..40 {
@@ -217,7 +207,7 @@ fn what_cannot_be_read_or_understood_is_not_merged() {
     assert_eq!(state.warnings().len(), 1, "{:?}", state.warnings());
     memory.overwrite(&torn, well);
     memory.overwrite(&name, whole);
-    let repo = Repository::open(background(), Arc::clone(&memory) as _, || Ok(passphrase())).unwrap();
+    let repo = repository::open(memory.clone());
     assert_eq!(ids(&repo).len(), 39);
     for i in 40..80 {
         repo.commit(background(), &mut state, snapshot(i), &[]).unwrap();
@@ -303,7 +293,7 @@ struct Client {
 impl Client {
     fn new(memory: &Arc<Memory>) -> Self {
         let window = Window::with(Arc::clone(memory), View::default());
-        let repo = Repository::open(background(), Arc::clone(&window) as _, || Ok(passphrase())).unwrap();
+        let repo = repository::open(window.clone());
         let state = repo.state(background()).unwrap();
         Client { window, repo, state }
     }
@@ -425,7 +415,7 @@ fn random_head(dice: &mut Dice, truth: &mut Truth, round: u32) -> (Head, Vec<New
 #[test]
 fn merges_lose_nothing_and_change_nothing_whoever_makes_them_when() {
     for seed in 0..3 {
-        let (memory, _) = repository();
+        let (memory, _) = repository::in_memory();
         let mut clients: Vec<_> = (0..3).map(|_| Client::new(&memory)).collect();
         let reader = Client::new(&memory);
         let (mut dice, mut truth, mut merges) = (Dice(seed), Truth::default(), 0);
@@ -473,7 +463,7 @@ fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
     let (work, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let top = work.path().join("top");
     let storage = Arc::new(storage::Local::new(place.path().join("repo")));
-    let repo = Repository::init(background(), storage, &passphrase(), KdfCost::DEFAULT, "").unwrap();
+    let repo = repository::init(storage);
     let (host, user) = ("host".into(), "user".into());
     let options = push::Options { sources: vec![top.clone()], host, user, ..push::Options::default() };
     let contents = |i: u8| Sha256::digest([i]).repeat(1000);
@@ -492,7 +482,10 @@ fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
     let out = work.path().join("out");
     let mut command = std::process::Command::new("python3");
     command.args(["-B", concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.py"), "restore"]);
-    command.arg(place.path().join("repo")).args(["latest".as_ref(), out.as_os_str()]).env("NFREEZER_PASSWORD", "log");
+    command
+        .arg(place.path().join("repo"))
+        .args(["latest".as_ref(), out.as_os_str()])
+        .env("NFREEZER_PASSWORD", PASSPHRASE);
     let output = command.output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     for i in 33..40 {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::cli::{Env, Output};
+use crate::harness::repository::passphrase;
 use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::RepoId;
@@ -18,10 +19,6 @@ use nfreezer::seen::SeenStore as Remembered;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
 use tempfile::TempDir;
-
-fn passphrase() -> Passphrase {
-    Passphrase::new("seen".into()).unwrap()
-}
 
 fn unlock(passphrase: &Passphrase) -> Unlock<'_> {
     Unlock { passphrase, cost: KdfCost::DEFAULT, label: "test" }

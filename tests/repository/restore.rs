@@ -23,7 +23,7 @@ fn all_kinds_come_back() {
     let Repo { repo, .. } = repo();
     let hostile_name = b"\x1b[2J\nnot utf-8 \xff".as_slice();
     let long = [b'n'; 255];
-    let big: Vec<Vec<u8>> = (0..6).map(|i| noise(1 << 20, i)).collect();
+    let big: Vec<Vec<u8>> = (0..6).map(|i| noise(i, 1 << 20)).collect();
     let refs = chunks(&repo, ChunkKind::Data, &big.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let extents: Vec<_> = refs.iter().map(|r| Extent::Data(*r)).collect();
     let list = chunks(&repo, ChunkKind::List, &[&List::Leaf(extents).encode(&PackRef::SELF)])[0];
@@ -107,7 +107,7 @@ fn all_kinds_come_back() {
 #[test]
 fn hard_links_are_hard_links_again_whatever_the_order() {
     let Repo { repo, .. } = repo();
-    let shared = file(&repo, "m", &noise(3 << 20, 7));
+    let shared = file(&repo, "m", &noise(7, 3 << 20));
     let named = |name: &str, n: u32| Node { name: name.into(), ..link(shared.clone(), 42, n) };
     let many: Vec<_> = (0..300).map(|i| named(&format!("l{i:03}"), 304)).collect();
     let sub = node("sub", 0o500, directory(&repo, many));
@@ -211,7 +211,7 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
     }
     let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let place = folder.path().join("repo");
-    let repo = Repository::init(background(), Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
+    let repo = repository::init(Arc::new(Local::new(&place)));
     let mut roots = file(&repo, "of-root", b"root's");
     Arc::make_mut(&mut roots.attrs).mode = 0o4711;
     let mut read_only = file(&repo, "read-only", b"r");
@@ -249,7 +249,7 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
         .arg("-r")
         .arg(&place)
         .env_clear()
-        .env("NFREEZER_PASSWORD", "correct horse")
+        .env("NFREEZER_PASSWORD", PASSPHRASE)
         .output()
         .unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();

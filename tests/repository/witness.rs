@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
-use nfreezer::crypto::secret::{Passphrase, Secret};
+use nfreezer::crypto::secret::Secret;
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::keyfile::{self, KeyFile, KeyInfo};
 use nfreezer::format::record::{Head, Snapshot, SnapshotId};
@@ -19,16 +19,7 @@ use nfreezer::storage::{Memory, Storage};
 
 use crate::harness::cli::Env;
 use crate::harness::faults::{Answer, Between, Call, Rule};
-
-fn passphrase() -> Passphrase {
-    Passphrase::new("witness".into()).unwrap()
-}
-
-fn repository() -> (Arc<Memory>, Repository) {
-    let memory = Arc::<Memory>::default();
-    let repo = Repository::init(background(), memory.clone(), &passphrase(), KdfCost::DEFAULT, "").unwrap();
-    (memory, repo)
-}
+use crate::harness::repository::{self, passphrase};
 
 fn snapshot(id: u8) -> Head {
     let snapshot =
@@ -71,7 +62,7 @@ impl Rule for Unlisted {
 
 #[test]
 fn a_listing_that_lacks_a_named_record_is_made_again() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     commit(&repo, 1);
     commit(&repo, 2);
     let storage = Between::<_, Memory>::with(memory, Unlisted(AtomicUsize::new(0)));
@@ -86,10 +77,10 @@ fn a_listing_that_lacks_a_named_record_is_made_again() {
 
 #[test]
 fn a_process_without_a_memory_misses_what_it_has_read_itself() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     commit(&repo, 1);
     let newest = commit(&repo, 2);
-    let client = Repository::open(background(), memory.clone(), || Ok(passphrase())).unwrap();
+    let client = repository::open(memory.clone());
     let mut state = State::default();
     client.refresh(background(), &mut state).unwrap();
     assert_eq!(state.snapshots().len(), 2);
@@ -100,7 +91,7 @@ fn a_process_without_a_memory_misses_what_it_has_read_itself() {
 
 #[test]
 fn a_named_record_that_is_cut_off_or_damaged_raises_the_alarm() {
-    let (memory, repo) = repository();
+    let (memory, repo) = repository::in_memory();
     let (first, second) = (commit(&repo, 1), commit(&repo, 2));
     let name = record(&memory, first);
     let good = memory.get(&name).unwrap();
@@ -166,7 +157,7 @@ struct Keyed {
 
 impl Keyed {
     fn new() -> (Keyed, Repository) {
-        let (server, repo) = repository();
+        let (server, repo) = repository::in_memory();
         (Keyed { server, folder: tempfile::tempdir().unwrap() }, repo)
     }
 
@@ -240,7 +231,7 @@ fn a_cheaper_key_file_of_the_same_second_is_no_replacement_and_a_younger_one_is(
 fn another_repository_that_is_accepted_at_an_address_is_not_remembered_there() {
     let (keyed, _) = Keyed::new();
     drop(keyed.open(None).unwrap().state(background()).unwrap());
-    let (other, repo) = repository();
+    let (other, repo) = repository::in_memory();
     let other_id = repo.id().0;
     commit(&repo, 1);
     let access = |accept_rollback| Access {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use harness::sshd::{Setup, Sshd, run, with_ssh};
+use harness::tree::noise;
 use nfreezer::context::background;
 use nfreezer::error::{Error, Kind};
 use nfreezer::name::{Folder, Name, ObjectId};
@@ -28,18 +29,6 @@ fn fresh() -> ObjectId {
     id[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     id[24..].copy_from_slice(&number.to_be_bytes());
     ObjectId(id)
-}
-
-/// Bytes that differ from place to place and from seed to seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
 }
 
 fn kind<T: std::fmt::Debug>(result: nfreezer::error::Result<T>) -> Kind {

@@ -18,7 +18,7 @@ fn flip(memory: &Memory, r: &Ref) {
 fn t19_damage_is_reported_and_all_else_is_restored() {
     let Repo { repo, memory } = repo();
     let [flipped, removed, meta] = [b"flipped", b"removed", b"met@adt"].map(|b| data(&repo, b));
-    let long: Vec<Vec<u8>> = (0..3).map(|i| noise(2 << 20, 50 + i)).collect();
+    let long: Vec<Vec<u8>> = (0..3).map(|i| noise(50 + i, 2 << 20)).collect();
     let mut extents: Vec<_> = long.iter().map(|c| Extent::Data(data(&repo, c))).collect();
     let Extent::Data(middle) = extents[1] else { unreachable!() };
     extents.push(Extent::Hole(10));
@@ -90,7 +90,7 @@ fn an_interrupted_restore_leaves_no_torso_and_the_next_one_completes() {
         }
     }
     let Repo { repo, .. } = repo();
-    let contents: Vec<_> = (0..40).map(|i| noise(100_000, i)).collect();
+    let contents: Vec<_> = (0..40).map(|i| noise(i, 100_000)).collect();
     let refs = chunks(&repo, ChunkKind::Data, &contents.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let named = |i: usize| format!("f{i:02}");
     let nodes = (0..40)

@@ -60,7 +60,7 @@ fn t68_the_way_up_out_of_a_folder_that_was_moved_away_is_not_taken() {
 #[test]
 fn what_appears_under_a_name_meanwhile_is_not_replaced() {
     let Repo { repo, .. } = repo();
-    let s = snapshot(&repo, vec![file(&repo, "f", &noise(3 << 20, 1))]);
+    let s = snapshot(&repo, vec![file(&repo, "f", &noise(1, 3 << 20))]);
     let (_keep, out) = target();
     for overwrite in [Overwrite::Never, Overwrite::IfChanged] {
         let _ = fs::remove_dir_all(&out);

@@ -205,7 +205,7 @@ fn a_file_whose_owner_cannot_be_set_does_not_run_with_the_rights_of_another_one(
     }
     let folder = tempfile::tempdir().unwrap();
     let (place, out) = (folder.path().join("repo"), folder.path().join("out"));
-    let repo = Repository::init(background(), Arc::new(Local::new(&place)), &pass(), KdfCost::DEFAULT, "test").unwrap();
+    let repo = repository::init(Arc::new(Local::new(&place)));
     let mut nodes = vec![file(&repo, "user", b"u"), file(&repo, "group", b"g"), file(&repo, "ours", b"o")];
     for (node, (uid, gid, mode)) in nodes.iter_mut().zip([(1234, 0, 0o4755), (0, 1234, 0o2755), (0, 0, 0o4755)]) {
         *Arc::make_mut(&mut node.attrs) = Attrs { mode, uid, gid, ..(*node.attrs).clone() };
@@ -218,7 +218,7 @@ fn a_file_whose_owner_cannot_be_set_does_not_run_with_the_rights_of_another_one(
         .args(["restore", "latest", "--target"])
         .args([out.as_os_str(), OsStr::new("-r"), place.as_os_str()])
         .env_clear()
-        .env("NFREEZER_PASSWORD", "correct horse")
+        .env("NFREEZER_PASSWORD", PASSPHRASE)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

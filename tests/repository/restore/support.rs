@@ -11,10 +11,8 @@ pub use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 pub use std::sync::{Arc, Mutex};
 
 pub use nfreezer::context::{Context, background};
-pub use nfreezer::crypto::kdf::KdfCost;
 pub use nfreezer::crypto::keys::ChunkKind;
 pub use nfreezer::crypto::seal::ObjectType;
-pub use nfreezer::crypto::secret::Passphrase;
 pub use nfreezer::error::Kind;
 pub use nfreezer::format::list::List;
 pub use nfreezer::format::node::{Attrs, Content, Node, Xattrs, encode_xattrs};
@@ -29,21 +27,19 @@ pub use nfreezer::restore::{Options, Overwrite, Summary, restore};
 pub use nfreezer::storage::{Local, Memory, Storage};
 use nfreezer::time::Time;
 
+pub use crate::harness::cli::PASSPHRASE;
+pub use crate::harness::repository;
 pub use crate::harness::root::needs_root;
+pub use crate::harness::tree::noise;
 
 pub struct Repo {
     pub repo: Repository,
     pub memory: Arc<Memory>,
 }
 
-pub fn pass() -> Passphrase {
-    Passphrase::new("correct horse".into()).unwrap()
-}
-
 pub fn repo() -> Repo {
-    let memory = Arc::new(Memory::default());
-    let storage: Arc<dyn Storage> = memory.clone();
-    Repo { repo: Repository::init(background(), storage, &pass(), KdfCost::DEFAULT, "test").unwrap(), memory }
+    let (memory, repo) = repository::in_memory();
+    Repo { repo, memory }
 }
 
 pub fn chunks(repo: &Repository, kind: ChunkKind, plain: &[&[u8]]) -> Vec<Ref> {
@@ -162,15 +158,4 @@ pub fn target() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("out");
     (folder, target)
-}
-
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        (x >> 32) as u8
-    };
-    (0..len).map(|_| next()).collect()
 }
