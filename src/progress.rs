@@ -26,6 +26,28 @@ pub enum Event<'a> {
         /// Bytes.
         bytes: u64,
     },
+    /// Files, and bytes of files, that needed no work: they count for the total and not for the rate.
+    Unchanged {
+        /// Regular files.
+        files: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// New contents are ready to be sent.
+    ToSend {
+        /// Bytes in the stored form.
+        bytes: u64,
+    },
+    /// The storage has acknowledged bytes of an object.
+    Sent {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Bytes that were reported as sent belong to an incomplete object and are sent again.
+    Unsent {
+        /// Bytes.
+        bytes: u64,
+    },
     /// A path was skipped because of an error. The operation continues, and the exit code reports it.
     Skipped {
         /// The path.

@@ -1,6 +1,7 @@
 //! `nfreezer check`: verifies that everything the snapshots need exists and is intact, and names what is affected otherwise.
 
 use super::exit::{DAMAGED, OK, TAMPERING};
+use super::figures::Work;
 use super::findings::{Findings, fields};
 use super::open::{read_state, to_read};
 use super::options::{ProgressArgs, ReadArgs};
@@ -54,7 +55,7 @@ pub fn run(args: &Args) -> Result<u8> {
         audit: args.audit,
         memory: args.memory,
     };
-    let mut reporter = Reporter::new(args.progress, "checked");
+    let mut reporter = Reporter::new(args.progress, Work::Files("checked"));
     let ctx = reporter.attach(signals::catch()?);
     let mut findings = Findings::new(args.progress);
     let result = check::check(&ctx, &repo, &state, &options, &mut |finding| findings.take(&reporter, &finding));

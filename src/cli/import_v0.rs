@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::environment::{host, user};
 use super::exit::{INCOMPLETE, OK};
+use super::figures::Work;
 use super::open::{storage_at, to_write};
 use super::options::{OpenArgs, ProgressArgs};
 use super::output::Output;
@@ -82,7 +83,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_write(&args.repository, output, false)?;
     let storage = storage_at(&args.source, &args.repository.connection, output)
         .map_err(|e| e.while_doing("the old repository"))?;
-    let mut reporter = Reporter::new(args.progress, "imported");
+    let mut reporter = Reporter::new(args.progress, Work::Send("imported"));
     let ctx = reporter.attach(ctx);
     let passphrase = || given.read(&format!("passphrase of the old repository {}: ", storage.address()));
     let old = OldRepository::open(&ctx, Arc::clone(&storage), passphrase).map_err(interrupted);

@@ -20,6 +20,7 @@ mod check;
 mod environment;
 mod escape;
 mod exit;
+mod figures;
 mod files;
 mod filter;
 mod findings;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use super::figures::{Figures, Total, Work};
 use super::options::ProgressArgs;
 use super::output::{self, Output};
-use super::{escape, human, warnings};
+use super::{escape, warnings};
 use crate::context::Context;
 use crate::progress::{Event, Progress};
 
@@ -22,8 +23,6 @@ const QUIET: Duration = Duration::from_secs(30);
 const STATUS: Duration = Duration::from_secs(1);
 /// Between two looks at the clock; the bar is drawn as often.
 const TICK: Duration = Duration::from_millis(200);
-/// Seconds over which the rate is averaged: long enough not to jump, short enough to show a stalled connection.
-const WINDOW: f64 = 20.0;
 
 /// Shows the events of one operation, and that time passes where there are none.
 pub struct Reporter {
@@ -34,48 +33,32 @@ pub struct Reporter {
 }
 
 struct Inner {
-    verb: &'static str,
+    work: Work,
     verbose: bool,
     json: bool,
     quiet: bool,
     bar: Option<ProgressBar>,
-    sums: Mutex<Sums>,
-}
-
-/// The figures so far.
-struct Sums {
-    started: Instant,
-    files: u64,
-    bytes: u64,
-    errors: u64,
-    total: Option<Total>,
-    current: Vec<u8>,
-    /// Bytes a second, averaged; the bytes and the time of the last sample.
-    rate: f64,
-    sampled: (u64, Instant),
-}
-
-#[derive(Clone, Copy)]
-struct Total {
-    files: u64,
-    bytes: u64,
-    complete: bool,
+    figures: Mutex<Figures>,
 }
 
 impl Reporter {
-    /// `verb` names the action on files: `saved`, `restored`.
-    pub fn new(args: ProgressArgs, verb: &'static str) -> Self {
+    /// Shows the progress of this kind of work.
+    pub fn new(args: ProgressArgs, work: Work) -> Self {
         let watched = std::io::stderr().is_terminal();
         let bar = (watched && !args.output.quiet).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        let now = Instant::now();
-        let (files, bytes, errors, total, current) = Default::default();
-        let sums = Sums { started: now, files, bytes, errors, total, current, rate: 0.0, sampled: (0, now) };
         let (verbose, json, quiet) = (args.verbose > 0, args.output.json, args.output.quiet);
-        let inner = Arc::new(Inner { verb, verbose, json, quiet, bar, sums: Mutex::new(sums) });
+        let inner = Arc::new(Inner {
+            work,
+            verbose,
+            json,
+            quiet,
+            bar,
+            figures: Mutex::new(Figures::new(work, Instant::now())),
+        });
         let (stop, stopped) = mpsc::channel();
         let shown = Arc::clone(&inner);
         // Without the thread only the passing of time would not be shown.
@@ -125,18 +108,18 @@ impl Inner {
     fn show(&self, stopped: &mpsc::Receiver<()>) {
         let (mut line, mut status) = (Instant::now(), Instant::now());
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            let mut sums = self.sums();
-            sums.sample();
+            let mut figures = self.figures();
+            figures.sample(Instant::now());
             if let Some(bar) = &self.bar {
-                bar.set_message(sums.line(self.verb));
+                bar.set_message(figures.line());
             } else if !self.quiet && line.elapsed() >= QUIET {
                 line = Instant::now();
-                output::notice(sums.line(self.verb));
+                output::notice(figures.line());
             }
             if self.json && !self.quiet && status.elapsed() >= STATUS {
                 status = Instant::now();
-                let fields = sums.fields();
-                drop(sums);
+                let fields = figures.fields();
+                drop(figures);
                 object("status", fields);
             }
         }
@@ -156,8 +139,8 @@ impl Inner {
         }
     }
 
-    fn sums(&self) -> MutexGuard<'_, Sums> {
-        self.sums.lock().expect("no holder panics")
+    fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().expect("no holder panics")
     }
 }
 
@@ -166,89 +149,34 @@ fn object(kind: &str, fields: serde_json::Map<String, serde_json::Value>) {
     let _ = out.object(kind, fields).and_then(|()| out.flush());
 }
 
-impl Sums {
-    /// Takes the rate anew, about once a second.
-    fn sample(&mut self) {
-        let seconds = self.sampled.1.elapsed().as_secs_f64();
-        if seconds < 1.0 {
-            return;
-        }
-        let now = self.bytes.saturating_sub(self.sampled.0) as f64 / seconds;
-        // The first samples weigh as much as all time before them.
-        let weight = (seconds / WINDOW).max(seconds / self.started.elapsed().as_secs_f64().max(seconds));
-        self.rate += (now - self.rate) * weight.min(1.0);
-        self.sampled = (self.bytes, Instant::now());
-    }
-
-    /// Seconds that are left at this rate, once it is known how much there is.
-    fn remaining(&self) -> Option<u64> {
-        let total = self.total.filter(|total| total.complete)?;
-        let left = total.bytes.saturating_sub(self.bytes) as f64;
-        (self.rate >= 1.0).then(|| (left / self.rate).ceil() as u64)
-    }
-
-    fn line(&self, verb: &str) -> String {
-        let (files, bytes) = (human::count(self.files, "file"), human::size(self.bytes));
-        let mut line = match self.total {
-            Some(total) => {
-                let more = if total.complete { "" } else { " or more" };
-                let (all, size) = (human::count(total.files, "file"), human::size(total.bytes));
-                format!("{bytes} of {size}{more}, {} of {all} {verb}", self.files)
-            }
-            None => format!("{files} and {bytes} {verb}"),
-        };
-        line += &format!(", {}/s", human::size(self.rate as u64));
-        if let Some(left) = self.remaining() {
-            line += &format!(", {}:{:02}:{:02} left", left / 3600, left / 60 % 60, left % 60);
-        }
-        if self.errors > 0 {
-            line += &format!(", {}", human::count(self.errors, "error"));
-        }
-        if !self.current.is_empty() {
-            line += &format!("  {}", escape::text(&self.current));
-        }
-        line
-    }
-
-    fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
-        let mut fields = output::object(json!({
-            "seconds": self.started.elapsed().as_secs_f64(), "files": self.files, "bytes": self.bytes,
-            "rate": self.rate as u64, "errors": self.errors,
-        }));
-        if let Some(total) = self.total {
-            let part = if total.bytes == 0 { 0.0 } else { (self.bytes as f64 / total.bytes as f64).min(1.0) };
-            fields.extend(output::object(json!({
-                "total_files": total.files, "total_bytes": total.bytes, "total_complete": total.complete,
-                "percent": (part * 1000.0).round() / 10.0,
-            })));
-        }
-        if let Some(left) = self.remaining() {
-            fields.insert("seconds_remaining".into(), left.into());
-        }
-        if !self.current.is_empty() {
-            output::put_bytes(&mut fields, "current_file", &self.current);
-        }
-        fields
-    }
-}
-
 impl Progress for Inner {
     fn event(&self, event: Event<'_>) {
         let inner = self;
         match event {
-            Event::Total { files, bytes, complete } => inner.sums().total = Some(Total { files, bytes, complete }),
+            Event::Total { files, bytes, complete } => inner.figures().total = Some(Total { files, bytes, complete }),
             Event::File { path } => {
-                inner.sums().current = path.to_vec();
+                inner.figures().current = path.to_vec();
                 if inner.verbose {
-                    inner.say(&format!("{} {}", inner.verb, escape::text(path)));
+                    inner.say(&format!("{} {}", inner.work.verb(), escape::text(path)));
                 }
             }
             Event::Done { files, bytes } => {
-                let mut sums = inner.sums();
-                (sums.files, sums.bytes) = (sums.files + files, sums.bytes + bytes);
+                let mut figures = inner.figures();
+                (figures.files, figures.bytes) = (figures.files + files, figures.bytes + bytes);
+                figures.worked += bytes;
+            }
+            Event::Unchanged { files, bytes } => {
+                let mut figures = inner.figures();
+                (figures.files, figures.bytes) = (figures.files + files, figures.bytes + bytes);
+            }
+            Event::ToSend { bytes } => inner.figures().to_send += bytes,
+            Event::Sent { bytes } => inner.figures().sent += bytes,
+            Event::Unsent { bytes } => {
+                let mut figures = inner.figures();
+                figures.sent = figures.sent.saturating_sub(bytes);
             }
             Event::Skipped { path, why } => {
-                inner.sums().errors += 1;
+                inner.figures().errors += 1;
                 inner.say(&format!("skipped {}: {}", escape::text(path), escape::message(&why.to_string())));
                 if inner.json {
                     let mut fields = output::object(json!({ "message": why.to_string() }));
@@ -270,23 +198,6 @@ impl Progress for Inner {
 mod tests {
     use super::*;
 
-    fn sums(bytes: u64, total: Option<Total>) -> Sums {
-        let now = Instant::now();
-        let current = b"/a\nb".to_vec();
-        Sums { started: now, files: 2, bytes, errors: 1, total, current, rate: 1024.0, sampled: (bytes, now) }
-    }
-
-    #[test]
-    fn a_line_says_what_is_known_and_no_more() {
-        let total = |complete| Some(Total { files: 9, bytes: 8 << 20, complete });
-        let line = sums(1 << 20, total(true)).line("saved");
-        assert_eq!(line, "1.0 MiB of 8.0 MiB, 2 of 9 files saved, 1.0 KiB/s, 1:59:28 left, 1 error  /a\\nb");
-        let line = sums(1 << 20, total(false)).line("saved");
-        assert!(line.contains("of 8.0 MiB or more") && !line.contains("left"), "{line}");
-        let line = sums(1 << 20, None).line("restored");
-        assert!(line.starts_with("2 files and 1.0 MiB restored, 1.0 KiB/s"), "{line}");
-    }
-
     #[test]
     fn news_of_the_line_go_to_whoever_shows_something_and_back_when_it_ends() {
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -296,14 +207,5 @@ mod tests {
         drop(diverted);
         warnings::warn(false, "to standard error");
         assert_eq!(*heard.lock().unwrap(), ["lost"]);
-    }
-
-    #[test]
-    fn status_objects_hold_a_rest_only_where_the_whole_is_known() {
-        let total = |complete| Some(Total { files: 9, bytes: 2048, complete });
-        let fields = sums(1024, total(true)).fields();
-        assert_eq!((&fields["percent"], &fields["seconds_remaining"]), (&json!(50.0), &json!(1)));
-        assert!(!sums(1024, total(false)).fields().contains_key("seconds_remaining"));
-        assert!(!sums(1024, None).fields().contains_key("percent"));
     }
 }

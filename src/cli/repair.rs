@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::exit::OK;
+use super::figures::Work;
 use super::findings::{Findings, fields, hex_ids};
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, ProgressArgs};
@@ -54,7 +55,7 @@ pub fn run(args: &Args) -> Result<u8> {
         ..check::Options::default()
     };
     let consent = Consent { yes: args.yes, dry_run: args.dry_run };
-    let mut reporter = Reporter::new(args.progress, "checked");
+    let mut reporter = Reporter::new(args.progress, Work::Files("checked"));
     let ctx = reporter.attach(signals::catch()?);
     let mut findings = Findings::new(args.progress);
     let mut take = |finding: check::Finding<'_>| findings.take(&reporter, &finding);

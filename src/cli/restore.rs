@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::exit::{DAMAGED, OK};
+use super::figures::Work;
 use super::filter::FilterArgs;
 use super::open::{read_state, to_read};
 use super::options::{ProgressArgs, ReadArgs};
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, output)?;
     let mut out = Output::new(output.json);
     let snapshot = args.filter.select(&read_state(&repo, &mut out)?, &snapshot)?;
-    let mut reporter = Reporter::new(args.progress, "restored");
+    let mut reporter = Reporter::new(args.progress, Work::Files("restored"));
     let ctx = reporter.attach(signals::catch()?);
     let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));
     reporter.finish();

@@ -176,7 +176,8 @@ pub(super) fn conclude(run: &Run<'_>, file: &File) -> Result<dir::Identity> {
             add(&run.tally.files, 1);
             add(&run.tally.bytes, size);
             let holes = size.saturating_sub(file.written.load(Ordering::Relaxed));
-            run.ctx().event(Event::Done { files: 1, bytes: holes });
+            run.ctx().event(Event::Unchanged { files: 0, bytes: holes });
+            run.ctx().event(Event::Done { files: 1, bytes: 0 });
         }
         Err(why) => run.skip(&file.path(), copy(why)),
     }

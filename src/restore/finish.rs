@@ -32,7 +32,7 @@ pub(super) fn existing(run: &Run<'_>, file: File) {
                 attributes::of_open(run, &fd, &file.node, &|| file.path());
             }
             add(&run.tally.existing, 1);
-            run.ctx().event(Event::Done { files: 1, bytes: file.node.content.size() });
+            run.ctx().event(Event::Unchanged { files: 1, bytes: file.node.content.size() });
             dir::release(run, file.held);
         }
         Ok(None) if run.options.overwrite == Overwrite::Never => {

@@ -139,7 +139,7 @@ pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
         Ok(()) => {
             add(&run.tally.links, 1);
             if matches!(node.content, Content::File(_) | Content::Large { .. }) {
-                run.ctx().event(Event::Done { files: 1, bytes: node.content.size() });
+                run.ctx().event(Event::Unchanged { files: 1, bytes: node.content.size() });
             }
             dir::release(run, held);
         }

@@ -19,6 +19,7 @@ use crate::format::record::NewSection;
 use crate::format::reference::{PackRef, Ref};
 use crate::format::sections::index_sections;
 use crate::format::stored::Packer;
+use crate::progress::Event;
 use crate::repo::{Index, Repository, Span};
 
 /// Chunks that are remembered over a commit.
@@ -150,6 +151,7 @@ impl<'r> MetaPack<'r> {
     pub fn finish(&mut self, ctx: &Context, is_full: bool) -> Result<Option<PackRef>> {
         let Some(builder) = self.open.take() else { return Ok(None) };
         let (mut plain, entries) = builder.finish(is_full);
+        ctx.event(Event::ToSend { bytes: plain.len() as u64 });
         let stored = self.repo.put_pack(ctx, ObjectType::Meta, &mut plain);
         self.is_broken |= stored.is_err();
         let pack = stored?;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread;
 
 use harness::sshd::{Setup, Sshd, run, with_ssh};
@@ -19,6 +19,7 @@ use harness::tree::noise;
 use nfreezer::context::background;
 use nfreezer::error::{Error, Kind};
 use nfreezer::name::{Folder, Name, ObjectId};
+use nfreezer::progress::{Event, Progress};
 use nfreezer::storage::{Local, Location, Memory, Options, Storage, Transport, open};
 
 /// A name nobody has had yet.
@@ -33,6 +34,20 @@ fn fresh() -> ObjectId {
 
 fn kind<T: std::fmt::Debug>(result: nfreezer::error::Result<T>) -> Kind {
     result.expect_err("an error").kind()
+}
+
+/// Bytes that a storage has reported as sent.
+#[derive(Default)]
+struct Acknowledged(AtomicI64);
+
+impl Progress for Acknowledged {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Sent { bytes } => self.0.fetch_add(bytes.cast_signed(), Ordering::Relaxed),
+            Event::Unsent { bytes } => self.0.fetch_sub(bytes.cast_signed(), Ordering::Relaxed),
+            _ => 0,
+        };
+    }
 }
 
 /// What every storage must do, whoever implements it.
@@ -52,7 +67,9 @@ fn suite(storage: &dyn Storage) {
 
     for (name, len) in [(Name::Config, 100), (Name::Key(fresh()), 264), (record, 0), (pack, 3_000_001)] {
         let bytes = noise(len as u64, len);
-        storage.put(background(), &name, &bytes).expect("a new object");
+        let acknowledged = Acknowledged::default();
+        storage.put(&background().with_progress(&acknowledged), &name, &bytes).expect("a new object");
+        assert_eq!(acknowledged.0.load(Ordering::Relaxed), len as i64, "{name}: bytes that were reported as sent");
         assert_eq!(storage.size(background(), &name).expect("a size"), len as u64);
         assert_eq!(storage.read(background(), &name, 0, len).expect("all of it"), bytes);
         let listed = storage.list(background(), name.folder()).expect("a listing");

@@ -14,6 +14,7 @@ pub use args::Args;
 
 use super::environment::{host, user};
 use super::exit::{INCOMPLETE, OK};
+use super::figures::Work;
 use super::open::to_write;
 use super::output::Output;
 use super::progress::Reporter;
@@ -40,7 +41,8 @@ pub fn run(args: &Args) -> Result<u8> {
         sources.paths.iter().try_for_each(|path| own.check(path))?;
     }
     let repo = to_write(&args.repository, output, args.dry_run)?;
-    let mut reporter = Reporter::new(args.progress, "saved");
+    let work = if args.dry_run { Work::Files("scanned") } else { Work::Send("saved") };
+    let mut reporter = Reporter::new(args.progress, work);
     let ctx = reporter.attach(signals::catch()?);
     let options = options(args, sources.paths, &own, select)?;
     sources.missing.iter().for_each(|(path, why)| ctx.skip(path, why));

@@ -17,6 +17,7 @@ use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Error, Result};
 use crate::format::pack::Builder;
 use crate::format::reference::Extent;
+use crate::progress::Event;
 use crate::repo::{Index, Repository};
 
 /// A finished pack, to be sealed and stored.
@@ -116,7 +117,7 @@ impl<'c> DataPacks<'c> {
     /// Puts chunks that the caller has claimed into packs. Waits while the network is slower than the workers.
     pub fn add<'a>(&self, chunks: impl Iterator<Item = NewChunk<'a>>) -> Result<()> {
         let mut slots = self.lock();
-        let mut added = 0;
+        let (mut added, mut stored) = (0, 0);
         for chunk in chunks {
             slots = self.make_room(slots, chunk.stored.len())?;
             let pack =
@@ -124,8 +125,10 @@ impl<'c> DataPacks<'c> {
             let entry = pack.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
             self.chunks.put(chunk.id, Place::new(pack.number, &entry));
             added += chunk.len as u64;
+            stored += chunk.stored.len() as u64;
         }
         drop(slots);
+        self.ctx.event(Event::ToSend { bytes: stored });
         self.added.fetch_add(added, Ordering::Relaxed);
         self.packs.touch();
         Ok(())

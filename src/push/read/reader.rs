@@ -209,7 +209,7 @@ impl<'w> Reader<'w> {
             pieces.clear();
             return Ok(0);
         }
-        ctx.event(Event::Done { files: 0, bytes: end });
+        ctx.event(Event::Unchanged { files: 0, bytes: end });
         Ok(end)
     }
 

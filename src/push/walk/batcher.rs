@@ -107,7 +107,7 @@ impl<'w> Batcher<'w> {
         let Amount { files, bytes } = self.total;
         self.ctx.event(Event::Total { files, bytes, complete: false });
         let Amount { files, bytes } = std::mem::take(&mut self.done);
-        self.ctx.event(Event::Done { files, bytes });
+        self.ctx.event(Event::Unchanged { files, bytes });
         batch.number = self.queue.enter(batch.items.len())?;
         if batch.files == 0 {
             self.queue.put(batch.number, batch);

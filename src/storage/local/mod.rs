@@ -13,6 +13,7 @@ use super::{Capabilities, Entry, MAX_ENTRIES, Storage, is_own_folder};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
+use crate::progress::Event;
 
 /// Bytes of one write. Between two writes a put checks its context.
 const PART: usize = 1 << 20;
@@ -153,6 +154,7 @@ impl Storage for Local {
         for part in bytes.chunks(PART) {
             ctx.check()?;
             file.write_all(part).map_err(failed)?;
+            ctx.event(Event::Sent { bytes: part.len() as u64 });
         }
         let written = file.sync_all().and_then(|()| file.metadata());
         let meta = written.map_err(failed)?;

@@ -8,6 +8,7 @@ use super::{Capabilities, Entry, Storage};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
+use crate::progress::Event;
 
 /// Objects in a map. Faults are made by wrapping it (`tests/harness/faults.rs`).
 #[derive(Default)]
@@ -68,6 +69,7 @@ impl Storage for Memory {
             return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
         }
         self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        ctx.event(Event::Sent { bytes: bytes.len() as u64 });
         objects.insert(*name, bytes.to_vec());
         Ok(())
     }

@@ -52,18 +52,28 @@ impl Parts {
 pub struct Writes<'a> {
     bytes: &'a [u8],
     at: usize,
-    tag: u32,
+    /// By tag: bytes of the packets so far.
+    lengths: Vec<u64>,
     /// Bytes of the next packet.
     pub size: usize,
+    /// Bytes that the server has acknowledged.
+    pub acknowledged: u64,
 }
 
 impl<'a> Writes<'a> {
     pub fn new(bytes: &'a [u8], size: usize) -> Self {
-        Writes { bytes, at: 0, tag: 0, size: size.max(1) }
+        Writes { bytes, at: 0, lengths: Vec::new(), size: size.max(1), acknowledged: 0 }
     }
 
     pub fn is_done(&self) -> bool {
         self.at == self.bytes.len()
+    }
+
+    /// Counts the packet with this tag as acknowledged. Returns its bytes; 0 for other requests.
+    pub fn acknowledge(&mut self, tag: u32) -> u64 {
+        let bytes = self.lengths.get(tag as usize).copied().unwrap_or(0);
+        self.acknowledged += bytes;
+        bytes
     }
 
     /// The next WRITE; `None` if all is written.
@@ -79,8 +89,9 @@ impl<'a> Writes<'a> {
         }
         let request = Request::with_room(packet::WRITE, part.len() + handle.len() + 20);
         let request = request.string(handle).u64(self.at as u64).string(part);
+        let tag = self.lengths.len() as u32;
         self.at += part.len();
-        self.tag += 1;
-        Some(Ask { tag: self.tag - 1, request, expects: SMALL })
+        self.lengths.push(part.len() as u64);
+        Some(Ask { tag, request, expects: SMALL })
     }
 }

@@ -4,6 +4,7 @@ use super::{CLOSE, FSTAT, FSYNC, OPEN, SftpConnection};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
+use crate::progress::Event;
 use crate::storage::net::Fault;
 use crate::storage::sftp::errors::Refusal;
 use crate::storage::sftp::packet::{self, Reply, Request};
@@ -54,9 +55,12 @@ impl SftpConnection {
             closed = false;
             writes = Writes::new(bytes, call.write_size());
         }
-        let written = self.write(&mut call, &handle, writes, early, closed);
+        let written = self.write(ctx, &mut call, &handle, &mut writes, early, closed);
         if written.is_err() && ctx.check().is_err() {
             self.session.shared.close(call.channel, &handle);
+        }
+        if !matches!(written, Ok((None, _))) {
+            ctx.event(Event::Unsent { bytes: writes.acknowledged });
         }
         match written? {
             (None, Some(size)) if size == bytes.len() as u64 => Ok(()),
@@ -76,30 +80,34 @@ impl SftpConnection {
     /// before that to OPEN; `closed`: all requests were sent already.
     fn write(
         &self,
+        ctx: &Context,
         call: &mut Call<'_>,
         handle: &[u8],
-        mut writes: Writes<'_>,
+        writes: &mut Writes<'_>,
         early: Vec<(u32, Vec<u8>)>,
         closed: bool,
     ) -> Result<Written, Fault> {
         let (mut refusal, mut size) = (None, None);
-        let mut handle_answer = |call: &Call<'_>, (tag, answer): (u32, Vec<u8>)| -> Result<(), Fault> {
-            match (tag, call.decode(&answer)?) {
-                (FSTAT, Reply::Attrs(attrs)) => size = attrs.size,
-                (_, Reply::Status(packet::OK, _)) if tag != FSTAT => {}
-                (_, Reply::Status(code, text)) => refusal = refusal.take().or(Some((tag, Refusal { code, text }))),
-                _ => return Err(call.nonsense("a wrong answer to WRITE")),
-            }
-            Ok(())
-        };
+        let mut handle_answer =
+            |call: &Call<'_>, writes: &mut Writes<'_>, (tag, answer): (u32, Vec<u8>)| -> Result<(), Fault> {
+                match (tag, call.decode(&answer)?) {
+                    (FSTAT, Reply::Attrs(attrs)) => size = attrs.size,
+                    (_, Reply::Status(packet::OK, _)) if tag != FSTAT => {
+                        ctx.event(Event::Sent { bytes: writes.acknowledge(tag) });
+                    }
+                    (_, Reply::Status(code, text)) => refusal = refusal.take().or(Some((tag, Refusal { code, text }))),
+                    _ => return Err(call.nonsense("a wrong answer to WRITE")),
+                }
+                Ok(())
+            };
         for answer in early {
-            handle_answer(call, answer)?;
+            handle_answer(call, writes, answer)?;
         }
         while let Some(ask) = writes.next(handle) {
             call.send(ask.tag, ask.request, ask.expects)?;
             writes.size = call.write_size();
             while let Some(answer) = call.try_receive()? {
-                handle_answer(call, answer)?;
+                handle_answer(call, writes, answer)?;
             }
         }
         if !closed {
@@ -107,7 +115,7 @@ impl SftpConnection {
         }
         while call.due() > 0 {
             let answer = call.receive()?;
-            handle_answer(call, answer)?;
+            handle_answer(call, writes, answer)?;
         }
         Ok((refusal, size))
     }
@@ -139,6 +147,7 @@ impl SftpConnection {
                 if self.read(ctx, name, 0, bytes.len())? != bytes {
                     return Err(exists());
                 }
+                ctx.event(Event::Sent { bytes: bytes.len() as u64 });
                 let mut call = self.session.call(ctx);
                 let file = self.open(ctx, &mut call, name, SMALL, |_| Vec::new())?.file;
                 if !self.session.features().fsync {
