@@ -119,7 +119,7 @@ class Repository:
         self.fold()
     def file(self, name, start, length):
         with open(os.path.join(self.path, name), "rb", buffering=0) as file: return os.pread(file.fileno(), length, start)
-    def names(self, folder, pattern): return sorted(n for n in os.listdir(os.path.join(self.path, folder)) if re.fullmatch(pattern, n))
+    def names(self, folder, pattern): return sorted(filter(re.compile(pattern).fullmatch, os.listdir(p) if os.path.lexists(p := os.path.join(self.path, folder)) else ()))
     def unlock(self, repo_id):  # 4.2
         text, files, place = os.environ.get("NFREEZER_PASSWORD") or getpass.getpass("passphrase: "), [], os.environ.get("NFREEZER_LOCAL_KEY", os.devnull)
         local = bytes.fromhex("".join(open(place).read().split()[1:2]))

@@ -92,6 +92,13 @@ impl Folder {
         [Folder::Keys, Folder::Log, Folder::Packs].into_iter().chain((0..16).map(Folder::PackShard))
     }
 
+    /// Returns the folders that lead from the root to this one, with it and without the root.
+    pub fn chain(self) -> impl Iterator<Item = Folder> {
+        let parent = matches!(self, Folder::PackShard(_)).then_some(Folder::Packs);
+        let own = (!matches!(self, Folder::Root | Folder::Old)).then_some(self);
+        parent.into_iter().chain(own)
+    }
+
     /// Returns the path relative to the repository's root, without a trailing slash; empty for the root.
     pub fn path(&self) -> String {
         match self {

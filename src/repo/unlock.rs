@@ -183,6 +183,10 @@ impl<'u> Unlocking<'u> {
 
     fn failure(&self, count: usize) -> Error {
         let address = &self.guard.address;
+        if count == 0 {
+            let text = format!("{address} has lost its key files: keys/ holds none");
+            return Error::new(Kind::Missing, text).hint("use a page of `nfreezer key export`: --key-file FILE");
+        }
         if self.tried == 0 && self.unfit > 0 && self.local.is_none() {
             let text = "the key files of this repository need a local key beside the passphrase";
             return Error::new(Kind::Passphrase, text).hint("give --local-key FILE");

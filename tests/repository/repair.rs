@@ -284,3 +284,42 @@ fn the_binary_repairs() {
     let listed = env.nfreezer(["ls", "-r", "repo", "-lR", "latest~1"]).success();
     assert!(listed.stdout.contains("gone (parts of it are lost)"), "{listed:?}");
 }
+
+/// Removes all empty folders below `folder`.
+fn remove_empty(folder: &std::path::Path) -> usize {
+    let mut removed = 0;
+    for item in fs::read_dir(folder).unwrap().flatten().filter(|item| item.path().is_dir()) {
+        removed += remove_empty(&item.path());
+        removed += usize::from(fs::remove_dir(item.path()).is_ok());
+    }
+    removed
+}
+
+#[test]
+fn a_copy_without_its_empty_folders_is_whole() {
+    let env = Env::with_repository();
+    env.write("src/file", "contents");
+    env.nfreezer(["push", "src"]).done();
+    assert!(remove_empty(&env.path("repo")) > 8, "most folders of packs are empty");
+    for command in [&["check"][..], &["repair"], &["key", "list"], &["push", "src"], &["ls", "latest"]] {
+        remove_empty(&env.path("repo"));
+        env.nfreezer(command).done();
+    }
+    // new packs go to folders that are missing
+    for round in 0..4 {
+        remove_empty(&env.path("repo"));
+        env.write(&format!("src/{round}"), noise(round, 1000));
+        env.nfreezer(["push", "src"]).done();
+    }
+    let check = env.nfreezer(["check", "--read-data"]).success();
+    assert!(!check.stderr.contains("missing"), "{}", check.stderr);
+    // without any key file no passphrase opens the repository
+    fs::rename(env.path("repo/keys"), env.path("keys")).unwrap();
+    let refused = env.nfreezer(["push", "src"]).exits(4);
+    assert!(refused.stderr.contains("has lost its key files") && refused.stderr.contains("--key-file"), "{refused:?}");
+    // packs that are gone with their folders are lost packs
+    fs::rename(env.path("keys"), env.path("repo/keys")).unwrap();
+    fs::remove_dir_all(env.path("repo/packs")).unwrap();
+    let refused = env.nfreezer(["push", "src"]).exits(4);
+    assert!(refused.stderr.contains("packs are missing on the server"), "{}", refused.stderr);
+}

@@ -188,6 +188,8 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
     assert_eq!(kind(storage.put(background(), &torso, b"bytes")), Kind::Exists);
     assert_eq!(kind(storage.read(background(), &torso, 0, 5)), Kind::Damaged);
 
+    missing_folders(storage, root);
+
     fs::rename(root, root.with_extension("away")).expect("renamed");
     for kind in [
         kind(storage.list(background(), Folder::Root)),
@@ -203,6 +205,51 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
     fs::rename(root.with_extension("away"), root).expect("renamed back");
 }
 
+/// A copy of a repository may lack its empty folders: they count as empty, and a put makes them again.
+fn missing_folders(storage: &dyn Storage, root: &Path) {
+    let away = root.with_extension("folders");
+    fs::create_dir(&away).expect("a folder");
+    for folder in ["keys", "log", "packs"] {
+        fs::rename(root.join(folder), away.join(folder)).expect("renamed");
+    }
+    let (pack, record) = (Name::Pack(fresh()), Name::Record { sequence: 9, id: fresh() });
+    for folder in Folder::all() {
+        assert_eq!(storage.list(background(), folder).expect("an empty listing"), [], "{folder:?}");
+        assert_eq!(storage.foreign(background(), folder).expect("a count"), 0);
+    }
+    for name in [pack, record] {
+        assert_eq!(kind(storage.size(background(), &name)), Kind::Missing);
+        assert_eq!(kind(storage.read(background(), &name, 0, 1)), Kind::Missing);
+        storage.remove(background(), &name).expect("it is not there");
+    }
+    // a link to a disk that is not mounted is no missing folder
+    symlink(away.join("disk"), root.join("log")).expect("a link");
+    assert_ne!(kind(storage.list(background(), Folder::Log)), Kind::NoRepository);
+    assert_ne!(kind(storage.put(background(), &record, b"record")), Kind::NoRepository);
+    fs::remove_file(root.join("log")).expect("removed");
+    for name in [pack, record] {
+        storage.put(background(), &name, b"bytes").expect("its folder is made again");
+        assert_eq!(storage.read(background(), &name, 0, 5).expect("there"), b"bytes");
+        let made = root.join(name.folder().path());
+        assert_eq!(fs::metadata(made).expect("there").permissions().mode() & 0o7777, 0o700);
+    }
+    for folder in ["log", "packs"] {
+        fs::remove_dir_all(root.join(folder)).expect("removed");
+    }
+    for folder in ["keys", "log", "packs"] {
+        fs::rename(away.join(folder), root.join(folder)).expect("renamed back");
+    }
+}
+
+/// The folders above a new repository are made too.
+fn missing_parents(storage: &dyn Storage, root: &Path) {
+    assert_eq!(kind(storage.list(background(), Folder::Root)), Kind::NoRepository);
+    assert_eq!(kind(storage.foreign(background(), Folder::Root)), Kind::NoRepository);
+    storage.create_folders(background()).expect("folders");
+    assert!(root.join("packs/f").is_dir());
+    assert_eq!(storage.list(background(), Folder::Root).expect("a listing"), []);
+}
+
 #[test]
 fn memory() {
     suite(&Memory::default());
@@ -215,13 +262,19 @@ fn local() {
     let storage = Local::new(&root);
     suite(&storage);
     files_suite(&storage, &root);
-    assert_eq!(kind(Local::new(folder.path().join("no/parent")).create_folders(background())), Kind::Failed);
+    let deep = folder.path().join("no/parent/yet");
+    missing_parents(&Local::new(&deep), &deep);
+    fs::write(folder.path().join("file"), "x").expect("written");
+    assert_eq!(kind(Local::new(folder.path().join("file/repo")).create_folders(background())), Kind::Failed);
 }
 
 fn server(sshd: &Sshd, transport: Transport) {
     let storage = sshd.storage(transport);
     suite(&*storage);
     files_suite(&*storage, &sshd.files().join("repo"));
+    let deep = sshd.files().join("no/parent/yet");
+    let options = with_ssh(sshd.options(), |ssh| ssh.transport = transport);
+    missing_parents(&*open(background(), &sshd.location(&deep), options).expect("connected"), &deep);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A repository in a folder of this machine: the same rules as on a server (exclusive create, mode 0400, synced).
 //! An object is never reached through a symbolic link, and only a regular file is an object.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -59,11 +60,40 @@ impl Local {
         if meta.is_file() { Ok((file, meta.len())) } else { Err(no_object(name)) }
     }
 
+    /// Returns whether `e` means that one of the own folders is missing while the root is there. A link to a place that
+    /// is not there, such as a disk that is not mounted, is no missing folder.
+    fn is_absent(&self, folder: Folder, e: &io::Error) -> bool {
+        let leads_nowhere = |folder: Folder| {
+            let path = self.place(&folder.path());
+            fs::symlink_metadata(&path).is_ok() && !path.exists()
+        };
+        let is_own = folder.chain().next().is_some();
+        e.kind() == ErrorKind::NotFound && is_own && self.root.is_dir() && !folder.chain().any(leads_nowhere)
+    }
+
+    /// Opens the file of a new object. A missing folder of the repository is made again.
+    fn create(&self, name: &Name) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o400).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let path = self.place(&name.path());
+        match options.open(&path) {
+            Err(e) if self.is_absent(name.folder(), &e) => {
+                make_folders(name.folder().chain().map(|folder| self.place(&folder.path()))).map_err(|(_, e)| e)?;
+                options.open(&path)
+            }
+            file => file,
+        }
+    }
+
     fn scan(&self, folder: Folder) -> Result<(Vec<Entry>, usize)> {
         let path = self.place(&folder.path());
         let failed = |e| self.failed("list", &path, Kind::Missing, e);
         let (mut entries, mut foreign) = (Vec::new(), 0);
-        for (count, item) in fs::read_dir(&path).map_err(failed)?.enumerate() {
+        let items = match fs::read_dir(&path) {
+            Err(e) if self.is_absent(folder, &e) => return Ok((entries, foreign)),
+            items => items.map_err(failed)?,
+        };
+        for (count, item) in items.enumerate() {
             let item = item.map_err(failed)?;
             if count >= MAX_ENTRIES {
                 return Err(Error::failed(format!("{} holds more than {MAX_ENTRIES} names", path.display())));
@@ -91,22 +121,11 @@ fn no_object(name: &Name) -> Error {
 
 impl Storage for Local {
     fn create_folders(&self, _: &Context) -> Result<()> {
-        for folder in [Folder::Root].into_iter().chain(Folder::all()) {
-            let path = self.place(&folder.path());
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    return Err(Error::failed(format!(
-                        "cannot make the folder {}: its parent does not exist",
-                        path.display()
-                    ))
-                    .hint("make the parent folder first, or mend the address"));
-                }
-                Err(e) => return Err(Error::io(format!("make the folder {}", path.display()), e)),
-            }
-        }
-        sync_folder(&self.root)
+        let missing: Vec<&Path> = self.root.ancestors().skip(1).take_while(|parent| !exists(parent)).collect();
+        let parents = missing.into_iter().rev().map(Path::to_path_buf);
+        let own = [Folder::Root].into_iter().chain(Folder::all()).map(|folder| self.place(&folder.path()));
+        make_folders(parents.chain(own))
+            .map_err(|(path, e)| Error::io(format!("make the folder {}", path.display()), e))
     }
 
     fn list(&self, _: &Context, folder: Folder) -> Result<Vec<Entry>> {
@@ -141,9 +160,7 @@ impl Storage for Local {
     fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
         ctx.check()?;
         let path = self.place(&name.path());
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o400).custom_flags(flags).open(&path)
-        {
+        let mut file = match self.create(name) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
@@ -194,6 +211,28 @@ impl Storage for Local {
     fn address(&self) -> String {
         self.root.display().to_string()
     }
+}
+
+/// Returns whether something is at `path`; the empty path is the current folder.
+fn exists(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.exists()
+}
+
+/// Makes folders durably, parents first. Those that exist are left as they are.
+fn make_folders(paths: impl Iterator<Item = PathBuf>) -> Result<(), (PathBuf, io::Error)> {
+    let mut changed = BTreeSet::new();
+    for path in paths {
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => changed.extend(path.parent().map(Path::to_path_buf)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+            Err(e) => return Err((path, e)),
+        }
+    }
+    for parent in changed {
+        let place = if parent.as_os_str().is_empty() { Path::new(".") } else { &parent };
+        File::open(place).and_then(|folder| folder.sync_all()).map_err(|e| (parent.clone(), e))?;
+    }
+    Ok(())
 }
 
 /// Makes new names of a folder durable.

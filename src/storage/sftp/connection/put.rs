@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::Name;
 use crate::progress::Event;
 use crate::storage::net::Fault;
-use crate::storage::sftp::errors::Refusal;
+use crate::storage::sftp::errors::{self, Refusal};
 use crate::storage::sftp::packet::{self, Reply, Request};
 use crate::storage::sftp::parts::Writes;
 use crate::storage::sftp::session::call::Call;
@@ -16,9 +16,24 @@ use crate::storage::sftp::session::{Ask, SMALL};
 type Written = (Option<(u32, Refusal)>, Option<u64>);
 
 impl SftpConnection {
-    /// Creates an object and writes it. `again` means that an earlier try may have done so already. When `ctx` ends the handle is
-    /// closed (but for one that the server had not given yet) and the connection goes on.
+    /// Creates an object. A missing folder of the repository is made first. `again` means that an earlier try may have
+    /// created it already.
     pub fn put(&self, ctx: &Context, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
+        match self.put_once(ctx, name, bytes, again) {
+            Err(Fault::Final(e)) if e.kind() == Kind::Missing => {
+                self.create_folder_of(ctx, name)?;
+                match self.put_once(ctx, name, bytes, again) {
+                    Err(Fault::Final(e)) if e.kind() == Kind::Missing => Err(errors::unusable(&e.to_string())),
+                    done => done,
+                }
+            }
+            done => done,
+        }
+    }
+
+    /// Creates an object and writes it. Kind [`Kind::Missing`] if its folder is not there. `again` means that an earlier try may have done so already. When `ctx` ends the handle is
+    /// closed (but for one that the server had not given yet) and the connection goes on.
+    fn put_once(&self, ctx: &Context, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
         let path = self.path(&name.path());
         let mut call = self.session.call_to_put(ctx);
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::NEW_FOR_WRITING).mode(0o400);
@@ -133,11 +148,8 @@ impl SftpConnection {
         let exists = || Fault::Final(Error::new(Kind::Exists, format!("object {name} exists already")));
         if refusal.code == packet::NO_SUCH_FILE {
             let folder = self.path(&name.folder().path());
-            return Err(self.missing(
-                ctx,
-                Kind::Failed,
-                format!("cannot create {path}: the folder {folder} is not there"),
-            ));
+            let text = format!("cannot create {path}: the folder {folder} is not there");
+            return Err(self.missing(ctx, Kind::Missing, text));
         }
         match self.look(ctx, &path, false)? {
             None => Err(self.maybe_full(ctx, "create", &path, bytes.len() as u64, refusal)),
