@@ -1,5 +1,5 @@
 //! What tests share: trees, bad days, real servers, a slow line, a hermetic environment.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, unused_imports, missing_docs)]
 
 pub mod cli;
 pub mod faults;

@@ -1,9 +1,8 @@
 //! Writes trees into a repository without `push`: any shape of pages and lists, any node, any snapshot.
 
+mod item;
+
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use nfreezer::context::background;
@@ -22,118 +21,7 @@ use nfreezer::repo::{Repository, State};
 use nfreezer::time::Time;
 
 use super::tree::noise;
-
-#[derive(Clone, Debug)]
-pub enum Segment {
-    Bytes(Vec<u8>),
-    /// [`noise`], made chunk by chunk.
-    Noise(u64, u64),
-    Hole(u64),
-}
-
-#[derive(Clone, Debug)]
-pub enum What {
-    File(Vec<Segment>),
-    Dir(BTreeMap<Vec<u8>, Item>),
-    Symlink(Vec<u8>),
-    Block(u32, u32),
-    Char(u32, u32),
-    Fifo,
-    Socket,
-    Unreadable(u32),
-}
-
-#[derive(Clone, Debug)]
-pub struct Item {
-    pub what: What,
-    pub mode: u16,
-    pub uid: u32,
-    pub gid: u32,
-    pub mtime: Time,
-    pub inode: u64,
-    pub nlink: u32,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Item {
-    pub fn new(what: What) -> Item {
-        let mode = if matches!(what, What::Dir(_)) { 0o755 } else { 0o644 };
-        Item { what, mode, uid: 0, gid: 0, mtime: Time::new(1_700_000_000, 5), inode: 0, nlink: 1, xattrs: Vec::new() }
-    }
-
-    pub fn file(bytes: impl AsRef<[u8]>) -> Item {
-        let bytes = bytes.as_ref().to_vec();
-        Item::new(What::File(if bytes.is_empty() { Vec::new() } else { vec![Segment::Bytes(bytes)] }))
-    }
-
-    pub fn dir<N: Into<Vec<u8>>>(entries: impl IntoIterator<Item = (N, Item)>) -> Item {
-        Item::new(What::Dir(entries.into_iter().map(|(name, item)| (name.into(), item)).collect()))
-    }
-
-    /// A real file or folder with all that is below it.
-    pub fn read(path: &Path) -> Item {
-        let meta = path.symlink_metadata().unwrap();
-        let kind = meta.file_type();
-        let device = || (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
-        let what = match () {
-            () if kind.is_dir() => {
-                let entries = path.read_dir().unwrap().map(|e| e.unwrap());
-                What::Dir(entries.map(|e| (e.file_name().as_bytes().to_vec(), Item::read(&e.path()))).collect())
-            }
-            () if kind.is_symlink() => What::Symlink(path.read_link().unwrap().as_os_str().as_bytes().to_vec()),
-            () if kind.is_block_device() => What::Block(device().0, device().1),
-            () if kind.is_char_device() => What::Char(device().0, device().1),
-            () if kind.is_fifo() => What::Fifo,
-            () if kind.is_socket() => What::Socket,
-            () => What::File(segments(path, meta.len())),
-        };
-        Item {
-            what,
-            mode: meta.mode() as u16 & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            mtime: Time::new(meta.mtime(), meta.mtime_nsec() as u32),
-            inode: meta.ino(),
-            nlink: meta.nlink() as u32,
-            xattrs: xattrs(path),
-        }
-    }
-}
-
-fn segments(path: &Path, len: u64) -> Vec<Segment> {
-    use rustix::fs::SeekFrom;
-    use std::os::unix::fs::FileExt;
-    let file = std::fs::File::open(path).unwrap();
-    let (mut at, mut segments) = (0, Vec::new());
-    while at < len {
-        let data = rustix::fs::seek(&file, SeekFrom::Data(at)).unwrap_or(len).min(len);
-        if data > at {
-            segments.push(Segment::Hole(data - at));
-        }
-        if data == len {
-            break;
-        }
-        at = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap();
-        let mut bytes = vec![0; (at - data) as usize];
-        file.read_exact_at(&mut bytes, data).unwrap();
-        segments.push(Segment::Bytes(bytes));
-    }
-    segments
-}
-
-fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut names = vec![0; 64 << 10];
-    let len = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
-    let value = |name: &[u8]| {
-        let mut value = vec![0; 64 << 10];
-        let len = rustix::fs::lgetxattr(path, std::ffi::OsStr::from_bytes(name), &mut value).unwrap();
-        value[..len].to_vec()
-    };
-    let names = names[..len].split(|b| *b == 0).filter(|n| !n.is_empty());
-    let mut list: Vec<_> = names.map(|n| (n.to_vec(), value(n))).collect();
-    list.sort();
-    list
-}
+pub use item::{Body, Item, Segment};
 
 /// How trees are laid out; small figures give many levels.
 pub struct Writer<'r> {
@@ -201,7 +89,7 @@ impl<'r> Writer<'r> {
         tree: &Item,
         change: impl FnOnce(&mut Snapshot),
     ) -> (Snapshot, HashMap<ChunkId, Ref>) {
-        let What::Dir(entries) = &tree.what else { panic!("a root is a directory") };
+        let Body::Directory(entries) = &tree.body else { panic!("a root is a directory") };
         let mut nodes = self.contents(entries, 0);
         self.flush(ObjectType::Data);
         let root = self.pages(&mut nodes);
@@ -249,24 +137,19 @@ impl<'r> Writer<'r> {
 
     fn node(&mut self, name: &[u8], item: &Item, path: u64) -> Sub {
         let (mut extents, mut below) = (Vec::new(), Vec::new());
-        let content = match &item.what {
-            What::File(segments) => {
+        let content = match &item.body {
+            Body::File(segments) => {
                 self.stats.files += 1;
                 segments.iter().for_each(|s| self.segment(s, &mut extents));
                 self.stats.bytes += extents.iter().map(Extent::len).sum::<u64>();
                 Content::File(Vec::new())
             }
-            What::Dir(entries) => {
+            Body::Directory(entries) => {
                 self.stats.directories += 1;
                 below = self.contents(entries, path);
                 Content::Directory(None)
             }
-            What::Symlink(target) => Content::Symlink(target.clone()),
-            What::Block(major, minor) => Content::Block(*major, *minor),
-            What::Char(major, minor) => Content::Char(*major, *minor),
-            What::Fifo => Content::Fifo,
-            What::Socket => Content::Socket,
-            What::Unreadable(errno) => Content::Unreadable(*errno),
+            Body::Other(content) => content.clone(),
         };
         self.stats.xattrs += u64::from(!item.xattrs.is_empty());
         let (user, group) = Default::default();

@@ -23,7 +23,7 @@ use nfreezer::trees::Trees;
 use nfreezer::vfs::{self, Fault, Mode, Vfs};
 
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, Writer};
+use crate::harness::writer::{Body, Item, Writer};
 use crate::oracle::{CONTENTS, PASSPHRASE, said};
 
 /// Files by path.
@@ -99,7 +99,7 @@ pub fn item(files: &Files) -> Item {
     for (path, bytes) in files {
         let mut at = &mut root;
         for part in path.split('/') {
-            let crate::harness::writer::What::Dir(entries) = &mut at.what else { panic!("{path}") };
+            let Body::Directory(entries) = &mut at.body else { panic!("{path}") };
             at = entries.entry(part.into()).or_insert_with(|| Item::dir::<&str>([]));
         }
         *at = Item::file(bytes);

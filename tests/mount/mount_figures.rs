@@ -9,7 +9,7 @@ use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::mounted::{Mounted, run};
 use crate::harness::repository;
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, Segment, What, Writer};
+use crate::harness::writer::{Body, Item, Segment, Writer};
 use nfreezer::context::Context;
 use nfreezer::error::Result;
 use nfreezer::repo::{Repository, State};
@@ -100,10 +100,10 @@ fn figures() {
     push(&memory, &repo, &mut state, &small_files(1000, 100, 400), "names");
     push(&memory, &repo, &mut state, &small_files(200, 100, 8000), "small");
     push(&memory, &repo, &mut state, &small_files(1, 20_000, 8000), "flat");
-    let big = Item::new(What::File(vec![Segment::Noise(1, 1 << 30)]));
+    let big = Item::new(Body::File(vec![Segment::Noise(1, 1 << 30)]));
     let text: Vec<u8> = (0..40_000_000u32).flat_map(|i| format!("{i} ").into_bytes()).take(256 << 20).collect();
     push(&memory, &repo, &mut state, &Item::dir([("big", big), ("text", Item::file(text))]), "large");
-    let photo = |i: u64| Item::new(What::File(vec![Segment::Noise(1000 + i, 3_000_000 + i * 1000)]));
+    let photo = |i: u64| Item::new(Body::File(vec![Segment::Noise(1000 + i, 3_000_000 + i * 1000)]));
     push(&memory, &repo, &mut state, &Item::dir((0..200).map(|i| (format!("{i:03}.jpg"), photo(i)))), "photos");
     for rtt in [0, 50] {
         println!("--- round trip {rtt} ms");

@@ -11,13 +11,13 @@ use crate::harness::mounted::{Mounted, eventually, run, serving};
 use crate::harness::repository;
 use crate::harness::stalled::{Stall, Stalled};
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, Segment, What, Writer};
+use crate::harness::writer::{Body, Item, Segment, Writer};
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Local, Memory, Storage};
 use nfreezer::time::Time;
 
 fn noisy(seed: u64, len: u64) -> Item {
-    Item { mtime: Time::new(seed as i64, 0), ..Item::new(What::File(vec![Segment::Noise(seed, len)])) }
+    Item { mtime: Time::new(seed as i64, 0), ..Item::new(Body::File(vec![Segment::Noise(seed, len)])) }
 }
 
 /// What is in [`noisy`].
@@ -53,7 +53,9 @@ fn fio_finds_every_block_right_however_it_reads() {
     let write = ["--rw=write", "--do_verify=0", "--ioengine=psync"];
     assert!(fio("noise", &[&write[..], &["--refill_buffers"]].concat()).0);
     assert!(fio("text", &[&write[..], &["--refill_buffers", "--buffer_compress_percentage=70"]].concat()).0);
-    let (memory, state) = pushed(&Item::read(source.path()));
+    let (memory, state) = pushed(&Item::dir(
+        ["noise", "text"].map(|name| (name, Item::file(fs::read(source.path().join(name)).unwrap()))),
+    ));
     let ways =
         [("psync", 0), ("psync", 1), ("mmap", 0), ("libaio", 0), ("libaio", 1), ("io_uring", 0), ("io_uring", 1)];
     for (engine, direct) in ways {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::harness::shown::{Repo, listing, lookup, names, read};
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, Segment, What, Writer};
+use crate::harness::writer::{Body, Item, Segment, Writer};
 use nfreezer::context::background;
 use nfreezer::error::Kind as ErrorKind;
+use nfreezer::format::node::Content;
 use nfreezer::format::record::SnapshotId;
 use nfreezer::name::{Folder, Name};
 use nfreezer::storage::Storage;
@@ -65,7 +66,7 @@ fn numbers_are_the_same_in_the_next_mount() {
         ("l1", link(1)),
         ("l2", link(1)),
         ("other", Item { inode: 78, ..link(1) }),
-        ("d", Item::dir([("x", Item::new(What::Fifo))])),
+        ("d", Item::dir([("x", Item::other(Content::Fifo))])),
     ]));
     let inos_with = |shared_inodes| {
         let options = Options { shared_inodes, ..Options::default() };
@@ -108,8 +109,8 @@ fn a_snapshot_from_the_future_is_latest_only_if_there_is_no_other() {
 fn a_listing_goes_on_at_any_offset_over_many_pages() {
     let mut repo = Repo::new();
     let entry = |i: u32| {
-        let what = if i % 10 == 3 { What::Unreadable(13) } else { What::File(Vec::new()) };
-        (format!("file {i:06}"), Item { mtime: Time::new(i.into(), 0), ..Item::new(what) })
+        let body = if i % 10 == 3 { Body::Other(Content::Unreadable(13)) } else { Body::File(Vec::new()) };
+        (format!("file {i:06}"), Item { mtime: Time::new(i.into(), 0), ..Item::new(body) })
     };
     let tree = Item::dir((0..5000).map(entry));
     let mut writer = Writer::new(&repo.repo);
@@ -178,10 +179,10 @@ fn holes_lists_of_many_levels_and_the_end_of_the_file() {
             segments.push(Segment::Hole(5000));
         }
     }
-    let sparse = What::File(vec![Segment::Hole(1 << 40), Segment::Bytes(b"end".into())]);
+    let sparse = Body::File(vec![Segment::Hole(1 << 40), Segment::Bytes(b"end".into())]);
     let mut writer = Writer::new(&repo.repo);
     (writer.chunk, writer.list_rows) = (512, 4);
-    let tree = Item::dir([("f", Item::new(What::File(segments))), ("s", Item::new(sparse)), ("e", Item::file([]))]);
+    let tree = Item::dir([("f", Item::new(Body::File(segments))), ("s", Item::new(sparse)), ("e", Item::file([]))]);
     writer.commit(&mut repo.state, &tree, |_| {});
     let vfs = repo.vfs();
     let f = lookup(&vfs, "latest/f").unwrap();
@@ -302,13 +303,16 @@ fn attributes_of_every_kind_of_node() {
     let small = (b"user.small".to_vec(), b"v".to_vec());
     let with = |xattrs, item| Item { xattrs, ..item };
     repo.push(&Item::dir([
-        ("block", Item::new(What::Block(8, 17))),
-        ("char", Item::new(What::Char(300, 70_000))),
-        ("fifo", Item { mode: 0o4755, uid: 7, gid: 8, mtime: Time::new(-5, 999_999_999), ..Item::new(What::Fifo) }),
-        ("link", Item::new(What::Symlink(b"../\xff".to_vec()))),
+        ("block", Item::other(Content::Block(8, 17))),
+        ("char", Item::other(Content::Char(300, 70_000))),
+        (
+            "fifo",
+            Item { mode: 0o4755, uid: 7, gid: 8, mtime: Time::new(-5, 999_999_999), ..Item::other(Content::Fifo) },
+        ),
+        ("link", Item::other(Content::Symlink(b"../\xff".to_vec()))),
         ("many", with(vec![big.clone(), small.clone()], Item::file("x"))),
         ("one", with(vec![small.clone()], Item::dir::<&str>([]))),
-        ("socket", Item::new(What::Socket)),
+        ("socket", Item::other(Content::Socket)),
     ]));
     let vfs = repo.vfs();
     assert!(vfs.has_xattrs());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::harness::faults::{Gone, gone};
 use crate::harness::repository;
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, Segment, What, Writer};
+use crate::harness::writer::{Body, Item, Segment, Writer};
 use nfreezer::context::background;
 use nfreezer::format::record::Head;
 use nfreezer::name::Folder;
@@ -99,7 +99,7 @@ fn blocks_in_memory_are_names_without_a_wait() {
 
 #[test]
 fn a_big_copy_leaves_the_names_in_memory() {
-    let big = Item::new(What::File(vec![Segment::Noise(1, 20 * MIB as u64)]));
+    let big = Item::new(Body::File(vec![Segment::Noise(1, 20 * MIB as u64)]));
     let repo = Repo::of(&Item::dir([("big", big), ("names", folders(100, 30))]));
     let vfs = repo.vfs(4 * MIB);
     prefetch(&vfs);
@@ -191,7 +191,7 @@ fn a_thousand_snapshots_open_with_few_requests() {
 
 #[test]
 fn the_beginning_of_a_photo_costs_little() {
-    let photo = |i: u64| Item::new(What::File(vec![Segment::Noise(i, 3_000_000 + i * 1111)]));
+    let photo = |i: u64| Item::new(Body::File(vec![Segment::Noise(i, 3_000_000 + i * 1111)]));
     let repo = Repo::of(&Item::dir((0..20).map(|i| (format!("{i:02}.jpg"), photo(i)))));
     let vfs = repo.vfs(96 * MIB);
     let dir = lookup(&vfs, "latest", Mode::Cached).unwrap();

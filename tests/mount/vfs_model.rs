@@ -3,26 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::harness::Dice;
 use crate::harness::repository;
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, Segment, What, Writer};
+use crate::harness::writer::{Body, Item, Segment, Writer};
 use nfreezer::context::background;
+use nfreezer::format::node::Content;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
 use nfreezer::vfs::{Attr, Fault, Kind, Mode, Options, Seek, Vfs, inode};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-
-/// Numbers from a seed, as in [`noise`].
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
 
 fn tree(dice: &mut Dice, depth: u32) -> Item {
     let entries = match dice.roll(10) {
@@ -39,11 +31,11 @@ fn tree(dice: &mut Dice, depth: u32) -> Item {
         }
         let mut item = match dice.roll(12) {
             0 | 1 if depth < 5 => tree(dice, depth + 1),
-            2 | 3 => Item::new(What::Symlink(noise(dice.roll(99), 9).iter().map(|b| b | 1).collect())),
-            4 => Item::new(What::Fifo),
-            5 => Item::new(What::Unreadable(5)),
-            6 => Item::new(What::Char(dice.roll(4096) as u32, dice.roll(1 << 20) as u32)),
-            _ => Item::new(What::File((0..dice.roll(9)).map(|_| segment(dice)).collect())),
+            2 | 3 => Item::other(Content::Symlink(noise(dice.roll(99), 9).iter().map(|b| b | 1).collect())),
+            4 => Item::other(Content::Fifo),
+            5 => Item::other(Content::Unreadable(5)),
+            6 => Item::other(Content::Char(dice.roll(4096) as u32, dice.roll(1 << 20) as u32)),
+            _ => Item::new(Body::File((0..dice.roll(9)).map(|_| segment(dice)).collect())),
         };
         item.mode = dice.roll(0o10000) as u16;
         item.mtime = Time::new(dice.roll(1 << 31) as i64 - (1 << 30), dice.roll(1_000_000_000) as u32);
@@ -53,7 +45,7 @@ fn tree(dice: &mut Dice, depth: u32) -> Item {
         }
         map.insert(name, item);
     }
-    Item::new(What::Dir(map))
+    Item::new(Body::Directory(map))
 }
 
 fn segment(dice: &mut Dice) -> Segment {
@@ -75,22 +67,22 @@ fn contents(segments: &[Segment]) -> Vec<u8> {
 
 /// The shown entries of a directory of the model.
 fn shown(item: &Item) -> Vec<(&Vec<u8>, &Item)> {
-    let What::Dir(entries) = &item.what else { panic!("no directory") };
-    entries.iter().filter(|(_, item)| !matches!(item.what, What::Unreadable(_))).collect()
+    let Body::Directory(entries) = &item.body else { panic!("no directory") };
+    entries.iter().filter(|(_, item)| !matches!(item.body, Body::Other(Content::Unreadable(_)))).collect()
 }
 
 fn same(attr: &Attr, item: &Item) {
-    let (kind, size) = match &item.what {
-        What::Dir(_) => (Kind::Directory, 0),
-        What::File(segments) => (Kind::File, contents(segments).len()),
-        What::Symlink(target) => (Kind::Symlink, target.len()),
-        What::Fifo => (Kind::Fifo, 0),
-        What::Char(..) => (Kind::Char, 0),
+    let (kind, size) = match &item.body {
+        Body::Directory(_) => (Kind::Directory, 0),
+        Body::File(segments) => (Kind::File, contents(segments).len()),
+        Body::Other(Content::Symlink(target)) => (Kind::Symlink, target.len()),
+        Body::Other(Content::Fifo) => (Kind::Fifo, 0),
+        Body::Other(Content::Char(..)) => (Kind::Char, 0),
         _ => unreachable!(),
     };
     let found = (attr.kind, attr.size, attr.mode, attr.uid, attr.mtime);
     assert_eq!(found, (kind, size as u64, item.mode, item.uid, item.mtime));
-    if let What::Char(major, minor) = item.what {
+    if let Body::Other(Content::Char(major, minor)) = item.body {
         assert_eq!(attr.device, (major, minor));
     }
 }
@@ -142,10 +134,10 @@ fn compare(vfs: &Vfs, ino: u64, item: &Item, dice: &mut Dice) {
             other => other,
         });
         assert_eq!(*xattrs, item.xattrs);
-        match &item.what {
-            What::Dir(_) => compare(vfs, attr.ino, item, dice),
-            What::Symlink(target) => assert_eq!(&both(|mode| vfs.readlink(attr.ino, mode)), target),
-            What::File(segments) => read(vfs, attr, segments, dice),
+        match &item.body {
+            Body::Directory(_) => compare(vfs, attr.ino, item, dice),
+            Body::Other(Content::Symlink(target)) => assert_eq!(&both(|mode| vfs.readlink(attr.ino, mode)), target),
+            Body::File(segments) => read(vfs, attr, segments, dice),
             _ => {}
         }
         vfs.forget(attr.ino, 1);

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use crate::harness::shown::{Repo, listing, lookup, names, read};
 use crate::harness::tree::noise;
-use crate::harness::writer::{Item, What, Writer};
+use crate::harness::writer::{Item, Writer};
 use nfreezer::context::background;
 use nfreezer::error::Kind as ErrorKind;
+use nfreezer::format::node::Content;
 use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::name::{Folder, Name};
 use nfreezer::repo::now;
@@ -54,7 +55,7 @@ fn every_version_of_a_file_and_all_that_ever_was_in_a_folder() {
     repo.on(2, &home(vec![("letter.txt", file("two", 2)), other()]));
     repo.on(3, &home(vec![("letter.txt", file("two", 9)), other()]));
     repo.on(4, &home(vec![other()]));
-    repo.on(5, &home(vec![("letter.txt", file("one", 1)), other(), ("gone", Item::new(What::Unreadable(13)))]));
+    repo.on(5, &home(vec![("letter.txt", file("one", 1)), other(), ("gone", Item::other(Content::Unreadable(13)))]));
     let vfs = repo.warm();
     assert_eq!(below(&vfs, "versions"), ["home"]);
     assert_eq!(below(&vfs, "versions/home/me"), ["letter.txt", "new", "other.tar.gz"]);
@@ -176,8 +177,11 @@ fn versions_of_the_same_second_of_links_and_of_long_files() {
         let mut writer = Writer::new(&repo.repo);
         writer.chunk = 4096;
         let link = Item { nlink: 2, inode: n.into(), ..file(&n.to_string(), n.into()) };
-        let tree =
-            Item::dir([("link", link), ("long.bin", long(n.into())), ("s", Item::new(What::Symlink(vec![b'0' + n])))]);
+        let tree = Item::dir([
+            ("link", link),
+            ("long.bin", long(n.into())),
+            ("s", Item::other(Content::Symlink(vec![b'0' + n]))),
+        ]);
         writer.commit(&mut repo.state, &tree, |s| {
             (s.time, s.id) = (Time::new(day(0).seconds, time), SnapshotId([n; 16]))
         });
@@ -448,7 +452,7 @@ fn attributes_that_are_made_up() {
         Item::dir([
             ("empty", Item::file("")),
             ("file", Item { xattrs, ..Item::file("x".repeat(1000)) }),
-            ("link", Item::new(What::Symlink(b"file".to_vec()))),
+            ("link", Item::other(Content::Symlink(b"file".to_vec()))),
             ("noise", Item::file(noise(1, 3 << 20))),
         ])
     };
