@@ -3,9 +3,9 @@
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
 #   scripts/bench.sh push|mount|all|parts        (parts: the chunker and the pipeline of a push alone, no server)
 # Environment: FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 180), TOOL_LIMIT (seconds
-# per tool and network, for mounts), ONLY (names of the tools to mount, and "sftp"). A failed row has dashes and the reason. The
-# server's files are in WORK, in memory, so that the figures measure processors, protocol and network, not a disk. The proxy
-# counts the bytes.
+# per tool and network, for mounts), ONLY (names of the tools to mount, and "sftp"), SOURCE (the folder that `parts` reads).
+# A failed row has dashes and the reason. The server's files are in WORK, in memory, so that the figures measure processors,
+# protocol and network, not a disk. The proxy counts the bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
@@ -18,7 +18,11 @@ port=2822 near=2823 far=2824
 
 if [ "$what" = parts ]; then
   cargo test --release --locked --quiet --lib chunker -- --ignored --nocapture
-  NFREEZER_BENCH=${NFREEZER_BENCH:-/usr/share} cargo test --release --locked --quiet --test push push::speed -- --ignored --nocapture
+  place=$(mktemp -d /dev/shm/nfreezer-parts.XXXXXX)
+  trap 'rm -rf "$place"' EXIT
+  export HOME=$place NFREEZER_REPOSITORY=$place/repository NFREEZER_PASSWORD=bench
+  "$nfreezer" init --quiet
+  /usr/bin/time -f '%e s, %U s + %S s of CPU, %M KiB' "$nfreezer" push --dry-run "${SOURCE:-/usr/share}"
   exit
 fi
 

@@ -221,7 +221,7 @@ mod tests {
         (0..bytes.len()).for_each(|len| assert_eq!(Sights::decode(&bytes[..len], "copy"), None, "{len}"));
         let flood = (0..KEPT as u64 + 10).map(|i| {
             let mut id = [0; 32];
-            id[..8].copy_from_slice(&i.to_le_bytes());
+            id[..8].copy_from_slice(&i.to_be_bytes());
             id
         });
         sights.look([A, B].into_iter().chain(flood), 30);

@@ -210,25 +210,3 @@ impl Rule for Cutter {
 pub fn torn<S: Storage>(inner: impl Into<Arc<S>>) -> Arc<Torn<S>> {
     Between::with(inner, Cutter(AtomicI64::new(i64::MAX)))
 }
-
-/// Keeps config, keys and log, and counts the bytes of packs: for measuring.
-#[derive(Default)]
-pub struct Swallow {
-    pub packs: AtomicU64,
-    pub bytes: AtomicU64,
-}
-pub type Discard = Between<Swallow>;
-
-impl Rule for Swallow {
-    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
-        if let Call::Put(Name::Pack(_), bytes) = call {
-            self.packs.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            return Ok(Answer::Done);
-        }
-        call.of(ctx, storage)
-    }
-    fn traffic(&self, _: &dyn Storage) -> (u64, u64) {
-        (self.bytes.load(Ordering::Relaxed), 0)
-    }
-}

@@ -5,7 +5,6 @@ mod harness;
 
 mod mount;
 mod mount_fidelity;
-mod mount_figures;
 mod mount_line;
 mod mount_living;
 mod mount_load;

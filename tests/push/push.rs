@@ -478,40 +478,6 @@ fn a_damaged_parent_is_read_around() {
     ));
 }
 
-// ------------------------------------------------------------------------------------------------------- speed
-
-#[test]
-#[ignore = "measures; needs NFREEZER_BENCH=/path[:/path]"]
-fn speed() {
-    let sources = std::env::var("NFREEZER_BENCH").expect("NFREEZER_BENCH names folders");
-    let sources: Vec<PathBuf> = sources.split(':').map(PathBuf::from).collect();
-    let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
-    let keep = std::env::var_os("NFREEZER_BENCH_KEEP").is_some();
-    let storage: Arc<dyn Storage> =
-        if keep { Arc::new(Memory::default()) } else { Arc::new(crate::harness::faults::Discard::default()) };
-    let repo = repository::init(storage);
-    for _ in 0..if keep { 2 } else { 1 } {
-        let s = push(&background().with_progress(&Log::default()), &repo, &options(&sources)).unwrap();
-        let seconds = s.duration.as_secs_f64();
-        println!(
-            "{:.2} s: {} files ({} new, {} unchanged, {} skipped), {:.1} MB read ({:.0} MB/s), {:.1} MB added, {:.1} MB stored in {} packs, {:.2} MB received",
-            seconds,
-            s.snapshot.stats.files,
-            s.new,
-            s.unchanged,
-            s.skipped,
-            s.read as f64 / 1e6,
-            s.read as f64 / 1e6 / seconds,
-            s.added as f64 / 1e6,
-            s.stored as f64 / 1e6,
-            s.packs,
-            s.received as f64 / 1e6,
-        );
-    }
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().filter(|l| l.starts_with("VmHWM")).collect::<String>());
-}
-
 /// Asks to stop when so many files are done.
 struct StopAfter(std::sync::atomic::AtomicU64, Arc<std::sync::atomic::AtomicI32>);
 
