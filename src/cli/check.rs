@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, output)?;
     let mut out = Output::new(output.json);
     let state = read_state(&repo, &mut out)?;
-    let snapshots = args.snapshots.iter().map(|text| state.select(text)).collect::<Result<_>>()?;
+    let snapshots = args.snapshots.iter().map(|text| state.select_to_read(text, |_| true)).collect::<Result<_>>()?;
     let options = check::Options {
         snapshots,
         read: if args.read_data { Some(Part::All) } else { args.read_data_subset },

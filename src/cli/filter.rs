@@ -27,9 +27,10 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Returns the snapshot that `text` names; `latest` counts only snapshots that pass the filters.
+    /// Returns the snapshot that `text` names; `latest` counts only snapshots that pass the filters, and an id may be one of
+    /// a forgotten snapshot.
     pub fn select(&self, state: &State, text: &str) -> Result<Snapshot> {
-        state.select_where(text, |snapshot| passes(snapshot, self.host.as_deref(), &self.paths, &self.tags))
+        state.select_to_read(text, |snapshot| passes(snapshot, self.host.as_deref(), &self.paths, &self.tags))
     }
 }
 

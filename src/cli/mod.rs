@@ -24,6 +24,7 @@ mod figures;
 mod files;
 mod filter;
 mod findings;
+mod forgotten;
 mod generated;
 mod human;
 mod import_v0;
@@ -47,9 +48,12 @@ mod repair;
 mod restore;
 pub mod server_setup;
 mod signals;
+mod snapshot;
 mod snapshots;
 mod systemd;
+mod table;
 mod terminal;
+mod undelete;
 mod values;
 mod warnings;
 
@@ -60,6 +64,8 @@ mod warnings;
     version,
     max_term_width = 100,
     arg_required_else_help = true,
+    help_template = "{about-with-newline}\nUsage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
+    after_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer --version` the version.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -82,6 +88,9 @@ enum Command {
     Snapshots(snapshots::Args),
     /// List the contents of a snapshot
     Ls(ls::Args),
+    /// Show forgotten snapshots again
+    #[command(alias = "undo")]
+    Undelete(undelete::Args),
     /// Write the contents of a snapshot into a folder
     #[command(aliases = ["extract", "pull"])]
     Restore(restore::Args),
@@ -91,16 +100,17 @@ enum Command {
     Repair(repair::Args),
     /// Accept the present state after an intended rollback
     Accept(accept::Args),
-    /// Show the backup as a folder
+    /// Show the backup as a folder; `nfreezer umount` unmounts it
     Mount(Box<mount::Args>),
     /// Unmount a backup
-    #[command(alias = "unmount")]
+    #[command(alias = "unmount", hide = true)]
     Umount(mount::UmountArgs),
     /// Set up a server so that a client can only add and read
     ServerSetup(server_setup::Args),
     /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
     /// Show the version
+    #[command(hide = true)]
     Version(JsonArgs),
     /// nfreezer has no locks
     #[command(hide = true)]
@@ -115,6 +125,7 @@ impl Command {
             Command::Push(args) => args.progress.output.json,
             Command::ImportV0(args) => args.progress.output.json,
             Command::Snapshots(args) => args.output.json,
+            Command::Undelete(args) => args.output.json,
             Command::Ls(args) => args.output.json,
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
@@ -171,6 +182,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Push(args) => push::run(&args),
         Command::ImportV0(args) => import_v0::run(&args),
         Command::Snapshots(args) => snapshots::run(&args),
+        Command::Undelete(args) => undelete::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),

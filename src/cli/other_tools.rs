@@ -56,9 +56,6 @@ pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
         "passwd" | "password" | "change-passphrase" | "key-change" => {
             ("the command that changes the passphrase is `key passwd`", "use `nfreezer key passwd`")
         }
-        "undelete" | "undo" => {
-            ("nfreezer removes no snapshots, so none can be brought back", "`nfreezer snapshots` lists all")
-        }
         "self-update" | "upgrade" | "update" => (
             "nfreezer does not update itself",
             "install the new version over the old one; `nfreezer version` shows the present one",

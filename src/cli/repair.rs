@@ -103,6 +103,10 @@ fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> 
         let what = if yes && !dry_run { "is given up" } else { "is lost; --yes gives it up" };
         out.line(format_args!("record {id} {what}"))?;
     }
+    if yes && !dry_run && !repaired.replaced.is_empty() {
+        let ids: Vec<String> = repaired.replaced.iter().map(|(old, _)| old.short()).collect();
+        out.line(format_args!("hint: to undo this: `nfreezer undelete {}`", ids.join(" ")))?;
+    }
     if !yes && !repaired.replaced.is_empty() {
         out.line("hint: push now, then check again: `nfreezer repair --yes` replaces snapshots that still lack data")?;
     }

@@ -55,6 +55,13 @@ impl SnapshotId {
     pub fn short(&self) -> String {
         hex(&self.0[..4])
     }
+
+    /// Returns the id padded with zeros to the length of an object id.
+    pub fn padded(&self) -> [u8; 32] {
+        let mut padded = [0; 32];
+        padded[..16].copy_from_slice(&self.0);
+        padded
+    }
 }
 
 impl fmt::Display for SnapshotId {

@@ -11,6 +11,7 @@
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
 //! | `presence`, `inspect` | packs that the server shows; questions of `check` |
+//! | `marks` | snapshots, forgotten ones, and their tags; commit changes of them |
 //! | `select` | the snapshot that a user names |
 
 mod clock;
@@ -23,6 +24,7 @@ mod inspect;
 pub mod keys;
 mod latest;
 mod log;
+mod marks;
 mod merge;
 mod missing_records;
 mod open;
@@ -41,6 +43,7 @@ pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};
 pub use inspect::{Faults, Incomplete, Tables};
 pub use latest::latest_first;
+pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
 pub use presence::is_most;
 pub use rollback::Alarm;

@@ -14,29 +14,60 @@ impl State {
     /// Like [`State::select`], but `latest` and `latest~N` count only wanted snapshots.
     pub fn select_where(&self, text: &str, wanted: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let snapshots = self.snapshots();
-        let hint = "`nfreezer snapshots` lists them";
-        if let Some(rest) = text.strip_prefix("latest") {
-            let back = match rest.strip_prefix('~') {
-                None if rest.is_empty() => Some(0),
-                n => n.and_then(|n| n.parse::<usize>().ok()),
-            };
-            if let Some(back) = back {
-                let found = latest_first(snapshots.iter(), now()).filter(|s| wanted(s)).nth(back).cloned();
-                return found.ok_or_else(|| Error::failed(format!("no snapshot {text}")).hint(hint));
-            }
+        if let Some(back) = steps_back(text) {
+            let found = latest_first(snapshots.iter(), now()).filter(|s| wanted(s)).nth(back).cloned();
+            return found.ok_or_else(|| unknown(text));
         }
-        let prefix = text.to_ascii_lowercase();
-        if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let text = format!("not a snapshot: {text}");
-            return Err(Error::new(Kind::Usage, text).hint(
-                "give `latest`, `latest~N`, or 4 or more digits of an id; a path stands behind it: latest:/home",
-            ));
-        }
-        let mut found = snapshots.into_iter().filter(|s| s.id.to_string().starts_with(&prefix));
-        match (found.next(), found.next()) {
-            (Some(one), None) => Ok(one),
-            (None, _) => Err(Error::failed(format!("no snapshot {text}")).hint(hint)),
-            (Some(_), Some(_)) => Err(Error::failed(format!("more than one snapshot begins with {text}")).hint(hint)),
-        }
+        by_id(snapshots, text)?.ok_or_else(|| unknown(text))
     }
+
+    /// Like [`State::select_where`], for a reader: an id may be one of a forgotten snapshot, too.
+    pub fn select_to_read(&self, text: &str, wanted: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
+        if steps_back(text).is_some() || by_id(self.snapshots(), text)?.is_some() {
+            return self.select_where(text, wanted);
+        }
+        by_id(self.forgotten(), text)?.ok_or_else(|| unknown(text))
+    }
+
+    /// Returns the forgotten snapshot named by the beginning of its id.
+    pub fn select_forgotten(&self, text: &str) -> Result<Snapshot> {
+        if let Some(found) = by_id(self.forgotten(), text)? {
+            return Ok(found);
+        }
+        let text = match by_id(self.snapshots(), text)? {
+            Some(_) => format!("snapshot {text} is not forgotten"),
+            None => format!("no forgotten snapshot {text}"),
+        };
+        Err(Error::failed(text).hint("`nfreezer snapshots --forgotten` lists the forgotten ones"))
+    }
+}
+
+/// Returns N of `latest~N`, and 0 for `latest`; `None` for an id.
+fn steps_back(text: &str) -> Option<usize> {
+    match text.strip_prefix("latest")?.strip_prefix('~') {
+        None => (text == "latest").then_some(0),
+        Some(n) => n.parse().ok(),
+    }
+}
+
+/// Returns the snapshot whose id begins with `text`, `None` if there is none.
+fn by_id(snapshots: Vec<Snapshot>, text: &str) -> Result<Option<Snapshot>> {
+    let prefix = text.to_ascii_lowercase();
+    if prefix.len() < 4 || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let text = format!("not a snapshot: {text}");
+        return Err(Error::new(Kind::Usage, text)
+            .hint("give `latest`, `latest~N`, or 4 or more digits of an id; a path stands behind it: latest:/home"));
+    }
+    let mut found = snapshots.into_iter().filter(|s| s.id.to_string().starts_with(&prefix));
+    match (found.next(), found.next()) {
+        (Some(_), Some(_)) => {
+            let text = format!("more than one snapshot begins with {text}");
+            Err(Error::failed(text).hint("`nfreezer snapshots` lists them"))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+fn unknown(text: &str) -> Error {
+    Error::failed(format!("no snapshot {text}")).hint("`nfreezer snapshots` lists them")
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fetch::Object;
 use crate::crypto::seal::ObjectType;
 use crate::format::ancestry::prefix;
-use crate::format::record::{Action, Head, Record, Section, SectionKind, Snapshot, SnapshotId};
+use crate::format::record::{Head, Record, Section, SectionKind};
 use crate::name::{Name, ObjectId};
 use crate::seen::SeenHead;
 
@@ -122,42 +122,6 @@ impl State {
     /// Returns the sequence of the next record.
     pub fn next_sequence(&self) -> u32 {
         self.known.values().map(|k| k.sequence).max().map_or(1, |s| s.saturating_add(1))
-    }
-
-    /// Returns the snapshots that are not forgotten, oldest first, with their current tags.
-    pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.fold(false)
-    }
-
-    /// Returns the forgotten snapshots, oldest first.
-    pub fn forgotten(&self) -> Vec<Snapshot> {
-        self.fold(true)
-    }
-
-    fn fold(&self, want_forgotten: bool) -> Vec<Snapshot> {
-        let mut all: BTreeMap<SnapshotId, Snapshot> = BTreeMap::new();
-        let mut marks = Vec::new();
-        for (id, known) in self.live() {
-            let head = &known.record.head;
-            all.extend(head.snapshots.iter().map(|s| (s.id, s.clone())));
-            marks.extend(head.marks.iter().map(|m| ((m.sequence, m.record.unwrap_or(*id)), m)));
-        }
-        marks.sort_by_key(|(order, _)| *order);
-        let mut forgotten = HashSet::new();
-        for (_, mark) in marks {
-            match &mark.action {
-                Action::Forget => drop(forgotten.insert(mark.snapshot)),
-                Action::Undelete => drop(forgotten.remove(&mark.snapshot)),
-                Action::Tag(tags) => {
-                    if let Some(s) = all.get_mut(&mark.snapshot) {
-                        s.tags.clone_from(tags);
-                    }
-                }
-            }
-        }
-        let mut wanted: Vec<_> = all.into_values().filter(|s| forgotten.contains(&s.id) == want_forgotten).collect();
-        wanted.sort_by_key(|s| (s.time, s.id));
-        wanted
     }
 
     /// Returns the packs that must not be used: condemned or dropped.

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("push", &["accounts", "context", "crypto", "format", "pattern", "repo", "trees", "progress"]),
     ("restore", &["accounts", "context", "acl", "crypto", "format", "repo", "trees", "progress"]),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
+    ("forget", &["context", "format", "repo", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),
     ("vfs", &["context", "crypto", "format", "repo", "trees"]),
     ("mount", &["context", "format", "repo", "vfs"]),
@@ -36,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "accounts", "context", "crypto", "format", "pattern", "storage", "seen", "repo", "trees", "progress",
-            "push", "restore", "check", "import", "vfs", "mount",
+            "push", "restore", "check", "forget", "import", "vfs", "mount",
         ],
     ),
 ];

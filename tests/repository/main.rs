@@ -4,6 +4,7 @@
 mod harness;
 
 mod check;
+mod forget;
 mod heal;
 mod keys;
 mod log;
