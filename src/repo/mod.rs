@@ -16,6 +16,8 @@
 
 mod clock;
 mod commit;
+#[cfg(test)]
+pub(crate) mod deterministic;
 mod fetch;
 mod fingerprints;
 mod forks;
@@ -113,6 +115,10 @@ impl Repository {
 
 /// Returns random bytes of the operating system.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
+    #[cfg(test)]
+    if let Some(bytes) = deterministic::bytes() {
+        return Ok(bytes);
+    }
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| Error::failed(format!("cannot get random bytes from the system: {e}")))?;
     Ok(bytes)
@@ -125,6 +131,10 @@ pub fn now() -> Time {
 
 /// Calls `work` for each item, on up to `threads` threads. Returns the results in the order of the items.
 pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    #[cfg(test)]
+    if deterministic::is_on() {
+        return items.into_iter().map(work).collect();
+    }
     let count = items.len();
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());
     let done = std::sync::Mutex::new(Vec::with_capacity(count));

@@ -53,6 +53,11 @@ pub fn walk(
     let visited = Mutex::new(Visited::new(memory));
     let walk = Walk { ctx: group.context(), repo, lookup, visit, visited, queue, changed };
     walk.enter(roots.iter().map(|root| Task::Page(Branch::top(*root), 0)).collect());
+    #[cfg(test)]
+    if crate::repo::deterministic::is_on() {
+        group.run(|| walk.work());
+        return group.result();
+    }
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| group.run(|| walk.work()));

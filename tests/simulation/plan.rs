@@ -1,0 +1,120 @@
+//! What a run is like: which clients there are, and how often what goes wrong. All of it follows from the seed.
+
+use super::dice::Dice;
+
+/// Seconds of true time.
+pub type Seconds = i64;
+
+const HOUR: Seconds = 3600;
+pub const DAY: Seconds = 24 * HOUR;
+
+/// How the server dates objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dates {
+    True,
+    /// All of 1970: a NAS without a clock.
+    Epoch,
+    /// Any time between 1970 and next year.
+    Random,
+}
+
+/// The character of a run. Rates are per 1000 requests.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub writers: usize,
+    pub pruners: usize,
+    /// Pushes of each writer, and prunes of each pruner.
+    pub pushes: i64,
+    pub prunes: i64,
+    pub grace: Seconds,
+    /// Longest time between two requests of a client that works.
+    pub latency: Seconds,
+    /// How often a client goes on with its next request before others have their turn.
+    pub burst: i64,
+    pub killed: i64,
+    pub lost: i64,
+    pub suspended: i64,
+    /// Puts that fail for the client and arrive later.
+    pub late: i64,
+    /// Entries that one listing leaves out.
+    pub skipped: i64,
+    /// Objects that listings show later than they were stored.
+    pub hidden: i64,
+    /// Longest time for which an object is hidden. Beyond a part of the grace time nothing can be promised: then hiding is
+    /// as good as removing.
+    pub hidden_for: Seconds,
+    /// Packs that the server denies to have, when it is asked.
+    pub denied: i64,
+    pub jumps: i64,
+    /// Whether clocks are wrong at all, and by years.
+    pub skews: i64,
+    pub dates: Dates,
+    /// Snapshots that are forgotten, of 1000.
+    pub forgotten: i64,
+    /// Pushes that end early with a partial snapshot, of 1000.
+    pub partial: i64,
+}
+
+impl Plan {
+    /// Returns the plan of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let dice = &mut Dice::new(seed ^ 0x5eed);
+        let grace = DAY;
+        let calm = dice.chance(100);
+        let mut often = |rates: &[i64]| if calm { 0 } else { dice.pick(rates) };
+        let (killed, lost, suspended) = (often(&[0, 5, 20]), often(&[0, 10]), often(&[0, 10, 40]));
+        let (late, skipped, hidden) = (often(&[0, 30]), often(&[0, 0, 20]), often(&[0, 0, 200]));
+        let (denied, jumps, skews) = (often(&[0, 0, 0, 5]), often(&[0, 0, 10]), often(&[0, 0, 500, 1000]));
+        Plan {
+            writers: 2 + dice.roll(2) as usize,
+            pruners: 1 + dice.roll(2) as usize,
+            pushes: 3 + dice.roll(4),
+            prunes: 3 + dice.roll(5),
+            grace,
+            latency: dice.pick(&[4, 60, 600]),
+            burst: dice.pick(&[300, 800, 950]),
+            killed,
+            lost,
+            suspended,
+            late,
+            skipped,
+            hidden,
+            hidden_for: grace / 5,
+            denied,
+            jumps,
+            skews,
+            dates: if calm { Dates::True } else { dice.pick(&[Dates::True, Dates::True, Dates::Epoch, Dates::Random]) },
+            forgotten: dice.pick(&[100, 400]),
+            partial: dice.pick(&[0, 200]),
+        }
+    }
+
+    /// Returns the difference of a clock from the true time.
+    pub fn skew(&mut self, dice: &mut Dice) -> Seconds {
+        if !dice.chance(self.skews) {
+            return 0;
+        }
+        match dice.roll(6) {
+            0 => -super::world::START,                  // 1970
+            1 => 365 * DAY,                             // next year
+            2 => 74 * 365 * DAY,                        // 2100
+            3 => dice.roll(4 * self.grace) - 2 * self.grace,
+            _ => dice.roll(2 * HOUR) - HOUR,
+        }
+    }
+
+    /// Returns how long a client is suspended.
+    pub fn nap(&self, dice: &mut Dice) -> Seconds {
+        match dice.roll(4) {
+            0 => dice.roll(self.grace / 2),
+            1 => self.grace / 2 + dice.roll(self.grace / 2),
+            2 => self.grace + dice.roll(self.grace),
+            _ => dice.roll(5 * self.grace),
+        }
+    }
+
+    /// Returns how long a client waits between two operations.
+    pub fn pause(&self, dice: &mut Dice) -> Seconds {
+        if dice.chance(300) { dice.roll(HOUR) } else { dice.roll(2 * self.grace) }
+    }
+}

@@ -1,0 +1,196 @@
+//! The storage of one client: each request waits for its turn, and may be the last one of the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::name::{Folder, Name};
+use crate::repo::Clock;
+use crate::storage::{Capabilities, Entry, Storage};
+use crate::time::Time;
+
+use super::server::Arrival;
+use super::world::{Inner, Killed, World};
+
+/// The connection of one client to the server.
+pub struct Line {
+    pub world: Arc<World>,
+    pub client: usize,
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    RequestLost,
+    AnswerLost,
+    KilledBefore,
+    KilledAfter,
+}
+
+impl Line {
+    fn request<T>(
+        &self,
+        text: impl FnOnce() -> String,
+        deed: impl FnOnce(&mut Inner) -> Result<T>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<T> {
+        let pause = self.nap();
+        let mut inner = self.world.turn(self.client, pause);
+        inner.requests += 1;
+        if !inner.is_calm && inner.dice.chance(inner.plan.jumps) {
+            inner.jump(self.client);
+        }
+        let fate = fate(&mut inner);
+        let happens = !matches!(fate, Fate::RequestLost | Fate::KilledBefore);
+        let result = if happens { deed(&mut inner) } else { Err(Error::new(Kind::Connection, "not sent")) };
+        inner.note(self.client, || {
+            let answer = match &result {
+                Ok(value) => show(value),
+                Err(e) => e.to_string(),
+            };
+            let fate = if fate == Fate::Answered { String::new() } else { format!(" ({fate:?})") };
+            format!("{}{fate} -> {answer}", text())
+        });
+        if matches!(fate, Fate::KilledBefore | Fate::KilledAfter) {
+            drop(inner);
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        match fate {
+            Fate::AnswerLost => Err(Error::new(Kind::Connection, "the connection broke")),
+            _ => result,
+        }
+    }
+
+    /// Returns how long the machine is suspended before its next request.
+    fn nap(&self) -> i64 {
+        let inner = &mut *self.world.lock();
+        let sleeps = !inner.is_calm && inner.dice.chance(inner.plan.suspended);
+        if !sleeps {
+            return 0;
+        }
+        let nap = inner.plan.nap(&mut inner.dice);
+        inner.note(self.client, || format!("is suspended for {:.1} h", nap as f64 / 3600.0));
+        nap
+    }
+}
+
+fn fate(inner: &mut Inner) -> Fate {
+    if inner.is_calm {
+        return Fate::Answered;
+    }
+    if inner.dice.chance(inner.plan.killed) {
+        return inner.dice.pick(&[Fate::KilledBefore, Fate::KilledAfter]);
+    }
+    if inner.dice.chance(inner.plan.lost) {
+        return inner.dice.pick(&[Fate::RequestLost, Fate::AnswerLost]);
+    }
+    Fate::Answered
+}
+
+/// Returns a name as the trace shows it.
+fn short(name: &Name) -> String {
+    match name {
+        Name::Record { sequence, id } => format!("record {sequence} {}", id.short()),
+        Name::Pack(id) => format!("pack {}", id.short()),
+        other => other.to_string(),
+    }
+}
+
+impl Storage for Line {
+    fn create_folders(&self, _: &Context) -> Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, _: &Context, folder: Folder) -> Result<Vec<Entry>> {
+        let list = |inner: &mut Inner| {
+            let Inner { server, plan, dice, now, is_calm, .. } = inner;
+            let mut plan = plan.clone();
+            if *is_calm {
+                plan.skipped = 0;
+            }
+            Ok(server.list(self.client, folder, *now, &plan, dice))
+        };
+        let show = |entries: &Vec<Entry>| {
+            let names: Vec<String> = entries.iter().map(|entry| short(&entry.name)).collect();
+            format!("[{}]", names.join(", "))
+        };
+        self.request(|| format!("lists {}", folder.path()), list, show)
+    }
+
+    fn foreign(&self, _: &Context, _: Folder) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn size(&self, _: &Context, name: &Name) -> Result<u64> {
+        let size = |inner: &mut Inner| {
+            deny(inner, name)?;
+            inner.server.get(name).map(|object| object.bytes.len() as u64)
+        };
+        self.request(|| format!("asks for the size of {}", short(name)), size, u64::to_string)
+    }
+
+    fn read(&self, _: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let read = |inner: &mut Inner| {
+            deny(inner, name)?;
+            let bytes = &inner.server.get(name)?.bytes;
+            let part = usize::try_from(offset).ok().and_then(|from| bytes.get(from..from.checked_add(len)?));
+            part.map(<[u8]>::to_vec).ok_or_else(|| Error::damaged(format!("object {name} ends too early")))
+        };
+        self.request(|| format!("reads {}", short(name)), read, |_| "ok".into())
+    }
+
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
+        ctx.check()?;
+        let put = |inner: &mut Inner| {
+            let Inner { server, plan, dice, now, is_calm, .. } = inner;
+            let is_late = !*is_calm && dice.chance(plan.late);
+            let arrival = if is_late { Arrival::Late(*now + plan.nap(dice)) } else { Arrival::Now };
+            server.put(name, bytes, arrival, *now, plan, dice)
+        };
+        self.request(|| format!("puts {}", short(name)), put, |()| "ok".into())
+    }
+
+    fn remove(&self, _: &Context, name: &Name) -> Result<()> {
+        let remove = |inner: &mut Inner| {
+            inner.server.objects.remove(name);
+            Ok(())
+        };
+        self.request(|| format!("REMOVES {}", short(name)), remove, |()| "ok".into())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable_put: true, exclusive_create: true }
+    }
+
+    fn traffic(&self) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn address(&self) -> String {
+        "simulated".into()
+    }
+}
+
+/// The server may deny that it has a pack.
+fn deny(inner: &mut Inner, name: &Name) -> Result<()> {
+    let denies = !inner.is_calm && matches!(name, Name::Pack(_)) && inner.dice.chance(inner.plan.denied);
+    if denies { Err(Error::new(Kind::Missing, format!("no object {name} (DENIED)"))) } else { Ok(()) }
+}
+
+/// The clock of one client.
+pub struct ClientClock {
+    pub world: Arc<World>,
+    pub client: usize,
+}
+
+impl Clock for ClientClock {
+    fn wall(&self) -> Time {
+        Time::from_seconds(self.world.lock().wall(self.client))
+    }
+
+    fn boot(&self) -> Duration {
+        Duration::from_secs(self.world.lock().boot(self.client).unsigned_abs())
+    }
+}

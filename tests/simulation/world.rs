@@ -1,0 +1,145 @@
+//! The scheduler. Each client is a thread, but only one of them runs at a time: a client passes the turn on with every
+//! request, and the seed decides who is next and how much time passes. So a seed always gives the same run.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use super::dice::Dice;
+use super::plan::{Plan, Seconds};
+use super::server::Server;
+
+/// The panic of a client that is killed. No code of the client runs after it.
+pub struct Killed;
+
+/// All clients, the server and the time.
+pub struct World {
+    inner: Mutex<Inner>,
+    turns: Vec<Condvar>,
+}
+
+/// The part of the world that the client with the turn may change.
+pub struct Inner {
+    pub dice: Dice,
+    pub plan: Plan,
+    pub now: Seconds,
+    pub server: Server,
+    clients: Vec<Client>,
+    turn: usize,
+    trace: Option<Vec<String>>,
+    pub requests: u64,
+    /// All clients behave from now on: no faults, true clocks.
+    pub is_calm: bool,
+}
+
+struct Client {
+    name: String,
+    /// The client does nothing before.
+    wakes: Seconds,
+    is_done: bool,
+    /// Difference of its clock from the true time.
+    skew: Seconds,
+    booted: Seconds,
+}
+
+/// 2026-01-01, the true time at which a run starts.
+pub const START: Seconds = 1_767_225_600;
+
+impl World {
+    pub fn new(seed: u64, mut plan: Plan, server: Server, names: &[String], is_traced: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let clients = names.iter().map(|name| Client {
+            name: name.clone(),
+            wakes: START + dice.roll(plan.grace),
+            is_done: false,
+            skew: plan.skew(&mut dice),
+            booted: START - dice.roll(1_000_000),
+        });
+        let clients: Vec<Client> = clients.collect();
+        let turns = names.iter().map(|_| Condvar::new()).collect();
+        let trace = is_traced.then(Vec::new);
+        let (requests, is_calm) = Default::default();
+        let mut inner = Inner { dice, plan, now: START, server, clients, turn: 0, trace, requests, is_calm };
+        inner.next();
+        World { inner: Mutex::new(inner), turns }
+    }
+
+    /// Gives the turn away and waits for the next one, at least `pause` seconds of true time.
+    pub fn turn(&self, client: usize, pause: Seconds) -> MutexGuard<'_, Inner> {
+        let mut inner = self.wait(client, self.lock());
+        inner.clients[client].wakes = inner.now + pause;
+        inner.next();
+        self.turns[inner.turn].notify_one();
+        self.wait(client, inner)
+    }
+
+    /// Takes the client out of the game.
+    pub fn finish(&self, client: usize) {
+        let mut inner = self.wait(client, self.lock());
+        inner.clients[client].is_done = true;
+        inner.next();
+        self.turns[inner.turn].notify_one();
+    }
+
+    fn wait<'g>(&self, client: usize, mut inner: MutexGuard<'g, Inner>) -> MutexGuard<'g, Inner> {
+        while inner.turn != client {
+            inner = self.turns[client].wait(inner).unwrap();
+        }
+        inner
+    }
+
+    /// Returns the world without a turn: for clocks, which pass no time, and after all clients are done.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+}
+
+impl Inner {
+    /// Chooses the client whose turn it is.
+    fn next(&mut self) {
+        self.now += self.dice.roll(self.plan.latency);
+        let Some(first) = self.clients.iter().filter(|c| !c.is_done).map(|c| c.wakes).min() else { return };
+        self.now = self.now.max(first);
+        let is_ready = |c: &Client| !c.is_done && c.wakes <= self.now;
+        let goes_on = is_ready(&self.clients[self.turn]) && self.dice.chance(self.plan.burst);
+        if !goes_on {
+            let ready: Vec<usize> = (0..self.clients.len()).filter(|i| is_ready(&self.clients[*i])).collect();
+            self.turn = self.dice.pick(&ready);
+        }
+        self.server.arrive(self.now);
+    }
+
+    /// Returns the wall-clock time of a client.
+    pub fn wall(&self, client: usize) -> Seconds {
+        self.now + if self.is_calm { 0 } else { self.clients[client].skew }
+    }
+
+    /// Returns the time since a client was started.
+    pub fn boot(&self, client: usize) -> Seconds {
+        self.now - self.clients[client].booted
+    }
+
+    /// Changes the clock of a client.
+    pub fn jump(&mut self, client: usize) {
+        let skew = self.plan.skew(&mut self.dice);
+        self.clients[client].skew = skew;
+        self.note(client, || format!("its clock jumps: {skew:+} s from now on"));
+    }
+
+    /// Starts the machine of a client again.
+    pub fn reboot(&mut self, client: usize) {
+        self.clients[client].booted = self.now;
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&mut self, client: usize, text: impl FnOnce() -> String) {
+        let Some(trace) = &mut self.trace else { return };
+        let past = self.now - START;
+        let (days, hours, minutes) = (past / 86_400, past / 3600 % 24, past / 60 % 60);
+        let line = format!("{days:3} d {hours:02}:{minutes:02}:{:02} {:9} {}", past % 60, self.clients[client].name, text());
+        trace.push(line);
+    }
+
+    /// Returns the trace.
+    pub fn trace(&mut self) -> Vec<String> {
+        self.trace.take().unwrap_or_default()
+    }
+}
