@@ -25,6 +25,9 @@ pub mod push;
 pub mod repo;
 pub mod restore;
 pub mod seen;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 pub mod storage;
 pub mod time;
 pub mod trees;

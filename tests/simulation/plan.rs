@@ -89,15 +89,22 @@ impl Plan {
         }
     }
 
+    /// Returns whether nothing goes wrong in this run, so that no operation may fail.
+    pub fn is_calm(&self) -> bool {
+        let rates =
+            [self.killed, self.lost, self.late, self.skipped, self.hidden, self.denied, self.suspended, self.skews];
+        rates.iter().all(|rate| *rate == 0)
+    }
+
     /// Returns the difference of a clock from the true time.
     pub fn skew(&mut self, dice: &mut Dice) -> Seconds {
         if !dice.chance(self.skews) {
             return 0;
         }
         match dice.roll(6) {
-            0 => -super::world::START,                  // 1970
-            1 => 365 * DAY,                             // next year
-            2 => 74 * 365 * DAY,                        // 2100
+            0 => -super::world::START, // 1970
+            1 => 365 * DAY,            // next year
+            2 => 74 * 365 * DAY,       // 2100
             3 => dice.roll(4 * self.grace) - 2 * self.grace,
             _ => dice.roll(2 * HOUR) - HOUR,
         }

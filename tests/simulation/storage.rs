@@ -39,7 +39,7 @@ impl Line {
         let pause = self.nap();
         let mut inner = self.world.turn(self.client, pause);
         inner.requests += 1;
-        if !inner.is_calm && inner.dice.chance(inner.plan.jumps) {
+        if inner.goes_wrong(|plan| plan.jumps) {
             inner.jump(self.client);
         }
         let fate = fate(&mut inner);
@@ -66,8 +66,7 @@ impl Line {
     /// Returns how long the machine is suspended before its next request.
     fn nap(&self) -> i64 {
         let inner = &mut *self.world.lock();
-        let sleeps = !inner.is_calm && inner.dice.chance(inner.plan.suspended);
-        if !sleeps {
+        if !inner.goes_wrong(|plan| plan.suspended) {
             return 0;
         }
         let nap = inner.plan.nap(&mut inner.dice);
@@ -77,13 +76,10 @@ impl Line {
 }
 
 fn fate(inner: &mut Inner) -> Fate {
-    if inner.is_calm {
-        return Fate::Answered;
-    }
-    if inner.dice.chance(inner.plan.killed) {
+    if inner.goes_wrong(|plan| plan.killed) {
         return inner.dice.pick(&[Fate::KilledBefore, Fate::KilledAfter]);
     }
-    if inner.dice.chance(inner.plan.lost) {
+    if inner.goes_wrong(|plan| plan.lost) {
         return inner.dice.pick(&[Fate::RequestLost, Fate::AnswerLost]);
     }
     Fate::Answered
@@ -175,7 +171,7 @@ impl Storage for Line {
 
 /// The server may deny that it has a pack.
 fn deny(inner: &mut Inner, name: &Name) -> Result<()> {
-    let denies = !inner.is_calm && matches!(name, Name::Pack(_)) && inner.dice.chance(inner.plan.denied);
+    let denies = matches!(name, Name::Pack(_)) && inner.goes_wrong(|plan| plan.denied);
     if denies { Err(Error::new(Kind::Missing, format!("no object {name} (DENIED)"))) } else { Ok(()) }
 }
 

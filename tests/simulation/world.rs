@@ -107,6 +107,22 @@ impl Inner {
         self.server.arrive(self.now);
     }
 
+    /// Takes a client out of the game before it started.
+    pub fn retire(&mut self, client: usize) {
+        self.clients[client].is_done = true;
+        if self.turn == client {
+            self.next();
+        }
+    }
+
+    /// Ends all faults. Only this client is left.
+    pub fn calm(&mut self, client: usize) {
+        self.is_calm = true;
+        self.server.calm();
+        self.clients[client].is_done = false;
+        (self.clients[client].wakes, self.turn) = (self.now, client);
+    }
+
     /// Returns the wall-clock time of a client.
     pub fn wall(&self, client: usize) -> Seconds {
         self.now + if self.is_calm { 0 } else { self.clients[client].skew }
@@ -115,6 +131,12 @@ impl Inner {
     /// Returns the time since a client was started.
     pub fn boot(&self, client: usize) -> Seconds {
         self.now - self.clients[client].booted
+    }
+
+    /// Returns whether something goes wrong that the plan foresees at this rate.
+    pub fn goes_wrong(&mut self, rate: impl Fn(&Plan) -> i64) -> bool {
+        let rate = rate(&self.plan);
+        !self.is_calm && self.dice.chance(rate)
     }
 
     /// Changes the clock of a client.
@@ -134,7 +156,8 @@ impl Inner {
         let Some(trace) = &mut self.trace else { return };
         let past = self.now - START;
         let (days, hours, minutes) = (past / 86_400, past / 3600 % 24, past / 60 % 60);
-        let line = format!("{days:3} d {hours:02}:{minutes:02}:{:02} {:9} {}", past % 60, self.clients[client].name, text());
+        let line =
+            format!("{days:3} d {hours:02}:{minutes:02}:{:02} {:9} {}", past % 60, self.clients[client].name, text());
         trace.push(line);
     }
 

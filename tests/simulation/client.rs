@@ -1,0 +1,205 @@
+//! The clients: what each does again and again, and what it remembers over its death.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::context::background;
+use crate::error::{Error, Result};
+use crate::format::record::{Action, Head, Mark, SnapshotId};
+use crate::repo::{Access, Repository, deterministic};
+use crate::seen::SeenStore;
+
+use super::base::base;
+use super::dice::Dice;
+use super::push::{End, Push};
+use super::storage::{ClientClock, Line};
+use super::tree::Model;
+use super::world::{Killed, World};
+
+/// Attempts of a push before it fails.
+const ATTEMPTS: usize = 4;
+
+/// A snapshot that was reported as saved.
+#[derive(Clone)]
+pub struct Saved {
+    pub id: SnapshotId,
+    pub model: Model,
+    pub client: usize,
+}
+
+/// What all clients have done, for the judgement at the end.
+#[derive(Default)]
+pub struct Journal {
+    pub saved: Vec<Saved>,
+    /// Snapshots that someone wanted to forget.
+    pub forgotten: BTreeSet<SnapshotId>,
+    pub errors: Vec<String>,
+    pub panics: Vec<String>,
+}
+
+/// A machine.
+pub struct Machine {
+    pub world: Arc<World>,
+    pub journal: Arc<Mutex<Journal>>,
+    pub client: usize,
+    pub name: String,
+    /// The folder of its memory.
+    pub seen: PathBuf,
+    pub dice: Dice,
+}
+
+impl Machine {
+    /// Opens the repository as a new process does.
+    pub fn open(&self) -> Repository {
+        let line = Arc::new(Line { world: Arc::clone(&self.world), client: self.client });
+        let access = Access { seen: Some(SeenStore::at(&self.seen)), ..Access::default() };
+        let clock = ClientClock { world: Arc::clone(&self.world), client: self.client };
+        base().repo.behind_with(line, &access).with_clock(Arc::new(clock))
+    }
+
+    pub fn note(&self, text: &str) {
+        self.world.lock().note(self.client, || text.to_owned());
+    }
+
+    /// Waits, then runs an operation, which may be killed at each of its requests.
+    pub fn run(&mut self, what: &str, operation: impl FnOnce(&mut Machine) -> Result<()>) {
+        let pause = {
+            let inner = &mut *self.world.lock();
+            inner.plan.pause(&mut self.dice)
+        };
+        drop(self.world.turn(self.client, pause));
+        self.note(&format!("--- {what}"));
+        match catch_unwind(AssertUnwindSafe(|| operation(self))) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                self.note(&format!("{what} fails: {e}"));
+                self.journal.lock().unwrap().errors.push(format!("{} {what}: {e:?}", self.name));
+            }
+            Err(panic) if panic.is::<Killed>() => {
+                self.note("is killed");
+                if self.dice.chance(500) {
+                    self.world.lock().reboot(self.client);
+                }
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+/// Starts the work of a client on its own thread; it takes its client out of the game, whatever happens.
+pub fn work(mut machine: Machine, seed: u64, work: impl FnOnce(&mut Machine)) {
+    deterministic::seed(seed);
+    drop(machine.world.turn(machine.client, 0));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&mut machine))) {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+        machine.journal.lock().unwrap().panics.push(format!("{}: {text}", machine.name));
+    }
+    machine.world.finish(machine.client);
+}
+
+/// A client that pushes and forgets.
+pub fn writer(machine: &mut Machine) {
+    let (pushes, forgotten, partial) = {
+        let plan = &machine.world.lock().plan;
+        (plan.pushes, plan.forgotten, plan.partial)
+    };
+    let mut model = Model::default();
+    for _ in 0..pushes {
+        if !machine.dice.chance(150) {
+            model.change(machine.client, &mut machine.dice);
+        }
+        let end = match machine.dice.chance(partial) {
+            true => machine.dice.pick(&[End::Partial, End::Immediate]),
+            false => End::Whole,
+        };
+        machine.run("push", |machine| push(machine, &model, end));
+        if machine.dice.chance(forgotten) {
+            machine.run("forget", forget);
+        }
+    }
+}
+
+fn push(machine: &mut Machine, model: &Model, end: End) -> Result<()> {
+    let repo = machine.open();
+    for _ in 0..ATTEMPTS {
+        if attempt(machine, &repo, model, end)? {
+            return Ok(());
+        }
+        machine.note("begins again: packs were condemned meanwhile");
+    }
+    Err(Error::failed("packs were condemned while the push went on"))
+}
+
+/// Returns whether the snapshot can be trusted.
+fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) -> Result<bool> {
+    let ctx = background();
+    let mut state = repo.state(ctx)?;
+    let mut dice = machine.dice.fork();
+    let mut push = Push::new(ctx, repo, &machine.name, &state, &mut dice)?;
+    let model = if end == End::Whole { model.clone() } else { model.part(&mut machine.dice) };
+    let (root, sections) = push.store(&model)?;
+    let (id, head) = push.head(&state, root, end)?;
+    let known = push.condemned().clone();
+    // Nobody may expect a snapshot that a partial or an unconfirmed one was.
+    machine.journal.lock().unwrap().forgotten.extend(head.marks.iter().map(|mark| mark.snapshot));
+    if end == End::Immediate {
+        repo.commit_at_once(ctx, &state, head, &sections)?;
+        return Ok(true);
+    }
+    repo.commit(ctx, &mut state, head, &sections)?;
+    repo.refresh(ctx, &mut state)?;
+    if !state.condemned_packs().is_subset(&known) {
+        let mark = Mark::new(id, repo.now().seconds, Action::Forget);
+        machine.journal.lock().unwrap().forgotten.insert(id);
+        repo.commit(ctx, &mut state, Head { marks: vec![mark], ..Head::default() }, &[])?;
+        return Ok(false);
+    }
+    if end == End::Whole {
+        machine.note(&format!("has saved snapshot {}", id.short()));
+        machine.journal.lock().unwrap().saved.push(Saved { id, model, client: machine.client });
+    }
+    let _ = repo.merge(ctx, &mut state);
+    Ok(true)
+}
+
+/// Forgets one of the client's snapshots.
+fn forget(machine: &mut Machine) -> Result<()> {
+    let ctx = background();
+    let repo = machine.open();
+    let mut state = repo.state(ctx)?;
+    let own: Vec<_> = state.snapshots().into_iter().filter(|s| s.host == machine.name).collect();
+    if own.len() < 2 {
+        return Ok(());
+    }
+    let id = own[machine.dice.roll(own.len() as i64 - 1) as usize].id;
+    machine.note(&format!("forgets snapshot {}", id.short()));
+    machine.journal.lock().unwrap().forgotten.insert(id);
+    let mark = Mark::new(id, repo.now().seconds, Action::Forget);
+    repo.commit(ctx, &mut state, Head { marks: vec![mark], ..Head::default() }, &[]).map(drop)
+}
+
+/// A client that condemns packs, as `repair` does, and merges the log.
+pub fn condemner(machine: &mut Machine) {
+    let prunes = machine.world.lock().plan.prunes;
+    for _ in 0..prunes {
+        machine.run("condemn", condemn);
+    }
+}
+
+fn condemn(machine: &mut Machine) -> Result<()> {
+    let ctx = background();
+    let repo = machine.open();
+    let mut state = repo.state(ctx)?;
+    let condemned = state.condemned_packs();
+    let packs: Vec<_> = repo.tables(ctx, &state)?.packs().map(|(pack, _)| pack.id).collect();
+    let packs: Vec<_> = packs.into_iter().filter(|id| !condemned.contains(id)).collect();
+    if !packs.is_empty() {
+        let id = machine.dice.pick(&packs);
+        let head = Head { condemned: vec![(id, repo.now().seconds)], ..Head::default() };
+        repo.commit(ctx, &mut state, head, &[])?;
+    }
+    repo.merge(ctx, &mut state).map(drop)
+}

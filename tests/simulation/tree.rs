@@ -1,0 +1,92 @@
+//! Tiny trees: what is saved, and how it is read back.
+
+use std::collections::BTreeMap;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::format::node::{Content, Node};
+use crate::format::record::Snapshot;
+use crate::format::reference::{Extent, Ref};
+use crate::repo::{Repository, Span};
+use crate::trees::Trees;
+
+use super::dice::Dice;
+
+/// Contents that exist. Clients share some of them, so that they refer to each other's packs.
+const SHARED: i64 = 4;
+const OWN: i64 = 8;
+
+/// The contents of a chunk: a few bytes that no other chunk has.
+pub fn content(number: u8) -> Vec<u8> {
+    let mut dice = Dice::new(number.into());
+    (0..40 + dice.roll(100)).map(|_| dice.roll(256) as u8).collect()
+}
+
+/// A tree: directories with files, each file with the numbers of its chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model(pub BTreeMap<String, BTreeMap<String, Vec<u8>>>);
+
+impl Model {
+    /// Changes, adds and removes some files. `host` numbers the client, whose own contents others do not have.
+    pub fn change(&mut self, host: usize, dice: &mut Dice) {
+        for _ in 0..1 + dice.roll(3) {
+            let directory = self.0.entry(format!("d{}", dice.roll(3))).or_default();
+            let name = format!("f{}", dice.roll(3));
+            if directory.remove(&name).is_some() && dice.chance(300) {
+                continue;
+            }
+            let chunk = |dice: &mut Dice| match dice.chance(400) {
+                true => dice.roll(SHARED) as u8,
+                false => (SHARED + OWN * host as i64 + dice.roll(OWN)) as u8,
+            };
+            directory.insert(name, (0..1 + dice.roll(2)).map(|_| chunk(dice)).collect());
+        }
+        self.0.retain(|_, files| !files.is_empty());
+    }
+
+    /// Returns a part of the tree, as an interrupted push leaves it.
+    pub fn part(&self, dice: &mut Dice) -> Model {
+        let mut part = self.clone();
+        part.0.retain(|_, _| dice.chance(600));
+        part
+    }
+}
+
+/// Stands for inode, times and size: two files with equal numbers have equal chunks.
+pub fn identity(chunks: &[u8]) -> u64 {
+    chunks.iter().fold(7, |sum, chunk| sum * 257 + u64::from(*chunk))
+}
+
+/// Reads a snapshot and compares it with its model.
+pub fn compare(ctx: &Context, repo: &Repository, snapshot: &Snapshot, model: &Model) -> Result<()> {
+    let trees = Trees::new(repo);
+    let mut found = Model::default();
+    for directory in nodes(ctx, &trees, snapshot.root.as_ref())? {
+        let Content::Directory(page) = &directory.content else { return Err(Error::failed("not a directory")) };
+        let mut files = BTreeMap::new();
+        for file in nodes(ctx, &trees, page.as_ref())? {
+            let Content::File(extents) = &file.content else { return Err(Error::failed("not a file")) };
+            files.insert(text(&file.name), chunks(ctx, &trees, extents)?);
+        }
+        found.0.insert(text(&directory.name), files);
+    }
+    if found == *model { Ok(()) } else { Err(Error::failed(format!("{found:?} instead of {model:?}"))) }
+}
+
+/// Returns the nodes of a directory.
+pub fn nodes(ctx: &Context, trees: &Trees<'_>, page: Option<&Ref>) -> Result<Vec<Node>> {
+    trees.entries(ctx, page).collect()
+}
+
+fn chunks(ctx: &Context, trees: &Trees<'_>, extents: &[Extent]) -> Result<Vec<u8>> {
+    let read = |extent: &Extent| {
+        let Extent::Data(r) = extent else { return Err(Error::failed("a hole")) };
+        let bytes = trees.chunk(ctx, r, Span::Exact)?;
+        (0..=u8::MAX).find(|number| content(*number) == bytes).ok_or_else(|| Error::failed("other contents"))
+    };
+    extents.iter().map(read).collect()
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
