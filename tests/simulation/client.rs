@@ -195,7 +195,8 @@ fn condemn(machine: &mut Machine) -> Result<()> {
     let mut state = repo.state(ctx)?;
     let condemned = state.condemned_packs();
     let packs: Vec<_> = repo.tables(ctx, &state)?.packs().map(|(pack, _)| pack.id).collect();
-    let packs: Vec<_> = packs.into_iter().filter(|id| !condemned.contains(id)).collect();
+    let mut packs: Vec<_> = packs.into_iter().filter(|id| !condemned.contains(id)).collect();
+    packs.sort_unstable();
     if !packs.is_empty() {
         let id = machine.dice.pick(&packs);
         let head = Head { condemned: vec![(id, repo.now().seconds)], ..Head::default() };

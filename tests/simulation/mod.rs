@@ -23,6 +23,9 @@ mod storage;
 mod tree;
 mod world;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use plan::Plan;
 use run::run;
 
@@ -33,19 +36,34 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
-/// Runs seeds and fails with the trace of the first one that loses something.
+/// Runs seeds on all cores. Fails with the trace of one that loses something.
 fn simulate(first: u64, seeds: u64) {
-    let (mut requests, mut saved) = (0, 0);
-    for seed in first..first + seeds {
-        let outcome = run(seed, &Plan::of(seed), false);
-        requests += outcome.requests;
-        saved += outcome.saved;
-        if !outcome.faults.is_empty() {
-            let again = run(seed, &Plan::of(seed), true);
-            panic!("seed {seed}, {:?}\n{}\n{:#?}", Plan::of(seed), again.trace.join("\n"), again.faults);
+    let (next, requests, saved) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
+    let lost = Mutex::new(None);
+    let run_seeds = || {
+        while lost.lock().unwrap().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds {
+                break;
+            }
+            let outcome = run(seed, &Plan::of(seed), false);
+            requests.fetch_add(outcome.requests, Ordering::Relaxed);
+            saved.fetch_add(outcome.saved as u64, Ordering::Relaxed);
+            if !outcome.faults.is_empty() {
+                *lost.lock().unwrap() = Some(seed);
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(run_seeds);
+        }
+    });
+    if let Some(seed) = lost.into_inner().unwrap() {
+        let again = run(seed, &Plan::of(seed), true);
+        panic!("seed {seed}, {:?}\n{}\n{:#?}", Plan::of(seed), again.trace.join("\n"), again.faults);
     }
-    println!("{seeds} seeds from {first}: {requests} requests, {saved} snapshots saved");
+    println!("{seeds} seeds from {first}: {requests:?} requests, {saved:?} snapshots saved");
 }
 
 #[test]
