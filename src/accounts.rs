@@ -1,6 +1,9 @@
 //! Users and groups of this machine, looked up by its own rules (files, LDAP, ..).
 
 use nix::unistd::{Gid, Group, Uid, User};
+use rustix::io::Errno;
+
+use crate::descriptors::patiently;
 
 /// The numbers of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,27 +22,34 @@ impl From<User> for Account {
 
 /// Returns the user of this name.
 pub fn user(name: &[u8]) -> Option<Account> {
-    User::from_name(std::str::from_utf8(name).ok()?).ok().flatten().map(Account::from)
+    let name = std::str::from_utf8(name).ok()?;
+    look_up(|| User::from_name(name)).map(Account::from)
 }
 
 /// Returns the user of this number.
 pub fn user_of_number(uid: u32) -> Option<Account> {
-    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(Account::from)
+    look_up(|| User::from_uid(Uid::from_raw(uid))).map(Account::from)
 }
 
 /// Returns the number of the group of this name.
 pub fn group(name: &[u8]) -> Option<u32> {
-    Group::from_name(std::str::from_utf8(name).ok()?).ok().flatten().map(|group| group.gid.as_raw())
+    let name = std::str::from_utf8(name).ok()?;
+    look_up(|| Group::from_name(name)).map(|group| group.gid.as_raw())
 }
 
 /// Returns the name of a user.
 pub fn user_name(uid: u32) -> Option<String> {
-    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+    look_up(|| User::from_uid(Uid::from_raw(uid))).map(|user| user.name)
 }
 
 /// Returns the name of a group.
 pub fn group_name(gid: u32) -> Option<String> {
-    Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name)
+    look_up(|| Group::from_gid(Gid::from_raw(gid))).map(|group| group.name)
+}
+
+/// Looks up an account. A lack of descriptors is not taken for an unknown account.
+fn look_up<T>(mut ask: impl FnMut() -> nix::Result<Option<T>>) -> Option<T> {
+    patiently(|| ask().map_err(|errno| Errno::from_raw_os_error(errno as i32))).ok().flatten()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 /// The result of all fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -73,7 +75,7 @@ impl Error {
     pub fn io(doing: impl fmt::Display, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
-            _ if is_exhausted(&source) => Kind::Exhausted,
+            _ if Errno::from_io_error(&source).is_some_and(exhausts) => Kind::Exhausted,
             _ => Kind::Failed,
         };
         let error = Error::new(kind, format!("cannot {doing}: {source}")).because(source);
@@ -116,11 +118,9 @@ impl Error {
     }
 }
 
-/// Returns whether the system has run out of descriptors or memory, which is no fault of the file in the message.
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+/// Returns whether the system has run out of descriptors or memory, which is no fault of the file in question.
+pub fn exhausts(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 impl fmt::Display for Error {

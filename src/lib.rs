@@ -12,6 +12,7 @@ pub mod check;
 pub mod cli;
 pub mod context;
 pub mod crypto;
+pub mod descriptors;
 pub mod error;
 pub mod forget;
 pub mod format;

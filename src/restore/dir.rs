@@ -32,8 +32,8 @@ pub(super) struct Dir {
     id: (u64, u64),
     /// The names that this run restores in it.
     pub names: Mutex<Names>,
-    /// `None` once the walk is far below it; see [`Dir::reopen`].
-    pub fd: Mutex<Option<Arc<OwnedFd>>>,
+    /// `None` once the walk is far below it or has left it; see [`Dir::reopen`].
+    fd: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 /// A directory that is open.
@@ -103,17 +103,20 @@ impl Dir {
 
     /// The open directory; if it was closed meanwhile, again through `..` of a directory below it.
     pub fn reopen(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>> {
-        let mut fd = self.fd.lock().expect("no holder panics");
-        if let Some(fd) = &*fd {
+        if let Some(fd) = &*self.fd.lock().expect("no holder panics") {
             return Ok(Arc::clone(fd));
         }
         let again = rustix::fs::openat(below, "..", FOLDER, Mode::empty()).and_then(|new| {
             let same = identity(&rustix::fs::fstat(&new)?) == self.id;
             if same { Ok(new) } else { Err(Errno::STALE) }
         });
-        let again = Arc::new(again.map_err(|e| Error::io("return to a directory of the target", e.into()))?);
-        *fd = Some(Arc::clone(&again));
-        Ok(again)
+        // It is not kept here: the files in it may end much later, and those of many directories would stay open.
+        again.map(Arc::new).map_err(|e| Error::io("return to a directory of the target", e.into()))
+    }
+
+    /// Closes it as far as the walk is concerned; its holders keep it open.
+    pub fn close(&self) {
+        *self.fd.lock().expect("no holder panics") = None;
     }
 }
 

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use super::dir::{self, Held};
 use super::file::{self, File, copy};
 use super::link_key::Key;
-use super::{Run, add, descriptors, node};
+use super::{Run, add, node};
+use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
 use crate::progress::Event;
@@ -67,7 +68,7 @@ pub(super) enum Meet {
 
 impl Links {
     pub fn new(target: Arc<OwnedFd>) -> Self {
-        Links { target, most_waiting: descriptors(8, 4, WAITING), inner: Mutex::default(), fewer: Condvar::new() }
+        Links { target, most_waiting: descriptors::share(16, 4, WAITING), inner: Mutex::default(), fewer: Condvar::new() }
     }
 
     /// Called by the walk for each name of such a file.

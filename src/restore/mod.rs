@@ -230,12 +230,6 @@ impl Run<'_> {
     }
 }
 
-/// Returns a share of the descriptors that this process may open: the limit divided by `parts`, from `least` to `most`.
-fn descriptors(parts: u64, least: usize, most: usize) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit / parts).unwrap_or(most).clamp(least, most)
-}
-
 /// Words the error of an interrupted restore.
 fn interrupted(e: Error) -> Error {
     match e.kind() {

@@ -9,7 +9,8 @@ use super::dir::Held;
 use super::file::{File, ended};
 use super::finish;
 use super::link_key::Key;
-use super::{Run, descriptors};
+use super::Run;
+use crate::descriptors;
 use crate::error::{Error, Kind};
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
@@ -37,7 +38,7 @@ pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue)) {
     thread::scope(|scope| {
         let (jobs, waiting) = bounded(capacity());
         let (early, wanted) = bounded::<Ref>(2 * EARLY);
-        for _ in 0..run.options.threads.max(1) {
+        for _ in 0..run.options.threads.clamp(1, descriptors::share(16, 1, usize::MAX)) {
             let waiting = waiting.clone();
             scope.spawn(move || waiting.iter().for_each(|job| do_job(run, job)));
         }
@@ -50,9 +51,10 @@ pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue)) {
     });
 }
 
-/// Returns the number of jobs that may wait. Each may hold a directory and a file open.
+/// Returns the number of jobs that may wait. Each may hold a file and two descriptors of its directory open: one that the
+/// walk had, and one by which the directory was opened again.
 fn capacity() -> usize {
-    descriptors(8, 4, 4096)
+    descriptors::share(32, 2, 4096)
 }
 
 impl Queue {

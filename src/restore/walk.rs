@@ -11,7 +11,8 @@ use super::folded;
 use super::link_key::Key;
 use super::links::{self, Meet};
 use super::queue::Queue;
-use super::{Overwrite, Run, add, descriptors, node};
+use super::{Overwrite, Run, add, node};
+use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node};
@@ -30,7 +31,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
     let mut stack: Vec<(Entries<'_>, Arc<Dir>)> =
         vec![(run.trees.entries(run.ctx(), page.as_ref()), Arc::clone(&target.dir))];
     let mut here = target;
-    let open = descriptors(8, 4, OPEN);
+    let open = descriptors::share(16, 4, OPEN);
     while let Some((entries, _)) = stack.last_mut() {
         // When the end was decided, all directories are left in order.
         let next = if run.halted() { None } else { entries.next() };
@@ -48,7 +49,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
                             stack.push((run.trees.entries(run.ctx(), page.as_ref()), Arc::clone(&made.dir)));
                             dir::release(run, std::mem::replace(&mut here, made));
                             if let Some(i) = stack.len().checked_sub(open).filter(|i| *i > 0) {
-                                *stack[i].1.fd.lock().expect("no holder panics") = None;
+                                stack[i].1.close();
                             }
                         }
                         Err(e) => run.skip(&here.path(&node.name), e),
@@ -60,6 +61,7 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
             None => {
                 drop(stack.pop());
                 let Some((_, parent)) = stack.last() else { break };
+                here.dir.close();
                 match parent.reopen(&here.fd) {
                     Ok(fd) => {
                         let parent = Held { dir: Arc::clone(parent), fd };

@@ -118,7 +118,8 @@ fn without_terminal(command: Command) -> Command {
 }
 
 impl Output {
-    fn of(command: &mut Command) -> Self {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is printed is UTF-8");
         let code = output.status.code().unwrap_or(-1);

@@ -12,8 +12,9 @@ use source::{Modules, Source, module, sources};
 /// Each layer and what it may import beside itself, `name`, `error`, `time` and `printable`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("descriptors", &[]),
     ("name", &[]),
-    ("accounts", &[]),
+    ("accounts", &["descriptors"]),
     ("acl", &[]),
     ("pattern", &[]),
     ("printable", &[]),
@@ -26,8 +27,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("seen", &[]),
     ("repo", &["context", "crypto", "format", "storage", "seen"]),
     ("trees", &["context", "crypto", "format", "progress", "repo"]),
-    ("push", &["accounts", "context", "crypto", "format", "pattern", "repo", "trees", "progress"]),
-    ("restore", &["accounts", "context", "acl", "crypto", "format", "repo", "trees", "progress"]),
+    ("push", &["accounts", "context", "crypto", "descriptors", "format", "pattern", "repo", "trees", "progress"]),
+    ("restore", &["accounts", "context", "acl", "crypto", "descriptors", "format", "repo", "trees", "progress"]),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
     ("forget", &["context", "format", "repo", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),

@@ -4,6 +4,7 @@
 mod harness;
 
 mod crash;
+mod descriptors;
 mod import_v0;
 mod parents;
 mod push;

@@ -14,7 +14,8 @@ use super::times::{GRANULE, begun_nanoseconds};
 use crate::context::Context;
 use crate::error::Result;
 use crate::format::node::{Content, Xattrs};
-use crate::push::read::attributes::{self, Dir, same};
+use crate::push::read::attributes::{self, same};
+use crate::push::read::dir::Dir;
 use crate::trees::Trees;
 
 /// Entries from which on a young directory is looked up in the parents too.

@@ -1,41 +1,19 @@
 //! Makes nodes of the tree from `stat`: attributes, owners, extended attributes.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, Stat};
 use rustix::io::Errno;
 
+use super::dir::Dir;
 use crate::accounts;
-use crate::error::Error;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Attrs, Content, Node, Xattrs};
 use crate::time::Time;
-
-/// An open directory of the sources.
-pub struct Dir {
-    pub fd: OwnedFd,
-    /// The absolute path, for messages; empty for the root.
-    pub path: Vec<u8>,
-}
-
-impl Dir {
-    /// Returns the path of an entry.
-    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        [&self.path, b"/".as_slice(), name].concat()
-    }
-
-    /// Opens an entry, without waiting if it was replaced by a fifo, and without changing its access time where that is
-    /// permitted.
-    pub fn open(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        match fs::openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::PERM) => fs::openat(&self.fd, name, flags, Mode::empty()),
-            other => other,
-        }
-    }
-}
 
 /// Returns the file type.
 pub fn kind(stat: &Stat) -> FileType {
@@ -78,6 +56,19 @@ pub fn same(a: &Stat, b: &Stat) -> bool {
 /// Returns the error `cannot {doing}: {errno}`.
 pub fn error(doing: &str, errno: Errno) -> Error {
     Error::io(doing, errno.into())
+}
+
+/// Reports a path that is left out because of `why`.
+///
+/// # Errors
+///
+/// Returns `why` if it is no fault of the path: the system has no descriptors or no memory left. Then the push ends.
+pub fn skip(ctx: &Context, path: &[u8], why: Error) -> Result<()> {
+    if why.kind() == Kind::Exhausted {
+        return Err(why.while_doing(String::from_utf8_lossy(path)));
+    }
+    ctx.skip(path, &why);
+    Ok(())
 }
 
 /// Mode, uid, gid, file system.

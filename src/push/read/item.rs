@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustix::fs::Stat;
 
-use super::attributes::Dir;
+use super::dir::Dir;
 use super::stream::{Failure, Opener};
 use crate::format::node::{Content, Node};
 use crate::format::reference::Ref;
@@ -74,7 +74,8 @@ pub type Link = (u64, u64);
 
 /// A file to read. The worker fills in the node and the pieces.
 pub struct Job {
-    pub dir: Arc<Dir>,
+    /// Its directory, which the worker lets go of when it has read the file.
+    pub dir: Option<Arc<Dir>>,
     pub stat: Stat,
     pub node: Node,
     /// Its node in a parent.

@@ -5,6 +5,7 @@
 
 pub mod attributes;
 pub mod cutter;
+pub mod dir;
 pub mod handover;
 pub mod holes;
 pub mod item;

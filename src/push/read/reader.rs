@@ -10,6 +10,7 @@ use rustix::io::{self, Errno};
 
 use super::attributes::{self, error, same};
 use super::cutter::Cutter;
+use super::dir::Dir;
 use super::handover::{Handover, Task};
 use super::holes::next_data;
 use super::item::Job;
@@ -91,25 +92,24 @@ impl<'w> Reader<'w> {
 
     /// Reads a file, again if it changes meanwhile.
     pub fn file(&mut self, job: &mut Job) -> Result<()> {
+        let Some(dir) = job.dir.take() else { return Ok(()) };
+        let path = dir.path_of(&job.node.name);
         if job.stat.st_size as u64 >= DISPLAYED {
             self.cutter.flush()?; // the tree may wait for the files before
-            self.cutter.work.ctx.event(Event::File { path: &job.dir.path_of(&job.node.name) });
+            self.cutter.work.ctx.event(Event::File { path: &path });
         }
         let mut earlier: Option<Vec<Piece>> = None;
         for _ in 0..ATTEMPTS {
-            match self.attempt(job, earlier.as_deref()) {
+            match self.attempt(job, &dir, earlier.as_deref()) {
                 Ok(Meanwhile::Nothing) => return Ok(()),
                 Ok(Meanwhile::Grew) => earlier = Some(job.pieces.clone()),
                 Ok(Meanwhile::Changed) => earlier = None,
                 Err(Trouble::Push(error)) => return Err(error),
-                Err(Trouble::File(errno)) => {
-                    self.give_up(job, errno);
-                    return Ok(());
-                }
+                Err(Trouble::File(errno)) => return self.give_up(job, &path, errno),
             }
         }
         job.node.flags |= CHANGED;
-        self.report_unsteady(&job.dir.path_of(&job.node.name));
+        self.report_unsteady(&path);
         Ok(())
     }
 
@@ -121,10 +121,10 @@ impl<'w> Reader<'w> {
         ctx.warn(&format!("{path} changed each time it was read; the saved content may mix several states"));
     }
 
-    fn give_up(&self, job: &mut Job, errno: Errno) {
+    fn give_up(&self, job: &mut Job, path: &[u8], errno: Errno) -> Result<()> {
         if errno == Errno::NOENT {
             job.gone = true;
-            return;
+            return Ok(());
         }
         let why = match errno {
             Errno::STALE | Errno::LOOP | Errno::NXIO => {
@@ -132,8 +132,9 @@ impl<'w> Reader<'w> {
             }
             _ => error("read the file", errno),
         };
-        self.cutter.work.ctx.skip(&job.dir.path_of(&job.node.name), &why);
+        attributes::skip(self.cutter.work.ctx, path, why)?;
         job.node.content = attributes::unreadable(errno);
+        Ok(())
     }
 
     /// Reads the file once. Returns what happened to it meanwhile.
@@ -141,8 +142,8 @@ impl<'w> Reader<'w> {
     /// `earlier`: the pieces of the previous attempt, if the file has only grown since. Then only that length is read again.
     /// If the content is the same, each byte was the same before and after a moment between the two reads, so this was the
     /// content of the file in that moment. In this way a log that is written all the time is saved in a consistent state.
-    fn attempt(&mut self, job: &mut Job, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
-        let fd = job.dir.open(&job.node.name, OFlags::NOFOLLOW)?;
+    fn attempt(&mut self, job: &mut Job, dir: &Dir, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
+        let fd = dir.open(&job.node.name, OFlags::NOFOLLOW)?;
         let before = fs::fstat(&fd)?;
         if attributes::kind(&before) != FileType::RegularFile {
             return Err(Errno::STALE.into());
@@ -156,7 +157,7 @@ impl<'w> Reader<'w> {
         if earlier.is_none() && !unchanged {
             self.renew(job, &before);
         }
-        let xattrs = Xattrs::Inline(self.xattrs(job, &fd));
+        let xattrs = Xattrs::Inline(self.xattrs(&dir.path_of(&job.node.name), &fd)?);
         let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
         job.node.xattrs = xattrs;
         job.pieces.clear();
@@ -232,11 +233,10 @@ impl<'w> Reader<'w> {
         Ok(())
     }
 
-    fn xattrs(&self, job: &Job, fd: &OwnedFd) -> attributes::Pairs {
-        attributes::xattrs_of(fd).unwrap_or_else(|errno| {
-            let path = job.dir.path_of(&job.node.name);
-            self.cutter.work.ctx.skip(&path, &error("read its extended attributes", errno));
-            Vec::new()
+    fn xattrs(&self, path: &[u8], fd: &OwnedFd) -> Result<attributes::Pairs> {
+        attributes::xattrs_of(fd).or_else(|errno| {
+            attributes::skip(self.cutter.work.ctx, path, error("read its extended attributes", errno))?;
+            Ok(Vec::new())
         })
     }
 

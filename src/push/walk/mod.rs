@@ -5,6 +5,7 @@
 //! directly to the tree (`tree`).
 
 pub mod batcher;
+pub mod levels;
 pub mod listing;
 pub mod picker;
 pub mod select;

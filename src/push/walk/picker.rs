@@ -10,10 +10,11 @@ use rustix::io::Errno;
 use super::listing::Listing;
 use super::select::{IGNORE_FILE, Mark, Select};
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, Result, exhausts};
 use crate::pattern::{self, Rules};
 use crate::progress::Event;
-use crate::push::read::attributes::{self, Dir};
+use crate::push::read::attributes::{self, error};
+use crate::push::read::dir::Dir;
 
 /// An ignore file of more bytes than this is none.
 const IGNORE_FILE_MOST: u64 = 1 << 20;
@@ -87,44 +88,55 @@ impl<'w> Picker<'w> {
     }
 
     /// Returns the marks of a directory, if it has any: nothing else in it is saved.
-    pub fn marked(&self, dir: &Dir) -> Option<Listing> {
-        let marks: Vec<_> = self.select.marks.iter().filter(|mark| self.is_marked(dir, mark)).collect();
+    pub fn marked(&self, dir: &Dir) -> Result<Option<Listing>> {
+        let mut marks = Vec::new();
+        for mark in &self.select.marks {
+            if self.is_marked(dir, mark)? {
+                marks.push(&mark.name);
+            }
+        }
         if marks.is_empty() {
-            return None;
+            return Ok(None);
         }
         self.ctx.event(Event::Excluded { path: &dir.path_of(b"") });
-        Some(Listing::of(marks.into_iter().map(|mark| &mark.name)))
+        Ok(Some(Listing::of(marks.into_iter())))
     }
 
-    fn is_marked(&self, dir: &Dir, mark: &Mark) -> bool {
-        if mark.header.is_empty() {
-            return fs::statat(&dir.fd, mark.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        }
-        match read(dir, &mark.name, mark.header.len() as u64) {
-            Ok(bytes) => bytes == mark.header,
-            Err(Errno::NOENT | Errno::INVAL | Errno::LOOP) => false,
+    fn is_marked(&self, dir: &Dir, mark: &Mark) -> Result<bool> {
+        let found = if mark.header.is_empty() {
+            fs::statat(&dir.fd, mark.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map(|_| true)
+        } else {
+            read(dir, &mark.name, mark.header.len() as u64).map(|bytes| bytes == mark.header)
+        };
+        match found {
+            Ok(is_marked) => Ok(is_marked),
+            Err(Errno::NOENT | Errno::INVAL | Errno::LOOP) => Ok(false),
+            Err(errno) if exhausts(errno) => Err(error("look for marks of a folder", errno)),
             Err(errno) => {
                 let path = dir.path_of(&mark.name);
                 let path = String::from_utf8_lossy(&path);
                 self.ctx.warn(&format!("its folder is saved as if it were not marked: cannot read {path}: {errno}"));
-                false
+                Ok(false)
             }
         }
     }
 
     /// Reads the ignore file of a directory that the walk enters.
-    pub fn enter(&mut self, depth: usize, dir: &Dir, listing: &Listing) {
+    pub fn enter(&mut self, depth: usize, dir: &Dir, listing: &Listing) -> Result<()> {
         if !self.select.ignore_files || !listing.has(IGNORE_FILE.as_bytes()) {
-            return;
+            return Ok(());
         }
         let why = match self.rules(dir) {
-            Ok(rules) => return self.ignores.push(IgnoreFile { depth, path_len: dir.path.len(), rules }),
-            Err(Errno::NOENT) => return,
+            Ok(rules) => {
+                self.ignores.push(IgnoreFile { depth, path_len: dir.path.len(), rules });
+                return Ok(());
+            }
+            Err(Errno::NOENT) => return Ok(()),
             Err(Errno::INVAL | Errno::LOOP) => Error::failed("nothing is left out by it: it is no regular file"),
             Err(Errno::FBIG) => Error::failed("nothing is left out by it: it is larger than 1 MiB"),
-            Err(errno) => Error::io("read what to leave out", errno.into()),
+            Err(errno) => error("read what to leave out", errno),
         };
-        self.ctx.skip(&dir.path_of(IGNORE_FILE.as_bytes()), &why);
+        attributes::skip(self.ctx, &dir.path_of(IGNORE_FILE.as_bytes()), why)
     }
 
     /// Drops the ignore file of the directory that the walk leaves.

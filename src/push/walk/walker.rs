@@ -9,6 +9,7 @@ use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::batcher::Batcher;
+use super::levels::{Level, Levels};
 use super::listing::Listing;
 use super::picker::Picker;
 use super::sources::Plan;
@@ -20,14 +21,12 @@ use crate::progress::Event;
 use crate::push::compare::old::{OldDirectory, OldNode};
 use crate::push::compare::parents::Parents;
 use crate::push::compare::renames::{Renames, SourceFile};
-use crate::push::read::attributes::{self, Dir, Nodes, error};
+use crate::push::read::attributes::{self, Nodes, error};
+use crate::push::read::dir::{Dir, OpenDirs, Place};
 use crate::push::read::item::{Change, Enter, Item, Job, Link};
 use crate::push::read::partial::LARGE;
 use crate::time::Time;
 use crate::trees::Trees;
-
-/// Directories above the current one that stay open. The others are opened again from below.
-const OPEN: usize = 128;
 
 /// The inputs of a walk over files.
 pub struct Walk<'w> {
@@ -44,23 +43,9 @@ struct Walker<'w> {
     walk: Walk<'w>,
     picker: Picker<'w>,
     batcher: Batcher<'w>,
-    /// The directories from the root to the current one.
-    levels: Vec<Level<'w>>,
+    levels: Levels<'w>,
+    open: OpenDirs,
     links: HashMap<Link, KnownLink>,
-}
-
-/// A directory from the root to the current one.
-struct Level<'w> {
-    /// `None` while it is closed.
-    dir: Option<Arc<Dir>>,
-    path: Vec<u8>,
-    id: (u64, u64),
-    /// The names that are left.
-    listing: Listing,
-    /// If the directory only leads to sources: their names.
-    plan: Option<&'w Plan>,
-    /// The same directory in the parents.
-    old: Vec<OldDirectory<'w>>,
 }
 
 /// A file with several links, of which some are still to come.
@@ -75,12 +60,13 @@ impl<'w> Walk<'w> {
     pub fn run(self, plan: &'w Plan, mut picker: Picker<'w>, batcher: Batcher<'w>) -> Result<()> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
-        let dir = Arc::new(Dir { fd, path: Vec::new() });
+        let open = OpenDirs::new();
+        let dir = Arc::new(Dir::new(fd, Vec::new(), open.place(self.ctx)?));
         let stat = fs::fstat(&dir.fd).map_err(|e| error("open /", e))?;
         let old = self.parents.roots(self.ctx, self.trees);
         let listing = if plan.whole {
-            let listing = picker.marked(&dir).unwrap_or_else(|| Listing::read(&dir.fd).0);
-            picker.enter(0, &dir, &listing);
+            let listing = picker.marked(&dir)?.unwrap_or_else(|| Listing::read(&dir.fd).0);
+            picker.enter(0, &dir, &listing)?;
             listing
         } else {
             Listing::of(plan.below.keys())
@@ -88,7 +74,8 @@ impl<'w> Walk<'w> {
         let plan = Some(plan).filter(|plan| !plan.whole);
         let id = attributes::id(&stat);
         let level = Level { dir: Some(dir), path: Vec::new(), id, listing, plan, old };
-        Walker { walk: self, picker, batcher, levels: vec![level], links: HashMap::new() }.run()
+        let levels = Levels::new(level, &open);
+        Walker { walk: self, picker, batcher, levels, open, links: HashMap::new() }.run()
     }
 }
 
@@ -106,16 +93,31 @@ impl<'w> Walker<'w> {
     fn leave(&mut self) -> Result<()> {
         let below = self.levels.pop();
         self.picker.leave(self.levels.len());
-        let Some(level) = self.levels.last_mut() else { return Ok(()) };
-        if level.dir.is_none() {
-            level.dir = reopen(below.and_then(|below| below.dir).as_deref(), &level.path, level.id);
-            if level.dir.is_none() {
-                let why = Error::failed("the folder was moved while it was being saved");
-                self.walk.ctx.skip(&level.path, &why);
-                level.listing = Listing::default();
-            }
+        if self.levels.last().is_some_and(|level| level.dir.is_none()) {
+            self.reopen(below.and_then(|below| below.dir).as_deref())?;
         }
-        self.batcher.push(Item::Leave)
+        if self.levels.len() > 0 { self.batcher.push(Item::Leave) } else { Ok(()) }
+    }
+
+    /// Opens the current directory again, from `below` it.
+    fn reopen(&mut self, below: Option<&Dir>) -> Result<()> {
+        let place = self.place()?;
+        if let Some(level) = self.levels.last_mut()
+            && !level.reopen(below, place)?
+        {
+            self.walk.ctx.skip(&level.path, &Error::failed("the folder was moved while it was being saved"));
+            level.listing = Listing::default();
+        }
+        Ok(())
+    }
+
+    /// Waits until one more directory may be open. The workers get all files so far, since they hold directories open.
+    fn place(&mut self) -> Result<Place> {
+        if let Some(place) = self.open.try_place() {
+            return Ok(place);
+        }
+        self.batcher.send()?;
+        self.open.place(self.walk.ctx)
     }
 
     /// Saves one entry of the current directory.
@@ -158,7 +160,7 @@ impl<'w> Walker<'w> {
     }
 
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
-        self.walk.ctx.skip(&dir.path_of(&node.name), &error(doing, errno));
+        attributes::skip(self.walk.ctx, &dir.path_of(&node.name), error(doing, errno))?;
         node.content = attributes::unreadable(errno);
         self.batcher.push(Item::Node { node, change: Change::New, link: None })
     }
@@ -174,6 +176,7 @@ impl<'w> Walker<'w> {
         if plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none()) && self.picker.is_elsewhere(stat) {
             return self.mount_point(dir, name, stat, found);
         }
+        let place = self.place()?;
         let fd = match self.open(dir, &name, plan.is_some()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),
@@ -185,15 +188,12 @@ impl<'w> Walker<'w> {
         // Another directory may have taken its place since `statat`.
         let stat = &fs::fstat(&fd).unwrap_or(*stat);
         let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
-        let below = Arc::new(Dir { fd, path: dir.path_of(&node.name) });
-        let listing = self.listing(&below, plan);
-        node.xattrs = self.xattrs(&found, stat, &below.path, || attributes::xattrs_of(&below.fd));
+        let below = Arc::new(Dir::new(fd, dir.path_of(&node.name), place));
+        let listing = self.listing(&below, plan)?;
+        node.xattrs = self.xattrs(&found, stat, &below.path, || attributes::xattrs_of(&below.fd))?;
         let old = self.old_directories(stat, listing.len(), &found)?;
         let id = attributes::id(stat);
         self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
-        if let Some(up) = self.levels.len().checked_sub(OPEN + 1) {
-            self.levels[up].dir = None;
-        }
         self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: newest(found) })))
     }
 
@@ -214,13 +214,16 @@ impl<'w> Walker<'w> {
     }
 
     /// Returns the names to save in a directory.
-    fn listing(&mut self, dir: &Dir, plan: Option<&Plan>) -> Listing {
+    fn listing(&mut self, dir: &Dir, plan: Option<&Plan>) -> Result<Listing> {
         if let Some(plan) = plan {
-            return Listing::of(plan.below.keys());
+            return Ok(Listing::of(plan.below.keys()));
         }
-        let listing = self.picker.marked(dir).unwrap_or_else(|| self.list(dir));
-        self.picker.enter(self.levels.len(), dir, &listing);
-        listing
+        let listing = match self.picker.marked(dir)? {
+            Some(marks) => marks,
+            None => self.list(dir)?,
+        };
+        self.picker.enter(self.levels.len(), dir, &listing)?;
+        Ok(listing)
     }
 
     /// Returns the directories of the parents to compare with: those at the same path, and one at another path if this
@@ -234,12 +237,12 @@ impl<'w> Walker<'w> {
         Ok(old)
     }
 
-    fn list(&self, dir: &Dir) -> Listing {
+    fn list(&self, dir: &Dir) -> Result<Listing> {
         let (listing, errno) = Listing::read(&dir.fd);
         if let Some(errno) = errno {
-            self.walk.ctx.skip(&dir.path, &error("read all of the folder", errno));
+            attributes::skip(self.walk.ctx, &dir.path, error("read all of the folder", errno))?;
         }
-        listing
+        Ok(listing)
     }
 
     /// Returns the extended attributes: those in a parent if the file did not change since, else reads them.
@@ -249,16 +252,17 @@ impl<'w> Walker<'w> {
         stat: &Stat,
         path: &[u8],
         read: impl Fn() -> Result<attributes::Pairs, Errno>,
-    ) -> Xattrs {
+    ) -> Result<Xattrs> {
         let parents = self.walk.parents;
         let same = |old: &&OldNode| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
         if let Some(old) = found.iter().flatten().find(same) {
-            return old.node.xattrs.clone();
+            return Ok(old.node.xattrs.clone());
         }
-        Xattrs::Inline(read().unwrap_or_else(|errno| {
-            self.walk.ctx.skip(path, &error("read its extended attributes", errno));
-            Vec::new()
-        }))
+        let pairs = read().or_else(|errno| {
+            attributes::skip(self.walk.ctx, path, error("read its extended attributes", errno))?;
+            Ok::<_, Error>(Vec::new())
+        });
+        pairs.map(Xattrs::Inline)
     }
 
     fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<OldNode>>) -> Result<()> {
@@ -290,7 +294,7 @@ impl<'w> Walker<'w> {
         if size >= LARGE {
             self.batcher.send()?; // it is alone in its batch
         }
-        let job = Job { dir, stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
+        let job = Job { dir: Some(dir), stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
         self.batcher.read(Item::File(Box::new(job)), size)
     }
 
@@ -343,7 +347,7 @@ impl<'w> Walker<'w> {
         };
         let mut node = self.walk.nodes.node(name, stat, content);
         let path = dir.path_of(&node.name);
-        node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name));
+        node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name))?;
         self.batcher.push(Item::Node { node, change: Change::Unchanged, link: None })
     }
 
@@ -367,15 +371,4 @@ impl<'w> Walker<'w> {
 /// Returns the node of the first parent that has one.
 fn newest(found: Vec<Option<OldNode>>) -> Option<Node> {
     found.into_iter().flatten().next().map(|found| found.node)
-}
-
-/// Opens a directory again: as `..` of `below`, or by its path. Returns `None` if neither is the directory with this id.
-fn reopen(below: Option<&Dir>, path: &[u8], id: (u64, u64)) -> Option<Arc<Dir>> {
-    let is_same = |fd: &OwnedFd| fs::fstat(fd).is_ok_and(|stat| attributes::id(&stat) == id);
-    let above = below.and_then(|below| below.open(b"..", OFlags::DIRECTORY).ok()).filter(is_same);
-    let fd = above.or_else(|| {
-        let path = if path.is_empty() { b"/" } else { path };
-        fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty()).ok().filter(is_same)
-    })?;
-    Some(Arc::new(Dir { fd, path: path.to_vec() }))
 }
