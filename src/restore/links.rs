@@ -68,7 +68,12 @@ pub(super) enum Meet {
 
 impl Links {
     pub fn new(target: Arc<OwnedFd>) -> Self {
-        Links { target, most_waiting: descriptors::share(16, 4, WAITING), inner: Mutex::default(), fewer: Condvar::new() }
+        Links {
+            target,
+            most_waiting: descriptors::share(16, 4, WAITING),
+            inner: Mutex::default(),
+            fewer: Condvar::new(),
+        }
     }
 
     /// Called by the walk for each name of such a file.

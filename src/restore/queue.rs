@@ -5,11 +5,11 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::Run;
 use super::dir::Held;
 use super::file::{File, ended};
 use super::finish;
 use super::link_key::Key;
-use super::Run;
 use crate::descriptors;
 use crate::error::{Error, Kind};
 use crate::format::node::Node;
