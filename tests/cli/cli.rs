@@ -7,6 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
 
 use crate::harness::cli::{Env, PASSPHRASE};
+use crate::harness::process::{copy_program, within_as};
+use crate::harness::root::as_nobody;
 
 #[test]
 fn usage_errors_exit_with_2_and_help_exists_for_every_command() {
@@ -309,12 +311,8 @@ fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
         open.extend(fs::read_dir(&path).into_iter().flatten().map(|e| e.unwrap().path()));
     }
     let binary = env.path("nfreezer");
-    crate::harness::copy_program(env!("CARGO_BIN_EXE_nfreezer"), &binary);
-    let command = env.command(["push", "source"]);
-    let mut user = std::process::Command::new("setpriv");
-    user.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary).args(command.get_args());
-    user.env_clear().envs(command.get_envs().filter_map(|(n, v)| Some((n, v?)))).current_dir(env.path(""));
-    let output = user.output().unwrap();
+    copy_program(env!("CARGO_BIN_EXE_nfreezer"), &binary);
+    let output = within_as(as_nobody(), &binary, &env.command(["push", "source"])).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("skipped") && stderr.contains("closed"), "{stderr}");

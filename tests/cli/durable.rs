@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::cli::Env;
+use crate::harness::process::within;
 use crate::harness::root::needs_root;
 
 /// The system calls of a run, in the order in which they ended.
@@ -15,7 +16,6 @@ struct Trace(Vec<String>);
 impl Trace {
     fn of(env: &Env, arguments: &[&str]) -> Trace {
         let log = env.path("trace");
-        let traced = env.command(arguments);
         let mut strace = Command::new("strace");
         strace.args([
             "-f",
@@ -27,9 +27,8 @@ impl Trace {
             "trace=openat,fsync,fdatasync,rename,renameat,renameat2",
             "-o",
         ]);
-        strace.arg(&log).arg(traced.get_program()).args(traced.get_args()).current_dir(env.path("")).env_clear();
-        strace.envs(traced.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let output = strace.output().expect("strace is installed");
+        strace.arg(&log);
+        let output = within(strace, &env.command(arguments)).output().expect("strace is installed");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         let mut begun = HashMap::new();
         let text = fs::read_to_string(&log).unwrap();

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::cli::PASSPHRASE;
+use crate::harness::process::hermetic;
 use crate::harness::sshd::{Setup, Sshd};
 use tempfile::TempDir;
 
@@ -67,9 +68,8 @@ impl Client {
                 command
             }
         };
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.home.path());
-        command.env("NFREEZER_PASSWORD", PASSPHRASE).env("NFREEZER_REPOSITORY", &self.repository);
-        command.env("TZ", "UTC").stdin(Stdio::null());
+        hermetic(&mut command, self.home.path()).env("NFREEZER_PASSWORD", PASSPHRASE);
+        command.env("NFREEZER_REPOSITORY", &self.repository);
         command
     }
 

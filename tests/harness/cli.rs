@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::process::{hermetic, within};
+
 /// The passphrase that [`Env`] gives through `NFREEZER_PASSWORD`.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -82,39 +84,29 @@ impl Env {
     pub fn command<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nfreezer"));
         let root = self.root.path();
-        command.args(arguments).current_dir(root.join("work")).env_clear().stdin(Stdio::null());
-        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home()).env("LANG", "C.UTF-8");
-        for (variable, folder) in [("CONFIG", ".config"), ("STATE", ".local/state"), ("CACHE", ".cache")] {
-            command.env(format!("XDG_{variable}_HOME"), self.home().join(folder));
-        }
-        command.env("XDG_RUNTIME_DIR", root.join("run")).env("TZ", "UTC");
+        hermetic(&mut command, &self.home()).args(arguments).current_dir(root.join("work"));
+        command.env("XDG_RUNTIME_DIR", root.join("run"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// Runs it to its end. There is no terminal, so a prompt is a failure.
     pub fn nfreezer<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Output {
-        let mut command = self.command(arguments);
-        command.stdin(Stdio::null());
-        Output::of(&mut without_terminal(command))
+        Output::of(&mut without_terminal(&self.command(arguments)))
     }
 
     /// Starts it in the background.
     pub fn spawn<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Child {
-        let mut command = without_terminal(self.command(arguments));
+        let mut command = without_terminal(&self.command(arguments));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }
 
 /// The same command in a session without `/dev/tty`.
-fn without_terminal(command: Command) -> Command {
+fn without_terminal(command: &Command) -> Command {
     let mut outer = Command::new("setsid");
-    outer.arg("--wait").arg(command.get_program()).args(command.get_args()).env_clear().stdin(Stdio::null());
-    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    if let Some(folder) = command.get_current_dir() {
-        outer.current_dir(folder);
-    }
-    outer
+    outer.arg("--wait");
+    within(outer, command)
 }
 
 impl Output {

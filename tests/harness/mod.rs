@@ -5,6 +5,7 @@ pub mod cli;
 pub mod faults;
 pub mod hook;
 pub mod mounted;
+pub mod process;
 pub mod proxy;
 pub mod repository;
 pub mod root;
@@ -16,14 +17,7 @@ pub mod tree;
 pub mod v0;
 pub mod writer;
 
-/// A copy of a program that another user may run. By `cp`, since a file that this process has open for writing cannot be
-/// run ("text file busy") while a child of another test's thread, between fork and exec, still holds it open.
-pub fn copy_program(program: impl AsRef<std::path::Path>, to: &std::path::Path) {
-    let copied = std::process::Command::new("cp").arg(program.as_ref()).arg(to).status().unwrap();
-    assert!(copied.success());
-    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(to, everyone).unwrap();
-}
+pub use process::copy_program;
 
 /// A small generator of choices, from a seed.
 pub struct Dice(pub u64);

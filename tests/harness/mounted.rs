@@ -8,6 +8,8 @@ use nfreezer::context::background;
 use nfreezer::mount::{self, Options};
 use nfreezer::repo::{Repository, State};
 
+pub use super::process::run;
+
 /// A mount of a repository in a folder of its own.
 pub struct Mounted {
     mounted: Option<mount::Mounted>,
@@ -108,14 +110,6 @@ pub fn blocked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
         text.split(' ').next().is_some_and(|call| calls.iter().any(|one| one == call))
     });
     thread
-}
-
-/// Runs a command and gives what it printed; fails unless it succeeds.
-pub fn run(program: &str, args: &[&str]) -> String {
-    let output = std::process::Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{program} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
 }
 
 /// Descriptors of this process that belong to FUSE.

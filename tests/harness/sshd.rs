@@ -13,6 +13,8 @@ use nfreezer::context::background;
 use nfreezer::storage::{Location, Options, SshOptions, Storage, Transport};
 use tempfile::TempDir;
 
+pub use super::process::run;
+
 /// Which program serves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Program {
@@ -343,14 +345,6 @@ impl Drop for Sshd {
 /// Makes a key pair.
 pub fn keygen(file: &Path, kind: &str, passphrase: &str) {
     run("ssh-keygen", &["-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", &file.display().to_string()]);
-}
-
-/// Runs a program of the system and gives what it says.
-pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|e| panic!("{program} is not installed, run scripts/setup.sh: {e}"));
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The user who runs the tests.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::Dice;
 use crate::harness::cli::PASSPHRASE;
+use crate::harness::process::hermetic;
 use crate::harness::repository;
 use crate::harness::sshd::{Sshd, signal};
 use crate::harness::tree::{Model, assert_same, in_snapshot, noise, on_disk, write};
@@ -41,9 +42,8 @@ impl Client {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nfreezer"));
-        command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TZ", "UTC");
-        command.env("HOME", self.home.path()).env("NFREEZER_PASSWORD", PASSPHRASE);
-        command.env("NFREEZER_REPOSITORY", &self.repository).stdin(Stdio::null());
+        hermetic(&mut command, self.home.path()).args(arguments);
+        command.env("NFREEZER_PASSWORD", PASSPHRASE).env("NFREEZER_REPOSITORY", &self.repository);
         command.arg("-o").arg(format!("ssh.config={}", self.home.path().join("ssh_config").display()));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command

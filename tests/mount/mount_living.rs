@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::harness::cli::{Env, PASSPHRASE};
-use crate::harness::mounted::{eventually, require_fuse, run};
+use crate::harness::mounted::{eventually, require_fuse};
+use crate::harness::process::{copy_program, hermetic, run};
+use crate::harness::root::as_nobody;
 
 /// A repository with one snapshot of `tree/letter`, which all tests here only read. The last one that has it takes it away.
 fn backup() -> Arc<Env> {
@@ -180,8 +182,7 @@ fn with_own_sbin(script: &str) -> String {
     command.args([work.as_os_str(), &nfreezer, env.path("repo").as_os_str(), env.path("passphrase").as_os_str()]);
     command.arg(env.path("tree/letter"));
     command.arg(env.path("tree/letter"));
-    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("TZ", "UTC");
-    let output = command.output().unwrap();
+    let output = hermetic(&mut command, &env.home()).output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout) + &text(&output.stderr)
@@ -334,16 +335,15 @@ fn an_ordinary_users_mount_unmounts_too_when_nobody_uses_it() {
     let root = env.path("user");
     fs::create_dir(&root).unwrap();
     let program = root.join("nfreezer");
-    crate::harness::copy_program(env.command([] as [&str; 0]).get_program(), &program);
+    copy_program(env.command([] as [&str; 0]).get_program(), &program);
     run("cp", &["-r", env.path("repo").to_str().unwrap(), root.join("repo").to_str().unwrap()]);
     run("chown", &["-R", "65534:65534", root.to_str().unwrap()]);
     let path = |path: &Path| run("chmod", &["a+rx", path.to_str().unwrap()]);
     root.ancestors().take_while(|p| *p != Path::new("/tmp") && *p != Path::new("/")).for_each(|p| drop(path(p)));
     let mount = Mount::point("user/m");
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    let mut command = as_nobody();
+    hermetic(&mut command, &root).env("NFREEZER_PASSWORD", PASSPHRASE).current_dir(&root).arg(&program);
     command.args(["mount", "--idle-unmount", "1s", "--repo"]).arg(root.join("repo")).arg(&mount.dir);
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("NFREEZER_PASSWORD", PASSPHRASE).current_dir(&root);
     run("chown", &["65534:65534", mount.dir.to_str().unwrap()]);
     assert!(command.status().unwrap().success());
     mount.gone("nobody uses it");

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use crate::harness::cli::{Env, Output, PASSPHRASE};
+use crate::harness::process::within;
 use crate::harness::sshd::{Setup, Sshd};
 use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
@@ -397,11 +398,9 @@ os.write(tty, made + b"\n")
 until(b"made repository")
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or print(made.decode()))
 "#;
-    let nfreezer = env.command(["init"]);
     let mut python = std::process::Command::new("python3");
-    python.args(["-c", script]).arg(nfreezer.get_program()).current_dir(env.path(""));
-    python.env_clear().envs(nfreezer.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = python.output().unwrap();
+    python.args(["-c", script]);
+    let output = within(python, &env.command([] as [&str; 0])).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     env.set("NFREEZER_PASSWORD", String::from_utf8(output.stdout).unwrap().trim());
     env.nfreezer(["snapshots"]).done();

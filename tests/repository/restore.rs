@@ -236,22 +236,17 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
         own(&path);
         open.extend(fs::read_dir(&path).into_iter().flatten().map(|e| e.unwrap().path()));
     }
-    let out = folder.path().join("out");
-    fs::create_dir(&out).unwrap();
-    own(&out);
+    let [out, home] = ["out", "home"].map(|name| folder.path().join(name));
+    for folder in [&out, &home] {
+        fs::create_dir(folder).unwrap();
+        own(folder);
+    }
     let binary = folder.path().join("nfreezer");
-    crate::harness::copy_program(env!("CARGO_BIN_EXE_nfreezer"), &binary);
-    let output = Command::new("setpriv")
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-        .arg(&binary)
-        .args(["restore", "latest", "--json", "--target"])
-        .arg(&out)
-        .arg("-r")
-        .arg(&place)
-        .env_clear()
-        .env("NFREEZER_PASSWORD", PASSPHRASE)
-        .output()
-        .unwrap();
+    copy_program(env!("CARGO_BIN_EXE_nfreezer"), &binary);
+    let mut command = as_nobody();
+    hermetic(&mut command, &home).env("NFREEZER_PASSWORD", PASSPHRASE).arg(&binary);
+    command.args(["restore", "latest", "--json", "--target"]).arg(&out).arg("-r").arg(&place);
+    let output = command.output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
     let summary: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();

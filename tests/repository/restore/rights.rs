@@ -212,15 +212,11 @@ fn a_file_whose_owner_cannot_be_set_does_not_run_with_the_rights_of_another_one(
     }
     let head = Head { snapshots: vec![snapshot(&repo, nodes)], ..Head::default() };
     repo.commit(background(), &mut repo.state(background()).unwrap(), head, &[]).unwrap();
-    let output = Command::new("setpriv")
-        .arg("--bounding-set=-chown")
-        .arg(env!("CARGO_BIN_EXE_nfreezer"))
-        .args(["restore", "latest", "--target"])
-        .args([out.as_os_str(), OsStr::new("-r"), place.as_os_str()])
-        .env_clear()
-        .env("NFREEZER_PASSWORD", PASSPHRASE)
-        .output()
-        .unwrap();
+    let mut command = Command::new("setpriv");
+    hermetic(&mut command, folder.path()).env("NFREEZER_PASSWORD", PASSPHRASE);
+    command.arg("--bounding-set=-chown").arg(env!("CARGO_BIN_EXE_nfreezer"));
+    command.args(["restore", "latest", "--target"]).args([out.as_os_str(), OsStr::new("-r"), place.as_os_str()]);
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let owned = |name: &str| {
         let meta = fs::metadata(out.join(name)).unwrap();
