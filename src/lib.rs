@@ -22,6 +22,7 @@ pub mod name;
 pub mod pattern;
 pub mod printable;
 pub mod progress;
+pub mod prune;
 pub mod push;
 pub mod repo;
 pub mod restore;

@@ -1,9 +1,14 @@
 //! Stores packs, and commits the record that names them.
+//!
+//! `prune` deletes packs without a lock, so a commit lists the log before and after the record is stored (format.md 11.2).
+//! A pack that was condemned before the second listing is noticed by the writer. A pack that is condemned later is kept,
+//! because the deleting run sees the record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::state::{Known, State};
-use super::{Repository, random};
+use super::{Repository, Stopwatch, random};
 use crate::context::Context;
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
@@ -15,6 +20,19 @@ use crate::name::{Name, ObjectId};
 /// attempt uses a new id. The storage spaces the attempts, since each needs a new connection.
 const ATTEMPTS: usize = 100;
 
+/// Time between the condemnation of an object and its deletion. Half of it is the longest time between the two listings of
+/// a commit.
+pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A record that was stored.
+#[derive(Debug)]
+pub struct Commit {
+    /// Its id.
+    pub record: ObjectId,
+    /// Why the record must not count: the second listing showed a reason, or came too late.
+    pub doubt: Option<Error>,
+}
+
 impl Repository {
     /// Seals and stores a pack. Returns when the server has acknowledged it (written, synced, closed, size checked). Seals
     /// in place, so an upload holds its pack once; `buffer` can be reused afterwards.
@@ -24,28 +42,45 @@ impl Repository {
     }
 
     /// Commits one record that follows all records of the log: refreshes `state`, fills in `sequence` (of new marks too),
-    /// `heads`, `time` and the inherited ids ([`State::inherit`]), stores the record and adds it to `state`. All packs that
-    /// the record names must be stored before.
+    /// `heads`, `time` and the inherited ids ([`State::inherit`]), stores the record, adds it to `state` and refreshes
+    /// `state` again. All packs that the record names must be stored before.
+    ///
+    /// # Errors
+    ///
+    /// Fails also if the record was stored and the second listing does not show it, or came too late.
     pub fn commit(&self, ctx: &Context, state: &mut State, head: Head, sections: &[NewSection]) -> Result<ObjectId> {
-        self.commit_if(ctx, state, head, sections, |_| Ok(()))
+        let commit = self.commit_if(ctx, state, head, sections, |_| Ok(()))?;
+        commit.doubt.map_or(Ok(commit.record), Err)
     }
 
-    /// Commits like [`Repository::commit`], but calls `check` with the refreshed state first. If it fails, nothing is
-    /// written.
+    /// Commits like [`Repository::commit`], but calls `check` with the state after both listings. If it fails after the
+    /// first one, nothing is written. If it fails after the second one, the record is in doubt.
     pub fn commit_if(
         &self,
         ctx: &Context,
         state: &mut State,
         head: Head,
         sections: &[NewSection],
-        check: impl FnOnce(&State) -> Result<()>,
-    ) -> Result<ObjectId> {
+        check: impl Fn(&State) -> Result<()>,
+    ) -> Result<Commit> {
+        let begun = Stopwatch::start(&*self.clock);
         self.refresh(ctx, state)?;
         check(state)?;
-        let (id, record) = self.put_record(ctx, state, head, sections)?;
-        state.learn(id, record);
+        let (record, known) = self.put_record(ctx, state, head, sections)?;
+        state.learn(record, known);
         self.remember(state);
-        Ok(id)
+        if !self.looks_again {
+            return Ok(Commit { record, doubt: None });
+        }
+        // Fails also if the new record is not listed.
+        self.refresh(ctx, state)?;
+        let doubt = check(state).err().or_else(|| self.too_late(begun.elapsed(&*self.clock)));
+        Ok(Commit { record, doubt })
+    }
+
+    fn too_late(&self, span: Duration) -> Option<Error> {
+        let text = "the commit took too long (was this machine suspended?): objects may have been deleted meanwhile";
+        (span >= self.grace / 2).then(|| Error::failed(text).hint("run the same command again"))
     }
 
     /// Commits like [`Repository::commit`], without refreshing `state`: one call of the storage, for an operation that ends

@@ -43,12 +43,12 @@ pub struct Faults {
 }
 
 /// The rows of a packs section.
-type Table = Arc<Vec<(PackRef, ObjectType)>>;
+pub(super) type Table = Arc<Vec<(PackRef, ObjectType)>>;
 
 /// All live packs sections.
 #[derive(Default)]
 pub struct Tables {
-    rows: HashMap<SectionKey, Table>,
+    pub(super) rows: HashMap<SectionKey, Table>,
     /// Sections that could not be read, with the error.
     pub problems: Vec<(SectionKey, Error)>,
 }
@@ -80,7 +80,7 @@ impl State {
         sections.iter().map(|place| u64::from(place.section.len) / index::PACK_ROW as u64).sum()
     }
 
-    fn distinct(&self, wanted: impl Fn(&SectionKind) -> bool) -> Vec<LiveSection> {
+    pub(super) fn distinct(&self, wanted: impl Fn(&SectionKind) -> bool) -> Vec<LiveSection> {
         let all = self.live().flat_map(|(id, _)| self.sections_of(id));
         let all = all.filter(|place| wanted(&place.section.kind));
         let all: BTreeMap<SectionKey, LiveSection> = all.map(|place| (place.key(), place)).collect();

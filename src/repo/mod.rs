@@ -10,7 +10,7 @@
 //! | `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
-//! | `presence`, `inspect` | packs that the server shows; questions of `check` |
+//! | `presence`, `inspect`, `inventory` | packs that the server shows; questions of `check` and of `prune` |
 //! | `marks` | snapshots, forgotten ones, and their tags; commit changes of them |
 //! | `select` | the snapshot that a user names |
 
@@ -23,6 +23,7 @@ mod fingerprints;
 mod forks;
 mod index;
 mod inspect;
+mod inventory;
 pub mod keys;
 mod latest;
 mod log;
@@ -40,10 +41,12 @@ mod sights;
 mod state;
 mod unlock;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, Stopwatch, SystemClock};
+pub use commit::{Commit, GRACE};
 pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};
 pub use inspect::{Faults, Incomplete, Tables};
+pub use inventory::Condemnation;
 pub use latest::latest_first;
 pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
@@ -52,6 +55,7 @@ pub use rollback::Alarm;
 pub use state::{SectionKey, State};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::crypto::keys::{Keys, MasterKey, RepoId};
 use crate::error::{Error, Result};
@@ -68,6 +72,10 @@ pub struct Repository {
     fetcher: fetch::Fetcher,
     rollback: rollback::RollbackGuard,
     clock: Arc<dyn Clock>,
+    /// The grace time of `prune`, which bounds the span of a commit.
+    grace: Duration,
+    /// Commits list the log again. Only a test switches this off.
+    looks_again: bool,
     /// The key file that opened the repository.
     opened_by: (ObjectId, KeyInfo),
     /// Kept to wrap it in further key files.
@@ -104,6 +112,21 @@ impl Repository {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Replaces the grace time. For tests.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Removes the second listing of commits, so that a test can show that it is needed.
+    #[cfg(test)]
+    #[must_use]
+    pub fn without_second_look(mut self) -> Self {
+        self.looks_again = false;
         self
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::fetch::Fetcher;
 use super::rollback::{Alarm, RollbackGuard};
 use super::unlock::{KeyFiles, Unlocking};
-use super::{Clock, Repository, SystemClock, now, random};
+use super::{Clock, GRACE, Repository, SystemClock, now, random};
 use crate::context::Context;
 use crate::crypto::kdf::KdfCost;
 use crate::crypto::keys::{Keys, LocalKey, MasterKey, RepoId};
@@ -160,7 +160,18 @@ impl Repository {
         let keys = Arc::new(Keys::derive(&master, &id));
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&keys), DEFAULT_CACHE);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Repository { storage, keys, id, fetcher, rollback: guard, clock, opened_by: key, master }
+        Repository {
+            storage,
+            keys,
+            id,
+            fetcher,
+            rollback: guard,
+            clock,
+            grace: GRACE,
+            looks_again: true,
+            opened_by: key,
+            master,
+        }
     }
 
     /// Returns this repository on another storage, with an empty cache. For tests with many hostile storages, where
@@ -177,8 +188,19 @@ impl Repository {
         guard.proven.store(true, Ordering::Relaxed);
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
         let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
-        let clock = Arc::clone(&self.clock);
-        Repository { storage, keys, id: self.id, fetcher, rollback: guard, clock, opened_by, master }
+        let (clock, grace, looks_again) = (Arc::clone(&self.clock), self.grace, self.looks_again);
+        Repository {
+            storage,
+            keys,
+            id: self.id,
+            fetcher,
+            rollback: guard,
+            clock,
+            grace,
+            looks_again,
+            opened_by,
+            master,
+        }
     }
 
     /// Sets the capacity of the block cache in bytes. Returns the previous capacity.

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::reference::PackRef;
 use crate::name::{Folder, Name, ObjectId};
+use crate::storage::Entry;
 
 /// Folders that are listed, and packs that are queried, at the same time.
 const READERS: usize = 8;
@@ -23,10 +24,15 @@ pub fn is_most(missing: usize, all: usize) -> bool {
 impl Repository {
     /// Lists some of the sixteen folders of packs and calls `take` with each pack's id and size, from several threads.
     pub fn list_packs(&self, ctx: &Context, shards: Vec<u8>, take: impl Fn(ObjectId, u64) + Sync) -> Result<()> {
+        self.pack_entries(ctx, shards, |id, entry| take(id, entry.size))
+    }
+
+    /// Lists folders of packs like [`Repository::list_packs`], with their modification times.
+    pub fn pack_entries(&self, ctx: &Context, shards: Vec<u8>, take: impl Fn(ObjectId, &Entry) + Sync) -> Result<()> {
         let listed = parallel(READERS, shards, |shard| {
             for entry in self.storage.list(ctx, Folder::PackShard(shard))? {
                 if let Name::Pack(id) = entry.name {
-                    take(id, entry.size);
+                    take(id, &entry);
                 }
             }
             Ok(())

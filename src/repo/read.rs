@@ -35,6 +35,13 @@ impl Repository {
         here.then(|| self.whole(kind, r, stored).ok()).flatten()
     }
 
+    /// Returns the stored form of a whole chunk, whose contents are verified by its id.
+    pub fn stored_chunk(&self, ctx: &Context, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
+        let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
+        let stored = self.fetcher.read(ctx, &object(kind, &r.pack), range, span)?;
+        self.whole(kind, r, stored.clone()).map(|_| stored)
+    }
+
     fn whole(&self, kind: ChunkKind, r: &Ref, stored: Vec<u8>) -> Result<Vec<u8>> {
         let plain = stored::unpack(r, stored)?;
         if plain.len() != r.len as usize || self.keys().chunk_id(kind, &plain) != r.id {

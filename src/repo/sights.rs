@@ -13,11 +13,34 @@ impl Repository {
         if !guard.dry_run && !guard.accept {
             return store.look(&self.id.0, &guard.address, kind, present, now).map(Some);
         }
+        self.sights(kind, present, now)
+    }
+
+    /// Returns the sights as [`Repository::look`] would, and stores nothing.
+    pub fn sights(&self, kind: &str, present: impl IntoIterator<Item = SightId>, now: i64) -> Result<Option<Sights>> {
+        let guard = &self.rollback;
+        let Some(store) = &guard.store else { return Ok(None) };
         let mut sights = match store.sights(&self.id.0, &guard.address, kind) {
             Err(e) if e.kind() == Kind::Damaged => Sights::default(),
             other => other?,
         };
         sights.look(present, now);
         Ok(Some(sights))
+    }
+
+    /// Returns the sights of the last look.
+    pub fn stored_sights(&self, kind: &str) -> Result<Option<Sights>> {
+        let guard = &self.rollback;
+        let Some(store) = &guard.store else { return Ok(None) };
+        match store.sights(&self.id.0, &guard.address, kind) {
+            Err(e) if e.kind() == Kind::Damaged => Ok(Some(Sights::default())),
+            other => other.map(Some),
+        }
+    }
+
+    /// Returns whether this machine stores what it sees of this repository.
+    pub fn remembers(&self) -> bool {
+        let guard = &self.rollback;
+        guard.store.is_some() && !guard.dry_run && !guard.accept
     }
 }

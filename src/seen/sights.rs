@@ -69,6 +69,11 @@ impl Sights {
         self.rows.get(id).copied().unwrap_or(unknown)
     }
 
+    /// Returns whether the last look showed an id.
+    pub fn has(&self, id: &SightId) -> bool {
+        self.rows.contains_key(id)
+    }
+
     /// Returns the time of the last look.
     pub fn last_look(&self) -> Option<i64> {
         self.looks.0

@@ -11,6 +11,7 @@
 //! | `compare` | compares two trees: added, removed, changed and renamed entries |
 //! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
 //! | `reach`, `visited` | reads all pages of many trees once and reports the references in them |
+//! | `named` | whether trees name any of some packs |
 //! | `reachable` | which chunks in which packs are reachable |
 
 mod branch;
@@ -20,6 +21,7 @@ mod directory;
 mod entries;
 mod extents;
 mod lockstep;
+mod named;
 mod reach;
 mod reachable;
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use directory::{Directory, Which};
 pub use entries::Entries;
 pub use extents::Extents;
 pub use lockstep::{Lockstep, Step};
+pub use named::names_any;
 pub use reach::{Visit, walk};
 pub use reachable::{Reachable, Reached, Scope};
 pub use visited::Visited;

@@ -23,8 +23,8 @@ pub struct Reached {
     pub bytes: u64,
 }
 
-/// The chunks that trees reach, each in the pack that a reference names. A chunk in a condemned pack is reachable in every
-/// pack that has it, since readers look for it there. Hashes under a key of this run stand for the chunks, 14 bytes each;
+/// The chunks that trees reach, each in the pack that a reference names. A chunk in a condemned pack is *displaced*: it is
+/// reachable in every pack that has it too, since readers look for it there. Hashes under a key of this run stand for the chunks, 14 bytes each;
 /// a collision can only make an unreachable chunk look reachable.
 pub struct Reachable {
     key: RandomState,
@@ -60,20 +60,48 @@ impl Reachable {
     /// A page that cannot be read anywhere: nothing may be removed while its references are unknown. More reachable chunks
     /// than `scope.memory` holds: fewer packs at a time need less.
     pub fn of(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], scope: &Scope<'_>) -> Result<Self> {
+        let (reachable, gap) = Self::with_gaps(ctx, trees, roots, scope)?;
+        gap.map_or(Ok(reachable), Err)
+    }
+
+    /// Returns the set like [`Reachable::of`], and the error that makes it incomplete. An incomplete set proves nothing.
+    pub fn with_gaps(
+        ctx: &Context,
+        trees: &Trees<'_>,
+        roots: &[Ref],
+        scope: &Scope<'_>,
+    ) -> Result<(Self, Option<Error>)> {
         let collector = Collector { key: RandomState::new(), found: Mutex::default(), scope };
         collector.references(&roots.iter().map(|root| (ChunkKind::Page, *root)).collect::<Vec<_>>());
         walk(ctx, trees.repo(), Some(trees.lookup()), roots, scope.memory / 2, &collector)?;
         let mut found = collector.found.into_inner().expect("no holder panics");
-        match found.incomplete.take() {
-            Some(why) => Err(why),
-            None => Ok(Reachable { key: collector.key, found }),
-        }
+        let gap = found.incomplete.take();
+        Ok((Reachable { key: collector.key, found }, gap))
+    }
+
+    /// Returns whether a tree names this chunk in this pack.
+    pub fn names(&self, chunk: &ChunkId, pack: &ObjectId) -> bool {
+        self.found.places.contains(&self.key.hash_one((chunk, pack)))
+    }
+
+    /// Returns whether a tree names this chunk in a condemned pack.
+    pub fn is_displaced(&self, chunk: &ChunkId) -> bool {
+        self.found.anywhere.contains(&self.key.hash_one(chunk))
+    }
+
+    /// Returns whether a tree names a chunk in any condemned pack.
+    pub fn has_displaced(&self) -> bool {
+        !self.found.anywhere.is_empty()
     }
 
     /// Returns whether a tree needs this chunk in this pack.
     pub fn contains(&self, chunk: &ChunkId, pack: &ObjectId) -> bool {
-        self.found.places.contains(&self.key.hash_one((chunk, pack)))
-            || self.found.anywhere.contains(&self.key.hash_one(chunk))
+        self.names(chunk, pack) || self.is_displaced(chunk)
+    }
+
+    /// Returns the packs that trees name.
+    pub fn packs(&self) -> impl Iterator<Item = &ObjectId> {
+        self.found.packs.keys()
     }
 
     /// Returns the reachable part of this pack.
@@ -100,8 +128,8 @@ impl Visit for Collector<'_> {
         for (_, r) in references {
             if self.scope.condemned.contains(&r.pack.id) {
                 found.anywhere.insert(self.key.hash_one(r.id));
-            } else if (self.scope.is_wanted)(&r.pack.id) && found.places.insert(self.key.hash_one((&r.id, &r.pack.id)))
-            {
+            }
+            if (self.scope.is_wanted)(&r.pack.id) && found.places.insert(self.key.hash_one((&r.id, &r.pack.id))) {
                 let reached = found.packs.entry(r.pack.id).or_default();
                 reached.chunks += 1;
                 reached.bytes += u64::from(r.stored);

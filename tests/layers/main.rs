@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("restore", &["accounts", "context", "acl", "crypto", "descriptors", "format", "repo", "trees", "progress"]),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
     ("forget", &["context", "format", "repo", "trees"]),
+    ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),
     ("vfs", &["context", "crypto", "format", "repo", "trees"]),
     ("mount", &["context", "format", "repo", "vfs"]),
@@ -38,7 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "accounts", "context", "crypto", "format", "pattern", "storage", "seen", "repo", "trees", "progress",
-            "push", "restore", "check", "forget", "import", "vfs", "mount",
+            "push", "restore", "check", "forget", "prune", "import", "vfs", "mount",
         ],
     ),
 ];

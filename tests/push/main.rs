@@ -5,6 +5,7 @@ mod harness;
 
 mod crash;
 mod descriptors;
+mod duties;
 mod import_v0;
 mod parents;
 mod push;

@@ -1,6 +1,7 @@
 //! The records of a push: checkpoints with a partial snapshot, then the record with the whole snapshot.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -14,7 +15,10 @@ use crate::name::ObjectId;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::{Packs, StoredPack};
 use crate::repo::{Index, Repository, State, random};
-use crate::trees::MetaPack;
+use crate::trees::{self, Lookup, MetaPack, Trees};
+
+/// Bytes of memory for the walk over a new tree, if packs were condemned meanwhile.
+const MEMORY: u64 = 8 << 20;
 
 /// The state of the record log, and the inputs of the next record.
 pub struct Ledger<'c> {
@@ -130,26 +134,59 @@ impl Ledger<'_> {
             self.condemned.extend(std::mem::take(&mut self.missing));
             return Ok(record);
         }
-        let whole = head.snapshots.iter().any(|s| !s.partial);
-        let (known, outdated) = (&self.condemned, self.outdated);
-        let record = self.repo.commit_if(self.ctx, self.state, head, &sections, |state| {
-            if whole { still_current(state, known, outdated) } else { Ok(()) }
+        let roots: Vec<Ref> = head.snapshots.iter().filter_map(|s| s.root).collect();
+        let whole: Vec<SnapshotId> = head.snapshots.iter().filter(|s| !s.partial).map(|s| s.id).collect();
+        let known: HashSet<ObjectId> = self.condemned.union(&self.missing.iter().copied().collect()).copied().collect();
+        let (repo, ctx, outdated) = (self.repo, self.ctx, self.outdated);
+        let commit = repo.commit_if(ctx, self.state, head, &sections, |state| {
+            let current = still_current(ctx, repo, state, &known, &roots)?;
+            outdated.fetch_or(!current, Ordering::Relaxed);
+            if current { Ok(()) } else { Err(condemned_meanwhile()) }
         })?;
+        if let Some(doubt) = commit.doubt {
+            outdated.store(true, Ordering::Relaxed);
+            self.take_back(&whole)?;
+            return Err(doubt);
+        }
+        let record = commit.record;
         self.condemned.extend(std::mem::take(&mut self.missing));
         self.index.committed(self.state, &record, sections);
         self.packs.committed(&ready);
         Ok(record)
     }
+
+    /// Forgets snapshots that were committed and must not count.
+    fn take_back(&mut self, snapshots: &[SnapshotId]) -> Result<()> {
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        let now = self.repo.now().seconds;
+        let marks = snapshots.iter().map(|snapshot| Mark::new(*snapshot, now, Action::Forget)).collect();
+        let head = Head { marks, ..Head::default() };
+        self.repo.commit_at_once(self.ctx, self.state, head, &[]).map(drop)
+    }
 }
 
-/// Fails if other clients condemned packs since the push started: a whole snapshot must not refer to them.
-fn still_current(state: &State, known: &HashSet<ObjectId>, outdated: &AtomicBool) -> Result<()> {
-    if state.condemned_packs().is_subset(known) {
-        return Ok(());
+fn condemned_meanwhile() -> Error {
+    Error::failed("packs were condemned while the push went on")
+        .hint("run the same push again: it continues with the stored data")
+}
+
+/// Returns whether the trees with these roots name no pack that was condemned since the push started.
+fn still_current(
+    ctx: &Context,
+    repo: &Repository,
+    state: &State,
+    known: &HashSet<ObjectId>,
+    roots: &[Ref],
+) -> Result<bool> {
+    let condemned = state.condemned_packs();
+    let new: HashSet<ObjectId> = condemned.difference(known).copied().collect();
+    if new.is_empty() {
+        return Ok(true);
     }
-    outdated.store(true, Ordering::Relaxed);
-    Err(Error::failed("packs were condemned while the push went on")
-        .hint("run the same push again: it continues with the stored data"))
+    let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
+    Ok(!trees::names_any(ctx, &trees, roots, &new, MEMORY)?)
 }
 
 /// Returns the sections that make these packs known.

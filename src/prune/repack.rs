@@ -1,0 +1,165 @@
+//! Copies live chunks out of packs with much unused data, and out of small packs, into new packs. The record that names the
+//! new packs condemns the old ones. Trees are not changed: readers find the chunks through the index (format.md 11.4).
+
+use std::collections::BTreeSet;
+
+use super::run::Run;
+use super::survey::Survey;
+use crate::context::Context;
+use crate::crypto::keys::ChunkKind;
+use crate::crypto::seal::{BLOCK, ObjectType, sealed_len};
+use crate::error::{Error, Result};
+use crate::format::index;
+use crate::format::pack::{Builder, Entry};
+use crate::format::record::{Head, NewSection};
+use crate::format::reference::PackRef;
+use crate::format::sections::index_sections;
+use crate::name::ObjectId;
+use crate::repo::{Repository, Span, parallel};
+
+/// Packs that are read at the same time.
+const READERS: usize = 4;
+/// Packs that one record condemns: a run that is interrupted has done the work of the records before.
+const BATCH: usize = 64;
+/// Chunks are read in parts of 4 MiB.
+const SPAN: Span = Span::Blocks(64);
+
+/// Live chunks of a pack, in their stored form.
+type Chunks = Vec<(Entry, Vec<u8>)>;
+
+impl Run<'_> {
+    /// Repacks. Returns the packs that are condemned; `None`: another client has written.
+    pub fn repack(&mut self, survey: &mut Survey, chosen: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
+        let mut condemned = BTreeSet::new();
+        for batch in chosen.chunks(BATCH) {
+            if self.is_time_over() {
+                self.report.is_stopped_early = true;
+                break;
+            }
+            let Some(done) = self.repack_batch(survey, batch)? else { return Ok(None) };
+            condemned.extend(done);
+        }
+        Ok(Some(condemned))
+    }
+
+    fn repack_batch(&mut self, survey: &mut Survey, batch: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
+        let (mut copier, mut done) = (Copier::new(self.ctx, self.repo), BTreeSet::new());
+        for ids in batch.chunks(READERS) {
+            let read = parallel(READERS, ids.to_vec(), |id| (id, self.live_chunks(survey, &id)));
+            for (id, chunks) in read {
+                match chunks {
+                    Ok(chunks) => {
+                        chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
+                        done.insert(id);
+                    }
+                    Err(e) if e.kind().is_damage() => {
+                        self.report.warnings.push(format!("pack {} was not repacked: {e}", id.short()));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        if done.is_empty() {
+            return Ok(Some(done));
+        }
+        let sections = copier.finish()?;
+        let now = self.repo.now().seconds;
+        let head = Head { condemned: done.iter().map(|id| (*id, now)).collect(), ..Head::default() };
+        if self.commit(survey, head, &sections)?.is_none() {
+            return Ok(None);
+        }
+        self.report.copied += copier.bytes;
+        done.iter().for_each(|id| self.report.repacked.add(survey.packs[id].size()));
+        Ok(Some(done))
+    }
+
+    /// Reads the live chunks of a data pack.
+    fn live_chunks(&self, survey: &Survey, id: &ObjectId) -> Result<Chunks> {
+        let pack = &survey.packs[id];
+        let Some((place, kind)) = pack.known else { return Err(Error::damaged("no record names it")) };
+        let table = self.repo.pack_table(self.ctx, kind, &place)?;
+        let live: Vec<Entry> = table.into_iter().filter(|entry| survey.reachable.contains(&entry.id, id)).collect();
+        let named: BTreeSet<_> =
+            live.iter().filter(|entry| survey.reachable.names(&entry.id, id)).map(|e| e.id).collect();
+        if (named.len() as u64) < pack.named.chunks {
+            return Err(Error::damaged("its table lacks chunks that trees name in it"));
+        }
+        let read = |entry: Entry| {
+            let stored = self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(place), SPAN)?;
+            Ok((entry, stored))
+        };
+        live.into_iter().map(read).collect()
+    }
+}
+
+/// Writes copies of chunks into new packs.
+pub(super) struct Copier<'r> {
+    ctx: &'r Context<'r>,
+    repo: &'r Repository,
+    open: Option<Builder>,
+    packs: Vec<(PackRef, ObjectType)>,
+    entries: Vec<(u32, Entry)>,
+    copied: BTreeSet<[u8; 16]>,
+    /// Bytes of the files of the new packs.
+    pub bytes: u64,
+}
+
+impl<'r> Copier<'r> {
+    pub fn new(ctx: &'r Context<'r>, repo: &'r Repository) -> Self {
+        let (packs, entries, copied) = Default::default();
+        Copier { ctx, repo, open: None, packs, entries, copied, bytes: 0 }
+    }
+
+    /// Adds a chunk of a data pack in its stored form, once.
+    pub fn add(&mut self, entry: &Entry, stored: &[u8]) -> Result<()> {
+        if entry.kind != ChunkKind::Data || !self.copied.insert(entry.id.0) {
+            return Ok(());
+        }
+        if self.open.as_ref().is_some_and(|open| open.room() < stored.len()) {
+            self.close(true)?;
+        }
+        let open = self.open.get_or_insert_with(Builder::default);
+        open.add(entry.id, entry.kind, stored, entry.len as usize);
+        Ok(())
+    }
+
+    /// Stores a copy of a whole metadata pack. Its pages name each other by their offsets, so these stay the same.
+    pub fn copy_pack(&mut self, pack: &PackRef) -> Result<()> {
+        let blocks = pack.len.div_ceil(BLOCK as u32).max(1);
+        let table = self.repo.pack_table(self.ctx, ObjectType::Meta, pack)?;
+        let read = self.repo.pack_blocks(self.ctx, ObjectType::Meta, pack, 0..blocks)?;
+        let mut plain = Vec::with_capacity(sealed_len(pack.len.into()) as usize);
+        for block in read {
+            let block =
+                block.ok_or_else(|| Error::damaged(format!("a block of pack {} is damaged", pack.id.short())))?;
+            plain.extend_from_slice(&block);
+        }
+        let new = self.repo.put_pack(self.ctx, ObjectType::Meta, &mut plain)?;
+        self.stored(new, ObjectType::Meta, table)
+    }
+
+    fn close(&mut self, is_full: bool) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let (mut plain, entries) = open.finish(is_full);
+        let pack = self.repo.put_pack(self.ctx, ObjectType::Data, &mut plain)?;
+        self.stored(pack, ObjectType::Data, entries)
+    }
+
+    /// Reads a new pack back.
+    fn stored(&mut self, pack: PackRef, kind: ObjectType, entries: Vec<Entry>) -> Result<()> {
+        for entry in &entries {
+            self.repo.chunk(self.ctx, entry.kind, &entry.in_pack(pack), SPAN)?;
+        }
+        self.bytes += pack.file_len();
+        let number = self.packs.len() as u32;
+        self.packs.push((pack, kind));
+        self.entries.extend(entries.into_iter().map(|entry| (number, entry)));
+        Ok(())
+    }
+
+    /// Stores the last pack and returns the sections that make all of them known.
+    pub fn finish(&mut self) -> Result<Vec<NewSection>> {
+        self.close(false)?;
+        Ok(index_sections(&self.packs, index::rows(&self.entries), 0))
+    }
+}

@@ -1,0 +1,124 @@
+//! Makes sure that every needed chunk of packs that are about to be deleted has another place: one that was read in this
+//! run, or a copy.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::repack::Copier;
+use super::run::Run;
+use super::survey::Survey;
+use crate::crypto::keys::ChunkKind;
+use crate::crypto::seal::ObjectType;
+use crate::error::{Error, Result};
+use crate::format::pack::Entry;
+use crate::format::record::Head;
+use crate::format::reference::{PackRef, Ref};
+use crate::name::ObjectId;
+use crate::repo::{Index, IndexRow, Span};
+
+/// Chunks are read in parts of 1 MiB.
+const SPAN: Span = Span::Blocks(16);
+
+impl Run<'_> {
+    /// Returns the packs of `ids` that may be deleted. `None`: another client has written.
+    pub fn secure(&mut self, survey: &mut Survey, ids: &BTreeSet<ObjectId>) -> Result<Option<BTreeSet<ObjectId>>> {
+        let index = Index::new(&survey.state);
+        let (mut copier, mut safe, mut copies) = (Copier::new(self.ctx, self.repo), BTreeSet::new(), BTreeSet::new());
+        for id in ids {
+            self.ctx.check()?;
+            let is_needed = survey.packs.get(id).is_some_and(|pack| pack.is_live());
+            if !is_needed || !self.options.rules.fresh_liveness {
+                safe.insert(*id);
+                continue;
+            }
+            match self.secure_pack(survey, &index, ids, id, &mut copier) {
+                Ok(false) => drop(safe.insert(*id)),
+                Ok(true) => drop(copies.insert(*id)),
+                Err(e) if e.kind().is_damage() => {
+                    let text = format!("pack {} is condemned and still needed, so it stays: {e}", id.short());
+                    self.report.warnings.push(text);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if !copies.is_empty() {
+            let sections = copier.finish()?;
+            if self.commit(survey, Head::default(), &sections)?.is_none() {
+                return Ok(None);
+            }
+            self.report.copied += copier.bytes;
+            safe.extend(&copies);
+        }
+        Ok(Some(safe))
+    }
+
+    /// Looks for other places of all needed chunks of a pack, and copies those that have none. Returns whether it copied.
+    fn secure_pack(
+        &self,
+        survey: &Survey,
+        index: &Index,
+        ids: &BTreeSet<ObjectId>,
+        id: &ObjectId,
+        copier: &mut Copier<'_>,
+    ) -> Result<bool> {
+        let pack = &survey.packs[id];
+        let Some((place, kind)) = pack.known else { return Err(Error::damaged("no record names it")) };
+        let table = self.repo.pack_table(self.ctx, kind, &place)?;
+        let needed: Vec<Entry> = table.into_iter().filter(|entry| survey.reachable.contains(&entry.id, id)).collect();
+        let named: BTreeSet<_> = needed.iter().filter(|e| survey.reachable.names(&e.id, id)).map(|e| e.id).collect();
+        if (named.len() as u64) < pack.named.chunks {
+            return Err(Error::damaged("its table lacks chunks that trees name in it"));
+        }
+        let mut lonely = Vec::new();
+        for entry in needed {
+            if !self.is_elsewhere(survey, index, ids, &entry)? {
+                lonely.push(entry);
+            }
+        }
+        if lonely.is_empty() {
+            return Ok(false);
+        }
+        if kind == ObjectType::Meta {
+            copier.copy_pack(&place)?;
+            return Ok(true);
+        }
+        let mut chunks = Vec::new();
+        for entry in lonely {
+            chunks.push((entry, self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(place), SPAN)?));
+        }
+        chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
+        Ok(true)
+    }
+
+    /// Returns whether a chunk can be read from a pack that stays. A row of the index alone proves nothing.
+    fn is_elsewhere(&self, survey: &Survey, index: &Index, ids: &BTreeSet<ObjectId>, entry: &Entry) -> Result<bool> {
+        let mut places: Vec<Ref> = Vec::new();
+        index.visit(self.ctx, self.repo, &entry.id, |row: IndexRow| {
+            let pack = row.place.pack.id;
+            let stays = !row.is_condemned && !ids.contains(&pack) && !survey.is_condemned(&pack);
+            if stays && row.kind == entry.kind && row.place.len == entry.len {
+                places.push(row.place);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for place in places {
+            match self.is_readable(entry.kind, &place) {
+                Err(e) if e.kind().is_damage() => {}
+                Err(e) => return Err(e),
+                Ok(()) => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_readable(&self, kind: ChunkKind, place: &Ref) -> Result<()> {
+        if !self.options.rules.verify_places {
+            return Ok(());
+        }
+        let PackRef { id, len } = place.pack;
+        if self.repo.pack_size(self.ctx, &id)? != Some(PackRef { id, len }.file_len()) {
+            return Err(Error::damaged("a pack has another size"));
+        }
+        self.repo.chunk(self.ctx, kind, place, SPAN).map(drop)
+    }
+}

@@ -1,0 +1,285 @@
+//! The facts that a plan is made of: the log, the listings, the tables of packs, the reachable chunks, the index.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Options, doubt};
+use crate::context::Context;
+use crate::crypto::seal::{ObjectType, plain_len};
+use crate::error::{Error, Result};
+use crate::format::limits;
+use crate::format::record::Snapshot;
+use crate::format::reference::{PackRef, Ref};
+use crate::name::{Folder, Name, ObjectId};
+use crate::repo::{Condemnation, Repository, State, Stopwatch};
+use crate::seen::SightId;
+use crate::storage::Entry;
+use crate::trees::{Lookup, Reachable, Reached, Scope, Trees};
+
+/// A pack that a record or a listing names.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pack {
+    /// Its size and modification time in the listing.
+    pub listed: Option<(u64, i64)>,
+    /// Its row in the log.
+    pub known: Option<(PackRef, ObjectType)>,
+    /// The chunks that trees name in it.
+    pub named: Reached,
+    /// The chunks in it that trees name in condemned packs.
+    pub displaced: Reached,
+}
+
+impl Pack {
+    /// Returns the bytes of its file.
+    pub fn size(&self) -> u64 {
+        self.listed.map_or(0, |(size, _)| size)
+    }
+
+    /// Returns whether its file has the size that its row claims.
+    pub fn is_whole(&self) -> bool {
+        self.known.is_some_and(|(pack, _)| self.listed.is_some_and(|(size, _)| size == pack.file_len()))
+    }
+
+    /// Returns whether its size is one that a pack can have.
+    pub fn is_torso(&self) -> bool {
+        !plain_len(self.size()).is_some_and(|len| len <= limits::PACK_READ as u64)
+    }
+
+    /// Returns whether anything needs it.
+    pub fn is_live(&self) -> bool {
+        self.named.chunks + self.displaced.chunks > 0
+    }
+
+    /// Returns the stored bytes that are needed.
+    pub fn live_bytes(&self) -> u64 {
+        self.named.bytes + self.displaced.bytes
+    }
+}
+
+/// The facts.
+pub(super) struct Survey {
+    pub state: State,
+    /// The records that the facts rest on.
+    pub records: BTreeSet<ObjectId>,
+    /// The time since the log was listed.
+    pub watch: Stopwatch,
+    /// The log as the server lists it.
+    pub log: BTreeMap<ObjectId, Entry>,
+    /// Incomplete records that an interrupted commit left.
+    pub torsos: BTreeSet<ObjectId>,
+    /// Records whose contents are in others, which were compared with them.
+    pub superseded: BTreeSet<ObjectId>,
+    pub condemned: BTreeMap<ObjectId, Condemnation>,
+    pub dropped: HashSet<ObjectId>,
+    pub packs: BTreeMap<ObjectId, Pack>,
+    pub reachable: Reachable,
+    /// A snapshot is not forgotten.
+    pub has_snapshots: bool,
+}
+
+impl Survey {
+    /// Collects the facts.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`crate::error::Kind::Tampering`] if anything is missing or cannot be read.
+    pub fn take(ctx: &Context, repo: &Repository, options: &Options) -> Result<Self> {
+        let strict = options.rules.refuse_doubt;
+        let watch = Stopwatch::start(repo.clock());
+        repo.forget_blocks();
+        let state = repo.state(ctx)?;
+        let torsos = check_log(&state, strict)?;
+        let log = list_log(ctx, repo)?;
+        let condemned = state.condemnations();
+        let dropped = state.dropped_packs();
+        let mut packs = list_packs(ctx, repo)?;
+        let tables = repo.tables(ctx, &state)?;
+        if let (Some((_, why)), true) = (tables.problems.first(), strict) {
+            return Err(doubt(format!("a table of packs cannot be read ({why})")).hint(REPAIR));
+        }
+        for (pack, kind) in tables.packs() {
+            packs.entry(pack.id).or_default().known = Some((*pack, *kind));
+        }
+        let roots = roots(repo, &state, options)?;
+        let reachable = reach(ctx, repo, &state, &roots, &packs, options)?;
+        for (id, pack) in &mut packs {
+            pack.named = reachable.in_pack(id);
+        }
+        if reachable.has_displaced() {
+            displace(ctx, repo, &state, &tables, &reachable, &mut packs).or_else(|e| lenient(e, strict))?;
+        }
+        let is_gone = |id: &ObjectId| condemned.contains_key(id) || dropped.contains(id);
+        check_packs(&packs, &reachable, is_gone, strict)?;
+        let superseded = state.superseded_records();
+        let has_snapshots = !state.snapshots().is_empty();
+        let records = state.known_records();
+        Ok(Survey {
+            state,
+            records,
+            watch,
+            log,
+            torsos,
+            superseded,
+            condemned,
+            dropped,
+            packs,
+            reachable,
+            has_snapshots,
+        })
+    }
+
+    /// Returns whether a pack is condemned or dropped.
+    pub fn is_condemned(&self, id: &ObjectId) -> bool {
+        self.condemned.contains_key(id) || self.dropped.contains(id)
+    }
+
+    /// Returns the condemned and dropped objects that the server still has.
+    pub fn present_condemned(&self) -> BTreeSet<ObjectId> {
+        let listed =
+            |id: &ObjectId| self.log.contains_key(id) || self.packs.get(id).is_some_and(|pack| pack.listed.is_some());
+        self.condemned.keys().chain(&self.dropped).filter(|id| listed(id)).copied().collect()
+    }
+
+    /// Returns whether the log has records that neither the facts nor `own` contain.
+    pub fn is_outdated(&self, state: &State, own: &BTreeSet<ObjectId>) -> bool {
+        state.known_records().iter().any(|id| !self.records.contains(id) && !own.contains(id))
+    }
+
+    /// Returns the snapshots that are forgotten, as ids of sights.
+    pub fn forgotten(&self) -> BTreeSet<SightId> {
+        self.state.forgotten().iter().map(sight).collect()
+    }
+}
+
+const REPAIR: &str = "`nfreezer check` shows what is damaged; after `nfreezer repair` run `nfreezer prune` again";
+
+fn lenient(e: Error, strict: bool) -> Result<()> {
+    match e.kind().is_damage() {
+        true if strict => Err(doubt(format!("the index cannot be read ({e})")).hint(REPAIR)),
+        true => Ok(()),
+        false => Err(e),
+    }
+}
+
+fn sight(snapshot: &Snapshot) -> SightId {
+    let mut id = [0; 32];
+    id[..16].copy_from_slice(&snapshot.id.0);
+    id
+}
+
+/// Fails if a record is missing or damaged. Returns the files of interrupted commits.
+fn check_log(state: &State, strict: bool) -> Result<BTreeSet<ObjectId>> {
+    let faults = state.faults();
+    let lost = faults.incomplete.iter().filter(|record| record.lost).map(|record| record.id);
+    if let (Some(id), true) = (faults.missing.iter().copied().chain(lost).next(), strict) {
+        let text = format!("record {} is missing or damaged", id.short());
+        return Err(doubt(text).hint("`nfreezer repair --yes` goes on without it"));
+    }
+    Ok(faults.incomplete.into_iter().filter(|record| !record.lost).map(|record| record.id).collect())
+}
+
+fn list_log(ctx: &Context, repo: &Repository) -> Result<BTreeMap<ObjectId, Entry>> {
+    let entries = repo.storage().list(ctx, Folder::Log)?.into_iter();
+    let id = |entry: Entry| match entry.name {
+        Name::Record { id, .. } => Some((id, entry)),
+        _ => None,
+    };
+    Ok(entries.filter_map(id).collect())
+}
+
+fn list_packs(ctx: &Context, repo: &Repository) -> Result<BTreeMap<ObjectId, Pack>> {
+    let packs = Mutex::new(BTreeMap::new());
+    repo.pack_entries(ctx, (0..16).collect(), |id, entry| {
+        let pack = Pack { listed: Some((entry.size, entry.mtime)), ..Pack::default() };
+        packs.lock().expect("no holder panics").insert(id, pack);
+    })?;
+    Ok(packs.into_inner().expect("no holder panics"))
+}
+
+/// Returns the roots of the trees that keep their data: of all snapshots, partial ones too, and of those whose Forget mark
+/// this machine has not seen for long enough.
+fn roots(repo: &Repository, state: &State, options: &Options) -> Result<Vec<Ref>> {
+    let now = repo.now().seconds;
+    let forgotten: Vec<Snapshot> = state.forgotten().into_iter().filter(|s| !s.partial).collect();
+    let sights = repo.sights("forgotten", state.forgotten().iter().map(sight), now)?;
+    let keep = seconds(options.keep_forgotten);
+    let is_kept = |s: &Snapshot| match &sights {
+        Some(sights) => sights.first_seen(&sight(s)).first.saturating_add(keep) > now,
+        None => keep > 0,
+    };
+    let kept = forgotten.into_iter().filter(is_kept);
+    Ok(state.snapshots().into_iter().chain(kept).filter_map(|s| s.root).collect())
+}
+
+/// Returns the whole seconds of a duration.
+pub(super) fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn reach(
+    ctx: &Context,
+    repo: &Repository,
+    state: &State,
+    roots: &[Ref],
+    packs: &BTreeMap<ObjectId, Pack>,
+    options: &Options,
+) -> Result<Reachable> {
+    let mut condemned = state.condemned_packs();
+    // A chunk of a pack that is not there is looked up in the index, as one of a condemned pack.
+    let missing = packs.iter().filter(|(_, pack)| pack.listed.is_none());
+    condemned.extend(missing.map(|(id, _)| *id));
+    let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
+    let scope = Scope { is_wanted: &|_| true, condemned: &condemned, memory: options.memory };
+    let (reachable, gap) = Reachable::with_gaps(ctx, &trees, roots, &scope)?;
+    match gap {
+        Some(why) if why.kind().is_damage() && options.rules.refuse_doubt => {
+            let hint =
+                "`nfreezer repair --yes` replaces damaged snapshots; `--keep-forgotten 0d` leaves out forgotten ones";
+            Err(doubt(format!("a page of a tree cannot be read ({why})")).hint(hint))
+        }
+        Some(why) if !why.kind().is_damage() => Err(why),
+        _ => Ok(reachable),
+    }
+}
+
+/// Counts the displaced chunks of each pack.
+fn displace(
+    ctx: &Context,
+    repo: &Repository,
+    state: &State,
+    tables: &crate::repo::Tables,
+    reachable: &Reachable,
+    packs: &mut BTreeMap<ObjectId, Pack>,
+) -> Result<()> {
+    let counts: Mutex<BTreeMap<ObjectId, Reached>> = Mutex::default();
+    repo.index_rows(ctx, state, tables, &|pack, entry| {
+        if reachable.is_displaced(&entry.id) && !reachable.names(&entry.id, &pack.id) {
+            let mut counts = counts.lock().expect("no holder panics");
+            let count = counts.entry(pack.id).or_default();
+            count.chunks += 1;
+            count.bytes += u64::from(entry.stored);
+        }
+    })?;
+    for (id, count) in counts.into_inner().expect("no holder panics") {
+        packs.entry(id).or_default().displaced = count;
+    }
+    Ok(())
+}
+
+/// Fails if a pack that trees name is missing or has a wrong size, and is not condemned.
+fn check_packs(
+    packs: &BTreeMap<ObjectId, Pack>,
+    reachable: &Reachable,
+    is_gone: impl Fn(&ObjectId) -> bool,
+    strict: bool,
+) -> Result<()> {
+    let is_there = |id: &ObjectId| {
+        let pack = packs.get(id);
+        pack.is_some_and(|pack| pack.is_whole() || (pack.known.is_none() && pack.listed.is_some()))
+    };
+    match reachable.packs().filter(|id| !is_there(id) && !is_gone(id)).min() {
+        Some(id) if strict => Err(doubt(format!("pack {} is missing or damaged", id.short())).hint(REPAIR)),
+        _ => Ok(()),
+    }
+}
