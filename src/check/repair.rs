@@ -99,9 +99,27 @@ pub fn repair(
     if head != Head::default() {
         // A stop does not end the commit: then it would not be known whether it took place.
         let ctx = &ctx.with_grace(Duration::MAX);
-        repaired.record = Some(repo.commit(ctx, state, head, &sections)?);
+        repaired.record = Some(commit(ctx, repo, state, head, &sections)?);
     }
     Ok(repaired)
+}
+
+/// Commits unless another client has condemned packs meanwhile, which new trees may name.
+fn commit(
+    ctx: &Context,
+    repo: &Repository,
+    state: &mut State,
+    head: Head,
+    sections: &[NewSection],
+) -> Result<ObjectId> {
+    let mut known = state.condemned_packs();
+    known.extend(head.condemned.iter().map(|(id, _)| *id));
+    let commit = repo.commit_if(ctx, state, head, sections, |state| {
+        let is_same = state.condemned_packs().is_subset(&known);
+        let text = "packs were condemned while the repair went on";
+        if is_same { Ok(()) } else { Err(Error::failed(text).hint("run `nfreezer repair` again")) }
+    })?;
+    commit.doubt.map_or(Ok(commit.record), Err)
 }
 
 /// Adds the fate of packs, snapshots and records to the head.

@@ -282,7 +282,7 @@ impl Rule for View {
             Call::Put(name @ Name::Record { .. }, bytes) => {
                 // A client sees its own records, also in a listing that is held.
                 if let Some(held) = &mut *self.listing.lock().unwrap() {
-                    held.push(Entry { name: *name, size: bytes.len() as u64, mtime: 0 });
+                    held.push(storage::Entry { name: *name, size: bytes.len() as u64, mtime: 0 });
                 }
                 call.of(ctx, storage)
             }
