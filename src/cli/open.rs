@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use super::exit::{OK, TAMPERING};
-use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ReadArgs, SecretArgs, TransportArg};
+use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ReadArgs, SecretArgs, SshArgs, TransportArg};
 use super::passphrase::{self, Given};
 use super::terminal::Terminal;
 use super::{escape, local_key, output, paper_key, signals, warnings};
@@ -80,31 +80,35 @@ pub fn storage_at(address: &str, connection: &ConnectionArgs, output: OutputArgs
 }
 
 fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options> {
+    let ssh = ssh_options(&args.ssh)?;
     Ok(storage::Options {
         retry_for: args.retry_for,
         limit_upload: args.limit_upload,
         limit_download: args.limit_download,
         notice: Arc::new(move |text| warnings::warn(json, text)),
-        ssh: ssh_options(args)?,
+        ssh: SshOptions {
+            transport: match args.transport {
+                TransportArg::Auto => storage::Transport::Auto,
+                TransportArg::Ssh2 => storage::Transport::Ssh2,
+                TransportArg::Openssh => storage::Transport::OpenSsh,
+            },
+            connections: ssh.connections.or(args.connections.map(usize::from)),
+            ..ssh
+        },
         ..storage::Options::default()
     })
 }
 
-fn ssh_options(args: &ConnectionArgs) -> Result<SshOptions> {
+/// Returns the options of a login.
+pub fn ssh_options(args: &SshArgs) -> Result<SshOptions> {
     let mut options = SshOptions {
-        transport: match args.transport {
-            TransportArg::Auto => storage::Transport::Auto,
-            TransportArg::Ssh2 => storage::Transport::Ssh2,
-            TransportArg::Openssh => storage::Transport::OpenSsh,
-        },
-        connections: args.connections.map(usize::from),
-        identity: args.ssh.identity.clone(),
-        port: args.ssh.port,
-        accept_new_host_key: args.ssh.accept_new_host_key,
+        identity: args.identity.clone(),
+        port: args.port,
+        accept_new_host_key: args.accept_new_host_key,
         prompt: Arc::new(Terminal),
         ..SshOptions::default()
     };
-    args.ssh.option.iter().try_for_each(|option| set(&mut options, option))?;
+    args.option.iter().try_for_each(|option| set(&mut options, option))?;
     Ok(options)
 }
 

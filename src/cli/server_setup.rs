@@ -4,16 +4,17 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::json;
 
 use super::escape;
 use super::exit::OK;
+use super::open::ssh_options;
 use super::options::{AddressArgs, JsonArgs, SshArgs};
 use super::output::{self, Output};
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Location, Remote};
+use crate::storage::{Location, Remote, on_server};
 
 /// Requests of SFTP that change existing files.
 pub const DENIED: &str = "remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data";
@@ -51,18 +52,19 @@ pub struct Args {
 /// Prints the script, or runs it on the server.
 pub fn run(args: &Args) -> Result<u8> {
     let place = args.place.clone().map_or_else(|| args.address.get(), Ok)?;
-    let Location::Sftp(remote) = Location::parse(&place)? else {
-        return Err(Error::new(Kind::Usage, "a local folder has no server to set up: give user@host:/path"));
-    };
+    let location = Location::parse(&place)?;
+    let remote = location.remote().ok_or_else(|| {
+        Error::new(Kind::Usage, "a local folder has no server to set up").hint("give user@host:/path")
+    })?;
     if args.install && args.key.is_none() {
         return Err(Error::new(Kind::Usage, "--install needs --key FILE.pub: the key that may only add from then on")
             .hint("-i names the key to log in with now, which stays what it is"));
     }
     let key = public_key(&args.ssh, args.key.as_deref())?;
-    let script = script(&remote, &key);
+    let script = script(remote, &key);
     let mut out = Output::new(args.output.json);
     if args.install {
-        for line in run_on_server(&args.ssh, &remote, &script)?.lines() {
+        for line in run_on_server(&args.ssh, remote, &script)?.lines() {
             out.line(escape::text(line.as_bytes()))?;
         }
         limits().try_for_each(|line| out.line(line))?;
@@ -136,7 +138,9 @@ fn quoted(text: &str) -> String {
 fn public_key(ssh: &SshArgs, file: Option<&Path>) -> Result<String> {
     let beside = |identity: &PathBuf| {
         let mut name = identity.clone().into_os_string();
-        name.push(".pub");
+        if identity.extension().is_none_or(|extension| extension != "pub") {
+            name.push(".pub");
+        }
         PathBuf::from(name)
     };
     let home = std::env::home_dir().unwrap_or_default().join(".ssh");
@@ -167,22 +171,7 @@ fn public_key(ssh: &SshArgs, file: Option<&Path>) -> Result<String> {
 
 /// Runs the script on the server. Returns its output.
 fn run_on_server(ssh_args: &SshArgs, remote: &Remote, script: &str) -> Result<String> {
-    let mut ssh = Command::new("ssh");
-    ssh.args(["-T", "-o", "ControlMaster=no"]);
-    if let Some(config) = ssh_args.option.iter().find_map(|option| option.strip_prefix("ssh.config=")) {
-        ssh.args(["-F", config]);
-    }
-    if ssh_args.accept_new_host_key {
-        ssh.args(["-o", "StrictHostKeyChecking=accept-new"]);
-    }
-    if let Some(port) = remote.port.or(ssh_args.port) {
-        ssh.args(["-p", &port.to_string()]);
-    }
-    for identity in &ssh_args.identity {
-        ssh.arg("-i").arg(identity);
-    }
-    let user = remote.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-    ssh.arg("--").arg(format!("{user}{}", remote.host)).arg("sh");
+    let mut ssh = on_server(remote, &ssh_options(ssh_args)?, "sh");
     let failed = |e| Error::io("run ssh", e);
     let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     // A server that reads no script says why, below.

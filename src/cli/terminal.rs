@@ -23,7 +23,10 @@ impl Prompt for Terminal {
     fn secret(&self, text: &str) -> Result<String> {
         rpassword::prompt_password(format!("nfreezer: {}", escape::message(text))).map_err(|e| match e.kind() {
             io::ErrorKind::Interrupted => Error::new(Kind::Interrupted(2), "interrupted"),
-            _ => Error::new(Kind::Failed, format!("cannot ask for it on a terminal: {e}")),
+            _ => match File::options().read(true).write(true).open("/dev/tty") {
+                Ok(_) => Error::new(Kind::Failed, format!("cannot ask for it on the terminal: {e}")),
+                Err(_) => Error::new(Kind::Failed, "there is no terminal to ask for it"),
+            },
         })
     }
 }

@@ -43,6 +43,14 @@ impl Location {
         }
     }
 
+    /// Returns the folder on a server, if the location is on one.
+    pub fn remote(&self) -> Option<&Remote> {
+        match self {
+            Location::Local(_) => None,
+            Location::Sftp(remote) => Some(remote),
+        }
+    }
+
     /// Reads `user@host:/path`, `host:path` (relative to home), `sftp://user@host:port//abs`, `sftp://host/rel`,
     /// `sftp:user@host:path`, `file:///path`, or a local path. Nothing is percent-decoded. Kind [`Kind::Usage`] if it is
     /// none of these.

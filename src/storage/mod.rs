@@ -44,7 +44,7 @@ pub use location::{Location, Remote};
 pub use memory::Memory;
 pub use net::Notice;
 pub use options::Options;
-pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport};
+pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, on_server};
 
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -61,7 +61,7 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
         Location::Sftp(remote) => {
             let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
             let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
-            let dialer = sftp::ssh::Dialer::new(remote, options.ssh.clone(), Arc::clone(&traffic), ctx.detached())?;
+            let dialer = sftp::ssh::Dialer::new(remote, options.ssh.clone(), Arc::clone(&traffic), Arc::clone(&options.notice), ctx.detached())?;
             let connections = Reconnecting::new(ctx, Box::new(dialer), options.retry())?;
             let sftp = sftp::Sftp::new(ctx, connections, traffic, remote.to_string())?;
             Ok(Box::new(sftp.limited(options.limit_upload)))

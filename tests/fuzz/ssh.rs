@@ -40,6 +40,6 @@ fn rand() -> u64 {
 /// Output of `ssh -G`.
 pub fn config(data: &[u8]) {
     let remote = Remote { user: Some("me".into()), host: "host".into(), port: None, path: "/r".into() };
-    let values = config::parse(&String::from_utf8_lossy(data));
+    let values = config::Values::parse(&String::from_utf8_lossy(data));
     let _ = config::HostConfig::from_values(Some(values), &remote, &Options::default());
 }

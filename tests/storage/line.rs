@@ -124,7 +124,7 @@ fn a_run_that_was_asked_to_stop_uses_a_line_that_works_and_gives_up_one_that_doe
 }
 
 /// What the storage tells of the connection.
-fn listener() -> (Arc<Mutex<Vec<String>>>, nfreezer::storage::Notice) {
+pub fn listener() -> (Arc<Mutex<Vec<String>>>, nfreezer::storage::Notice) {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let theirs = Arc::clone(&heard);
     (heard, Arc::new(move |text| theirs.lock().expect("no holder panics").push(text.into())))

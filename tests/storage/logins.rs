@@ -22,8 +22,9 @@ fn only_a_known_host_key_is_accepted() {
     keygen(&other, "ed25519", "");
     let other = fs::read_to_string(other.with_extension("pub")).expect("a key");
     let known = sshd.scratch().join("hosts/known");
+    let (heard, notice) = crate::line::listener();
     let with = |accept| {
-        with_ssh(sshd.options(), |ssh| {
+        with_ssh(Options { notice: notice.clone(), ..sshd.options() }, |ssh| {
             ssh.known_hosts = Some(vec![known.clone()]);
             ssh.accept_new_host_key = accept;
         })
@@ -36,6 +37,11 @@ fn only_a_known_host_key_is_accepted() {
     assert!(!known.exists());
 
     open(background(), &location, with(true)).expect("accepted");
+    let news = std::mem::take(&mut *heard.lock().expect("no holder panics"));
+    let file = known.display().to_string();
+    let is_right = |news: &[String]| news.len() == 1 && [fingerprint, &place, &file].iter().all(|w| news[0].contains(*w));
+    assert!(is_right(&news), "{news:?}");
+    open(background(), &location, with(true)).expect("known from now on");
     open(background(), &location, with(false)).expect("known from now on");
     run("ssh-keygen", &["-H", "-f", &known.display().to_string()]);
     assert!(!fs::read_to_string(&known).expect("a file").contains("127.0.0.1"), "hashed");
@@ -45,7 +51,7 @@ fn only_a_known_host_key_is_accepted() {
     for accept in [false, true] {
         let changed = open_error(&location, with(accept));
         assert!(changed.to_string().contains("CHANGED") && changed.to_string().contains(fingerprint), "{changed}");
-        assert!(changed.hint_text().is_some_and(|hint| hint.contains("ssh-keygen -R")));
+        assert!(changed.hint_text().is_some_and(|hint| hint.contains(&format!("ssh-keygen -R '{place}'"))));
     }
     fs::write(&known, format!("{place} {key}@revoked * {key}")).expect("written");
     for accept in [false, true] {
@@ -78,17 +84,52 @@ fn only_a_known_host_key_is_accepted() {
         }),
     )
     .expect("accepted");
+    let news = std::mem::take(&mut *heard.lock().expect("no holder panics"));
+    assert!(is_right(&news), "{news:?}");
+}
+
+#[test]
+fn known_hosts_of_the_configuration_may_have_blanks_in_their_names() {
+    let sshd = Sshd::start();
+    let root = local_repo(&sshd);
+    let known = sshd.scratch().join("own hosts");
+    let config = sshd.scratch().join("config");
+    let lines = format!(
+        "Host nas\n HostName 127.0.0.1\n Port {}\n User {}\n IdentityFile {}\n UserKnownHostsFile \"{}\" /none\n",
+        sshd.port,
+        sshd.user,
+        sshd.identity().display(),
+        known.display()
+    );
+    fs::write(&config, lines).expect("written");
+    let location = Location::parse(&format!("nas:{}", root.display())).expect("an address");
+    for (accept, works) in [(false, false), (true, true), (false, true)] {
+        let options = with_ssh(sshd.options(), |ssh| {
+            ssh.identity = Vec::new();
+            ssh.known_hosts = None;
+            ssh.ssh_config = Some(config.clone());
+            ssh.accept_new_host_key = accept;
+        });
+        assert_eq!(open(background(), &location, options).is_ok(), works);
+    }
+    let there = run("ssh-keygen", &["-F", &format!("[127.0.0.1]:{}", sshd.port), "-f", &known.display().to_string()]);
+    assert!(there.contains("ssh-ed25519"), "{there}");
 }
 
 /// Answers every question in the same way and keeps it.
 struct Typist {
-    answer: &'static str,
+    answers: Vec<&'static str>,
     asked: Mutex<Vec<String>>,
 }
 
 impl Typist {
     fn new(answer: &'static str) -> Arc<Self> {
-        Arc::new(Typist { answer, asked: Mutex::default() })
+        Typist::in_turn(&[answer])
+    }
+
+    /// Gives these answers in turn, the last one for ever.
+    fn in_turn(answers: &[&'static str]) -> Arc<Self> {
+        Arc::new(Typist { answers: answers.into(), asked: Mutex::default() })
     }
 
     fn asked(&self) -> Vec<String> {
@@ -98,8 +139,9 @@ impl Typist {
 
 impl Prompt for Typist {
     fn secret(&self, text: &str) -> nfreezer::error::Result<String> {
-        self.asked.lock().expect("no holder panics").push(text.into());
-        Ok(self.answer.into())
+        let mut asked = self.asked.lock().expect("no holder panics");
+        asked.push(text.into());
+        Ok(self.answers[(asked.len() - 1).min(self.answers.len() - 1)].into())
     }
 }
 
@@ -129,9 +171,9 @@ fn an_encrypted_key_is_asked_for_once_even_over_reconnects() {
     assert_eq!((typist.asked().len(), sshd.logins()), (1, 2));
     assert!(typist.asked()[0].contains("locked"));
 
-    let wrong = Typist::new("wrong");
+    let wrong = Typist::new("mistyped");
     let refused = open_error(&location, with(wrong.clone()));
-    assert!(refused.kind() == Kind::Connection && !refused.to_string().contains("wrong"), "{refused}");
+    assert!(refused.kind() == Kind::Connection && !refused.to_string().contains("mistyped"), "{refused}");
     assert_eq!(wrong.asked().len(), 3, "three tries");
     let nobody = open_error(
         &location,
@@ -269,4 +311,114 @@ fn the_ssh_configuration_is_honoured() {
         .expect("connected");
         assert_eq!(storage.list(background(), Folder::Log).expect("a listing"), [], "{host} {transport:?}");
     }
+}
+
+/// Keys that the server has refused so far.
+fn refusals(sshd: &Sshd) -> usize {
+    sshd.log().lines().filter(|line| line.contains("Failed publickey")).count()
+}
+
+#[test]
+fn few_attempts_are_enough_for_a_configured_key_among_many_of_the_agent() {
+    let sshd = Sshd::with(Setup { extra: "MaxAuthTries 2".into(), ..Setup::default() });
+    let root = local_repo(&sshd);
+    let agent = Agent::start(sshd.scratch());
+    let key = |number: usize| sshd.scratch().join(format!("key{number}"));
+    for number in 0..5 {
+        keygen(&key(number), "ed25519", "");
+        agent.add(&key(number));
+    }
+    authorize(&sshd, &key(4).with_extension("pub"));
+    let config = sshd.scratch().join("config");
+    let login = |lines: &str, identity: &[&Path]| {
+        fs::write(&config, lines).expect("written");
+        let options = with_ssh(sshd.options(), |ssh| {
+            ssh.identity = identity.iter().map(|file| file.to_path_buf()).collect();
+            ssh.agent = Some(agent.1.clone());
+            ssh.ssh_config = Some(config.clone());
+        });
+        open(background(), &sshd.location(&root), options).map(drop)
+    };
+    // without any hint the server ends the login first, and the error shows why
+    let refused = login("IdentityFile none\n", &[]).expect_err("too many keys");
+    assert!(refused.kind() == Kind::Connection && refused.to_string().contains("ended the login after"), "{refused}");
+    let before = refusals(&sshd);
+    let public = key(4).with_extension("pub");
+    for (identity, only) in [(key(4), true), (key(4), false), (public.clone(), true), (public.clone(), false)] {
+        let only = if only { "IdentitiesOnly yes\n" } else { "" };
+        login(&format!("{only}IdentityFile {}\n", identity.display()), &[]).expect("a configured key comes first");
+        login(&format!("{only}IdentityFile none\n"), &[&identity]).expect("-i comes first");
+    }
+    // the public half is a part of a private file in OpenSSH's format, or only the public file is left
+    fs::remove_file(&public).expect("removed");
+    run("ssh-keygen", &["-q", "-p", "-P", "", "-N", "locked", "-f", &key(4).display().to_string()]);
+    login(&format!("IdentitiesOnly yes\nIdentityFile {}\n", key(4).display()), &[]).expect("the agent has it open");
+    fs::write(&public, run("ssh-keygen", &["-y", "-P", "locked", "-f", &key(4).display().to_string()])).expect("written");
+    fs::remove_file(key(4)).expect("removed");
+    login("IdentityFile none\n", &[&public]).expect("the agent has the other half");
+    assert_eq!(refusals(&sshd), before, "no other key was offered");
+}
+
+#[test]
+fn a_mistyped_passphrase_of_any_kind_of_key_is_asked_for_again_and_never_sent() {
+    let sshd = Sshd::with(Setup { extra: "PasswordAuthentication yes".into(), ..Setup::default() });
+    let location = sshd.location(&local_repo(&sshd));
+    let mut keys = Vec::new();
+    for (name, kind, format) in [
+        ("pem", "rsa", &["-m", "PEM"][..]),
+        ("pkcs8", "ecdsa", &["-m", "PKCS8"]),
+        ("openssh", "ed25519", &[]),
+        ("rsa", "rsa", &[]),
+    ] {
+        for public in [true, false] {
+            let key = sshd.scratch().join(format!("{name}{public}"));
+            let file = key.display().to_string();
+            run("ssh-keygen", &[&["-q", "-t", kind, "-N", "open sesame", "-f", &file], format].concat());
+            keys.push((key, public));
+        }
+    }
+    for (key, public) in keys {
+        authorize(&sshd, &key.with_extension("pub"));
+        if !public {
+            fs::remove_file(key.with_extension("pub")).expect("removed");
+        }
+        let with = |prompt: &Arc<Typist>| {
+            let prompt: Arc<dyn Prompt> = prompt.clone();
+            with_ssh(sshd.options(), |ssh| {
+                ssh.identity = vec![key.clone()];
+                ssh.prompt = prompt;
+            })
+        };
+        let name = key.display().to_string();
+        let typist = Typist::in_turn(&["mistyped", "open sesame"]);
+        open(background(), &location, with(&typist)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(typist.asked().len() == 2 && typist.asked()[1].contains("wrong"), "{name}: {:?}", typist.asked());
+        let typist = Typist::new("mistyped");
+        let refused = open_error(&location, with(&typist));
+        assert!(refused.kind() == Kind::Connection && refused.to_string().contains(&name), "{refused}");
+        assert!(refused.to_string().contains("does not open"), "{refused}");
+        assert_eq!(typist.asked().len(), 3, "{:?}", typist.asked());
+        assert!(typist.asked().iter().all(|question| question.contains(&name)), "{:?}", typist.asked());
+        // a key that the server refuses needs no passphrase
+        fs::write(sshd.authorized_keys(), "").expect("written");
+        let typist = Typist::new("open sesame");
+        let refused = open_error(&location, with(&typist));
+        assert!(refused.to_string().contains(&format!("refused keys: {name}")), "{refused}");
+        let is_known = public || name.contains("openssh") || name.contains("rsa");
+        let about_key = typist.asked().iter().filter(|question| question.contains("passphrase")).count();
+        assert_eq!(about_key, usize::from(!is_known), "{name}: {:?}", typist.asked());
+    }
+}
+
+#[test]
+fn without_a_terminal_the_reason_is_the_refused_key() {
+    let sshd = Sshd::with(Setup { extra: "PasswordAuthentication yes".into(), ..Setup::default() });
+    let location = sshd.location(&local_repo(&sshd));
+    fs::write(sshd.authorized_keys(), "").expect("written");
+    let refused = open_error(&location, sshd.options());
+    let text = refused.to_string();
+    assert_eq!(refused.kind(), Kind::Connection, "{text}");
+    assert!(text.contains(&format!("refused keys: {}", sshd.identity().display())), "{text}");
+    assert!(text.contains("publickey,password") && text.contains("it also accepts a password, but"), "{text}");
+    assert!(refused.hint_text().is_some_and(|hint| hint.contains("authorized_keys")));
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use connection::SftpConnection;
 pub use packet::printable;
-pub use session::{Session, Times, Traffic};
+pub use session::{NOT_SFTP, Session, Times, Traffic};
 
 use super::net::Fault;
 use super::net::gate::Gate;

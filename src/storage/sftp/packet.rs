@@ -278,6 +278,11 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// The bytes of a length that is not complete.
+    pub fn held(&self) -> &[u8] {
+        &self.head[..self.have]
+    }
+
     /// Takes some bytes of the stream and hands on every packet that they complete.
     pub fn feed(&mut self, mut bytes: &[u8], mut packet: impl FnMut(Vec<u8>) -> Result<()>) -> Result<()> {
         while !bytes.is_empty() {

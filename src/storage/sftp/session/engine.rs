@@ -12,6 +12,10 @@ use crate::storage::sftp::packet::{self, Cursor, Malformed, Reply, Request};
 use crate::storage::sftp::session::stream::{Pending, Stream, read_extensions, read_limits};
 use crate::storage::sftp::session::{Channel, Features, Message, SessionShared, Submit, Times};
 
+/// Begins the reason for the end of a connection on which the server sent no SFTP.
+pub const NOT_SFTP: &str = "the server sent something else than SFTP";
+/// Bytes of it that are shown.
+const EXCERPT: usize = 100;
 /// One read from a channel; a multiple of SSH's packets of 32 KiB.
 const SCRATCH: usize = 256 << 10;
 /// Bytes after which a channel yields to the others.
@@ -200,12 +204,15 @@ impl Engine {
                 Err(e) => return Err(format!("the connection was lost: {e}")),
             };
             total += count;
-            let mut packets = Vec::new();
+            let (mut packets, before) = (Vec::new(), self.streams[number].frames.held().to_vec());
             let fed = self.streams[number].frames.feed(&self.scratch[..count], |packet| {
                 packets.push(packet);
                 Ok(())
             });
-            fed.map_err(|Malformed(what)| nonsense(what))?;
+            fed.map_err(|Malformed(what)| match self.streams[number].greeted {
+                true => nonsense(what),
+                false => not_sftp(&before, &self.scratch[..count]),
+            })?;
             for packet in packets {
                 self.dispatch(number, packet, done)?;
             }
@@ -312,6 +319,12 @@ impl Drop for Engine {
         drop(state);
         self.link.shutdown(lost);
     }
+}
+
+/// The first bytes of a stream are no packet: most likely the text of a start file.
+fn not_sftp(before: &[u8], bytes: &[u8]) -> String {
+    let first = &bytes[..bytes.len().min(EXCERPT)];
+    format!("{NOT_SFTP}: \"{}\"", crate::printable::name(&[before, first].concat()))
 }
 
 fn nonsense(what: &str) -> String {

@@ -25,6 +25,7 @@ use crate::storage::sftp::link::Link;
 use crate::storage::sftp::packet::{self, Request};
 use crate::storage::sftp::session::call::{Call, Purpose};
 use crate::storage::sftp::session::engine::Engine;
+pub use crate::storage::sftp::session::engine::NOT_SFTP;
 use crate::storage::sftp::session::stream::PLAIN_FEATURES;
 
 /// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.

@@ -1,212 +1,285 @@
-//! Logging in through libssh2: keys of `-i`, keys of the agent, key files, then what the server may ask for at a prompt.
-//! Nothing secret is sent that the user was not asked for, and no question is asked before the host's key is verified.
+//! Logging in through libssh2: configured keys, other keys of the agent, default key files, then what the server may ask for at
+//! a prompt. Nothing secret is sent that the user was not asked for, and no question is asked before the host's key is verified.
+//!
+//! A server accepts few attempts (`MaxAuthTries`). So no key is offered twice, and the passphrase of a key is asked for only
+//! if the server would accept the key.
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
-use std::sync::Mutex;
 
-use ssh2::{KeyboardInteractivePrompt, Session};
+use ssh2::{ErrorCode, PublicKey, Session};
 use zeroize::Zeroizing;
 
+use super::channels::words;
 use super::config::HostConfig;
-use super::keys::{self, Lock};
-use super::options::{Prompt, SshOptions};
+use super::keys::{self, Key, Lock};
+use super::options::SshOptions;
+use super::questions::{Answer, Asker, Secrets, TRIES};
 use crate::error::{Error, Kind, Result};
 use crate::storage::sftp::printable;
 
-/// How often a wrong passphrase or password may be typed.
-const TRIES: usize = 3;
-
-/// Secrets that worked, so that a later reconnect does not ask again.
-#[derive(Default)]
-pub struct Secrets(Mutex<HashMap<String, Zeroizing<String>>>);
-
-impl Secrets {
-    fn get(&self, question: &str) -> Option<Zeroizing<String>> {
-        self.0.lock().expect("no holder panics").get(question).cloned()
-    }
-
-    fn keep(&self, question: &str, secret: &Zeroizing<String>) {
-        self.0.lock().expect("no holder panics").insert(question.into(), secret.clone());
-    }
-
-    fn forget(&self, question: &str) {
-        self.0.lock().expect("no holder panics").remove(question);
-    }
-}
+/// LIBSSH2_ERROR_AUTHENTICATION_FAILED: the server refused a password, or a key before its signature.
+const REFUSED: ErrorCode = ErrorCode::Session(-18);
+/// LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED: the server refused a signature.
+const UNVERIFIED: ErrorCode = ErrorCode::Session(-19);
+/// The connection is lost, most likely because the server accepts no more attempts.
+const LOST: [i32; 6] = [-7, -9, -13, -30, -43, -45];
 
 /// One login.
 pub struct Login<'a> {
-    pub session: &'a Session,
-    pub config: &'a HostConfig,
-    pub options: &'a SshOptions,
-    pub secrets: &'a Secrets,
+    session: &'a Session,
+    config: &'a HostConfig,
+    options: &'a SshOptions,
+    secrets: &'a Secrets,
+    /// Public halves that were offered to the server.
+    offered: Vec<Vec<u8>>,
+    /// The names of the keys that it refused.
+    refused: Vec<String>,
+    /// Reasons why other keys could not be offered.
+    notes: Vec<String>,
+    /// Whether the server has ended the connection.
+    is_lost: bool,
 }
 
-impl Login<'_> {
+/// The keys of the user's agent.
+struct AgentKeys {
+    agent: ssh2::Agent,
+    keys: Vec<PublicKey>,
+}
+
+impl AgentKeys {
+    fn holds(&self, key: &Key) -> Option<&PublicKey> {
+        self.keys.iter().find(|held| key.public.as_deref() == Some(held.blob()))
+    }
+}
+
+impl<'a> Login<'a> {
+    /// Makes a login on a session whose host key is verified.
+    pub fn new(session: &'a Session, config: &'a HostConfig, options: &'a SshOptions, secrets: &'a Secrets) -> Self {
+        Login { session, config, options, secrets, offered: Vec::new(), refused: Vec::new(), notes: Vec::new(), is_lost: false }
+    }
+
     /// Tries everything in turn until the server is content.
-    pub fn run(&self) -> Result<()> {
-        let mut tried: Vec<Vec<u8>> = Vec::new();
-        let mut notes: Vec<String> = Vec::new();
-        let (named, others) = self.config.identity_files.split_at(self.options.identity.len());
-        for file in named {
-            if !file.exists() {
-                return Err(Error::new(Kind::Usage, format!("there is no key file {}", file.display())));
-            }
-        }
-        let files = || named.iter().chain(others);
-        let open = |file: &&std::path::PathBuf| self.lock(file) == Some(Lock::Open);
-        if named.iter().filter(open).any(|file| self.with_file(file, None, &mut tried))
-            || self.with_agent(&mut tried, &mut notes)
-        {
-            return Ok(());
-        }
-        if others.iter().filter(open).any(|file| self.with_file(file, None, &mut tried)) {
-            return Ok(());
-        }
-        for file in files().filter(|file| self.lock(file) == Some(Lock::Encrypted)) {
-            if keys::public_half(file).is_none_or(|public| !tried.contains(&public))
-                && self.with_encrypted_file(file)?
-            {
-                return Ok(());
-            }
-        }
-        let methods = self.session.auth_methods(&self.config.user).unwrap_or("").to_string();
+    pub fn run(mut self) -> Result<()> {
+        let keys = self.keys()?;
+        let agent = self.agent();
+        // The first request for the methods is free, but costs a round trip: one key alone does without.
+        let others = agent.iter().flat_map(|agent| &agent.keys).filter(|held| {
+            !self.config.identities_only && !keys.iter().any(|key| key.public.as_deref() == Some(held.blob()))
+        });
+        let is_alone = keys.iter().filter(|key| key.lock.is_some()).count() + others.count() == 1;
+        let first = if is_alone { None } else { Some(self.methods()) };
         if self.session.authenticated() {
             return Ok(()); // the server asks for nothing
         }
-        let offers = |method: &str| methods.split(',').any(|offered| offered == method);
-        if offers("keyboard-interactive") && self.keyboard_interactive()? {
-            return Ok(());
-        }
-        if offers("password") && self.password()? {
-            return Ok(());
-        }
-        let offered = if methods.is_empty() { "nothing any more".into() } else { printable(methods.as_bytes()) };
-        notes.insert(0, format!("the server refused the login of {} (it offers {offered})", self.config.user));
-        Err(Error::new(Kind::Connection, notes.join("; "))
-            .hint("add your public key to the server's authorized_keys, name a key with -i, or load it into ssh-agent"))
-    }
-
-    fn lock(&self, file: &Path) -> Option<Lock> {
-        keys::lock(&Zeroizing::new(fs::read_to_string(file).ok()?))
-    }
-
-    /// A key file and, where there is one, its certificate.
-    fn with_file(&self, file: &Path, passphrase: Option<&str>, tried: &mut Vec<Vec<u8>>) -> bool {
-        let user = &self.config.user;
-        let certificate = keys::beside(file, "-cert.pub");
-        if certificate.exists() && self.session.userauth_pubkey_file(user, Some(&certificate), file, passphrase).is_ok()
+        if first.as_deref().is_none_or(|methods| offers(methods, "publickey")) && self.with_keys(&keys, agent.as_ref())?
         {
-            return true;
+            return Ok(());
         }
-        if let Some(public) = keys::public_half(file) {
-            if tried.contains(&public) {
-                return false;
-            }
-            tried.push(public);
+        let asks = |methods: &String| offers(methods, "password") || offers(methods, "keyboard-interactive");
+        let methods = first.filter(asks).unwrap_or_else(|| self.methods());
+        if self.session.authenticated()
+            || offers(&methods, "keyboard-interactive") && self.keyboard_interactive()?
+            || offers(&methods, "password") && self.password()?
+        {
+            return Ok(());
         }
-        self.session.userauth_pubkey_file(user, None, file, passphrase).is_ok()
+        Err(self.refusal(&methods))
     }
 
-    /// All identities of the agent, those of the key files first; only those with `IdentitiesOnly`.
-    fn with_agent(&self, tried: &mut Vec<Vec<u8>>, notes: &mut Vec<String>) -> bool {
-        let Some(path) = &self.config.agent else { return false };
-        let mut try_agent = || -> Result<bool, ssh2::Error> {
-            let mut agent = self.session.agent()?;
-            agent.set_identity_path(path)?;
-            agent.connect()?;
-            agent.list_identities()?;
-            let configured: Vec<Vec<u8>> =
-                self.config.identity_files.iter().filter_map(|f| keys::public_half(f)).collect();
-            let (mut first, mut rest): (Vec<_>, Vec<_>) = agent
-                .identities()?
-                .into_iter()
-                .partition(|identity| configured.iter().any(|key| key == identity.blob()));
-            if self.config.identities_only {
-                rest.clear();
-            }
-            first.append(&mut rest);
-            for identity in first {
-                if tried.iter().any(|key| key == identity.blob()) {
-                    continue;
-                }
-                tried.push(identity.blob().to_vec());
-                if agent.userauth(&self.config.user, &identity).is_ok() {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        try_agent().unwrap_or_else(|e| {
-            notes.push(format!("ssh-agent at {} could not be used: {}", path.display(), super::channels::words(&e)));
-            false
-        })
+    /// All configured keys, the explicit ones first.
+    fn keys(&self) -> Result<Vec<Key>> {
+        let keys: Vec<Key> = self.config.identity_files.iter().map(|file| Key::read(file)).collect();
+        let named = keys.iter().take(self.options.identity.len());
+        match named.into_iter().find(|key| key.public.is_none() && !key.file.exists()) {
+            Some(key) => Err(Error::new(Kind::Usage, format!("there is no key file {}", key.file.display()))),
+            None => Ok(keys),
+        }
     }
 
-    /// Asks for the passphrase. libssh2 does not distinguish a wrong one from a refused key, so an own look at the key is not possible.
-    fn with_encrypted_file(&self, file: &Path) -> Result<bool> {
-        let question = format!("passphrase of the key {}: ", file.display());
-        self.ask_until(&question, |secret| {
-            match self.session.userauth_pubkey_file(&self.config.user, None, file, Some(secret)) {
-                Ok(()) => Answer::Accepted,
-                // -16 is LIBSSH2_ERROR_FILE: the key could not be decrypted, and nothing was sent
-                Err(e) if e.code() == ssh2::ErrorCode::Session(-16) => Answer::Wrong,
-                Err(_) => Answer::Refused,
-            }
-        })
+    fn methods(&self) -> String {
+        self.session.auth_methods(&self.config.user).unwrap_or("").to_string()
     }
 
-    fn password(&self) -> Result<bool> {
-        let question = format!("password of {}@{}: ", self.config.user, self.config.hostname);
-        self.ask_until(&question, |secret| match self.session.userauth_password(&self.config.user, secret) {
-            Ok(()) => Answer::Accepted,
-            Err(e) if e.code() == ssh2::ErrorCode::Session(-18) => Answer::Wrong,
-            Err(_) => Answer::Refused,
-        })
-    }
-
-    fn ask_until(&self, question: &str, mut attempt: impl FnMut(&str) -> Answer) -> Result<bool> {
-        if let Some(secret) = self.secrets.get(question) {
-            if matches!(attempt(&secret), Answer::Accepted) {
+    fn with_keys(&mut self, keys: &[Key], agent: Option<&AgentKeys>) -> Result<bool> {
+        let (explicit, defaults) = keys.split_at(self.config.explicit_keys.min(keys.len()));
+        for key in explicit {
+            let accepted = match agent.and_then(|agent| Some((agent, agent.holds(key)?))) {
+                Some((agent, held)) => self.with_agent(agent, held),
+                None if key.lock == Some(Lock::Open) => self.with_file(key),
+                None => key.lock.is_some() && key.public.is_some() && self.with_encrypted_file(key)?,
+            };
+            if accepted {
                 return Ok(true);
             }
-            self.secrets.forget(question);
         }
-        for _ in 0..TRIES {
-            let secret = Zeroizing::new(self.options.prompt.secret(question)?);
-            match attempt(&secret) {
-                Answer::Accepted => {
-                    self.secrets.keep(question, &secret);
-                    return Ok(true);
-                }
-                Answer::Wrong => {}
-                Answer::Refused => return Ok(false),
+        if let Some(agent) = agent {
+            let configured = defaults.iter().filter_map(|key| agent.holds(key));
+            let others = agent.keys.iter().filter(|_| !self.config.identities_only);
+            let all: Vec<&PublicKey> = configured.chain(others).collect();
+            if all.into_iter().any(|held| self.with_agent(agent, held)) {
+                return Ok(true);
+            }
+        }
+        if defaults.iter().filter(|key| key.lock == Some(Lock::Open)).any(|key| self.with_file(key)) {
+            return Ok(true);
+        }
+        for key in keys.iter().filter(|key| key.lock == Some(Lock::Encrypted)) {
+            if self.with_encrypted_file(key)? {
+                return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn keyboard_interactive(&self) -> Result<bool> {
-        for _ in 0..TRIES {
-            let mut asker = Asker {
-                prompt: &*self.options.prompt,
-                secrets: self.secrets,
-                asked: Vec::new(),
-                failed: None,
-                place: self.place(),
-            };
-            let result = self.session.userauth_keyboard_interactive(&self.config.user, &mut asker);
-            if let Some(e) = asker.failed {
-                return Err(e);
+    /// Returns whether the key has not been offered yet, and remembers it.
+    fn is_new(&mut self, public: Option<&[u8]>) -> bool {
+        if self.is_lost {
+            return false;
+        }
+        let Some(public) = public else { return true };
+        let is_new = !self.offered.iter().any(|key| key == public);
+        if is_new {
+            self.offered.push(public.into());
+        }
+        is_new
+    }
+
+    /// A key file without a passphrase, and its certificate if there is one.
+    fn with_file(&mut self, key: &Key) -> bool {
+        let user = &self.config.user;
+        let certificate = keys::beside(&key.file, "-cert.pub");
+        if certificate.exists() && self.session.userauth_pubkey_file(user, Some(&certificate), &key.file, None).is_ok() {
+            return true;
+        }
+        if !self.is_new(key.public.as_deref()) {
+            return false;
+        }
+        match self.session.userauth_pubkey_file(&self.config.user, None, &key.file, None) {
+            Ok(()) => true,
+            Err(e) => self.failed(key.file.display().to_string(), &e),
+        }
+    }
+
+    fn with_agent(&mut self, agent: &AgentKeys, held: &PublicKey) -> bool {
+        if !self.is_new(Some(held.blob())) {
+            return false;
+        }
+        let name = format!("{} of ssh-agent", printable(held.comment().as_bytes()));
+        match agent.agent.userauth(&self.config.user, held) {
+            Ok(()) => true,
+            Err(e) => self.failed(name, &e),
+        }
+    }
+
+    /// Notes why a key did not log in. Returns false.
+    fn failed(&mut self, name: String, e: &ssh2::Error) -> bool {
+        self.is_lost |= is_lost(e);
+        if e.code() == REFUSED || self.is_lost {
+            return self.was_refused(name);
+        }
+        self.note(format!("the key {name} could not be used: {}", words(e)))
+    }
+
+    fn was_refused(&mut self, name: String) -> bool {
+        self.refused.push(name);
+        false
+    }
+
+    fn note(&mut self, text: String) -> bool {
+        self.notes.push(text);
+        false
+    }
+
+    /// The keys of the agent; `None` if there is no agent.
+    fn agent(&mut self) -> Option<AgentKeys> {
+        let path = self.config.agent.as_ref()?;
+        let connect = || {
+            let mut agent = self.session.agent()?;
+            agent.set_identity_path(path)?;
+            agent.connect()?;
+            agent.list_identities()?;
+            Ok(AgentKeys { keys: agent.identities()?, agent })
+        };
+        match connect() {
+            Ok(agent) => Some(agent),
+            Err(e) => {
+                self.note(format!("ssh-agent at {} could not be used: {}", path.display(), words(&e)));
+                None
             }
-            match result {
-                Ok(()) => {
-                    asker.asked.iter().for_each(|(question, secret)| self.secrets.keep(question, secret));
-                    return Ok(true);
+        }
+    }
+
+    /// Asks for the passphrase of a key, unless the server refuses the key. An empty answer passes it over.
+    fn with_encrypted_file(&mut self, key: &Key) -> Result<bool> {
+        if !self.is_new(key.public.as_deref()) {
+            return Ok(false);
+        }
+        let name = key.file.display().to_string();
+        if self.is_refused(key) {
+            return Ok(self.was_refused(name));
+        }
+        let question = format!("passphrase of the key {name}: ");
+        let user = &self.config.user;
+        let mut why = String::new();
+        let attempt = |secret: &str| {
+            // The key is decrypted before anything is sent.
+            match self.session.userauth_pubkey_file(user, None, &key.file, Some(secret)) {
+                Ok(()) => Answer::Accepted,
+                Err(e) if [REFUSED, UNVERIFIED].contains(&e.code()) || is_lost(&e) => Answer::Refused,
+                Err(e) => {
+                    why = words(&e);
+                    Answer::Wrong
                 }
-                Err(_) => asker.asked.iter().for_each(|(question, _)| self.secrets.forget(question)),
+            }
+        };
+        match self.secrets.ask(&*self.options.prompt, &question, attempt) {
+            Ok(Answer::Accepted) => Ok(true),
+            Ok(Answer::Skipped) => Ok(self.note(format!("no passphrase was typed for the key {name}"))),
+            Ok(Answer::Refused) => Ok(self.was_refused(name)),
+            // The next question could be for the password of the account, which would be sent to the server.
+            Ok(Answer::Wrong) => {
+                let text = format!("the key {name} does not open with this passphrase ({why})");
+                Err(Error::new(Kind::Connection, text)
+                    .hint("an empty passphrase passes over a key; `ssh-keygen -y -f FILE` tests one"))
+            }
+            Err(e) if matches!(e.kind(), Kind::Interrupted(_)) => Err(e),
+            Err(e) => Ok(self.note(format!("the server accepts the key {name}, but {e}"))),
+        }
+    }
+
+    /// Returns whether the server refuses an encrypted key. Without its passphrase libssh2 comes as far as the answer of the server.
+    fn is_refused(&self, key: &Key) -> bool {
+        let private = fs::read_to_string(&key.file).map(Zeroizing::new);
+        let (Some(public), Ok(private)) = (&key.public, private) else { return false };
+        let line = keys::public_line(public);
+        let probe = self.session.userauth_pubkey_memory(&self.config.user, Some(&line), &private, Some(""));
+        probe.is_err_and(|e| e.code() == REFUSED)
+    }
+
+    fn password(&mut self) -> Result<bool> {
+        let question = format!("password of {}@{}: ", self.config.user, self.config.hostname);
+        let attempt = |secret: &str| match self.session.userauth_password(&self.config.user, secret) {
+            Ok(()) => Answer::Accepted,
+            Err(e) if e.code() == REFUSED => Answer::Wrong,
+            Err(_) => Answer::Refused,
+        };
+        match self.secrets.ask(&*self.options.prompt, &question, attempt) {
+            Ok(answer) => Ok(matches!(answer, Answer::Accepted)),
+            Err(e) => self.unasked("a password", e),
+        }
+    }
+
+    fn keyboard_interactive(&mut self) -> Result<bool> {
+        let place = format!("{}@{}", self.config.user, self.config.hostname);
+        for _ in 0..TRIES {
+            let mut asker = Asker::new(&*self.options.prompt, self.secrets, &place);
+            let accepted = self.session.userauth_keyboard_interactive(&self.config.user, &mut asker).is_ok();
+            if let Some(e) = asker.failed.take() {
+                return self.unasked("answers at a prompt", e);
+            }
+            asker.keep(accepted);
+            if accepted {
+                return Ok(true);
             }
             if asker.asked.is_empty() {
                 break; // it refused without a question
@@ -215,46 +288,37 @@ impl Login<'_> {
         Ok(false)
     }
 
-    fn place(&self) -> String {
-        format!("{}@{}", self.config.user, self.config.hostname)
-    }
-}
-
-enum Answer {
-    Accepted,
-    Wrong,
-    Refused,
-}
-
-/// Passes the server's questions on, marked as its words.
-struct Asker<'a> {
-    prompt: &'a dyn Prompt,
-    secrets: &'a Secrets,
-    asked: Vec<(String, Zeroizing<String>)>,
-    failed: Option<Error>,
-    place: String,
-}
-
-impl KeyboardInteractivePrompt for Asker<'_> {
-    fn prompt<'a>(&mut self, _user: &str, instructions: &str, prompts: &[ssh2::Prompt<'a>]) -> Vec<String> {
-        let mut answers = Vec::new();
-        for prompt in prompts {
-            let words = format!("{} {}", printable(instructions.as_bytes()), printable(prompt.text.as_bytes()));
-            let question = format!("{}: server asks: {} ", self.place, words.trim());
-            let answer = match self
-                .secrets
-                .get(&question)
-                .map_or_else(|| self.prompt.secret(&question), |s| Ok(s.to_string()))
-            {
-                Ok(answer) => answer,
-                Err(e) => {
-                    self.failed.get_or_insert(e);
-                    String::new()
-                }
-            };
-            self.asked.push((question, Zeroizing::new(answer.clone())));
-            answers.push(answer);
+    /// Notes that the user could not be asked. A user's stop ends the login.
+    fn unasked(&mut self, what: &str, e: Error) -> Result<bool> {
+        match e.kind() {
+            Kind::Interrupted(_) => Err(e),
+            _ => Ok(self.note(format!("it also accepts {what}, but {e}"))),
         }
-        answers
     }
+
+    /// Returns the error for a login that failed: what was tried, and what the server would still accept.
+    fn refusal(&self, methods: &str) -> Error {
+        let offered = if methods.is_empty() { "nothing any more".into() } else { printable(methods.as_bytes()) };
+        let mut text = format!("the server refused the login of {} (it offers {offered})", self.config.user);
+        let keys = match self.refused.as_slice() {
+            [] => "; no key was offered to it".into(),
+            names if self.is_lost => format!("; it ended the login after the keys {}", names.join(", ")),
+            names => format!("; refused keys: {}", names.join(", ")),
+        };
+        text.push_str(&keys);
+        for note in &self.notes {
+            text.push_str("; ");
+            text.push_str(note);
+        }
+        Error::new(Kind::Connection, text)
+            .hint("add your public key to the server's authorized_keys, name a key with -i, or load it into ssh-agent")
+    }
+}
+
+fn is_lost(e: &ssh2::Error) -> bool {
+    LOST.iter().any(|code| e.code() == ErrorCode::Session(*code))
+}
+
+fn offers(methods: &str, method: &str) -> bool {
+    methods.split(',').any(|offered| offered == method)
 }

@@ -91,6 +91,12 @@ impl KnownHosts {
             .collect()
     }
 
+    /// The keys of this host, and where each one is.
+    pub fn keys(&self, name: &str, port: u16) -> Vec<(Vec<u8>, String)> {
+        let plain = self.about(name, port).into_iter().filter(|line| line.marker == Marker::None);
+        plain.map(|line| (line.key.clone(), line.place.clone())).collect()
+    }
+
     /// Whether an authority vouches for the host's certificates, which libssh2 cannot verify.
     pub fn has_authority(&self, name: &str, port: u16) -> bool {
         self.about(name, port).iter().any(|line| line.marker == Marker::Authority)

@@ -4,10 +4,12 @@
 mod auth;
 mod channels;
 mod child;
+mod command;
 mod config;
 mod keys;
 mod known_hosts;
 mod options;
+mod questions;
 mod tcp;
 
 use std::io;
@@ -17,18 +19,20 @@ use std::time::Duration;
 
 use ssh2::{MethodType, Session};
 
-use self::auth::{Login, Secrets};
+use self::auth::Login;
 use self::channels::{Channels, words};
 use self::child::{Children, Program};
 use self::config::HostConfig;
 use self::known_hosts::{KnownHosts, Verdict};
+use self::questions::Secrets;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::storage::location::Remote;
-use crate::storage::net::{Dial, DialError, Fault};
+use crate::storage::net::{Dial, DialError, Fault, Notice};
 use crate::storage::sftp::link::Link;
-use crate::storage::sftp::{self, SftpConnection, Times, Traffic};
+use crate::storage::sftp::{self, NOT_SFTP, SftpConnection, Times, Traffic};
+pub use command::on_server;
 pub use options::{NoPrompt, Prompt, SshOptions, Transport};
 
 /// Default number of channels. OpenSSH takes 2 MiB on each in a round trip, and allows 10.
@@ -57,7 +61,8 @@ const HOST_KEYS: &[(&str, &[&str])] = &[
 enum Way {
     /// libssh2, and the program to run if libssh2 has no algorithm in common with the server.
     Ssh2(Box<HostConfig>, Option<Program>),
-    Program(Program),
+    /// A program, and the configuration if the program is `ssh`.
+    Program(Program, Option<Box<HostConfig>>),
 }
 
 /// Makes connections to one server.
@@ -68,6 +73,7 @@ pub struct Dialer {
     root: String,
     server: String,
     traffic: Arc<Traffic>,
+    notice: Notice,
     ctx: Context<'static>,
     keepalive: Duration,
     dialed: AtomicBool,
@@ -75,17 +81,23 @@ pub struct Dialer {
 
 impl Dialer {
     /// Resolves the address; nothing is connected yet.
-    pub fn new(remote: &Remote, options: SshOptions, traffic: Arc<Traffic>, ctx: Context<'static>) -> Result<Self> {
+    pub fn new(
+        remote: &Remote,
+        options: SshOptions,
+        traffic: Arc<Traffic>,
+        notice: Notice,
+        ctx: Context<'static>,
+    ) -> Result<Self> {
         let root = remote.path.clone();
         let secrets = Secrets::default();
         if let Some(line) = &options.ssh_command {
             let program = child::words(line)
                 .ok_or_else(|| Error::new(Kind::Usage, "the SSH command is empty, or a quote in it is not closed"))?;
-            let way = Way::Program(Program { first: program.clone(), more: program });
+            let way = Way::Program(Program { first: program.clone(), more: program }, None);
             let (server, dialed, keepalive) = (remote.host.clone(), AtomicBool::new(false), KEEPALIVE);
-            return Ok(Dialer { way, options, secrets, root, server, traffic, ctx, keepalive, dialed });
+            return Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed });
         }
-        let config = HostConfig::read(remote, &options)?;
+        let config = HostConfig::read(command::configuration(remote, &options), remote, &options)?;
         let server = format!("{} port {}", config.hostname, config.port);
         let keepalive = config.keepalive.unwrap_or(KEEPALIVE);
         let openssh = match options.transport {
@@ -97,16 +109,16 @@ impl Dialer {
             return Err(Error::failed("the program ssh is not installed")
                 .hint("install OpenSSH's client, or use --transport ssh2"));
         }
-        let program = || openssh_program(remote, &config, &options);
+        let program = || command::sftp(remote, &options, config.accept_new);
         let way = match openssh {
-            true => Way::Program(program()),
+            true => Way::Program(program(), Some(Box::new(config))),
             false => {
                 let fallback = (options.transport == Transport::Auto && config.has_openssh).then(program);
                 Way::Ssh2(Box::new(config), fallback)
             }
         };
         let dialed = AtomicBool::new(false);
-        Ok(Dialer { way, options, secrets, root, server, traffic, ctx, keepalive, dialed })
+        Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed })
     }
 
     fn ssh2(&self, config: &HostConfig) -> Result<Box<dyn Link>, Trouble> {
@@ -139,9 +151,11 @@ impl Dialer {
             .host_key()
             .map(|(key, _)| key.to_vec())
             .ok_or_else(|| unreachable("it showed no host key".into()))?;
-        verify(config, &known, &key).map_err(refused)?;
+        if let Some(news) = verify(config, &known, &key).map_err(refused)? {
+            (self.notice)(&news);
+        }
         session.set_timeout(millis(self.options.io_timeout));
-        Login { session: &session, config, options: &self.options, secrets: &self.secrets }.run().map_err(|e| {
+        Login::new(&session, config, &self.options, &self.secrets).run().map_err(|e| {
             // a server that went away in between may come back; a refusal will repeat
             match tcp::is_gone(&ours) {
                 true => unreachable(format!("it closed the connection during the login; {e}")),
@@ -159,12 +173,51 @@ impl Dialer {
         Ok(Box::new(link))
     }
 
+    /// Returns the error for a link on which no SFTP began.
+    fn not_started(&self, why: &str) -> DialError {
+        let error = Error::new(Kind::Connection, format!("cannot connect to {}: {why}", self.server));
+        let text = why.to_lowercase();
+        if text.contains("host key verification failed") {
+            let hint = "compare the key's fingerprint with the server's, then pass --accept-new-host-key";
+            return DialError { error: error.hint(hint), again: false };
+        }
+        if why.contains(NOT_SFTP) {
+            let hint = "a start file of the account (.bashrc, .profile) or a forced command prints; `ssh HOST true` must print nothing";
+            return DialError { error: error.hint(hint), again: false };
+        }
+        DialError { error, again: !text.contains("permission denied (") }
+    }
+
     fn program(&self, program: &Program) -> Result<Box<dyn Link>, DialError> {
         Children::start(program.clone()).map(|children| Box::new(children) as _).map_err(|e: io::Error| {
             let name = program.first.first().map_or("", String::as_str);
             DialError { error: Error::new(Kind::Connection, format!("cannot run {name}: {e}")), again: false }
         })
     }
+}
+
+/// Notices keys of the host that the program `ssh` adds to `known_hosts`.
+struct NewKeys<'a> {
+    config: &'a HostConfig,
+    before: Vec<(Vec<u8>, String)>,
+}
+
+impl<'a> NewKeys<'a> {
+    fn watch(config: &'a HostConfig) -> Self {
+        NewKeys { config, before: known_keys(config) }
+    }
+
+    fn news(&self) -> Option<String> {
+        let (name, port) = key_place(self.config);
+        let all = known_keys(self.config);
+        let (key, place) = all.iter().find(|(key, _)| !self.before.iter().any(|(known, _)| known == key))?;
+        Some(format!("{}: added to {place}", accepted(name, port, key)))
+    }
+}
+
+fn known_keys(config: &HostConfig) -> Vec<(Vec<u8>, String)> {
+    let (name, port) = key_place(config);
+    KnownHosts::read(&config.known_hosts).keys(name, port)
 }
 
 /// Why libssh2 gave no connection.
@@ -198,8 +251,12 @@ impl Dial for Dialer {
         let again = self.dialed.swap(true, Ordering::SeqCst);
         let patience = self.options.connect_timeout + self.options.io_timeout;
         let to_type = if again { patience } else { TIME_TO_TYPE.max(patience) };
+        let mut new_keys = None;
         let (link, time) = match &self.way {
-            Way::Program(program) => (self.program(program)?, to_type),
+            Way::Program(program, config) => {
+                new_keys = config.as_deref().filter(|config| config.accept_new).map(NewKeys::watch);
+                (self.program(program)?, to_type)
+            }
             Way::Ssh2(config, fallback) => match (self.ssh2(config), fallback) {
                 (Ok(link), _) => (link, self.options.io_timeout),
                 (Err(Trouble::Algorithms(_)), Some(program)) => (self.program(program)?, to_type),
@@ -208,22 +265,16 @@ impl Dial for Dialer {
         };
         let usual = if link.eager() { CHANNELS } else { PROCESSES };
         let channels = self.options.connections.unwrap_or(usual).clamp(1, 64);
-        let traffic = Arc::clone(&self.traffic);
         let (io, keepalive, ctx) = (self.options.io_timeout, self.keepalive, self.ctx.clone());
         let times = Times { io, first: time, keepalive, ctx };
-        match sftp::Session::start(link, channels, times, traffic) {
+        let session = sftp::Session::start(link, channels, times, Arc::clone(&self.traffic));
+        if let Some(news) = new_keys.and_then(|keys| keys.news()) {
+            (self.notice)(&news);
+        }
+        match session {
             Ok(session) => Ok(SftpConnection::new(session, &self.root)),
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
-            Err(Fault::Lost(why)) => {
-                let mut error = Error::new(Kind::Connection, format!("cannot connect to {}: {why}", self.server));
-                let text = why.to_lowercase();
-                let said_no = text.contains("host key verification failed") || text.contains("permission denied (");
-                if text.contains("host key verification failed") {
-                    error =
-                        error.hint("compare the key's fingerprint with the server's, then pass --accept-new-host-key");
-                }
-                Err(DialError { error, again: !said_no })
-            }
+            Err(Fault::Lost(why)) => Err(self.not_started(&why)),
         }
     }
 
@@ -257,69 +308,34 @@ fn host_key_order(known: &[String]) -> String {
     names.join(",")
 }
 
-/// Accepts the host's key, or fails with a hint. No secret has been sent before this.
-fn verify(config: &HostConfig, known: &KnownHosts, key: &[u8]) -> Result<()> {
+/// Accepts the host's key, or fails with a hint. Returns news of a key that was added. No secret has been sent before this.
+fn verify(config: &HostConfig, known: &KnownHosts, key: &[u8]) -> Result<Option<String>> {
     let (name, port) = key_place(config);
     let shown = format!("{} {}", known_hosts::kind(key), known_hosts::fingerprint(key));
-    let refuse = |text: String| Err(Error::new(Kind::Connection, text));
+    let refuse = |text: String| Err::<Option<String>, _>(Error::new(Kind::Connection, text));
     match known.check(name, port, key) {
-        Verdict::Known => Ok(()),
+        Verdict::Known => Ok(None),
         Verdict::Revoked(place) => refuse(format!("the host's key is revoked ({place}): {shown}")),
         Verdict::Changed(place) => refuse(format!("THE HOST'S KEY HAS CHANGED, or someone is in between: it is now {shown}, another is known in {place}"))
-            .map_err(|e| e.hint(format!("only if you know why: remove the old one with `ssh-keygen -R {}`", shown_place(name, port)))),
-        Verdict::Unknown if config.accept_new => match config.known_hosts.first() {
-            Some(file) => known_hosts::append(file, name, port, key, config.hash_known_hosts),
-            None => Ok(()),
-        },
+            .map_err(|e| e.hint(format!("only if you know why: remove the old one with `ssh-keygen -R '{}'`", shown_place(name, port)))),
+        Verdict::Unknown if config.accept_new => {
+            let Some(file) = config.known_hosts.first() else {
+                return Ok(Some(format!("{}, which is kept in no file", accepted(name, port, key))));
+            };
+            known_hosts::append(file, name, port, key, config.hash_known_hosts)?;
+            Ok(Some(format!("{}: added to {}", accepted(name, port, key), file.display())))
+        }
         Verdict::Unknown => refuse(format!("the host's key is not known: {shown}")).map_err(|e| {
             e.hint("compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the server, then pass --accept-new-host-key")
         }),
     }
 }
 
-fn shown_place(name: &str, port: u16) -> String {
-    if port == 22 { name.into() } else { format!("[{name}]:{port}") }
+fn accepted(name: &str, port: u16, key: &[u8]) -> String {
+    let place = shown_place(name, port);
+    format!("accepted the unknown host key of {place}, {} {}", known_hosts::kind(key), known_hosts::fingerprint(key))
 }
 
-/// `ssh -s HOST sftp` with the user's configuration, but without anything that is not SFTP.
-fn openssh_program(remote: &Remote, config: &HostConfig, options: &SshOptions) -> Program {
-    let mut line: Vec<String> = ["ssh", "-x", "-a", "-T"].map(Into::into).into();
-    let mut option = |text: String| line.extend(["-o".to_string(), text]);
-    for text in [
-        "ClearAllForwardings=yes",
-        "PermitLocalCommand=no",
-        "RemoteCommand=none",
-        "ControlMaster=no",
-        "EscapeChar=none",
-    ] {
-        option(text.into());
-    }
-    option(format!("StrictHostKeyChecking={}", if config.accept_new { "accept-new" } else { "yes" }));
-    option(format!("ConnectTimeout={}", options.connect_timeout.as_secs().max(1)));
-    option(format!("ServerAliveInterval={}", (options.io_timeout.as_secs() / 2).max(1)));
-    if let Some(files) = &options.known_hosts {
-        let files: Vec<String> = files.iter().map(|file| format!("\"{}\"", file.display())).collect();
-        option(format!("UserKnownHostsFile={}", files.join(" ")));
-        option("GlobalKnownHostsFile=none".into());
-    }
-    if let Some(agent) = &options.agent {
-        let agent = if agent.as_os_str().is_empty() { "none".into() } else { agent.display().to_string() };
-        option(format!("IdentityAgent=\"{agent}\""));
-    }
-    if let Some(file) = &options.ssh_config {
-        line.extend(["-F".into(), file.display().to_string()]);
-    }
-    for file in &options.identity {
-        line.extend(["-i".into(), file.display().to_string()]);
-    }
-    if let Some(user) = &remote.user {
-        line.extend(["-l".into(), user.clone()]);
-    }
-    if let Some(port) = remote.port.or(options.port) {
-        line.extend(["-p".into(), port.to_string()]);
-    }
-    let end = ["-s".to_string(), "--".into(), remote.host.clone(), "sftp".into()];
-    let more = line.iter().cloned().chain(["-o".to_string(), "BatchMode=yes".into()]).chain(end.clone()).collect();
-    line.extend(end);
-    Program { first: line, more }
+fn shown_place(name: &str, port: u16) -> String {
+    if port == 22 { name.into() } else { format!("[{name}]:{port}") }
 }
