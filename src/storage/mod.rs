@@ -61,7 +61,13 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
         Location::Sftp(remote) => {
             let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
             let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
-            let dialer = sftp::ssh::Dialer::new(remote, options.ssh.clone(), Arc::clone(&traffic), Arc::clone(&options.notice), ctx.detached())?;
+            let dialer = sftp::ssh::Dialer::new(
+                remote,
+                options.ssh.clone(),
+                Arc::clone(&traffic),
+                Arc::clone(&options.notice),
+                ctx.detached(),
+            )?;
             let connections = Reconnecting::new(ctx, Box::new(dialer), options.retry())?;
             let sftp = sftp::Sftp::new(ctx, connections, traffic, remote.to_string())?;
             Ok(Box::new(sftp.limited(options.limit_upload)))

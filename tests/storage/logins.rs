@@ -39,7 +39,8 @@ fn only_a_known_host_key_is_accepted() {
     open(background(), &location, with(true)).expect("accepted");
     let news = std::mem::take(&mut *heard.lock().expect("no holder panics"));
     let file = known.display().to_string();
-    let is_right = |news: &[String]| news.len() == 1 && [fingerprint, &place, &file].iter().all(|w| news[0].contains(*w));
+    let is_right =
+        |news: &[String]| news.len() == 1 && [fingerprint, &place, &file].iter().all(|w| news[0].contains(*w));
     assert!(is_right(&news), "{news:?}");
     open(background(), &location, with(true)).expect("known from now on");
     open(background(), &location, with(false)).expect("known from now on");
@@ -353,7 +354,8 @@ fn few_attempts_are_enough_for_a_configured_key_among_many_of_the_agent() {
     fs::remove_file(&public).expect("removed");
     run("ssh-keygen", &["-q", "-p", "-P", "", "-N", "locked", "-f", &key(4).display().to_string()]);
     login(&format!("IdentitiesOnly yes\nIdentityFile {}\n", key(4).display()), &[]).expect("the agent has it open");
-    fs::write(&public, run("ssh-keygen", &["-y", "-P", "locked", "-f", &key(4).display().to_string()])).expect("written");
+    fs::write(&public, run("ssh-keygen", &["-y", "-P", "locked", "-f", &key(4).display().to_string()]))
+        .expect("written");
     fs::remove_file(key(4)).expect("removed");
     login("IdentityFile none\n", &[&public]).expect("the agent has the other half");
     assert_eq!(refusals(&sshd), before, "no other key was offered");

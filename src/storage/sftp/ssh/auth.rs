@@ -55,7 +55,16 @@ impl AgentKeys {
 impl<'a> Login<'a> {
     /// Makes a login on a session whose host key is verified.
     pub fn new(session: &'a Session, config: &'a HostConfig, options: &'a SshOptions, secrets: &'a Secrets) -> Self {
-        Login { session, config, options, secrets, offered: Vec::new(), refused: Vec::new(), notes: Vec::new(), is_lost: false }
+        Login {
+            session,
+            config,
+            options,
+            secrets,
+            offered: Vec::new(),
+            refused: Vec::new(),
+            notes: Vec::new(),
+            is_lost: false,
+        }
     }
 
     /// Tries everything in turn until the server is content.
@@ -71,7 +80,8 @@ impl<'a> Login<'a> {
         if self.session.authenticated() {
             return Ok(()); // the server asks for nothing
         }
-        if first.as_deref().is_none_or(|methods| offers(methods, "publickey")) && self.with_keys(&keys, agent.as_ref())?
+        if first.as_deref().is_none_or(|methods| offers(methods, "publickey"))
+            && self.with_keys(&keys, agent.as_ref())?
         {
             return Ok(());
         }
@@ -148,7 +158,8 @@ impl<'a> Login<'a> {
     fn with_file(&mut self, key: &Key) -> bool {
         let user = &self.config.user;
         let certificate = keys::beside(&key.file, "-cert.pub");
-        if certificate.exists() && self.session.userauth_pubkey_file(user, Some(&certificate), &key.file, None).is_ok() {
+        if certificate.exists() && self.session.userauth_pubkey_file(user, Some(&certificate), &key.file, None).is_ok()
+        {
             return true;
         }
         if !self.is_new(key.public.as_deref()) {

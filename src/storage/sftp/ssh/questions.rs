@@ -42,12 +42,7 @@ impl Secrets {
     }
 
     /// Tries the secret that worked before, then asks up to [`TRIES`] times. An error is the prompt's.
-    pub fn ask(
-        &self,
-        prompt: &dyn Prompt,
-        question: &str,
-        mut attempt: impl FnMut(&str) -> Answer,
-    ) -> Result<Answer> {
+    pub fn ask(&self, prompt: &dyn Prompt, question: &str, mut attempt: impl FnMut(&str) -> Answer) -> Result<Answer> {
         if let Some(secret) = self.get(question) {
             if let Answer::Accepted = attempt(&secret) {
                 return Ok(Answer::Accepted);
