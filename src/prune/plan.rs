@@ -11,7 +11,7 @@ use crate::format::codec::padded;
 use crate::format::limits;
 use crate::name::ObjectId;
 use crate::repo::{self, Repository};
-use crate::seen::Sights;
+use crate::seen::{SightId, Sights};
 use crate::time::Time;
 
 /// Seconds by which the clocks of this machine and of the server may differ.
@@ -68,6 +68,8 @@ pub struct Plan {
     pub delete: Amount,
     /// Why this run condemns and does not delete.
     pub doubt: Option<String>,
+    /// Forgotten snapshots that this machine has not seen before.
+    pub(super) has_new_marks: bool,
     /// Objects to condemn.
     pub(super) condemn: BTreeSet<ObjectId>,
     /// Condemned objects that this machine has not seen before, or with a time in the future.
@@ -96,6 +98,9 @@ pub(super) fn plan(repo: &Repository, options: &Options, survey: &Survey) -> Res
     }
     planner.choose();
     planner.doubts(repo.remembers() && (!options.exclusive || !repo.is_first_contact()));
+    let marks = repo.stored_sights("forgotten")?;
+    let is_new = |id: &SightId| marks.as_ref().is_some_and(|sights| !sights.has(id));
+    planner.plan.has_new_marks = survey.forgotten().iter().any(is_new);
     let plan = planner.plan;
     if options.rules.belts && !options.yes {
         check_belts(&plan, survey)?;

@@ -50,7 +50,8 @@ impl<'r> Run<'r> {
             ready.extend(&condemn);
         }
         condemn.extend(&plan.unseen);
-        if !condemn.is_empty() {
+        // Without anything to condemn, an empty record shows whether the clocks agree, before sights are stored.
+        if !condemn.is_empty() || plan.has_new_marks {
             let Some(seen) = self.condemn(&mut survey, plan, &condemn)? else { return Ok(Step::Again) };
             doubt = doubt.or(seen);
         }

@@ -1,0 +1,121 @@
+//! A repository in memory, clients with memories of their own, and a clock that the test sets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use crate::harness::saved::Saved;
+use nfreezer::context::background;
+use nfreezer::error::{Kind, Result};
+use nfreezer::format::record::{Action, Snapshot};
+use nfreezer::name::{Name, ObjectId};
+use nfreezer::prune::{self, Options, Report};
+use nfreezer::repo::{Access, Clock, Repository, SystemClock};
+use nfreezer::seen::SeenStore;
+use nfreezer::storage::Storage;
+use nfreezer::time::Time;
+
+pub const HOUR: i64 = 3600;
+pub const DAY: i64 = 24 * HOUR;
+
+/// The clock of the system, moved.
+#[derive(Default)]
+pub struct Moved(AtomicI64);
+
+impl Moved {
+    pub fn set(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Moved {
+    fn wall(&self) -> Time {
+        Time::from_seconds(SystemClock.wall().seconds + self.0.load(Ordering::SeqCst))
+    }
+
+    fn boot(&self) -> Duration {
+        SystemClock.boot() + Duration::from_secs(self.0.load(Ordering::SeqCst).unsigned_abs())
+    }
+}
+
+pub struct World {
+    pub saved: Saved,
+    /// The clock of all clients and of the server.
+    pub clock: Arc<Moved>,
+    memories: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (mut saved, clock) = (Saved::new(), Arc::<Moved>::default());
+        let server = Arc::clone(&clock);
+        saved.memory.set_clock(Box::new(move || server.wall().seconds));
+        saved.repo = saved.repo.behind(saved.memory.clone()).with_clock(clock.clone());
+        World { saved, clock, memories: tempfile::tempdir().unwrap() }
+    }
+
+    /// Files in two snapshots. The first one is forgotten and alone needs one of the packs, which is returned.
+    pub fn forgotten() -> (Self, Snapshot, ObjectId) {
+        let world = World::new();
+        for i in 0..9 {
+            world.saved.write(&format!("kept/{i}"), i, 90_000);
+            world.saved.push();
+        }
+        world.saved.write("gone", 50, 200_000);
+        let first = world.saved.push().snapshot;
+        let pack = world.saved.chunk_of(&first, "gone").pack.id;
+        std::fs::remove_file(world.saved.top().join("gone")).unwrap();
+        world.saved.push();
+        world.forget(&first);
+        (world, first, pack)
+    }
+
+    pub fn client(&self, name: &str) -> Repository {
+        self.client_on(name, self.saved.memory.clone())
+    }
+
+    pub fn client_on(&self, name: &str, storage: Arc<dyn Storage>) -> Repository {
+        let access = Access { seen: Some(SeenStore::at(self.memories.path().join(name))), ..Access::default() };
+        self.saved.repo.behind_with(storage, &access).with_clock(self.clock.clone())
+    }
+
+    pub fn forget(&self, snapshot: &Snapshot) {
+        let mut state = self.saved.repo.state(background()).unwrap();
+        let marks = [(snapshot.id, Action::Forget)];
+        self.saved.repo.commit_marks(background(), &mut state, marks).unwrap();
+    }
+
+    pub fn has(&self, pack: &ObjectId) -> bool {
+        self.saved.memory.get(&Name::Pack(*pack)).is_some()
+    }
+
+    /// Everything that is not forgotten can be read.
+    pub fn assert_whole(&self) {
+        let options = nfreezer::check::Options { read: Some(nfreezer::check::Part::All), ..Default::default() };
+        let (report, told) = self.saved.check(&options);
+        assert!(!report.is_damaged() && !report.is_rolled_back(), "{report:?}\n{told:?}");
+    }
+}
+
+/// No snapshot that is forgotten is kept, and nothing is repacked.
+pub fn options() -> Options {
+    Options { keep_forgotten: Duration::ZERO, max_unused: prune::Unused::Unlimited, ..Options::default() }
+}
+
+pub fn run(repo: &Repository, options: &Options) -> Result<Report> {
+    prune::prune(background(), repo, options, &mut |_| Ok(()))
+}
+
+#[track_caller]
+pub fn refused(result: Result<Report>, why: &str) {
+    let e = result.unwrap_err();
+    assert_eq!(e.kind(), Kind::Tampering, "{e}");
+    assert!(e.to_string().contains(why), "{e}");
+}
+
+#[track_caller]
+pub fn doubts(result: Result<Report>, why: &str) {
+    let report = result.unwrap();
+    assert!(report.doubt.as_ref().is_some_and(|doubt| doubt.contains(why)), "{report:?}");
+    assert_eq!(report.deleted.objects, 0);
+}
