@@ -84,7 +84,7 @@ impl Visit for Census<'_> {
         self.meter.done(files as u64, bytes);
     }
 
-    fn unreadable(&self, _: &Error) {
+    fn unreadable(&self, _: &Ref, _: &Error) {
         self.is_suspect.store(true, Ordering::Relaxed);
     }
 }

@@ -101,8 +101,8 @@ impl Survey {
         for (pack, kind) in tables.packs() {
             packs.entry(pack.id).or_default().known = Some((*pack, *kind));
         }
-        let roots = roots(repo, &state, options)?;
-        let reachable = reach(ctx, repo, &state, &roots, &packs, options)?;
+        let [shown, forgotten] = roots(repo, &state, options)?;
+        let reachable = reach(ctx, repo, &state, [&shown, &forgotten], &packs, options)?;
         for (id, pack) in &mut packs {
             pack.named = reachable.in_pack(id);
         }
@@ -197,9 +197,9 @@ fn list_packs(ctx: &Context, repo: &Repository) -> Result<BTreeMap<ObjectId, Pac
     Ok(packs.into_inner().expect("no holder panics"))
 }
 
-/// Returns the roots of the trees that keep their data: of all snapshots, partial ones too, and of those whose Forget mark
-/// this machine has not seen for long enough.
-fn roots(repo: &Repository, state: &State, options: &Options) -> Result<Vec<Ref>> {
+/// Returns the roots of the trees that keep their data: of all snapshots, partial ones too; and of those whose Forget mark
+/// this machine has not seen for long enough. Another machine may have deleted data of the latter.
+fn roots(repo: &Repository, state: &State, options: &Options) -> Result<[Vec<Ref>; 2]> {
     let now = repo.now().seconds;
     let forgotten: Vec<Snapshot> = state.forgotten().into_iter().filter(|s| !s.partial).collect();
     let sights = repo.sights("forgotten", state.forgotten().iter().map(sight), now)?;
@@ -208,8 +208,8 @@ fn roots(repo: &Repository, state: &State, options: &Options) -> Result<Vec<Ref>
         Some(sights) => sights.first_seen(&sight(s)).first.saturating_add(keep) > now,
         None => keep > 0,
     };
-    let kept = forgotten.into_iter().filter(is_kept);
-    Ok(state.snapshots().into_iter().chain(kept).filter_map(|s| s.root).collect())
+    let kept = forgotten.into_iter().filter(is_kept).filter_map(|s| s.root).collect();
+    Ok([state.snapshots().into_iter().filter_map(|s| s.root).collect(), kept])
 }
 
 /// Returns the whole seconds of a duration.
@@ -221,7 +221,7 @@ fn reach(
     ctx: &Context,
     repo: &Repository,
     state: &State,
-    roots: &[Ref],
+    roots: [&[Ref]; 2],
     packs: &BTreeMap<ObjectId, Pack>,
     options: &Options,
 ) -> Result<Reachable> {

@@ -41,6 +41,6 @@ impl Repository {
     /// Returns whether this machine stores what it sees of this repository.
     pub fn remembers(&self) -> bool {
         let guard = &self.rollback;
-        guard.store.is_some() && !guard.dry_run && !guard.accept
+        guard.store.is_some() && !guard.accept
     }
 }

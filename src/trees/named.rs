@@ -43,7 +43,7 @@ impl Visit for Search<'_> {
 
     fn read(&self, _: u64, _: &[Node]) {}
 
-    fn unreadable(&self, _: &Error) {
+    fn unreadable(&self, _: &Ref, _: &Error) {
         self.found.store(true, Ordering::Relaxed);
     }
 }

@@ -30,8 +30,11 @@ pub trait Visit: Sync {
     /// Takes the nodes of one page, which has `bytes` stored bytes. Pages without nodes are reported too.
     fn read(&self, bytes: u64, nodes: &[Node]);
 
-    /// Takes an error of one page, which is damage; its entries are left out.
-    fn unreadable(&self, why: &Error);
+    /// Takes an error of the page at this place, which is damage; its entries are left out.
+    fn unreadable(&self, page: &Ref, why: &Error);
+
+    /// Takes the number of the wave of roots that begins.
+    fn wave(&self, _: usize) {}
 }
 
 /// Reads all pages of the trees with these roots. With a `lookup`, a page that is not at its place is read from another
@@ -48,21 +51,27 @@ pub fn walk(
     memory: u64,
     visit: &dyn Visit,
 ) -> Result<()> {
+    walk_in_waves(ctx, repo, lookup, &[roots], memory, visit)
+}
+
+/// Reads all pages like [`walk`], first those of the first wave of roots, then those that only later waves reach.
+pub(super) fn walk_in_waves(
+    ctx: &Context,
+    repo: &Repository,
+    lookup: Option<&Lookup>,
+    waves: &[&[Ref]],
+    memory: u64,
+    visit: &dyn Visit,
+) -> Result<()> {
     let group = Group::new(ctx);
     let (queue, changed) = Default::default();
     let visited = Mutex::new(Visited::new(memory));
     let walk = Walk { ctx: group.context(), repo, lookup, visit, visited, queue, changed };
-    walk.enter(roots.iter().map(|root| Task::Page(Branch::top(*root), 0)).collect());
-    #[cfg(test)]
-    if crate::repo::deterministic::is_on() {
-        group.run(|| walk.work());
-        return group.result();
+    for (number, roots) in waves.iter().enumerate() {
+        visit.wave(number);
+        walk.enter(roots.iter().map(|root| Task::Page(Branch::top(*root), 0)).collect());
+        walk.run(&group);
     }
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| group.run(|| walk.work()));
-        }
-    });
     group.result()
 }
 
@@ -72,6 +81,16 @@ enum Task {
     Page(Branch, usize),
     List(ListBranch),
     Xattrs(Ref),
+}
+
+impl Task {
+    fn place(&self) -> &Ref {
+        match self {
+            Task::Page(branch, _) => &branch.page,
+            Task::List(branch) => &branch.list,
+            Task::Xattrs(r) => r,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -133,11 +152,24 @@ impl Below {
 }
 
 impl Walk<'_> {
+    fn run(&self, group: &Group<'_>) {
+        #[cfg(test)]
+        if crate::repo::deterministic::is_on() {
+            group.run(|| self.work());
+            return;
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| group.run(|| self.work()));
+            }
+        });
+    }
+
     fn work(&self) -> Result<()> {
         while let Some(task) = self.next()? {
             let _busy = Busy(self);
             match self.task(&task) {
-                Err(e) if e.kind().is_damage() => self.visit.unreadable(&e),
+                Err(e) if e.kind().is_damage() => self.visit.unreadable(task.place(), &e),
                 other => other?,
             }
         }

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::Trees;
-use super::reach::{Visit, walk};
+use super::reach::{Visit, walk_in_waves};
 use super::visited::{EACH, Hashes};
 use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
@@ -60,20 +61,23 @@ impl Reachable {
     /// A page that cannot be read anywhere: nothing may be removed while its references are unknown. More reachable chunks
     /// than `scope.memory` holds: fewer packs at a time need less.
     pub fn of(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], scope: &Scope<'_>) -> Result<Self> {
-        let (reachable, gap) = Self::with_gaps(ctx, trees, roots, scope)?;
+        let (reachable, gap) = Self::with_gaps(ctx, trees, [roots, &[]], scope)?;
         gap.map_or(Ok(reachable), Err)
     }
 
-    /// Returns the set like [`Reachable::of`], and the error that makes it incomplete. An incomplete set proves nothing.
+    /// Returns the set like [`Reachable::of`], and the error that makes it incomplete. An incomplete set proves nothing. The
+    /// second roots are those of forgotten snapshots, of which packs may have been removed.
     pub fn with_gaps(
         ctx: &Context,
         trees: &Trees<'_>,
-        roots: &[Ref],
+        roots: [&[Ref]; 2],
         scope: &Scope<'_>,
     ) -> Result<(Self, Option<Error>)> {
-        let collector = Collector { key: RandomState::new(), found: Mutex::default(), scope };
-        collector.references(&roots.iter().map(|root| (ChunkKind::Page, *root)).collect::<Vec<_>>());
-        walk(ctx, trees.repo(), Some(trees.lookup()), roots, scope.memory / 2, &collector)?;
+        let (found, is_forgotten) = Default::default();
+        let collector = Collector { is_forgotten, key: RandomState::new(), found, scope };
+        let tops: Vec<_> = roots.concat().into_iter().map(|root| (ChunkKind::Page, root)).collect();
+        collector.references(&tops);
+        walk_in_waves(ctx, trees.repo(), Some(trees.lookup()), &roots, scope.memory / 2, &collector)?;
         let mut found = collector.found.into_inner().expect("no holder panics");
         let gap = found.incomplete.take();
         Ok((Reachable { key: collector.key, found }, gap))
@@ -111,6 +115,8 @@ impl Reachable {
 }
 
 struct Collector<'s> {
+    /// The trees of forgotten snapshots are being read.
+    is_forgotten: AtomicBool,
     key: RandomState,
     found: Mutex<Found>,
     scope: &'s Scope<'s>,
@@ -145,7 +151,15 @@ impl Visit for Collector<'_> {
 
     fn read(&self, _: u64, _: &[Node]) {}
 
-    fn unreadable(&self, why: &Error) {
+    fn wave(&self, number: usize) {
+        self.is_forgotten.store(number > 0, Ordering::Relaxed);
+    }
+
+    fn unreadable(&self, page: &Ref, why: &Error) {
+        let is_removed = self.scope.condemned.contains(&page.pack.id) && why.kind() == Kind::Missing;
+        if is_removed && self.is_forgotten.load(Ordering::Relaxed) {
+            return;
+        }
         self.lock().incomplete.get_or_insert(Error::new(why.kind(), why.to_string()));
     }
 }
