@@ -65,6 +65,11 @@ pub enum Event<'a> {
         /// The warning, one line.
         text: &'a str,
     },
+    /// A detail of a warning, for verbose output only.
+    Detail {
+        /// One line.
+        text: &'a str,
+    },
 }
 
 /// Receives events from any thread.

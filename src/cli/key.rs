@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::exit::OK;
-use super::open::{given_local_key, storage, to_read, to_write};
+use super::open::{given_local_key, storage, to_add_keys, to_read};
 use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ReadArgs, SecretArgs};
 use super::output::{self, Output};
 use super::passphrase::Given;
@@ -224,7 +224,7 @@ fn add(args: &AddArgs, out: &mut Output) -> Result<Map<String, Value>> {
 }
 
 fn remove(args: &RemoveArgs, out: &mut Output) -> Result<Map<String, Value>> {
-    let repo = to_write(&args.repository, args.output, false)?;
+    let repo = to_add_keys(&args.repository, args.output)?;
     let id = find(&repo, &args.id)?;
     repo.remove_key(signals::context(), &id)?;
     print(args.output, out, format_args!("removed key {}; {NO_REVOCATION}", id.short()))?;
@@ -246,7 +246,7 @@ fn import(args: &ImportArgs, out: &mut Output) -> Result<Map<String, Value>> {
 fn open_checked(args: &AddArgs) -> Result<Repository> {
     args.new.given().check()?;
     args.new.kdf_memory.map(cost).transpose()?;
-    to_write(&args.repository, args.output, false)
+    to_add_keys(&args.repository, args.output)
 }
 
 impl NewKey {

@@ -45,6 +45,7 @@ mod passphrase;
 mod progress;
 mod push;
 mod repair;
+mod repeated;
 mod restore;
 pub mod server_setup;
 mod signals;

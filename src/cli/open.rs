@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use super::exit::{OK, TAMPERING};
-use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ReadArgs, SecretArgs, SshArgs, TransportArg};
+use super::options::{
+    AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ProgressArgs, ReadArgs, SecretArgs, SshArgs, TransportArg,
+};
 use super::passphrase::{self, Given};
 use super::terminal::Terminal;
 use super::{escape, local_key, output, paper_key, signals, warnings};
@@ -63,6 +65,13 @@ pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result
     let storage = storage(&open.address, &open.connection, output)?;
     let storage = if is_dry_run { Arc::new(Dry::new(storage)) as Arc<dyn Storage> } else { storage };
     unlock(storage, &access, open, output)
+}
+
+/// Opens a repository to add key files, which need the master key.
+pub fn to_add_keys(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    Given::of(&open.secret).check()?;
+    let access = Access { forgets_master_key: false, ..access(open)? };
+    unlock(storage(&open.address, &open.connection, output)?, &access, open, output)
 }
 
 /// Opens the storage of a repository; creates nothing.
@@ -149,6 +158,7 @@ fn access(open: &OpenArgs) -> Result<Access> {
     }
     Ok(Access {
         seen,
+        forgets_master_key: true,
         expect_head: open.expected_head()?,
         local_key: given_local_key(&open.secret)?,
         key_file: open.key_file.as_deref().map(paper_key::read).transpose()?,
@@ -202,4 +212,14 @@ pub fn read_state(repo: &Repository, out: &mut output::Output) -> Result<State> 
     let state = repo.state(signals::context())?;
     state.warnings().iter().try_for_each(|text| output::warning(out, text))?;
     out.flush().map(|()| state)
+}
+
+/// Reads the log like [`read_state`], and with `-v` prints the details of its warnings.
+pub fn read_state_verbosely(repo: &Repository, out: &mut output::Output, args: ProgressArgs) -> Result<State> {
+    let state = read_state(repo, out)?;
+    if args.verbose > 0 {
+        state.warning_details().iter().try_for_each(|text| output::warning(out, text))?;
+        out.flush()?;
+    }
+    Ok(state)
 }

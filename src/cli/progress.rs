@@ -13,6 +13,7 @@ use serde_json::json;
 use super::figures::{Figures, Total, Work};
 use super::options::ProgressArgs;
 use super::output::{self, Output};
+use super::repeated::Repeated;
 use super::{escape, warnings};
 use crate::context::Context;
 use crate::progress::{Event, Progress};
@@ -39,6 +40,7 @@ struct Inner {
     quiet: bool,
     bar: Option<ProgressBar>,
     figures: Mutex<Figures>,
+    repeated: Mutex<Repeated>,
 }
 
 impl Reporter {
@@ -58,6 +60,7 @@ impl Reporter {
             quiet,
             bar,
             figures: Mutex::new(Figures::new(work, Instant::now())),
+            repeated: Mutex::new(Repeated::new(verbose || json)),
         });
         let (stop, stopped) = mpsc::channel();
         let shown = Arc::clone(&inner);
@@ -91,6 +94,8 @@ impl Reporter {
             drop(stop);
             let _ = thread.join();
         }
+        let summaries = self.inner.repeated().summaries();
+        summaries.iter().for_each(|text| self.inner.warn(text));
         if let Some(bar) = &self.inner.bar {
             bar.finish_and_clear();
         }
@@ -137,6 +142,10 @@ impl Inner {
         if self.json {
             object("warning", output::object(json!({ "message": text })));
         }
+    }
+
+    fn repeated(&self) -> MutexGuard<'_, Repeated> {
+        self.repeated.lock().expect("no holder panics")
     }
 
     fn figures(&self) -> MutexGuard<'_, Figures> {
@@ -189,7 +198,17 @@ impl Progress for Inner {
                     inner.say(&format!("excluded {}", escape::text(path)));
                 }
             }
-            Event::Warning { text } => inner.warn(text),
+            Event::Warning { text } => {
+                let admitted = inner.repeated().admits(text);
+                if admitted {
+                    inner.warn(text);
+                }
+            }
+            Event::Detail { text } => {
+                if inner.verbose {
+                    inner.warn(text);
+                }
+            }
         }
     }
 }

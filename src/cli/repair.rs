@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::exit::OK;
 use super::figures::Work;
 use super::findings::{Findings, fields, hex_ids};
-use super::open::{read_state, to_write};
+use super::open::{read_state_verbosely, to_write};
 use super::options::{OpenArgs, ProgressArgs};
 use super::output::{self, Output};
 use super::progress::Reporter;
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
     let repo = to_write(&args.repository, output, args.dry_run)?;
     let mut out = Output::new(output.json);
-    let mut state = read_state(&repo, &mut out)?;
+    let mut state = read_state_verbosely(&repo, &mut out, args.progress)?;
     let options = check::Options {
         read: if args.read_data { Some(Part::All) } else { args.read_data_subset },
         memory: args.memory,

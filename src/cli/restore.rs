@@ -9,7 +9,7 @@ use serde_json::json;
 use super::exit::{DAMAGED, OK};
 use super::figures::Work;
 use super::filter::FilterArgs;
-use super::open::{read_state, to_read};
+use super::open::{read_state_verbosely, to_read};
 use super::options::{ProgressArgs, ReadArgs};
 use super::output::{self, Output};
 use super::progress::Reporter;
@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, output)?;
     let mut out = Output::new(output.json);
-    let snapshot = args.filter.select(&read_state(&repo, &mut out)?, &snapshot)?;
+    let snapshot = args.filter.select(&read_state_verbosely(&repo, &mut out, args.progress)?, &snapshot)?;
     let mut reporter = Reporter::new(args.progress, Work::Files("restored"));
     let ctx = reporter.attach(signals::catch()?);
     let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));

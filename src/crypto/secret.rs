@@ -5,14 +5,17 @@ use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// `N` secret bytes: wiped on drop, silent when printed, never serialised.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Secret<const N: usize>([u8; N]);
+/// `N` secret bytes: wiped on drop, silent when printed, never serialised. On the heap, so that a move leaves no copy.
+#[derive(Clone)]
+pub struct Secret<const N: usize>(Box<[u8; N]>);
 
 impl<const N: usize> Secret<N> {
-    /// Takes ownership of the bytes.
-    pub fn new(bytes: [u8; N]) -> Self {
-        Secret(bytes)
+    /// Takes ownership of the bytes, and wipes the argument.
+    pub fn new(mut bytes: [u8; N]) -> Self {
+        let mut secret = Secret(Box::new([0; N]));
+        secret.0.copy_from_slice(&bytes);
+        bytes.zeroize();
+        secret
     }
 
     /// Returns the bytes, for a cryptographic primitive.
@@ -21,6 +24,14 @@ impl<const N: usize> Secret<N> {
     }
 }
 
+impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
+
 impl<const N: usize> fmt::Debug for Secret<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -28,8 +39,8 @@ impl<const N: usize> fmt::Debug for Secret<N> {
 }
 
 /// The passphrase of the user, never empty, with an optional local key. Wiped on drop, silent when printed.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Passphrase(String, Option<Secret<32>>);
+#[derive(ZeroizeOnDrop)]
+pub struct Passphrase(String, #[zeroize(skip)] Option<Secret<32>>);
 
 impl Passphrase {
     /// Converts the text to Unicode normal form C, since keyboards and systems compose letters differently. `None` if it
@@ -76,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_silent_when_printed() {
-        assert_eq!(format!("{:?}", Secret([7; 32])), "Secret(..)");
+        assert_eq!(format!("{:?}", Secret::new([7; 32])), "Secret(..)");
         assert_eq!(format!("{:?}", Passphrase::new("hunter2".into()).unwrap()), "Passphrase(..)");
     }
 }

@@ -33,6 +33,12 @@ pub fn padded(len: usize, floor: usize) -> usize {
     exact.max(4) * unit
 }
 
+/// Returns the size of the record whose contents have `len` bytes: the next power of two of at least `floor`. The size of
+/// a record reveals the number of new chunks to a factor of two.
+pub fn padded_record(len: usize, floor: usize) -> usize {
+    len.max(floor).next_power_of_two()
+}
+
 /// A cursor over big-endian fields that cannot run over.
 pub struct Reader<'a>(pub &'a [u8]);
 
@@ -70,6 +76,12 @@ mod tests {
             assert!(class >= len && class <= (len.max(4096) * 5).div_ceil(4), "{len} -> {class}");
         }
         assert_eq!([padded(0, 4096), padded(4097, 4096), padded(16 << 20, 65536)], [4096, 5120, 16 << 20]);
+    }
+
+    #[test]
+    fn records_have_powers_of_two_as_sizes() {
+        let sizes = [0, 1, 4096, 4097, 9000, 65536, 65537, 128 << 20].map(|len| padded_record(len, 4096));
+        assert_eq!(sizes, [4096, 4096, 4096, 8192, 16384, 65536, 131_072, 128 << 20]);
     }
 
     #[test]

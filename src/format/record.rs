@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::codec::{self, malformed, padded};
+use super::codec::{self, malformed, padded_record};
 use super::limits;
 use super::reference::Ref;
 use crate::crypto::seal::BLOCK;
@@ -255,7 +255,7 @@ pub fn encode(mut head: Head, sections: &[NewSection]) -> Result<Vec<u8>> {
         plain.resize(plain.len().next_multiple_of(align), 0);
         plain.extend_from_slice(&s.bytes);
     }
-    plain.resize(padded(plain.len(), limits::RECORD_FLOOR), 0);
+    plain.resize(padded_record(plain.len(), limits::RECORD_FLOOR), 0);
     let fits = bytes.len() <= limits::HEAD && plain.len() <= limits::RECORD;
     if fits { Ok(plain) } else { Err(malformed("a record", "too long")) }
 }

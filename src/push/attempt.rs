@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::{NOT_SYNCED, Snapshot, SnapshotId, Stats};
 use crate::name::ObjectId;
+use crate::progress::Event;
 use crate::repo::{Repository, State};
 use crate::time::Time;
 
@@ -68,6 +69,7 @@ fn attempt(
     ctx.check()?;
     let mut state = repo.state(ctx)?;
     state.warnings().iter().for_each(|text| ctx.warn(text));
+    state.warning_details().iter().for_each(|text| ctx.event(Event::Detail { text }));
     let draft = draft(repo, options, begun, paths);
     let Chosen { parents, newest, missing } = choose_parents(ctx, repo, options, &state, &draft, begun)?;
     let cores = thread::available_parallelism().map_or(2, usize::from);

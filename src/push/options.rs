@@ -44,6 +44,8 @@ pub struct Options {
     pub memory: u64,
     /// When to commit partial snapshots.
     pub checkpoints: Checkpoints,
+    /// Pads every pack to the full size, so that sizes reveal nothing about single files.
+    pub full_packs: bool,
 }
 
 impl Default for Options {
@@ -65,6 +67,7 @@ impl Default for Options {
             skip_if_unchanged: false,
             memory: 256 << 20,
             checkpoints: Checkpoints::default(),
+            full_packs: false,
         }
     }
 }

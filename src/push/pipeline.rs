@@ -122,6 +122,7 @@ struct Outcome {
 /// Runs all threads and commits the snapshot. If the push ends early, commits the stored packs.
 pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> Result<Done> {
     let Setup { repo, ref budget, .. } = *setup;
+    let full_packs = setup.options.full_packs;
     let group = Group::new(setup.ctx);
     let ctx = group.context();
     let (finish, last) = (ctx.with_grace(Duration::MAX), ctx.with_grace(LAST));
@@ -130,7 +131,8 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
     let lookup = Lookup::from_state(state.clone()).with_memory(LOOKUP);
     let trees = Trees::with(repo, Arc::new(lookup));
     let (packs_in, packs_out) = crossbeam_channel::bounded(0);
-    let data = DataPacks::new(ctx, repo, packs_in, budget.open);
+    let mut data = DataPacks::new(ctx, repo, packs_in, budget.open);
+    data.full_packs = full_packs;
     let queue = Queue::new(ctx, budget.nodes);
     let work = Workspace {
         repo,
@@ -147,7 +149,7 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
         index_damage_reported: &AtomicBool::new(false),
     };
     let meta = MetaPack::new(repo, setup.options.compression.max(1))?;
-    let store = PackStore { meta, ctx: &last, packs: &data.packs, index: &index, looks_up: true };
+    let store = PackStore { meta, ctx: &last, packs: &data.packs, index: &index, looks_up: true, full_packs };
     let checkpointer = Checkpointer::new(setup.options.checkpoints, budget.chunks);
     let mut tree = TreeWriter::new(work, store, ledger(setup, work, &finish, state), checkpointer);
     let outcome = Pipeline::new(&group, work, setup, packs_out).run(sources, &mut tree);

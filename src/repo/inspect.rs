@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{ObjectType, plain_len};
 use crate::error::{Error, Kind, Result};
-use crate::format::codec::padded;
+use crate::format::codec::padded_record;
 use crate::format::index::{self, ENTRY};
 use crate::format::limits;
 use crate::format::record::SectionKind;
@@ -104,7 +104,7 @@ impl State {
 /// does not end at one by chance.
 fn has_class(size: u64) -> bool {
     let plain = plain_len(size).filter(|plain| *plain <= limits::RECORD as u64);
-    plain.is_some_and(|plain| plain > 0 && padded(plain as usize, limits::RECORD_FLOOR) as u64 == plain)
+    plain.is_some_and(|plain| plain > 0 && padded_record(plain as usize, limits::RECORD_FLOOR) as u64 == plain)
 }
 
 impl Repository {

@@ -63,7 +63,8 @@ impl Repository {
 
     /// Adds a key file. Reads it back and opens it before returning, so that no user relies on an unusable key file.
     pub fn add_key(&self, ctx: &Context, unlock: Unlock<'_>) -> Result<ObjectId> {
-        let (file, key) = put_key(ctx, &*self.storage, &self.id, &self.master, unlock)?;
+        let master = self.master.as_ref().ok_or_else(|| Error::failed("the master key was wiped already"))?;
+        let (file, key) = put_key(ctx, &*self.storage, &self.id, master, unlock)?;
         let (back, _) =
             self.read_key(ctx, &key.id).map_err(|e| e.while_doing("the new key file cannot be read back"))?;
         KeyFile::parse(&key.id, &self.id, &back)?.open(unlock.passphrase)?;

@@ -151,7 +151,7 @@ impl Repository {
 
     fn read_record(&self, ctx: &Context, listed: &Listed) -> Result<Known> {
         let len = seal::plain_len(listed.size).filter(|len| *len >= 4 && *len <= limits::RECORD as u64);
-        let len = len.ok_or_else(|| Error::damaged("no record has its size (it is being written, or was cut off)"))?;
+        let len = len.ok_or_else(|| Error::damaged("it was cut off while it was written, or is being written"))?;
         let object = Object { name: listed.name(), id: listed.id, kind: ObjectType::Record, len };
         let whole = if listed.size <= WHOLE { len } else { BLOCK as u64 };
         let start = match self.fetcher.read(ctx, &object, 0..whole.min(len), Span::Exact) {

@@ -7,18 +7,57 @@ use crate::format::ancestry::prefix;
 use crate::name::ObjectId;
 use crate::seen::SeenHead;
 
+/// Records that a warning names.
+const NAMED: usize = 3;
+/// Records that verbose output names.
+const DETAILS: usize = 1000;
+/// The hint of a warning about incomplete records.
+const EXPLAINS: &str = "`nfreezer check` reports whether a snapshot is lost";
+
 impl State {
-    /// Returns warnings for the user: the notes of the rollback checks, incomplete records, missing records.
+    /// Returns warnings for the user: the notes of the rollback checks, incomplete records, missing records. Anyone who can
+    /// write to `log/` can make many incomplete records, so they are summed up.
     pub fn warnings(&self) -> Vec<String> {
-        let superseded = self.superseded();
         let mut warnings = self.notes.clone();
-        for (id, (_, why)) in self.incomplete.iter().filter(|(id, _)| !superseded.contains(id)) {
-            warnings.push(format!("incomplete record log/*-{id}: {why}"));
+        let incomplete: Vec<_> = self.incomplete_records().collect();
+        match incomplete.as_slice() {
+            [] => {}
+            [(id, why)] => warnings.push(format!("incomplete record {} is ignored: {why}; {EXPLAINS}", short(id))),
+            all => {
+                let named = all.iter().take(NAMED).map(|(id, _)| short(id)).collect::<Vec<_>>().join(", ");
+                let more = all.len().saturating_sub(NAMED);
+                let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+                warnings.push(format!("{} incomplete records are ignored: {named}{more}; {EXPLAINS}", all.len()));
+            }
         }
-        for id in self.missing() {
+        let missing = self.missing();
+        for id in missing.iter().take(NAMED) {
             warnings.push(format!("record {id} is missing: the server has lost it or hides it"));
         }
+        if missing.len() > NAMED {
+            warnings.push(format!("{} more records are missing", missing.len() - NAMED));
+        }
         warnings
+    }
+
+    /// Returns a line for each incomplete or missing record that [`State::warnings`] only counts; 1000 at most.
+    pub fn warning_details(&self) -> Vec<String> {
+        let mut details = Vec::new();
+        if self.incomplete_records().nth(1).is_some() {
+            details.extend(
+                self.incomplete_records().map(|(id, why)| format!("incomplete record {id}: {why}")).take(DETAILS),
+            );
+        }
+        let missing = self.missing().into_iter().skip(NAMED).map(|id| format!("record {id} is missing"));
+        details.extend(missing.take(DETAILS));
+        details
+    }
+
+    /// Returns the incomplete records that no other record supersedes, each with the reason.
+    fn incomplete_records(&self) -> impl Iterator<Item = (&ObjectId, &str)> {
+        let superseded = self.superseded();
+        let incomplete = self.incomplete.iter().filter(move |(id, _)| !superseded.contains(id));
+        incomplete.map(|(id, (_, why))| (id, why.as_str()))
     }
 
     /// Returns the records that others name as predecessors and that are missing or incomplete, and not superseded.
@@ -71,4 +110,9 @@ impl State {
         let frontier: HashSet<ObjectId> = self.frontier().into_iter().collect();
         self.live().filter(|(id, _)| frontier.contains(id)).map(|(id, known)| known.seen(id)).collect()
     }
+}
+
+/// Returns the first digits of a record's id.
+fn short(id: &ObjectId) -> String {
+    id.to_string()[..8].to_owned()
 }

@@ -78,8 +78,8 @@ pub struct Repository {
     looks_again: bool,
     /// The key file that opened the repository.
     opened_by: (ObjectId, KeyInfo),
-    /// Kept to wrap it in further key files.
-    master: MasterKey,
+    /// Kept only where further key files wrap it, see [`Access::forgets_master_key`].
+    master: Option<MasterKey>,
 }
 
 impl Repository {

@@ -34,6 +34,8 @@ pub struct Access {
     pub expect_head: Option<u64>,
     /// The second factor.
     pub local_key: Option<LocalKey>,
+    /// The master key is wiped once the sub-keys are derived. Then [`Repository::add_key`] fails.
+    pub forgets_master_key: bool,
     /// A key file that the user has kept, used instead of the key files of the repository.
     pub key_file: Option<Vec<u8>>,
     /// Set if the server shows a suspicious state although the operation continues.
@@ -145,7 +147,10 @@ impl Repository {
         let local_key = access.local_key.as_ref();
         let unlocking = Unlocking::new(ctx, &*storage, &guard, &id, local_key, opened_before);
         let (master, key, info) = unlocking.run(keys?, passphrase)?;
-        let repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        let mut repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        if access.forgets_master_key {
+            repo.master = None;
+        }
         repo.check_key(key)?;
         Ok(repo)
     }
@@ -170,7 +175,7 @@ impl Repository {
             grace: GRACE,
             looks_again: true,
             opened_by: key,
-            master,
+            master: Some(master),
         }
     }
 

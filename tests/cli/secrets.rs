@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::cli::Env;
+use nfreezer::crypto::keys::Keys;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::keyfile::{KeyFile, decode_config};
 use nfreezer::name::{ObjectId, hex};
@@ -25,14 +26,15 @@ fn repository() -> Env {
     env
 }
 
-/// The master key, found as its owner can.
-fn master(env: &Env) -> [u8; 32] {
+/// The master key, and the fingerprint that is derived like the keys that work with it, found as their owner can.
+fn master(env: &Env) -> ([u8; 32], [u8; 16]) {
     let id = decode_config(&fs::read(env.path("repo/config")).unwrap()).unwrap();
     let entry = fs::read_dir(env.path("repo/keys")).unwrap().next().unwrap().unwrap();
     let bytes = fs::read(entry.path()).unwrap();
     let key = ObjectId::parse(entry.file_name().to_str().unwrap()).unwrap();
     let passphrase = Passphrase::new(SECRET.into()).unwrap();
-    *KeyFile::parse(&key, &id, &bytes).unwrap().open(&passphrase).unwrap().0.expose()
+    let master = KeyFile::parse(&key, &id, &bytes).unwrap().open(&passphrase).unwrap().0;
+    (*master.expose(), Keys::derive(&master, &id).fingerprint())
 }
 
 /// A push that has opened the repository and waits for what a fifo will give. It runs until it is dropped.
@@ -107,8 +109,9 @@ fn t81_the_passphrase_is_neither_in_environ_nor_in_cmdline_nor_in_memory_once_it
         for name in ["environ", "cmdline", "status", "comm"] {
             assert!(!holds(&fs::read(waiting.proc(name)).unwrap(), SECRET.as_bytes()), "{name} with {source:?}");
         }
-        let memory = waiting.memory();
-        assert!(holds(&memory, &master(&env)), "what it works with is found: the search looks at the right places");
+        let (memory, (master, fingerprint)) = (waiting.memory(), master(&env));
+        assert!(holds(&memory, &fingerprint), "derived values are found: the search looks at the right places");
+        assert!(!holds(&memory, &master), "the master key is still in memory with {source:?}");
         assert!(!holds(&memory, SECRET.as_bytes()), "the passphrase is still in memory with {source:?}");
     }
 }
@@ -161,7 +164,7 @@ fn t81_nobody_else_of_the_same_user_reads_the_memory() {
 fn t81_nothing_that_is_said_or_written_holds_a_passphrase_or_a_key() {
     let env = repository();
     let mut said = String::new();
-    let key = master(&env);
+    let (key, _) = master(&env);
     let commands: [&[&str]; 8] = [
         &["push", "-v", "-v", "-v", "source"],
         &["push", "--json", "source"],

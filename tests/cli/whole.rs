@@ -292,19 +292,32 @@ fn the_server_sees_no_name_no_content_and_few_sizes() {
     let client = Client::of(&sshd, None);
     let tree = small_tree(&client);
     client.ok(&["init"]);
+    // Attributes of each kind: a time, an owner that has a name, an extended attribute, the target of a link.
+    let letter = tree.join("letters/to-bob.txt");
+    crate::harness::tree::set_mtime(&letter, 1_234_567_890, 0);
+    let attribute =
+        rustix::fs::setxattr(&letter, c"user.telltale-name", b"telltale-value", rustix::fs::XattrFlags::empty());
+    attribute.unwrap();
+    std::os::unix::fs::symlink("telltale-target", tree.join("link")).unwrap();
     client.push(&[tree.to_str().unwrap(), "--tag", "telltale-tag", "--description", "telltale-description"], Some(0));
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let words = ["letters", "alice", "image.raw", "secret sentence", "telltale", "photos", "nfreezer 0"];
+    let user = rustix::fs::stat(&letter).unwrap().st_uid;
+    let user = nix::unistd::User::from_uid(user.into()).unwrap().map_or("no name".into(), |user| user.name);
+    let words = ["letters", "alice", "image.raw", "secret sentence", "telltale", "photos", "nfreezer 0", &user];
+    let mtime: &[&[u8]] = &[&1_234_567_890u32.to_be_bytes(), &1_234_567_890u32.to_le_bytes(), b"\xa4\x8b\xb0\x99\x09"];
     for file in files(&sshd.files().join("repository")) {
         let bytes = fs::read(&file).unwrap();
         for word in words.iter().chain([&host.trim()]).filter(|word| word.len() > 3) {
             assert!(!bytes.windows(word.len()).any(|w| w == word.as_bytes()), "{word:?} in {file:?}");
         }
+        assert!(!mtime.iter().any(|time| bytes.windows(time.len()).any(|w| w == *time)), "the time in {file:?}");
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(name == "config" || name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'), "{name}");
         let plain = nfreezer::crypto::seal::plain_len(bytes.len() as u64);
         let class = |len: u64| len.is_power_of_two() || len.is_multiple_of(len.next_power_of_two() / 8);
         assert!([44, 264].contains(&bytes.len()) || plain.is_some_and(class), "{file:?} has {} bytes", bytes.len());
+        let is_record = file.parent().unwrap().ends_with("log");
+        assert!(!is_record || plain.unwrap().is_power_of_two(), "{file:?} has {} bytes", bytes.len());
     }
 }
 

@@ -12,5 +12,6 @@ mod push;
 mod renames;
 mod resume;
 mod select;
+mod sizes;
 mod streams;
 mod truth;

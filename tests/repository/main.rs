@@ -6,6 +6,7 @@ mod harness;
 mod check;
 mod forget;
 mod heal;
+mod junk;
 mod keys;
 mod log;
 mod memory_of_heads;

@@ -132,10 +132,27 @@ pub struct Args {
         env = "NFREEZER_COMPRESSION", help_heading = PROCESS, hide_short_help = true)]
     pub compression: CompressionLevel,
 
+    /// Pad packs that are not full to `classes` of at most 25 %, or to the `full` size
+    ///
+    /// With `full`, sizes reveal nothing about single files. A push with new contents then sends at least 16 MiB of
+    /// contents and 16 MiB of metadata.
+    #[arg(long, value_enum, default_value = "classes", env = "NFREEZER_PAD", help_heading = PROCESS,
+        hide_short_help = true)]
+    pub pad: Padding,
+
     #[command(flatten)]
     pub repository: OpenArgs,
     #[command(flatten)]
     pub progress: ProgressArgs,
+}
+
+/// Sizes of packs that are not full.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Padding {
+    /// Classes of at most 25 %.
+    Classes,
+    /// The size of full packs.
+    Full,
 }
 
 const LISTS: [&str; 3] = ["files_from", "files_from_verbatim", "files_from_raw"];

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use args::Args;
+pub use args::{Args, Padding};
 
 use super::environment::{host, user};
 use super::exit::{INCOMPLETE, OK};
@@ -79,6 +79,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         force: args.force,
         parent: args.parent.clone(),
         skip_if_unchanged: args.skip_if_unchanged,
+        full_packs: args.pad == Padding::Full,
     })
 }
 

@@ -40,6 +40,8 @@ pub struct DataPacks<'c> {
     repo: &'c Repository,
     pub chunks: Chunks,
     pub packs: Packs<'c>,
+    /// Every pack is padded to the full size.
+    pub full_packs: bool,
     slots: Mutex<Slots>,
     /// Signalled when a slot becomes free.
     freed: Condvar,
@@ -106,6 +108,7 @@ impl<'c> DataPacks<'c> {
             repo,
             chunks: Chunks::default(),
             packs: Packs::new(ctx),
+            full_packs: false,
             slots: Mutex::new(Slots { all, uploads: Some(uploads) }),
             freed: Condvar::new(),
             spare: Mutex::default(),
@@ -170,7 +173,7 @@ impl<'c> DataPacks<'c> {
         drop(slots);
         let sent = match (slot, uploads) {
             (Slot::Open(OpenPack { number, builder }), Some(uploads)) => {
-                self.ctx.send(&uploads, Upload { number, plain: builder.finish(full).0 })
+                self.ctx.send(&uploads, Upload { number, plain: builder.finish(full || self.full_packs).0 })
             }
             _ => Ok(()),
         };

@@ -19,6 +19,8 @@ pub struct PackStore<'c> {
     pub index: &'c Index,
     /// Chunks of earlier pushes are looked up. False once the push ends early, since the connection may be lost.
     pub looks_up: bool,
+    /// Every pack is padded to the full size.
+    pub full_packs: bool,
 }
 
 impl MetaStore for PackStore<'_> {
@@ -32,7 +34,7 @@ impl MetaStore for PackStore<'_> {
     }
 
     fn finish_pack(&mut self, full: bool) -> Result<Option<PackRef>> {
-        let Some(pack) = self.meta.finish(self.ctx, full)? else { return Ok(None) };
+        let Some(pack) = self.meta.finish(self.ctx, full || self.full_packs)? else { return Ok(None) };
         self.packs.stored(self.packs.open(ObjectType::Meta), pack);
         Ok(Some(pack))
     }
