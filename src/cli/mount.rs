@@ -193,45 +193,53 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| Ok::<_, Error>((args.filter.select(&state, &snapshot)?, path))).transpose()?;
-    let zone = jiff::tz::TimeZone::system();
     let view = vfs::Options {
         owner,
         mounter: me,
-        zone,
+        zone: jiff::tz::TimeZone::system(),
         at,
         shared_inodes: args.shared_inodes,
         cache: args.cache_size as usize,
     };
-    let options = mount::Options {
+    let options = mount_options(args, view, &state, log);
+    out.object("summary", Default::default())?;
+    out.flush()?;
+    let tell = |phase: Phase<'_>| announce(phase, args, &manager, &journal);
+    mount::serve(signals::context(), Arc::new(repo), state, &dir, options, tell).map(|()| OK)
+}
+
+fn mount_options(args: &Args, view: vfs::Options, state: &State, log: mount::Log) -> mount::Options {
+    mount::Options {
         view,
         allow_other: args.allow_other,
         nonempty: args.nonempty,
         noexec: args.noexec,
         source: args.fsname.clone(),
-        sources: sources(&state),
+        sources: sources(state),
         io_timeout: args.io_timeout,
         refresh: (!args.refresh.is_zero()).then_some(args.refresh),
         prefetch: !args.no_prefetch,
         idle: args.idle_unmount,
         log,
-    };
-    out.object("summary", Default::default())?;
-    out.flush()?;
-    let tell = |phase: Phase<'_>| match phase {
+    }
+}
+
+/// Reports a phase of the mount to the service manager, and ends the part in the foreground.
+fn announce(phase: Phase<'_>, args: &Args, manager: &Manager, journal: &Journal) -> Result<()> {
+    match phase {
         Phase::Ready(mounted) => {
-            let (address, dir) =
-                (repo_address(&args.repository.open.address), escape::text(mounted.dir().as_os_str().as_bytes()));
+            let address = repo_address(&args.repository.open.address);
+            let dir = escape::text(mounted.dir().as_os_str().as_bytes());
             // The process that was started has ended, or will; this one is the service.
             let main = format!("MAINPID={}", std::process::id());
             manager.tell(&format!("READY=1\n{main}\nSTATUS={address} is mounted at {dir}"));
-            if args.background_child { leave_terminal(&journal) } else { Ok(()) }
+            if args.background_child { leave_terminal(journal) } else { Ok(()) }
         }
         Phase::Stopping => {
             manager.tell("STOPPING=1\nSTATUS=unmounting");
             Ok(())
         }
-    };
-    mount::serve(signals::context(), Arc::new(repo), state, &dir, options, tell).map(|()| OK)
+    }
 }
 
 fn repo_address(address: &AddressArgs) -> String {

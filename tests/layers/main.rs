@@ -2,12 +2,13 @@
 
 mod cycles;
 mod documents;
+mod messages;
 mod source;
 
 use std::collections::BTreeSet;
 use std::fs;
 
-use source::{Modules, Source, module, sources};
+use source::{Modules, Source, functions, module, sources};
 
 /// Each layer and what it may import beside itself, `name`, `error`, `time` and `printable`.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -60,7 +61,6 @@ fn each_layer_imports_only_what_lies_below_it() {
     let sources = sources();
     let modules = Modules::of(&sources);
     let mut wrong = BTreeSet::new();
-    // `patience` is re-exported by `repo`; it is about to go.
     for source in sources.iter().filter(|source| !is_root(&layer(source))) {
         let layer = layer(source);
         let allowed = LAYERS.iter().find(|(name, _)| *name == layer);
@@ -119,6 +119,24 @@ fn no_file_is_longer_than_400_lines_and_each_says_why_it_exists() {
     for source in &sources {
         assert!(source.text.starts_with("//!"), "{} does not say why it exists", source.path.display());
     }
+}
+
+/// Functions that are longer than the limit and are to be split.
+const LONG_FUNCTIONS: [&str; 3] = ["answer", "from_values", "open"];
+
+#[test]
+fn no_function_is_longer_than_60_lines() {
+    let (mut long, mut count) = (Vec::new(), 0);
+    for source in sources() {
+        for (name, lines) in functions(&source.production) {
+            count += 1;
+            if lines > 60 && !LONG_FUNCTIONS.contains(&name.as_str()) {
+                long.push(format!("{}: {name} has {lines}", source.path.display()));
+            }
+        }
+    }
+    assert!(count > 1000, "only {count} functions were found");
+    assert!(long.is_empty(), "functions of more than 60 lines: {long:#?}");
 }
 
 #[test]

@@ -227,3 +227,28 @@ fn inline(code: &str) -> Vec<Names> {
     }
     found
 }
+
+/// Returns the name and the number of lines of each function that has a body.
+pub fn functions(production: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = production.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let (before, after) = code.split_once("fn ").unwrap_or_default();
+        let qualifiers = before.split(' ').filter(|word| !word.is_empty());
+        let known = |word: &str| word.starts_with("pub") || word.ends_with(')') || ["const", "unsafe"].contains(&word);
+        if after.is_empty() || !qualifiers.into_iter().all(known) {
+            continue;
+        }
+        let indent = &line[..line.len() - code.len()];
+        // Without a body, or with one on the same line.
+        if code.ends_with([';', '}']) {
+            continue;
+        }
+        let end = format!("{indent}}}");
+        let before_end = lines[at..].iter().take_while(|line| **line != end).count();
+        let name = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        found.push((name, before_end + 1));
+    }
+    found
+}
