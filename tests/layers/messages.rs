@@ -67,9 +67,10 @@ fn the_messages_in_troubleshooting_exist() {
     for message in messages {
         count += 1;
         for part in fixed_parts(&plain(message)) {
-            // `cannot` and the verb are added where the error is made.
+            // `cannot` and the verb are added where the error is made, `and` where two are joined.
             let object = part.strip_prefix("cannot ").and_then(|rest| Some(rest.split_once(' ')?.1)).unwrap_or(&part);
-            let known = sources.contains(&part) || sources.contains(object);
+            let joined = ["and ", "but "].iter().find_map(|word| part.strip_prefix(word)).unwrap_or(&part);
+            let known = [part.as_str(), object, joined].iter().any(|part| sources.contains(part));
             if !known && !OF_OTHERS.contains(&part.as_str()) {
                 missing.push(format!("{part:?} of {message:?}"));
             }
