@@ -165,6 +165,11 @@ impl<'p> Context<'p> {
         self.scope.signal().map(|(signal, since)| (signal, since.elapsed()))
     }
 
+    /// Returns whether any thread has noticed yet that the user asked to stop.
+    pub fn has_noticed_stop(&self) -> bool {
+        self.scope.root().since.get().is_some()
+    }
+
     /// Returns how long to wait before the next [`Context::check`]; `None` if only the awaited event can end the wait.
     pub fn wait_slice(&self) -> Option<Duration> {
         if self.deadline.is_none() && self.scope.parent.is_none() && self.scope.signal.is_none() {

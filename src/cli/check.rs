@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<u8> {
         memory: args.memory,
     };
     let mut reporter = Reporter::new(args.progress, Work::Files("checked"));
-    let ctx = reporter.attach(signals::catch()?);
+    let ctx = reporter.attach(signals::catch());
     let mut findings = Findings::new(args.progress);
     let result = check::check(&ctx, &repo, &state, &options, &mut |finding| findings.take(&reporter, &finding));
     reporter.finish();

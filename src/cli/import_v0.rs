@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<u8> {
         command: args.old_password_command.as_deref(),
     };
     given.check()?;
-    let ctx = signals::catch()?;
+    let ctx = signals::catch_and_commit();
     let repo = to_write(&args.repository, output, false)?;
     let storage = storage_at(&args.source, &args.repository.connection, output)
         .map_err(|e| e.while_doing("the old repository"))?;

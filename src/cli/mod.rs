@@ -145,12 +145,20 @@ impl Command {
 pub fn run() -> ExitCode {
     prepare();
     panic::set_hook(Box::new(|info| output::notice(format_args!("nfreezer: error: {}", output::panic_text(info)))));
+    let code = signals::run(|| panic::catch_unwind(command).unwrap_or(1)).unwrap_or_else(|e| {
+        let code = exit_code(e.kind());
+        output::error(false, &e, code);
+        code
+    });
+    ExitCode::from(code)
+}
+
+fn command() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let run = || match mount_helper::Call::recognise(&arguments) {
+    match mount_helper::Call::recognise(&arguments) {
         Some(call) => call.run(&mut Cli::command(), parse_and_run),
         None => parse_and_run(&arguments),
-    };
-    ExitCode::from(panic::catch_unwind(run).unwrap_or(1))
+    }
 }
 
 fn parse_and_run(arguments: &[OsString]) -> u8 {

@@ -205,6 +205,7 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
     out.object("summary", Default::default())?;
     out.flush()?;
     let tell = |phase: Phase<'_>| announce(phase, args, &manager, &journal);
+    signals::leave_to_others();
     mount::serve(signals::context(), Arc::new(repo), state, &dir, options, tell).map(|()| OK)
 }
 

@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<u8> {
     };
     let consent = Consent { yes: args.yes, dry_run: args.dry_run };
     let mut reporter = Reporter::new(args.progress, Work::Files("checked"));
-    let ctx = reporter.attach(signals::catch()?);
+    let ctx = reporter.attach(signals::catch_and_commit());
     let mut findings = Findings::new(args.progress);
     let mut take = |finding: check::Finding<'_>| findings.take(&reporter, &finding);
     let result = check::repair(&ctx, &repo, &mut state, &options, consent, &mut take);

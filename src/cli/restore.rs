@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut out = Output::new(output.json);
     let snapshot = args.filter.select(&read_state_verbosely(&repo, &mut out, args.progress)?, &snapshot)?;
     let mut reporter = Reporter::new(args.progress, Work::Files("restored"));
-    let ctx = reporter.attach(signals::catch()?);
+    let ctx = reporter.attach(signals::catch());
     let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));
     reporter.finish();
     let summary = result?;

@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<u8> {
         args.snapshots.iter().map(|text| state.select_forgotten(text)).collect::<Result<_>>()?;
     snapshots.sort_by_key(|s| (s.time, s.id));
     snapshots.dedup_by_key(|s| s.id);
-    forget::undelete(signals::catch()?, &repo, &mut state, &snapshots)?;
+    forget::undelete(signals::catch_and_commit(), &repo, &mut state, &snapshots)?;
     if !args.output.quiet {
         snapshots.iter().try_for_each(|s| out.line(format_args!("snapshot {} is shown again", s.id.short())))?;
     }

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::mount_table::{TYPE, absolute, mounted_at};
+use super::mount_table::{absolute, mounted_at};
+use crate::mounts::BACKUP;
 use crate::error::{Error, Result};
 use crate::printable;
 
@@ -69,7 +70,7 @@ fn directly(dir: &Path, how: &AttachOptions<'_>) -> Result<OwnedFd, Errno> {
     let data = CString::new(data).expect("no NUL in numbers");
     let noexec = if how.noexec { MountFlags::NOEXEC } else { MountFlags::empty() };
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME | noexec;
-    rustix::mount::mount(how.source, dir, TYPE, flags, data.as_c_str())?;
+    rustix::mount::mount(how.source, dir, BACKUP, flags, data.as_c_str())?;
     Ok(device.into())
 }
 
@@ -195,7 +196,7 @@ pub fn expire(attached: &Attached) -> Expired {
 pub fn release(dir: &Path, lazy: bool) -> Result<()> {
     let dir = absolute(dir)?;
     match mounted_at(&dir) {
-        Some(mount) if mount.kind == TYPE => unmount(&dir, lazy),
+        Some(mount) if mount.kind == BACKUP => unmount(&dir, lazy),
         _ => Err(Error::failed(format!("no backup is mounted at {}", dir.display()))),
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::attach::unmount;
-use super::mount_table::{TYPE, absolute, mounted_at};
+use super::mount_table::{absolute, mounted_at};
+use crate::mounts::BACKUP;
 use crate::error::{Error, Result};
 use crate::printable;
 
@@ -48,7 +49,7 @@ fn unmount_dead(path: &Path, log: &dyn Fn(&str)) -> Result<()> {
 fn check_contents(path: &Path, nonempty: bool) -> Result<()> {
     let shown = printable::name(path.as_os_str().as_bytes());
     match mounted_at(path) {
-        Some(mount) if mount.kind == TYPE => {
+        Some(mount) if mount.kind == BACKUP => {
             let error = Error::failed(format!("a backup is mounted at {shown} already"));
             return Err(error.hint("`nfreezer umount DIR` unmounts it"));
         }

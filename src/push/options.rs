@@ -10,6 +10,9 @@ use crate::format::record::{Snapshot, SnapshotId};
 use crate::name::ObjectId;
 use crate::time::Time;
 
+/// The default of [`Options::patience`].
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The things to push, and the attributes of the snapshot.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -42,6 +45,9 @@ pub struct Options {
     pub skip_if_unchanged: bool,
     /// Bound of the memory in bytes, besides the memory of the KDF; at least [`super::LEAST`].
     pub memory: u64,
+    /// Time after which a call on a file system of the sources is given up, if that belongs to a program or to another
+    /// machine. Then the rest of the file system is left out.
+    pub patience: Duration,
     /// When to commit partial snapshots.
     pub checkpoints: Checkpoints,
     /// Pads every pack to the full size, so that sizes reveal nothing about single files.
@@ -66,6 +72,7 @@ impl Default for Options {
             parent: None,
             skip_if_unchanged: false,
             memory: 256 << 20,
+            patience: PATIENCE,
             checkpoints: Checkpoints::default(),
             full_packs: false,
         }

@@ -247,7 +247,8 @@ fn walk(setup: &Setup<'_>, work: Workspace<'_>, sources: &mut Sources<'_>, batch
             let picker = Picker::new(&options.select, ctx, paths, &options.exclude_devices);
             let exclude = &options.exclude_dev_ino;
             let renames = &Renames::new(parents);
-            Walk { trees, ctx, parents, renames, nodes, exclude }.run(plan, picker, batcher)
+            let patience = options.patience;
+            Walk { trees, ctx, parents, renames, nodes, exclude, patience }.run(plan, picker, batcher)
         }
         Sources::Streams(streams) => {
             Streams { trees, ctx, parents, nodes, time: setup.draft.time }.run(streams, batcher)

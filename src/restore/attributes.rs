@@ -14,6 +14,7 @@ use super::{Run, add};
 use crate::acl;
 use crate::error::Error;
 use crate::format::node::Node;
+use crate::xattr;
 
 const CWD: rustix::fd::BorrowedFd<'static> = rustix::fs::CWD;
 
@@ -139,7 +140,7 @@ fn remove_foreign(run: &Run<'_>, saved: &[(Vec<u8>, Vec<u8>)], inode: &Inode<'_>
         Err(errno) => return errno == Errno::NOTSUP,
     };
     let mut clean = true;
-    for name in names.split(|byte| *byte == 0).filter(|name| is_removable(name)) {
+    for name in xattr::names(&names).filter(|name| is_removable(name)) {
         if !saved.iter().any(|(known, _)| known == name) && !counted(run, inode.remove(name)) {
             clean &= name != acl::ACCESS;
         }
@@ -178,22 +179,10 @@ impl Inode<'_> {
 
     /// Returns the names, each ended by a zero byte.
     fn list(&self) -> Result<Vec<u8>, Errno> {
-        // The kernel's bound of a list is 64 KiB; most inodes have no attribute.
-        let mut names = vec![0; 1 << 10];
-        let mut len = self.list_into(&mut names);
-        if len == Err(Errno::RANGE) {
-            names.resize(64 << 10, 0);
-            len = self.list_into(&mut names);
-        }
-        names.truncate(len?);
-        Ok(names)
-    }
-
-    fn list_into(&self, names: &mut [u8]) -> Result<usize, Errno> {
-        match self {
+        xattr::read(|names| match self {
             Inode::Open(fd) => rustix::fs::flistxattr(fd, names),
             Inode::Path(path) => rustix::fs::listxattr(*path, names),
-        }
+        })
     }
 }
 

@@ -6,6 +6,7 @@ mod harness;
 mod crash;
 mod descriptors;
 mod duties;
+mod foreign_mounts;
 mod import_v0;
 mod parents;
 mod push;

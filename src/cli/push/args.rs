@@ -139,6 +139,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "classes", env = "NFREEZER_PAD", help_heading = PROCESS,
         hide_short_help = true)]
     pub pad: Padding,
+    /// Leave out the rest of a network or FUSE file system that does not answer for this time
+    #[arg(long, value_name = "TIME", value_parser = interval, default_value = "30s", help_heading = PROCESS,
+        hide_short_help = true)]
+    pub source_timeout: Duration,
 
     #[command(flatten)]
     pub repository: OpenArgs,

@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_write(&args.repository, output, args.dry_run)?;
     let work = if args.dry_run { Work::Files("scanned") } else { Work::Send("saved") };
     let mut reporter = Reporter::new(args.progress, work);
-    let ctx = reporter.attach(signals::catch()?);
+    let ctx = reporter.attach(signals::catch_and_commit());
     let options = options(args, sources.paths, &own, select)?;
     sources.missing.iter().for_each(|(path, why)| ctx.skip(path, why));
     let result = match stream {
@@ -72,6 +72,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         time: args.time,
         compression: args.compression.0,
         memory: args.memory,
+        patience: args.source_timeout,
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         select,
         exclude_dev_ino: own.folder.iter().map(|(_, id)| *id).collect(),

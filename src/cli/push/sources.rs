@@ -12,6 +12,7 @@ use crate::cli::escape;
 use crate::cli::options::AddressArgs;
 use crate::cli::values::looks_remote;
 use crate::error::{Error, Kind, Result};
+use crate::mounts;
 use crate::pattern::{self, NamePattern};
 use crate::storage::Location;
 
@@ -152,9 +153,9 @@ pub struct Own {
 impl Own {
     /// From the address of the repository and the table of mounts.
     pub fn find(address: &AddressArgs) -> Self {
-        let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let table = String::from_utf8_lossy(&table); // paths of mounts may hold anything
-        Own { folder: own_folder(address), mounted: table.lines().filter_map(device).collect() }
+        // A `stat` of a mount that hangs would hang too.
+        let mounted = mounts::table().into_iter().filter(|mount| mount.kind == mounts::BACKUP);
+        Own { folder: own_folder(address), mounted: mounted.map(|mount| mount.device).collect() }
     }
 
     /// Refuses a source that is, or lies in, what must not be saved.
@@ -187,15 +188,6 @@ fn own_folder(address: &AddressArgs) -> Option<(PathBuf, (u64, u64))> {
     Some((path, (meta.dev(), meta.ino())))
 }
 
-/// The device of a mounted backup, from its line in the table: a `stat` of a mount that hangs would hang too. A part of
-/// it that is mounted elsewhere has the same one.
-fn device(line: &str) -> Option<u64> {
-    let (place, kind) = line.split_once(" - ")?;
-    let (major, minor) = place.split(' ').nth(2)?.split_once(':')?;
-    let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
-    kind.starts_with("fuse.nfreezer ").then_some(device)
-}
-
 /// `nfreezer backup SRC user@host:/path` is how the Python tool was called.
 pub fn refuse_old_form(address: &AddressArgs, sources: &[OsString]) -> Result<()> {
     match sources {
@@ -219,12 +211,5 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere", &link).unwrap();
         assert_eq!(absolute(link.as_os_str()).unwrap(), link);
         assert_eq!(absolute("/no/such/source".as_ref()).unwrap_err().kind(), Kind::Failed);
-    }
-
-    #[test]
-    fn only_mounted_backups_are_known_by_their_line() {
-        let line = |kind| format!("36 35 0:98 / /mnt/x rw,noatime shared:1 master:2 - {kind} nfreezer rw,user_id=0");
-        assert_eq!(device(&line("fuse.nfreezer")), Some(rustix::fs::makedev(0, 98)));
-        assert_eq!([device(&line("fuse.sshfs")), device(""), device("a - fuse.nfreezer ")], [None; 3]);
     }
 }

@@ -2,9 +2,9 @@
 //! and a file is not read again if it is proven that nothing else happened to it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{self, OFlags, Stat};
+use rustix::fs::{self, Stat};
 use rustix::io::Errno;
 
 use super::inode_index::{Candidate, DIRECTORY, InodeIndex, OldPath, tag};
@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::format::node::{Content, Xattrs};
 use crate::push::read::attributes::{self, same};
 use crate::push::read::dir::Dir;
+use crate::push::read::open_file::OpenFile;
 use crate::trees::Trees;
 
 /// Entries from which on a young directory is looked up in the parents too.
@@ -100,7 +101,7 @@ impl<'p> Renames<'p> {
             }
             if self.was_only_renamed(ctx, trees, &candidate.old, stat)
                 && let Some(directory) = index.directory(ctx, trees, &candidate)?
-                && is_gone(&directory, &candidate.old.node.name, stat)
+                && is_gone(file.dir, &directory, &candidate.old.node.name, stat)
                 && is_explained(file.dir, &directory, stat)
                 && let Ok(pairs) = xattrs_now(file)
             {
@@ -166,7 +167,7 @@ impl<'p> Renames<'p> {
 
 /// A file of the sources: its directory, its name there, and its `stat`.
 pub struct SourceFile<'a> {
-    pub dir: &'a Dir,
+    pub dir: &'a Arc<Dir>,
     pub name: &'a [u8],
     pub stat: &'a Stat,
 }
@@ -178,18 +179,20 @@ fn is_here(stat: &Stat, found: &[Option<OldNode>]) -> bool {
 
 /// Returns whether the file is no longer at its old path. The device is not compared: if another file system has a file of
 /// the same inode number there, the node may describe that file.
-fn is_gone(directory: &OldPath, name: &[u8], stat: &Stat) -> bool {
-    match fs::lstat([&directory.path, b"/".as_slice(), name].concat()) {
+fn is_gone(dir: &Arc<Dir>, directory: &OldPath, name: &[u8], stat: &Stat) -> bool {
+    let path = [&directory.path, b"/".as_slice(), name].concat();
+    match dir.call(|_| fs::lstat(path)) {
         Ok(there) => attributes::id(&there).1 != attributes::id(stat).1,
         Err(errno) => matches!(errno, Errno::NOENT | Errno::NOTDIR),
     }
 }
 
 /// Returns whether the last change of the file's ctime was its renaming, which changes both directories at the same time.
-fn is_explained(dir: &Dir, from: &OldPath, stat: &Stat) -> bool {
+fn is_explained(dir: &Arc<Dir>, from: &OldPath, stat: &Stat) -> bool {
     let is_from = |dir: &Stat| attributes::id(dir).1 == from.inode;
-    fs::fstat(&dir.fd).is_ok_and(|dir| changed_with(&dir, stat))
-        || fs::stat(from.path.as_slice()).is_ok_and(|dir| is_from(&dir) && changed_with(&dir, stat))
+    let path = from.path.clone();
+    dir.call(|dir| fs::fstat(&dir.fd)).is_ok_and(|dir| changed_with(&dir, stat))
+        || dir.call(|_| fs::stat(path)).is_ok_and(|dir| is_from(&dir) && changed_with(&dir, stat))
 }
 
 /// Returns whether a directory changed at the ctime of the file.
@@ -200,6 +203,10 @@ fn changed_with(dir: &Stat, file: &Stat) -> bool {
 
 /// Reads the extended attributes. They may have been set before the file was renamed, which mtime does not show.
 fn xattrs_now(file: &SourceFile<'_>) -> Result<attributes::Pairs, Errno> {
-    let fd = file.dir.open(file.name, OFlags::NOFOLLOW)?;
-    if same(file.stat, &fs::fstat(&fd)?) { attributes::xattrs_of(&fd) } else { Err(Errno::STALE) }
+    let open = OpenFile::open(file.dir, file.name)?;
+    if !same(file.stat, &open.stat()?) {
+        return Err(Errno::STALE);
+    }
+    let found = open.xattrs()?;
+    found.failed.first().map_or(Ok(found.pairs), |(_, errno)| Err(*errno))
 }

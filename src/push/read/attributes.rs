@@ -1,10 +1,10 @@
 //! Makes nodes of the tree from `stat`: attributes, owners, extended attributes.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{self, FileType, Stat};
+use rustix::fs::{self, FileType, Stat, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
 use super::dir::Dir;
@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Attrs, Content, Node, Xattrs};
 use crate::time::Time;
+use crate::xattr;
 
 /// Returns the file type.
 pub fn kind(stat: &Stat) -> FileType {
@@ -24,6 +25,11 @@ pub fn kind(stat: &Stat) -> FileType {
 #[allow(clippy::unnecessary_cast)]
 pub fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// Returns the device.
+pub fn device(statx: &Statx) -> u64 {
+    fs::makedev(statx.stx_dev_major, statx.stx_dev_minor)
 }
 
 /// Returns the modification time.
@@ -55,6 +61,9 @@ pub fn same(a: &Stat, b: &Stat) -> bool {
 
 /// Returns the error `cannot {doing}: {errno}`.
 pub fn error(doing: &str, errno: Errno) -> Error {
+    if errno == Errno::TIMEDOUT {
+        return Error::failed(format!("cannot {doing}: its file system does not answer"));
+    }
     Error::io(doing, errno.into())
 }
 
@@ -64,6 +73,7 @@ pub fn error(doing: &str, errno: Errno) -> Error {
 ///
 /// Returns `why` if it is no fault of the path: the system has no descriptors or no memory left. Then the push ends.
 pub fn skip(ctx: &Context, path: &[u8], why: Error) -> Result<()> {
+    ctx.check()?; // a call on a file system that hangs also ends when the push must end
     if why.kind() == Kind::Exhausted {
         return Err(why.while_doing(String::from_utf8_lossy(path)));
     }
@@ -81,6 +91,12 @@ pub struct Nodes {
     users: Mutex<HashMap<u32, Vec<u8>>>,
     groups: Mutex<HashMap<u32, Vec<u8>>>,
     devices: Mutex<Vec<u64>>,
+}
+
+/// The attributes of a mount point, as far as they are known without asking its file system.
+pub struct MountPoint {
+    pub name: Vec<u8>,
+    pub statx: Statx,
 }
 
 /// The attributes of a node that is not on a file system.
@@ -115,6 +131,19 @@ impl Nodes {
         let attrs = self.attrs(mode & 0o7777, uid, gid, 0);
         let xattrs = Xattrs::Inline(Vec::new());
         Node { name, attrs, mtime, ctime, inode: 0, nlink: 1, flags: 0, xattrs, content }
+    }
+
+    /// Makes a node for the directory of another file system, empty and without extended attributes.
+    pub fn mount_point(&self, mount: MountPoint) -> Node {
+        let MountPoint { name, statx } = mount;
+        let is_known = StatxFlags::from_bits_retain(statx.stx_mask).contains(StatxFlags::MODE);
+        let mode = if is_known { statx.stx_mode & 0o7777 } else { 0o755 };
+        let attrs = self.attrs(mode, statx.stx_uid, statx.stx_gid, device(&statx));
+        let time = |time: StatxTimestamp| Time::new(time.tv_sec, time.tv_nsec.min(999_999_999));
+        let (mtime, ctime) = (time(statx.stx_mtime), nanoseconds(time(statx.stx_ctime)));
+        let (xattrs, content) = (Xattrs::Inline(Vec::new()), Content::Directory(None));
+        let nlink = statx.stx_nlink.max(1);
+        Node { name, attrs, mtime, ctime, inode: statx.stx_ino, nlink, flags: 0, xattrs, content }
     }
 
     /// Makes a node for an entry whose attributes could not be read.
@@ -181,50 +210,67 @@ pub fn unreadable(errno: Errno) -> Content {
 /// Extended attributes with their values, ascending by name.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// The extended attributes of a file.
+#[derive(Default)]
+pub struct FoundXattrs {
+    pub pairs: Pairs,
+    /// The names of those that could not be read.
+    pub failed: Vec<(Vec<u8>, Errno)>,
+}
+
+impl FoundXattrs {
+    /// Reports those that could not be read. Returns the others.
+    pub fn report(self, ctx: &Context, path: &[u8]) -> Result<Pairs> {
+        for (name, errno) in &self.failed {
+            let doing = format!("read its extended attribute {}", String::from_utf8_lossy(name));
+            skip(ctx, path, error(&doing, *errno))?;
+        }
+        Ok(self.pairs)
+    }
+}
+
+/// Reports extended attributes that could not be read, one by one or all. Returns the others.
+pub fn report_xattrs(ctx: &Context, path: &[u8], found: Result<FoundXattrs, Errno>) -> Result<Pairs> {
+    match found {
+        Ok(found) => found.report(ctx, path),
+        Err(errno) => skip(ctx, path, error("read its extended attributes", errno)).map(|()| Pairs::new()),
+    }
+}
+
 /// Reads the extended attributes of an open file or directory.
-pub fn xattrs_of(fd: impl AsFd) -> Result<Pairs, Errno> {
+pub fn xattrs_of(fd: impl AsFd) -> Result<FoundXattrs, Errno> {
     read_xattrs(|list| fs::flistxattr(&fd, list), |name, value| fs::fgetxattr(&fd, name, value))
 }
 
 /// Reads the extended attributes of an entry that must not be opened: a symlink, a fifo, a device, an unreadable file.
-pub fn xattrs_at(dir: &Dir, name: &[u8]) -> Result<Pairs, Errno> {
-    use std::os::fd::AsRawFd;
-    let path = [format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).as_bytes(), name].concat();
-    let path = path.as_slice();
-    match read_xattrs(|list| fs::llistxattr(path, list), |name, value| fs::lgetxattr(path, name, value)) {
-        Err(Errno::NOENT) => Ok(Vec::new()),
-        other => other,
-    }
+pub fn xattrs_at(dir: &Arc<Dir>, name: &[u8]) -> Result<FoundXattrs, Errno> {
+    dir.on_entry(name, |dir, name| {
+        let path = [format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).as_bytes(), name].concat();
+        let path = path.as_slice();
+        match read_xattrs(|list| fs::llistxattr(path, list), |name, value| fs::lgetxattr(path, name, value)) {
+            Err(Errno::NOENT) => Ok(FoundXattrs::default()),
+            other => other,
+        }
+    })
 }
 
 fn read_xattrs(
     list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
-) -> Result<Pairs, Errno> {
-    let mut few = [0; 1024];
-    let names = match list(&mut few) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        Ok(len) => few[..len].to_vec(),
-        Err(Errno::RANGE) => whole(list)?,
-        Err(errno) => return Err(errno),
+) -> Result<FoundXattrs, Errno> {
+    let names = match xattr::read(list) {
+        Err(Errno::NOTSUP) => return Ok(FoundXattrs::default()),
+        other => other?,
     };
-    let mut pairs = Pairs::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match whole(|value| get(name, value)) {
-            Ok(value) => pairs.push((name.to_vec(), value)),
+    let mut found = FoundXattrs::default();
+    for name in xattr::names(&names) {
+        match xattr::read(|value| get(name, value)) {
+            Ok(value) => found.pairs.push((name.to_vec(), value)),
             Err(Errno::NODATA) => {} // removed meanwhile
-            Err(errno) => return Err(errno),
+            Err(errno) => found.failed.push((name.to_vec(), errno)),
         }
     }
-    pairs.sort_unstable();
-    pairs.dedup_by(|a, b| a.0 == b.0);
-    Ok(pairs)
-}
-
-/// Reads a value or a list. Linux bounds both to 64 KiB.
-fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut bytes = vec![0; 64 << 10];
-    let len = read(&mut bytes)?;
-    bytes.truncate(len);
-    Ok(bytes)
+    found.pairs.sort_unstable();
+    found.pairs.dedup_by(|a, b| a.0 == b.0);
+    Ok(found)
 }

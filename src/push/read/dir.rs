@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::guard::Guard;
 use crate::context::Context;
 use crate::descriptors::{patiently, share};
 use crate::error::Result;
@@ -18,13 +19,15 @@ pub struct Dir {
     pub fd: OwnedFd,
     /// The absolute path, for messages; empty for the root.
     pub path: Vec<u8>,
+    /// The way to make calls on its file system.
+    pub guard: Guard,
     _place: Place,
 }
 
 impl Dir {
     /// Makes a directory of its descriptor.
-    pub fn new(fd: OwnedFd, path: Vec<u8>, place: Place) -> Self {
-        Dir { fd, path, _place: place }
+    pub fn new(fd: OwnedFd, path: Vec<u8>, guard: Guard, place: Place) -> Self {
+        Dir { fd, path, guard, _place: place }
     }
 
     /// Returns the path of an entry.
@@ -34,13 +37,61 @@ impl Dir {
 
     /// Opens an entry, without waiting if it was replaced by a fifo, and without changing its access time where that is
     /// permitted.
-    pub fn open(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub fn open(self: &Arc<Self>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let open = |flags| patiently(|| fs::openat(&self.fd, name, flags, Mode::empty()));
-        match open(flags | OFlags::NOATIME) {
-            Err(Errno::PERM) => open(flags),
-            other => other,
+        self.on_entry(name, move |dir, name| {
+            let open = |flags| patiently(|| fs::openat(&dir.fd, name, flags, Mode::empty()));
+            match open(flags | OFlags::NOATIME) {
+                Err(Errno::PERM) => open(flags),
+                other => other,
+            }
+        })
+    }
+
+    /// Returns the status of an entry.
+    pub fn stat(self: &Arc<Self>, name: &[u8], flags: AtFlags) -> Result<Stat, Errno> {
+        self.on_entry(name, move |dir, name| fs::statat(&dir.fd, name, flags))
+    }
+
+    /// Returns the status of an entry, which may be on another file system than this directory.
+    pub fn stat_mounted(self: &Arc<Self>, name: &[u8], guard: &Guard, follow: bool) -> Result<Stat, Errno> {
+        let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        self.on_mounted(name, guard, move |dir, name| dir.stat(name, flags))
+    }
+
+    /// Makes a call on an entry by the guard of its own file system.
+    pub fn on_mounted<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &[u8],
+        guard: &Guard,
+        work: impl FnOnce(&Arc<Dir>, &[u8]) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Errno> {
+        if self.guard.is_needed() || !guard.is_needed() {
+            return work(self, name);
         }
+        let (dir, name) = (Arc::clone(self), name.to_vec());
+        guard.call(move || work(&dir, &name))
+    }
+
+    /// Makes a call on an entry, by way of the guard.
+    pub fn on_entry<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &[u8],
+        work: impl FnOnce(&Dir, &[u8]) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Errno> {
+        if !self.guard.is_needed() {
+            return work(self, name);
+        }
+        let (dir, name) = (Arc::clone(self), name.to_vec());
+        self.guard.call(move || work(&dir, &name))
+    }
+
+    /// Makes a call on the directory, by way of the guard.
+    pub fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Dir) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Errno> {
+        self.on_entry(b"", move |dir, _| work(dir))
     }
 }
 

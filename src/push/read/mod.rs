@@ -6,9 +6,11 @@
 pub mod attributes;
 pub mod cutter;
 pub mod dir;
+pub mod guard;
 pub mod handover;
 pub mod holes;
 pub mod item;
+pub mod open_file;
 pub mod partial;
 pub mod reader;
 pub mod stream;

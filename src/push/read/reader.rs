@@ -1,19 +1,19 @@
 //! Reads files that may change meanwhile.
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
-use rustix::fs::{self, Advice, FileType, OFlags, Stat};
-use rustix::io::{self, Errno};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 
 use super::attributes::{self, error, same};
 use super::cutter::Cutter;
 use super::dir::Dir;
 use super::handover::{Handover, Task};
-use super::holes::next_data;
 use super::item::Job;
+use super::open_file::OpenFile;
 use super::window::Window;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
@@ -25,6 +25,8 @@ use crate::push::pack::piece::Piece;
 
 /// Attempts to read a file that changes meanwhile.
 const ATTEMPTS: usize = 3;
+/// Bytes of one call: the files of /proc/sys refuse calls of 4 MiB for want of memory.
+const READ: usize = 1 << 20;
 /// Size from which on a file is reported to the progress display and read ahead by the kernel.
 pub const DISPLAYED: u64 = 4 << 20;
 
@@ -69,13 +71,6 @@ impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         Trouble::Push(error)
     }
-}
-
-/// An open file, to be read up to `size`.
-struct OpenFile {
-    fd: OwnedFd,
-    size: u64,
-    is_sparse: bool,
 }
 
 impl<'w> Reader<'w> {
@@ -142,9 +137,14 @@ impl<'w> Reader<'w> {
     /// `earlier`: the pieces of the previous attempt, if the file has only grown since. Then only that length is read again.
     /// If the content is the same, each byte was the same before and after a moment between the two reads, so this was the
     /// content of the file in that moment. In this way a log that is written all the time is saved in a consistent state.
-    fn attempt(&mut self, job: &mut Job, dir: &Dir, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
-        let fd = dir.open(&job.node.name, OFlags::NOFOLLOW)?;
-        let before = fs::fstat(&fd)?;
+    fn attempt(
+        &mut self,
+        job: &mut Job,
+        dir: &Arc<Dir>,
+        earlier: Option<&[Piece]>,
+    ) -> Result<Meanwhile, Trouble> {
+        let file = OpenFile::open(dir, &job.node.name)?;
+        let before = file.stat()?;
         if attributes::kind(&before) != FileType::RegularFile {
             return Err(Errno::STALE.into());
         }
@@ -153,11 +153,13 @@ impl<'w> Reader<'w> {
         }
         let unchanged = same(&job.stat, &before);
         let earlier = earlier.filter(|_| grew(&job.stat, &before));
-        let size = if earlier.is_some() { job.stat.st_size } else { before.st_size };
+        let size = if earlier.is_some() { job.stat.st_size } else { before.st_size } as u64;
         if earlier.is_none() && !unchanged {
             self.renew(job, &before);
         }
-        let xattrs = Xattrs::Inline(self.xattrs(&dir.path_of(&job.node.name), &fd)?);
+        let path = dir.path_of(&job.node.name);
+        let xattrs = attributes::report_xattrs(self.cutter.work.ctx, &path, file.xattrs())?;
+        let xattrs = Xattrs::Inline(xattrs);
         let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
         job.node.xattrs = xattrs;
         job.pieces.clear();
@@ -166,17 +168,21 @@ impl<'w> Reader<'w> {
             _ => 0,
         };
         self.publish_start(&job.node, &job.pieces)?;
-        let is_sparse = (before.st_blocks as u64).saturating_mul(512) < size as u64;
-        let file = OpenFile { fd, size: size as u64, is_sparse };
-        let read = self.contents(&file, start, &mut job.pieces)?;
-        let after = fs::fstat(&file.fd)?;
-        if read == file.size && earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) {
+        let is_sparse = (before.st_blocks as u64).saturating_mul(512) < size;
+        let read = self.contents(&file, start..size, is_sparse, &mut job.pieces)?;
+        let after = file.stat()?;
+        if read == size && earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) {
             return Ok(Meanwhile::Nothing);
         }
-        if read != file.size || size != before.st_size {
-            return Ok(Meanwhile::Changed);
+        if !same(&before, &after) || size != before.st_size as u64 {
+            let is_whole = read == size && size == before.st_size as u64;
+            return Ok(if is_whole { compare(&before, &after) } else { Meanwhile::Changed });
         }
-        Ok(compare(&before, &after))
+        // The file did not change. If it is longer or shorter than its size says, only its end is right (/proc, /sys).
+        if read == size && file.read(&mut [0], size)? > 0 {
+            self.data(&file, size..u64::MAX, &mut job.pieces, &mut Handover::default())?;
+        }
+        Ok(Meanwhile::Nothing)
     }
 
     /// Takes over the attributes of the file as it is now.
@@ -233,33 +239,32 @@ impl<'w> Reader<'w> {
         Ok(())
     }
 
-    fn xattrs(&self, path: &[u8], fd: &OwnedFd) -> Result<attributes::Pairs> {
-        attributes::xattrs_of(fd).or_else(|errno| {
-            attributes::skip(self.cutter.work.ctx, path, error("read its extended attributes", errno))?;
-            Ok(Vec::new())
-        })
-    }
-
-    /// Reads from `start` on. Returns the length of the file, holes included.
-    fn contents(&mut self, file: &OpenFile, start: u64, pieces: &mut Vec<Piece>) -> Result<u64, Trouble> {
-        if file.size >= DISPLAYED {
-            let _ = fs::fadvise(&file.fd, 0, None, Advice::Sequential); // only advice
+    /// Reads a range of the file. Returns where it ended, holes included.
+    fn contents(
+        &mut self,
+        file: &OpenFile,
+        range: Range<u64>,
+        is_sparse: bool,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<u64, Trouble> {
+        let Range { start: mut at, end: size } = range;
+        if size >= DISPLAYED {
+            file.read_ahead();
         }
         let mut handover = Handover::default();
-        let mut at = start;
-        if file.is_sparse {
-            while at < file.size {
-                let data = next_data(&file.fd, at, file.size)?;
+        if is_sparse {
+            while at < size {
+                let data = file.next_data(at, size)?;
                 if data.start > at {
                     pieces.push(Piece::Hole(data.start - at));
                 }
-                at = self.data(&file.fd, data.clone(), pieces, &mut handover)?;
+                at = self.data(file, data.clone(), pieces, &mut handover)?;
                 if at < data.end {
                     break; // truncated meanwhile
                 }
             }
         } else {
-            at = self.data(&file.fd, start..file.size, pieces, &mut handover)?;
+            at = self.data(file, at..size, pieces, &mut handover)?;
         }
         handover.collect(self.cutter.work.ctx, pieces)?;
         Ok(at)
@@ -268,7 +273,7 @@ impl<'w> Reader<'w> {
     /// Cuts a range of the file into chunks. Returns where it ended.
     fn data(
         &mut self,
-        fd: &OwnedFd,
+        file: &OpenFile,
         range: Range<u64>,
         pieces: &mut Vec<Piece>,
         handover: &mut Handover,
@@ -276,9 +281,9 @@ impl<'w> Reader<'w> {
         let Workspace { repo, ctx, .. } = self.cutter.work;
         let Range { start: mut at, mut end } = range;
         self.window.start(Some(end - at));
-        let is_long = self.window.has_several_chunks();
+        let is_long = self.window.has_several_chunks() && end < u64::MAX;
         loop {
-            fill(&mut self.window, fd, &mut at, &mut end)?;
+            fill(&mut self.window, file, &mut at, &mut end)?;
             let is_end = at >= end;
             while let Some(chunk) = self.window.cut(repo.keys().chunker(), is_end) {
                 match &self.offer {
@@ -297,22 +302,19 @@ impl<'w> Reader<'w> {
 }
 
 /// Reads from `at` on until the window is full or the range ends. A file that is shorter moves `end`.
-fn fill(window: &mut Window, fd: &OwnedFd, at: &mut u64, end: &mut u64) -> Result<(), Errno> {
+fn fill(window: &mut Window, file: &OpenFile, at: &mut u64, end: &mut u64) -> Result<(), Errno> {
     while *at < *end {
         let free = window.free();
-        let want = free.len().min(usize::try_from(*end - *at).unwrap_or(usize::MAX));
+        let want = free.len().min(usize::try_from(*end - *at).unwrap_or(READ)).min(READ);
         if want == 0 {
             break;
         }
-        match io::pread(fd, &mut free[..want], *at) {
-            Ok(0) => *end = *at,
-            Ok(n) => {
-                window.fill(n);
-                *at += n as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+        let n = file.read(&mut free[..want], *at)?;
+        if n == 0 {
+            *end = *at;
         }
+        window.fill(n);
+        *at += n as u64;
     }
     Ok(())
 }

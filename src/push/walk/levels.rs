@@ -14,6 +14,7 @@ use crate::error::{Result, exhausts};
 use crate::push::compare::old::OldDirectory;
 use crate::push::read::attributes::{self, error};
 use crate::push::read::dir::{Dir, OpenDirs, Place};
+use crate::push::read::guard::Guard;
 
 /// Most directories above the current one that stay open.
 const OPEN: usize = 128;
@@ -72,25 +73,26 @@ impl<'w> Levels<'w> {
 
 impl Level<'_> {
     /// Opens the directory again: as `..` of `below`, or by its path. Returns whether it is still the same.
-    pub fn reopen(&mut self, below: Option<&Dir>, place: Place) -> Result<bool> {
-        self.dir = self.found_again(below)?.map(|fd| Arc::new(Dir::new(fd, self.path.clone(), place)));
+    pub fn reopen(&mut self, below: Option<&Arc<Dir>>, guard: Guard, place: Place) -> Result<bool> {
+        let fd = self.found_again(below, &guard)?;
+        self.dir = fd.map(|fd| Arc::new(Dir::new(fd, self.path.clone(), guard, place)));
         Ok(self.dir.is_some())
     }
 
-    fn found_again(&self, below: Option<&Dir>) -> Result<Option<OwnedFd>> {
-        let path = if self.path.is_empty() { b"/" } else { self.path.as_slice() };
-        let by_path = || fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    fn found_again(&self, below: Option<&Arc<Dir>>, guard: &Guard) -> Result<Option<OwnedFd>> {
         let above = below.map(|below| below.open(b"..", OFlags::DIRECTORY));
-        if let Some(fd) = above.map(|fd| self.own(fd)).transpose()?.flatten() {
+        if let Some(fd) = above.map(|fd| self.own(fd, guard)).transpose()?.flatten() {
             return Ok(Some(fd));
         }
-        self.own(patiently(by_path))
+        let path = if self.path.is_empty() { b"/".to_vec() } else { self.path.clone() };
+        let by_path = move || fs::open(path.as_slice(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        self.own(guard.call(|| patiently(by_path)), guard)
     }
 
     /// Returns the descriptor if it is that of this directory.
-    fn own(&self, fd: Result<OwnedFd, Errno>) -> Result<Option<OwnedFd>> {
-        match fd {
-            Ok(fd) if fs::fstat(&fd).is_ok_and(|stat| attributes::id(&stat) == self.id) => Ok(Some(fd)),
+    fn own(&self, fd: Result<OwnedFd, Errno>, guard: &Guard) -> Result<Option<OwnedFd>> {
+        match fd.and_then(|fd| guard.call(move || Ok((fs::fstat(&fd)?, fd)))) {
+            Ok((stat, fd)) if attributes::id(&stat) == self.id => Ok(Some(fd)),
             Err(errno) if exhausts(errno) => Err(error("return to a folder", errno)),
             _ => Ok(None),
         }

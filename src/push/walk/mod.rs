@@ -5,10 +5,13 @@
 //! directly to the tree (`tree`).
 
 pub mod batcher;
+pub mod known_links;
 pub mod levels;
 pub mod listing;
+pub mod mount_points;
 pub mod picker;
 pub mod select;
 pub mod sources;
+pub mod special;
 pub mod streams;
 pub mod walker;

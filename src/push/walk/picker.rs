@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
@@ -46,23 +47,26 @@ impl<'w> Picker<'w> {
         Picker { select, ctx, home, foreign, ignores: Vec::new() }
     }
 
-    /// Returns whether an entry below a source is excluded, and reports it. `stat`: `None` if it could not be read.
-    pub fn excludes(&self, dir: &Dir, name: &[u8], stat: Option<&Stat>) -> bool {
-        if self.select.has_patterns() || !self.ignores.is_empty() {
-            let path = dir.path_of(name);
-            let is_directory = stat.is_some_and(|stat| attributes::kind(stat) == FileType::Directory);
-            if self.select.leaves_out(&path, is_directory) || self.ignored(&path, is_directory) {
-                self.ctx.event(Event::Excluded { path: &path });
-                return true;
-            }
+    /// Returns whether a pattern excludes an entry below a source, and reports it.
+    pub fn excludes_name(&self, dir: &Dir, name: &[u8], is_directory: bool) -> bool {
+        if !self.select.has_patterns() && self.ignores.is_empty() {
+            return false;
         }
-        let Some(stat) = stat else { return false };
+        let path = dir.path_of(name);
+        let excluded = self.select.leaves_out(&path, is_directory) || self.ignored(&path, is_directory);
+        if excluded {
+            self.ctx.event(Event::Excluded { path: &path });
+        }
+        excluded
+    }
+
+    /// Returns whether an entry below a source that is no directory is excluded, and reports it.
+    pub fn excludes(&self, dir: &Dir, name: &[u8], stat: &Stat) -> bool {
+        let is_large = || self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most);
         let excluded = match attributes::kind(stat) {
             FileType::Directory => false,
-            FileType::RegularFile => {
-                self.is_elsewhere(stat) || self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most)
-            }
-            _ => self.is_elsewhere(stat),
+            FileType::RegularFile => self.is_elsewhere(attributes::id(stat).0) || is_large(),
+            _ => self.is_elsewhere(attributes::id(stat).0),
         };
         if excluded {
             self.ctx.event(Event::Excluded { path: &dir.path_of(name) });
@@ -70,14 +74,14 @@ impl<'w> Picker<'w> {
         excluded
     }
 
-    /// Returns whether this is in a mounted backup.
-    pub fn is_backup(&self, stat: &Stat) -> bool {
-        self.foreign.contains(&attributes::id(stat).0)
+    /// Returns whether this device is a mounted backup.
+    pub fn is_backup(&self, device: u64) -> bool {
+        self.foreign.contains(&device)
     }
 
-    /// Returns whether this is on another file system than the sources, if the walk must stay on theirs.
-    pub fn is_elsewhere(&self, stat: &Stat) -> bool {
-        self.select.one_file_system && !self.home.contains(&attributes::id(stat).0)
+    /// Returns whether this device is another file system than those of the sources, if the walk must stay on theirs.
+    pub fn is_elsewhere(&self, device: u64) -> bool {
+        self.select.one_file_system && !self.home.contains(&device)
     }
 
     /// Applies the ignore files. The innermost one with a matching pattern decides.
@@ -88,7 +92,7 @@ impl<'w> Picker<'w> {
     }
 
     /// Returns the marks of a directory, if it has any: nothing else in it is saved.
-    pub fn marked(&self, dir: &Dir) -> Result<Option<Listing>> {
+    pub fn marked(&self, dir: &Arc<Dir>) -> Result<Option<Listing>> {
         let mut marks = Vec::new();
         for mark in &self.select.marks {
             if self.is_marked(dir, mark)? {
@@ -102,9 +106,9 @@ impl<'w> Picker<'w> {
         Ok(Some(Listing::of(marks.into_iter())))
     }
 
-    fn is_marked(&self, dir: &Dir, mark: &Mark) -> Result<bool> {
+    fn is_marked(&self, dir: &Arc<Dir>, mark: &Mark) -> Result<bool> {
         let found = if mark.header.is_empty() {
-            fs::statat(&dir.fd, mark.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).map(|_| true)
+            dir.stat(&mark.name, AtFlags::SYMLINK_NOFOLLOW).map(|_| true)
         } else {
             read(dir, &mark.name, mark.header.len() as u64).map(|bytes| bytes == mark.header)
         };
@@ -122,7 +126,7 @@ impl<'w> Picker<'w> {
     }
 
     /// Reads the ignore file of a directory that the walk enters.
-    pub fn enter(&mut self, depth: usize, dir: &Dir, listing: &Listing) -> Result<()> {
+    pub fn enter(&mut self, depth: usize, dir: &Arc<Dir>, listing: &Listing) -> Result<()> {
         if !self.select.ignore_files || !listing.has(IGNORE_FILE.as_bytes()) {
             return Ok(());
         }
@@ -144,7 +148,7 @@ impl<'w> Picker<'w> {
         self.ignores.pop_if(|ignores| ignores.depth == depth);
     }
 
-    fn rules(&self, dir: &Dir) -> Result<Rules, Errno> {
+    fn rules(&self, dir: &Arc<Dir>) -> Result<Rules, Errno> {
         let bytes = read(dir, IGNORE_FILE.as_bytes(), IGNORE_FILE_MOST + 1)?;
         if bytes.len() as u64 > IGNORE_FILE_MOST {
             return Err(Errno::FBIG);
@@ -170,13 +174,15 @@ fn devices(paths: &[PathBuf]) -> Vec<u64> {
 }
 
 /// Reads the first bytes of a regular file. Fails with [`Errno::INVAL`] if it is another kind of file.
-fn read(dir: &Dir, name: &[u8], most: u64) -> Result<Vec<u8>, Errno> {
-    let stat = fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+fn read(dir: &Arc<Dir>, name: &[u8], most: u64) -> Result<Vec<u8>, Errno> {
+    let stat = dir.stat(name, AtFlags::SYMLINK_NOFOLLOW)?;
     if attributes::kind(&stat) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
     let file = File::from(dir.open(name, OFlags::NOFOLLOW)?);
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-    Ok(bytes)
+    dir.call(move |_| {
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        Ok(bytes)
+    })
 }

@@ -1,18 +1,21 @@
 //! Walks the sources in tree order and in step with the parents, and decides which files must be read. One thread is enough:
 //! it needs at most a fifth of the time of the workers behind it.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
+use rustix::fs::{self, FileType, OFlags, Stat, Statx};
 use rustix::io::Errno;
 
 use super::batcher::Batcher;
+use super::known_links::KnownLinks;
 use super::levels::{Level, Levels};
-use super::listing::Listing;
+use super::listing::{Entry, EntryKind, Listing};
+use super::mount_points::{self, MountPoints};
 use super::picker::Picker;
 use super::sources::Plan;
+use super::special;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::limits;
@@ -21,11 +24,11 @@ use crate::progress::Event;
 use crate::push::compare::old::{OldDirectory, OldNode};
 use crate::push::compare::parents::Parents;
 use crate::push::compare::renames::{Renames, SourceFile};
-use crate::push::read::attributes::{self, Nodes, error};
+use crate::push::read::attributes::{self, FoundXattrs, MountPoint, Nodes, error};
 use crate::push::read::dir::{Dir, OpenDirs, Place};
-use crate::push::read::item::{Change, Enter, Item, Job, Link};
+use crate::push::read::guard::Guard;
+use crate::push::read::item::{Change, Enter, Item, Job};
 use crate::push::read::partial::LARGE;
-use crate::time::Time;
 use crate::trees::Trees;
 
 /// The inputs of a walk over files.
@@ -37,6 +40,8 @@ pub struct Walk<'w> {
     pub nodes: &'w Nodes,
     /// Directories, by device and inode, that are never entered: the repository itself.
     pub exclude: &'w [(u64, u64)],
+    /// Time after which a call on a file system that may hang is given up.
+    pub patience: Duration,
 }
 
 struct Walker<'w> {
@@ -45,14 +50,8 @@ struct Walker<'w> {
     batcher: Batcher<'w>,
     levels: Levels<'w>,
     open: OpenDirs,
-    links: HashMap<Link, KnownLink>,
-}
-
-/// A file with several links, of which some are still to come.
-struct KnownLink {
-    mtime: Time,
-    ctime: i64,
-    left: u32,
+    mounts: MountPoints,
+    links: KnownLinks,
 }
 
 impl<'w> Walk<'w> {
@@ -61,11 +60,16 @@ impl<'w> Walk<'w> {
         let fd = fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, fs::Mode::empty());
         let fd = fd.map_err(|e| error("open /", e))?;
         let open = OpenDirs::new();
-        let dir = Arc::new(Dir::new(fd, Vec::new(), open.place(self.ctx)?));
-        let stat = fs::fstat(&dir.fd).map_err(|e| error("open /", e))?;
+        let stat = fs::fstat(&fd).map_err(|e| error("open /", e))?;
+        let mut mounts = MountPoints::new(self.ctx, self.patience);
+        let guard = mounts.guard(attributes::id(&stat).0);
+        let dir = Arc::new(Dir::new(fd, Vec::new(), guard, open.place(self.ctx)?));
         let old = self.parents.roots(self.ctx, self.trees);
         let listing = if plan.whole {
-            let listing = picker.marked(&dir)?.unwrap_or_else(|| Listing::read(&dir.fd).0);
+            let listing = match picker.marked(&dir)? {
+                Some(marks) => marks,
+                None => Listing::all(self.ctx, &dir)?,
+            };
             picker.enter(0, &dir, &listing)?;
             listing
         } else {
@@ -75,7 +79,7 @@ impl<'w> Walk<'w> {
         let id = attributes::id(&stat);
         let level = Level { dir: Some(dir), path: Vec::new(), id, listing, plan, old };
         let levels = Levels::new(level, &open);
-        Walker { walk: self, picker, batcher, levels, open, links: HashMap::new() }.run()
+        Walker { walk: self, picker, batcher, levels, open, mounts, links: KnownLinks::default() }.run()
     }
 }
 
@@ -83,7 +87,7 @@ impl<'w> Walker<'w> {
     fn run(mut self) -> Result<()> {
         while let Some(level) = self.levels.last_mut() {
             match level.listing.next() {
-                Some(name) => self.entry(name)?,
+                Some(entry) => self.entry(entry)?,
                 None => self.leave()?,
             }
         }
@@ -94,16 +98,16 @@ impl<'w> Walker<'w> {
         let below = self.levels.pop();
         self.picker.leave(self.levels.len());
         if self.levels.last().is_some_and(|level| level.dir.is_none()) {
-            self.reopen(below.and_then(|below| below.dir).as_deref())?;
+            self.reopen(below.and_then(|below| below.dir).as_ref())?;
         }
         if self.levels.len() > 0 { self.batcher.push(Item::Leave) } else { Ok(()) }
     }
 
     /// Opens the current directory again, from `below` it.
-    fn reopen(&mut self, below: Option<&Dir>) -> Result<()> {
+    fn reopen(&mut self, below: Option<&Arc<Dir>>) -> Result<()> {
         let place = self.place()?;
         if let Some(level) = self.levels.last_mut()
-            && !level.reopen(below, place)?
+            && !level.reopen(below, self.mounts.guard(level.id.0), place)?
         {
             self.walk.ctx.skip(&level.path, &Error::failed("the folder was moved while it was being saved"));
             level.listing = Listing::default();
@@ -121,18 +125,33 @@ impl<'w> Walker<'w> {
     }
 
     /// Saves one entry of the current directory.
-    fn entry(&mut self, name: Vec<u8>) -> Result<()> {
+    fn entry(&mut self, Entry { name, kind }: Entry) -> Result<()> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let Some(dir) = level.dir.clone() else { return Ok(()) };
+        if dir.guard.is_lost() {
+            level.listing = Listing::default();
+            return attributes::skip(self.walk.ctx, &dir.path, error("read the rest of the folder", Errno::TIMEDOUT));
+        }
         let plan = level.plan.and_then(|plan| plan.below.get(&name)).filter(|plan| !plan.whole);
         let is_selected = level.plan.is_none();
+        let is_known = is_selected && kind != EntryKind::Unknown;
+        if is_known && self.picker.excludes_name(&dir, &name, kind == EntryKind::Directory) {
+            return Ok(());
+        }
         let found = self.batcher.seek(self.walk.parents, &mut level.old, &name)?;
-        let flags = if plan.is_some() { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-        let stat = match fs::statat(&dir.fd, name.as_slice(), flags) {
+        let mounted = if self.mounts.may_be(&name) { self.mounted_at(&dir, &name, plan.is_some()) } else { None };
+        if let Some(statx) = &mounted
+            && self.stays_out(&dir, &name, statx, is_selected, &found)?
+        {
+            return Ok(());
+        }
+        let guard = mounted.map_or_else(Guard::default, |statx| self.mounts.guard(attributes::device(&statx)));
+        let stat = match dir.stat_mounted(&name, &guard, plan.is_some()) {
             Err(Errno::NOENT) => return Ok(()), // removed meanwhile
             other => other,
         };
-        if is_selected && self.picker.excludes(&dir, &name, stat.as_ref().ok()) {
+        let is_directory = stat.is_ok_and(|stat| attributes::kind(&stat) == FileType::Directory);
+        if is_selected && !is_known && self.picker.excludes_name(&dir, &name, is_directory) {
             return Ok(());
         }
         let stat = match stat {
@@ -142,21 +161,70 @@ impl<'w> Walker<'w> {
                 return self.unreadable(&dir, node, "look at it", errno);
             }
         };
-        if self.is_backup(&stat) {
-            let path = String::from_utf8_lossy(&dir.path_of(&name)).into_owned();
-            self.walk.ctx.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
+        if is_selected && self.picker.excludes(&dir, &name, &stat) {
             return Ok(());
         }
-        match attributes::kind(&stat) {
-            FileType::Directory => self.directory(&dir, name, &stat, plan, found),
-            FileType::RegularFile => self.file(dir, name, &stat, found),
-            _ => self.other(&dir, name, &stat, found),
+        self.found(dir, name, &stat, plan, found)
+    }
+
+    /// Saves an entry that is not excluded.
+    fn found(
+        &mut self,
+        dir: Arc<Dir>,
+        name: Vec<u8>,
+        stat: &Stat,
+        plan: Option<&'w Plan>,
+        found: Vec<Option<OldNode>>,
+    ) -> Result<()> {
+        // The repository itself or a mounted backup must not be saved into itself.
+        if self.picker.is_backup(attributes::id(stat).0) || self.walk.exclude.contains(&attributes::id(stat)) {
+            self.leave_out(&dir, &name);
+            return Ok(());
+        }
+        match attributes::kind(stat) {
+            FileType::Directory => self.directory(&dir, name, stat, plan, found),
+            FileType::RegularFile => self.file(dir, name, stat, found),
+            _ => self.other(&dir, name, stat, found),
         }
     }
 
-    /// Returns whether this is the repository itself or a mounted backup, which must not be saved into itself.
-    fn is_backup(&self, stat: &Stat) -> bool {
-        self.picker.is_backup(stat) || self.walk.exclude.contains(&attributes::id(stat))
+    /// Returns the status of another file system that is mounted at an entry, as far as it is known without asking it.
+    fn mounted_at(&self, dir: &Arc<Dir>, name: &[u8], follow: bool) -> Option<Statx> {
+        let here = self.levels.last()?.id.0;
+        mount_points::look(dir, name, follow).ok().filter(|statx| attributes::device(statx) != here)
+    }
+
+    /// Decides whether the walk stays out of a mount. Then saves its mount point as an empty directory, or reports it.
+    fn stays_out(
+        &mut self,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        statx: &Statx,
+        is_selected: bool,
+        found: &[Option<OldNode>],
+    ) -> Result<bool> {
+        let device = attributes::device(statx);
+        if self.picker.is_backup(device) {
+            self.leave_out(dir, name);
+            return Ok(true);
+        }
+        if !is_selected || !self.picker.is_elsewhere(device) {
+            return Ok(false);
+        }
+        // A mount that does not show its type is taken for a directory.
+        let kind = FileType::from_raw_mode(statx.stx_mode.into());
+        if statx.stx_mask != 0 && kind != FileType::Directory {
+            self.walk.ctx.event(Event::Excluded { path: &dir.path_of(name) });
+            return Ok(true);
+        }
+        let mount = MountPoint { name: name.to_vec(), statx: *statx };
+        self.mount_point(dir, self.walk.nodes.mount_point(mount), found).map(|()| true)
+    }
+
+    fn leave_out(&self, dir: &Dir, name: &[u8]) {
+        let path = dir.path_of(name);
+        let path = String::from_utf8_lossy(&path);
+        self.walk.ctx.warn(&format!("left out {path}: it is the repository itself or a mounted backup"));
     }
 
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
@@ -167,17 +235,20 @@ impl<'w> Walker<'w> {
 
     fn directory(
         &mut self,
-        dir: &Dir,
+        dir: &Arc<Dir>,
         name: Vec<u8>,
         stat: &Stat,
         plan: Option<&'w Plan>,
         found: Vec<Option<OldNode>>,
     ) -> Result<()> {
-        if plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none()) && self.picker.is_elsewhere(stat) {
-            return self.mount_point(dir, name, stat, found);
+        let is_selected = plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none());
+        if is_selected && self.picker.is_elsewhere(attributes::id(stat).0) {
+            let node = self.walk.nodes.node(name, stat, Content::Directory(None));
+            return self.mount_point(dir, node, &found);
         }
         let place = self.place()?;
-        let fd = match self.open(dir, &name, plan.is_some()) {
+        let guard = self.mounts.guard(attributes::id(stat).0);
+        let fd = match self.open(dir, &name, &guard, plan.is_some()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => {
@@ -185,42 +256,43 @@ impl<'w> Walker<'w> {
                 return self.unreadable(dir, node, "open the folder", errno);
             }
         };
+        let below = Arc::new(Dir::new(fd, dir.path_of(&name), guard, place));
         // Another directory may have taken its place since `statat`.
-        let stat = &fs::fstat(&fd).unwrap_or(*stat);
+        let stat = &below.call(|below| fs::fstat(&below.fd)).unwrap_or(*stat);
         let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
-        let below = Arc::new(Dir::new(fd, dir.path_of(&node.name), place));
         let listing = self.listing(&below, plan)?;
-        node.xattrs = self.xattrs(&found, stat, &below.path, || attributes::xattrs_of(&below.fd))?;
+        self.mounts.renew();
+        node.xattrs = self.xattrs(&found, stat, &below.path, || below.call(|below| attributes::xattrs_of(&below.fd)))?;
         let old = self.old_directories(stat, listing.len(), &found)?;
         let id = attributes::id(stat);
         self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: newest(found) })))
+        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: newest(&found) })))
     }
 
     /// Saves a directory of another file system as an empty one, without opening it.
-    fn mount_point(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<OldNode>>) -> Result<()> {
-        let node = self.walk.nodes.node(name, stat, Content::Directory(None));
+    fn mount_point(&mut self, dir: &Dir, node: Node, found: &[Option<OldNode>]) -> Result<()> {
         self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
         self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old: newest(found) })))?;
         self.batcher.push(Item::Leave)
     }
 
-    fn open(&self, dir: &Dir, name: &[u8], follow: bool) -> Result<OwnedFd, Errno> {
+    /// Opens a directory by the guard of its own file system.
+    fn open(&self, dir: &Arc<Dir>, name: &[u8], guard: &Guard, follow: bool) -> Result<OwnedFd, Errno> {
         if self.levels.len() > limits::DEPTH {
             return Err(Errno::NAMETOOLONG);
         }
-        let follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-        dir.open(name, OFlags::DIRECTORY | follow)
+        let flags = OFlags::DIRECTORY | if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        dir.on_mounted(name, guard, move |dir, name| dir.open(name, flags))
     }
 
     /// Returns the names to save in a directory.
-    fn listing(&mut self, dir: &Dir, plan: Option<&Plan>) -> Result<Listing> {
+    fn listing(&mut self, dir: &Arc<Dir>, plan: Option<&Plan>) -> Result<Listing> {
         if let Some(plan) = plan {
             return Ok(Listing::of(plan.below.keys()));
         }
         let listing = match self.picker.marked(dir)? {
             Some(marks) => marks,
-            None => self.list(dir)?,
+            None => Listing::all(self.walk.ctx, dir)?,
         };
         self.picker.enter(self.levels.len(), dir, &listing)?;
         Ok(listing)
@@ -237,32 +309,20 @@ impl<'w> Walker<'w> {
         Ok(old)
     }
 
-    fn list(&self, dir: &Dir) -> Result<Listing> {
-        let (listing, errno) = Listing::read(&dir.fd);
-        if let Some(errno) = errno {
-            attributes::skip(self.walk.ctx, &dir.path, error("read all of the folder", errno))?;
-        }
-        Ok(listing)
-    }
-
     /// Returns the extended attributes: those in a parent if the file did not change since, else reads them.
     fn xattrs(
         &self,
         found: &[Option<OldNode>],
         stat: &Stat,
         path: &[u8],
-        read: impl Fn() -> Result<attributes::Pairs, Errno>,
+        read: impl Fn() -> Result<FoundXattrs, Errno>,
     ) -> Result<Xattrs> {
         let parents = self.walk.parents;
         let same = |old: &&OldNode| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
         if let Some(old) = found.iter().flatten().find(same) {
             return Ok(old.node.xattrs.clone());
         }
-        let pairs = read().or_else(|errno| {
-            attributes::skip(self.walk.ctx, path, error("read its extended attributes", errno))?;
-            Ok::<_, Error>(Vec::new())
-        });
-        pairs.map(Xattrs::Inline)
+        attributes::report_xattrs(self.walk.ctx, path, read()).map(Xattrs::Inline)
     }
 
     fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<OldNode>>) -> Result<()> {
@@ -275,7 +335,7 @@ impl<'w> Walker<'w> {
             node.xattrs.clone_from(&old.xattrs);
             let change = if renamed { Change::Renamed } else { Change::compare(Some(&old), &node) };
             self.batcher.done(size);
-            link.map(|link| self.is_further(link, stat));
+            link.map(|link| self.links.is_further(link, stat));
             return self.batcher.push(Item::Node { node, change, link });
         }
         let (mut prefix, mut old) = (None, None);
@@ -287,7 +347,7 @@ impl<'w> Walker<'w> {
                 old = Some(Box::new(found.node));
             }
         }
-        if let Some(link) = link.filter(|link| self.is_further(*link, stat)) {
+        if let Some(link) = link.filter(|link| self.links.is_further(*link, stat)) {
             self.batcher.done(size);
             return self.batcher.push(Item::Link { node, link, old });
         }
@@ -301,7 +361,7 @@ impl<'w> Walker<'w> {
     /// Returns the file in a parent whose content can be taken over, at the same path or at another one.
     fn same_content(
         &self,
-        dir: &Dir,
+        dir: &Arc<Dir>,
         name: &[u8],
         stat: &Stat,
         found: &mut [Option<OldNode>],
@@ -320,24 +380,8 @@ impl<'w> Walker<'w> {
         self.walk.parents.same_beginning(self.walk.ctx, self.walk.trees, old, stat)
     }
 
-    /// Returns whether this is a further link to a file that came before and did not change since. If not, it is treated as
-    /// the first link.
-    fn is_further(&mut self, link: Link, stat: &Stat) -> bool {
-        let (mtime, ctime) = (attributes::mtime(stat), attributes::ctime(stat));
-        if let Some(known) = self.links.get_mut(&link) {
-            let same = (known.mtime, known.ctime) == (mtime, ctime);
-            known.left -= 1;
-            if known.left == 0 {
-                self.links.remove(&link);
-            }
-            return same;
-        }
-        self.links.insert(link, KnownLink { mtime, ctime, left: attributes::nlink(stat) - 1 });
-        false
-    }
-
-    fn other(&mut self, dir: &Dir, name: Vec<u8>, stat: &Stat, found: Vec<Option<OldNode>>) -> Result<()> {
-        let content = match self.content(dir, &name, stat) {
+    fn other(&mut self, dir: &Arc<Dir>, name: Vec<u8>, stat: &Stat, found: Vec<Option<OldNode>>) -> Result<()> {
+        let content = match special::content(dir, &name, stat) {
             Ok(content) => content,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => {
@@ -350,25 +394,9 @@ impl<'w> Walker<'w> {
         node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name))?;
         self.batcher.push(Item::Node { node, change: Change::Unchanged, link: None })
     }
-
-    fn content(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<Content, Errno> {
-        let device = (fs::major(stat.st_rdev as _), fs::minor(stat.st_rdev as _));
-        Ok(match attributes::kind(stat) {
-            FileType::Symlink => {
-                let target = fs::readlinkat(&dir.fd, name, Vec::new())?.into_bytes();
-                let fits = (1..=limits::TARGET).contains(&target.len());
-                Content::Symlink(Some(target).filter(|_| fits).ok_or(Errno::NAMETOOLONG)?)
-            }
-            FileType::BlockDevice => Content::Block(device.0, device.1),
-            FileType::CharacterDevice => Content::Char(device.0, device.1),
-            FileType::Fifo => Content::Fifo,
-            FileType::Socket => Content::Socket,
-            _ => return Err(Errno::OPNOTSUPP),
-        })
-    }
 }
 
 /// Returns the node of the first parent that has one.
-fn newest(found: Vec<Option<OldNode>>) -> Option<Node> {
-    found.into_iter().flatten().next().map(|found| found.node)
+fn newest(found: &[Option<OldNode>]) -> Option<Node> {
+    Some(found.iter().flatten().next()?.node.clone())
 }

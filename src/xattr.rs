@@ -1,0 +1,42 @@
+//! Lists and values of extended attributes, as the calls of the kernel return them.
+
+use rustix::io::Errno;
+
+/// Linux bounds lists and values to this many bytes.
+const MOST: usize = 64 << 10;
+/// Most inodes have no attribute, or few.
+const FEW: usize = 1 << 10;
+
+/// Reads a list of names or a value by a call that fills a buffer.
+pub fn read(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; FEW];
+    let mut len = call(&mut bytes);
+    if len == Err(Errno::RANGE) {
+        bytes.resize(MOST, 0);
+        len = call(&mut bytes);
+    }
+    bytes.truncate(len?);
+    Ok(bytes)
+}
+
+/// Returns the names in a list, each of which ends with a zero byte.
+pub fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_read_whole() {
+        let long = b"user.a\0user.b\0".repeat(200);
+        let call = |buffer: &mut [u8]| {
+            buffer.get_mut(..long.len()).ok_or(Errno::RANGE)?.copy_from_slice(&long);
+            Ok(long.len())
+        };
+        assert_eq!(names(&read(call).unwrap()).count(), 400);
+        assert_eq!(read(|_| Ok(0)), Ok(Vec::new()));
+        assert_eq!(read(|_| Err(Errno::NOTSUP)), Err(Errno::NOTSUP));
+    }
+}
