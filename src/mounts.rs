@@ -79,7 +79,9 @@ mod tests {
     use super::*;
 
     fn parse(kind: &str) -> Option<Mount> {
-        entry(format!("36 35 0:98 / /mnt/a\\040b rw,noatime shared:1 master:2 - {kind} nfreezer rw,user_id=0").as_bytes())
+        entry(
+            format!("36 35 0:98 / /mnt/a\\040b rw,noatime shared:1 master:2 - {kind} nfreezer rw,user_id=0").as_bytes(),
+        )
     }
 
     #[test]
@@ -94,7 +96,9 @@ mod tests {
 
     #[test]
     fn programs_and_other_machines_may_hang() {
-        for (kind, may_hang) in [(BACKUP, true), ("fuse.sshfs", true), ("nfs4", true), ("ext4", false), ("fusectl", false)] {
+        for (kind, may_hang) in
+            [(BACKUP, true), ("fuse.sshfs", true), ("nfs4", true), ("ext4", false), ("fusectl", false)]
+        {
             assert_eq!(parse(kind).unwrap().may_hang(), may_hang, "{kind}");
         }
     }

@@ -62,7 +62,8 @@ fn receive(signal: i32) {
         return;
     }
     let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    let started = is_first && effect != END_AT_ONCE && thread::Builder::new().spawn(move || limit(signal, effect)).is_ok();
+    let started =
+        is_first && effect != END_AT_ONCE && thread::Builder::new().spawn(move || limit(signal, effect)).is_ok();
     if !started {
         signal_hook::low_level::exit(128 + signal);
     }

@@ -17,8 +17,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::mount_table::{absolute, mounted_at};
-use crate::mounts::BACKUP;
 use crate::error::{Error, Result};
+use crate::mounts::BACKUP;
 use crate::printable;
 
 const DEVICE: &str = "/dev/fuse";

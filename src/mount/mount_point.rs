@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use super::attach::unmount;
 use super::mount_table::{absolute, mounted_at};
-use crate::mounts::BACKUP;
 use crate::error::{Error, Result};
+use crate::mounts::BACKUP;
 use crate::printable;
 
 /// The directories that a mount must not hide.

@@ -30,8 +30,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("seen", &[]),
     ("repo", &["context", "crypto", "format", "storage", "seen"]),
     ("trees", &["context", "crypto", "format", "progress", "repo"]),
-    ("push", &["accounts", "context", "crypto", "descriptors", "format", "mounts", "pattern", "repo", "xattr", "trees", "progress"]),
-    ("restore", &["accounts", "context", "acl", "crypto", "descriptors", "format", "repo", "trees", "progress", "xattr"]),
+    (
+        "push",
+        &[
+            "accounts",
+            "context",
+            "crypto",
+            "descriptors",
+            "format",
+            "mounts",
+            "pattern",
+            "repo",
+            "xattr",
+            "trees",
+            "progress",
+        ],
+    ),
+    (
+        "restore",
+        &["accounts", "context", "acl", "crypto", "descriptors", "format", "repo", "trees", "progress", "xattr"],
+    ),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
     ("forget", &["context", "format", "repo", "trees"]),
     ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
@@ -41,8 +59,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "accounts", "context", "crypto", "format", "mounts", "pattern", "storage", "seen", "repo", "trees", "progress",
-            "push", "restore", "check", "forget", "prune", "import", "vfs", "mount",
+            "accounts", "context", "crypto", "format", "mounts", "pattern", "storage", "seen", "repo", "trees",
+            "progress", "push", "restore", "check", "forget", "prune", "import", "vfs", "mount",
         ],
     ),
 ];

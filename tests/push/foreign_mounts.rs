@@ -50,7 +50,8 @@ impl Stopped {
         let arguments = ["push", "top", "--source-timeout", "1s"].iter().chain(options);
         let output = self.env.nfreezer(arguments).exits(code);
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        let listed = self.env.nfreezer(["ls", "--recursive", &format!("latest:{}", self.env.path("top").display())]).success();
+        let listed =
+            self.env.nfreezer(["ls", "--recursive", &format!("latest:{}", self.env.path("top").display())]).success();
         assert!(listed.stdout.contains("file") && listed.stdout.contains("zone"), "{}", listed.stdout);
         output.stderr
     }
@@ -140,7 +141,9 @@ fn a_mount_that_stops_while_it_is_open_is_given_up() {
 #[test]
 fn sigterm_ends_a_command_that_waits_for_a_mount() {
     let stopped = Stopped::new();
-    for arguments in [&["push", "top/dead/latest"][..], &["push", "top", "--source-timeout", "10m", "--files-from", "top/dead/x"]] {
+    for arguments in
+        [&["push", "top/dead/latest"][..], &["push", "top", "--source-timeout", "10m", "--files-from", "top/dead/x"]]
+    {
         let mut child = stopped.env.command(arguments).spawn().unwrap();
         let state = format!("/proc/{}/task", child.id());
         eventually("it waits", || waits_for_fuse(Path::new(&state)));
@@ -153,7 +156,8 @@ fn sigterm_ends_a_command_that_waits_for_a_mount() {
 
 /// Returns whether the thread of the command is in a call on a file.
 fn waits_for_fuse(threads: &Path) -> bool {
-    let calls = [libc::SYS_openat, libc::SYS_statx, libc::SYS_readlink, libc::SYS_newfstatat].map(|call| call.to_string());
+    let calls =
+        [libc::SYS_openat, libc::SYS_statx, libc::SYS_readlink, libc::SYS_newfstatat].map(|call| call.to_string());
     let Ok(threads) = threads.read_dir() else { return false };
     threads.flatten().any(|thread| {
         let call = std::fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
@@ -166,8 +170,10 @@ fn waits_for_fuse(threads: &Path) -> bool {
 #[test]
 fn files_of_proc_and_sys_are_saved_to_their_end() {
     let env = Env::with_repository();
-    let files = ["/proc/version", "/proc/sys/kernel/ostype", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state"];
-    let files: Vec<&str> = files.into_iter().filter(|file| std::fs::read(file).is_ok_and(|bytes| !bytes.is_empty())).collect();
+    let files =
+        ["/proc/version", "/proc/sys/kernel/ostype", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state"];
+    let files: Vec<&str> =
+        files.into_iter().filter(|file| std::fs::read(file).is_ok_and(|bytes| !bytes.is_empty())).collect();
     assert!(files.iter().any(|file| file.starts_with("/proc")) && files.iter().any(|file| file.starts_with("/sys")));
     for _ in 0..2 {
         let output = env.nfreezer(["push"].iter().chain(&files)).success();

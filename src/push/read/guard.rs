@@ -68,10 +68,7 @@ impl Guard {
 }
 
 impl Distant {
-    fn call<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Errno> + Send + 'static,
-    ) -> Result<T, Errno> {
+    fn call<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T, Errno> + Send + 'static) -> Result<T, Errno> {
         if self.is_lost.load(Ordering::Relaxed) {
             return Err(Errno::TIMEDOUT);
         }

@@ -47,7 +47,10 @@ impl OpenFile {
     /// Reads once from this offset on. Returns the number of bytes, 0 at the end of the file.
     pub fn read(&self, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {
         if !self.guard.is_needed() {
-            return self.fd.as_ref().map_or(Err(Errno::BADF), |fd| io::retry_on_intr(|| io::pread(fd, &mut *buffer, at)));
+            return self
+                .fd
+                .as_ref()
+                .map_or(Err(Errno::BADF), |fd| io::retry_on_intr(|| io::pread(fd, &mut *buffer, at)));
         }
         let want = buffer.len();
         let bytes = self.call(move |fd| {

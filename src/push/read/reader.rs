@@ -137,12 +137,7 @@ impl<'w> Reader<'w> {
     /// `earlier`: the pieces of the previous attempt, if the file has only grown since. Then only that length is read again.
     /// If the content is the same, each byte was the same before and after a moment between the two reads, so this was the
     /// content of the file in that moment. In this way a log that is written all the time is saved in a consistent state.
-    fn attempt(
-        &mut self,
-        job: &mut Job,
-        dir: &Arc<Dir>,
-        earlier: Option<&[Piece]>,
-    ) -> Result<Meanwhile, Trouble> {
+    fn attempt(&mut self, job: &mut Job, dir: &Arc<Dir>, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
         let file = OpenFile::open(dir, &job.node.name)?;
         let before = file.stat()?;
         if attributes::kind(&before) != FileType::RegularFile {

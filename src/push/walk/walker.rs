@@ -262,7 +262,8 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
         let listing = self.listing(&below, plan)?;
         self.mounts.renew();
-        node.xattrs = self.xattrs(&found, stat, &below.path, || below.call(|below| attributes::xattrs_of(&below.fd)))?;
+        node.xattrs =
+            self.xattrs(&found, stat, &below.path, || below.call(|below| attributes::xattrs_of(&below.fd)))?;
         let old = self.old_directories(stat, listing.len(), &found)?;
         let id = attributes::id(stat);
         self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
