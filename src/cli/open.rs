@@ -89,9 +89,10 @@ pub fn storage_at(address: &str, connection: &ConnectionArgs, output: OutputArgs
 }
 
 fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options> {
-    let ssh = ssh_options(&args.ssh)?;
+    let (ssh, default) = (ssh_options(&args.ssh)?, storage::Options::default());
     Ok(storage::Options {
-        retry_for: args.retry_for,
+        retry_for: args.retry_for.unwrap_or(default.retry_for),
+        retry_first: args.retry_for.is_some(),
         limit_upload: args.limit_upload,
         limit_download: args.limit_download,
         notice: Arc::new(move |text| warnings::warn(json, text)),
@@ -104,7 +105,7 @@ fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options
             connections: ssh.connections.or(args.connections.map(usize::from)),
             ..ssh
         },
-        ..storage::Options::default()
+        ..default
     })
 }
 

@@ -133,12 +133,11 @@ pub struct ConnectionArgs {
     #[arg(short, long, value_name = "N", help_heading = CONNECTION, hide_short_help = true,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
-    /// Try to reconnect for this long: 90s, 1h30m; 0: never
+    /// Try to connect for this long: 90s, 1h30m; 0: never again
     ///
-    /// Applies when a connection was lost.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration, help_heading = CONNECTION,
-        hide_short_help = true)]
-    pub retry_for: Duration,
+    /// Applies when a connection was lost (by default for 15m) and, if it is given, to the first connection.
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = CONNECTION, hide_short_help = true)]
+    pub retry_for: Option<Duration>,
     /// Limit the upload per second: 500K, 1.5M
     ///
     /// A plain number counts KiB.
@@ -157,7 +156,7 @@ impl Default for ConnectionArgs {
             ssh: SshArgs::default(),
             transport: TransportArg::default(),
             connections: None,
-            retry_for: Duration::from_secs(15 * 60),
+            retry_for: None,
             limit_upload: None,
             limit_download: None,
         }

@@ -28,6 +28,9 @@ pub struct Remote {
     pub path: String,
 }
 
+/// Kinds of servers in addresses of other programs. As names of hosts they are taken with an absolute path only.
+const OTHER_SERVERS: [&str; 7] = ["s3", "b2", "rclone", "rest", "azure", "gs", "swift"];
+
 const FORMS: &str = "write user@host:/path, host:path, sftp://user@host:port//path, or a local folder";
 
 fn usage(text: impl Into<String>) -> Error {
@@ -77,6 +80,15 @@ impl Location {
             && !scheme.contains(['/', '@'])
         {
             return Err(usage("an address of another kind of server: nfreezer knows SFTP and local folders"));
+        }
+        if let Some((scheme, rest)) = text.split_once(':')
+            && OTHER_SERVERS.contains(&scheme)
+            && !rest.starts_with('/')
+        {
+            let text = format!("{scheme}: is an address of another kind of server: nfreezer knows SFTP and local folders");
+            return Err(Error::new(Kind::Usage, text).hint(format!(
+                "rclone can serve it: -o sftp.command='rclone serve sftp --stdio REMOTE:'; a host named {scheme} is sftp://{scheme}/PATH"
+            )));
         }
         if let Some(rest) = text.strip_prefix("sftp:") {
             return match scp(rest)? {
@@ -245,6 +257,9 @@ mod tests {
             ("sftp:nas://x", sftp("", "nas", 0, "//x")),
             ("sftp://sftp/x", sftp("", "sftp", 0, "x")),
             ("sftp:nas:http://x", sftp("", "nas", 0, "http://x")),
+            ("rclone:/repository", sftp("", "rclone", 0, "/repository")),
+            ("sftp:s3:bucket", sftp("", "s3", 0, "bucket")),
+            ("me@b2:x", sftp("me", "b2", 0, "x")),
             ("nas:~/~/x", sftp("", "nas", 0, "~/x")),
             ("sftp://nas/~/x", sftp("", "nas", 0, "x")),
             ("sftp://me@[::1]:22/x", sftp("me", "::1", 22, "x")),
@@ -274,6 +289,10 @@ mod tests {
             "sftp://nas",
             "rest:http://nas/",
             "s3://bucket",
+            "s3:bucket/folder",
+            "b2:bucket:folder",
+            "rclone:remote:folder",
+            "rest:nas",
             "sftp://nas/",
             "sftp://",
             "sftp:/x",

@@ -49,8 +49,8 @@ pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, on_server};
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
 
-/// Opens the storage at `location`. A server is connected to, and a first connection that fails is reported at once;
-/// whether there is a repository is not looked at.
+/// Opens the storage at `location`. A server is connected to; whether there is a repository is not looked at. A first
+/// connection that fails is reported at once, unless [`Options::retry_first`] is set.
 pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<dyn Storage>> {
     match location {
         Location::Local(path) => {

@@ -11,6 +11,8 @@ use super::sftp::ssh::SshOptions;
 pub struct Options {
     /// How long an operation is repeated after a working connection was lost; zero: never.
     pub retry_for: Duration,
+    /// Whether the first connection is tried for as long too.
+    pub retry_first: bool,
     /// Longest pause between two attempts to connect, except after a refused login.
     pub longest_pause: Duration,
     /// Most bytes sent per second, as the protocol counts them, without what SSH and TCP add.
@@ -27,6 +29,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             retry_for: Duration::from_secs(15 * 60),
+            retry_first: false,
             longest_pause: Duration::from_secs(30),
             limit_upload: None,
             limit_download: None,
@@ -39,6 +42,7 @@ impl Default for Options {
 impl Options {
     /// Returns the part that concerns lost connections.
     pub(super) fn retry(&self) -> RetryOptions {
-        RetryOptions { retry_for: self.retry_for, longest_pause: self.longest_pause, notice: Arc::clone(&self.notice) }
+        let Options { retry_for, retry_first, longest_pause, .. } = *self;
+        RetryOptions { retry_for, retry_first, longest_pause, notice: Arc::clone(&self.notice) }
     }
 }

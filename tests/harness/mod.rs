@@ -10,6 +10,7 @@ pub mod proxy;
 pub mod repository;
 pub mod root;
 pub mod saved;
+pub mod servers;
 pub mod shown;
 pub mod sshd;
 pub mod stalled;

@@ -175,6 +175,75 @@ fn any_program_that_speaks_sftp_will_do() {
 }
 
 #[test]
+fn words_before_sftp_are_shown_with_the_place_to_look() {
+    let forced = "ForceCommand printf 'Wel\\033[1mcome\\n'; exec /usr/lib/openssh/sftp-server";
+    let sshd = Sshd::with(Setup { extra: forced.into(), ..Setup::default() });
+    for transport in [Transport::Ssh2, Transport::OpenSsh] {
+        let options = with_ssh(sshd.options(), |ssh| ssh.transport = transport);
+        let error = open_error(&sshd.location(&sshd.files()), options);
+        assert_eq!(error.kind(), Kind::Connection);
+        assert!(error.to_string().contains(r#""Wel\x1b[1mcome\n"#), "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains(".bashrc")), "{error:?}");
+    }
+}
+
+#[test]
+fn a_server_that_only_reads_is_reported_as_such() {
+    let sshd = Sshd::with(Setup { sftp_server: "internal-sftp -R".into(), ..Setup::default() });
+    let root = local_repo(&sshd);
+    let name = Name::Pack(fresh());
+    Local::new(&root).put(background(), &name, b"bytes").expect("a new object");
+    let storage = sshd.storage(Transport::Ssh2);
+    assert_eq!(storage.read(background(), &name, 0, 5).expect("it reads"), b"bytes");
+    fs::remove_dir(root.join("keys")).expect("removed");
+    for error in [
+        storage.put(background(), &Name::Pack(fresh()), b"x").expect_err("it only reads"),
+        storage.put(background(), &Name::Key(fresh()), b"x").expect_err("it only reads"),
+        storage.remove(background(), &name).expect_err("it only reads"),
+        storage.create_folders(background()).expect_err("it only reads"),
+    ] {
+        assert!(error.to_string().contains("the server allows reading only"), "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("-R") && !hint.contains("append-only")), "{error:?}");
+    }
+    // an account without rights is another case
+    let other = Sshd::append_only();
+    let refused = other.storage(Transport::Ssh2).create_folders(background()).expect_err("append-only");
+    assert!(refused.to_string().contains("permission denied"), "{refused}");
+}
+
+#[test]
+fn a_first_connection_is_tried_again_only_if_that_was_asked_for() {
+    let mut sshd = Sshd::start();
+    let location = sshd.location(&local_repo(&sshd));
+    sshd.stop();
+    let (heard, notice) = crate::line::listener();
+    let options = Options { notice, retry_first: true, retry_for: Duration::from_secs(60), ..sshd.options() };
+    assert_eq!(open_error(&location, sshd.options()).kind(), Kind::Connection);
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| open(background(), &location, options.clone()).map(drop));
+        while heard.lock().expect("no holder panics").is_empty() {
+            thread::yield_now();
+        }
+        sshd.resume();
+        opening.join().expect("no panic").expect("it came up");
+    });
+    let heard = std::mem::take(&mut *heard.lock().expect("no holder panics"));
+    assert!(heard.len() == 1 && heard[0].contains("trying again for up to 60 s"), "{heard:?}");
+    // a refused login is final
+    fs::write(sshd.authorized_keys(), "").expect("written");
+    let refused = open_error(&location, options);
+    assert!(refused.to_string().contains("refused the login"), "{refused}");
+    // the end of the time, and the user's stop
+    sshd.stop();
+    let short = Options { retry_first: true, retry_for: Duration::from_millis(700), ..sshd.options() };
+    assert_eq!(open_error(&location, short.clone()).kind(), Kind::Connection);
+    let ctx = background().child();
+    ctx.cancel();
+    let stopped = open(&ctx, &location, Options { retry_for: Duration::from_secs(600), ..short }).map(drop);
+    assert_eq!(kind(stopped), Kind::Cancelled);
+}
+
+#[test]
 fn a_ctrl_c_at_the_terminal_does_not_reach_the_children() {
     let sshd = Sshd::start();
     local_repo(&sshd);

@@ -62,6 +62,8 @@ impl From<Error> for Fault {
 pub struct RetryOptions {
     /// How long an operation is repeated after its connection was lost; zero: never.
     pub retry_for: Duration,
+    /// Whether that also holds for the first connection.
+    pub retry_first: bool,
     /// Longest pause between two attempts to connect, except after a refused login.
     pub longest_pause: Duration,
     /// Receives news of the connection for the user.

@@ -80,9 +80,9 @@ impl<C> Clone for Reconnecting<C> {
 }
 
 impl<C: Connection> Reconnecting<C> {
-    /// Connects; a first connection that fails is reported at once.
+    /// Connects. A first connection that fails is reported at once, unless the options say that it is tried again.
     pub fn new(ctx: &Context, dial: Box<dyn Dial<Connection = C>>, options: RetryOptions) -> Result<Self> {
-        let connection = dial.dial().map_err(|e| e.error)?;
+        let connection = first(ctx, &*dial, &options)?;
         let slot = Slot {
             connection: Some(Arc::new(connection)),
             dialing: false,
@@ -257,6 +257,27 @@ impl<C: Connection> Keeper<C> {
         if let Some(news) = news.filter(|_| trying) {
             (self.options.notice)(&news);
         }
+    }
+}
+
+/// Makes the first connection.
+fn first<C: Connection>(ctx: &Context, dial: &dyn Dial<Connection = C>, options: &RetryOptions) -> Result<C> {
+    let give_up = Instant::now() + if options.retry_first { options.retry_for } else { Duration::ZERO };
+    let mut failures = 0;
+    loop {
+        let DialError { error, again } = match dial.dial() {
+            Ok(connection) => return Ok(connection),
+            Err(e) => e,
+        };
+        let now = Instant::now();
+        if !again || now >= give_up {
+            return Err(error);
+        }
+        if failures == 0 {
+            (options.notice)(&format!("{error}; trying again for up to {}", words(options.retry_for)));
+        }
+        ctx.sleep_until(give_up.min(now + pause(failures).min(options.longest_pause)))?;
+        failures += 1;
     }
 }
 

@@ -62,15 +62,28 @@ pub fn unusable(text: &str) -> Fault {
     Fault::Final(Error::failed(text))
 }
 
-/// `statvfs@openssh.com`: eleven numbers: block size, fragment size, blocks, free, available, files, free, available, ...
-pub fn says_full(bytes: &[u8], len: u64) -> Result<bool, Malformed> {
+/// The reason of a file system for a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    Full,
+    ReadOnly,
+    /// It has none, or it is not known.
+    Other,
+}
+
+/// `statvfs@openssh.com`: eleven numbers: block size, fragment size, blocks, free, available, files, free, available, id, flags,
+/// longest name. `len`: bytes that were to be written.
+pub fn disk_state(bytes: &[u8], len: u64) -> Result<Disk, Malformed> {
     let mut from = Cursor::new(bytes);
     let mut numbers = [0; 11];
     for number in &mut numbers {
         *number = from.u64()?;
     }
-    let [_, fragment, _, _, available, files, _, files_available, ..] = numbers;
+    let [_, fragment, _, _, available, files, _, files_available, _, flags, _] = numbers;
+    if flags & 1 != 0 {
+        return Ok(Disk::ReadOnly);
+    }
     // a torso of this object may fill the space that was free; file systems keep back about a MiB for themselves
     let room = available.saturating_mul(fragment);
-    Ok(room < len.max(1 << 20) || files > 0 && files_available == 0)
+    Ok(if room < len.max(1 << 20) || files > 0 && files_available == 0 { Disk::Full } else { Disk::Other })
 }

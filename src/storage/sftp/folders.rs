@@ -223,7 +223,7 @@ impl SftpConnection {
             match self.look(ctx, path, true) {
                 Ok(Some(attrs)) if attrs.may_be_folder() => {}
                 Ok(Some(_)) => return Err(errors::unusable(&format!("{path} on the server is not a folder"))),
-                Ok(None) => return Err(self.maybe_full(ctx, "make the folder", path, 0, refusal)),
+                Ok(None) => return Err(self.why_refused(ctx, "make the folder", path, 0, refusal)),
                 Err(Fault::Lost(why)) => return Err(Fault::Lost(why)),
                 Err(Fault::Final(_)) => return Err(Fault::Final(refusal.error("make the folder", path))),
             }
@@ -244,7 +244,11 @@ impl SftpConnection {
                 Fault::Final(e) if e.kind() == Kind::Missing => Ok(()),
                 fault => Err(fault),
             },
-            other => Err(errors::refused(&call, "remove", &path, other)),
+            Reply::Status(code, text) => {
+                drop(call);
+                Err(self.why_refused(ctx, "remove", &path, 0, Refusal { code, text }))
+            }
+            _ => Err(call.nonsense("a wrong answer to REMOVE")),
         }
     }
 }

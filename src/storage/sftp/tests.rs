@@ -96,7 +96,8 @@ fn patient() -> Options {
 }
 
 fn session(wire: Wire) -> Result<Session, Fault> {
-    let times = Times { io: TIMEOUT, first: TIMEOUT, keepalive: Duration::ZERO, ctx: background().clone() };
+    let (io, operation) = (TIMEOUT, 20 * TIMEOUT);
+    let times = Times { io, first: io, operation, keepalive: Duration::ZERO, ctx: background().clone() };
     Session::start(Box::new(wire), 1, times, Arc::default())
 }
 
@@ -203,6 +204,11 @@ fn hostile(answers: Vec<u8>) -> Result<SftpConnection, Fault> {
 
 /// A server that answers each request by its kind and id, in order; an empty answer is none.
 fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> SftpConnection {
+    scripted_within(20 * TIMEOUT, answer)
+}
+
+/// The same for a client that grants each operation this time, beyond that for its bytes.
+fn scripted_within(operation: Duration, answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> SftpConnection {
     let (stream, mut theirs) = UnixStream::pair().expect("a pair");
     stream.set_nonblocking(true).expect("ours");
     std::thread::spawn(move || {
@@ -219,7 +225,46 @@ fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> SftpConnect
         }
     });
     let wire = Wire { stream, left: usize::MAX, server: None, ending: None };
-    SftpConnection::new(session(wire).unwrap_or_else(|_| panic!("it greets")), "/r")
+    let io = 20 * TIMEOUT;
+    let times = Times { io, first: io, operation, keepalive: Duration::ZERO, ctx: background().clone() };
+    let session = Session::start(Box::new(wire), 1, times, Arc::default());
+    SftpConnection::new(session.unwrap_or_else(|_| panic!("it greets")), "/r")
+}
+
+#[test]
+fn a_server_that_trickles_is_given_up_although_something_always_moves() {
+    let pause = TIMEOUT / 2;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&answered);
+    let connection = scripted_within(2 * TIMEOUT, move |kind, id| match kind {
+        packet::OPENDIR => Request::new(packet::HANDLE).string(b"h").finish(id),
+        packet::READDIR => {
+            std::thread::sleep(pause); // well within the timeout of a silent server
+            counted.fetch_add(1, Ordering::SeqCst);
+            Request::new(packet::NAME).u32(1).string(b"n").string(b"").u32(0).finish(id)
+        }
+        _ => Vec::new(),
+    });
+    let Err(Fault::Lost(why)) = connection.scan(background(), Folder::Log) else { panic!("it never ends") };
+    assert!(why.contains("far too slow"), "{why}");
+    assert!((2..40).contains(&answered.load(Ordering::SeqCst)), "{}", answered.load(Ordering::SeqCst));
+}
+
+#[test]
+fn an_operation_earns_time_by_what_it_moves() {
+    let name = || Request::new(packet::NAME).u32(1).string(&[b'n'; 200]).string(&[b'l'; 200]).u32(0);
+    let connection = scripted_within(4 * TIMEOUT, move |kind, id| match kind {
+        packet::OPENDIR => Request::new(packet::HANDLE).string(b"h").finish(id),
+        // in all it takes longer than the base
+        packet::READDIR if id < 27 => {
+            std::thread::sleep(TIMEOUT / 4);
+            name().finish(id)
+        }
+        packet::READDIR => Request::new(packet::STATUS).u32(packet::EOF).string(b"").string(b"").finish(id),
+        _ => Vec::new(),
+    });
+    let (_, foreign) = connection.scan(background(), Folder::Log).expect("a slow listing");
+    assert_eq!(foreign, 24);
 }
 
 #[test]

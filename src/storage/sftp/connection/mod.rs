@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use lru::LruCache;
 
-use super::errors::{self, Refusal};
+use super::errors::{self, Disk, Refusal};
 use super::packet::{self, Attrs, Malformed, Reply, Request};
 use super::parts::Parts;
 use super::session::call::Call;
@@ -244,28 +244,48 @@ impl SftpConnection {
         }
     }
 
-    /// SFTP 3 has one code for most failures; the server's text or the free space identify a full disk.
-    pub fn maybe_full(&self, ctx: &Context, doing: &str, path: &str, len: u64, refusal: Refusal) -> Fault {
-        if refusal.names_no_space() || self.is_full(ctx, path, len) {
+    /// Returns the fault for a write that was refused. SFTP 3 has one code for most reasons; the server's text, its file system
+    /// and its other refusals tell them apart.
+    pub fn why_refused(&self, ctx: &Context, doing: &str, path: &str, len: u64, refusal: Refusal) -> Fault {
+        let disk = self.disk(ctx, path, len);
+        let error = if refusal.names_no_space() || disk == Disk::Full {
             let text = format!("cannot {doing} {path}: the server has no space left");
-            return Fault::Final(
-                Error::new(Kind::NoSpace, text).hint("free space on the server, then run the same command again"),
-            );
-        }
-        Fault::Final(refusal.error(doing, path))
+            Error::new(Kind::NoSpace, text).hint("free space on the server, then run the same command again")
+        } else if disk == Disk::ReadOnly {
+            Error::failed(format!("cannot {doing} {path}: the file system of the server is mounted read-only"))
+                .hint("the log of the server may name a broken disk; `mount`, `ls` and `restore` still work")
+        } else if refusal.code == packet::PERMISSION_DENIED && self.is_read_only(ctx) {
+            Error::failed(format!("cannot {doing} {path}: the server allows reading only"))
+                .hint("its SFTP server runs read-only (`-R`), or the account may only read; `mount`, `ls` and `restore` work")
+        } else {
+            refusal.error(doing, path)
+        };
+        Fault::Final(error)
     }
 
-    /// Returns whether the server's file system reports no room for `len` bytes or one more file; false if unknown.
-    fn is_full(&self, ctx: &Context, path: &str, len: u64) -> bool {
+    /// Asks for the state of the file system that holds `path`. `len`: bytes that were to be written.
+    fn disk(&self, ctx: &Context, path: &str, len: u64) -> Disk {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
         if !self.session.features().statvfs || self.session.is_lost() {
-            return false;
+            return Disk::Other;
         }
         let mut call = self.session.call(ctx);
-        let full = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
-            Reply::Extended(bytes) => Ok(errors::says_full(bytes, len).unwrap_or(false)),
-            _ => Ok(false),
+        let disk = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
+            Reply::Extended(bytes) => Ok(errors::disk_state(bytes, len).unwrap_or(Disk::Other)),
+            _ => Ok(Disk::Other),
         });
-        full.unwrap_or(false)
+        disk.unwrap_or(Disk::Other)
+    }
+
+    /// Whether the server refuses for lack of permission even what would fail for another reason: to create the folder `.` as
+    /// a file, and `/` as a folder. An append-only server refuses only the second one so.
+    fn is_read_only(&self, ctx: &Context) -> bool {
+        let create = Request::new(packet::OPEN).string(b".").u32(packet::NEW_FOR_WRITING).mode(0o400);
+        let make = Request::new(packet::MKDIR).string(b"/").mode(0o700);
+        [create, make].into_iter().all(|request| {
+            let mut call = self.session.call(ctx);
+            let denied = call.ask(request, |reply| Ok(matches!(reply, Reply::Status(packet::PERMISSION_DENIED, _))));
+            denied.unwrap_or(false)
+        })
     }
 }

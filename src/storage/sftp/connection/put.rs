@@ -86,7 +86,7 @@ impl SftpConnection {
             )))),
             (Some((tag, refusal)), _) => {
                 let doing = if tag == FSYNC { "sync" } else { "write" };
-                Err(self.maybe_full(ctx, doing, &path, bytes.len() as u64, refusal))
+                Err(self.why_refused(ctx, doing, &path, bytes.len() as u64, refusal))
             }
         }
     }
@@ -152,7 +152,7 @@ impl SftpConnection {
             return Err(self.missing(ctx, Kind::Missing, text));
         }
         match self.look(ctx, &path, false)? {
-            None => Err(self.maybe_full(ctx, "create", &path, bytes.len() as u64, refusal)),
+            None => Err(self.why_refused(ctx, "create", &path, bytes.len() as u64, refusal)),
             // exactly as long: an earlier attempt sent it, and it may not be on the disk yet. Read, because a WRITE
             // in its middle may have failed.
             Some(found) if again && found.may_be_file() && found.size == Some(bytes.len() as u64) => {

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind};
 use crate::storage::net::Fault;
 use crate::storage::net::pace::Pace;
 use crate::storage::sftp::packet::{Malformed, Reply, Request};
+use crate::storage::sftp::session::allowance::Allowance;
 use crate::storage::sftp::session::{Ask, Message, SMALL, Session, SessionState};
 
 /// READs that are sent with an OPEN.
@@ -33,12 +34,13 @@ pub struct Call<'a> {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
     due: usize,
+    allowance: Allowance,
 }
 
 impl<'a> Call<'a> {
     pub fn new(ctx: &'a Context<'a>, session: &'a Session, channel: usize, purpose: Purpose) -> Self {
         let (sender, receiver) = unbounded();
-        Call { session, channel, ctx, purpose, sender, receiver, due: 0 }
+        Call { session, channel, ctx, purpose, sender, receiver, due: 0, allowance: Allowance::new(session.patience) }
     }
 
     /// Sends a request; `expects` is about how many bytes the answer has. Waits while too much is on its way.
@@ -112,16 +114,22 @@ impl<'a> Call<'a> {
     }
 
     /// Waits until a request may go: by the bytes in flight and by the user's limits.
-    fn room(&self, sends: usize, expects: usize) -> Result<MutexGuard<'a, SessionState>, Fault> {
+    fn room(&mut self, sends: usize, expects: usize) -> Result<MutexGuard<'a, SessionState>, Fault> {
         let shared = &self.session.shared;
         let traffic = &shared.traffic;
         let now = Instant::now();
         let book = |pace: &Option<Pace>, bytes| pace.as_ref().map_or(now, |pace| pace.book(bytes, now));
         let due = book(&traffic.upload, sends);
         let due = if expects > SMALL { due.max(book(&traffic.download, expects)) } else { due };
+        self.allowance.held_back(due.saturating_duration_since(now));
         let mut state = shared.state();
         loop {
             self.check()?;
+            let left = self.allowance.left();
+            if left.is_zero() {
+                drop(state);
+                return Err(self.too_slow());
+            }
             if let Some(why) = &state.lost {
                 return Err(Fault::Lost(why.clone()));
             }
@@ -130,7 +138,7 @@ impl<'a> Call<'a> {
                 return Ok(state);
             }
             let slice = if early.is_zero() { self.ctx.wait_slice() } else { Some(early.min(SLICE)) };
-            state = shared.wait(state, slice);
+            state = shared.wait(state, Some(slice.map_or(left, |slice| slice.min(left))));
         }
     }
 
@@ -172,32 +180,37 @@ impl<'a> Call<'a> {
     /// Receives the next answer, in the order of the server.
     pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Fault> {
         let message = loop {
-            let Some(slice) = self.ctx.wait_slice() else { break self.receiver.recv().ok() };
-            match self.receiver.recv_timeout(slice) {
+            let left = self.allowance.left();
+            match self.receiver.recv_timeout(self.ctx.wait_slice().map_or(left, |slice| slice.min(left))) {
                 Ok(message) => break Some(message),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(self.too_slow()),
                 Err(RecvTimeoutError::Timeout) => self.check()?,
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
         };
         match message {
-            Some(Message::Answer { tag, packet }) => {
-                self.due -= 1;
-                Ok((tag, packet))
-            }
-            _ => Err(self.lost()),
+            Some(message) => self.take(message),
+            None => Err(self.lost()),
         }
     }
 
     /// An answer that is already there.
     pub fn try_receive(&mut self) -> Result<Option<(u32, Vec<u8>)>, Fault> {
-        match self.receiver.try_recv() {
-            Ok(Message::Answer { tag, packet }) => {
-                self.due -= 1;
-                Ok(Some((tag, packet)))
-            }
-            Ok(Message::Lost) => Err(self.lost()),
-            Err(_) => Ok(None),
-        }
+        self.receiver.try_recv().ok().map(|message| self.take(message)).transpose()
+    }
+
+    fn take(&mut self, message: Message) -> Result<(u32, Vec<u8>), Fault> {
+        let Message::Answer { tag, packet, moved } = message else { return Err(self.lost()) };
+        self.due -= 1;
+        self.allowance.moved(moved);
+        Ok((tag, packet))
+    }
+
+    /// Gives up a connection on which this operation would take for ever.
+    fn too_slow(&self) -> Fault {
+        let why = "the server is far too slow: an operation moved next to nothing for a long time";
+        self.session.give_up(why);
+        Fault::Lost(why.into())
     }
 
     /// Sends one request and returns the result of `then` for its answer.

@@ -10,8 +10,6 @@ use crate::storage::sftp::packet::{self, Request};
 use crate::storage::sftp::session::engine::{Engine, Step};
 use crate::storage::sftp::session::stream::Pending;
 
-/// Multiple of the timeout after which a request is overdue, even if others are answered.
-const OVERDUE: u32 = 20;
 /// While an answer is due: then the engine looks whether the run was asked to stop.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
@@ -65,7 +63,7 @@ impl Engine {
         }
         if now - self.checked > self.times.io {
             self.checked = now;
-            let overdue = |pending: &Pending| now - pending.since > self.times.io * OVERDUE;
+            let overdue = |pending: &Pending| now - pending.since > self.times.operation;
             if self.streams.iter().any(|stream| stream.pending.values().any(overdue)) {
                 return Err("the server left a request unanswered".into());
             }

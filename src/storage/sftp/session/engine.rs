@@ -257,7 +257,8 @@ impl Engine {
             return Err(nonsense("an answer that nobody asked for"));
         };
         if let Some(answer) = &pending.submit.answer {
-            let _ = answer.send(Message::Answer { tag: pending.submit.tag, packet }); // the caller may have given up
+            let moved = pending.submit.sends + packet.len().min(pending.submit.expects);
+            let _ = answer.send(Message::Answer { tag: pending.submit.tag, packet, moved }); // the caller may have given up
         }
         done.push(pending);
         Ok(())

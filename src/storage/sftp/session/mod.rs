@@ -1,6 +1,7 @@
 //! The callers' side of a connection: requests go in from any thread, answers come back through the caller's own mailbox.
 //! Bytes in flight are bounded here: a caller waits before it adds more than a channel may hold.
 
+mod allowance;
 pub mod call;
 mod clock;
 mod engine;
@@ -59,6 +60,8 @@ pub struct Times {
     pub io: Duration,
     /// For the first answer.
     pub first: Duration,
+    /// For the answers of an operation, beyond the time that its bytes need on the slowest network.
+    pub operation: Duration,
     /// Idle time before a keepalive request; zero: never.
     pub keepalive: Duration,
     /// Of who opened the storage: after the user's stop a silent server is given up sooner.
@@ -79,7 +82,8 @@ pub struct Features {
 
 /// An answer, or the news that none will come.
 pub enum Message {
-    Answer { tag: u32, packet: Vec<u8> },
+    /// `moved`: bytes of the request and of the part of the answer that was asked for.
+    Answer { tag: u32, packet: Vec<u8>, moved: usize },
     Lost,
 }
 
@@ -241,6 +245,8 @@ impl SessionShared {
 /// A connection with one or more SFTP channels, driven by a thread of its own.
 pub struct Session {
     pub shared: Arc<SessionShared>,
+    /// Time that an operation may take beyond that for its bytes.
+    patience: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -269,7 +275,7 @@ impl Session {
             polling: AtomicBool::new(false),
             traffic,
         });
-        let deadline = Instant::now() + times.first;
+        let (deadline, patience) = (Instant::now() + times.first, times.operation);
         let engine = Engine::new(link, Arc::clone(&shared), channels, times);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
         let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
@@ -288,7 +294,7 @@ impl Session {
             state = shared.wait(state, Some(deadline - now));
         };
         drop(state);
-        let session = Session { shared, thread };
+        let session = Session { shared, patience, thread };
         features.map(|()| session).map_err(Fault::Lost)
     }
 

@@ -41,6 +41,8 @@ const CHANNELS: usize = 8;
 const PROCESSES: usize = 4;
 /// Interval of keepalive requests on an idle connection, unless `ServerAliveInterval` is set.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Multiple of the timeout after which an operation is overdue, even if something moves now and then.
+const OVERDUE: u32 = 20;
 /// OpenSSH asks for secrets itself, and a person needs time.
 const TIME_TO_TYPE: Duration = Duration::from_secs(300);
 
@@ -248,7 +250,7 @@ impl Dial for Dialer {
     type Connection = SftpConnection;
 
     fn dial(&self) -> Result<SftpConnection, DialError> {
-        let again = self.dialed.swap(true, Ordering::SeqCst);
+        let again = self.dialed.load(Ordering::SeqCst);
         let patience = self.options.connect_timeout + self.options.io_timeout;
         let to_type = if again { patience } else { TIME_TO_TYPE.max(patience) };
         let mut new_keys = None;
@@ -266,13 +268,16 @@ impl Dial for Dialer {
         let usual = if link.eager() { CHANNELS } else { PROCESSES };
         let channels = self.options.connections.unwrap_or(usual).clamp(1, 64);
         let (io, keepalive, ctx) = (self.options.io_timeout, self.keepalive, self.ctx.clone());
-        let times = Times { io, first: time, keepalive, ctx };
+        let times = Times { io, first: time, operation: io * OVERDUE, keepalive, ctx };
         let session = sftp::Session::start(link, channels, times, Arc::clone(&self.traffic));
         if let Some(news) = new_keys.and_then(|keys| keys.news()) {
             (self.notice)(&news);
         }
         match session {
-            Ok(session) => Ok(SftpConnection::new(session, &self.root)),
+            Ok(session) => {
+                self.dialed.store(true, Ordering::SeqCst);
+                Ok(SftpConnection::new(session, &self.root))
+            }
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
             Err(Fault::Lost(why)) => Err(self.not_started(&why)),
         }

@@ -1,0 +1,35 @@
+//! How long an operation may take. A server that lets a byte trickle now and then resets the clock of the engine each time; this
+//! bound ends each operation all the same.
+
+use std::time::{Duration, Instant};
+
+/// Bytes per second that an operation must move in the long run. A modem carries ten times as much, so eight operations
+/// that share the slowest network in use pass.
+const LEAST_RATE: u64 = 512;
+
+/// The time that is left to one operation: a base, and what it earned by the bytes it moved.
+pub struct Allowance {
+    until: Instant,
+}
+
+impl Allowance {
+    /// Makes the allowance of an operation that begins now. `base` covers the waiting for the first answers.
+    pub fn new(base: Duration) -> Self {
+        Allowance { until: Instant::now() + base }
+    }
+
+    /// Adds the time that `bytes` need on the slowest network.
+    pub fn moved(&mut self, bytes: usize) {
+        self.until += Duration::from_millis(bytes as u64 * 1000 / LEAST_RATE);
+    }
+
+    /// Adds time for which the user's own rate limit held a request back.
+    pub fn held_back(&mut self, time: Duration) {
+        self.until += time;
+    }
+
+    /// Returns the time that is left; zero if it is used up.
+    pub fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
