@@ -85,7 +85,8 @@ impl Location {
             && OTHER_SERVERS.contains(&scheme)
             && !rest.starts_with('/')
         {
-            let text = format!("{scheme}: is an address of another kind of server: nfreezer knows SFTP and local folders");
+            let text =
+                format!("{scheme}: is an address of another kind of server: nfreezer knows SFTP and local folders");
             return Err(Error::new(Kind::Usage, text).hint(format!(
                 "rclone can serve it: -o sftp.command='rclone serve sftp --stdio REMOTE:'; a host named {scheme} is sftp://{scheme}/PATH"
             )));

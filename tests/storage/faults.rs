@@ -203,7 +203,10 @@ fn a_server_that_only_reads_is_reported_as_such() {
         storage.create_folders(background()).expect_err("it only reads"),
     ] {
         assert!(error.to_string().contains("the server allows reading only"), "{error}");
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("-R") && !hint.contains("append-only")), "{error:?}");
+        assert!(
+            error.hint_text().is_some_and(|hint| hint.contains("-R") && !hint.contains("append-only")),
+            "{error:?}"
+        );
     }
     // an account without rights is another case
     let other = Sshd::append_only();

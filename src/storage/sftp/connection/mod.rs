@@ -255,8 +255,9 @@ impl SftpConnection {
             Error::failed(format!("cannot {doing} {path}: the file system of the server is mounted read-only"))
                 .hint("the log of the server may name a broken disk; `mount`, `ls` and `restore` still work")
         } else if refusal.code == packet::PERMISSION_DENIED && self.is_read_only(ctx) {
-            Error::failed(format!("cannot {doing} {path}: the server allows reading only"))
-                .hint("its SFTP server runs read-only (`-R`), or the account may only read; `mount`, `ls` and `restore` work")
+            Error::failed(format!("cannot {doing} {path}: the server allows reading only")).hint(
+                "its SFTP server runs read-only (`-R`), or the account may only read; `mount`, `ls` and `restore` work",
+            )
         } else {
             refusal.error(doing, path)
         };

@@ -83,7 +83,11 @@ pub struct Features {
 /// An answer, or the news that none will come.
 pub enum Message {
     /// `moved`: bytes of the request and of the part of the answer that was asked for.
-    Answer { tag: u32, packet: Vec<u8>, moved: usize },
+    Answer {
+        tag: u32,
+        packet: Vec<u8>,
+        moved: usize,
+    },
     Lost,
 }
 
