@@ -43,6 +43,7 @@ mod output;
 mod paper_key;
 mod passphrase;
 mod progress;
+mod prune;
 mod push;
 mod repair;
 mod repeated;
@@ -99,6 +100,8 @@ enum Command {
     Check(check::Args),
     /// Mark lost data, so that the next push uploads it again
     Repair(repair::Args),
+    /// Delete data that no snapshot needs
+    Prune(Box<prune::Args>),
     /// Accept the present state after an intended rollback
     Accept(accept::Args),
     /// Show the backup as a folder; `nfreezer umount` unmounts it
@@ -131,6 +134,7 @@ impl Command {
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
             Command::Repair(args) => args.progress.output.json,
+            Command::Prune(args) => args.progress.output.json,
             Command::Accept(args) => args.output.json,
             Command::Mount(args) => args.output.json,
             Command::Umount(args) => args.output.json,
@@ -196,6 +200,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::Accept(args) => accept::run(&args),
         Command::Mount(args) => mount::run(&args, &arguments[1..]),
         Command::Umount(args) => mount::umount(&args),
@@ -323,8 +328,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["forget", "prune", "diff", "find", "stats", "dump", "copy", "tag", "rewrite", "cache", "serve"]
-        {
+        for command in ["forget", "gc", "diff", "find", "stats", "dump", "copy", "tag", "rewrite", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

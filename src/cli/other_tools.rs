@@ -5,7 +5,10 @@ const GROWS: &str = "nfreezer removes no snapshots and frees no space yet";
 /// Returns the message and the hint for a command of another tool.
 pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
     Some(match command {
-        "forget" | "prune" | "compact" | "gc" | "expire" | "purge" | "delete" | "remove" | "rm" => {
+        "compact" | "gc" | "purge" | "cleanup" | "vacuum" => {
+            ("nfreezer calls this `prune`", "`nfreezer prune -n` shows what it would delete, `nfreezer prune` does it")
+        }
+        "forget" | "expire" | "delete" | "remove" | "rm" => {
             (GROWS, "for a fresh start make a new repository with `nfreezer init`, and keep or delete the old one")
         }
         "diff" => (
@@ -73,7 +76,6 @@ pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
         "break-lock" | "locks" => {
             ("nfreezer has no locks", "nothing ever needs to be unlocked; run the command that you want")
         }
-        "cleanup" => (GROWS, "`nfreezer check` counts what is not used"),
         _ => return None,
     })
 }
