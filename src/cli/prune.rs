@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<u8> {
         ..Options::default()
     };
     let mut reporter = Reporter::new(args.progress, Work::Files("pruned"));
-    let ctx = reporter.attach(signals::catch()?);
+    let ctx = reporter.attach(signals::catch());
     let mut show = |plan: &Plan| {
         if !output.quiet {
             lines(plan, &options).iter().try_for_each(|line| out.line(line))?;

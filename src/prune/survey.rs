@@ -43,7 +43,7 @@ impl Pack {
 
     /// Returns whether its size is one that a pack can have.
     pub fn is_torso(&self) -> bool {
-        !plain_len(self.size()).is_some_and(|len| len <= limits::PACK_READ as u64)
+        plain_len(self.size()).is_none_or(|len| len > limits::PACK_READ as u64)
     }
 
     /// Returns whether anything needs it.
