@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::harness::cli::{Env, PASSPHRASE};
 use crate::harness::process::{copy_program, within_as};
-use crate::harness::root::as_nobody;
+use crate::harness::root::{as_nobody, needs_root};
 
 #[test]
 fn usage_errors_exit_with_2_and_help_exists_for_every_command() {
@@ -295,7 +295,7 @@ fn damage_is_told_and_exits_with_4() {
 
 #[test]
 fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
-    if !rustix::process::geteuid().is_root() {
+    if !needs_root("another user beside root") {
         return;
     }
     let env = Env::with_repository();

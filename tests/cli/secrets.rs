@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::cli::Env;
+use crate::harness::root::needs_root;
 use nfreezer::crypto::keys::Keys;
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::format::keyfile::{KeyFile, decode_config};
@@ -102,6 +103,9 @@ fn holds(bytes: &[u8], secret: &[u8]) -> bool {
 
 #[test]
 fn t81_the_passphrase_is_neither_in_environ_nor_in_cmdline_nor_in_memory_once_it_was_used() {
+    if !needs_root("the memory of a process that lets no other one of its user look") {
+        return;
+    }
     let env = repository();
     let sources: [&[&str]; 2] = [&["-p", "passphrase"], &["--password-command", "cat passphrase"]];
     for source in sources {
@@ -133,6 +137,9 @@ fn t81_no_core_is_dumped_and_no_other_process_of_the_user_may_look() {
 
 #[test]
 fn t81_nobody_else_of_the_same_user_reads_the_memory() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     let env = repository();
     // As `nobody`, in a place where it may read and write.
     let root = env.path("").parent().unwrap().to_owned();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::harness::cli::Env;
+use crate::harness::root::needs_root;
 use crate::harness::sshd::{Setup, Sshd, keygen};
 
 /// A server with an account whose home is the account's own, read by sshd as it is by default.
@@ -249,6 +250,9 @@ fn attack_processes(thief: &mut Thief, server: &Server) {
 
 #[test]
 fn programs_of_the_account_are_warned_of() {
+    if !needs_root("an account of its own") {
+        return;
+    }
     let server = Server::new();
     server.nfreezer(1, &["init", "-r", &server.address()]).done();
     let protected = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() != "0");
@@ -274,6 +278,9 @@ fn programs_of_the_account_are_warned_of() {
 
 #[test]
 fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
+    if !needs_root("an account of its own") {
+        return;
+    }
     let server = Server::new();
     let address = server.address();
     let nfreezer = |arguments: &[&str]| server.nfreezer(1, &[&["-r", &address], arguments].concat());
@@ -362,6 +369,9 @@ fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
 
 #[test]
 fn the_key_opens_nothing_but_sftp() {
+    if !needs_root("an account of its own") {
+        return;
+    }
     let server = Server::new();
     server.nfreezer(1, &["init", "-r", &server.address()]).done();
     let before = |what: &str| server.ssh(&["server", what]).output().unwrap();
@@ -414,6 +424,9 @@ fn the_installed_openssh_has_no_request_that_is_not_known() {
 
 #[test]
 fn what_is_printed_can_be_looked_at_and_run_by_hand() {
+    if !needs_root("an account of its own") {
+        return;
+    }
     let server = Server::new();
     server.nfreezer(1, &["init", "-r", &server.address()]).done();
     let key = server.public.to_str().unwrap();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::cli::PASSPHRASE;
 use crate::harness::process::hermetic;
+use crate::harness::root::needs_root;
 use crate::harness::sshd::{Setup, Sshd};
 use tempfile::TempDir;
 
@@ -230,6 +231,9 @@ fn usr_share_and_python_come_back_to_root() {
 
 #[test]
 fn usr_share_and_python_come_back_to_an_ordinary_user() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     whole_way(Some(NOBODY));
 }
 
@@ -252,6 +256,9 @@ fn small_tree(client: &Client) -> PathBuf {
 
 #[test]
 fn an_ordinary_user_gets_own_files_back_from_mount_and_restore() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     let sshd = Sshd::start();
     let client = Client::of(&sshd, Some(NOBODY));
     let tree = small_tree(&client);
@@ -477,6 +484,9 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
 
 #[test]
 fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     let full = Sshd::with(Setup { account: Some("unused"), ..Setup::default() });
     let client = Client::of(&full, None);
     client.ok(&["init"]);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::mounted::{Mounted, blocked, eventually, fuse_descriptors, require_fuse, run};
 use crate::harness::repository;
-use crate::harness::root::as_nobody;
+use crate::harness::root::{as_nobody, needs_root};
 use crate::harness::stalled::{Stall, Stalled};
 use crate::harness::tree::noise;
 use crate::harness::writer::{Item, Writer};
@@ -42,6 +42,9 @@ fn errno(result: std::io::Result<impl Sized>) -> Option<i32> {
 
 #[test]
 fn every_kind_of_node_comes_back_equal() {
+    if !needs_root("devices, owners and capabilities") {
+        return;
+    }
     let source = tempfile::tempdir().unwrap();
     let s = source.path();
     let script = r#"
@@ -411,6 +414,9 @@ fn a_dead_mount_is_mended_at_the_next_one() {
 
 #[test]
 fn an_ordinary_user_mounts_by_fusermount3_and_owns_what_he_sees() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut helper = Helper::start(&user, &["NFREEZER_TEST_OWNER"]);
     let row = helper.mounted().unwrap();
@@ -428,6 +434,9 @@ fn an_ordinary_user_mounts_by_fusermount3_and_owns_what_he_sees() {
 
 #[test]
 fn other_users_get_what_the_modes_allow() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     let mut helper = Helper::start(&[], &["NFREEZER_TEST_OTHERS"]);
     let as_user = |program: &str, path: &str| {
         let output = as_nobody().arg(program).arg(helper.path(path)).output().unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::harness::cli::{Env, PASSPHRASE};
 use crate::harness::mounted::{eventually, require_fuse};
 use crate::harness::process::{copy_program, hermetic, run};
-use crate::harness::root::as_nobody;
+use crate::harness::root::{as_nobody, needs_root};
 
 /// A repository with one snapshot of `tree/letter`, which all tests here only read. The last one that has it takes it away.
 fn backup() -> Arc<Env> {
@@ -190,6 +190,9 @@ fn with_own_sbin(script: &str) -> String {
 
 #[test]
 fn mount_8_and_fstab_know_it() {
+    if !needs_root("mount(8) and a mount namespace") {
+        return;
+    }
     let said = with_own_sbin(
         r#"
         letter=$5; ln -s "$2" new/mount.fuse.nfreezer
@@ -331,6 +334,9 @@ fn it_unmounts_when_nobody_uses_it() {
 
 #[test]
 fn an_ordinary_users_mount_unmounts_too_when_nobody_uses_it() {
+    if !needs_root("another user beside root") {
+        return;
+    }
     let env = backup();
     let root = env.path("user");
     fs::create_dir(&root).unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::harness::cli::{Env, Output, PASSPHRASE};
 use crate::harness::process::within;
+use crate::harness::root::needs_root;
 use crate::harness::sshd::{Setup, Sshd};
 use nfreezer::context::background;
 use nfreezer::crypto::kdf::KdfCost;
@@ -408,6 +409,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or print(made.decode()
 
 #[test]
 fn an_append_only_server_refuses_to_remove_keys_and_that_is_said() {
+    if !needs_root("an account of its own") {
+        return;
+    }
     let sshd = Sshd::with(Setup { account: Some("unused"), ..Setup::default() });
     let mut env = Env::new();
     let place = sshd.files().join("repo");

@@ -7,6 +7,7 @@ use nfreezer::context::background;
 use nfreezer::storage::Remote;
 
 use crate::harness::proxy::Proxy;
+use crate::harness::root::needs_root;
 use crate::harness::sshd::{descendants, run, signal};
 use crate::*;
 
@@ -113,6 +114,9 @@ fn a_server_that_is_gone_or_silent_is_reported_in_time() {
 
 #[test]
 fn a_full_disk_is_named() {
+    if !needs_root("a small file system") {
+        return;
+    }
     assert!(rustix::process::getuid().is_root(), "this test mounts a small file system: it needs root");
     let sshd = Sshd::start();
     let disk = sshd.files().join("disk");

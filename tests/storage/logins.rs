@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use crate::harness::root::needs_root;
 use crate::harness::sshd::{keygen, run};
 use nfreezer::context::background;
 use nfreezer::storage::Prompt;
@@ -255,6 +256,9 @@ fn every_identity_of_the_agent_is_tried() {
 
 #[test]
 fn passwords_are_asked_for_and_questions_of_the_server_are_marked() {
+    if !needs_root("an account of its own") {
+        return;
+    }
     for (lines, question) in [
         ("PasswordAuthentication yes\nKbdInteractiveAuthentication no", "password of "),
         ("PasswordAuthentication no\nKbdInteractiveAuthentication yes\nUsePAM yes", "server asks: "),

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread;
 
+use harness::root::needs_root;
 use harness::sshd::{Setup, Sshd, run, with_ssh};
 use harness::tree::noise;
 use nfreezer::context::background;
@@ -301,11 +302,17 @@ fn sshd_with_the_sftp_server_program() {
 
 #[test]
 fn dropbear_through_ssh2() {
+    if !needs_root("a mount namespace for dropbear") {
+        return;
+    }
     server(&Sshd::dropbear(), Transport::Ssh2);
 }
 
 #[test]
 fn dropbear_through_openssh() {
+    if !needs_root("a mount namespace for dropbear") {
+        return;
+    }
     server(&Sshd::dropbear(), Transport::OpenSsh);
 }
 
