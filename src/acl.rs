@@ -8,6 +8,8 @@ pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: [u8; 4] = [2, 0, 0, 0];
 const GROUP: u8 = 0x04;
+/// Tags of the entries for a user and for a group by number.
+const NAMED: [u8; 2] = [0x02, 0x08];
 const MASK: u8 = 0x10;
 const OTHER: u8 = 0x20;
 
@@ -29,6 +31,19 @@ pub fn with_group_like_others(value: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(limited)
+}
+
+/// Returns the mode of a file where only the mode decides, so that it grants nobody more than mode and ACL did: the bits of
+/// the group and of all others are limited by each named user and group. A malformed ACL leaves the owner's bits.
+pub fn mode_without_acl(mode: u16, value: &[u8]) -> u16 {
+    let (Some(group), Some(entries)) = (group_permissions(value), value.strip_prefix(&VERSION)) else {
+        return mode & !0o077;
+    };
+    let mask = permissions(value, MASK).unwrap_or(7);
+    let named = entries.chunks_exact(8).filter(|entry| NAMED.contains(&entry[0]));
+    let named = u16::from(named.fold(7, |bits, entry| bits & entry[2] & mask));
+    let group = (mode >> 3) & u16::from(group) & named;
+    mode & !0o077 | group << 3 | mode & 0o007 & named
 }
 
 fn permissions(value: &[u8], tag: u8) -> Option<u8> {
@@ -62,6 +77,17 @@ mod tests {
         for bad in [&b""[..], b"\x02\0\0\0", b"\x01\0\0\0", &good[..good.len() - 1], &acl(&[(1, 6), (GROUP, 8)])] {
             assert_eq!(group_permissions(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_mode_alone_grants_no_more_than_the_acl() {
+        let granted = acl(&[(1, 6), (2, 6), (GROUP, 0), (MASK, 6), (OTHER, 0)]);
+        assert_eq!(mode_without_acl(0o660, &granted), 0o600);
+        let denied = acl(&[(1, 7), (2, 0), (GROUP, 5), (MASK, 7), (OTHER, 5)]);
+        assert_eq!(mode_without_acl(0o4775, &denied), 0o4700);
+        let reading = acl(&[(1, 6), (2, 7), (GROUP, 4), (8, 6), (MASK, 6), (OTHER, 4)]);
+        assert_eq!(mode_without_acl(0o664, &reading), 0o644);
+        assert_eq!(mode_without_acl(0o777, b"?"), 0o700);
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| Ok::<_, Error>((args.filter.select(&state, &snapshot)?, path))).transpose()?;
     let view = vfs::Options {
-        owner,
+        rights: vfs::Rights { owner, by_mode: args.allow_other },
         mounter: me,
         zone: jiff::tz::TimeZone::system(),
         at,

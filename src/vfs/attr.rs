@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::acl;
 use crate::error::{Error, Kind as ErrorKind};
-use crate::format::node::{Content, Node};
+use crate::format::node::{Content, Node, Xattrs};
 use crate::format::reference::Extent;
 use crate::time::Time;
 
@@ -51,9 +52,35 @@ pub struct Attr {
     pub device: (u32, u32),
 }
 
+/// How owners and rights are shown.
+#[derive(Clone, Copy, Default)]
+pub struct Rights {
+    /// Replaces user and group.
+    pub owner: Option<(u32, u32)>,
+    /// Whether the kernel decides by the mode alone who may read. Then the mode is limited to what the ACL granted.
+    pub by_mode: bool,
+}
+
+impl Rights {
+    fn mode(self, node: &Node) -> u16 {
+        let mode = node.attrs.mode;
+        if !self.by_mode {
+            return mode;
+        }
+        match &node.xattrs {
+            Xattrs::Inline(list) => {
+                let acl = list.iter().find(|(name, _)| name == acl::ACCESS);
+                acl.map_or(mode, |(_, value)| acl::mode_without_acl(mode, value))
+            }
+            // An ACL may be among them, and to read it for each `stat` would be slow.
+            Xattrs::Stored(_) => mode & !0o077,
+        }
+    }
+}
+
 impl Attr {
-    /// Returns the attributes of a node; `owner` replaces its user and group.
-    pub fn of(node: &Node, ino: u64, owner: Option<(u32, u32)>) -> Attr {
+    /// Returns the attributes of a node.
+    pub fn of(node: &Node, ino: u64, rights: Rights) -> Attr {
         let size = node.content.size();
         let (kind, blocks, device) = match &node.content {
             Content::File(extents) => (Kind::File, stored(extents).div_ceil(512), (0, 0)),
@@ -67,8 +94,8 @@ impl Attr {
             Content::Fifo => (Kind::Fifo, 0, (0, 0)),
             Content::Socket | Content::Unreadable(_) => (Kind::Socket, 0, (0, 0)),
         };
-        let (uid, gid) = owner.unwrap_or((node.attrs.uid, node.attrs.gid));
-        let (mode, nlink, mtime) = (node.attrs.mode, node.nlink, node.mtime);
+        let (uid, gid) = rights.owner.unwrap_or((node.attrs.uid, node.attrs.gid));
+        let (mode, nlink, mtime) = (rights.mode(node), node.nlink, node.mtime);
         Attr { ino, kind, mode, nlink, uid, gid, size, blocks, mtime, device }
     }
 }

@@ -112,7 +112,7 @@ impl Vfs {
             (_, 0) => inode::in_directory(keys, dir.attr.ino, &dir.snapshot, node),
             (_, ino) => ino,
         };
-        Some(Attr::of(node, ino, self.options.owner))
+        Some(Attr::of(node, ino, self.options.rights))
     }
 
     /// Counts a look-up of a node; returns false if the inode table does not know its directory any more.
@@ -152,7 +152,7 @@ impl Vfs {
     fn snapshot_attr(&self, above: u64, salt: u64, name: &[u8], snapshot: &Snapshot, hold: bool) -> Attr {
         let node = root(snapshot);
         let ino = inode::snapshot(self.repo.keys(), salt, &snapshot.id);
-        let attr = Attr { nlink: 1, ..Attr::of(&node, ino, self.options.owner) };
+        let attr = Attr { nlink: 1, ..Attr::of(&node, ino, self.options.rights) };
         if hold {
             self.table().hold_dir(ino, |number| DirInode {
                 number,

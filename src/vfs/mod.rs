@@ -31,7 +31,7 @@ mod tree;
 mod view;
 mod xattr;
 
-pub use attr::{Attr, Fault, Kind, Totals, passing};
+pub use attr::{Attr, Fault, Kind, Rights, Totals, passing};
 pub use failures::RecentFailures;
 pub use freshness::Freshness;
 pub use pages::Attributes;
@@ -93,8 +93,8 @@ impl Mode<'_> {
 
 /// Options of the file system.
 pub struct Options {
-    /// User and group of all nodes; `None`: as saved.
-    pub owner: Option<(u32, u32)>,
+    /// How owners and rights of saved nodes are shown.
+    pub rights: Rights,
     /// User and group of the directories of the view.
     pub mounter: (u32, u32),
     /// Time zone of the names of snapshots and versions.
@@ -109,7 +109,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { owner: None, mounter: (0, 0), zone: TimeZone::UTC, at: None, shared_inodes: false, cache: 96 << 20 }
+        Options { rights: Rights::default(), mounter: (0, 0), zone: TimeZone::UTC, at: None, shared_inodes: false, cache: 96 << 20 }
     }
 }
 
@@ -275,7 +275,7 @@ fn root_at(ctx: &Context, trees: &Trees<'_>, snapshot: &Snapshot, path: &[u8], o
         return Err(Error::new(ErrorKind::Failed, format!("{} is not a directory", printable::name(path)))
             .hint("only directories can be mounted; `nfreezer restore` writes a single file"));
     };
-    let attr = A::of(&node, inode::ROOT, options.owner);
+    let attr = A::of(&node, inode::ROOT, options.rights);
     Ok(DirInode {
         number: 0,
         role: Role::Plain,

@@ -54,7 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("forget", &["context", "format", "repo", "trees"]),
     ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),
-    ("vfs", &["context", "crypto", "format", "repo", "trees"]),
+    ("vfs", &["acl", "context", "crypto", "format", "repo", "trees"]),
     ("mount", &["context", "format", "mounts", "repo", "vfs"]),
     (
         "cli",

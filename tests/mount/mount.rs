@@ -302,7 +302,10 @@ fn helper() {
     let options = mount::Options {
         allow_other: std::env::var("NFREEZER_TEST_OTHERS").is_ok(),
         view: nfreezer::vfs::Options {
-            owner: std::env::var("NFREEZER_TEST_OWNER").is_ok().then_some((65534, 65534)),
+            rights: nfreezer::vfs::Rights {
+                owner: std::env::var("NFREEZER_TEST_OWNER").is_ok().then_some((65534, 65534)),
+                ..Default::default()
+            },
             ..Default::default()
         },
         log: Arc::new(|line| eprintln!("{line}")),

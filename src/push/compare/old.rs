@@ -16,6 +16,13 @@ pub struct OldNode {
     pub begun: i64,
 }
 
+impl OldNode {
+    /// Returns the node of the first parent that has one.
+    pub fn newest(found: &[Option<OldNode>]) -> Option<Node> {
+        Some(found.iter().flatten().next()?.node.clone())
+    }
+}
+
 /// A directory of a parent, read in the order of names.
 pub struct OldDirectory<'r> {
     ctx: &'r Context<'r>,

@@ -267,13 +267,13 @@ impl<'w> Walker<'w> {
         let old = self.old_directories(stat, listing.len(), &found)?;
         let id = attributes::id(stat);
         self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: newest(&found) })))
+        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: OldNode::newest(&found) })))
     }
 
     /// Saves a directory of another file system as an empty one, without opening it.
     fn mount_point(&mut self, dir: &Dir, node: Node, found: &[Option<OldNode>]) -> Result<()> {
         self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old: newest(found) })))?;
+        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old: OldNode::newest(found) })))?;
         self.batcher.push(Item::Leave)
     }
 
@@ -395,9 +395,4 @@ impl<'w> Walker<'w> {
         node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name))?;
         self.batcher.push(Item::Node { node, change: Change::Unchanged, link: None })
     }
-}
-
-/// Returns the node of the first parent that has one.
-fn newest(found: &[Option<OldNode>]) -> Option<Node> {
-    Some(found.iter().flatten().next()?.node.clone())
 }

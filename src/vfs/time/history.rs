@@ -257,7 +257,7 @@ impl Vfs {
     /// Returns the attributes of a node of this snapshot that is not a directory.
     pub(in crate::vfs) fn attr_in(&self, snapshot: &SnapshotId, node: &Node, ino: u64) -> Attr {
         let ino = if ino == 0 { inode::in_directory(self.repo.keys(), inode::ROOT, snapshot, node) } else { ino };
-        Attr::of(node, ino, self.options.owner)
+        Attr::of(node, ino, self.options.rights)
     }
 }
 

@@ -114,7 +114,7 @@ impl Vfs {
     /// count 1 means that the number of subdirectories is not known.
     pub(super) fn merged_dir_attr(&self, ino: u64, summary: &NameSummary) -> Attr {
         let owner = if summary.several_owners { self.options.mounter } else { summary.owner };
-        let (uid, gid) = self.options.owner.unwrap_or(owner);
+        let (uid, gid) = self.options.rights.owner.unwrap_or(owner);
         let readable = summary.file_mode & 0o444;
         let mode = summary.mode.unwrap_or(readable | readable >> 2) & 0o777;
         let kind = Kind::Directory;
