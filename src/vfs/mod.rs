@@ -109,7 +109,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { rights: Rights::default(), mounter: (0, 0), zone: TimeZone::UTC, at: None, shared_inodes: false, cache: 96 << 20 }
+        Options {
+            rights: Rights::default(),
+            mounter: (0, 0),
+            zone: TimeZone::UTC,
+            at: None,
+            shared_inodes: false,
+            cache: 96 << 20,
+        }
     }
 }
 

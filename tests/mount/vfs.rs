@@ -342,12 +342,18 @@ fn where_the_mode_alone_decides_it_grants_no_more_than_the_acl() {
     // For user 1000 read and write, for the group nothing; the mask is what the mode shows for the group.
     let entries = [(0x01, 6, u32::MAX), (0x02, 6, 1000), (0x04, 0, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)];
     let mut acl = vec![2, 0, 0, 0];
-    entries.iter().for_each(|(tag, bits, id)| acl.extend([&[*tag, 0, *bits, 0], &(if *id == 1000 { [0xe8, 3, 0, 0] } else { [0xff; 4] })[..]].concat()));
+    entries.iter().for_each(|(tag, bits, id)| {
+        acl.extend([&[*tag, 0, *bits, 0], &(if *id == 1000 { [0xe8, 3, 0, 0] } else { [0xff; 4] })[..]].concat())
+    });
     let acl = (nfreezer::acl::ACCESS.to_vec(), acl);
     let big = (b"user.big".to_vec(), noise(6, 30_000));
     let item = |xattrs| Item { mode: 0o664, xattrs, ..Item::file("x") };
     let mut repo = Repo::new();
-    repo.push(&Item::dir([("few", item(vec![acl.clone()])), ("many", item(vec![acl, big])), ("none", item(Vec::new()))]));
+    repo.push(&Item::dir([
+        ("few", item(vec![acl.clone()])),
+        ("many", item(vec![acl, big])),
+        ("none", item(Vec::new())),
+    ]));
     for (by_mode, [few, many, none]) in [(false, [0o664; 3]), (true, [0o604, 0o600, 0o664])] {
         let options = Options { rights: Rights { owner: None, by_mode }, ..Options::default() };
         let vfs = Vfs::new(background(), repo.cold(), repo.state.clone(), options).unwrap();
