@@ -17,6 +17,7 @@ pub mod error;
 pub mod forget;
 pub mod format;
 pub mod import;
+pub mod moment;
 pub mod mount;
 pub mod mounts;
 pub mod name;

@@ -1,12 +1,19 @@
 //! Restricts `latest` to snapshots of a host, with a path, and with tags.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use crate::error::Result;
+use super::{escape, human, signals, warnings};
+use crate::error::{Error, Result};
 use crate::format::record::Snapshot;
-use crate::repo::State;
+use crate::repo::{Repository, State};
+use crate::trees::Trees;
 
 const SNAPSHOT: &str = "Snapshot";
+/// Snapshots that are searched for a path that the newest one does not have.
+const LOOKED_AT: usize = 200;
+/// Values of a kind that a message names.
+const NAMED: usize = 10;
 
 /// Filters for `latest` and `latest~N`.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -21,8 +28,8 @@ pub struct FilterArgs {
     paths: Vec<OsString>,
     /// `latest` is the newest snapshot with this tag
     ///
-    /// May be repeated, then all are needed.
-    #[arg(long = "tag", value_name = "TAG", help_heading = SNAPSHOT, hide_short_help = true)]
+    /// May be repeated or be a list with commas, then all are needed.
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', help_heading = SNAPSHOT, hide_short_help = true)]
     tags: Vec<String>,
 }
 
@@ -30,7 +37,78 @@ impl FilterArgs {
     /// Returns the snapshot that `text` names; `latest` counts only snapshots that pass the filters, and an id may be one of
     /// a forgotten snapshot.
     pub fn select(&self, state: &State, text: &str) -> Result<Snapshot> {
-        state.select_to_read(text, |snapshot| passes(snapshot, self.host.as_deref(), &self.paths, &self.tags))
+        state.select_to_read(text, |snapshot| self.passes(snapshot)).map_err(|e| match self.is_empty() {
+            false if text == "latest" => Error::new(e.kind(), "no snapshot passes the filters").hint(existing(state)),
+            _ => e,
+        })
+    }
+
+    /// Returns the snapshot like [`FilterArgs::select`]. If `latest` has no such path, returns the newest snapshot that has
+    /// it, with a warning.
+    pub fn select_with(&self, repo: &Repository, state: &State, text: &str, path: &[u8]) -> Result<Snapshot> {
+        let latest = self.select(state, text)?;
+        if text != "latest" || path.iter().all(|b| *b == b'/') {
+            return Ok(latest);
+        }
+        let (trees, ctx) = (Trees::new(repo), signals::context());
+        // Damage is reported by the operation itself.
+        if !matches!(trees.find(ctx, &latest, path), Ok(None)) {
+            return Ok(latest);
+        }
+        let snapshots = state.snapshots();
+        let others = snapshots.iter().rev().filter(|s| !s.partial && self.passes(s) && may_have(s, path));
+        for snapshot in others.take(LOOKED_AT) {
+            if trees.find(ctx, snapshot, path)?.is_some() {
+                warnings::warn(
+                    false,
+                    &format!(
+                        "no {} in the latest snapshot {}: this is snapshot {} of {}, the newest one that has it",
+                        escape::text(path),
+                        latest.id.short(),
+                        snapshot.id.short(),
+                        human::time(snapshot.time)
+                    ),
+                );
+                return Ok(snapshot.clone());
+            }
+        }
+        Ok(latest)
+    }
+
+    fn passes(&self, snapshot: &Snapshot) -> bool {
+        passes(snapshot, self.host.as_deref(), &self.paths, &self.tags)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.host.is_none() && self.paths.is_empty() && self.tags.is_empty()
+    }
+}
+
+/// Reports whether a path can be in a snapshot, by its sources.
+fn may_have(snapshot: &Snapshot, path: &[u8]) -> bool {
+    let is_below = |path: &[u8], other: &[u8]| {
+        path.strip_prefix(without_slash(other)).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    let path = [b"/", without_slash(path.strip_prefix(b"/").unwrap_or(path))].concat();
+    snapshot.more_paths > 0 || snapshot.paths.iter().any(|source| is_below(&path, source) || is_below(source, &path))
+}
+
+/// Returns a line with the hosts, tags and sources of all snapshots.
+pub fn existing(state: &State) -> String {
+    let snapshots = state.snapshots();
+    let hosts = snapshots.iter().map(|s| s.host.as_bytes());
+    let tags = snapshots.iter().flat_map(|s| s.tags.iter().map(String::as_bytes));
+    let sources = snapshots.iter().flat_map(|s| s.paths.iter().map(|path| path.as_slice()));
+    format!("hosts: {}; tags: {}; sources: {}", several(hosts), several(tags), several(sources))
+}
+
+fn several<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
+    let all: BTreeSet<&[u8]> = values.collect();
+    let named = all.iter().take(NAMED).map(|value| escape::text(value)).collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => "none".into(),
+        n if n > NAMED => format!("{named} and {} more", n - NAMED),
+        _ => named,
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::output::{self, Output};
 use super::snapshot::{fields, id, paths};
+use super::table::Columns;
 use super::{escape, human, table};
 use crate::error::Result;
 use crate::repo::{Forgotten, KEEP_FORGOTTEN, Repository};
@@ -27,8 +28,7 @@ pub fn print(out: &mut Output, repo: &Repository, mut list: Vec<Forgotten>, last
         rows.iter().try_for_each(|row| row.object(out))?;
         return out.object("summary", output::object(json!({ "snapshots": rows.len() })));
     }
-    let head = ["ID", "Date", "Host", "Paths", "Forgotten", "Undelete until"];
-    table::print(out, head, &rows.iter().map(Row::cells).collect::<Vec<_>>(), head.len())?;
+    table::print(out, &COLUMNS, &rows.iter().map(Row::cells).collect::<Vec<_>>())?;
     let mut footer = format!("{} forgotten", human::count(rows.len() as u64, "snapshot"));
     if partial > 0 {
         footer += &format!(" (and {partial} partial, which later pushes replaced)");
@@ -38,6 +38,13 @@ pub fn print(out: &mut Output, repo: &Repository, mut list: Vec<Forgotten>, last
     }
     out.line(footer)
 }
+
+const COLUMNS: Columns<6> = Columns {
+    head: ["ID", "Date", "Host", "Paths", "Forgotten", "Undelete until"],
+    left: 6,
+    shortened: &[3, 2],
+    optional: &[],
+};
 
 struct Row {
     forgotten: Forgotten,

@@ -70,7 +70,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, output)?;
     let mut out = Output::new(output.json);
-    let snapshot = args.filter.select(&read_state_verbosely(&repo, &mut out, args.progress)?, &snapshot)?;
+    let snapshot =
+        args.filter.select_with(&repo, &read_state_verbosely(&repo, &mut out, args.progress)?, &snapshot, &path)?;
     let mut reporter = Reporter::new(args.progress, Work::Files("restored"));
     let ctx = reporter.attach(signals::catch());
     let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));

@@ -5,14 +5,22 @@ use std::ffi::OsString;
 use serde_json::json;
 
 use super::exit::OK;
-use super::filter::passes;
+use super::filter::{existing, passes};
 use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
 use super::snapshot::{fields, id, paths};
+use super::table::Columns;
 use super::{escape, forgotten, human, table};
 use crate::error::Result;
 use crate::format::record::Snapshot;
+
+const COLUMNS: Columns<8> = Columns {
+    head: ["ID", "Date", "Host", "Tags", "Paths", "Description", "Files", "Size"],
+    left: 6,
+    shortened: &[4, 5, 3, 2],
+    optional: &[5],
+};
 
 /// Arguments of `snapshots`.
 #[derive(clap::Args)]
@@ -22,14 +30,14 @@ pub struct Args {
     host: Option<String>,
     /// Only snapshots with this tag
     ///
-    /// May be repeated, then all are needed.
-    #[arg(long)]
+    /// May be repeated or be a list with commas, then all are needed.
+    #[arg(long, value_delimiter = ',')]
     tag: Vec<String>,
     /// Only snapshots with this source
     #[arg(long, value_name = "PATH")]
     path: Vec<OsString>,
     /// Only the newest N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     last: Option<usize>,
     /// List the forgotten snapshots instead, with the time until which `undelete` can show them again
     #[arg(long)]
@@ -44,6 +52,10 @@ impl Args {
     fn wants(&self, s: &Snapshot) -> bool {
         passes(s, self.host.as_deref(), &self.path, &self.tag)
     }
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a number of at least 1".into())
 }
 
 /// Prints a table, or one object a snapshot.
@@ -63,6 +75,8 @@ pub fn run(args: &Args) -> Result<u8> {
     if out.is_json() {
         list.iter().try_for_each(|s| out.object("snapshot", fields(s)))?;
         out.object("summary", output::object(json!({ "snapshots": list.len() })))?;
+    } else if list.is_empty() && !state.snapshots().is_empty() {
+        out.line(format_args!("no snapshot passes the filters; {}", existing(&state)))?;
     } else {
         print(&mut out, &list)?;
     }
@@ -71,7 +85,7 @@ pub fn run(args: &Args) -> Result<u8> {
 
 fn print(out: &mut Output, list: &[Snapshot]) -> Result<()> {
     let rows: Vec<_> = list.iter().map(row).collect();
-    table::print(out, ["ID", "Date", "Host", "Tags", "Paths", "Files", "Size", "Added"], &rows, 5)?;
+    table::print(out, &COLUMNS, &rows)?;
     let partial = list.iter().filter(|s| s.partial).count();
     let mut footer = human::count(list.len() as u64, "snapshot");
     if partial > 0 {
@@ -91,8 +105,8 @@ fn row(s: &Snapshot) -> [String; 8] {
         host,
         tags,
         paths(s),
+        escape::text(s.description.as_bytes()),
         stats.files.to_string(),
         human::size(stats.bytes),
-        human::size(stats.added),
     ]
 }

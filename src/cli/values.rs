@@ -1,6 +1,7 @@
 //! Parses the values of options: times, sizes, rates, parts of the data, compression levels, snapshots with a path.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
@@ -8,6 +9,7 @@ use jiff::{Span, SpanRelativeTo};
 use super::escape;
 use crate::check::Part;
 use crate::error::{Error, Kind, Result};
+use crate::moment::moment;
 use crate::time::Time;
 
 /// Parses `90s`, `15m`, `1h30m`, `2h`, `1d`; a plain number counts seconds.
@@ -106,27 +108,57 @@ pub fn compression(text: &str) -> Result<CompressionLevel, String> {
     level.map(CompressionLevel).ok_or_else(|| "write off, fastest, auto, better, max, or 1 to 22".into())
 }
 
-/// Parses `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`.
+/// Parses `2026-11-22 10:00:00` (local), `2026-11-22T09:00:00Z`, or a moment such as `yesterday` or `2w ago`.
 pub fn time(text: &str) -> Result<Time, String> {
     let zoned = || text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::system());
-    let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp()));
-    let time = time.map_err(|_| "write `2026-11-22 10:00:00` or `2026-11-22T10:00:00Z`".to_owned())?;
+    let time = text.parse::<jiff::Timestamp>().or_else(|_| zoned().map(|z| z.timestamp())).ok();
+    let time = time.or_else(|| whole_second(moment(text, &jiff::Zoned::now())?));
+    let time = time.ok_or("write `2026-11-22 10:00:00`, `2026-11-22T10:00:00Z`, `yesterday` or `2w ago`")?;
     let nanoseconds = u32::try_from(time.subsec_nanosecond()).map_err(|_| "before 1970".to_owned())?;
     Ok(Time::new(time.as_second(), nanoseconds))
 }
 
-/// Splits `latest:/etc` into `latest` and `/etc`. Without a colon the path is empty.
+fn whole_second(time: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_second(time.as_second()).ok()
+}
+
+/// Splits `latest:/etc` into `latest` and `/etc`. Without a colon the path is empty. A leading `~` of the path is the home
+/// folder, since shells do not expand it there.
 pub fn snapshot_and_path(argument: &OsStr) -> Result<(String, Vec<u8>)> {
     let bytes = argument.as_encoded_bytes();
-    let (snapshot, path) = match bytes.iter().position(|b| *b == b':') {
-        Some(at) => (&bytes[..at], &bytes[at + 1..]),
-        None => (bytes, &[][..]),
-    };
+    let at = end_of_snapshot(bytes);
+    let (snapshot, path) = (&bytes[..at], bytes.get(at + 1..).unwrap_or_default());
+    if snapshot.contains(&b'/') || snapshot.starts_with(b"~") {
+        let text = format!("not a snapshot: {}", escape::text(snapshot));
+        let path = std::path::absolute(OsStr::from_bytes(snapshot)).unwrap_or_default();
+        let hint = format!("a path follows a snapshot: `latest:{}`", escape::path(&path));
+        return Err(Error::new(Kind::Usage, text).hint(hint));
+    }
     let snapshot = if snapshot.is_empty() { b"latest" } else { snapshot };
     match std::str::from_utf8(snapshot) {
-        Ok(snapshot) => Ok((snapshot.to_owned(), path.to_vec())),
+        Ok(snapshot) => Ok((snapshot.to_owned(), in_home(path))),
         Err(_) => Err(Error::new(Kind::Usage, format!("not a snapshot: {}", escape::text(snapshot)))
             .hint("`nfreezer snapshots` lists the snapshots")),
+    }
+}
+
+/// Returns the length of SNAPSHOT in `SNAPSHOT:PATH`: up to the first colon, or to a later one if the text before it is a
+/// time, such as `2026-11-22 14:00`.
+fn end_of_snapshot(bytes: &[u8]) -> usize {
+    let colons = bytes.iter().enumerate().filter(|(_, b)| **b == b':').map(|(at, _)| at);
+    let ends: Vec<usize> = colons.chain([bytes.len()]).take(4).collect();
+    let is_time =
+        |end: &usize| std::str::from_utf8(&bytes[..*end]).is_ok_and(|text| moment(text, &jiff::Zoned::now()).is_some());
+    ends.iter().rev().copied().find(is_time).unwrap_or(ends[0])
+}
+
+fn in_home(path: &[u8]) -> Vec<u8> {
+    let Some(rest) = path.strip_prefix(b"~").filter(|rest| rest.is_empty() || rest.starts_with(b"/")) else {
+        return path.to_vec();
+    };
+    match std::env::var_os("HOME") {
+        Some(home) => [home.as_encoded_bytes(), rest].concat(),
+        None => path.to_vec(),
     }
 }
 

@@ -146,18 +146,21 @@ impl<'r> Trees<'r> {
     /// Returns the node at a path of a snapshot; slashes at the ends and doubled ones do not matter, the empty path is the
     /// root.
     pub fn at(&self, ctx: &Context, snapshot: &Snapshot, path: &[u8]) -> Result<Node> {
+        self.find(ctx, snapshot, path)?.ok_or_else(|| {
+            let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), snapshot.id.short());
+            Error::failed(text).hint("`nfreezer ls SNAPSHOT:PATH` shows what is there")
+        })
+    }
+
+    /// Returns the node at `path` like [`Trees::at`]; `None` if there is none.
+    pub fn find(&self, ctx: &Context, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Node>> {
         let mut node = root(snapshot);
         for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            let found = match &node.content {
-                Content::Directory(page) => self.entry(ctx, page.as_ref(), part)?,
-                _ => None,
-            };
-            node = found.ok_or_else(|| {
-                let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), snapshot.id.short());
-                Error::failed(text).hint("`nfreezer ls SNAPSHOT:PATH` shows what is there")
-            })?;
+            let Content::Directory(page) = &node.content else { return Ok(None) };
+            let Some(found) = self.entry(ctx, page.as_ref(), part)? else { return Ok(None) };
+            node = found;
         }
-        Ok(node)
+        Ok(Some(node))
     }
 }
 

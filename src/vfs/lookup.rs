@@ -6,12 +6,12 @@ use jiff::Zoned;
 
 use super::attr::{Attr, Fault, Kind};
 use super::inode_table::{DirInode, Inode};
-use super::time::moment::moment;
 use super::tree::{FoundNode, damaged};
 use super::view::{Role, Target, View, ViewDir};
 use super::{Mode, Vfs, inode};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
+use crate::moment::moment;
 use crate::repo::now;
 use crate::trees::root;
 

@@ -8,10 +8,10 @@ use jiff::tz::TimeZone;
 
 use super::inode;
 use super::snapshot_names::{file_name, names_by_id, names_by_time};
-use super::time::moment::shadow;
 use super::time::timeline::Timeline;
 use crate::crypto::keys::Keys;
 use crate::format::record::Snapshot;
+use crate::moment::shadow;
 use crate::repo::latest_first;
 use crate::time::Time;
 

@@ -5,6 +5,7 @@ mod harness;
 
 mod cli;
 mod durable;
+mod moments;
 mod secrets;
 mod server_setup;
 mod whole;

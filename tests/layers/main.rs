@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("acl", &[]),
     ("pattern", &[]),
     ("printable", &[]),
+    ("moment", &[]),
     ("progress", &[]),
     ("context", &["progress"]),
     ("time", &[]),
@@ -28,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("format", &["crypto"]),
     ("storage", &["context", "progress"]),
     ("seen", &[]),
-    ("repo", &["context", "crypto", "format", "storage", "seen"]),
+    ("repo", &["context", "crypto", "format", "storage", "seen", "moment"]),
     ("trees", &["context", "crypto", "format", "progress", "repo"]),
     (
         "push",
@@ -54,13 +55,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("forget", &["context", "format", "repo", "trees"]),
     ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),
-    ("vfs", &["acl", "context", "crypto", "format", "repo", "trees"]),
+    ("vfs", &["acl", "context", "crypto", "format", "repo", "trees", "moment"]),
     ("mount", &["context", "format", "mounts", "repo", "vfs"]),
     (
         "cli",
         &[
-            "accounts", "context", "crypto", "format", "mounts", "pattern", "storage", "seen", "repo", "trees",
-            "progress", "push", "restore", "check", "forget", "prune", "import", "vfs", "mount",
+            "accounts", "context", "crypto", "format", "moment", "mounts", "pattern", "storage", "seen", "repo",
+            "trees", "progress", "push", "restore", "check", "forget", "prune", "import", "vfs", "mount",
         ],
     ),
 ];

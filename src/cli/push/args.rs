@@ -89,12 +89,14 @@ pub struct Args {
     pub one_file_system: bool,
 
     /// A label for the snapshot; may be repeated
-    #[arg(long, value_name = "TAG")]
+    ///
+    /// A list with commas sets several tags.
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
     pub tag: Vec<String>,
     /// The name of this machine in the snapshot
     #[arg(long, env = "NFREEZER_HOST", help_heading = SNAPSHOT, hide_short_help = true)]
     pub host: Option<String>,
-    /// The time of the snapshot instead of now: `2026-11-22 10:00:00` (local) or `2026-11-22T09:00:00Z`
+    /// The time of the snapshot instead of now: `2026-11-22 10:00:00`, `2026-11-22T09:00:00Z`, `yesterday`
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SNAPSHOT, hide_short_help = true)]
     pub time: Option<Time>,
     /// A note for the snapshot

@@ -24,13 +24,13 @@ pub fn print(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
         some(s.excluded, "left out")
     ))?;
     out.line(format_args!(
-        "read {}, of which {} were new here, stored as {}",
+        "read {}; new contents and folder listings: {}, stored as {} with padding",
         human::size(s.read),
         human::size(s.added),
         human::size(s.stored)
     ))?;
     s.grew.iter().take(SHOWN).try_for_each(|(path, bytes)| {
-        out.line(format_args!("grew by {} {}", human::size(*bytes), escape::text(path)))
+        out.line(format_args!("new contents: {} in {}", human::size(*bytes), escape::text(path)))
     })?;
     let seconds = s.duration.as_secs_f64();
     let sent = if dry { "would send" } else { "sent" };

@@ -5,7 +5,7 @@
 //!
 //! - [`timeline`]: the snapshots in the order of time; which one was the newest at a moment, which ones describe the
 //!   present.
-//! - [`moment`]: expressions such as `yesterday` or `2026-11-03`. Pure.
+//!   Expressions such as `yesterday` or `2026-11-03` are in [`crate::moment`].
 //! - [`history`]: the versions of one path over all snapshots. [`scan`]: all nodes of many directories.
 //! - [`former`]: the nodes that exist now, and those that do not exist any more.
 //! - [`merged`]: the directories below `versions/` and `deleted/`; [`listing`]: their entries.
@@ -14,6 +14,5 @@ mod former;
 pub(super) mod history;
 mod listing;
 pub(super) mod merged;
-pub(super) mod moment;
 mod scan;
 pub(super) mod timeline;
