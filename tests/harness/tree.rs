@@ -11,7 +11,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nfreezer::context::background;
-use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::format::node::{Content, Node, PARTIAL};
 use nfreezer::format::record::Snapshot;
 use nfreezer::format::reference::Extent;
@@ -183,9 +182,10 @@ fn walk_snapshot(repo: &Repository, node: Node, name: Vec<u8>, model: &mut Model
 
 fn file_in_snapshot(repo: &Repository, content: &Content) -> What {
     let (mut hashes, mut block, mut at) = (BTreeMap::new(), Vec::new(), 0);
-    for extent in Trees::new(repo).extents(background(), content) {
+    let trees = Trees::new(repo);
+    for extent in trees.extents(background(), content) {
         let bytes = match extent.unwrap() {
-            Extent::Data(r) => repo.chunk(background(), ChunkKind::Data, &r, Span::Exact).unwrap(),
+            Extent::Data(r) => trees.chunk(background(), &r, Span::Exact).unwrap(),
             Extent::Hole(len) => {
                 // Zeros up to the end of the block, whole blocks by arithmetic, and the rest again as zeros.
                 let fill = (BLOCK - block.len() as u64).min(len);

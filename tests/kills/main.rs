@@ -8,6 +8,7 @@ mod clients;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod line;
+mod prune;
 mod tree;
 
 use std::path::PathBuf;

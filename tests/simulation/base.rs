@@ -18,7 +18,7 @@ use super::server::{Arrival, Server};
 use super::world::START;
 
 /// Records in the log, so that a merge is due after some more.
-const RECORDS: usize = 13;
+pub const RECORDS: usize = 13;
 
 /// A repository and the objects of a server that holds it.
 pub struct Base {
@@ -55,7 +55,7 @@ fn make() -> Base {
         repo.commit(background(), &mut state, Head::default(), &[]).unwrap();
     }
     let mut server = Server::default();
-    let plan = Plan { hidden: 0, dates: Dates::True, ..Plan::of(0) };
+    let plan = Plan { hidden: 0, damaged: 0, dates: Dates::True, ..Plan::of(0) };
     for folder in [Folder::Root, Folder::Keys, Folder::Log] {
         for entry in memory.list(background(), folder).unwrap() {
             let bytes = memory.get(&entry.name).expect("it is listed");

@@ -1,9 +1,11 @@
 //! The clients: what each does again and again, and what it remembers over its death.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::context::background;
 use crate::error::{Error, Result};
@@ -13,6 +15,7 @@ use crate::seen::SeenStore;
 
 use super::base::base;
 use super::dice::Dice;
+use super::plan::Rule;
 use super::push::{End, Push};
 use super::storage::{ClientClock, Line};
 use super::tree::Model;
@@ -56,7 +59,10 @@ impl Machine {
         let line = Arc::new(Line { world: Arc::clone(&self.world), client: self.client });
         let access = Access { seen: Some(SeenStore::at(&self.seen)), ..Access::default() };
         let clock = ClientClock { world: Arc::clone(&self.world), client: self.client };
-        base().repo.behind_with(line, &access).with_clock(Arc::new(clock))
+        let plan = self.world.lock().plan.clone();
+        let grace = Duration::from_secs(plan.grace.unsigned_abs());
+        let repo = base().repo.behind_with(line, &access).with_clock(Arc::new(clock)).with_grace(grace);
+        if plan.removed == Some(Rule::SecondLook) { repo.without_second_look() } else { repo }
     }
 
     pub fn note(&self, text: &str) {
@@ -142,19 +148,26 @@ fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) ->
     let model = if end == End::Whole { model.clone() } else { model.part(&mut machine.dice) };
     let (root, sections) = push.store(&model)?;
     let (id, head) = push.head(&state, root, end)?;
-    let known = push.condemned().clone();
-    // Nobody may expect a snapshot that a partial or an unconfirmed one was.
+    // Nobody may expect a snapshot that this one replaces.
     machine.journal.lock().unwrap().forgotten.extend(head.marks.iter().map(|mark| mark.snapshot));
     if end == End::Immediate {
         repo.commit_at_once(ctx, &state, head, &sections)?;
         return Ok(true);
     }
-    repo.commit(ctx, &mut state, head, &sections)?;
-    repo.refresh(ctx, &mut state)?;
-    if !state.condemned_packs().is_subset(&known) {
-        let mark = Mark::new(id, repo.now().seconds, Action::Forget);
+    let is_outdated = Cell::new(false);
+    let commit = repo.commit_if(ctx, &mut state, head, &sections, |state| {
+        is_outdated.set(!push.is_current(state, root)?);
+        if is_outdated.get() { Err(Error::failed("packs were condemned meanwhile")) } else { Ok(()) }
+    });
+    let commit = match commit {
+        Err(_) if is_outdated.get() => return Ok(false),
+        other => other?,
+    };
+    if let Some(doubt) = commit.doubt {
+        machine.note(&format!("takes snapshot {} back: {doubt}", id.short()));
         machine.journal.lock().unwrap().forgotten.insert(id);
-        repo.commit(ctx, &mut state, Head { marks: vec![mark], ..Head::default() }, &[])?;
+        let mark = Mark::new(id, repo.now().seconds, Action::Forget);
+        repo.commit_at_once(ctx, &state, Head { marks: vec![mark], ..Head::default() }, &[])?;
         return Ok(false);
     }
     if end == End::Whole {
@@ -179,28 +192,4 @@ fn forget(machine: &mut Machine) -> Result<()> {
     machine.journal.lock().unwrap().forgotten.insert(id);
     let mark = Mark::new(id, repo.now().seconds, Action::Forget);
     repo.commit(ctx, &mut state, Head { marks: vec![mark], ..Head::default() }, &[]).map(drop)
-}
-
-/// A client that condemns packs, as `repair` does, and merges the log.
-pub fn condemner(machine: &mut Machine) {
-    let prunes = machine.world.lock().plan.prunes;
-    for _ in 0..prunes {
-        machine.run("condemn", condemn);
-    }
-}
-
-fn condemn(machine: &mut Machine) -> Result<()> {
-    let ctx = background();
-    let repo = machine.open();
-    let mut state = repo.state(ctx)?;
-    let condemned = state.condemned_packs();
-    let packs: Vec<_> = repo.tables(ctx, &state)?.packs().map(|(pack, _)| pack.id).collect();
-    let mut packs: Vec<_> = packs.into_iter().filter(|id| !condemned.contains(id)).collect();
-    packs.sort_unstable();
-    if !packs.is_empty() {
-        let id = machine.dice.pick(&packs);
-        let head = Head { condemned: vec![(id, repo.now().seconds)], ..Head::default() };
-        repo.commit(ctx, &mut state, head, &[])?;
-    }
-    repo.merge(ctx, &mut state).map(drop)
 }

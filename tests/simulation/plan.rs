@@ -14,8 +14,31 @@ pub enum Dates {
     True,
     /// All of 1970: a NAS without a clock.
     Epoch,
+    /// Packs of 1970, records of now: packs that another program copied.
+    OldPacks,
     /// Any time between 1970 and next year.
     Random,
+}
+
+/// A rule that keeps data from being lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Only objects that a record condemned are deleted.
+    CondemnFirst,
+    /// The grace time runs from the first sight of the deleting machine.
+    OwnSight,
+    /// A writer lists the log again after its commit.
+    SecondLook,
+    /// Records and pages that cannot be read end the run.
+    RefuseDoubt,
+    /// Another place of a chunk counts only after it was read.
+    VerifyPlaces,
+    /// The deleting run computes anew what is live.
+    FreshLiveness,
+    /// The log is folded again after the drop record.
+    FoldAgain,
+    /// Unusual removals need the user's consent.
+    Belts,
 }
 
 /// The character of a run. Rates are per 1000 requests.
@@ -43,6 +66,12 @@ pub struct Plan {
     /// Longest time for which an object is hidden. Beyond a part of the grace time nothing can be promised: then hiding is
     /// as good as removing.
     pub hidden_for: Seconds,
+    /// Records before which a writer is suspended.
+    pub commit_naps: i64,
+    /// Packs that the server damages some time after they were stored.
+    pub damaged: i64,
+    /// Packs that are away for some hours some time after they were stored, as if a disk was not mounted.
+    pub outages: i64,
     /// Packs that the server denies to have, when it is asked.
     pub denied: i64,
     pub jumps: i64,
@@ -53,6 +82,12 @@ pub struct Plan {
     pub forgotten: i64,
     /// Pushes that end early with a partial snapshot, of 1000.
     pub partial: i64,
+    /// The newest records that one listing of the log leaves out.
+    pub newest: i64,
+    /// Someone forgets all snapshots when the writers are done.
+    pub vandal: bool,
+    /// The rule that is not in force.
+    pub removed: Option<Rule>,
 }
 
 impl Plan {
@@ -62,16 +97,19 @@ impl Plan {
         let grace = DAY;
         let calm = dice.chance(100);
         let mut often = |rates: &[i64]| if calm { 0 } else { dice.pick(rates) };
-        let (killed, lost, suspended) = (often(&[0, 5, 20]), often(&[0, 10]), often(&[0, 10, 40]));
-        let (late, skipped, hidden) = (often(&[0, 30]), often(&[0, 0, 20]), often(&[0, 0, 200]));
-        let (denied, jumps, skews) = (often(&[0, 0, 0, 5]), often(&[0, 0, 10]), often(&[0, 0, 500, 1000]));
+        let (killed, lost, suspended) = (often(&[0, 2, 8]), often(&[0, 0, 5]), often(&[0, 2, 10]));
+        let (late, skipped, hidden) = (often(&[0, 0, 20]), often(&[0, 0, 5]), often(&[0, 0, 200]));
+        let (denied, jumps, skews) = (often(&[0, 0, 0, 2]), often(&[0, 0, 5]), often(&[0, 0, 500, 1000]));
+        let damaged = often(&[0, 0, 0, 0, 50]);
+        let outages = often(&[0, 0, 0, 30]);
+        let commit_naps = often(&[0, 0, 30]);
         Plan {
             writers: 2 + dice.roll(2) as usize,
             pruners: 1 + dice.roll(2) as usize,
-            pushes: 3 + dice.roll(4),
-            prunes: 3 + dice.roll(5),
+            pushes: 5 + dice.roll(6),
+            prunes: 6 + dice.roll(8),
             grace,
-            latency: dice.pick(&[4, 60, 600]),
+            latency: dice.pick(&[4, 60, 300]),
             burst: dice.pick(&[300, 800, 950]),
             killed,
             lost,
@@ -80,20 +118,38 @@ impl Plan {
             skipped,
             hidden,
             hidden_for: grace / 5,
+            damaged,
+            commit_naps,
+            outages,
             denied,
             jumps,
             skews,
-            dates: if calm { Dates::True } else { dice.pick(&[Dates::True, Dates::True, Dates::Epoch, Dates::Random]) },
-            forgotten: dice.pick(&[100, 400]),
+            dates: if calm {
+                Dates::True
+            } else {
+                dice.pick(&[Dates::True, Dates::True, Dates::True, Dates::OldPacks, Dates::Epoch, Dates::Random])
+            },
+            forgotten: dice.pick(&[300, 700]),
             partial: dice.pick(&[0, 200]),
+            newest: if calm { 0 } else { dice.pick(&[0, 0, 100]) },
+            vandal: false,
+            removed: None,
         }
+    }
+
+    /// Ends everything that goes wrong.
+    pub fn calm(&mut self) {
+        (self.killed, self.lost, self.late, self.skipped, self.hidden) = Default::default();
+        (self.denied, self.damaged, self.suspended, self.skews, self.jumps) = Default::default();
+        (self.newest, self.commit_naps, self.outages) = (0, 0, 0);
+        (self.dates, self.latency, self.removed) = (Dates::True, 4, None);
     }
 
     /// Returns whether nothing goes wrong in this run, so that no operation may fail.
     pub fn is_calm(&self) -> bool {
-        let rates =
-            [self.killed, self.lost, self.late, self.skipped, self.hidden, self.denied, self.suspended, self.skews];
-        rates.iter().all(|rate| *rate == 0)
+        let network = [self.killed, self.lost, self.late, self.suspended, self.commit_naps];
+        let server = [self.newest, self.outages, self.skipped, self.hidden, self.denied, self.damaged, self.skews];
+        network.iter().chain(&server).all(|rate| *rate == 0)
     }
 
     /// Returns the difference of a clock from the true time.

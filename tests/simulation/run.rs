@@ -2,18 +2,26 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::check;
-use crate::context::background;
-use crate::error::Result;
-use crate::repo::{Repository, deterministic};
+use crate::repo::deterministic;
+use crate::seen::SeenStore;
 
 use super::base::base;
-use super::client::{Journal, Machine, condemner, work, writer};
+use super::client::{Journal, Machine, work, writer};
 use super::dice::Dice;
 use super::plan::Plan;
-use super::storage::{ClientClock, Line};
-use super::tree::compare;
+use super::pruner::pruner;
+use super::verdict::Judge;
 use super::world::World;
+
+/// Errors that other clients cause, and that the next run of the same command need not have.
+const IN_THE_WAY: [&str; 5] = [
+    "other clients write all the time",
+    "took too long",
+    "condemned while the push went on",
+    // These ask for consent.
+    "the repository has no snapshots",
+    "are not needed any more",
+];
 
 /// The result of a run.
 pub struct Outcome {
@@ -22,6 +30,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     pub requests: u64,
     pub saved: usize,
+    /// Packs that clients deleted.
+    pub deleted: usize,
 }
 
 /// Runs a seed.
@@ -48,13 +58,15 @@ pub fn run(seed: u64, plan: &Plan, is_traced: bool) -> Outcome {
             };
             let seed = dice.fork().roll(i64::MAX) as u64;
             let is_writer = client < plan.writers;
-            scope.spawn(move || work(machine, seed, if is_writer { writer } else { condemner }));
+            scope.spawn(move || work(machine, seed, if is_writer { writer } else { pruner }));
         }
     });
+    let deleted = world.lock().server.graveyard.len();
     let judged = std::thread::scope(|scope| {
         let judge = scope.spawn(|| {
             deterministic::seed(seed);
-            judged(&world, judge, &journal)
+            let seen = SeenStore::at(memory.path().join("judge"));
+            Judge { world: &world, client: judge, journal: &journal, seen }.faults()
         });
         judge.join().expect("the judge does not panic")
     });
@@ -62,52 +74,18 @@ pub fn run(seed: u64, plan: &Plan, is_traced: bool) -> Outcome {
     let journal = journal.lock().unwrap();
     let mut faults = journal.panics.clone();
     if plan.is_calm() {
-        faults.extend(journal.errors.iter().cloned());
+        // Clients may still be in each other's way.
+        let is_fault = |error: &&String| !IN_THE_WAY.iter().any(|text| error.contains(text));
+        faults.extend(journal.errors.iter().filter(is_fault).cloned());
     }
     match judged {
         Ok(found) => faults.extend(found),
         Err(e) => faults.push(format!("the repository cannot be read in the end: {e}")),
     }
-    Outcome { faults, trace: inner.trace(), requests: inner.requests, saved: journal.saved.len() }
+    Outcome { faults, trace: inner.trace(), requests: inner.requests, saved: journal.saved.len(), deleted }
 }
 
 /// The memories of the clients, in a folder without a disk where there is one.
 fn memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-/// Reads everything that must be there.
-fn judged(world: &Arc<World>, client: usize, journal: &Mutex<Journal>) -> Result<Vec<String>> {
-    world.lock().calm(client);
-    let repo = open(world, client);
-    let ctx = background();
-    let state = repo.state(ctx)?;
-    let mut faults = Vec::new();
-    let snapshots = state.snapshots();
-    let journal = journal.lock().unwrap();
-    for saved in journal.saved.iter().filter(|saved| !journal.forgotten.contains(&saved.id)) {
-        let name = format!("snapshot {} of writer{}", saved.id.short(), saved.client);
-        match snapshots.iter().find(|s| s.id == saved.id) {
-            None => faults.push(format!("{name} was saved and is not there")),
-            Some(snapshot) => {
-                if let Err(e) = compare(ctx, &repo, snapshot, &saved.model) {
-                    faults.push(format!("{name} cannot be read: {e}"));
-                }
-            }
-        }
-    }
-    let mut findings = Vec::new();
-    let report = check::check(ctx, &repo, &state, &check::Options::default(), &mut |found| {
-        findings.push(format!("check: {found:?}"));
-    })?;
-    if report.is_damaged() || report.is_rolled_back() {
-        faults.extend(findings);
-    }
-    Ok(faults)
-}
-
-fn open(world: &Arc<World>, client: usize) -> Repository {
-    let line = Arc::new(Line { world: Arc::clone(world), client });
-    let clock = ClientClock { world: Arc::clone(world), client };
-    base().repo.behind(line).with_clock(Arc::new(clock))
 }

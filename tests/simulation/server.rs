@@ -1,14 +1,18 @@
 //! The server: objects in memory, and everything that a server can do about them without removing any.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::name::{Folder, Name};
+use crate::name::{Folder, Name, ObjectId};
 use crate::storage::Entry;
 
 use super::dice::Dice;
 use super::plan::{Dates, Plan, Seconds};
+
+/// The newest objects, of which those in the log may be left out more often than others.
+const NEWEST: u64 = 8;
 
 /// Objects, and puts that are still on their way.
 #[derive(Clone, Default)]
@@ -18,6 +22,9 @@ pub struct Server {
     /// Entries that the previous listing of a folder left out, for each client.
     skipped: BTreeMap<(usize, String), BTreeSet<Name>>,
     stored: u64,
+    /// Packs that clients deleted.
+    pub graveyard: Vec<Deleted>,
+    is_damaging: bool,
 }
 
 /// One object.
@@ -29,6 +36,18 @@ pub struct Object {
     visible: Seconds,
     /// Numbers the objects as they were stored.
     number: u64,
+    /// When it is away.
+    outage: Range<Seconds>,
+    /// From this time on the server returns other bytes.
+    damaged: Option<Seconds>,
+}
+
+/// A pack that a client deleted.
+#[derive(Clone)]
+pub struct Deleted {
+    pack: ObjectId,
+    object: Object,
+    at: Seconds,
 }
 
 /// What happens to a put.
@@ -52,9 +71,12 @@ impl Server {
         let before = self.skipped.remove(&(client, folder.path())).unwrap_or_default();
         let mut skipped = BTreeSet::new();
         let mut shown: Vec<(u64, Entry)> = Vec::new();
+        let newest = self.stored.saturating_sub(NEWEST);
         for (name, object) in self.objects.iter().filter(|(name, _)| name.folder() == folder) {
+            let is_newest = folder == Folder::Log && object.number > newest;
+            let rate = plan.skipped + if is_newest { plan.newest } else { 0 };
             // A listing is not atomic, but the next one shows an entry that this one left out.
-            if object.visible > now || (!before.contains(name) && dice.chance(plan.skipped)) {
+            if object.visible > now || object.outage.contains(&now) || (!before.contains(name) && dice.chance(rate)) {
                 skipped.insert(*name);
                 continue;
             }
@@ -73,9 +95,51 @@ impl Server {
         entries
     }
 
+    /// Reads a part of an object.
+    pub fn read(&self, name: &Name, offset: u64, len: usize, now: Seconds) -> Result<Vec<u8>> {
+        let object = self.get(name, now)?;
+        let part = usize::try_from(offset).ok().and_then(|from| object.bytes.get(from..from.checked_add(len)?));
+        let mut part = part.ok_or_else(|| Error::damaged(format!("object {name} ends too early")))?.to_vec();
+        if object.is_damaged(now) {
+            part.iter_mut().for_each(|byte| *byte ^= 1);
+        }
+        Ok(part)
+    }
+
+    /// Deletes an object.
+    pub fn remove(&mut self, name: &Name, now: Seconds) {
+        if let (Some(object), Name::Pack(id)) = (self.objects.remove(name), name) {
+            self.graveyard.push(Deleted { pack: *id, object, at: now });
+        }
+    }
+
+    /// Returns when a client deleted this pack, if it was not damaged then.
+    pub fn deleted_undamaged(&self, pack: &ObjectId) -> Option<Seconds> {
+        let deleted = self.graveyard.iter().find(|deleted| deleted.pack == *pack)?;
+        (!deleted.object.is_damaged(deleted.at)).then_some(deleted.at)
+    }
+
+    /// Returns the packs that the server damaged after this time.
+    pub fn damaged_after(&self, time: Seconds) -> Vec<(ObjectId, Arc<Vec<u8>>)> {
+        let present = self.objects.iter().filter_map(|(name, object)| match name {
+            Name::Pack(id) => Some((*id, object)),
+            _ => None,
+        });
+        let deleted = self.graveyard.iter().filter(|deleted| deleted.object.is_damaged(deleted.at));
+        let all = present.chain(deleted.map(|deleted| (deleted.pack, &deleted.object)));
+        let later = all.filter(|(_, object)| object.damaged.is_some_and(|at| at > time));
+        later.map(|(id, object)| (id, Arc::clone(&object.bytes))).collect()
+    }
+
+    /// Returns whether the server has damaged anything.
+    pub fn has_damage(&self) -> bool {
+        self.is_damaging
+    }
+
     /// Returns an object.
-    pub fn get(&self, name: &Name) -> Result<&Object> {
-        self.objects.get(name).ok_or_else(|| Error::new(Kind::Missing, format!("no object {name}")))
+    pub fn get(&self, name: &Name, now: Seconds) -> Result<&Object> {
+        let object = self.objects.get(name).filter(|object| !object.outage.contains(&now));
+        object.ok_or_else(|| Error::new(Kind::Missing, format!("no object {name}")))
     }
 
     /// Stores an object.
@@ -95,11 +159,25 @@ impl Server {
         let hidden = if dice.chance(plan.hidden) { dice.roll(plan.hidden_for) } else { 0 };
         let mtime = match plan.dates {
             Dates::True => at,
-            Dates::Epoch => 0,
+            Dates::OldPacks if !matches!(name, Name::Pack(_)) => at,
+            Dates::Epoch | Dates::OldPacks => 0,
             Dates::Random => dice.roll(now + 365 * super::plan::DAY),
         };
+        let is_damaged = matches!(name, Name::Pack(_)) && dice.chance(plan.damaged);
+        let damaged = is_damaged.then(|| at + dice.roll(3 * plan.grace));
+        self.is_damaging |= is_damaged;
+        let is_away = matches!(name, Name::Pack(_)) && dice.chance(plan.outages);
+        let from = at + dice.roll(4 * plan.grace);
+        let outage = if is_away { from..from + dice.roll(plan.grace) } else { 0..0 };
         self.stored += 1;
-        let object = Object { bytes: Arc::new(bytes.to_vec()), mtime, visible: at + hidden, number: self.stored };
+        let object = Object {
+            bytes: Arc::new(bytes.to_vec()),
+            mtime,
+            visible: at + hidden,
+            number: self.stored,
+            outage,
+            damaged,
+        };
         match arrival {
             Arrival::Now => drop(self.objects.insert(*name, object)),
             Arrival::Late(at) => self.late.push((at, *name, object)),
@@ -110,7 +188,13 @@ impl Server {
     /// Ends all faults: everything that was stored is there and is shown.
     pub fn calm(&mut self) {
         self.arrive(Seconds::MAX);
-        self.objects.values_mut().for_each(|object| object.visible = 0);
+        self.objects.values_mut().for_each(|object| (object.visible, object.outage) = (0, 0..0));
         self.skipped.clear();
+    }
+}
+
+impl Object {
+    fn is_damaged(&self, now: Seconds) -> bool {
+        self.damaged.is_some_and(|at| at <= now)
     }
 }

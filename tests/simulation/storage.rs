@@ -10,6 +10,7 @@ use crate::repo::Clock;
 use crate::storage::{Capabilities, Entry, Storage};
 use crate::time::Time;
 
+use super::plan::Plan;
 use super::server::Arrival;
 use super::world::{Inner, Killed, World};
 
@@ -18,6 +19,9 @@ pub struct Line {
     pub world: Arc<World>,
     pub client: usize,
 }
+
+/// Records up to this sequence, which every run begins with, are not shown in the trace.
+const OLD: u32 = super::base::RECORDS as u32;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ impl Line {
         deed: impl FnOnce(&mut Inner) -> Result<T>,
         show: impl FnOnce(&T) -> String,
     ) -> Result<T> {
-        let pause = self.nap();
+        let pause = self.nap(false);
         let mut inner = self.world.turn(self.client, pause);
         inner.requests += 1;
         if inner.goes_wrong(|plan| plan.jumps) {
@@ -64,9 +68,11 @@ impl Line {
     }
 
     /// Returns how long the machine is suspended before its next request.
-    fn nap(&self) -> i64 {
+    fn nap(&self, is_commit: bool) -> i64 {
         let inner = &mut *self.world.lock();
-        if !inner.goes_wrong(|plan| plan.suspended) {
+        let is_commit = is_commit && self.client < inner.plan.writers;
+        let rate = |plan: &Plan| plan.suspended + if is_commit { plan.commit_naps } else { 0 };
+        if !inner.goes_wrong(rate) {
             return 0;
         }
         let nap = inner.plan.nap(&mut inner.dice);
@@ -101,15 +107,12 @@ impl Storage for Line {
 
     fn list(&self, _: &Context, folder: Folder) -> Result<Vec<Entry>> {
         let list = |inner: &mut Inner| {
-            let Inner { server, plan, dice, now, is_calm, .. } = inner;
-            let mut plan = plan.clone();
-            if *is_calm {
-                plan.skipped = 0;
-            }
-            Ok(server.list(self.client, folder, *now, &plan, dice))
+            let Inner { server, plan, dice, now, .. } = inner;
+            Ok(server.list(self.client, folder, *now, plan, dice))
         };
         let show = |entries: &Vec<Entry>| {
-            let names: Vec<String> = entries.iter().map(|entry| short(&entry.name)).collect();
+            let is_new = |entry: &&Entry| !matches!(entry.name, Name::Record { sequence, .. } if sequence <= OLD);
+            let names: Vec<String> = entries.iter().filter(is_new).map(|entry| short(&entry.name)).collect();
             format!("[{}]", names.join(", "))
         };
         self.request(|| format!("lists {}", folder.path()), list, show)
@@ -122,7 +125,7 @@ impl Storage for Line {
     fn size(&self, _: &Context, name: &Name) -> Result<u64> {
         let size = |inner: &mut Inner| {
             deny(inner, name)?;
-            inner.server.get(name).map(|object| object.bytes.len() as u64)
+            inner.server.get(name, inner.now).map(|object| object.bytes.len() as u64)
         };
         self.request(|| format!("asks for the size of {}", short(name)), size, u64::to_string)
     }
@@ -130,18 +133,20 @@ impl Storage for Line {
     fn read(&self, _: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
         let read = |inner: &mut Inner| {
             deny(inner, name)?;
-            let bytes = &inner.server.get(name)?.bytes;
-            let part = usize::try_from(offset).ok().and_then(|from| bytes.get(from..from.checked_add(len)?));
-            part.map(<[u8]>::to_vec).ok_or_else(|| Error::damaged(format!("object {name} ends too early")))
+            inner.server.read(name, offset, len, inner.now)
         };
         self.request(|| format!("reads {}", short(name)), read, |_| "ok".into())
     }
 
     fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
         ctx.check()?;
+        if matches!(name, Name::Record { .. }) {
+            let nap = self.nap(true);
+            drop(self.world.turn(self.client, nap));
+        }
         let put = |inner: &mut Inner| {
-            let Inner { server, plan, dice, now, is_calm, .. } = inner;
-            let is_late = !*is_calm && dice.chance(plan.late);
+            let Inner { server, plan, dice, now, .. } = inner;
+            let is_late = dice.chance(plan.late);
             let arrival = if is_late { Arrival::Late(*now + plan.nap(dice)) } else { Arrival::Now };
             server.put(name, bytes, arrival, *now, plan, dice)
         };
@@ -150,7 +155,7 @@ impl Storage for Line {
 
     fn remove(&self, _: &Context, name: &Name) -> Result<()> {
         let remove = |inner: &mut Inner| {
-            inner.server.objects.remove(name);
+            inner.server.remove(name, inner.now);
             Ok(())
         };
         self.request(|| format!("REMOVES {}", short(name)), remove, |()| "ok".into())

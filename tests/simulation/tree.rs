@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::context::Context;
-use crate::error::{Error, Result};
-use crate::format::node::{Content, Node};
-use crate::format::record::Snapshot;
-use crate::format::reference::{Extent, Ref};
-use crate::repo::{Repository, Span};
+use crate::error::Result;
+use crate::format::node::Node;
+use crate::format::reference::Ref;
 use crate::trees::Trees;
 
 use super::dice::Dice;
@@ -57,36 +55,16 @@ pub fn identity(chunks: &[u8]) -> u64 {
     chunks.iter().fold(7, |sum, chunk| sum * 257 + u64::from(*chunk))
 }
 
-/// Reads a snapshot and compares it with its model.
-pub fn compare(ctx: &Context, repo: &Repository, snapshot: &Snapshot, model: &Model) -> Result<()> {
-    let trees = Trees::new(repo);
-    let mut found = Model::default();
-    for directory in nodes(ctx, &trees, snapshot.root.as_ref())? {
-        let Content::Directory(page) = &directory.content else { return Err(Error::failed("not a directory")) };
-        let mut files = BTreeMap::new();
-        for file in nodes(ctx, &trees, page.as_ref())? {
-            let Content::File(extents) = &file.content else { return Err(Error::failed("not a file")) };
-            files.insert(text(&file.name), chunks(ctx, &trees, extents)?);
-        }
-        found.0.insert(text(&directory.name), files);
-    }
-    if found == *model { Ok(()) } else { Err(Error::failed(format!("{found:?} instead of {model:?}"))) }
-}
-
 /// Returns the nodes of a directory.
 pub fn nodes(ctx: &Context, trees: &Trees<'_>, page: Option<&Ref>) -> Result<Vec<Node>> {
     trees.entries(ctx, page).collect()
 }
 
-fn chunks(ctx: &Context, trees: &Trees<'_>, extents: &[Extent]) -> Result<Vec<u8>> {
-    let read = |extent: &Extent| {
-        let Extent::Data(r) = extent else { return Err(Error::failed("a hole")) };
-        let bytes = trees.chunk(ctx, r, Span::Exact)?;
-        (0..=u8::MAX).find(|number| content(*number) == bytes).ok_or_else(|| Error::failed("other contents"))
-    };
-    extents.iter().map(read).collect()
+/// Returns the number of a chunk with these contents.
+pub fn number(bytes: &[u8]) -> u8 {
+    (0..=u8::MAX).find(|number| content(*number) == bytes).expect("contents that were pushed")
 }
 
-fn text(name: &[u8]) -> String {
+pub fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }

@@ -115,9 +115,15 @@ impl Inner {
         }
     }
 
+    /// Returns whether no writer will do anything more.
+    pub fn writers_are_done(&self) -> bool {
+        self.clients[..self.plan.writers].iter().all(|client| client.is_done)
+    }
+
     /// Ends all faults. Only this client is left.
     pub fn calm(&mut self, client: usize) {
         self.is_calm = true;
+        self.plan.calm();
         self.server.calm();
         self.clients[client].is_done = false;
         (self.clients[client].wakes, self.turn) = (self.now, client);
