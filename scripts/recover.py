@@ -108,6 +108,15 @@ def directory_page(own, c):  # 9: is it a leaf, nodes or (first name, reference)
         nodes.append(Node(name, attrs[row], ((mtime ^ 1 << 63) - (1 << 63)) * 10**9 + ns, inode, ctime, nlink, flags, xattrs, kind, value))
     need(used == len(attrs) and table.used == len(table.rows), "a page has rows that it does not use")
     return not upper, nodes or [(first, ref) for first, _, ref in rows], rows[0][0]
+def contains(new, old):  # 11.7
+    marks = lambda r: {(m["record"] or r["id"], m["sequence"], m["snapshot"], m["time"], repr(m["action"])) for m in r["marks"]}
+    snapshots, since, kinds = {s["id"]: s for s in new["snapshots"]}, dict(new["condemned"]), {s["kind"][0] for s in new["sections"] if not s["record"]}
+    places = lambda r: {(s["record"][1] if s["record"] else r["id"], s["offset"]): s for s in r["sections"] if s["len"] and s["kind"][0] != 2}
+    named = all(place in places(new) or s["kind"][0] in kinds or new["dropped"] for place, s in places(old).items())
+    packs = set(old["dropped"]) <= set(new["dropped"]) and all(p in new["dropped"] or since.get(p, t + 1) <= t for p, t in old["condemned"])
+    whole = named and packs and marks(old) <= marks(new) and all(snapshots.get(s["id"]) == s for s in old["snapshots"])
+    if not whole: report(f"record {new['id'].hex()} claims to contain record {old['id'].hex()} and does not: the claim is ignored")
+    return whole
 class Repository:
     def __init__(self, path):
         self.path = path
@@ -167,7 +176,9 @@ class Repository:
         for name in self.names("log", "[0-9a-f]{8}-[0-9a-f]{64}"):
             try: self.known[bytes.fromhex(name[9:])] = self.record(name)
             except (Damaged, OSError) as e: report(f"incomplete record {name}: {e}", 0)
-        superseded = {id for r in self.known.values() for id in r["superseded"]}
+        superseded = set()
+        for r in sorted(self.known.values(), key=lambda r: (r["sequence"], r["id"]), reverse=True):
+            if r["id"] not in superseded: superseded |= {o for o in r["superseded"] if o not in self.known or contains(r, self.known[o])}
         live = [r for id, r in sorted(self.known.items()) if id not in superseded]
         lost = {id for r in self.known.values() for id in r["heads"]} - superseded - set(self.known)
         old = b"".join(self.section(r, s) for r in live for s in r["sections"] if lost and s["kind"][0] == 2)

@@ -127,6 +127,8 @@ pub struct Report {
     pub audit: Option<Audit>,
     /// Records that the server has lost or hides.
     pub missing_records: Vec<ObjectId>,
+    /// Records that claim to contain others and do not.
+    pub false_records: Vec<ObjectId>,
     /// Records that were complete once and cannot be read.
     pub damaged_records: Vec<ObjectId>,
     /// Records that an interrupted commit left.
@@ -155,7 +157,7 @@ impl Report {
 
     /// Whether the log shows less than it must.
     pub fn is_rolled_back(&self) -> bool {
-        !self.missing_records.is_empty()
+        !self.missing_records.is_empty() || !self.false_records.is_empty()
     }
 }
 
@@ -172,7 +174,9 @@ pub fn check(
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Report> {
     let started = Instant::now();
-    let mut examined = examine(ctx, repo, state, options, found).map_err(interrupted)?;
+    let mut state = state.clone();
+    repo.verify_superseding(ctx, &mut state).map_err(interrupted)?;
+    let mut examined = examine(ctx, repo, &state, options, found).map_err(interrupted)?;
     if examined.suspect {
         let tally = deep(|| {
             let mut survey = Survey::new(ctx, repo, &examined, found, None);
@@ -272,6 +276,13 @@ fn log(state: &State, report: &mut Report, found: &mut (dyn FnMut(Finding<'_>) +
         }
     }
     report.missing_records = faults.missing;
+    for (claim, what) in state.false_claims() {
+        let why = format!("it claims to contain record {}, but lacks {what}", claim.of.short());
+        found(Finding::Object { name: format!("log/*-{}", claim.by), why });
+        if !report.false_records.contains(&claim.by) {
+            report.false_records.push(claim.by);
+        }
+    }
 }
 
 fn indexes(

@@ -43,6 +43,8 @@ pub struct Repaired {
     pub replaced: Vec<(SnapshotId, Option<SnapshotId>)>,
     /// Records that are lost and not asked for any more; without `yes`: that would be.
     pub given_up: Vec<ObjectId>,
+    /// Records with false claims that were replaced, or would be.
+    pub false_records: Vec<ObjectId>,
     /// An index was made anew, where a part of one could not be read.
     pub reindexed: bool,
     /// The record of the repair; none if there was nothing to repair.
@@ -64,6 +66,7 @@ pub fn repair(
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Repaired> {
     let options = Options { snapshots: Vec::new(), audit: None, ..options.clone() };
+    repo.verify_superseding(ctx, state).map_err(interrupted)?;
     let mut examined = examine(ctx, repo, state, &options, found).map_err(interrupted)?;
     if examined.packs.are_mostly_missing() && !consent.yes {
         let text = "most packs are missing: nothing was changed";
@@ -82,7 +85,8 @@ pub fn repair(
     let report = examined.report.clone();
     let given_up = report.missing_records.iter().chain(&report.damaged_records).copied().collect();
     let condemned = examined.packs.bad().into_iter().collect();
-    let mut repaired = Repaired { condemned, given_up, report, ..Repaired::default() };
+    let false_records = report.false_records.clone();
+    let mut repaired = Repaired { condemned, given_up, false_records, report, ..Repaired::default() };
     if consent.dry_run {
         repaired.replaced = outcomes.iter().map(|(snapshot, _)| (snapshot.id, None)).collect();
         return Ok(repaired);
@@ -101,6 +105,7 @@ pub fn repair(
         let ctx = &ctx.with_grace(Duration::MAX);
         repaired.record = Some(commit(ctx, repo, state, head, &sections)?);
     }
+    repo.replace_false_records(&ctx.with_grace(Duration::MAX), state)?;
     Ok(repaired)
 }
 

@@ -143,6 +143,12 @@ fn print_notes(out: &mut Output, report: &Report) -> Result<()> {
 }
 
 fn print_verdict(out: &mut Output, report: &Report) -> Result<()> {
+    if !report.false_records.is_empty() {
+        let records = human::count(report.false_records.len() as u64, "record");
+        out.line(format_args!("{records} HIDE others that they claim to contain: those are used again"))?;
+        return out
+            .line("hint: `nfreezer repair` replaces them; then change the passphrase and the keys of all clients");
+    }
     if report.is_rolled_back() {
         let missing = human::count(report.missing_records.len() as u64, "record");
         out.line(format_args!("{missing} MISSING: the server has lost snapshots or hides them"))?;

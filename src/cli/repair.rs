@@ -79,6 +79,7 @@ fn summary(repaired: &Repaired, consent: Consent) -> serde_json::Map<String, Val
     let mut fields = fields(&repaired.report);
     fields.extend(output::object(json!({
         "condemned": hex_ids(&repaired.condemned), "replaced": replaced, "given_up": hex_ids(&repaired.given_up),
+        "replaced_records": hex_ids(&repaired.false_records),
         "reindexed": repaired.reindexed, "record": repaired.record.map(|id| hex(&id.0)), "dry_run": consent.dry_run,
     })));
     fields
@@ -88,7 +89,7 @@ fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> 
     let Consent { yes, dry_run } = consent;
     if repaired.reindexed {
         out.line("the index was rebuilt where it was unreadable")?;
-    } else if repaired.condemned.is_empty() && repaired.replaced.is_empty() && repaired.given_up.is_empty() {
+    } else if is_idle(repaired) {
         return out.line("nothing is to be repaired");
     }
     if !repaired.condemned.is_empty() {
@@ -99,6 +100,10 @@ fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> 
         ))?;
     }
     repaired.replaced.iter().try_for_each(|(old, new)| out.line(replacement(*old, *new, consent)))?;
+    for id in &repaired.false_records {
+        let would = if dry_run { "would be" } else { "is" };
+        out.line(format_args!("record {} {would} replaced: it claimed to contain others", id.short()))?;
+    }
     for id in &repaired.given_up {
         let what = if yes && !dry_run { "is given up" } else { "is lost; --yes gives it up" };
         out.line(format_args!("record {id} {what}"))?;
@@ -111,6 +116,12 @@ fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> 
         out.line("hint: push now, then check again: `nfreezer repair --yes` replaces snapshots that still lack data")?;
     }
     if dry_run { out.line("dry run: nothing was written") } else { Ok(()) }
+}
+
+/// Reports whether there was nothing to repair.
+fn is_idle(repaired: &Repaired) -> bool {
+    let packs_and_records = [&repaired.condemned, &repaired.given_up, &repaired.false_records];
+    repaired.replaced.is_empty() && packs_and_records.iter().all(|ids| ids.is_empty())
 }
 
 fn replacement(old: SnapshotId, new: Option<SnapshotId>, consent: Consent) -> String {

@@ -24,7 +24,7 @@ const LISTINGS: usize = 3;
 
 /// Result of [`Repository::read_new`].
 #[derive(Clone, Copy, Debug, Default)]
-struct NewRecords {
+pub(super) struct NewRecords {
     /// A record was read.
     is_new: bool,
     /// A listed record was no longer there.
@@ -33,14 +33,14 @@ struct NewRecords {
 
 /// A record in a listing of the log.
 #[derive(Clone, Copy)]
-struct Listed {
+pub(super) struct Listed {
     sequence: u32,
-    id: ObjectId,
+    pub id: ObjectId,
     size: u64,
 }
 
 impl Listed {
-    fn of(entry: &Entry) -> Option<Self> {
+    pub fn of(entry: &Entry) -> Option<Self> {
         match entry.name {
             Name::Record { sequence, id } => Some(Listed { sequence, id, size: entry.size }),
             _ => None,
@@ -89,7 +89,8 @@ impl Repository {
             let seen = self.seen_heads();
             let listing: Vec<Listed> = self.storage.list(ctx, Folder::Log)?.iter().filter_map(Listed::of).collect();
             state.listed = listing.iter().map(|listed| listed.id).collect();
-            let read = self.read_new(ctx, state, listing)?;
+            let read = self.read_new(ctx, state, listing.clone())?;
+            self.verify_new(ctx, state, &listing)?;
             is_new |= read.is_new;
             if self.lacks_records(state, &self.unexplained(state, &seen)) {
                 self.read_ancestry(ctx, state)?;
@@ -113,7 +114,7 @@ impl Repository {
     /// The newest records are read first, since they supersede others, and with them the records that known records name
     /// as predecessors, since a merge names the records that it did not merge. So a log that merges keep short is read
     /// in a few waves, however long it is. Waves that supersede nothing double in size.
-    fn read_new(&self, ctx: &Context, state: &mut State, mut listing: Vec<Listed>) -> Result<NewRecords> {
+    pub(super) fn read_new(&self, ctx: &Context, state: &mut State, mut listing: Vec<Listed>) -> Result<NewRecords> {
         let (mut read, mut wave) = (NewRecords::default(), READERS);
         while state.keep_unread(&mut listing) {
             let before = listing.len();
@@ -149,7 +150,7 @@ impl Repository {
         Ok(())
     }
 
-    fn read_record(&self, ctx: &Context, listed: &Listed) -> Result<Known> {
+    pub(super) fn read_record(&self, ctx: &Context, listed: &Listed) -> Result<Known> {
         let len = seal::plain_len(listed.size).filter(|len| *len >= 4 && *len <= limits::RECORD as u64);
         let len = len.ok_or_else(|| Error::damaged("it was cut off while it was written, or is being written"))?;
         let object = Object { name: listed.name(), id: listed.id, kind: ObjectType::Record, len };

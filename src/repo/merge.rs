@@ -58,6 +58,16 @@ impl Repository {
         }
     }
 
+    /// Replaces the records that make false claims by one that contains them and not their claims. Returns their ids.
+    pub fn replace_false_records(&self, ctx: &Context, state: &mut State) -> Result<BTreeSet<ObjectId>> {
+        let ids: BTreeSet<ObjectId> = state.false_claims().keys().map(|claim| claim.by).collect();
+        if !ids.is_empty() {
+            let (head, sections) = self.merged(ctx, state, &ids).map_err(|Culprit(_, e)| e)?;
+            self.commit(ctx, state, head, &sections)?;
+        }
+        Ok(ids)
+    }
+
     fn merged(
         &self,
         ctx: &Context,

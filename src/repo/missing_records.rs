@@ -1,6 +1,6 @@
 //! Records that a state should have: missing and incomplete ones, and those that were seen before.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::state::State;
 use crate::format::ancestry::prefix;
@@ -30,6 +30,7 @@ impl State {
                 warnings.push(format!("{} incomplete records are ignored: {named}{more}; {EXPLAINS}", all.len()));
             }
         }
+        warnings.extend(self.false_claim_warnings());
         let missing = self.missing();
         for id in missing.iter().take(NAMED) {
             warnings.push(format!("record {id} is missing: the server has lost it or hides it"));
@@ -38,6 +39,23 @@ impl State {
             warnings.push(format!("{} more records are missing", missing.len() - NAMED));
         }
         warnings
+    }
+
+    /// Returns a warning for each of the first records with false claims.
+    fn false_claim_warnings(&self) -> Vec<String> {
+        let mut first = BTreeMap::new();
+        for (claim, what) in self.false_claims() {
+            first.entry(claim.by).or_insert((claim.of, what));
+        }
+        let warning = |(by, (of, what)): (ObjectId, (ObjectId, &String))| {
+            format!(
+                "record {} claims to contain record {}, but lacks {what}: the claim is ignored. A thief of the passphrase, \
+                 or a fault of a program, has written it; `nfreezer repair` replaces it",
+                by.short(),
+                of.short()
+            )
+        };
+        first.into_iter().take(NAMED).map(warning).collect()
     }
 
     /// Returns a line for each incomplete or missing record that [`State::warnings`] only counts; 1000 at most.
@@ -73,7 +91,7 @@ impl State {
     /// Returns the records that others name as predecessors and that are neither listed nor superseded nor merged.
     pub(super) fn missing(&self) -> BTreeSet<ObjectId> {
         let heads = self.known.values().map(|k| &k.record.head);
-        let covered: HashSet<&ObjectId> = heads.clone().flat_map(|h| &h.superseded).collect();
+        let covered = self.superseded();
         let named = heads.flat_map(|h| &h.heads);
         let missing = named.filter(|id| !self.listed.contains(id) && !covered.contains(id));
         missing.filter(|id| !self.ancestry.contains(&prefix(id))).copied().collect()

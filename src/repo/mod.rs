@@ -5,6 +5,7 @@
 //! | `clock` | the clock of this machine, replaceable in tests |
 //! | `open`, `keys` | create and open a repository, add and remove key files |
 //! | `log`, `state`, `missing_records` | read the record log; its fold; records that it lacks |
+//! | `supersede`, `verify` | a superseding record contains everything that it supersedes |
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
 //! | `sights` | when this machine saw ids of the log first |
 //! | `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
@@ -39,7 +40,9 @@ mod section;
 mod select;
 mod sights;
 mod state;
+mod supersede;
 mod unlock;
+mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
 pub use commit::{Commit, GRACE};
@@ -53,6 +56,7 @@ pub use open::{Access, Unlock};
 pub use presence::is_most;
 pub use rollback::Alarm;
 pub use state::{SectionKey, State};
+pub use supersede::{Claim, Contents, lacks};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,7 @@
 //! or hides a record is detected. Records that this machine has not seen cannot be missed: without stored heads the first
 //! state is accepted. Forks are detected too ([`super::forks`]).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -143,6 +144,13 @@ impl Repository {
         seen.map(|seen| seen.heads_at(&self.rollback.address).to_vec()).unwrap_or_default()
     }
 
+    /// Returns the superseding records that were verified at this address; `None` if nothing of its log was seen.
+    pub(super) fn verified(&self) -> Option<BTreeSet<ObjectId>> {
+        let seen = self.rollback.seen(&self.id)?;
+        let copy = seen.copies.iter().find(|copy| copy.address == self.rollback.address && !copy.heads.is_empty())?;
+        Some(copy.verified.iter().copied().collect())
+    }
+
     /// Adds a warning for each other copy of this repository that has records which this one lacks.
     fn warn_of_lag(&self, state: &State) {
         let address = &self.rollback.address;
@@ -213,7 +221,7 @@ impl Repository {
             }
             self.remember(state);
         }
-        guard.alarm.fetch_or(!state.lost().is_empty(), Relaxed);
+        guard.alarm.fetch_or(!state.lost().is_empty() || !state.false_claims().is_empty(), Relaxed);
         for note in guard.notes.lock().expect("no holder panics").drain(..) {
             if !state.notes.contains(&note) {
                 state.notes.push(note);
@@ -228,6 +236,7 @@ impl Repository {
             let copy = seen.copy(&self.rollback.address);
             copy.heads.retain(|head| !state.explains(&head.id));
             copy.heads.extend(state.frontier_heads());
+            copy.verified = verified(state);
         });
     }
 
@@ -271,6 +280,7 @@ impl Repository {
         store.bind(&guard.address, &self.id.0)?;
         store.update(&self.id.0, |seen| {
             seen.copy(&guard.address).heads = state.frontier_heads();
+            seen.copy(&guard.address).verified = verified(state);
             seen.master = Some(self.keys.fingerprint());
             seen.key = guard.key.lock().expect("no holder panics").take();
         })
@@ -304,6 +314,11 @@ impl Repository {
             self.update_seen(|seen| seen.told.extend(new.iter().map(|(_, later)| later.id)));
         }
     }
+}
+
+/// Returns the live superseding records that make no false claims.
+fn verified(state: &State) -> Vec<ObjectId> {
+    state.superseding().into_iter().filter(|id| !state.makes_false_claims(id)).collect()
 }
 
 fn is_weaker(key: &SeenKey, old: &SeenKey) -> bool {

@@ -1,9 +1,11 @@
 //! The state of a repository: the fold of its log. No I/O; [`super::log`] reads the records.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::fetch::Object;
+use super::supersede::Claim;
 use crate::crypto::seal::ObjectType;
 use crate::format::ancestry::prefix;
 use crate::format::record::{Head, Record, Section, SectionKind};
@@ -38,6 +40,8 @@ pub struct State {
     pub(super) listed: BTreeSet<ObjectId>,
     /// Prefixes of merged records. Read only if a record seems to be missing.
     pub(super) ancestry: HashSet<u64>,
+    /// Claims of records to supersede others that they do not contain. They are ignored.
+    pub(super) false_claims: BTreeMap<Claim, String>,
     /// Warnings of the rollback checks.
     pub(super) notes: Vec<String>,
 }
@@ -94,8 +98,25 @@ impl State {
         self.known.iter().filter(move |(id, _)| !superseded.contains(id))
     }
 
+    /// Returns the records that are superseded. The claims of a superseded record do not count: the superseding one has
+    /// inherited those that are true ([`State::inherit`]).
     pub(super) fn superseded(&self) -> HashSet<&ObjectId> {
-        self.known.values().flat_map(|k| &k.record.head.superseded).collect()
+        let claiming = self.known.iter().filter(|(_, known)| !known.record.head.superseded.is_empty());
+        let mut claiming: Vec<_> = claiming.collect();
+        // A record supersedes only earlier ones.
+        claiming.sort_by_key(|(id, known)| Reverse((known.sequence, **id)));
+        let mut superseded = HashSet::new();
+        for (by, known) in claiming {
+            if !superseded.contains(by) {
+                let claims = known.record.head.superseded.iter();
+                superseded.extend(claims.filter(|of| !self.is_false_claim(by, of)));
+            }
+        }
+        superseded
+    }
+
+    fn is_false_claim(&self, by: &ObjectId, of: &ObjectId) -> bool {
+        !self.false_claims.is_empty() && self.false_claims.contains_key(&Claim { by: *by, of: *of })
     }
 
     /// Returns the sequence of a record that was read.
@@ -187,6 +208,7 @@ impl State {
         let holders = self.holders();
         self.known.retain(|id, _| !superseded.contains(id) || holders.contains(id));
         self.incomplete.retain(|id, _| !superseded.contains(id));
+        self.false_claims.retain(|claim, _| self.known.contains_key(&claim.by));
     }
 
     /// Copies to `head` what the superseded records contribute to the fold about other records, so that no client needs
@@ -194,9 +216,10 @@ impl State {
     pub(super) fn inherit(&self, head: &mut Head) {
         let mut superseded: BTreeSet<ObjectId> = head.superseded.iter().copied().collect();
         let mut heads: BTreeSet<ObjectId> = head.heads.iter().copied().collect();
-        for known in head.superseded.iter().filter_map(|id| self.known.get(id)) {
+        for (by, known) in head.superseded.iter().filter_map(|id| self.known.get_key_value(id)) {
             let theirs = &known.record.head;
-            superseded.extend(theirs.superseded.iter().filter(|id| self.listed.contains(id)));
+            let claimed = theirs.superseded.iter().filter(|of| self.listed.contains(of));
+            superseded.extend(claimed.filter(|of| !self.is_false_claim(by, of)));
             heads.extend(theirs.heads.iter().filter(|id| !self.ancestry.contains(&prefix(id))));
         }
         let superseded_before = self.superseded();

@@ -19,6 +19,7 @@ pub(super) fn encode(seen: &Seen, repository: &[u8; 32]) -> Vec<u8> {
     for copy in &seen.copies {
         text += &format!("address {}\n", copy.address);
         copy.heads.iter().for_each(|h| text += &format!("head {} {} {}\n", h.sequence, h.id, h.time));
+        copy.verified.iter().for_each(|id| text += &format!("verified {id}\n"));
     }
     seen.removed.iter().for_each(|id| text += &format!("removed {id}\n"));
     seen.told.iter().for_each(|id| text += &format!("told {id}\n"));
@@ -35,7 +36,7 @@ pub(super) fn decode(bytes: &[u8], repository: &[u8; 32]) -> Option<Seen> {
         let words: Vec<&str> = rest.split(' ').collect();
         match (kind, words.as_slice()) {
             ("nfreezer" | "repository" | "sum", _) => {}
-            ("address", _) => seen.copies.push(SeenCopy { address: rest.to_owned(), heads: Vec::new() }),
+            ("address", _) => seen.copies.push(SeenCopy { address: rest.to_owned(), ..SeenCopy::default() }),
             ("master", [fingerprint]) => seen.master = Some(unhex(fingerprint)?),
             ("key", [id, work, local, created]) => {
                 let (id, local) = (ObjectId::parse(id)?, *local == "1");
@@ -45,6 +46,7 @@ pub(super) fn decode(bytes: &[u8], repository: &[u8; 32]) -> Option<Seen> {
                 let (sequence, time) = (sequence.parse().ok()?, time.parse().ok()?);
                 seen.copies.last_mut()?.heads.push(SeenHead { sequence, id: ObjectId::parse(id)?, time });
             }
+            ("verified", [id]) => seen.copies.last_mut()?.verified.push(ObjectId::parse(id)?),
             ("removed", [id]) => seen.removed.push(ObjectId::parse(id)?),
             ("told", [id]) => seen.told.push(ObjectId::parse(id)?),
             _ => return None,
@@ -75,8 +77,12 @@ mod tests {
         let id = ObjectId([7; 32]);
         let seen = Seen {
             copies: vec![
-                SeenCopy { address: "anna@host:/a folder".into(), heads: vec![SeenHead { sequence: 3, id, time: -1 }] },
-                SeenCopy { address: "/mnt/copy".into(), heads: Vec::new() },
+                SeenCopy {
+                    address: "anna@host:/a folder".into(),
+                    heads: vec![SeenHead { sequence: 3, id, time: -1 }],
+                    verified: vec![id],
+                },
+                SeenCopy { address: "/mnt/copy".into(), ..SeenCopy::default() },
             ],
             master: Some([0xab; 16]),
             key: Some(SeenKey { id, work: 196_608, local: true, created: 1_700_000_000 }),

@@ -28,6 +28,8 @@ const REPOSITORIES: usize = 1000;
 const COPIES: usize = 8;
 /// Largest number of heads, of removed key files and of reported forks that are kept.
 const KEPT: usize = 16;
+/// Largest number of verified records of a copy that are kept.
+const VERIFIED: usize = 32;
 
 /// A record of the log that this machine has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +62,8 @@ pub struct SeenCopy {
     pub address: String,
     /// The frontier, by ascending sequence.
     pub heads: Vec<SeenHead>,
+    /// Live records that supersede others and contain all of them.
+    pub verified: Vec<ObjectId>,
 }
 
 /// Facts remembered about one repository.
@@ -162,7 +166,7 @@ impl Seen {
     /// Returns the copy at an address; adds it if it is new.
     pub fn copy(&mut self, address: &str) -> &mut SeenCopy {
         let place = self.copies.iter().position(|copy| copy.address == address).unwrap_or_else(|| {
-            self.copies.push(SeenCopy { address: address.to_owned(), heads: Vec::new() });
+            self.copies.push(SeenCopy { address: address.to_owned(), ..SeenCopy::default() });
             self.copies.len() - 1
         });
         &mut self.copies[place]
@@ -176,6 +180,7 @@ impl Seen {
             copy.heads.sort_unstable();
             copy.heads.dedup_by_key(|head| head.id);
             last(&mut copy.heads, KEPT);
+            last(&mut copy.verified, VERIFIED);
         }
         last(&mut self.copies, COPIES);
         last(&mut self.removed, KEPT);

@@ -13,4 +13,5 @@ mod memory_of_heads;
 mod recover;
 mod repair;
 mod restore;
+mod supersede;
 mod witness;

@@ -296,7 +296,9 @@ fn pushes_side_by_side_are_no_fork() {
     let last = put(&writer, &server, snapshot(6, false), 4, now - 10_000, &[joined, early]);
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
     // What follows a record that was merged meanwhile follows what that one followed.
-    let merged = Head { superseded: vec![last.min(one), last.max(one)], ..snapshot(7, false) };
+    let mut merged = Head { superseded: vec![last.min(one), last.max(one)], ..snapshot(7, false) };
+    merged.snapshots.extend([2, 6].into_iter().flat_map(|id| snapshot(id, false).snapshots));
+    merged.snapshots.sort_by_key(|s| s.id);
     put(&writer, &server, merged, 5, now - 9_000, &[two, joined, early]);
     put(&writer, &server, snapshot(8, false), 5, now - 8_000, &[last]);
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
@@ -472,7 +474,7 @@ fn the_first_contact_is_said_once() {
     env.nfreezer(["init"]).done();
     assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "", "who made it knows it");
     let state = env.home().join(".local/state/nfreezer");
-    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 3, "the heads, the sights of snapshots, the lock");
     std::fs::remove_dir_all(&state).unwrap();
     assert_eq!(env.nfreezer(["snapshots", "-q", "--no-memory"]).success().stderr, "");
     assert!(!state.exists(), "nothing is written with --no-memory");
