@@ -16,6 +16,7 @@ use output::Output;
 mod accept;
 mod arguments;
 mod base32;
+mod calendar;
 mod check;
 mod environment;
 mod escape;
@@ -24,6 +25,7 @@ mod figures;
 mod files;
 mod filter;
 mod findings;
+mod forget;
 mod forgotten;
 mod generated;
 mod human;
@@ -54,6 +56,7 @@ mod snapshot;
 mod snapshots;
 mod systemd;
 mod table;
+mod tag;
 mod terminal;
 mod undelete;
 mod values;
@@ -90,6 +93,10 @@ enum Command {
     Snapshots(snapshots::Args),
     /// List the contents of a snapshot
     Ls(ls::Args),
+    /// Forget snapshots by ids or by a policy
+    Forget(Box<forget::Args>),
+    /// Add and remove tags of snapshots; pin snapshots, so that they are never forgotten
+    Tag(tag::Args),
     /// Show forgotten snapshots again
     #[command(alias = "undo")]
     Undelete(undelete::Args),
@@ -129,6 +136,8 @@ impl Command {
             Command::Push(args) => args.progress.output.json,
             Command::ImportV0(args) => args.progress.output.json,
             Command::Snapshots(args) => args.output.json,
+            Command::Forget(args) => args.output.json,
+            Command::Tag(args) => args.output.json,
             Command::Undelete(args) => args.output.json,
             Command::Ls(args) => args.output.json,
             Command::Restore(args) => args.progress.output.json,
@@ -195,6 +204,8 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Push(args) => push::run(&args),
         Command::ImportV0(args) => import_v0::run(&args),
         Command::Snapshots(args) => snapshots::run(&args),
+        Command::Forget(args) => forget::run(&args),
+        Command::Tag(args) => tag::run(&args),
         Command::Undelete(args) => undelete::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Restore(args) => restore::run(&args),
@@ -328,7 +339,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["forget", "gc", "diff", "find", "stats", "dump", "copy", "tag", "rewrite", "cache", "serve"] {
+        for command in ["rm", "gc", "diff", "find", "stats", "dump", "copy", "describe", "rewrite", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

@@ -212,6 +212,10 @@ fn with_tries(storage: &Arc<dyn Storage>, access: &Access, open: &OpenArgs) -> R
 pub fn read_state(repo: &Repository, out: &mut output::Output) -> Result<State> {
     let state = repo.state(signals::context())?;
     state.warnings().iter().try_for_each(|text| output::warning(out, text))?;
+    // With it, later policies know when each snapshot appeared. They fall back to the dates in the records.
+    if let Err(e) = repo.look_at_snapshots(&state) {
+        output::warning(out, &e.to_string())?;
+    }
     out.flush().map(|()| state)
 }
 

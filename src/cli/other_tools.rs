@@ -1,16 +1,15 @@
 //! Answers to commands that exist in restic, borg, rustic or kopia, but not here.
 
-const GROWS: &str = "nfreezer removes no snapshots and frees no space yet";
-
 /// Returns the message and the hint for a command of another tool.
 pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
     Some(match command {
         "compact" | "gc" | "purge" | "cleanup" | "vacuum" => {
             ("nfreezer calls this `prune`", "`nfreezer prune -n` shows what it would delete, `nfreezer prune` does it")
         }
-        "forget" | "expire" | "delete" | "remove" | "rm" => {
-            (GROWS, "for a fresh start make a new repository with `nfreezer init`, and keep or delete the old one")
-        }
+        "expire" | "delete" | "remove" | "rm" => (
+            "the command that hides snapshots is `forget`",
+            "use `nfreezer forget ID`, or `nfreezer forget -n --keep-daily 7`",
+        ),
         "diff" => (
             "nfreezer has no command `diff` yet",
             "`nfreezer mount DIR` shows all snapshots as folders below DIR/snapshots; compare two of them with `diff -r`",
@@ -35,9 +34,9 @@ pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
             "nfreezer does not copy snapshots between repositories yet",
             "use `nfreezer push` for each of the two repositories",
         ),
-        "tag" | "comment" | "describe" | "rename" | "annotate" => (
-            "nfreezer does not change snapshots",
-            "`nfreezer push --tag TAG --description TEXT` sets both when a snapshot is made",
+        "comment" | "describe" | "rename" | "annotate" => (
+            "nfreezer changes only the tags of a snapshot",
+            "use `nfreezer tag --add TAG SNAPSHOT`; `nfreezer push --description TEXT` describes a new snapshot",
         ),
         "rewrite" | "recreate" | "merge" => (
             "nfreezer does not change snapshots",

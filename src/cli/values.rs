@@ -9,6 +9,7 @@ use jiff::{Span, SpanRelativeTo};
 use super::escape;
 use crate::check::Part;
 use crate::error::{Error, Kind, Result};
+use crate::forget::{GroupBy, Within};
 use crate::moment::moment;
 use crate::time::Time;
 
@@ -88,6 +89,48 @@ fn bytes_or_time(text: &str) -> Option<Part> {
         return (bytes > 0).then_some(Part::Bytes(bytes));
     }
     duration(text).ok().filter(|time| !time.is_zero()).map(Part::Time)
+}
+
+/// Parses `1y5m7d2h`, `14d`, `2w`; in calendar units, so `m` counts months.
+pub fn within(text: &str) -> Result<Within, String> {
+    let wrong = || "write a time such as 14d, 8w, 6m or 1y5m7d2h (y, m for months, w, d, h)".to_owned();
+    let (mut within, mut rest) = (Within::default(), text);
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let number: i64 = rest[..digits].parse().ok().filter(|n| (0..=99_999).contains(n)).ok_or_else(wrong)?;
+        let unit = rest[digits..].chars().next().ok_or_else(wrong)?;
+        match unit {
+            'y' => within.years += number,
+            'm' => within.months += number,
+            'w' => within.days += 7 * number,
+            'd' => within.days += number,
+            'h' => within.hours += number,
+            _ => return Err(wrong()),
+        }
+        rest = &rest[digits + 1..];
+    }
+    if within == Within::default() { Err(wrong()) } else { Ok(within) }
+}
+
+/// Parses the number of snapshots or periods to keep; `unlimited` or -1 for all.
+pub fn keep_count(text: &str) -> Result<u32, String> {
+    let number = || text.parse().ok().filter(|n| (1..u32::MAX).contains(n));
+    let count = if ["unlimited", "-1"].contains(&text) { Some(u32::MAX) } else { number() };
+    count.ok_or_else(|| "write a number from 1, or `unlimited`".to_owned())
+}
+
+/// Parses `host,paths,tags`, or nothing for one group of all.
+pub fn group_by(text: &str) -> Result<GroupBy, String> {
+    let mut group_by = GroupBy { host: false, paths: false, tags: false };
+    for word in text.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "host" | "hosts" => group_by.host = true,
+            "path" | "paths" => group_by.paths = true,
+            "tag" | "tags" => group_by.tags = true,
+            _ => return Err("write some of host,paths,tags, or '' for one group".to_owned()),
+        }
+    }
+    Ok(group_by)
 }
 
 /// Level of zstd; 0 for none.
@@ -187,6 +230,20 @@ mod tests {
         for bad in ["", "m", "1y", "2mo", "-5m", "5m ago", "soon"] {
             duration(bad).unwrap_err();
         }
+    }
+
+    #[test]
+    fn lengths_of_time_to_keep_are_in_calendar_units() {
+        let all = Within { years: 1, months: 5, days: 7, hours: 2 };
+        assert_eq!(within("1y5m7d2h"), Ok(all));
+        assert_eq!(within("2w"), Ok(Within { days: 14, ..Within::default() }));
+        for bad in ["", "7", "d", "7x", "1.5d", "-1d", "7d ", "0d", "7ä", "100000d"] {
+            within(bad).unwrap_err();
+        }
+        assert_eq!(["7", "unlimited", "-1"].map(|n| keep_count(n).unwrap()), [7, u32::MAX, u32::MAX]);
+        assert!(["0", "-2", "x", ""].into_iter().all(|bad| keep_count(bad).is_err()));
+        assert_eq!(group_by("host,tags"), Ok(GroupBy { host: true, paths: false, tags: true }));
+        assert!(group_by("") == Ok(GroupBy { host: false, paths: false, tags: false }) && group_by("user").is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! When this machine saw ids of the log first ([`crate::seen::Sights`]), for decisions that must not trust dates in records.
 
-use super::Repository;
+use super::{Repository, State};
 use crate::error::{Kind, Result};
 use crate::seen::{SightId, Sights};
 
@@ -42,5 +42,11 @@ impl Repository {
     pub fn remembers(&self) -> bool {
         let guard = &self.rollback;
         guard.store.is_some() && !guard.accept
+    }
+
+    /// Takes a look at the ids of all snapshots of a state, forgotten ones too.
+    pub fn look_at_snapshots(&self, state: &State) -> Result<Option<Sights>> {
+        let all = state.snapshots().into_iter().chain(state.forgotten());
+        self.look("snapshots", all.map(|snapshot| snapshot.id.padded()), self.now().seconds)
     }
 }

@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
 
 use nfreezer::context::background;
 use nfreezer::error::Kind;
-use nfreezer::forget;
-use nfreezer::format::record::{Action, Snapshot};
+use nfreezer::forget::{self, GroupBy, Plan, Policy};
+use nfreezer::format::record::{Action, Head, Snapshot, SnapshotId};
 use nfreezer::name::Name;
+use nfreezer::repo::{Access, Clock, Repository};
+use nfreezer::seen::SeenStore;
 use nfreezer::storage::Storage;
+use nfreezer::time::Time;
 
 use crate::harness::cli::Env;
 use crate::harness::saved::Saved;
@@ -107,4 +113,131 @@ fn forgotten_snapshots_are_listed_with_the_time_until_which_they_are_kept() {
     let kept = time("undelete_until").as_second() - time("forgotten").as_second();
     assert_eq!((listed.len(), kept), (2, 14 * 24 * 3600));
     assert!(jiff::Timestamp::now().as_second() - time("forgotten").as_second() < 600);
+}
+
+/// A wall clock that the test sets.
+struct SetClock(AtomicI64);
+
+impl Clock for SetClock {
+    fn wall(&self) -> Time {
+        Time::from_seconds(self.0.load(SeqCst))
+    }
+
+    fn boot(&self) -> Duration {
+        Duration::from_secs(self.0.load(SeqCst).unsigned_abs())
+    }
+}
+
+const DAY: i64 = 24 * 3600;
+/// 2026-06-30 12:00 UTC.
+const NOW: i64 = 1_782_820_800;
+
+/// A client with a memory, whose clock shows `NOW`.
+fn client(saved: &Saved, folder: &tempfile::TempDir) -> (Repository, Arc<SetClock>) {
+    let clock = Arc::new(SetClock(AtomicI64::new(NOW)));
+    let access = Access { seen: Some(SeenStore::at(folder.path())), ..Access::default() };
+    let repo = saved.repo.behind_with(Arc::clone(&saved.memory) as _, &access).with_clock(Arc::clone(&clock) as _);
+    (repo, clock)
+}
+
+fn add(repo: &Repository, id: u8, seconds: i64) {
+    let time = Time::from_seconds(seconds);
+    let snapshot = Snapshot { id: SnapshotId([id; 16]), host: "host".into(), time, ..Snapshot::default() };
+    let head = Head { snapshots: vec![snapshot], ..Head::default() };
+    repo.commit(background(), &mut repo.state(background()).unwrap(), head, &[]).unwrap();
+}
+
+/// The ids that a policy keeps.
+fn kept(repo: &Repository, policy: &Policy) -> Vec<u8> {
+    let state = repo.state(background()).unwrap();
+    let candidates = forget::candidates(repo, &state, state.snapshots()).unwrap();
+    let plan = Plan::by_policy(policy, candidates, GroupBy::default(), &jiff::tz::TimeZone::UTC);
+    let all = plan.groups.into_iter().flat_map(|group| group.snapshots);
+    all.filter(|judged| !judged.reasons.is_empty()).map(|judged| judged.candidate.snapshot.id.0[0]).collect()
+}
+
+/// A thief with the passphrase writes snapshots with chosen dates and in any number. Those that were there before stay.
+#[test]
+fn dates_in_records_and_a_flood_push_no_old_snapshots_out() {
+    let (saved, folder) = (Saved::new(), tempfile::tempdir().unwrap());
+    let (repo, clock) = client(&saved, &folder);
+    (0..10).for_each(|i| add(&saved.repo, i, NOW - DAY * (10 - i64::from(i))));
+    let daily = Policy { counts: [0, 0, 5, 0, 0, 0], ..Policy::default() };
+    let last = Policy { counts: [5, 0, 0, 0, 0, 0], ..Policy::default() };
+    assert_eq!(kept(&repo, &daily), [5, 6, 7, 8, 9], "own dates count on the first look");
+    // Until the next look, a day later, snapshots appear from the future and from each of the next 50 days.
+    clock.0.store(NOW + DAY, SeqCst);
+    (100..150).for_each(|i| add(&saved.repo, i, NOW + DAY * i64::from(i - 90)));
+    let old = |kept: Vec<u8>| kept.into_iter().filter(|id| *id < 100).collect::<Vec<_>>();
+    assert_eq!(old(kept(&repo, &daily)), [6, 7, 8, 9], "the new ones are of one day");
+    assert!(old(kept(&repo, &last)).len() >= 4, "{:?}", kept(&repo, &last));
+    // Dates before the last look do not fill older days either.
+    (150..200).for_each(|i| add(&saved.repo, i, NOW - DAY * i64::from(i - 148)));
+    clock.0.store(NOW + 2 * DAY, SeqCst);
+    assert_eq!(old(kept(&repo, &daily)), [6, 7, 8, 9]);
+}
+
+#[test]
+fn forget_shows_a_plan_asks_for_yes_and_can_be_undone() {
+    let env = Env::with_repository();
+    for (day, tag) in [(1, "a"), (2, "a"), (3, "keep"), (4, "a"), (5, "a")] {
+        env.write("src/file", format!("{day}"));
+        let time = format!("2026-06-0{day} 10:00:00");
+        env.nfreezer(["push", "src", "--time", &time, "--tag", tag, "--host", "atlas"]).done();
+    }
+    let none = env.nfreezer(["forget"]).exits(2);
+    assert!(none.stderr.contains("neither snapshots nor a policy"), "{none:?}");
+    let dry = env.nfreezer(["forget", "-n", "--keep-last", "2", "--keep-tag", "keep"]).success();
+    assert!(dry.stdout.contains("3 kept, 2 forgotten") && dry.stdout.contains("  2026-06 Mon 01 10:00  "), "{dry:?}");
+    assert!(dry.stdout.contains("keep    tag") && dry.stdout.contains("dry run: 2 snapshots would be"), "{dry:?}");
+    assert!(env.nfreezer(["snapshots"]).success().stdout.contains("5 snapshots"));
+    let much = env.nfreezer(["forget", "--keep-last", "1"]).exits(1);
+    assert!(much.stderr.contains("more than half") && much.stderr.contains("--yes"), "{much:?}");
+    let json = env.nfreezer(["--json", "forget", "--keep-last", "2", "--keep-tag", "keep"]).success().objects();
+    assert_eq!(json.iter().filter(|o| o["keep"] == true).count(), 3);
+    let summary = json.last().unwrap();
+    let ids: Vec<&str> = summary["forgotten"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 2);
+    assert!(env.nfreezer(["snapshots"]).success().stdout.contains("3 snapshots"));
+    env.nfreezer(["undelete", ids[0], ids[1]]).done();
+    let by_id = env.nfreezer(["forget", ids[0]]).success();
+    assert!(by_id.stdout.contains("1 snapshot forgotten"), "{by_id:?}");
+    let left = env.nfreezer(["forget", "--keep-tag", "no-such-tag"]).exits(1);
+    assert!(left.stderr.contains("no snapshot of host atlas"), "{left:?}");
+    env.nfreezer(["forget", "--keep-tag", "no-such-tag", "--yes"]).done();
+    assert!(env.nfreezer(["snapshots"]).success().stdout.contains("0 snapshots"));
+}
+
+#[test]
+fn tags_are_added_removed_and_set_and_a_pin_keeps_a_snapshot() {
+    let env = Env::with_repository();
+    for day in 1..=3 {
+        env.write("src/file", format!("{day}"));
+        env.nfreezer(["push", "src", "--time", &format!("2026-06-0{day} 10:00:00"), "--host", "atlas"]).done();
+    }
+    let list = |env: &Env| env.nfreezer(["--json", "snapshots"]).success().objects();
+    let id = |n: usize| list(&env)[n]["short_id"].as_str().unwrap().to_owned();
+    let tags = |n: usize| {
+        list(&env)[n]["tags"].as_array().unwrap().iter().map(|t| t.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    env.nfreezer(["tag", "--add", "b,a", "latest"]).done();
+    assert_eq!(tags(2), ["a", "b"]);
+    env.nfreezer(["tag", "add", "c", &id(0), &id(1)]).done();
+    env.nfreezer(["tag", "--remove", "a", "--add", "d", &id(2)]).done();
+    assert_eq!((tags(0), tags(2)), (vec!["c".to_owned()], vec!["b".to_owned(), "d".to_owned()]));
+    env.nfreezer(["tag", "--pin", &id(0)]).done();
+    env.nfreezer(["tag", "--set", "x", "--host", "atlas"]).done();
+    assert_eq!((tags(0), tags(1)), (vec!["pinned".to_owned(), "x".to_owned()], vec!["x".to_owned()]));
+    let records = fs::read_dir(env.path("repo/log")).unwrap().count();
+    let same = env.nfreezer(["tag", "--add", "x", &id(1)]).success();
+    assert!(same.stdout.contains("nothing was changed"), "{same:?}");
+    assert_eq!(fs::read_dir(env.path("repo/log")).unwrap().count(), records);
+    let pinned = env.nfreezer(["forget", &id(0)]).exits(1);
+    assert!(pinned.stderr.contains("is pinned") && pinned.stderr.contains("tag --unpin"), "{pinned:?}");
+    let planned = env.nfreezer(["forget", "--keep-last", "1"]).success();
+    assert!(planned.stdout.contains("keep    pinned") && planned.stdout.contains("1 forgotten"), "{planned:?}");
+    env.nfreezer(["tag", "unpin", &id(0)]).done();
+    env.nfreezer(["forget", &id(0)]).done();
+    env.nfreezer(["tag", "latest"]).fails(2);
+    env.nfreezer(["tag", "--add", "", "latest"]).fails(2);
 }

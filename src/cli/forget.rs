@@ -1,0 +1,212 @@
+//! `nfreezer forget`: hides snapshots, by ids or by a policy.
+
+use std::ffi::OsString;
+
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use super::calendar;
+use super::exit::OK;
+use super::filter::passes;
+use super::open::{read_state, to_write};
+use super::options::{OpenArgs, OutputArgs};
+use super::output::{self, Output};
+use super::values::{group_by, keep_count, within};
+use super::{escape, human, signals};
+use crate::error::{Error, Kind, Result};
+use crate::forget::{self, GroupBy, Plan, Policy, Within};
+use crate::format::record::{Snapshot, SnapshotId};
+use crate::repo::State;
+
+const POLICY: &str = "Policy";
+const SNAPSHOTS: &str = "Snapshots";
+
+/// Arguments of `forget`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Ids of the snapshots to forget; without them a policy decides
+    #[arg(value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
+    /// Print what would be done, write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Forget more than half of the snapshots, or the last one of a host and path
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Only snapshots of this host
+    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
+    host: Option<String>,
+    /// Only snapshots with this tag
+    ///
+    /// May be repeated, then all are needed.
+    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
+    tag: Vec<String>,
+    /// Only snapshots with this source
+    #[arg(long, value_name = "PATH", help_heading = SNAPSHOTS, hide_short_help = true)]
+    path: Vec<OsString>,
+    #[command(flatten)]
+    repository: OpenArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What to keep; each group of snapshots is judged by itself.
+#[derive(clap::Args, Default)]
+struct PolicyArgs {
+    /// Keep the last N snapshots
+    #[arg(short = 'l', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    keep_last: Option<u32>,
+    /// Keep the last snapshot of each of the last N hours
+    #[arg(short = 'H', long, value_name = "N", value_parser = keep_count, help_heading = POLICY, hide_short_help = true)]
+    keep_hourly: Option<u32>,
+    /// Keep the last snapshot of each of the last N days
+    #[arg(short = 'd', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    keep_daily: Option<u32>,
+    /// Keep the last snapshot of each of the last N weeks
+    #[arg(short = 'w', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    keep_weekly: Option<u32>,
+    /// Keep the last snapshot of each of the last N months
+    #[arg(short = 'm', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    keep_monthly: Option<u32>,
+    /// Keep the last snapshot of each of the last N years
+    #[arg(long, value_name = "N", value_parser = keep_count, help_heading = POLICY, hide_short_help = true)]
+    keep_yearly: Option<u32>,
+    /// Keep all snapshots that are at most TIME older than the newest: 14d, 1y5m7d2h
+    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY)]
+    keep_within: Option<Within>,
+    /// Keep one snapshot of each hour within TIME of the newest
+    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    keep_within_hourly: Option<Within>,
+    /// Keep one snapshot of each day within TIME of the newest
+    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    keep_within_daily: Option<Within>,
+    /// Keep one snapshot of each week within TIME of the newest
+    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    keep_within_weekly: Option<Within>,
+    /// Keep one snapshot of each month within TIME of the newest
+    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    keep_within_monthly: Option<Within>,
+    /// Keep one snapshot of each year within TIME of the newest
+    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    keep_within_yearly: Option<Within>,
+    /// Keep snapshots with all of these tags (TAG,TAG)
+    #[arg(long, value_name = "TAGS", help_heading = POLICY, hide_short_help = true)]
+    keep_tag: Vec<String>,
+    /// Keep the snapshot with this id
+    #[arg(long, value_name = "ID", help_heading = POLICY, hide_short_help = true)]
+    keep_id: Vec<String>,
+    /// Judge the snapshots of each group by themselves: some of host,paths,tags
+    #[arg(short, long, value_name = "BY", value_parser = group_by, default_value = "host,paths",
+        help_heading = POLICY, hide_short_help = true)]
+    group_by: GroupBy,
+}
+
+impl PolicyArgs {
+    fn policy(&self, state: &State) -> Result<Policy> {
+        let counts =
+            [self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
+        let ids = self.keep_id.iter().map(|id| state.select(id).map(|s| s.id)).collect::<Result<_>>()?;
+        Ok(Policy {
+            counts: counts.map(|count| count.unwrap_or(0)),
+            within: self.keep_within,
+            within_periods: [
+                None,
+                self.keep_within_hourly,
+                self.keep_within_daily,
+                self.keep_within_weekly,
+                self.keep_within_monthly,
+                self.keep_within_yearly,
+            ],
+            tags: self.keep_tag.iter().map(|tags| tags.split(',').map(str::to_owned).collect()).collect(),
+            ids,
+        })
+    }
+}
+
+/// Shows the plan, then carries it out.
+pub fn run(args: &Args) -> Result<u8> {
+    let repo = to_write(&args.repository, args.output, args.dry_run)?;
+    let mut out = Output::new(args.output.json);
+    let mut state = read_state(&repo, &mut out)?;
+    let policy = args.policy.policy(&state)?;
+    let considered: Vec<Snapshot> = state.snapshots().into_iter().filter(|s| args.wants(s)).collect();
+    let ids = if args.snapshots.is_empty() {
+        refuse_empty(&policy)?;
+        let candidates = forget::candidates(&repo, &state, considered.clone())?;
+        let plan = Plan::by_policy(&policy, candidates, args.policy.group_by, &TimeZone::system());
+        if !args.output.quiet {
+            calendar::print(&mut out, &plan)?;
+        }
+        plan.forgotten().iter().map(|s| s.id).collect()
+    } else {
+        named(args, &policy, &state, &mut out)?
+    };
+    let scope = if args.snapshots.is_empty() { considered } else { state.snapshots() };
+    if !args.yes && !args.dry_run {
+        refuse_objections(&forget::objections(&scope, &ids))?;
+    }
+    if !args.dry_run {
+        forget::forget(signals::catch()?, &repo, &mut state, ids.iter().copied())?;
+    }
+    if !args.output.quiet {
+        out.line(verdict(ids.len(), args.dry_run))?;
+    }
+    let ids: Vec<String> = ids.iter().map(SnapshotId::to_string).collect();
+    out.object("summary", output::object(json!({ "forgotten": ids, "dry_run": args.dry_run })))?;
+    out.flush().map(|()| OK)
+}
+
+impl Args {
+    fn wants(&self, s: &Snapshot) -> bool {
+        passes(s, self.host.as_deref(), &self.path, &self.tag)
+    }
+}
+
+/// Returns the snapshots that the user names, after printing them.
+fn named(args: &Args, policy: &Policy, state: &State, out: &mut Output) -> Result<Vec<SnapshotId>> {
+    if !policy.is_empty() || args.host.is_some() || !args.tag.is_empty() || !args.path.is_empty() {
+        return Err(Error::new(Kind::Usage, "ids and a policy are both given")
+            .hint("give the ids of the snapshots to forget, or --keep-... options and filters"));
+    }
+    let mut snapshots: Vec<Snapshot> = args.snapshots.iter().map(|text| state.select(text)).collect::<Result<_>>()?;
+    snapshots.sort_by_key(|s| (s.time, s.id));
+    snapshots.dedup_by_key(|s| s.id);
+    if let Some(pinned) = forget::pinned(snapshots.iter()) {
+        let id = pinned.id.short();
+        return Err(Error::failed(format!("snapshot {id} is pinned: nothing was forgotten"))
+            .hint(format!("`nfreezer tag --unpin {id}` removes the pin")));
+    }
+    for s in snapshots.iter().filter(|_| !args.output.quiet) {
+        let would = if args.dry_run { "would be " } else { "" };
+        let host = escape::text(s.host.as_bytes());
+        out.line(format_args!("snapshot {} of {host}, {}: {would}forgotten", s.id.short(), human::time(s.time)))?;
+    }
+    Ok(snapshots.into_iter().map(|s| s.id).collect())
+}
+
+fn refuse_empty(policy: &Policy) -> Result<()> {
+    if !policy.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Usage, "neither snapshots nor a policy are given: nothing was forgotten").hint(
+        "for example `nfreezer forget -n --keep-within 14d --keep-weekly 8 --keep-monthly 12`, or `nfreezer forget ID`",
+    ))
+}
+
+fn refuse_objections(objections: &[String]) -> Result<()> {
+    if objections.is_empty() {
+        return Ok(());
+    }
+    let text: Vec<String> = objections.iter().map(|text| escape::text(text.as_bytes())).collect();
+    Err(Error::failed(format!("nothing was forgotten: {}", text.join("; "))).hint("--yes forgets them all the same"))
+}
+
+fn verdict(count: usize, is_dry_run: bool) -> String {
+    let count = human::count(count as u64, "snapshot");
+    if is_dry_run {
+        return format!("dry run: {count} would be forgotten, nothing was written");
+    }
+    format!("{count} forgotten; `nfreezer snapshots --forgotten` lists them, `nfreezer undelete` shows them again")
+}
