@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`name`], [`time`], [`error`] and [`context`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
 //! [`storage`]; [`repo`], which joins core and storage; [`trees`], which has the rules of saved trees; then the operations
-//! ([`push`], [`restore`], [`check`], [`forget`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
+//! ([`push`], [`restore`], [`check`], [`forget`], [`rewrite`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ pub mod prune;
 pub mod push;
 pub mod repo;
 pub mod restore;
+pub mod rewrite;
 pub mod seen;
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]

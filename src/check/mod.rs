@@ -30,7 +30,7 @@ use crate::format::record::Snapshot;
 use crate::name::ObjectId;
 use crate::progress::Event;
 use crate::repo::{Repository, SectionKey, State};
-use crate::trees::{Lookup, Trees};
+use crate::trees::{Lookup, Trees, deep};
 
 pub use audit::{Audit, intact};
 pub use data::Part;
@@ -189,18 +189,6 @@ pub fn check(
     examined.report.duration = started.elapsed();
     Ok(examined.report)
 }
-
-/// Runs a recursion over nested directories with up to 9 levels of pages each, on a thread with a large stack.
-fn deep<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        let thread = thread.map_err(|e| Error::io("start a thread", e))?;
-        thread.join().unwrap_or_else(|_| Err(Error::failed("the walk over the trees has failed")))
-    })
-}
-
-/// Bytes of the stack. The system provides memory only for the part that is used.
-const STACK: usize = 256 << 20;
 
 /// The findings before paths are looked for.
 struct Examined<'r> {

@@ -9,17 +9,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::survey::{Outcome, Survey, Tally};
-use super::{Badly, Examined, Finding, Options, Report, deep, examine, interrupted};
+use super::{Badly, Examined, Finding, Options, Report, examine, interrupted};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId};
+use crate::format::record::{Action, Head, Mark, NewSection, REPLACES, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::repo::{Repository, State, random};
-use crate::trees::{MetaPack, SelfRefs};
+use crate::trees::{MetaPack, SelfRefs, deep};
 
-/// The key in a snapshot's `extra` under which stands the id of the snapshot that it replaces.
-const REPLACES: u32 = 2;
 /// The level of zstd for new pages.
 const COMPRESSION: i32 = 3;
 

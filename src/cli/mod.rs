@@ -50,6 +50,7 @@ mod push;
 mod repair;
 mod repeated;
 mod restore;
+mod rewrite;
 pub mod server_setup;
 mod signals;
 mod snapshot;
@@ -97,6 +98,8 @@ enum Command {
     Forget(Box<forget::Args>),
     /// Add and remove tags of snapshots; pin snapshots, so that they are never forgotten
     Tag(tag::Args),
+    /// Replace snapshots by ones without some files, or with other metadata
+    Rewrite(Box<rewrite::Args>),
     /// Show forgotten snapshots again
     #[command(alias = "undo")]
     Undelete(undelete::Args),
@@ -138,6 +141,7 @@ impl Command {
             Command::Snapshots(args) => args.output.json,
             Command::Forget(args) => args.output.json,
             Command::Tag(args) => args.output.json,
+            Command::Rewrite(args) => args.output.json,
             Command::Undelete(args) => args.output.json,
             Command::Ls(args) => args.output.json,
             Command::Restore(args) => args.progress.output.json,
@@ -206,6 +210,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Snapshots(args) => snapshots::run(&args),
         Command::Forget(args) => forget::run(&args),
         Command::Tag(args) => tag::run(&args),
+        Command::Rewrite(args) => rewrite::run(&args),
         Command::Undelete(args) => undelete::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Restore(args) => restore::run(&args),
@@ -339,7 +344,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["rm", "gc", "diff", "find", "stats", "dump", "copy", "describe", "rewrite", "cache", "serve"] {
+        for command in ["rm", "gc", "diff", "find", "stats", "dump", "copy", "describe", "recreate", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

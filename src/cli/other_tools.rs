@@ -38,9 +38,9 @@ pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
             "nfreezer changes only the tags of a snapshot",
             "use `nfreezer tag --add TAG SNAPSHOT`; `nfreezer push --description TEXT` describes a new snapshot",
         ),
-        "rewrite" | "recreate" | "merge" => (
-            "nfreezer does not change snapshots",
-            "use `nfreezer push --exclude PATTERN` to leave files out of the next ones",
+        "recreate" | "amend" => (
+            "the command that removes files from snapshots is `rewrite`",
+            "use `nfreezer rewrite --all -n --exclude PATTERN`",
         ),
         "cache" => ("nfreezer has no cache on disk", "`nfreezer mount --cache-size SIZE` sets the cache in memory"),
         "rebuild-index" | "reindex" | "recover" | "fix" => {

@@ -16,7 +16,7 @@ mod tags;
 mod undelete;
 
 pub use plan::{Group, GroupBy, GroupKey, Plan, objections, pinned};
-pub use policy::{Candidate, Judged, PINNED, Period, Policy, RECENT, Within};
+pub use policy::{Candidate, Judged, Period, Policy, RECENT, Within};
 pub use tags::{TagChange, tag};
 pub use undelete::undelete;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::policy::{Candidate, Judged, PINNED, Policy};
-use crate::format::record::{Snapshot, SnapshotId};
+use super::policy::{Candidate, Judged, Policy};
+use crate::format::record::{PINNED, Snapshot, SnapshotId};
 
 /// What the snapshots of a group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

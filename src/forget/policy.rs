@@ -10,11 +10,9 @@
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
-use crate::format::record::{Snapshot, SnapshotId};
+use crate::format::record::{PINNED, Snapshot, SnapshotId};
 use crate::time::Time;
 
-/// The tag of a pinned snapshot, which is never forgotten.
-pub const PINNED: &str = "pinned";
 /// Seconds for which a snapshot counts as new after it appeared.
 pub const RECENT: i64 = 14 * 24 * 3600;
 /// Largest interval, in seconds, below which a new snapshot is not counted.

@@ -1,9 +1,8 @@
 //! Changes the tags of snapshots. A pin is the tag [`PINNED`].
 
-use super::policy::PINNED;
 use crate::context::Context;
 use crate::error::Result;
-use crate::format::record::{Action, Snapshot, SnapshotId};
+use crate::format::record::{Action, PINNED, Snapshot, SnapshotId};
 use crate::repo::{Repository, State};
 
 /// A change of tags, in the order of its fields.

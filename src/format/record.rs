@@ -46,6 +46,13 @@ pub struct Head {
 /// A key and a value, defined by a later version.
 pub type Extra = (u32, serde_bytes::ByteBuf);
 
+/// The key in [`Snapshot::extra`] for the start of the push, if it differs from the snapshot's time.
+pub const BEGUN: u32 = 1;
+/// The key in [`Snapshot::extra`] for the id of the snapshot that this one replaces.
+pub const REPLACES: u32 = 2;
+/// The tag of a pinned snapshot, which is never forgotten by a policy.
+pub const PINNED: &str = "pinned";
+
 /// The id of a snapshot: 16 random bytes, shown as 32 hex digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SnapshotId(pub [u8; 16]);

@@ -10,6 +10,8 @@
 //! | `lockstep` | walks a directory of several trees in step and skips equal pages |
 //! | `compare` | compares two trees: added, removed, changed and renamed entries |
 //! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
+//! | `without` | writes trees anew without some nodes |
+//! | `deep` | a thread with a large stack for recursions |
 //! | `reach`, `visited` | reads all pages of many trees once and reports the references in them |
 //! | `named` | whether trees name any of some packs |
 //! | `reachable` | which chunks in which packs are reachable |
@@ -17,6 +19,7 @@
 mod branch;
 mod chunk_lookup;
 mod compare;
+mod deep;
 mod directory;
 mod entries;
 mod extents;
@@ -27,11 +30,13 @@ mod reachable;
 #[cfg(test)]
 mod sample_trees_for_tests;
 mod visited;
+mod without;
 mod write;
 
 pub use branch::{Branch, HasPage, ListBranch, Spot, Wanted, descend};
 pub use chunk_lookup::Lookup;
 pub use compare::{Change, Difference, compare};
+pub use deep::deep;
 pub use directory::{Directory, Which};
 pub use entries::Entries;
 pub use extents::Extents;
@@ -40,6 +45,7 @@ pub use named::names_any;
 pub use reach::{Visit, walk};
 pub use reachable::{Reachable, Reached, Scope};
 pub use visited::Visited;
+pub use without::{LeavesOut, Removed, Rewriter, Without};
 pub use write::{MetaPack, SelfRefs};
 
 use std::sync::Arc;

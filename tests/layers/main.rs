@@ -52,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["accounts", "context", "acl", "crypto", "descriptors", "format", "repo", "trees", "progress", "xattr"],
     ),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
+    ("rewrite", &["context", "crypto", "format", "repo", "trees"]),
     ("forget", &["context", "format", "repo", "trees"]),
     ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),
@@ -61,7 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "accounts", "context", "crypto", "format", "moment", "mounts", "pattern", "storage", "seen", "repo",
-            "trees", "progress", "push", "restore", "check", "forget", "prune", "import", "vfs", "mount",
+            "trees", "progress", "push", "restore", "check", "forget", "rewrite", "prune", "import", "vfs", "mount",
         ],
     ),
 ];

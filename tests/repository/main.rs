@@ -13,5 +13,6 @@ mod memory_of_heads;
 mod recover;
 mod repair;
 mod restore;
+mod rewrite;
 mod supersede;
 mod witness;

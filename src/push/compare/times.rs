@@ -1,7 +1,7 @@
 //! The times that decide whether a file changed since a push saved it.
 
 use crate::format::codec;
-use crate::format::record::{Extra, Snapshot};
+use crate::format::record::{BEGUN, Extra, Snapshot};
 use crate::push::read::attributes;
 use crate::time::Time;
 
@@ -10,8 +10,6 @@ use crate::time::Time;
 pub const GRANULE: i64 = 20_000_000;
 /// The same for file systems with times in whole seconds or two (FAT).
 pub const COARSE: i64 = 2_000_000_000;
-/// The key in [`Snapshot::extra`] for the start of the push, if it differs from the snapshot's time.
-const BEGUN: u32 = 1;
 
 /// Returns the time at which the push of this snapshot started, in nanoseconds.
 pub fn begun_nanoseconds(s: &Snapshot) -> i64 {
