@@ -18,19 +18,18 @@ use crate::forget::{self, GroupBy, Plan, Policy, Within};
 use crate::format::record::{Snapshot, SnapshotId};
 use crate::repo::State;
 
-const POLICY: &str = "Policy";
 const SNAPSHOTS: &str = "Snapshots";
 
 /// Arguments of `forget`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Ids of the snapshots to forget; without them a policy decides
+    /// Ids to forget; without them a policy decides
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
     /// Print what would be done, write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Forget more than half of the snapshots, or the last one of a host and path
+    /// Also forget more than half, or the last of a host
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -56,50 +55,50 @@ pub struct Args {
 #[derive(clap::Args, Default)]
 struct PolicyArgs {
     /// Keep the last N snapshots
-    #[arg(short = 'l', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    #[arg(short = 'l', long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
     keep_last: Option<u32>,
-    /// Keep the last snapshot of each of the last N hours
-    #[arg(short = 'H', long, value_name = "N", value_parser = keep_count, help_heading = POLICY, hide_short_help = true)]
+    /// Keep one snapshot an hour, for N hours
+    #[arg(short = 'H', long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
     keep_hourly: Option<u32>,
-    /// Keep the last snapshot of each of the last N days
-    #[arg(short = 'd', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    /// Keep one snapshot a day, for N days
+    #[arg(short = 'd', long, value_name = "N", value_parser = keep_count)]
     keep_daily: Option<u32>,
-    /// Keep the last snapshot of each of the last N weeks
-    #[arg(short = 'w', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    /// Keep one snapshot a week, for N weeks
+    #[arg(short = 'w', long, value_name = "N", value_parser = keep_count)]
     keep_weekly: Option<u32>,
-    /// Keep the last snapshot of each of the last N months
-    #[arg(short = 'm', long, value_name = "N", value_parser = keep_count, help_heading = POLICY)]
+    /// Keep one snapshot a month, for N months
+    #[arg(short = 'm', long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
     keep_monthly: Option<u32>,
-    /// Keep the last snapshot of each of the last N years
-    #[arg(long, value_name = "N", value_parser = keep_count, help_heading = POLICY, hide_short_help = true)]
+    /// Keep one snapshot a year, for N years
+    #[arg(long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
     keep_yearly: Option<u32>,
-    /// Keep all snapshots that are at most TIME older than the newest: 14d, 1y5m7d2h
-    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY)]
+    /// Keep all within TIME of the newest: 14d, 1y5m7d2h
+    #[arg(long, value_name = "TIME", value_parser = within)]
     keep_within: Option<Within>,
     /// Keep one snapshot of each hour within TIME of the newest
-    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "TIME", value_parser = within, hide_short_help = true)]
     keep_within_hourly: Option<Within>,
     /// Keep one snapshot of each day within TIME of the newest
-    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "TIME", value_parser = within, hide_short_help = true)]
     keep_within_daily: Option<Within>,
     /// Keep one snapshot of each week within TIME of the newest
-    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "TIME", value_parser = within, hide_short_help = true)]
     keep_within_weekly: Option<Within>,
     /// Keep one snapshot of each month within TIME of the newest
-    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "TIME", value_parser = within, hide_short_help = true)]
     keep_within_monthly: Option<Within>,
     /// Keep one snapshot of each year within TIME of the newest
-    #[arg(long, value_name = "TIME", value_parser = within, help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "TIME", value_parser = within, hide_short_help = true)]
     keep_within_yearly: Option<Within>,
     /// Keep snapshots with all of these tags (TAG,TAG)
-    #[arg(long, value_name = "TAGS", help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "TAGS", hide_short_help = true)]
     keep_tag: Vec<String>,
     /// Keep the snapshot with this id
-    #[arg(long, value_name = "ID", help_heading = POLICY, hide_short_help = true)]
+    #[arg(long, value_name = "ID", hide_short_help = true)]
     keep_id: Vec<String>,
     /// Judge the snapshots of each group by themselves: some of host,paths,tags
     #[arg(short, long, value_name = "BY", value_parser = group_by, default_value = "host,paths",
-        help_heading = POLICY, hide_short_help = true)]
+        hide_short_help = true)]
     group_by: GroupBy,
 }
 

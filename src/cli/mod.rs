@@ -71,7 +71,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}\nUsage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer --version` the version.",
+    after_help = "`nfreezer COMMAND -h` shows the usual options of a command.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -96,9 +96,9 @@ enum Command {
     Ls(ls::Args),
     /// Forget snapshots by ids or by a policy
     Forget(Box<forget::Args>),
-    /// Add and remove tags of snapshots; pin snapshots, so that they are never forgotten
+    /// Change tags, or pin snapshots so that they are never forgotten
     Tag(tag::Args),
-    /// Replace snapshots by ones without some files, or with other metadata
+    /// Replace snapshots by ones that lack some files
     Rewrite(Box<rewrite::Args>),
     /// Show forgotten snapshots again
     #[command(alias = "undo")]

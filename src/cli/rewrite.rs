@@ -33,20 +33,20 @@ pub struct Args {
     /// Like --exclude, but ignores the case of letters
     #[arg(long, value_name = "PATTERN", hide_short_help = true)]
     iexclude: Vec<OsString>,
-    /// Replace the host
+    /// Replace the host (also --time, --description, --tag)
     #[arg(long)]
     host: Option<String>,
     /// Replace the time: `2026-11-22 10:00:00`
-    #[arg(long, value_parser = time)]
+    #[arg(long, value_parser = time, hide_short_help = true)]
     time: Option<Time>,
     /// Replace the description
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", hide_short_help = true)]
     description: Option<String>,
     /// Replace the tags; may be repeated
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     tag: Vec<String>,
     /// Keep the old snapshots too, instead of forgetting them
-    #[arg(long, conflicts_with = "forget")]
+    #[arg(long, conflicts_with = "forget", hide_short_help = true)]
     keep_old: bool,
     /// Forget the old snapshots (the default)
     #[arg(long, hide_short_help = true)]

@@ -20,7 +20,7 @@ const SNAPSHOTS: &str = "Snapshots";
 /// Arguments of `tag`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The snapshots; without them all that the filters below select
+    /// The snapshots; without them --host, --tag or --path select
     ///
     /// `tag add TAG SNAPSHOT`, `tag remove TAG SNAPSHOT`, `tag set TAG SNAPSHOT`, `tag pin SNAPSHOT` and
     /// `tag unpin SNAPSHOT` work too.
@@ -42,13 +42,13 @@ pub struct Args {
     #[arg(long)]
     unpin: bool,
     /// All snapshots of this host
-    #[arg(long, help_heading = SNAPSHOTS)]
+    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
     host: Option<String>,
     /// All snapshots with this tag
-    #[arg(long, help_heading = SNAPSHOTS)]
+    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
     tag: Vec<String>,
     /// All snapshots with this source
-    #[arg(long, value_name = "PATH", help_heading = SNAPSHOTS)]
+    #[arg(long, value_name = "PATH", help_heading = SNAPSHOTS, hide_short_help = true)]
     path: Vec<OsString>,
     #[command(flatten)]
     repository: OpenArgs,
