@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<u8> {
         refuse_objections(&forget::objections(&scope, &ids))?;
     }
     if !args.dry_run {
-        forget::forget(signals::catch()?, &repo, &mut state, ids.iter().copied())?;
+        forget::forget(signals::catch(), &repo, &mut state, ids.iter().copied())?;
     }
     if !args.output.quiet {
         out.line(verdict(ids.len(), args.dry_run))?;

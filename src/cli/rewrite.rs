@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<u8> {
         keep_old: args.keep_old,
         dry_run: args.dry_run,
     };
-    let all = rewrite::rewrite(signals::catch()?, &repo, &mut state, &snapshots, &options)?;
+    let all = rewrite::rewrite(signals::catch(), &repo, &mut state, &snapshots, &options)?;
     if !args.output.quiet {
         print(&mut out, &all, args)?;
     }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::State;
 use crate::format::record::{Head, Mark, Section, SectionKind, SnapshotId};
 use crate::name::ObjectId;
 
@@ -91,33 +90,6 @@ fn sections(new: Contents<'_>, old: Contents<'_>) -> Option<String> {
 
 fn is_same_kind(a: &SectionKind, b: &SectionKind) -> bool {
     matches!((a, b), (SectionKind::Packs, SectionKind::Packs) | (SectionKind::Index { .. }, SectionKind::Index { .. }))
-}
-
-impl State {
-    /// Returns the claims that were found false, each with the part of the superseded record that is lacking.
-    pub fn false_claims(&self) -> &BTreeMap<Claim, String> {
-        &self.false_claims
-    }
-
-    /// Compares a superseding record that was read with one that it supersedes. A false claim is noted, and the superseded
-    /// record is live from then on.
-    pub(super) fn compare(&mut self, by: &ObjectId, of: Contents<'_>) {
-        let Some(known) = self.known.get(by) else { return };
-        if let Some(what) = lacks(Contents { id: by, head: &known.record.head }, of) {
-            self.false_claims.insert(Claim { by: *by, of: *of.id }, what);
-        }
-    }
-
-    /// Returns whether a record claims to contain another one that it does not contain.
-    pub(super) fn makes_false_claims(&self, by: &ObjectId) -> bool {
-        self.false_claims.keys().any(|claim| claim.by == *by)
-    }
-
-    /// Returns the live records that supersede others.
-    pub(super) fn superseding(&self) -> Vec<ObjectId> {
-        let live = self.live().filter(|(_, known)| !known.record.head.superseded.is_empty());
-        live.map(|(id, _)| *id).collect()
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 //! records that it verified are stored as seen. What one of them supersedes is contained in it, so it need not be read
 //! again for the next record that supersedes both. A client without seen data relies on `check`.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::log::Listed;
 use super::state::{Known, State};
-use super::supersede::Contents;
+use super::supersede::{Claim, Contents, lacks};
 use super::{Repository, parallel};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -16,6 +16,33 @@ use crate::name::{Folder, ObjectId};
 
 /// Records that are read at the same time.
 const READERS: usize = 16;
+
+impl State {
+    /// Returns the claims that were found false, each with the part of the superseded record that is lacking.
+    pub fn false_claims(&self) -> &BTreeMap<Claim, String> {
+        &self.false_claims
+    }
+
+    /// Compares a superseding record that was read with one that it supersedes. A false claim is noted, and the superseded
+    /// record is live from then on.
+    pub(super) fn compare(&mut self, by: &ObjectId, of: Contents<'_>) {
+        let Some(known) = self.known.get(by) else { return };
+        if let Some(what) = lacks(Contents { id: by, head: &known.record.head }, of) {
+            self.false_claims.insert(Claim { by: *by, of: *of.id }, what);
+        }
+    }
+
+    /// Returns whether a record claims to contain another one that it does not contain.
+    pub(super) fn makes_false_claims(&self, by: &ObjectId) -> bool {
+        self.false_claims.keys().any(|claim| claim.by == *by)
+    }
+
+    /// Returns the live records that supersede others.
+    pub(super) fn superseding(&self) -> Vec<ObjectId> {
+        let live = self.live().filter(|(_, known)| !known.record.head.superseded.is_empty());
+        live.map(|(id, _)| *id).collect()
+    }
+}
 
 impl Repository {
     /// Verifies all live records that supersede others, whatever was verified before. Notes false claims in `state`, and
