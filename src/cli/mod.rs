@@ -293,6 +293,14 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_the_least_memory_of_a_push() {
+        let cli = Cli::command();
+        let memory = cli.find_subcommand("push").unwrap().get_arguments().find(|arg| arg.get_id() == "memory").unwrap();
+        let least = format!("at least {}M", crate::push::LEAST >> 20);
+        assert!(memory.get_help().unwrap().to_string().ends_with(&least), "{least}");
+    }
+
+    #[test]
     fn options_exist_only_where_they_have_an_effect() {
         let cli = Cli::command();
         let has = |command: &str, option: &str| {

@@ -121,7 +121,7 @@ pub struct SshArgs {
 }
 
 /// Options for the connection to the server.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct ConnectionArgs {
     /// The login.
     #[command(flatten)]
@@ -148,19 +148,6 @@ pub struct ConnectionArgs {
     /// A plain number counts KiB.
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = CONNECTION, hide_short_help = true)]
     pub limit_download: Option<u64>,
-}
-
-impl Default for ConnectionArgs {
-    fn default() -> Self {
-        ConnectionArgs {
-            ssh: SshArgs::default(),
-            transport: TransportArg::default(),
-            connections: None,
-            retry_for: None,
-            limit_upload: None,
-            limit_download: None,
-        }
-    }
 }
 
 /// The SSH program.

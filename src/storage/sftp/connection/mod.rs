@@ -142,50 +142,39 @@ impl SftpConnection {
         call.send(LSTAT, Request::new(packet::LSTAT).string(path.as_bytes()), SMALL)?;
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::FOR_READING).u32(0);
         let guess = call.open_with(OPEN, open, (SMALL, expects), ahead)?;
-        let (mut file, mut no_file, mut right, mut left) = (None, false, false, 2);
+        let (mut opened, mut no_file, mut left) = (None, false, 2);
         let mut early = Vec::new();
         while left > 0 {
             let (tag, answer) = call.receive().inspect_err(|_| {
-                if file.is_none() {
+                if opened.is_none() {
                     call.opened(guess.as_deref(), None, false);
                 }
             })?;
-            if !matches!(tag, LSTAT | OPEN) {
-                early.push((tag, answer));
-                continue;
+            match tag {
+                LSTAT => {
+                    if let Reply::Attrs(attrs) = call.decode(&answer)?
+                        && !attrs.may_be_file()
+                    {
+                        no_file = true;
+                        if !attrs.may_be_folder() && opened.is_none() {
+                            // the server may hang in OPEN for ever, and this channel with it
+                            self.session.give_up("something that is no file stands in an object's place");
+                            break;
+                        }
+                    }
+                }
+                OPEN => opened = self.opened(ctx, call, name, guess.as_deref(), &answer, no_file)?,
+                _ => {
+                    early.push((tag, answer));
+                    continue;
+                }
             }
             left -= 1;
-            match (tag, call.decode(&answer)?) {
-                (LSTAT, Reply::Attrs(attrs)) if !attrs.may_be_file() => {
-                    no_file = true;
-                    if !attrs.may_be_folder() && file.is_none() {
-                        // the server may hang in OPEN for ever, and this channel with it
-                        self.session.give_up("something that is no file stands in an object's place");
-                        break;
-                    }
-                }
-                (LSTAT, Reply::Attrs(_) | Reply::Status(..)) => {}
-                (_, Reply::Handle(handle)) => {
-                    right = call.opened(guess.as_deref(), Some(handle), false);
-                    let shared = Arc::downgrade(&self.session.shared);
-                    file = Some(Arc::new(OpenFile { channel: call.channel, handle: handle.into(), shared }));
-                }
-                (_, other) => {
-                    call.opened(guess.as_deref(), None, false);
-                    match other {
-                        Reply::Status(packet::NO_SUCH_FILE, _) => {
-                            return Err(self.missing(ctx, Kind::Missing, format!("no object {name}")));
-                        }
-                        Reply::Status(..) if no_file => {}
-                        other => return Err(errors::refused(call, "open", &path, other)),
-                    }
-                }
-            }
         }
         if no_file {
             return Err(errors::no_object(name));
         }
-        let file = file.ok_or_else(|| call.nonsense("no handle"))?;
+        let (file, right) = opened.ok_or_else(|| call.nonsense("no handle"))?;
         let before = self.files.lock().expect("no holder panics").push(*name, Arc::clone(&file));
         drop(before);
         if !right && guess.is_some() {
@@ -193,6 +182,33 @@ impl SftpConnection {
             early.clear();
         }
         Ok(Opened { file, right, early })
+    }
+
+    /// Takes the answer to OPEN: the open file, and whether its handle was guessed. `None` if it was refused because no file is
+    /// there.
+    fn opened(
+        &self,
+        ctx: &Context,
+        call: &Call<'_>,
+        name: &Name,
+        guess: Option<&[u8]>,
+        answer: &[u8],
+        no_file: bool,
+    ) -> Result<Option<(Arc<OpenFile>, bool)>, Fault> {
+        let reply = call.decode(answer)?;
+        if let Reply::Handle(handle) = reply {
+            let right = call.opened(guess, Some(handle), false);
+            let shared = Arc::downgrade(&self.session.shared);
+            return Ok(Some((Arc::new(OpenFile { channel: call.channel, handle: handle.into(), shared }), right)));
+        }
+        call.opened(guess, None, false);
+        match reply {
+            Reply::Status(packet::NO_SUCH_FILE, _) => {
+                Err(self.missing(ctx, Kind::Missing, format!("no object {name}")))
+            }
+            Reply::Status(..) if no_file => Ok(None),
+            other => Err(errors::refused(call, "open", &self.path(&name.path()), other)),
+        }
     }
 
     /// Exactly `len` bytes from `offset` on.

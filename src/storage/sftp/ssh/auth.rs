@@ -185,7 +185,9 @@ impl<'a> Login<'a> {
     /// Notes why a key did not log in. Returns false.
     fn failed(&mut self, name: String, e: &ssh2::Error) -> bool {
         self.is_lost |= is_lost(e);
-        if e.code() == REFUSED || self.is_lost {
+        // A failure to sign has the same code as a signature that the server refuses.
+        let is_refused = e.code() == REFUSED || e.code() == UNVERIFIED && !e.message().starts_with("Callback");
+        if is_refused || self.is_lost {
             return self.was_refused(name);
         }
         self.note(format!("the key {name} could not be used: {}", words(e)))
@@ -312,7 +314,8 @@ impl<'a> Login<'a> {
         let offered = if methods.is_empty() { "nothing any more".into() } else { printable(methods.as_bytes()) };
         let mut text = format!("the server refused the login of {} (it offers {offered})", self.config.user);
         let keys = match self.refused.as_slice() {
-            [] => "; no key was offered to it".into(),
+            [] if self.notes.is_empty() => "; no key was offered to it".into(),
+            [] => String::new(),
             names if self.is_lost => format!("; it ended the login after the keys {}", names.join(", ")),
             names => format!("; refused keys: {}", names.join(", ")),
         };
