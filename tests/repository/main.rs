@@ -10,6 +10,7 @@ mod junk;
 mod keys;
 mod log;
 mod memory_of_heads;
+mod prune;
 mod recover;
 mod repair;
 mod restore;

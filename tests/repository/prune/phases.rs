@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
-use crate::world::{DAY, HOUR, World, options, run};
+use super::world::{DAY, HOUR, World, options, run};
 use nfreezer::context::{Context, background};
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::record::Head;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
-use crate::world::{DAY, World, doubts, options, refused, run};
+use super::world::{DAY, World, doubts, options, refused, run};
 use nfreezer::context::{Context, background};
 use nfreezer::error::Result;
 use nfreezer::format::index;
