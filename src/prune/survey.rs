@@ -90,6 +90,11 @@ impl Survey {
         repo.forget_blocks();
         let state = repo.state(ctx)?;
         let torsos = check_log(&state, strict)?;
+        if let (Some(id), true) = (repo.hidden_by_superseding(ctx, &state)?, strict) {
+            let text =
+                format!("record {} has snapshots or marks that the record which supersedes it hides", id.short());
+            return Err(doubt(text).hint("someone with the passphrase has written a false record"));
+        }
         let log = list_log(ctx, repo)?;
         let condemned = state.condemnations();
         let dropped = state.dropped_packs();

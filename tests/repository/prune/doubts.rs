@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use crate::harness::faults::{Answer, Between, Call, Rule};
 use super::world::{DAY, World, doubts, options, refused, run};
+use crate::harness::faults::{Answer, Between, Call, Rule};
 use nfreezer::context::{Context, background};
 use nfreezer::error::Result;
 use nfreezer::format::index;
@@ -211,4 +211,15 @@ fn a_page_in_two_packs_of_which_one_was_dropped_keeps_the_other() {
     assert!(!world.has(&pack) && !world.has(&first.root.unwrap().pack.id));
     world.saved.write("gone", 50, 200_000);
     world.saved.assert_read_everywhere(&first);
+}
+
+#[test]
+fn a_superseding_record_that_lacks_a_snapshot_deletes_nothing() {
+    let (world, pack) = ready();
+    let mut state = world.saved.repo.state(background()).unwrap();
+    let Some(Name::Record { id, .. }) = world.saved.records().first().copied() else { panic!("no record") };
+    let head = Head { superseded: vec![id], ..Head::default() };
+    world.saved.repo.commit(background(), &mut state, head, &[]).unwrap();
+    refused(run(&world.client("a"), &options()), "supersedes it hides");
+    assert!(world.has(&pack));
 }

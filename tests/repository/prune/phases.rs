@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::harness::faults::{Answer, Between, Call, Rule};
 use super::world::{DAY, HOUR, World, options, run};
+use crate::harness::faults::{Answer, Between, Call, Rule};
 use nfreezer::context::{Context, background};
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::record::Head;
