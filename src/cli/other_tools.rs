@@ -1,80 +1,122 @@
 //! Answers to commands that exist in restic, borg, rustic or kopia, but not here.
 
+/// What to say to a command that another tool has.
+struct Answer {
+    commands: &'static [&'static str],
+    message: &'static str,
+    hint: &'static str,
+}
+
+const ANSWERS: &[Answer] = &[
+    Answer {
+        commands: &["compact", "gc", "purge", "cleanup", "vacuum"],
+        message: "nfreezer calls this `prune`",
+        hint: "`nfreezer prune -n` shows what it would delete, `nfreezer prune` does it",
+    },
+    Answer {
+        commands: &["expire", "delete", "remove", "rm"],
+        message: "the command that hides snapshots is `forget`",
+        hint: "use `nfreezer forget ID`, or `nfreezer forget -n --keep-daily 7`",
+    },
+    Answer {
+        commands: &["diff"],
+        message: "nfreezer has no command `diff` yet",
+        hint: "`nfreezer mount DIR` shows all snapshots as folders below DIR/snapshots; compare two of them with `diff -r`",
+    },
+    Answer {
+        commands: &["find", "locate", "search"],
+        message: "nfreezer has no command `find` yet",
+        hint: "`nfreezer ls -R SNAPSHOT` lists all paths; `nfreezer mount DIR` shows old versions and deleted files of a path",
+    },
+    Answer {
+        commands: &["dump", "cat", "print", "show"],
+        message: "nfreezer does not write contents to standard output",
+        hint: "use `nfreezer restore SNAPSHOT:PATH --target DIR`, or `nfreezer mount DIR` and `cat`",
+    },
+    Answer {
+        commands: &["export", "export-tar", "tar", "archive"],
+        message: "nfreezer writes no archives",
+        hint: "use `nfreezer mount DIR` and `tar`; `nfreezer key export` prints a key file",
+    },
+    Answer {
+        commands: &["stats", "du", "info", "repo-info", "repoinfo", "analyze"],
+        message: "nfreezer has no command for statistics yet",
+        hint: "`nfreezer snapshots` shows the size of each snapshot, `nfreezer check` that of the repository",
+    },
+    Answer {
+        commands: &["copy", "sync", "sync-to", "transfer", "replicate"],
+        message: "nfreezer does not copy snapshots between repositories yet",
+        hint: "use `nfreezer push` for each of the two repositories",
+    },
+    Answer {
+        commands: &["comment", "describe", "rename", "annotate"],
+        message: "nfreezer changes only the tags of a snapshot",
+        hint: "use `nfreezer tag --add TAG SNAPSHOT`; `nfreezer push --description TEXT` describes a new snapshot",
+    },
+    Answer {
+        commands: &["recreate", "amend"],
+        message: "the command that removes files from snapshots is `rewrite`",
+        hint: "use `nfreezer rewrite --all -n --exclude PATTERN`",
+    },
+    Answer {
+        commands: &["cache"],
+        message: "nfreezer has no cache on disk",
+        hint: "`nfreezer mount --cache-size SIZE` sets the cache in memory",
+    },
+    Answer {
+        commands: &["rebuild-index", "reindex", "recover", "fix"],
+        message: "the command that mends a repository is `repair`",
+        hint: "use `nfreezer repair`, after `nfreezer check`",
+    },
+    Answer {
+        commands: &["verify", "fsck", "scrub", "test"],
+        message: "the command that verifies a repository is `check`",
+        hint: "use `nfreezer check`",
+    },
+    Answer {
+        commands: &["save", "add", "snapshot", "freeze", "put"],
+        message: "the command that takes a snapshot is `push`",
+        hint: "use `nfreezer push`",
+    },
+    Answer {
+        commands: &["get", "recall", "checkout", "unfreeze"],
+        message: "the command that restores is `restore`",
+        hint: "use `nfreezer restore`",
+    },
+    Answer {
+        commands: &["passwd", "password", "change-passphrase", "key-change"],
+        message: "the command that changes the passphrase is `key passwd`",
+        hint: "use `nfreezer key passwd`",
+    },
+    Answer {
+        commands: &["self-update", "upgrade", "update"],
+        message: "nfreezer does not update itself",
+        hint: "install the new version over the old one; `nfreezer version` shows the present one",
+    },
+    Answer {
+        commands: &["completion", "completions", "generate", "man"],
+        message: "nfreezer has no shell completions and no man pages yet",
+        hint: "`nfreezer COMMAND --help` explains all options",
+    },
+    Answer {
+        commands: &["serve", "server", "web", "webdav", "ui"],
+        message: "nfreezer has no server",
+        hint: "`nfreezer mount DIR` shows the backup as a folder",
+    },
+    Answer {
+        commands: &["migrate", "import"],
+        message: "nfreezer imports only from the Python nFreezer",
+        hint: "use `nfreezer import-v0 SRC`, or `nfreezer key import FILE`",
+    },
+    Answer {
+        commands: &["break-lock", "locks"],
+        message: "nfreezer has no locks",
+        hint: "nothing ever needs to be unlocked; run the command that you want",
+    },
+];
+
 /// Returns the message and the hint for a command of another tool.
 pub fn answer(command: &str) -> Option<(&'static str, &'static str)> {
-    Some(match command {
-        "compact" | "gc" | "purge" | "cleanup" | "vacuum" => {
-            ("nfreezer calls this `prune`", "`nfreezer prune -n` shows what it would delete, `nfreezer prune` does it")
-        }
-        "expire" | "delete" | "remove" | "rm" => (
-            "the command that hides snapshots is `forget`",
-            "use `nfreezer forget ID`, or `nfreezer forget -n --keep-daily 7`",
-        ),
-        "diff" => (
-            "nfreezer has no command `diff` yet",
-            "`nfreezer mount DIR` shows all snapshots as folders below DIR/snapshots; compare two of them with `diff -r`",
-        ),
-        "find" | "locate" | "search" => (
-            "nfreezer has no command `find` yet",
-            "`nfreezer ls -R SNAPSHOT` lists all paths; `nfreezer mount DIR` shows old versions and deleted files of a path",
-        ),
-        "dump" | "cat" | "print" | "show" => (
-            "nfreezer does not write contents to standard output",
-            "use `nfreezer restore SNAPSHOT:PATH --target DIR`, or `nfreezer mount DIR` and `cat`",
-        ),
-        "export" | "export-tar" | "tar" | "archive" => (
-            "nfreezer writes no archives",
-            "use `nfreezer mount DIR` and `tar`; `nfreezer key export` prints a key file",
-        ),
-        "stats" | "du" | "info" | "repo-info" | "repoinfo" | "analyze" => (
-            "nfreezer has no command for statistics yet",
-            "`nfreezer snapshots` shows the size of each snapshot, `nfreezer check` that of the repository",
-        ),
-        "copy" | "sync" | "sync-to" | "transfer" | "replicate" => (
-            "nfreezer does not copy snapshots between repositories yet",
-            "use `nfreezer push` for each of the two repositories",
-        ),
-        "comment" | "describe" | "rename" | "annotate" => (
-            "nfreezer changes only the tags of a snapshot",
-            "use `nfreezer tag --add TAG SNAPSHOT`; `nfreezer push --description TEXT` describes a new snapshot",
-        ),
-        "recreate" | "amend" => (
-            "the command that removes files from snapshots is `rewrite`",
-            "use `nfreezer rewrite --all -n --exclude PATTERN`",
-        ),
-        "cache" => ("nfreezer has no cache on disk", "`nfreezer mount --cache-size SIZE` sets the cache in memory"),
-        "rebuild-index" | "reindex" | "recover" | "fix" => {
-            ("the command that mends a repository is `repair`", "use `nfreezer repair`, after `nfreezer check`")
-        }
-        "verify" | "fsck" | "scrub" | "test" => {
-            ("the command that verifies a repository is `check`", "use `nfreezer check`")
-        }
-        "save" | "add" | "snapshot" | "freeze" | "put" => {
-            ("the command that takes a snapshot is `push`", "use `nfreezer push`")
-        }
-        "get" | "recall" | "checkout" | "unfreeze" => {
-            ("the command that restores is `restore`", "use `nfreezer restore`")
-        }
-        "passwd" | "password" | "change-passphrase" | "key-change" => {
-            ("the command that changes the passphrase is `key passwd`", "use `nfreezer key passwd`")
-        }
-        "self-update" | "upgrade" | "update" => (
-            "nfreezer does not update itself",
-            "install the new version over the old one; `nfreezer version` shows the present one",
-        ),
-        "completion" | "completions" | "generate" | "man" => {
-            ("nfreezer has no shell completions and no man pages yet", "`nfreezer COMMAND --help` explains all options")
-        }
-        "serve" | "server" | "web" | "webdav" | "ui" => {
-            ("nfreezer has no server", "`nfreezer mount DIR` shows the backup as a folder")
-        }
-        "migrate" | "import" => (
-            "nfreezer imports only from the Python nFreezer",
-            "use `nfreezer import-v0 SRC`, or `nfreezer key import FILE`",
-        ),
-        "break-lock" | "locks" => {
-            ("nfreezer has no locks", "nothing ever needs to be unlocked; run the command that you want")
-        }
-        _ => return None,
-    })
+    let answer = ANSWERS.iter().find(|answer| answer.commands.contains(&command))?;
+    Some((answer.message, answer.hint))
 }
