@@ -5,6 +5,7 @@
 //! if the server would accept the key.
 
 use std::fs;
+use std::net::TcpStream;
 
 use ssh2::{ErrorCode, PublicKey, Session};
 use zeroize::Zeroizing;
@@ -14,6 +15,7 @@ use super::config::HostConfig;
 use super::keys::{self, Key, Lock};
 use super::options::SshOptions;
 use super::questions::{Answer, Asker, Secrets, TRIES};
+use super::tcp;
 use crate::error::{Error, Kind, Result};
 use crate::storage::sftp::printable;
 
@@ -27,6 +29,7 @@ const LOST: [i32; 6] = [-7, -9, -13, -30, -43, -45];
 /// One login.
 pub struct Login<'a> {
     session: &'a Session,
+    socket: &'a TcpStream,
     config: &'a HostConfig,
     options: &'a SshOptions,
     secrets: &'a Secrets,
@@ -54,9 +57,16 @@ impl AgentKeys {
 
 impl<'a> Login<'a> {
     /// Makes a login on a session whose host key is verified.
-    pub fn new(session: &'a Session, config: &'a HostConfig, options: &'a SshOptions, secrets: &'a Secrets) -> Self {
+    pub fn new(
+        session: &'a Session,
+        socket: &'a TcpStream,
+        config: &'a HostConfig,
+        options: &'a SshOptions,
+        secrets: &'a Secrets,
+    ) -> Self {
         Login {
             session,
+            socket,
             config,
             options,
             secrets,
@@ -184,7 +194,8 @@ impl<'a> Login<'a> {
 
     /// Notes why a key did not log in. Returns false.
     fn failed(&mut self, name: String, e: &ssh2::Error) -> bool {
-        self.is_lost |= is_lost(e);
+        // libssh2 reports a lost connection as a refusal too
+        self.is_lost |= is_lost(e) || tcp::is_gone(self.socket);
         // A failure to sign has the same code as a signature that the server refuses.
         let is_refused = e.code() == REFUSED || e.code() == UNVERIFIED && !e.message().starts_with("Callback");
         if is_refused || self.is_lost {
@@ -316,7 +327,7 @@ impl<'a> Login<'a> {
         let keys = match self.refused.as_slice() {
             [] if self.notes.is_empty() => "; no key was offered to it".into(),
             [] => String::new(),
-            names if self.is_lost => format!("; it ended the login after the keys {}", names.join(", ")),
+            names if self.is_lost || tcp::is_gone(self.socket) => format!("; it ended the login after the keys {}", names.join(", ")),
             names => format!("; refused keys: {}", names.join(", ")),
         };
         text.push_str(&keys);

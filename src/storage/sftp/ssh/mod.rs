@@ -157,7 +157,7 @@ impl Dialer {
             (self.notice)(&news);
         }
         session.set_timeout(millis(self.options.io_timeout));
-        Login::new(&session, config, &self.options, &self.secrets).run().map_err(|e| {
+        Login::new(&session, &ours, config, &self.options, &self.secrets).run().map_err(|e| {
             // a server that went away in between may come back; a refusal will repeat
             match tcp::is_gone(&ours) {
                 true => unreachable(format!("it closed the connection during the login; {e}")),
