@@ -327,7 +327,9 @@ impl<'a> Login<'a> {
         let keys = match self.refused.as_slice() {
             [] if self.notes.is_empty() => "; no key was offered to it".into(),
             [] => String::new(),
-            names if self.is_lost || tcp::is_gone(self.socket) => format!("; it ended the login after the keys {}", names.join(", ")),
+            names if self.is_lost || tcp::is_gone(self.socket) => {
+                format!("; it ended the login after the keys {}", names.join(", "))
+            }
             names => format!("; refused keys: {}", names.join(", ")),
         };
         text.push_str(&keys);
