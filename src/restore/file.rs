@@ -273,3 +273,22 @@ fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_file_with_the_longest_name_keeps_a_name_of_its_own() {
+        assert_eq!(partial_name(b"a"), b"a.nfreezer-partial");
+        let long = |last: &str| partial_name(format!("{}{last}", "\u{e9}".repeat(127)).as_bytes());
+        let (one, two) = (long("x"), long("y"));
+        assert_ne!(one, two);
+        for name in [one, two] {
+            assert!(name.len() <= limits::NAME && name.ends_with(PARTIAL));
+            assert!(std::str::from_utf8(&name).is_ok(), "no character is cut");
+        }
+        let bytes = partial_name(&[0xff; 255]);
+        assert!(bytes.len() <= limits::NAME && bytes.ends_with(PARTIAL));
+    }
+}

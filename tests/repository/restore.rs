@@ -7,6 +7,11 @@ mod races;
 mod rights;
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::cli::Env;
+use crate::harness::copy_program;
+use crate::harness::root::{as_nobody, needs_root};
 use nfreezer::context::background;
 use nfreezer::push;
 use nfreezer::time::Time;
@@ -261,5 +266,48 @@ fn an_ordinary_user_gets_everything_but_what_needs_root() {
     if knows_user_attributes(&out) {
         let n = rustix::fs::getxattr(out.join("read-only"), "user.u", &mut value[..]).unwrap();
         assert_eq!(&value[..n], b"2");
+    }
+}
+
+#[test]
+fn files_that_their_owner_cannot_read_are_restored_again() {
+    if !needs_root("files of another user") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("nfreezer");
+    copy_program(env!("CARGO_BIN_EXE_nfreezer"), &program);
+    std::fs::create_dir(dir.path().join("top")).unwrap();
+    std::fs::write(dir.path().join("top/file"), "contents").unwrap();
+    std::fs::set_permissions(dir.path().join("top/file"), std::fs::Permissions::from_mode(0o200)).unwrap();
+    let run = |program: &std::path::Path, arguments: &[&str], mut command: std::process::Command| {
+        command.arg(program).args(arguments).current_dir(dir.path()).env("HOME", dir.path());
+        let output = command.env("NFREEZER_PASSWORD", "x").env("NFREEZER_REPOSITORY", dir.path().join("repo")).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&program, &["init"], std::process::Command::new("env"));
+    run(&program, &["push", "top"], std::process::Command::new("env"));
+    run(Path::new("chown"), &["-R", "65534:65534", "."], std::process::Command::new("env"));
+    let from = format!("latest:{}/top", dir.path().display());
+    for _ in 0..2 {
+        run(&program, &["restore", &from, "--target", "out", "--overwrite", "if-changed"], as_nobody());
+        let restored = dir.path().join("out/file");
+        assert_eq!(std::fs::read_to_string(&restored).unwrap(), "contents");
+        assert_eq!(std::fs::metadata(&restored).unwrap().permissions().mode() & 0o7777, 0o200);
+    }
+}
+
+#[test]
+fn a_snapshot_from_the_future_comes_after_all_others() {
+    let env = Env::with_repository();
+    env.write("top/file", "future");
+    env.nfreezer(["push", "top", "--time", "2199-01-01 00:00:00"]).done();
+    env.write("top/file", "now, and longer");
+    env.nfreezer(["push", "top"]).done();
+    for (snapshot, contents) in [("latest", "now, and longer"), ("latest~1", "future")] {
+        let from = format!("{snapshot}:{}", env.path("top").display());
+        env.nfreezer(["restore", &from, "--target", snapshot]).done();
+        assert_eq!(std::fs::read_to_string(env.path(snapshot).join("file")).unwrap(), contents);
     }
 }

@@ -274,3 +274,37 @@ fn read_xattrs(
     found.pairs.dedup_by(|a, b| a.0 == b.0);
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_that_cannot_be_read_is_named_and_the_others_are_kept() {
+        let list = |buffer: &mut [u8]| {
+            let names = b"user.z\0user.bad\0user.gone\0user.a\0";
+            buffer[..names.len()].copy_from_slice(names);
+            Ok(names.len())
+        };
+        let get = |name: &[u8], value: &mut [u8]| match name {
+            b"user.bad" => Err(Errno::IO),
+            b"user.gone" => Err(Errno::NODATA),
+            _ => {
+                value[0] = name[5];
+                Ok(1)
+            }
+        };
+        let found = read_xattrs(list, get).unwrap();
+        assert_eq!(found.failed, [(b"user.bad".to_vec(), Errno::IO)]);
+        let pairs = [(b"user.a".to_vec(), b"a".to_vec()), (b"user.z".to_vec(), b"z".to_vec())];
+        assert_eq!(found.pairs, pairs);
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_ends_the_push_and_is_no_fault_of_a_file() {
+        for (errno, ends) in [(Errno::MFILE, true), (Errno::NFILE, true), (Errno::NOMEM, true), (Errno::IO, false)] {
+            let result = skip(crate::context::background(), b"/a", error("read the file", errno));
+            assert_eq!(result.is_err(), ends, "{errno}");
+        }
+    }
+}
