@@ -327,7 +327,7 @@ impl<'a> Login<'a> {
         let keys = match self.refused.as_slice() {
             [] if self.notes.is_empty() => "; no key was offered to it".into(),
             [] => String::new(),
-            names if self.is_lost || tcp::is_gone(self.socket) => {
+            names if self.is_lost || methods.is_empty() => {
                 format!("; it ended the login after the keys {}", names.join(", "))
             }
             names => format!("; refused keys: {}", names.join(", ")),
