@@ -28,6 +28,8 @@ mod findings;
 mod forget;
 mod forgotten;
 mod generated;
+#[cfg(test)]
+mod hints;
 mod human;
 mod import_v0;
 mod init;
