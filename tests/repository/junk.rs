@@ -10,7 +10,7 @@ fn junk_in_the_log_is_summed_up_by_every_command() {
     env.write("tree/f", "contents");
     env.nfreezer(["push", "tree"]).done();
     for i in 0..2000u32 {
-        fs::write(env.path(&format!("repo/log/{i:08x}-{i:064x}")), "junk").unwrap();
+        fs::write(env.path(format!("repo/log/{i:08x}-{i:064x}")), "junk").unwrap();
     }
     let commands: [&[&str]; 6] = [
         &["snapshots"],
@@ -34,7 +34,7 @@ fn junk_in_the_log_is_summed_up_by_every_command() {
 #[test]
 fn one_incomplete_record_is_a_short_warning_with_a_hint() {
     let env = Env::with_repository();
-    fs::write(env.path(&format!("repo/log/00000001-{}", "ab".repeat(32))), "").unwrap();
+    fs::write(env.path(format!("repo/log/00000001-{}", "ab".repeat(32))), "").unwrap();
     let stderr = env.nfreezer(["snapshots"]).exits(0).stderr;
     let line = stderr.lines().find(|line| line.contains("incomplete")).unwrap();
     let expected = "nfreezer: warning: incomplete record abababab is ignored: it was cut off while it was written, \

@@ -28,9 +28,9 @@ pub use nfreezer::storage::{Local, Memory, Storage};
 use nfreezer::time::Time;
 
 pub use crate::harness::cli::PASSPHRASE;
-pub use crate::harness::process::{copy_program, hermetic};
+pub use crate::harness::process::hermetic;
 pub use crate::harness::repository;
-pub use crate::harness::root::{as_nobody, needs_root};
+pub use crate::harness::root::needs_root;
 pub use crate::harness::tree::noise;
 
 pub struct Repo {
