@@ -88,12 +88,12 @@ impl Survey {
         let strict = options.rules.refuse_doubt;
         let watch = Stopwatch::start(repo.clock());
         repo.forget_blocks();
-        let state = repo.state(ctx)?;
+        let mut state = repo.state(ctx)?;
         let torsos = check_log(&state, strict)?;
-        if let (Some(id), true) = (repo.hidden_by_superseding(ctx, &state)?, strict) {
-            let text =
-                format!("record {} has snapshots or marks that the record which supersedes it hides", id.short());
-            return Err(doubt(text).hint("someone with the passphrase has written a false record"));
+        repo.verify_superseding(ctx, &mut state)?;
+        if let (Some((claim, lacks)), true) = (state.false_claims().first_key_value(), strict) {
+            let text = format!("record {} claims to contain {}, but lacks {lacks}", claim.by.short(), claim.of.short());
+            return Err(doubt(text).hint("`nfreezer check` shows false records, and `nfreezer repair` replaces them"));
         }
         let log = list_log(ctx, repo)?;
         let condemned = state.condemnations();

@@ -9,7 +9,7 @@ use super::{Repository, parallel};
 use crate::context::Context;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::{Error, Kind, Result};
-use crate::format::record::{self, Action, Mark, SectionKind, SnapshotId};
+use crate::format::record::{self, SectionKind};
 use crate::format::{ancestry, limits};
 use crate::name::{Folder, Name, ObjectId};
 use crate::seen::SeenHead;
@@ -140,32 +140,6 @@ impl Repository {
         Ok(read)
     }
 
-    /// Returns a superseded record, if one is still listed, with a snapshot or a mark that no live record has: the record
-    /// that supersedes it hides something. Damaged records are skipped, since `repair` supersedes those.
-    pub fn hidden_by_superseding(&self, ctx: &Context, state: &State) -> Result<Option<ObjectId>> {
-        let (mut snapshots, mut marks) = (HashSet::new(), HashSet::new());
-        for (id, known) in state.live() {
-            snapshots.extend(known.record.head.snapshots.iter().map(|s| s.id));
-            marks.extend(known.record.head.marks.iter().map(|mark| mark_key(id, mark)));
-        }
-        let superseded = state.superseded();
-        let listing = self.storage.list(ctx, Folder::Log)?;
-        let listed = listing.iter().filter_map(Listed::of).filter(|listed| superseded.contains(&listed.id)).collect();
-        for (id, result) in parallel(READERS, listed, |listed: Listed| (listed.id, self.read_record(ctx, &listed))) {
-            let known = match result {
-                Err(e) if e.kind().is_damage() => continue,
-                other => other?,
-            };
-            let head = &known.record.head;
-            let has_all = head.snapshots.iter().all(|s| snapshots.contains(&s.id))
-                && head.marks.iter().all(|mark| marks.contains(&mark_key(&id, mark)));
-            if !has_all {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
-    }
-
     fn read_ancestry(&self, ctx: &Context, state: &mut State) -> Result<()> {
         let places = state.live().flat_map(|(id, _)| state.sections_of(id));
         let places: Vec<_> = places.filter(|place| place.section.kind == SectionKind::Ancestry).collect();
@@ -195,9 +169,4 @@ impl Repository {
         };
         Ok(Known { sequence: listed.sequence, len, record: Arc::new(record::decode(listed.sequence, &start)?) })
     }
-}
-
-/// Identifies a mark wherever it was copied to.
-fn mark_key(holder: &ObjectId, mark: &Mark) -> (u32, ObjectId, SnapshotId, bool) {
-    (mark.sequence, mark.record.unwrap_or(*holder), mark.snapshot, matches!(mark.action, Action::Tag(_)))
 }

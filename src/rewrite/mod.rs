@@ -4,7 +4,6 @@
 //! marks that forget the old ones. The contents that no snapshot needs any more stay on the server until `prune` removes
 //! them. If only metadata changes, no tree is read.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +12,9 @@ use crate::error::{Error, Result};
 use crate::format::codec;
 use crate::format::record::{Action, BEGUN, Head, Mark, NewSection, PINNED, REPLACES, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
-use crate::name::ObjectId;
 use crate::repo::{Repository, State, random};
 use crate::time::Time;
-use crate::trees::{LeavesOut, Lookup, Removed, Rewriter, Trees, Without, deep, names_any};
+use crate::trees::{LeavesOut, Lookup, Removed, Rewriter, Trees, Without, deep, names_new};
 
 /// The level of zstd for new pages.
 const COMPRESSION: i32 = 3;
@@ -181,8 +179,7 @@ fn commit(
     // A stop does not end the commit: then it would not be known whether it took place.
     let ctx = &ctx.with_grace(Duration::MAX);
     let commit = repo.commit_if(ctx, state, head, sections, |state| {
-        let new: HashSet<ObjectId> = state.condemned_packs().difference(&known).copied().collect();
-        if new.is_empty() || !names_any(ctx, trees, &roots, &new, MEMORY)? {
+        if !names_new(ctx, trees, &roots, &known, &state.condemned_packs(), MEMORY)? {
             return Ok(());
         }
         Err(Error::failed("packs were condemned while the rewrite went on").hint("run `nfreezer rewrite` again"))

@@ -1,4 +1,4 @@
-//! Whether trees name any of some packs. A writer asks this before and after its commit.
+//! Whether trees name packs that were condemned or dropped meanwhile. A writer asks this before and after its commit.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,21 @@ use crate::format::node::Node;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 
-/// Returns whether the trees with these roots name one of these packs. A page that cannot be read counts as if it did.
-pub fn names_any(
+/// Returns whether the trees with these roots name a pack that is in `after` and not in `before`. A page that cannot be
+/// read counts as if it did.
+pub fn names_new(
     ctx: &Context,
     trees: &Trees<'_>,
     roots: &[Ref],
-    packs: &HashSet<ObjectId>,
+    before: &HashSet<ObjectId>,
+    after: &HashSet<ObjectId>,
     memory: u64,
 ) -> Result<bool> {
+    let new: HashSet<ObjectId> = after.difference(before).copied().collect();
+    Ok(!new.is_empty() && names_any(ctx, trees, roots, &new, memory)?)
+}
+
+fn names_any(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], packs: &HashSet<ObjectId>, memory: u64) -> Result<bool> {
     let search = Search { packs, found: AtomicBool::default() };
     search.references(&roots.iter().map(|root| (ChunkKind::Page, *root)).collect::<Vec<_>>());
     if search.found.load(Ordering::Relaxed) {

@@ -311,10 +311,11 @@ fn the_server_sees_no_name_no_content_and_few_sizes() {
     let user = rustix::fs::stat(&letter).unwrap().st_uid;
     let user = nix::unistd::User::from_uid(user.into()).unwrap().map_or("no name".into(), |user| user.name);
     let words = ["letters", "alice", "image.raw", "secret sentence", "telltale", "photos", "nfreezer 0", &user];
-    let mtime: &[&[u8]] = &[&1_234_567_890u32.to_be_bytes(), &1_234_567_890u32.to_le_bytes(), b"\xa4\x8b\xb0\x99\x09"];
+    // The time as a number and as the format encodes it. Shorter words occur in sealed bytes by chance.
+    let mtime: &[&[u8]] = &[&1_234_567_890u64.to_be_bytes(), b"\xa4\x8b\xb0\x99\x09"];
     for file in files(&sshd.files().join("repository")) {
         let bytes = fs::read(&file).unwrap();
-        for word in words.iter().chain([&host.trim()]).filter(|word| word.len() > 3) {
+        for word in words.iter().chain([&host.trim()]).filter(|word| word.len() > 4) {
             assert!(!bytes.windows(word.len()).any(|w| w == word.as_bytes()), "{word:?} in {file:?}");
         }
         assert!(!mtime.iter().any(|time| bytes.windows(time.len()).any(|w| w == *time)), "the time in {file:?}");

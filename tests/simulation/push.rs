@@ -19,7 +19,7 @@ use crate::format::stored::Packer;
 use crate::name::ObjectId;
 use crate::repo::{Index, Repository, State, random};
 use crate::time::Time;
-use crate::trees::{Directory, Lookup, MetaPack, SelfRefs, Trees, Which, names_any};
+use crate::trees::{Directory, Lookup, MetaPack, SelfRefs, Trees, Which, names_new};
 
 use super::dice::Dice;
 use super::tree::{Model, content, identity, nodes};
@@ -262,10 +262,9 @@ impl<'p> Push<'p> {
 
     /// Returns whether the tree names no pack that was condemned since the push began.
     pub fn is_current(&self, state: &State, root: Option<Ref>) -> Result<bool> {
-        let new: HashSet<ObjectId> = state.condemned_packs().difference(&self.condemned).copied().collect();
-        let Some(root) = root.filter(|_| !new.is_empty()) else { return Ok(true) };
+        let Some(root) = root else { return Ok(true) };
         let trees = Trees::with(self.repo, Arc::new(Lookup::fixed(state.clone())));
-        Ok(!names_any(self.ctx, &trees, &[root], &new, 1 << 20)?)
+        Ok(!names_new(self.ctx, &trees, &[root], &self.condemned, &state.condemned_packs(), 1 << 20)?)
     }
 }
 

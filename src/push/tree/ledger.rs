@@ -180,13 +180,8 @@ fn still_current(
     known: &HashSet<ObjectId>,
     roots: &[Ref],
 ) -> Result<bool> {
-    let condemned = state.condemned_packs();
-    let new: HashSet<ObjectId> = condemned.difference(known).copied().collect();
-    if new.is_empty() {
-        return Ok(true);
-    }
     let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
-    Ok(!trees::names_any(ctx, &trees, roots, &new, MEMORY)?)
+    Ok(!trees::names_new(ctx, &trees, roots, known, &state.condemned_packs(), MEMORY)?)
 }
 
 /// Returns the sections that make these packs known.
