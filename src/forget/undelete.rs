@@ -1,45 +1,64 @@
 //! Shows forgotten snapshots again.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::record::{Action, Snapshot};
 use crate::format::reference::Ref;
 use crate::repo::{Repository, State};
-use crate::trees::{Branch, Lookup, Trees, names_new};
+use crate::trees::{Lookup, Reachable, Scope, Trees};
 
-/// Bytes of memory for the search after the commit.
-const MEMORY: u64 = 16 << 20;
+/// Bytes of memory for the chunks whose packs were dropped.
+const MEMORY: u64 = 64 << 20;
 
 /// Undeletes these snapshots in one record, and adds it to `state`.
 ///
 /// # Errors
 ///
-/// The root directory of one cannot be read, since its data was removed: then nothing is written. `prune` dropped data of
-/// one while the record was written. Errors of a commit.
+/// The data of one was removed: then nothing is written. `prune` dropped data of one while the record was written. Errors
+/// of a commit.
 pub fn undelete(ctx: &Context, repo: &Repository, state: &mut State, snapshots: &[Snapshot]) -> Result<()> {
-    let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
     for snapshot in snapshots {
-        if let Some(root) = snapshot.root {
-            trees.page(ctx, &Branch::top(root)).map_err(|e| explained(e, snapshot))?;
+        let kept =
+            is_kept(ctx, repo, state, snapshot).map_err(|e| if e.kind().is_damage() { gone(snapshot) } else { e });
+        if !kept? {
+            return Err(gone(snapshot));
         }
     }
-    let dropped = state.dropped_packs();
     repo.commit_marks(ctx, state, snapshots.iter().map(|snapshot| (snapshot.id, Action::Undelete)))?;
-    let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
-    let roots: Vec<Ref> = snapshots.iter().filter_map(|snapshot| snapshot.root).collect();
-    if names_new(ctx, &trees, &roots, &dropped, &state.dropped_packs(), MEMORY)? {
-        return Err(Error::failed("`nfreezer prune` removed data of the snapshots while they were undeleted")
-            .hint("`nfreezer check` lists what of them is left"));
+    for snapshot in snapshots {
+        if !is_kept(ctx, repo, state, snapshot)? {
+            let text = format!("`nfreezer prune` removed data of snapshot {} meanwhile", snapshot.id.short());
+            return Err(Error::failed(text).hint("`nfreezer check` lists what of it is left"));
+        }
     }
     Ok(())
 }
 
-fn explained(e: Error, snapshot: &Snapshot) -> Error {
-    if !e.kind().is_damage() {
-        return e;
+/// Returns whether each chunk of a snapshot has a place that was not dropped. A dropped pack may still be there, but it is
+/// about to be deleted.
+fn is_kept(ctx: &Context, repo: &Repository, state: &State, snapshot: &Snapshot) -> Result<bool> {
+    let roots: Vec<Ref> = snapshot.root.into_iter().collect();
+    let dropped = state.dropped_packs();
+    let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
+    let scope = Scope { is_wanted: &|_| false, condemned: &dropped, memory: MEMORY };
+    let reachable = Reachable::of(ctx, &trees, &roots, &scope)?;
+    if !reachable.has_displaced() {
+        return Ok(true);
     }
-    let hint = format!("`nfreezer check {}` lists what of it is left", snapshot.id.short());
-    e.while_doing(format!("snapshot {} cannot be shown again: its data is gone", snapshot.id.short())).hint(hint)
+    let found = Mutex::new(BTreeSet::new());
+    let tables = repo.tables(ctx, state)?;
+    repo.index_rows(ctx, state, &tables, &|pack, entry| {
+        if reachable.is_displaced(&entry.id) && !dropped.contains(&pack.id) {
+            found.lock().expect("no holder panics").insert(entry.id.0);
+        }
+    })?;
+    Ok(found.into_inner().expect("no holder panics").len() as u64 >= reachable.displaced())
+}
+
+fn gone(snapshot: &Snapshot) -> Error {
+    let text = format!("snapshot {} cannot be shown again: its data is gone", snapshot.id.short());
+    Error::damaged(text).hint(format!("`nfreezer check {}` lists what of it is left", snapshot.id.short()))
 }

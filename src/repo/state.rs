@@ -98,8 +98,9 @@ impl State {
         self.known.iter().filter(move |(id, _)| !superseded.contains(id))
     }
 
-    /// Returns the records that are superseded. The claims of a superseded record do not count: the superseding one has
-    /// inherited those that are true ([`State::inherit`]).
+    /// Returns the records that are superseded. The claims of a superseded record do not count for records that are listed:
+    /// the superseding one has inherited those that are true ([`State::inherit`]). They count for records that were read
+    /// and then deleted by `prune`, since the superseding record does not name those.
     pub(super) fn superseded(&self) -> HashSet<&ObjectId> {
         let claiming = self.known.iter().filter(|(_, known)| !known.record.head.superseded.is_empty());
         let mut claiming: Vec<_> = claiming.collect();
@@ -107,10 +108,9 @@ impl State {
         claiming.sort_by_key(|(id, known)| Reverse((known.sequence, **id)));
         let mut superseded = HashSet::new();
         for (by, known) in claiming {
-            if !superseded.contains(by) {
-                let claims = known.record.head.superseded.iter();
-                superseded.extend(claims.filter(|of| !self.is_false_claim(by, of)));
-            }
+            let is_superseded = superseded.contains(by);
+            let claims = known.record.head.superseded.iter().filter(|of| !self.is_false_claim(by, of));
+            superseded.extend(claims.filter(|of| !is_superseded || !self.listed.contains(of)));
         }
         superseded
     }

@@ -98,6 +98,11 @@ impl Reachable {
         !self.found.anywhere.is_empty()
     }
 
+    /// Returns the number of chunks that trees name in condemned packs.
+    pub fn displaced(&self) -> u64 {
+        self.found.anywhere.len() as u64
+    }
+
     /// Returns whether a tree needs this chunk in this pack.
     pub fn contains(&self, chunk: &ChunkId, pack: &ObjectId) -> bool {
         self.names(chunk, pack) || self.is_displaced(chunk)

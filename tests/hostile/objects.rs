@@ -37,7 +37,7 @@ fn costs(world: &World, name: &Name, seen: &Seen) {
     match name {
         Name::Record { sequence, id } => {
             assert_eq!(seen.snapshots.len(), 1, "{sequence}");
-            assert!(seen.warnings.iter().any(|w| w.contains(&id.to_string())), "{:?}", seen.warnings);
+            assert!(seen.warnings.iter().any(|w| w.contains(&id.short())), "{:?}", seen.warnings);
             assert!(seen.lost.is_empty());
         }
         pack => {
@@ -334,7 +334,7 @@ fn t10_two_records_under_each_others_names_are_both_refused() {
         let records = world.records();
         let seen = swapped(world, &records[0], &records[1]);
         assert!(seen.snapshots.is_empty());
-        assert_eq!(seen.warnings.len(), 2, "{:?}", seen.warnings);
+        assert!(seen.warnings.iter().any(|w| w.contains("2 incomplete records")), "{:?}", seen.warnings);
     });
 }
 

@@ -250,7 +250,8 @@ fn t51_sizes_that_no_object_has_reserve_nothing() {
                 _ => Says::Truth,
             });
             let state = world.repo.behind(server.client(AT_ONCE).unwrap().into()).state(background()).unwrap();
-            assert_eq!((state.snapshots().len(), state.warnings().len()), (0, 2), "{size}: {:?}", state.warnings());
+            let reports_both = state.warnings().iter().any(|w| w.contains("2 incomplete records"));
+            assert!(state.snapshots().is_empty() && reports_both, "{size}: {:?}", state.warnings());
         }
     });
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::context::background;
 use crate::error::{Error, Result};
+use crate::forget;
 use crate::format::record::{Action, Head, Mark, SnapshotId};
 use crate::repo::{Access, Repository, deterministic};
 use crate::seen::SeenStore;
@@ -106,11 +107,11 @@ pub fn work(mut machine: Machine, seed: u64, work: impl FnOnce(&mut Machine)) {
     machine.world.finish(machine.client);
 }
 
-/// A client that pushes and forgets.
+/// A client that pushes, forgets and undeletes.
 pub fn writer(machine: &mut Machine) {
-    let (pushes, forgotten, partial) = {
+    let (pushes, forgotten, undeleted, partial) = {
         let plan = &machine.world.lock().plan;
-        (plan.pushes, plan.forgotten, plan.partial)
+        (plan.pushes, plan.forgotten, plan.undeleted, plan.partial)
     };
     let mut model = Model::default();
     for _ in 0..pushes {
@@ -123,7 +124,10 @@ pub fn writer(machine: &mut Machine) {
         };
         machine.run("push", |machine| push(machine, &model, end));
         if machine.dice.chance(forgotten) {
-            machine.run("forget", forget);
+            machine.run("forget", forget_one);
+        }
+        if machine.dice.chance(undeleted) {
+            machine.run("undelete", undelete);
         }
     }
 }
@@ -179,7 +183,7 @@ fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) ->
 }
 
 /// Forgets one of the client's snapshots.
-fn forget(machine: &mut Machine) -> Result<()> {
+fn forget_one(machine: &mut Machine) -> Result<()> {
     let ctx = background();
     let repo = machine.open();
     let mut state = repo.state(ctx)?;
@@ -192,4 +196,24 @@ fn forget(machine: &mut Machine) -> Result<()> {
     machine.journal.lock().unwrap().forgotten.insert(id);
     let mark = Mark::new(id, repo.now().seconds, Action::Forget);
     repo.commit(ctx, &mut state, Head { marks: vec![mark], ..Head::default() }, &[]).map(drop)
+}
+
+/// Undeletes one of the client's snapshots, which must not lose anything from then on.
+fn undelete(machine: &mut Machine) -> Result<()> {
+    let ctx = background();
+    let repo = machine.open();
+    let mut state = repo.state(ctx)?;
+    let saved: BTreeSet<SnapshotId> = {
+        let journal = machine.journal.lock().unwrap();
+        journal.saved.iter().filter(|saved| saved.client == machine.client).map(|saved| saved.id).collect()
+    };
+    let own: Vec<_> = state.forgotten().into_iter().filter(|s| saved.contains(&s.id)).collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    let snapshot = &own[machine.dice.roll(own.len() as i64) as usize];
+    forget::undelete(ctx, &repo, &mut state, std::slice::from_ref(snapshot))?;
+    machine.note(&format!("has undeleted snapshot {}", snapshot.id.short()));
+    machine.journal.lock().unwrap().forgotten.remove(&snapshot.id);
+    Ok(())
 }

@@ -68,6 +68,8 @@ pub struct Plan {
     pub hidden_for: Seconds,
     /// Records before which a writer is suspended.
     pub commit_naps: i64,
+    /// Records before which a pruner is suspended.
+    pub prune_naps: i64,
     /// Packs that the server damages some time after they were stored.
     pub damaged: i64,
     /// Packs that are away for some hours some time after they were stored, as if a disk was not mounted.
@@ -80,6 +82,8 @@ pub struct Plan {
     pub dates: Dates,
     /// Snapshots that are forgotten, of 1000.
     pub forgotten: i64,
+    /// How often a client undeletes a snapshot after a push, of 1000.
+    pub undeleted: i64,
     /// Pushes that end early with a partial snapshot, of 1000.
     pub partial: i64,
     /// The newest records that one listing of the log leaves out.
@@ -132,6 +136,8 @@ impl Plan {
             forgotten: dice.pick(&[300, 700]),
             partial: dice.pick(&[0, 200]),
             newest: if calm { 0 } else { dice.pick(&[0, 0, 100]) },
+            undeleted: dice.pick(&[0, 400]),
+            prune_naps: if calm { 0 } else { dice.pick(&[0, 0, 30]) },
             vandal: false,
             removed: None,
         }
@@ -141,13 +147,13 @@ impl Plan {
     pub fn calm(&mut self) {
         (self.killed, self.lost, self.late, self.skipped, self.hidden) = Default::default();
         (self.denied, self.damaged, self.suspended, self.skews, self.jumps) = Default::default();
-        (self.newest, self.commit_naps, self.outages) = (0, 0, 0);
+        (self.newest, self.commit_naps, self.prune_naps, self.outages) = (0, 0, 0, 0);
         (self.dates, self.latency, self.removed) = (Dates::True, 4, None);
     }
 
     /// Returns whether nothing goes wrong in this run, so that no operation may fail.
     pub fn is_calm(&self) -> bool {
-        let network = [self.killed, self.lost, self.late, self.suspended, self.commit_naps];
+        let network = [self.killed, self.lost, self.late, self.suspended, self.commit_naps, self.prune_naps];
         let server = [self.newest, self.outages, self.skipped, self.hidden, self.denied, self.damaged, self.skews];
         network.iter().chain(&server).all(|rate| *rate == 0)
     }

@@ -14,10 +14,12 @@ use super::verdict::Judge;
 use super::world::World;
 
 /// Errors that other clients cause, and that the next run of the same command need not have.
-const IN_THE_WAY: [&str; 5] = [
+const IN_THE_WAY: [&str; 7] = [
     "other clients write all the time",
     "took too long",
     "condemned while the push went on",
+    "its data is gone",
+    "removed data of snapshot",
     // These ask for consent.
     "the repository has no snapshots",
     "are not needed any more",

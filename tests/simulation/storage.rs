@@ -70,12 +70,15 @@ impl Line {
     /// Returns how long the machine is suspended before its next request.
     fn nap(&self, is_commit: bool) -> i64 {
         let inner = &mut *self.world.lock();
-        let is_commit = is_commit && self.client < inner.plan.writers;
-        let rate = |plan: &Plan| plan.suspended + if is_commit { plan.commit_naps } else { 0 };
+        let is_writer = self.client < inner.plan.writers;
+        let commits = |plan: &Plan| if is_writer { plan.commit_naps } else { plan.prune_naps };
+        let rate = |plan: &Plan| plan.suspended + if is_commit { commits(plan) } else { 0 };
         if !inner.goes_wrong(rate) {
             return 0;
         }
-        let nap = inner.plan.nap(&mut inner.dice);
+        // A pruner that sleeps for half of the grace time deletes nothing.
+        let is_short = is_commit && !is_writer && inner.dice.chance(800);
+        let nap = if is_short { inner.dice.roll(inner.plan.grace / 3) } else { inner.plan.nap(&mut inner.dice) };
         inner.note(self.client, || format!("is suspended for {:.1} h", nap as f64 / 3600.0));
         nap
     }
