@@ -103,9 +103,10 @@ impl Sshd {
         match setup.program {
             Program::OpenSsh => {
                 fs::write(at("authorized_keys"), format!("{}{public}", setup.key_prefix)).expect("written");
+                // bash reads ~/.bashrc in a session of sshd only if SHLVL is below 2.
                 let config = format!(
                     "{}\nPort {}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile {}\nAuthorizedKeysFile {}\n\
-                     StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+                     StrictModes no\nSetEnv SHLVL=5\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
                      MaxStartups 100\nPermitRootLogin yes\nSubsystem sftp {}\nLogLevel VERBOSE\n",
                     setup.extra,
                     sshd.port,
