@@ -14,7 +14,7 @@ use crate::format::record::{Action, BEGUN, Head, Mark, NewSection, PINNED, REPLA
 use crate::format::reference::Ref;
 use crate::repo::{Repository, State, random};
 use crate::time::Time;
-use crate::trees::{LeavesOut, Lookup, Removed, Rewriter, Trees, Without, deep, names_new};
+use crate::trees::{LeavesOut, Lookup, Removed, Rewriter, Trees, Without, deep, names_condemned_since};
 
 /// The level of zstd for new pages.
 const COMPRESSION: i32 = 3;
@@ -34,7 +34,7 @@ pub struct Metadata {
     pub tags: Option<Vec<String>>,
 }
 
-/// What to change.
+/// The changes.
 pub struct Options<'o> {
     /// Paths to leave out; none if only metadata changes.
     pub leaves_out: Option<&'o LeavesOut<'o>>,
@@ -53,7 +53,7 @@ pub struct Rewritten {
     pub old: Snapshot,
     /// The new one; none if nothing changes.
     pub new: Option<Snapshot>,
-    /// What was left out of the tree.
+    /// The nodes that were left out of the tree.
     pub removed: Removed,
 }
 
@@ -179,7 +179,7 @@ fn commit(
     // A stop does not end the commit: then it would not be known whether it took place.
     let ctx = &ctx.with_grace(Duration::MAX);
     let commit = repo.commit_if(ctx, state, head, sections, |state| {
-        if !names_new(ctx, trees, &roots, &known, &state.condemned_packs(), MEMORY)? {
+        if !names_condemned_since(ctx, repo, state, &known, &roots, MEMORY)? {
             return Ok(());
         }
         Err(Error::failed("packs were condemned while the rewrite went on").hint("run `nfreezer rewrite` again"))

@@ -41,7 +41,7 @@ pub use directory::{Directory, Which};
 pub use entries::Entries;
 pub use extents::Extents;
 pub use lockstep::{Lockstep, Step};
-pub use named::names_new;
+pub use named::names_condemned_since;
 pub use reach::{Visit, walk};
 pub use reachable::{Reachable, Reached, Scope};
 pub use visited::Visited;

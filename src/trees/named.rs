@@ -1,29 +1,34 @@
 //! Whether trees name packs that were condemned or dropped meanwhile. A writer asks this before and after its commit.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Trees;
 use super::reach::{Visit, walk};
+use super::{Lookup, Trees};
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
 use crate::format::node::Node;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
+use crate::repo::{Repository, State};
 
-/// Returns whether the trees with these roots name a pack that is in `after` and not in `before`. A page that cannot be
-/// read counts as if it did.
-pub fn names_new(
+/// Returns whether the trees with these roots name a pack that is condemned or dropped in `state` and not in `known`. A page
+/// that cannot be read counts as if it did.
+pub fn names_condemned_since(
     ctx: &Context,
-    trees: &Trees<'_>,
+    repo: &Repository,
+    state: &State,
+    known: &HashSet<ObjectId>,
     roots: &[Ref],
-    before: &HashSet<ObjectId>,
-    after: &HashSet<ObjectId>,
     memory: u64,
 ) -> Result<bool> {
-    let new: HashSet<ObjectId> = after.difference(before).copied().collect();
-    Ok(!new.is_empty() && names_any(ctx, trees, roots, &new, memory)?)
+    let new: HashSet<ObjectId> = state.condemned_packs().difference(known).copied().collect();
+    if new.is_empty() {
+        return Ok(false);
+    }
+    names_any(ctx, &Trees::with(repo, Arc::new(Lookup::fixed(state.clone()))), roots, &new, memory)
 }
 
 fn names_any(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], packs: &HashSet<ObjectId>, memory: u64) -> Result<bool> {

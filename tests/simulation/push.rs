@@ -1,5 +1,5 @@
 //! A push without files, threads and chunker: the protocol of a writer, by the code of the repository. It takes contents over
-//! from the parent and from the index, stores what is new, and commits.
+//! from the parent and from the index, stores the new ones, and commits.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::format::stored::Packer;
 use crate::name::ObjectId;
 use crate::repo::{Index, Repository, State, random};
 use crate::time::Time;
-use crate::trees::{Directory, Lookup, MetaPack, SelfRefs, Trees, Which, names_new};
+use crate::trees::{Directory, MetaPack, SelfRefs, Trees, Which, names_condemned_since};
 
 use super::dice::Dice;
 use super::tree::{Model, content, identity, nodes};
@@ -40,7 +40,7 @@ struct OldDirectory {
     files: BTreeMap<Vec<u8>, Node>,
 }
 
-/// A push: its inputs, and what it has stored so far.
+/// A push: its inputs, and the chunks that it has stored so far.
 pub struct Push<'p> {
     ctx: &'p Context<'p>,
     repo: &'p Repository,
@@ -263,8 +263,7 @@ impl<'p> Push<'p> {
     /// Returns whether the tree names no pack that was condemned since the push began.
     pub fn is_current(&self, state: &State, root: Option<Ref>) -> Result<bool> {
         let Some(root) = root else { return Ok(true) };
-        let trees = Trees::with(self.repo, Arc::new(Lookup::fixed(state.clone())));
-        Ok(!names_new(self.ctx, &trees, &[root], &self.condemned, &state.condemned_packs(), 1 << 20)?)
+        Ok(!names_condemned_since(self.ctx, self.repo, state, &self.condemned, &[root], 1 << 20)?)
     }
 }
 

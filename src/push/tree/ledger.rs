@@ -1,7 +1,6 @@
 //! The records of a push: checkpoints with a partial snapshot, then the record with the whole snapshot.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::name::ObjectId;
 use crate::push::pack::chunks::Chunks;
 use crate::push::pack::packs::{Packs, StoredPack};
 use crate::repo::{Index, Repository, State, random};
-use crate::trees::{self, Lookup, MetaPack, Trees};
+use crate::trees::{MetaPack, names_condemned_since};
 
 /// Bytes of memory for the walk over a new tree, if packs were condemned meanwhile.
 const MEMORY: u64 = 8 << 20;
@@ -139,9 +138,11 @@ impl Ledger<'_> {
         let known: HashSet<ObjectId> = self.condemned.union(&self.missing.iter().copied().collect()).copied().collect();
         let (repo, ctx, outdated) = (self.repo, self.ctx, self.outdated);
         let commit = repo.commit_if(ctx, self.state, head, &sections, |state| {
-            let current = still_current(ctx, repo, state, &known, &roots)?;
-            outdated.fetch_or(!current, Ordering::Relaxed);
-            if current { Ok(()) } else { Err(condemned_meanwhile()) }
+            if !names_condemned_since(ctx, repo, state, &known, &roots, MEMORY)? {
+                return Ok(());
+            }
+            outdated.store(true, Ordering::Relaxed);
+            Err(condemned_meanwhile())
         })?;
         if let Some(doubt) = commit.doubt {
             outdated.store(true, Ordering::Relaxed);
@@ -170,18 +171,6 @@ impl Ledger<'_> {
 fn condemned_meanwhile() -> Error {
     Error::failed("packs were condemned while the push went on")
         .hint("run the same push again: it continues with the stored data")
-}
-
-/// Returns whether the trees with these roots name no pack that was condemned since the push started.
-fn still_current(
-    ctx: &Context,
-    repo: &Repository,
-    state: &State,
-    known: &HashSet<ObjectId>,
-    roots: &[Ref],
-) -> Result<bool> {
-    let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
-    Ok(!trees::names_new(ctx, &trees, roots, known, &state.condemned_packs(), MEMORY)?)
 }
 
 /// Returns the sections that make these packs known.
