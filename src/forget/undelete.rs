@@ -21,9 +21,7 @@ const MEMORY: u64 = 64 << 20;
 /// of a commit.
 pub fn undelete(ctx: &Context, repo: &Repository, state: &mut State, snapshots: &[Snapshot]) -> Result<()> {
     for snapshot in snapshots {
-        let kept =
-            is_kept(ctx, repo, state, snapshot).map_err(|e| if e.kind().is_damage() { gone(snapshot) } else { e });
-        if !kept? {
+        if !is_kept(ctx, repo, state, snapshot)? {
             return Err(gone(snapshot));
         }
     }
@@ -38,13 +36,16 @@ pub fn undelete(ctx: &Context, repo: &Repository, state: &mut State, snapshots: 
 }
 
 /// Returns whether each chunk of a snapshot has a place that was not dropped. A dropped pack may still be there, but it is
-/// about to be deleted.
+/// about to be deleted. A page that cannot be read has none.
 fn is_kept(ctx: &Context, repo: &Repository, state: &State, snapshot: &Snapshot) -> Result<bool> {
     let roots: Vec<Ref> = snapshot.root.into_iter().collect();
     let dropped = state.dropped_packs();
     let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
     let scope = Scope { is_wanted: &|_| false, condemned: &dropped, memory: MEMORY };
-    let reachable = Reachable::of(ctx, &trees, &roots, &scope)?;
+    let reachable = match Reachable::of(ctx, &trees, &roots, &scope) {
+        Err(e) if e.kind().is_damage() => return Ok(false),
+        other => other?,
+    };
     if !reachable.has_displaced() {
         return Ok(true);
     }

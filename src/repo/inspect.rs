@@ -14,12 +14,16 @@ use crate::error::{Error, Kind, Result};
 use crate::format::codec::padded_record;
 use crate::format::index::{self, ENTRY};
 use crate::format::limits;
+use crate::format::pack::Entry;
 use crate::format::record::SectionKind;
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
 /// Sections that are read at the same time.
 const READERS: usize = 4;
+
+/// Takes a row of the index: a pack, and the entry of a chunk in it.
+pub type TakeRow<'a> = dyn Fn(&PackRef, &Entry) + Sync + 'a;
 
 /// A listed record that fails its checks and that no other record supersedes.
 #[derive(Clone, Debug)]
@@ -155,11 +159,33 @@ impl Repository {
         tables: &Tables,
         done: &(dyn Fn(u64) -> Result<()> + Sync),
     ) -> Result<(u64, Vec<(SectionKey, Error)>)> {
+        self.walk_indexes(ctx, state, tables, &|_, _| (), done)
+    }
+
+    /// Passes the rows of all live index sections to `take`, from several threads. A section that cannot be used is an
+    /// error.
+    pub fn index_rows(&self, ctx: &Context, state: &State, tables: &Tables, take: &TakeRow<'_>) -> Result<()> {
+        let (_, problems) = self.walk_indexes(ctx, state, tables, take, &|_| Ok(()))?;
+        // An index section without its packs section is a problem of the tables.
+        match tables.problems.iter().chain(&problems).next() {
+            Some((_, e)) => Err(Error::new(e.kind(), e.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    fn walk_indexes(
+        &self,
+        ctx: &Context,
+        state: &State,
+        tables: &Tables,
+        take: &TakeRow<'_>,
+        done: &(dyn Fn(u64) -> Result<()> + Sync),
+    ) -> Result<(u64, Vec<(SectionKey, Error)>)> {
         let sections = state.distinct(|kind| matches!(kind, SectionKind::Index { .. }));
         let (mut entries, mut problems) = (0, Vec::new());
         for (key, result) in parallel(READERS, sections, |place| {
             let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&packs.key()));
-            (place.key(), done(0).and_then(|()| self.check_index(ctx, &place, packs, done)))
+            (place.key(), done(0).and_then(|()| self.walk_index(ctx, &place, packs, take, done)))
         }) {
             match result {
                 Ok(rows) => entries += rows,
@@ -170,17 +196,18 @@ impl Repository {
         Ok((entries, problems))
     }
 
-    fn check_index(
+    fn walk_index(
         &self,
         ctx: &Context,
         place: &LiveSection,
         packs: Option<&Table>,
+        take: &TakeRow<'_>,
         done: &(dyn Fn(u64) -> Result<()> + Sync),
     ) -> Result<u64> {
-        let mut rows = Rows { place, packs, last: None, count: 0, wrong: None };
+        let mut rows = Rows { place, packs, take, last: None, count: 0, wrong: None };
         let mut stopped = None;
         self.section_in_pieces(ctx, place, |piece| {
-            piece.as_chunks::<ENTRY>().0.iter().for_each(|row| rows.take(row));
+            piece.as_chunks::<ENTRY>().0.iter().for_each(|row| rows.add(row));
             stopped = stopped.take().or(done(piece.len() as u64).err());
         })?;
         match stopped.or(rows.wrong) {
@@ -207,13 +234,14 @@ impl Repository {
 struct Rows<'a> {
     place: &'a LiveSection,
     packs: Option<&'a Table>,
+    take: &'a TakeRow<'a>,
     last: Option<[u8; 16]>,
     count: u64,
     wrong: Option<Error>,
 }
 
 impl Rows<'_> {
-    fn take(&mut self, row: &[u8; ENTRY]) {
+    fn add(&mut self, row: &[u8; ENTRY]) {
         let result = self.check(row);
         self.count += 1;
         self.wrong = self.wrong.take().or(result.err());
@@ -234,9 +262,11 @@ impl Rows<'_> {
         let (pack, kind) =
             packs.get(number as usize).ok_or_else(|| damaged("names a pack that is not in its table"))?;
         let fits = (entry.kind == ChunkKind::Data) == (*kind == ObjectType::Data);
-        entry
-            .in_pack(*pack)
-            .check()
-            .and_then(|()| fits.then_some(()).ok_or_else(|| damaged("has a chunk in a pack of another type")))
+        entry.in_pack(*pack).check()?;
+        if !fits {
+            return Err(damaged("has a chunk in a pack of another type"));
+        }
+        (self.take)(pack, &entry);
+        Ok(())
     }
 }
