@@ -24,7 +24,14 @@ const BATCH: usize = 64;
 /// Chunks are read in parts of 4 MiB.
 const SPAN: Span = Span::Blocks(64);
 
-/// Live chunks of a pack, in their stored form.
+/// The part of a pack that trees need.
+pub(super) struct Live {
+    pub place: PackRef,
+    pub kind: ObjectType,
+    pub entries: Vec<Entry>,
+}
+
+/// Chunks of a pack, in their stored form.
 type Chunks = Vec<(Entry, Vec<u8>)>;
 
 impl Run<'_> {
@@ -73,22 +80,35 @@ impl Run<'_> {
         Ok(Some(done))
     }
 
-    /// Reads the live chunks of a data pack.
-    fn live_chunks(&self, survey: &Survey, id: &ObjectId) -> Result<Chunks> {
+    /// Returns the place of a pack and its entries that trees need.
+    ///
+    /// # Errors
+    ///
+    /// Fails with damage if no record names the pack, or its table lacks a chunk that trees name in it.
+    pub fn live_entries(&self, survey: &Survey, id: &ObjectId) -> Result<Live> {
         let pack = &survey.packs[id];
         let Some((place, kind)) = pack.known else { return Err(Error::damaged("no record names it")) };
         let table = self.repo.pack_table(self.ctx, kind, &place)?;
-        let live: Vec<Entry> = table.into_iter().filter(|entry| survey.reachable.contains(&entry.id, id)).collect();
-        let named: BTreeSet<_> =
-            live.iter().filter(|entry| survey.reachable.names(&entry.id, id)).map(|e| e.id).collect();
+        let entries: Vec<Entry> = table.into_iter().filter(|entry| survey.reachable.contains(&entry.id, id)).collect();
+        let named: BTreeSet<_> = entries.iter().filter(|e| survey.reachable.names(&e.id, id)).map(|e| e.id).collect();
         if (named.len() as u64) < pack.named.chunks {
             return Err(Error::damaged("its table lacks chunks that trees name in it"));
         }
+        Ok(Live { place, kind, entries })
+    }
+
+    /// Reads chunks of a data pack.
+    pub fn read_chunks(&self, place: &PackRef, entries: Vec<Entry>) -> Result<Chunks> {
         let read = |entry: Entry| {
-            let stored = self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(place), SPAN)?;
+            let stored = self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(*place), SPAN)?;
             Ok((entry, stored))
         };
-        live.into_iter().map(read).collect()
+        entries.into_iter().map(read).collect()
+    }
+
+    fn live_chunks(&self, survey: &Survey, id: &ObjectId) -> Result<Chunks> {
+        let live = self.live_entries(survey, id)?;
+        self.read_chunks(&live.place, live.entries)
     }
 }
 

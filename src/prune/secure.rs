@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::repack::Copier;
+use super::repack::{Copier, Live};
 use super::run::Run;
 use super::survey::Survey;
 use crate::crypto::keys::ChunkKind;
@@ -61,16 +61,9 @@ impl Run<'_> {
         id: &ObjectId,
         copier: &mut Copier<'_>,
     ) -> Result<bool> {
-        let pack = &survey.packs[id];
-        let Some((place, kind)) = pack.known else { return Err(Error::damaged("no record names it")) };
-        let table = self.repo.pack_table(self.ctx, kind, &place)?;
-        let needed: Vec<Entry> = table.into_iter().filter(|entry| survey.reachable.contains(&entry.id, id)).collect();
-        let named: BTreeSet<_> = needed.iter().filter(|e| survey.reachable.names(&e.id, id)).map(|e| e.id).collect();
-        if (named.len() as u64) < pack.named.chunks {
-            return Err(Error::damaged("its table lacks chunks that trees name in it"));
-        }
+        let Live { place, kind, entries } = self.live_entries(survey, id)?;
         let mut lonely = Vec::new();
-        for entry in needed {
+        for entry in entries {
             if !self.is_elsewhere(survey, index, ids, &entry)? {
                 lonely.push(entry);
             }
@@ -82,10 +75,7 @@ impl Run<'_> {
             copier.copy_pack(&place)?;
             return Ok(true);
         }
-        let mut chunks = Vec::new();
-        for entry in lonely {
-            chunks.push((entry, self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(place), SPAN)?));
-        }
+        let chunks = self.read_chunks(&place, lonely)?;
         chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
         Ok(true)
     }
