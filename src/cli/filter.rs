@@ -1,4 +1,4 @@
-//! Restricts `latest` to snapshots of a host, with a path, and with tags.
+//! Restricts snapshots to those of a host, with a source, and with tags.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,18 +15,18 @@ const LOOKED_AT: usize = 200;
 /// Values of a kind that a message names.
 const NAMED: usize = 10;
 
-/// Filters for `latest` and `latest~N`.
+/// Filters for snapshots. `latest` and `latest~N` count only snapshots that pass them.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct FilterArgs {
-    /// `latest` is the newest snapshot of this host
+    /// Only snapshots of this host; `latest` is the newest of them
     #[arg(long, help_heading = SNAPSHOT, hide_short_help = true)]
     host: Option<String>,
-    /// `latest` is the newest snapshot with this source
+    /// Only snapshots with this source; `latest` is the newest of them
     ///
     /// PATH is a source of the push, as `nfreezer snapshots` lists it. May be repeated, then all are needed.
     #[arg(long = "path", value_name = "PATH", help_heading = SNAPSHOT, hide_short_help = true)]
     paths: Vec<OsString>,
-    /// `latest` is the newest snapshot with this tag
+    /// Only snapshots with this tag; `latest` is the newest of them
     ///
     /// May be repeated or be a list with commas, then all are needed.
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', help_heading = SNAPSHOT, hide_short_help = true)]
@@ -75,11 +75,13 @@ impl FilterArgs {
         Ok(latest)
     }
 
-    fn passes(&self, snapshot: &Snapshot) -> bool {
+    /// Returns whether a snapshot passes all filters.
+    pub fn passes(&self, snapshot: &Snapshot) -> bool {
         passes(snapshot, self.host.as_deref(), &self.paths, &self.tags)
     }
 
-    fn is_empty(&self) -> bool {
+    /// Returns whether there are no filters.
+    pub fn is_empty(&self) -> bool {
         self.host.is_none() && self.paths.is_empty() && self.tags.is_empty()
     }
 }

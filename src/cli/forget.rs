@@ -1,13 +1,11 @@
 //! `nfreezer forget`: hides snapshots, by ids or by a policy.
 
-use std::ffi::OsString;
-
 use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::calendar;
 use super::exit::OK;
-use super::filter::passes;
+use super::filter::FilterArgs;
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
@@ -17,8 +15,6 @@ use crate::error::{Error, Kind, Result};
 use crate::forget::{self, GroupBy, Plan, Policy, Within};
 use crate::format::record::{Snapshot, SnapshotId};
 use crate::repo::State;
-
-const SNAPSHOTS: &str = "Snapshots";
 
 /// Arguments of `forget`.
 #[derive(clap::Args)]
@@ -34,24 +30,15 @@ pub struct Args {
     yes: bool,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Only snapshots of this host
-    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
-    host: Option<String>,
-    /// Only snapshots with this tag
-    ///
-    /// May be repeated, then all are needed.
-    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
-    tag: Vec<String>,
-    /// Only snapshots with this source
-    #[arg(long, value_name = "PATH", help_heading = SNAPSHOTS, hide_short_help = true)]
-    path: Vec<OsString>,
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(flatten)]
     repository: OpenArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// What to keep; each group of snapshots is judged by itself.
+/// A policy; it judges each group of snapshots by itself.
 #[derive(clap::Args, Default)]
 struct PolicyArgs {
     /// Keep the last N snapshots
@@ -130,7 +117,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut out = Output::new(args.output.json);
     let mut state = read_state(&repo, &mut out)?;
     let policy = args.policy.policy(&state)?;
-    let considered: Vec<Snapshot> = state.snapshots().into_iter().filter(|s| args.wants(s)).collect();
+    let considered: Vec<Snapshot> = state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect();
     let ids = if args.snapshots.is_empty() {
         refuse_empty(&policy)?;
         let candidates = forget::candidates(&repo, &state, considered.clone())?;
@@ -157,15 +144,9 @@ pub fn run(args: &Args) -> Result<u8> {
     out.flush().map(|()| OK)
 }
 
-impl Args {
-    fn wants(&self, s: &Snapshot) -> bool {
-        passes(s, self.host.as_deref(), &self.path, &self.tag)
-    }
-}
-
 /// Returns the snapshots that the user names, after printing them.
 fn named(args: &Args, policy: &Policy, state: &State, out: &mut Output) -> Result<Vec<SnapshotId>> {
-    if !policy.is_empty() || args.host.is_some() || !args.tag.is_empty() || !args.path.is_empty() {
+    if !policy.is_empty() || !args.filter.is_empty() {
         return Err(Error::new(Kind::Usage, "ids and a policy are both given")
             .hint("give the ids of the snapshots to forget, or --keep-... options and filters"));
     }

@@ -1,11 +1,9 @@
 //! `nfreezer tag`: changes the tags of snapshots, and pins them.
 
-use std::ffi::OsString;
-
 use serde_json::json;
 
 use super::exit::OK;
-use super::filter::passes;
+use super::filter::FilterArgs;
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
@@ -14,8 +12,6 @@ use crate::error::{Error, Kind, Result};
 use crate::forget::{self, TagChange};
 use crate::format::record::Snapshot;
 use crate::repo::State;
-
-const SNAPSHOTS: &str = "Snapshots";
 
 /// Arguments of `tag`.
 #[derive(clap::Args)]
@@ -41,15 +37,8 @@ pub struct Args {
     /// Remove the pin
     #[arg(long)]
     unpin: bool,
-    /// All snapshots of this host
-    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
-    host: Option<String>,
-    /// All snapshots with this tag
-    #[arg(long, help_heading = SNAPSHOTS, hide_short_help = true)]
-    tag: Vec<String>,
-    /// All snapshots with this source
-    #[arg(long, value_name = "PATH", help_heading = SNAPSHOTS, hide_short_help = true)]
-    path: Vec<OsString>,
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(flatten)]
     repository: OpenArgs,
     #[command(flatten)]
@@ -59,8 +48,7 @@ pub struct Args {
 /// Changes the tags of all of them in one record.
 pub fn run(args: &Args) -> Result<u8> {
     let (change, named) = change(args)?;
-    let is_filtered = args.host.is_some() || !args.tag.is_empty() || !args.path.is_empty();
-    if named.is_empty() != is_filtered {
+    if named.is_empty() == args.filter.is_empty() {
         return Err(Error::new(Kind::Usage, "give snapshots, or filters (--host, --tag, --path), not both")
             .hint("for example `nfreezer tag --add monthly latest`"));
     }
@@ -82,8 +70,7 @@ pub fn run(args: &Args) -> Result<u8> {
 
 fn selected(args: &Args, named: &[String], state: &State) -> Result<Vec<Snapshot>> {
     if named.is_empty() {
-        let wanted = |s: &Snapshot| passes(s, args.host.as_deref(), &args.path, &args.tag);
-        return Ok(state.snapshots().into_iter().filter(wanted).collect());
+        return Ok(state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect());
     }
     named.iter().map(|text| state.select(text)).collect()
 }

@@ -241,3 +241,29 @@ fn tags_are_added_removed_and_set_and_a_pin_keeps_a_snapshot() {
     env.nfreezer(["tag", "latest"]).fails(2);
     env.nfreezer(["tag", "--add", "", "latest"]).fails(2);
 }
+
+#[test]
+fn a_snapshot_of_which_a_pack_was_dropped_is_not_shown_again_although_the_pack_is_still_there() {
+    let saved = Saved::new();
+    saved.write("file", 1, 1000);
+    let snapshot = saved.push().snapshot;
+    forget_one(&saved, &snapshot);
+    let mut state = saved.repo.state(background()).unwrap();
+    let pack = saved.chunk_of(&snapshot, "file").pack.id;
+    saved.repo.commit(background(), &mut state, Head { dropped: vec![pack], ..Head::default() }, &[]).unwrap();
+    let refused = forget::undelete(background(), &saved.repo, &mut state, std::slice::from_ref(&snapshot)).unwrap_err();
+    assert!(refused.kind().is_damage() && refused.to_string().contains("its data is gone"), "{refused}");
+    assert!(saved.repo.state(background()).unwrap().snapshots().is_empty());
+}
+
+#[test]
+fn a_list_of_tags_restricts_forget_and_tag_as_it_restricts_snapshots() {
+    let env = Env::with_repository();
+    env.write("s/file", "x");
+    env.nfreezer(["push", "-q", "s", "--tag", "a,b"]).done();
+    env.nfreezer(["push", "-q", "s", "--tag", "a"]).done();
+    let plan = env.nfreezer(["forget", "-n", "--keep-last", "1", "--tag", "a,b"]).success();
+    assert!(plan.stdout.contains("1 kept, 0 forgotten"), "{}", plan.stdout);
+    let tagged = env.nfreezer(["tag", "--add", "c", "--tag", "a,b"]).success();
+    assert!(tagged.stdout.contains("the tags of 1 snapshot were changed"), "{}", tagged.stdout);
+}
