@@ -28,7 +28,8 @@ pub struct Args {
     yes: bool,
     /// Delete at once: no other client writes
     ///
-    /// Leaves out the grace time of 24 hours. For a full disk. A client that writes all the same notices it and sends its data again.
+    /// Leaves out the grace time of 24 hours. For a full disk. A client that writes all the same notices it and sends its
+    /// data again.
     #[arg(long)]
     exclusive: bool,
     /// Unused data that may stay
@@ -45,9 +46,6 @@ pub struct Args {
     /// Keep forgotten data this long
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "14d")]
     keep_forgotten: Duration,
-    /// Time between condemning and deleting; for tests
-    #[arg(long, value_name = "TIME", value_parser = duration, hide = true)]
-    grace: Option<Duration>,
     /// Memory for visited pages and chunks
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "192M", hide_short_help = true)]
     memory: u64,
@@ -76,13 +74,8 @@ fn unused(text: &str) -> Result<Unused, String> {
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
     let repo = to_write(&args.repository, output, args.dry_run)?;
-    let repo = match args.grace {
-        Some(grace) => repo.with_grace(grace),
-        None => repo,
-    };
     let mut out = Output::new(output.json);
     let options = Options {
-        grace: args.grace.unwrap_or(crate::repo::GRACE),
         keep_forgotten: args.keep_forgotten,
         exclusive: args.exclusive,
         yes: args.yes || args.dry_run,
