@@ -1,6 +1,6 @@
 //! Answers to commands that exist in restic, borg, rustic or kopia, but not here.
 
-/// What to say to a command that another tool has.
+/// The answer to some commands of other tools.
 struct Answer {
     commands: &'static [&'static str],
     message: &'static str,
@@ -50,8 +50,8 @@ const ANSWERS: &[Answer] = &[
     },
     Answer {
         commands: &["comment", "describe", "rename", "annotate"],
-        message: "nfreezer changes only the tags of a snapshot",
-        hint: "use `nfreezer tag --add TAG SNAPSHOT`; `nfreezer push --description TEXT` describes a new snapshot",
+        message: "the command that changes a description is `rewrite`",
+        hint: "use `nfreezer rewrite --description TEXT SNAPSHOT`, or `nfreezer tag --add TAG SNAPSHOT`",
     },
     Answer {
         commands: &["recreate", "amend"],
