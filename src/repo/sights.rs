@@ -18,12 +18,7 @@ impl Repository {
 
     /// Returns the sights as [`Repository::look`] would, and stores nothing.
     pub fn sights(&self, kind: &str, present: impl IntoIterator<Item = SightId>, now: i64) -> Result<Option<Sights>> {
-        let guard = &self.rollback;
-        let Some(store) = &guard.store else { return Ok(None) };
-        let mut sights = match store.sights(&self.id.0, &guard.address, kind) {
-            Err(e) if e.kind() == Kind::Damaged => Sights::default(),
-            other => other?,
-        };
+        let Some(mut sights) = self.stored_sights(kind)? else { return Ok(None) };
         sights.look(present, now);
         Ok(Some(sights))
     }
@@ -38,7 +33,7 @@ impl Repository {
         }
     }
 
-    /// Returns whether this machine stores what it sees of this repository.
+    /// Returns whether this machine stores its sights of this repository.
     pub fn remembers(&self) -> bool {
         let guard = &self.rollback;
         guard.store.is_some() && !guard.accept
