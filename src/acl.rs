@@ -33,7 +33,7 @@ pub fn with_group_like_others(value: &[u8]) -> Option<Vec<u8>> {
     Some(limited)
 }
 
-/// Returns the mode of a file where only the mode decides, so that it grants nobody more than mode and ACL did: the bits of
+/// Returns the mode of a file where only the mode decides, so that it grants no more than mode and ACL did: the bits of
 /// the group and of all others are limited by each named user and group. A malformed ACL leaves the owner's bits.
 pub fn mode_without_acl(mode: u16, value: &[u8]) -> u16 {
     let (Some(group), Some(entries)) = (group_permissions(value), value.strip_prefix(&VERSION)) else {

@@ -1,7 +1,7 @@
 //! The figures of a progress display: amounts, rates, and an estimate of the remaining time.
 //!
 //! A push reads ahead of the network by its buffers. So the time that is left follows from the bytes that the storage has
-//! acknowledged: bytes in buffers, and the share of new bytes in what was read so far, applied to what is not read yet.
+//! acknowledged: bytes in buffers, and the share of new bytes among the bytes read so far, applied to the unread bytes.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ const SETTLED: f64 = 2.0;
 /// Seconds of sending in buffers that show that the network is slower than reading.
 const BACKLOG: f64 = 1.0;
 
-/// The purpose of an operation, which decides what is shown.
+/// The purpose of an operation. It selects the figures of the display.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Reads files and sends their new contents. The verb names the action: `saved`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// Warnings of one kind that are printed; with `-v`, and as JSON objects, more.
 const PRINTED: u64 = 10;
 const PRINTED_VERBOSE: u64 = 1000;
-/// Kinds that are told apart.
+/// Most kinds that are counted apart.
 const KINDS: usize = 100;
 
 /// Counts warnings by their kind.

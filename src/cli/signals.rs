@@ -25,7 +25,7 @@ const STACK: usize = 8 << 20;
 
 /// The number of the first signal since [`catch`]; 0 until then.
 static SIGNAL: LazyLock<Arc<AtomicI32>> = LazyLock::new(Arc::default);
-/// What a signal does: one of the three constants below.
+/// The effect of a signal: one of the constants below.
 static EFFECT: AtomicU8 = AtomicU8::new(END_AT_ONCE);
 
 const END_AT_ONCE: u8 = 0;

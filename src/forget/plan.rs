@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::policy::{Candidate, Judged, Policy};
 use crate::format::record::{PINNED, Snapshot, SnapshotId};
 
-/// What the snapshots of a group have in common.
+/// The properties that the snapshots of a group share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupBy {
     /// The host.
@@ -52,13 +52,13 @@ impl GroupBy {
 /// The snapshots of one group, oldest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// What they have in common.
+    /// The properties that they share.
     pub key: GroupKey,
     /// Each with the reasons for keeping it.
     pub snapshots: Vec<Judged>,
 }
 
-/// What is kept and what is forgotten.
+/// The verdict on each snapshot, by group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The groups.

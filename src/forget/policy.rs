@@ -88,7 +88,7 @@ impl Within {
     }
 }
 
-/// What to keep. Nothing is kept by default.
+/// The rules for keeping snapshots. By default they keep none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// For each of [`Period::ALL`]: how many periods; `u32::MAX` for all.

@@ -37,8 +37,8 @@ impl Run<'_> {
         Ok(Step::Done)
     }
 
-    /// Folds the log once more, until nothing is new. A record that arrived before the drop record may need what was
-    /// dropped. Returns the records that may be deleted.
+    /// Folds the log once more, until nothing is new. A record that arrived before the drop record may need a
+    /// dropped pack. Returns the records that may be deleted.
     fn fold_again(
         &mut self,
         survey: &mut Survey,

@@ -8,7 +8,7 @@
 //!
 //! In: an open repository. Out: a [`Plan`] that can be shown, and a [`Report`]. The first phase condemns objects by id in
 //! one record. The second phase, in a later run, deletes objects that were condemned at least the grace time ago, as this
-//! machine has seen it. It computes anew what is live. Any doubt deletes nothing.
+//! machine has seen it. It recomputes the live chunks. Any doubt deletes nothing.
 
 mod delete;
 mod plan;
@@ -89,7 +89,7 @@ pub struct Rules {
     pub(crate) refuse_doubt: bool,
     /// Another place of a chunk counts only after it was read.
     pub(crate) verify_places: bool,
-    /// The deleting run computes anew what is live.
+    /// The deleting run recomputes the live chunks.
     pub(crate) fresh_liveness: bool,
     /// The log is folded again after the drop record.
     pub(crate) fold_again: bool,
@@ -130,7 +130,7 @@ pub struct Report {
     pub is_stopped_early: bool,
 }
 
-/// Computes what a run would do. Writes nothing.
+/// Computes the plan of a run. Writes nothing.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Decides what to condemn, to repack and to delete. Pure: the facts come from the survey, and from what this machine has
-//! seen.
+//! Decides what to condemn, to repack and to delete. Pure: the facts come from the survey, and from the sights of this
+//! machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 

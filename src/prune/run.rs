@@ -1,4 +1,4 @@
-//! Executes a plan: repacks, condemns, and deletes what was condemned before.
+//! Executes a plan: repacks, condemns, and deletes objects that were condemned before.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Verifies records that supersede others ([`super::supersede`]): reads the superseded records that are still listed.
 //!
 //! A client verifies each superseding record once: when it reads it for the first time, if it knew the log before. The
-//! records that it verified are stored as seen. What one of them supersedes is contained in it, so it need not be read
+//! records that it verified are stored as seen. The records that one of them supersedes are contained in it, so they need not be read
 //! again for the next record that supersedes both. A client without seen data relies on `check`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

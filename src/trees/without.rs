@@ -58,7 +58,7 @@ impl Removed {
 pub struct Without {
     /// The root page. It may name the open pack of the writer.
     pub root: Option<Ref>,
-    /// What was left out; nothing if the tree is the same.
+    /// The nodes that were left out; none if the tree is the same.
     pub removed: Removed,
 }
 
@@ -77,7 +77,7 @@ enum Fate {
     Changed(Ref, Vec<u8>, u64),
 }
 
-/// What became of a page, and the nodes that were left out below it.
+/// The replacement of a page, and the nodes that were left out below it.
 #[derive(Clone, Debug)]
 struct Outcome {
     fate: Fate,
@@ -196,7 +196,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         Ok(edited)
     }
 
-    /// Puts what became of a page into its row. Returns whether the row stays.
+    /// Puts the replacement of a page into its row. Returns whether the row stays.
     fn row(&mut self, at: usize, i: usize, outcome: Outcome, edited: &mut Edited) -> bool {
         edited.removed.add(outcome.removed);
         match (outcome.fate, &mut self.open[at]) {
@@ -235,7 +235,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
         Ok(true)
     }
 
-    /// Counts a node and everything below it. What cannot be read is not counted.
+    /// Counts a node and everything below it, without the parts that cannot be read.
     fn measured(&self, node: &Node) -> Result<Removed> {
         let mut removed = Removed::default();
         let mut open = vec![node.clone()];
@@ -275,7 +275,7 @@ impl<'a, 'r> Rewriter<'a, 'r> {
     }
 }
 
-/// What was done with the entries of a page.
+/// The changes of the entries of a page.
 #[derive(Default)]
 struct Edited {
     /// For each entry whether it stays.

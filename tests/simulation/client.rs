@@ -1,4 +1,4 @@
-//! The clients: what each does again and again, and what it remembers over its death.
+//! The clients: the operations that each repeats, and the memory that survives its death.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ pub struct Saved {
     pub client: usize,
 }
 
-/// What all clients have done, for the judgement at the end.
+/// The deeds of all clients, for the judgement at the end.
 #[derive(Default)]
 pub struct Journal {
     pub saved: Vec<Saved>,
@@ -152,7 +152,7 @@ fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) ->
     let model = if end == End::Whole { model.clone() } else { model.part(&mut machine.dice) };
     let (root, sections) = push.store(&model)?;
     let (id, head) = push.head(&state, root, end)?;
-    // Nobody may expect a snapshot that this one replaces.
+    // A snapshot that this one replaces is not expected any more.
     machine.journal.lock().unwrap().forgotten.extend(head.marks.iter().map(|mark| mark.snapshot));
     if end == End::Immediate {
         repo.commit_at_once(ctx, &state, head, &sections)?;

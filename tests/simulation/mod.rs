@@ -1,12 +1,12 @@
 //! A deterministic simulation: several clients share a repository, and everything that can go wrong does. Compiled into the
 //! unit tests of the library, since it replaces its randomness and its threads.
 //!
-//! The property: a snapshot whose push reported success and that nobody forgot loses no chunk that the server itself did not
+//! The property: a snapshot whose push reported success and that no client forgot loses no chunk that the server itself did not
 //! remove.
 //!
 //! | file | |
 //! |---|---|
-//! | `plan` | what a run is like |
+//! | `plan` | the character of a run |
 //! | `world` | whose turn it is, and what time |
 //! | `server`, `storage` | the objects; the requests of one client |
 //! | `client`, `push`, `pruner`, `tree` | what clients do |
@@ -40,7 +40,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
-/// What seeds have shown.
+/// The results of several seeds.
 #[derive(Default)]
 struct Tally {
     requests: u64,
@@ -95,7 +95,7 @@ fn nothing_that_was_saved_is_lost() {
     assert_nothing_lost(&tally, Plan::of);
 }
 
-/// Returns the plan of a seed without this rule. What the rule protects from happens often.
+/// Returns the plan of a seed without this rule. The faults that the rule protects from are frequent.
 fn without(rule: Rule, seed: u64) -> Plan {
     let mut plan = Plan { removed: Some(rule), ..Plan::of(seed) };
     match rule {

@@ -1,4 +1,4 @@
-//! What a run is like: which clients there are, and how often what goes wrong. All of it follows from the seed.
+//! The character of a run: its clients, and the rate of each fault. All of it follows from the seed.
 
 use super::dice::Dice;
 
@@ -33,7 +33,7 @@ pub enum Rule {
     RefuseDoubt,
     /// Another place of a chunk counts only after it was read.
     VerifyPlaces,
-    /// The deleting run computes anew what is live.
+    /// The deleting run recomputes the live chunks.
     FreshLiveness,
     /// The log is folded again after the drop record.
     FoldAgain,

@@ -27,7 +27,7 @@ const IN_THE_WAY: [&str; 7] = [
 
 /// The result of a run.
 pub struct Outcome {
-    /// What was lost or is wrong; empty if all is well.
+    /// Losses and other faults; empty if all is well.
     pub faults: Vec<String>,
     pub trace: Vec<String>,
     pub requests: u64,

@@ -50,7 +50,7 @@ pub struct Deleted {
     at: Seconds,
 }
 
-/// What happens to a put.
+/// The fate of a put.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     Now,

@@ -23,7 +23,7 @@ pub struct Line {
 /// Records up to this sequence, which every run begins with, are not shown in the trace.
 const OLD: u32 = super::base::RECORDS as u32;
 
-/// What happens to a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Answered,

@@ -1,4 +1,4 @@
-//! Tiny trees: what is saved, and how it is read back.
+//! Tiny trees: their contents, and how they are read back.
 
 use std::collections::BTreeMap;
 

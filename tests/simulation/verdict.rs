@@ -95,7 +95,7 @@ impl Judge<'_> {
         repo.commit(background(), &mut state, Head { marks, ..Head::default() }, &[]).map(drop)
     }
 
-    /// Takes back what the vandal has forgotten.
+    /// Undeletes the snapshots that the vandal forgot.
     fn undelete(&self) -> Result<()> {
         let repo = self.open();
         let mut state = repo.state(background())?;
@@ -203,7 +203,7 @@ impl Reader<'_> {
         Ok(self.kept(r, nodes)?.unwrap_or_default())
     }
 
-    /// Notes what is lost.
+    /// Notes a lost chunk.
     fn kept<T>(&mut self, r: &Ref, read: Result<T>) -> Result<Option<T>> {
         match read {
             Err(e) if e.kind().is_damage() => {

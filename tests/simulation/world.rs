@@ -1,5 +1,5 @@
 //! The scheduler. Each client is a thread, but only one of them runs at a time: a client passes the turn on with every
-//! request, and the seed decides who is next and how much time passes. So a seed always gives the same run.
+//! request. The seed selects the next client and the time that passes, so equal seeds make equal runs.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -62,7 +62,7 @@ impl World {
         World { inner: Mutex::new(inner), turns }
     }
 
-    /// Gives the turn away and waits for the next one, at least `pause` seconds of true time.
+    /// Passes the turn on and waits for the next one, at least `pause` seconds of true time.
     pub fn turn(&self, client: usize, pause: Seconds) -> MutexGuard<'_, Inner> {
         let mut inner = self.wait(client, self.lock());
         inner.clients[client].wakes = inner.now + pause;

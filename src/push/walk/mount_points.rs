@@ -70,7 +70,8 @@ impl MountPoints {
     }
 }
 
-/// Returns what is known of an entry without asking the file system that is mounted there. At least the device is known.
+/// Returns the known facts about an entry without a call on the file system that is mounted there. The device is always
+/// known.
 pub fn look(dir: &Arc<Dir>, name: &[u8], follow: bool) -> Result<Statx, Errno> {
     let follow = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     let flags = follow | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;

@@ -206,7 +206,7 @@ impl<'a> Call<'a> {
         Ok((tag, packet))
     }
 
-    /// Gives up a connection on which this operation would take for ever.
+    /// Ends a connection on which this operation would take too long.
     fn too_slow(&self) -> Fault {
         let why = "the server is far too slow: an operation moved next to nothing for a long time";
         self.session.give_up(why);

@@ -320,7 +320,7 @@ impl<'a> Login<'a> {
         }
     }
 
-    /// Returns the error for a login that failed: what was tried, and what the server would still accept.
+    /// Returns the error for a login that failed, with the methods that were tried and those that the server still accepts.
     fn refusal(&self, methods: &str) -> Error {
         let offered = if methods.is_empty() { "nothing any more".into() } else { printable(methods.as_bytes()) };
         let mut text = format!("the server refused the login of {} (it offers {offered})", self.config.user);
