@@ -48,6 +48,15 @@ pub enum Event<'a> {
         /// Bytes.
         bytes: u64,
     },
+    /// A file has contents that were there already and need not be fetched.
+    Reused {
+        /// The path.
+        path: &'a [u8],
+        /// Bytes that were there.
+        bytes: u64,
+        /// The size of the file.
+        of: u64,
+    },
     /// A path was skipped because of an error. The operation continues, and the exit code reports it.
     Skipped {
         /// The path.

@@ -14,7 +14,7 @@ use super::figures::{Figures, Total, Work};
 use super::options::ProgressArgs;
 use super::output::{self, Output};
 use super::repeated::Repeated;
-use super::{escape, warnings};
+use super::{escape, human, warnings};
 use crate::context::Context;
 use crate::progress::{Event, Progress};
 
@@ -191,6 +191,12 @@ impl Progress for Inner {
                     let mut fields = output::object(json!({ "message": why.to_string() }));
                     output::put_bytes(&mut fields, "path", path);
                     object("error", fields);
+                }
+            }
+            Event::Reused { path, bytes, of } => {
+                if inner.verbose {
+                    let (bytes, of) = (human::size(bytes), human::size(of));
+                    inner.say(&format!("{bytes} of {of} are in the target: {}", escape::text(path)));
                 }
             }
             Event::Excluded { path } => {

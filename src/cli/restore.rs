@@ -122,6 +122,10 @@ fn print(out: &mut Output, s: &restore::Summary) -> Result<()> {
         human::size(s.bytes),
         made.collect::<String>()
     ))?;
+    if s.reused > 0 {
+        let (reused, received) = (human::size(s.reused), human::size(s.received));
+        out.line(format_args!("{reused} of it were in the target already; {received} received"))?;
+    }
     let notes = [
         (s.existing, "was there already with these contents", "were there already with these contents"),
         (s.damaged, "DAMAGED: not restored", "DAMAGED: not restored"),
@@ -138,7 +142,7 @@ fn fields(s: &restore::Summary) -> serde_json::Map<String, serde_json::Value> {
     output::object(json!({
         "files": s.files, "bytes": s.bytes, "directories": s.directories, "links": s.links, "others": s.others,
         "existing": s.existing, "damaged": s.damaged, "failed": s.failed, "unreadable": s.unreadable,
-        "left_out": s.left_out, "attributes": s.attributes, "received": s.received,
+        "left_out": s.left_out, "attributes": s.attributes, "reused": s.reused, "received": s.received,
         "seconds": s.duration.as_secs_f64(),
     }))
 }

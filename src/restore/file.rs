@@ -6,13 +6,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dir::{self, Held};
 use super::link_key::Key;
 use super::{Overwrite, Run, add, attributes};
-use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::Node;
@@ -102,11 +101,23 @@ impl File {
                 }
                 other => other?,
             };
-            let fd = self.open(run)?;
-            write_all(&fd, &bytes, offset)?;
+            self.put(run, offset, &bytes, false)?;
             offset += bytes.len() as u64;
-            add(&self.written, bytes.len() as u64);
-            run.ctx().event(Event::Done { files: 0, bytes: bytes.len() as u64 });
+        }
+        Ok(())
+    }
+
+    /// Writes a verified chunk. `reused`: it was not fetched.
+    pub fn put(&self, run: &Run<'_>, offset: u64, chunk: &[u8], reused: bool) -> Result<()> {
+        let fd = self.open(run)?;
+        write_all(&fd, chunk, offset)?;
+        let bytes = chunk.len() as u64;
+        add(&self.written, bytes);
+        if reused {
+            add(&run.tally.reused, bytes);
+            run.ctx().event(Event::Unchanged { files: 0, bytes });
+        } else {
+            run.ctx().event(Event::Done { files: 0, bytes });
         }
         Ok(())
     }
@@ -191,73 +202,6 @@ pub(super) fn copy(e: &Error) -> Error {
 /// Why something that is there is left alone.
 pub(super) fn in_the_way() -> Error {
     Error::new(Kind::Exists, "it exists already and is different; --overwrite if-changed replaces it")
-}
-
-/// Returns the open file if its contents are equal. Only reference lists are fetched; chunk ids are compared.
-pub(super) fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
-    let failed = |e: Errno| Error::io("compare what is there", e.into());
-    // NONBLOCK: should it have become a named pipe meanwhile.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = match rustix::fs::openat(&file.held.fd, &file.node.name, flags, Mode::empty()) {
-        // Its owner may have no right to read it. Then it is replaced without comparing.
-        Err(Errno::ACCESS) if run.options.overwrite == Overwrite::IfChanged => return Ok(None),
-        result => result.map_err(failed)?,
-    };
-    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-    // A further link may lie outside of the target, where nothing may change: the file is replaced instead.
-    let shared = stat.st_nlink > 1 && run.options.overwrite == Overwrite::IfChanged;
-    if !regular || shared || stat.st_size as u64 != file.node.content.size() {
-        return Ok(None);
-    }
-    let mut offset = 0;
-    for extent in run.trees.extents(run.ctx(), &file.node.content) {
-        if run.halted() {
-            return Err(ended());
-        }
-        let extent = extent?;
-        let equal = match &extent {
-            Extent::Data(r) => read_exact(&fd, r.len as usize, offset)
-                .map(|bytes| bytes.is_some_and(|b| run.trees.repo().keys().chunk_id(ChunkKind::Data, &b) == r.id)),
-            Extent::Hole(len) => is_zero(&fd, offset, offset.saturating_add(*len)),
-        };
-        if !equal.map_err(failed)? {
-            return Ok(None);
-        }
-        offset += extent.len();
-    }
-    file.check_size(offset).map(|()| Some(fd))
-}
-
-fn read_exact(fd: &OwnedFd, len: usize, offset: u64) -> Result<Option<Vec<u8>>, Errno> {
-    let mut bytes = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match rustix::io::pread(fd, &mut bytes[done..], offset + done as u64) {
-            Ok(0) => return Ok(None),
-            Ok(n) => done += n,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(Some(bytes))
-}
-
-/// Returns whether this range holds zeros only; holes of the file system are not read.
-fn is_zero(fd: &OwnedFd, mut from: u64, to: u64) -> Result<bool, Errno> {
-    while from < to {
-        from = match rustix::fs::seek(fd, SeekFrom::Data(from)) {
-            Ok(data) => data,
-            Err(Errno::NXIO) => return Ok(true),
-            Err(e) => return Err(e),
-        };
-        let len = to.saturating_sub(from).min(1 << 20);
-        match read_exact(fd, len as usize, from)? {
-            Some(bytes) if bytes.iter().all(|b| *b == 0) => from += len,
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::dir;
 use super::file::{self, File};
-use super::links;
 use super::{Overwrite, Run, add, attributes};
+use super::{links, local, reuse};
 use crate::progress::Event;
 
 /// Lets go of a file; the last holder finishes it.
@@ -24,9 +24,9 @@ fn finish(run: &Run<'_>, file: File) {
     dir::release(run, file.held);
 }
 
-/// A file of the right size is there already: compares it by its contents, and does what the options say.
+/// A file is there already: compares it by its contents, and does what the options say.
 pub(super) fn existing(run: &Run<'_>, file: File) {
-    match file::compare(run, &file) {
+    match local::compare(run, &file) {
         Ok(Some(fd)) => {
             if run.options.overwrite == Overwrite::IfChanged {
                 attributes::of_open(run, &fd, &file.node, &|| file.path());
@@ -40,7 +40,7 @@ pub(super) fn existing(run: &Run<'_>, file: File) {
             dir::release(run, file.held);
         }
         Ok(None) => {
-            file.write_whole(run).unwrap_or_else(|e| file.fail(e));
+            reuse::write(run, &file).unwrap_or_else(|e| file.fail(e));
             finish(run, file);
         }
         Err(e) => {

@@ -16,15 +16,17 @@ mod finish;
 mod folded;
 mod link_key;
 mod links;
+mod local;
 mod names;
 mod node;
 mod owners;
 mod queue;
+mod reuse;
 mod walk;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, Group};
@@ -90,6 +92,8 @@ pub struct Summary {
     pub left_out: u64,
     /// Owners and extended attributes that could not be set: not permitted to this user, or unknown to this file system.
     pub attributes: u64,
+    /// Bytes of chunks that were taken from the files that they replace, and not fetched.
+    pub reused: u64,
     /// Bytes received from the storage.
     pub received: u64,
     /// How long it took.
@@ -131,6 +135,7 @@ pub fn restore(
         tally: Tally::default(),
         fetch: fetch::Fetch::new(trees),
         links: links::Links::new(Arc::clone(&target.fd)),
+        large: Mutex::default(),
     };
     dir::name_torsos(&run, &target);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
@@ -160,6 +165,8 @@ struct Run<'a> {
     tally: Tally,
     fetch: fetch::Fetch<'a>,
     links: links::Links,
+    /// Held while one large file is restored over an existing one.
+    large: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -175,6 +182,7 @@ struct Tally {
     unreadable: AtomicU64,
     left_out: AtomicU64,
     attributes: AtomicU64,
+    reused: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -196,6 +204,7 @@ impl Tally {
             unreadable: get(&self.unreadable),
             left_out: get(&self.left_out),
             attributes: get(&self.attributes),
+            reused: get(&self.reused),
             received: 0,
             duration: Duration::ZERO,
         }

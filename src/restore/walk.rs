@@ -11,7 +11,7 @@ use super::folded;
 use super::link_key::Key;
 use super::links::{self, Meet};
 use super::queue::Queue;
-use super::{Overwrite, Run, add, node};
+use super::{Overwrite, Run, add, node, reuse};
 use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::format::limits;
@@ -103,6 +103,11 @@ fn warn(run: &Run<'_>, path: &[u8], what: &str) {
     run.ctx().event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
 }
 
+/// Returns whether the new contents may have chunks of the existing file.
+fn is_of_use(stat: &Stat, node: &Node) -> bool {
+    reuse::is_of_use(stat.st_size as u64, node.content.size())
+}
+
 fn is_regular(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode).is_file()
 }
@@ -125,7 +130,11 @@ fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
             }
             Overwrite::Never => return Err(in_the_way()),
             // A file with further links, here or when it was saved, is created anew: then its links end as saved.
-            Overwrite::IfChanged if comparable && stat.st_nlink == 1 && node.nlink < 2 => {
+            Overwrite::IfChanged
+                if node.nlink < 2
+                    && ((comparable && stat.st_nlink == 1)
+                        || (is_file && is_regular(stat) && is_of_use(stat, &node))) =>
+            {
                 queue.existing(held.clone(), node);
                 return Ok(());
             }

@@ -4,6 +4,7 @@
 mod damage;
 mod hostile;
 mod races;
+mod reuse;
 mod rights;
 mod support;
 

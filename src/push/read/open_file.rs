@@ -10,7 +10,7 @@ use rustix::io::{self, Errno};
 use super::attributes::{FoundXattrs, xattrs_of};
 use super::dir::Dir;
 use super::guard::Guard;
-use super::holes;
+use crate::holes;
 
 /// An open file.
 pub struct OpenFile {

@@ -14,7 +14,6 @@ use super::dir::Dir;
 use super::handover::{Handover, Task};
 use super::item::Job;
 use super::open_file::OpenFile;
-use super::window::Window;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
 use crate::format::node::{CHANGED, Content, Node, Xattrs};
@@ -22,6 +21,7 @@ use crate::format::reference::Extent;
 use crate::progress::Event;
 use crate::push::pack::chunks::Place;
 use crate::push::pack::piece::Piece;
+use crate::window::Window;
 
 /// Attempts to read a file that changes meanwhile.
 const ATTEMPTS: usize = 3;

@@ -9,11 +9,11 @@ use super::handover::Handover;
 use super::item::StreamJob;
 use super::reader::{DISPLAYED, Reader};
 use super::stream::Failure;
-use super::window::Window;
 use super::workspace::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
+use crate::window::Window;
 
 /// Why a stream could not be read.
 enum Trouble {

@@ -3,18 +3,18 @@
 use super::support::*;
 
 /// Does something once, at the first event that asks for it.
-struct Once<F> {
+pub struct Once<F> {
     deed: Mutex<Option<F>>,
     when: fn(&Event<'_>) -> bool,
     seen: Seen,
 }
 
 impl<F: FnOnce() + Send> Once<F> {
-    fn new(when: fn(&Event<'_>) -> bool, deed: F) -> Self {
+    pub fn new(when: fn(&Event<'_>) -> bool, deed: F) -> Self {
         Once { deed: Mutex::new(Some(deed)), when, seen: Seen::default() }
     }
 
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.deed.lock().unwrap().is_none()
     }
 }

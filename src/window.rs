@@ -18,7 +18,9 @@ pub struct Window {
 
 /// A chunk, and the number of bytes behind it in the window.
 pub struct Cut<'a> {
+    /// The contents of the chunk.
     pub plain: &'a [u8],
+    /// Bytes behind it in the window.
     pub rest: usize,
 }
 
