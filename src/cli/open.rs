@@ -125,7 +125,12 @@ pub fn ssh_options(args: &SshArgs) -> Result<SshOptions> {
 /// Sets a value of `-o KEY=VALUE`.
 fn set(options: &mut SshOptions, option: &str) -> Result<()> {
     match option.split_once('=') {
-        Some(("sftp.command", command)) => options.ssh_command = Some(command.into()),
+        Some(("sftp.command", command)) => {
+            options.command = Some(storage::command_words(command).ok_or_else(|| {
+                let text = "-o sftp.command: the command is empty, or a quote in it is not closed";
+                Error::new(Kind::Usage, text).hint("write -o sftp.command='PROGRAM ARGUMENTS'")
+            })?);
+        }
         Some(("ssh.config", file)) => options.ssh_config = Some(file.into()),
         Some(("sftp.connections", n)) => {
             let channels = n.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| {

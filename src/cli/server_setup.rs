@@ -54,7 +54,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let place = args.place.clone().map_or_else(|| args.address.get(), Ok)?;
     let location = Location::parse(&place)?;
     let remote = location.remote().ok_or_else(|| {
-        Error::new(Kind::Usage, "a local folder has no server to set up").hint("give user@host:/path")
+        Error::new(Kind::Usage, format!("{location} is on no SSH server that could be set up"))
+            .hint("give user@host:/path")
     })?;
     if args.install && args.key.is_none() {
         return Err(Error::new(Kind::Usage, "--install needs --key FILE.pub: the key that may only add from then on")

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::rclone::Rclone;
 use crate::error::{Error, Kind, Result};
 
 /// The place of a repository.
@@ -13,6 +14,8 @@ pub enum Location {
     Local(PathBuf),
     /// A folder on an SFTP server.
     Sftp(Remote),
+    /// A folder of a storage service that rclone serves.
+    Rclone(Rclone),
 }
 
 /// A folder on an SFTP server.
@@ -29,9 +32,10 @@ pub struct Remote {
 }
 
 /// Kinds of servers in addresses of other programs. As names of hosts they are taken with an absolute path only.
-const OTHER_SERVERS: [&str; 7] = ["s3", "b2", "rclone", "rest", "azure", "gs", "swift"];
+const OTHER_SERVERS: [&str; 6] = ["s3", "b2", "rest", "azure", "gs", "swift"];
 
-const FORMS: &str = "write user@host:/path, host:path, sftp://user@host:port//path, or a local folder";
+const FORMS: &str =
+    "write user@host:/path, host:path, sftp://user@host:port//path, rclone:REMOTE:PATH, or a local folder";
 
 fn usage(text: impl Into<String>) -> Error {
     Error::new(Kind::Usage, text).hint(FORMS)
@@ -42,20 +46,20 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Location::Local(path) => Some(path),
-            Location::Sftp(_) => None,
+            Location::Sftp(_) | Location::Rclone(_) => None,
         }
     }
 
     /// Returns the folder on a server, if the location is on one.
     pub fn remote(&self) -> Option<&Remote> {
         match self {
-            Location::Local(_) => None,
+            Location::Local(_) | Location::Rclone(_) => None,
             Location::Sftp(remote) => Some(remote),
         }
     }
 
     /// Reads `user@host:/path`, `host:path` (relative to home), `sftp://user@host:port//abs`, `sftp://host/rel`,
-    /// `sftp:user@host:path`, `file:///path`, or a local path. Nothing is percent-decoded. Kind [`Kind::Usage`] if it is
+    /// `sftp:user@host:path`, `rclone:REMOTE:PATH`, `file:///path`, or a local path. Nothing is percent-decoded. Kind [`Kind::Usage`] if it is
     /// none of these.
     pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
@@ -74,21 +78,25 @@ impl Location {
                 false => Err(usage("a file:// address needs an absolute path: file:///path")),
             };
         }
+        if let Some(place) = text.strip_prefix("rclone:").filter(|place| !place.starts_with('/')) {
+            return Rclone::parse(place).map(Location::Rclone);
+        }
         if let Some((scheme, _)) = text
             .split_once(':')
             .filter(|(_, rest)| ["//", "http://", "https://"].iter().any(|url| rest.starts_with(url)))
             && !scheme.contains(['/', '@'])
         {
-            return Err(usage("an address of another kind of server: nfreezer knows SFTP and local folders"));
+            return Err(usage("an address of another kind of server: nfreezer knows SFTP, rclone and local folders"));
         }
         if let Some((scheme, rest)) = text.split_once(':')
             && OTHER_SERVERS.contains(&scheme)
             && !rest.starts_with('/')
         {
-            let text =
-                format!("{scheme}: is an address of another kind of server: nfreezer knows SFTP and local folders");
+            let text = format!(
+                "{scheme}: is an address of another kind of server: nfreezer knows SFTP, rclone and local folders"
+            );
             return Err(Error::new(Kind::Usage, text).hint(format!(
-                "rclone can serve it: -o sftp.command='rclone serve sftp --stdio REMOTE:'; a host named {scheme} is sftp://{scheme}/PATH"
+                "rclone can serve it: rclone:REMOTE:PATH; a host named {scheme} is sftp://{scheme}/PATH"
             )));
         }
         if let Some(rest) = text.strip_prefix("sftp:") {
@@ -205,6 +213,7 @@ impl fmt::Display for Location {
         match self {
             Location::Local(path) => write!(f, "{}", path.display()),
             Location::Sftp(remote) => remote.fmt(f),
+            Location::Rclone(rclone) => rclone.fmt(f),
         }
     }
 }
@@ -265,6 +274,9 @@ mod tests {
             ("sftp://nas/~/x", sftp("", "nas", 0, "x")),
             ("sftp://me@[::1]:22/x", sftp("me", "::1", 22, "x")),
             ("sftp:me@nas:path", sftp("me", "nas", 0, "path")),
+            ("rclone:b2:bucket/x/", Location::Rclone(Rclone::parse("b2:bucket/x").expect("a remote"))),
+            ("rclone:crypt:", Location::Rclone(Rclone::parse("crypt:").expect("a remote"))),
+            ("rclone::local:/x", Location::Rclone(Rclone::parse(":local:/x").expect("a backend"))),
             ("file:///srv/b", Location::Local("/srv/b".into())),
             ("/srv/a:b", Location::Local("/srv/a:b".into())),
             ("./a:b", Location::Local("./a:b".into())),
@@ -292,7 +304,10 @@ mod tests {
             "s3://bucket",
             "s3:bucket/folder",
             "b2:bucket:folder",
-            "rclone:remote:folder",
+            "rclone:remote",
+            "rclone:",
+            "rclone::",
+            "rclone:--config=x:y",
             "rest:nas",
             "sftp://nas/",
             "sftp://",

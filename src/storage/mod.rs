@@ -1,4 +1,4 @@
-//! Where sealed objects live: a folder on this machine or on an SFTP server. Sees names and sealed bytes only.
+//! Where sealed objects live: a folder on this machine, on an SFTP server, or behind rclone. Sees names and sealed bytes only.
 //!
 //! # The contract, held by one suite over every implementation (`tests/storage/main.rs`)
 //!
@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
 use net::pace::Pace;
 use net::retry::Reconnecting;
+use sftp::Sftp;
 
 mod dry;
 mod local;
@@ -36,6 +37,7 @@ mod location;
 mod memory;
 mod net;
 mod options;
+mod rclone;
 mod sftp;
 
 pub use dry::Dry;
@@ -44,7 +46,8 @@ pub use location::{Location, Remote};
 pub use memory::Memory;
 pub use net::Notice;
 pub use options::Options;
-pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, on_server};
+pub use rclone::Rclone;
+pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, command_words, on_server};
 
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -58,21 +61,28 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
             let path = std::path::absolute(path).map_err(|e| Error::io("find the repository's folder", e))?;
             Ok(Box::new(Local::new(path)))
         }
-        Location::Sftp(remote) => {
-            let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
-            let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
-            let dialer = sftp::ssh::Dialer::new(
-                remote,
-                options.ssh.clone(),
-                Arc::clone(&traffic),
-                Arc::clone(&options.notice),
-                ctx.detached(),
-            )?;
-            let connections = Reconnecting::new(ctx, Box::new(dialer), options.retry())?;
-            let sftp = sftp::Sftp::new(ctx, connections, traffic, remote.to_string())?;
-            Ok(Box::new(sftp.limited(options.limit_upload)))
+        Location::Sftp(remote) => Ok(Box::new(sftp(ctx, remote, options, remote.to_string())?)),
+        Location::Rclone(rclone) => {
+            let mut options = options;
+            options.ssh.command = Some(rclone.command());
+            let sftp = sftp(ctx, &Rclone::served(), options, rclone.to_string())?;
+            Ok(Box::new(sftp.without_exclusive_create()))
         }
     }
+}
+
+fn sftp(ctx: &Context, remote: &Remote, options: Options, address: String) -> Result<Sftp> {
+    let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
+    let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
+    let dialer = sftp::ssh::Dialer::new(
+        remote,
+        options.ssh.clone(),
+        Arc::clone(&traffic),
+        Arc::clone(&options.notice),
+        ctx.detached(),
+    )?;
+    let connections = Reconnecting::new(ctx, Box::new(dialer), options.retry())?;
+    Ok(Sftp::new(ctx, connections, traffic, address)?.limited(options.limit_upload))
 }
 
 /// Whether `name` within `folder` is one of the folders that `init` makes.

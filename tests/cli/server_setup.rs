@@ -453,7 +453,7 @@ fn what_is_printed_can_be_looked_at_and_run_by_hand() {
         assert!(said.stderr.contains(why), "{}", said.stderr);
     };
     refused(&["server-setup", &server.address()], "--append-only");
-    refused(&["server-setup", "--append-only", "/srv/local"], "a local folder has no server");
+    refused(&["server-setup", "--append-only", "/srv/local"], "/srv/local is on no SSH server");
     refused(&["server-setup", "--append-only", &server.address()], "no public key was found");
     refused(&["server-setup", "--append-only", &server.address(), "--install"], "--install needs --key");
 }

@@ -159,9 +159,9 @@ impl Server {
     /// Returns a client with this timeout.
     pub fn client_that_waits(&self, io_timeout: Duration, retry_for: Duration) -> Result<Box<dyn Storage>> {
         let socket = self.place.path().join("socket");
-        let command = format!("python3 -S -E -c '{BRIDGE}' {}", socket.display());
+        let command = ["python3", "-S", "-E", "-c", BRIDGE, &socket.display().to_string()].map(String::from);
         let ssh = SshOptions {
-            ssh_command: Some(command),
+            command: Some(command.into()),
             connections: Some(1),
             io_timeout,
             connect_timeout: Duration::from_secs(20),

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nfreezer::context::background;
-use nfreezer::storage::Remote;
+use nfreezer::storage::{Remote, command_words};
 
 use crate::harness::proxy::Proxy;
 use crate::harness::root::needs_root;
@@ -160,7 +160,7 @@ fn any_program_that_speaks_sftp_will_do() {
     let location = Location::Sftp(remote.clone());
     let with = |command: &str| {
         with_ssh(Options::default(), |ssh| {
-            ssh.ssh_command = Some(command.into());
+            ssh.command = command_words(command);
         })
     };
     suite(&*open(background(), &location, with("/usr/lib/openssh/sftp-server")).expect("started"));
@@ -174,7 +174,10 @@ fn any_program_that_speaks_sftp_will_do() {
         let options = with_ssh(with(bad), |ssh| {
             ssh.io_timeout = Duration::from_secs(2);
         });
-        assert_eq!(open_error(&location, options).kind(), Kind::Connection, "{bad}");
+        let error = open_error(&location, options);
+        assert_eq!(error.kind(), Kind::Connection, "{bad}");
+        let hint = error.hint_text().is_some_and(|hint| hint.contains("install that program"));
+        assert_eq!(hint, bad == "/does/not/exist", "{bad}: {error}");
     }
 }
 

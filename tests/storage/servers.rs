@@ -57,3 +57,52 @@ fn rclone() {
     contract(&server, false); // it opens an existing file in spite of EXCL
     backup(&server);
 }
+
+/// A configuration of rclone with a local remote and a crypt remote over it.
+fn remotes(env: &Env) -> [String; 2] {
+    let obscured =
+        std::process::Command::new("rclone").args(["obscure", "secret"]).output().expect("rclone runs").stdout;
+    let secret = String::from_utf8(obscured).expect("base64");
+    let store = env.path("store").display().to_string();
+    let text =
+        format!("[here]\ntype = local\n[crypt]\ntype = crypt\nremote = here:{store}/crypt\npassword = {secret}\n");
+    env.write("rclone.conf", text);
+    [format!("here:{store}/plain"), "crypt:deep".into()]
+}
+
+#[test]
+fn an_address_of_rclone_starts_its_server() {
+    let mut env = Env::new();
+    env.set("RCLONE_CONFIG", &env.path("rclone.conf").display().to_string());
+    let remotes = remotes(&env);
+    (0..30).for_each(|i| drop(env.write(&format!("src/{i}/file"), noise(i, 300_000))));
+    for remote in remotes {
+        env.set("NFREEZER_REPOSITORY", &format!("rclone:{remote}"));
+        let nfreezer = |arguments: &[&str]| env.nfreezer(arguments).done();
+        nfreezer(&["init"]);
+        nfreezer(&["push", "src"]);
+        env.write("src/more", noise(8, 3_000_000));
+        nfreezer(&["push", "src"]);
+        nfreezer(&["check", "--read-data"]);
+        let source = format!("latest:{}", env.path("src").display());
+        nfreezer(&["restore", &source, "--target", "out"]);
+        run("diff", &["-r", &env.path("src").display().to_string(), &env.path("out").display().to_string()]);
+        fs::remove_dir_all(env.path("out")).expect("ours");
+    }
+}
+
+#[test]
+fn a_storage_of_rclone_shows_at_once_what_another_client_wrote() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let location = Location::parse(&format!("rclone::local:{}/repo", folder.path().display())).expect("an address");
+    let open = || open(background(), &location, Options::default()).expect("rclone runs");
+    let (one, other) = (open(), open());
+    one.create_folders(background()).expect("made");
+    assert!(one.list(background(), Folder::Log).expect("listed").is_empty());
+    assert!(other.list(background(), Folder::Log).expect("listed").is_empty());
+    let name = Name::Record { sequence: 7, id: ObjectId([5; 32]) };
+    other.put(background(), &name, b"a record").expect("written");
+    let names: Vec<Name> = one.list(background(), Folder::Log).expect("listed").into_iter().map(|e| e.name).collect();
+    assert_eq!(names, [name]);
+    assert!(!one.capabilities().exclusive_create && !one.capabilities().durable_put);
+}

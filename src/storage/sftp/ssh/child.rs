@@ -173,7 +173,7 @@ fn printable_lines(bytes: &[u8]) -> Option<String> {
 }
 
 /// Splits a command line into words: blanks part them, quotes and backslashes keep. No shell, no variables.
-pub fn words(line: &str) -> Option<Vec<String>> {
+pub fn command_words(line: &str) -> Option<Vec<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
@@ -198,11 +198,11 @@ mod tests {
 
     #[test]
     fn command_lines_are_split_as_a_shell_would_but_nothing_is_expanded() {
-        let split = |line| words(line).unwrap_or_default().join("|");
+        let split = |line| command_words(line).unwrap_or_default().join("|");
         assert_eq!(split(r#"ssh -o "a b" 'c $d' e\ f -s  h"#), r"ssh|-o|a b|c $d|e f|-s|h");
         assert_eq!(split("x ''"), "x|");
         for bad in ["", "  ", "a 'b", "a \\"] {
-            assert_eq!(words(bad), None, "{bad:?}");
+            assert_eq!(command_words(bad), None, "{bad:?}");
         }
     }
 }

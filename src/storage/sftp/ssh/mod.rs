@@ -32,6 +32,7 @@ use crate::storage::location::Remote;
 use crate::storage::net::{Dial, DialError, Fault, Notice};
 use crate::storage::sftp::link::Link;
 use crate::storage::sftp::{self, NOT_SFTP, SftpConnection, Times, Traffic};
+pub use child::command_words;
 pub use command::on_server;
 pub use options::{NoPrompt, Prompt, SshOptions, Transport};
 
@@ -92,9 +93,7 @@ impl Dialer {
     ) -> Result<Self> {
         let root = remote.path.clone();
         let secrets = Secrets::default();
-        if let Some(line) = &options.ssh_command {
-            let program = child::words(line)
-                .ok_or_else(|| Error::new(Kind::Usage, "the SSH command is empty, or a quote in it is not closed"))?;
+        if let Some(program) = options.command.clone() {
             let way = Way::Program(Program { first: program.clone(), more: program }, None);
             let (server, dialed, keepalive) = (remote.host.clone(), AtomicBool::new(false), KEEPALIVE);
             return Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed });
@@ -186,6 +185,9 @@ impl Dialer {
         if why.contains(NOT_SFTP) {
             let hint = "a start file of the account (.bashrc, .profile) or a forced command prints; `ssh HOST true` must print nothing";
             return DialError { error: error.hint(hint), again: false };
+        }
+        if text.contains("exec: ") && text.contains(": not found") {
+            return DialError { error: error.hint("install that program, or put its folder into PATH"), again: false };
         }
         DialError { error, again: !text.contains("permission denied (") }
     }

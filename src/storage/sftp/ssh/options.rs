@@ -54,8 +54,8 @@ pub struct SshOptions {
     pub connect_timeout: Duration,
     /// A connection is given up if nothing moves on it for this time although an answer is due.
     pub io_timeout: Duration,
-    /// A command line that is run, without a shell, instead of `ssh -s HOST sftp` and speaks SFTP on its standard streams.
-    pub ssh_command: Option<String>,
+    /// A program with its arguments that is run instead of `ssh -s HOST sftp` and speaks SFTP on its standard streams.
+    pub command: Option<Vec<String>>,
     /// Files used instead of the user's and the system's `known_hosts`. New keys go to the first one.
     pub known_hosts: Option<Vec<PathBuf>>,
     /// File used instead of `~/.ssh/config` and the system's (`ssh -F`).
@@ -76,7 +76,7 @@ impl Default for SshOptions {
             accept_new_host_key: false,
             connect_timeout: Duration::from_secs(10),
             io_timeout: Duration::from_secs(30),
-            ssh_command: None,
+            command: None,
             known_hosts: None,
             ssh_config: None,
             agent: None,
