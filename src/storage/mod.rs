@@ -65,7 +65,9 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
         Location::Rclone(rclone) => {
             let mut options = options;
             options.ssh.command = Some(rclone.command());
-            let sftp = sftp(ctx, &Rclone::served(), options, rclone.to_string())?;
+            // rclone serves its remote as the root of an SFTP server.
+            let served = Remote { user: None, host: "rclone".into(), port: None, path: "/".into() };
+            let sftp = sftp(ctx, &served, options, rclone.to_string())?;
             Ok(Box::new(sftp.without_exclusive_create()))
         }
     }

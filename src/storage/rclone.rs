@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::location::Remote;
 use crate::error::{Error, Kind, Result};
 
 /// Options of rclone that the contract of a storage needs. rclone caches a folder's listing for five minutes by default, so
@@ -35,11 +34,6 @@ impl Rclone {
     /// Returns the command line of the server.
     pub(super) fn command(&self) -> Vec<String> {
         ["rclone"].iter().chain(&ARGUMENTS).map(ToString::to_string).chain([self.0.clone()]).collect()
-    }
-
-    /// Returns the folder that the server serves.
-    pub(super) fn served() -> Remote {
-        Remote { user: None, host: "rclone".into(), port: None, path: "/".into() }
     }
 }
 
