@@ -27,6 +27,7 @@ mod filter;
 mod findings;
 mod forget;
 mod forgotten;
+mod generate;
 mod generated;
 #[cfg(test)]
 mod hints;
@@ -125,6 +126,9 @@ enum Command {
     ServerSetup(server_setup::Args),
     /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
+    /// Write shell completions and man pages
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// Show the version
     #[command(hide = true)]
     Version(JsonArgs),
@@ -155,6 +159,7 @@ impl Command {
             Command::Umount(args) => args.output.json,
             Command::ServerSetup(args) => args.output.json,
             Command::Key(args) => args.output().json,
+            Command::Generate(args) => args.output.json,
             Command::Version(args) | Command::Unlock(args) => args.json,
         }
     }
@@ -224,6 +229,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Umount(args) => mount::umount(&args),
         Command::ServerSetup(args) => server_setup::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Version(args) => version(args),
         Command::Unlock(args) => unlock(args),
     }

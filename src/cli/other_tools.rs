@@ -94,9 +94,9 @@ const ANSWERS: &[Answer] = &[
         hint: "install the new version over the old one; `nfreezer version` shows the present one",
     },
     Answer {
-        commands: &["completion", "completions", "generate", "man"],
-        message: "nfreezer has no shell completions and no man pages yet",
-        hint: "`nfreezer COMMAND --help` explains all options",
+        commands: &["completion", "completions", "man"],
+        message: "the command that writes shell completions and man pages is `generate`",
+        hint: "use `nfreezer generate --bash-completion FILE`, or `nfreezer generate --man DIR`",
     },
     Answer {
         commands: &["serve", "server", "web", "webdav", "ui"],

@@ -5,6 +5,7 @@ mod harness;
 
 mod cli;
 mod durable;
+mod generate;
 mod moments;
 mod secrets;
 mod server_setup;
