@@ -269,6 +269,7 @@ class Restore:  # everything below the folder `root`, relative to descriptors: n
             os.mknod(n.name, kind | mode, os.makedev(*n.content) if n.content else 0, dir_fd=fd)
         if ROOT: os.chown(n.name, *n.attrs[1:3], dir_fd=fd, follow_symlinks=False)
         for name, value in decode(attributes, self.repo.chunk(4, n.xattrs)[0], CHUNK) if isinstance(n.xattrs, Ref) else n.xattrs:
+            if name.startswith(b"nfreezer."): continue  # 9.3: owners and ACLs are restored by number, and no flags
             try: os.setxattr(b"/proc/self/fd/%d/%s" % (fd, n.name), name, value, follow_symlinks=False)
             except OSError as e: note(f"attribute {show([name])}: {e.strerror}")
         if own is not None:

@@ -18,6 +18,7 @@ pub mod forget;
 pub mod format;
 pub mod holes;
 pub mod import;
+pub mod inode_flags;
 pub mod moment;
 pub mod mount;
 pub mod mounts;

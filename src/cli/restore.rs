@@ -132,6 +132,11 @@ fn print(out: &mut Output, s: &restore::Summary) -> Result<()> {
         (s.failed, "could not be restored", "could not be restored"),
         (s.unreadable, "was not readable when it was saved", "were not readable when they were saved"),
         (s.left_out, "device is left out: not permitted", "devices are left out: not permitted"),
+        (
+            s.flags,
+            "entry has flags (chattr) that could not be set",
+            "entries have flags (chattr) that could not be set",
+        ),
         (s.attributes, "owner or attribute could not be set", "owners or attributes could not be set"),
     ];
     let said = notes.iter().filter(|(n, ..)| *n > 0);
@@ -142,7 +147,8 @@ fn fields(s: &restore::Summary) -> serde_json::Map<String, serde_json::Value> {
     output::object(json!({
         "files": s.files, "bytes": s.bytes, "directories": s.directories, "links": s.links, "others": s.others,
         "existing": s.existing, "damaged": s.damaged, "failed": s.failed, "unreadable": s.unreadable,
-        "left_out": s.left_out, "attributes": s.attributes, "reused": s.reused, "received": s.received,
+        "left_out": s.left_out, "attributes": s.attributes, "flags": s.flags, "reused": s.reused,
+        "received": s.received,
         "seconds": s.duration.as_secs_f64(),
     }))
 }

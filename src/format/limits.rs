@@ -28,6 +28,8 @@ pub const TARGET: usize = 4096;
 pub const INLINE_EXTENTS: usize = 4;
 /// Most bytes of extended attributes in a node; larger ones have a chunk of their own.
 pub const INLINE_XATTRS: usize = 4 << 10;
+/// Longest value of an attribute of nfreezer.
+pub const OWN_ATTRIBUTE: usize = 64 << 10;
 /// Largest file: the largest `off_t`.
 pub const FILE: u64 = i64::MAX as u64;
 /// Most levels of directories below the root.

@@ -10,6 +10,7 @@ pub mod keyfile;
 pub mod limits;
 pub mod list;
 pub mod node;
+pub mod own;
 pub mod pack;
 pub mod page;
 pub mod record;

@@ -7,13 +7,15 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Run, add};
+use super::saved::Saved;
+use super::{Run, add, flags};
 use crate::acl;
 use crate::error::Error;
 use crate::format::node::Node;
+use crate::inode_flags;
 use crate::xattr;
 
 const CWD: rustix::fd::BorrowedFd<'static> = rustix::fs::CWD;
@@ -26,18 +28,48 @@ pub(super) fn proc_path(fd: &impl AsFd) -> String {
 
 /// Sets all attributes of a file or directory that is open. The order matters: a new owner clears setuid and
 /// capabilities; a mode without write permission keeps the owner from setting extended attributes; times come last.
-pub(super) fn of_open(run: &Run<'_>, fd: &OwnedFd, node: &Node, path: &dyn Fn() -> Vec<u8>) {
+/// Returns the saved flags; those that lock the inode are not set yet. `is_new`: this run has made it.
+pub(super) fn of_open(run: &Run<'_>, fd: &OwnedFd, node: &Node, is_new: bool, path: &dyn Fn() -> Vec<u8>) -> IFlags {
     let owned = set_owner(run, node, |uid, gid| rustix::fs::fchown(fd, uid, gid));
-    let access = set_xattrs(run, node, path, owned, &Inode::Open(fd));
+    let saved = read_saved(run, node, path);
+    let access = set_xattrs(run, saved.as_ref(), owned, &Inode::Open(fd));
     counted(run, rustix::fs::fchmod(fd, mode(node, owned, access)));
+    let flags = saved.map_or(IFlags::empty(), |saved| saved.flags);
+    flags::set(run, fd, flags, is_new);
     counted(run, rustix::fs::futimens(fd, &times(node)));
+    flags
+}
+
+/// Returns whether an existing inode has all attributes as they would be set.
+pub(super) fn are_set(run: &Run<'_>, fd: &OwnedFd, node: &Node, path: &dyn Fn() -> Vec<u8>) -> bool {
+    let (Ok(stat), Some(saved)) = (rustix::fs::fstat(fd), read_saved(run, node, path)) else { return false };
+    let time = times(node).last_modification;
+    #[allow(clippy::unnecessary_cast)] // types differ between architectures
+    let is_time = (stat.st_mtime as i64, stat.st_mtime_nsec as i64) == (time.tv_sec, time.tv_nsec as i64);
+    let inode = Inode::Open(fd);
+    let has = |(name, value): &(Vec<u8>, Vec<u8>)| inode.get(name).is_ok_and(|there| there == *value);
+    let is_foreign = |name: &[u8]| is_removable(name) && !saved.xattrs.iter().any(|(known, _)| known == name);
+    is_time
+        && (stat.st_uid, stat.st_gid) == run.owners.of(&node.attrs)
+        && stat.st_mode & 0o7777 == u32::from(node.attrs.mode)
+        && saved.xattrs.iter().all(has)
+        && inode.list().is_ok_and(|names| !xattr::names(&names).any(is_foreign))
+        && inode_flags::read(fd).is_ok_and(|flags| flags & inode_flags::SAVED == saved.flags)
+}
+
+fn read_saved(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>) -> Option<Saved> {
+    let saved = Saved::read(run, node, path);
+    let failed =
+        |e| run.skip(&path(), Error::while_doing(e, "it is restored without its extended attributes and ACLs"));
+    saved.map_err(failed).ok()
 }
 
 /// The same for a special file or symbolic link that is held by an `O_PATH` descriptor.
 pub(super) fn of_path(run: &Run<'_>, fd: &OwnedFd, node: &Node, symlink: bool, path: &dyn Fn() -> Vec<u8>) {
     let owned = set_owner(run, node, |uid, gid| rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH));
     let inode = proc_path(fd);
-    let access = set_xattrs(run, node, path, owned, &Inode::Path(&inode));
+    let saved = read_saved(run, node, path);
+    let access = set_xattrs(run, saved.as_ref(), owned, &Inode::Path(&inode));
     if !symlink {
         counted(run, rustix::fs::chmod(&*inode, mode(node, owned, access)));
     }
@@ -97,20 +129,15 @@ fn mode(node: &Node, owned: Owned, access: Access) -> Mode {
 }
 
 /// Removes inherited and earlier extended attributes from an inode, then sets the saved ones. Counts the attributes that
-/// cannot be set.
-fn set_xattrs(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>, owned: Owned, inode: &Inode<'_>) -> Access {
-    let saved = run.trees.xattrs(run.ctx(), node);
-    let known = saved.as_ref().map_or(&[][..], |list| list.as_slice());
+/// cannot be set. `saved`: `None` if they could not be read.
+fn set_xattrs(run: &Run<'_>, saved: Option<&Saved>, owned: Owned, inode: &Inode<'_>) -> Access {
+    let known = saved.map_or(&[][..], |saved| saved.xattrs.as_slice());
     let foreign_acl = !remove_foreign(run, known, inode);
-    let saved = match saved {
-        Ok(saved) => saved,
-        Err(e) => {
-            run.skip(&path(), Error::while_doing(e, "it is restored without its extended attributes and ACLs"));
-            return Access::Unknown;
-        }
-    };
+    if saved.is_none() {
+        return Access::Unknown;
+    }
     let mut access = if foreign_acl { Access::Unknown } else { Access::NoAcl };
-    for (name, value) in &saved {
+    for (name, value) in known {
         if name == acl::ACCESS {
             access = set_acl(run, value, owned, inode);
         } else {
@@ -175,6 +202,13 @@ impl Inode<'_> {
             Inode::Open(fd) => rustix::fs::fremovexattr(fd, name),
             Inode::Path(path) => rustix::fs::removexattr(*path, name),
         }
+    }
+
+    fn get(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        xattr::read(|value| match self {
+            Inode::Open(fd) => rustix::fs::fgetxattr(fd, name, value),
+            Inode::Path(path) => rustix::fs::getxattr(*path, name, value),
+        })
     }
 
     /// Returns the names, each ended by a zero byte.

@@ -11,10 +11,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::names::Names;
-use super::{Overwrite, Run, add, attributes};
+use super::{Overwrite, Run, add, attributes, flags};
 use crate::acl;
 use crate::error::{Error, Kind, Result};
 use crate::format::node::{Content, Node};
+use crate::inode_flags;
 use crate::name::hex;
 use crate::progress::Event;
 use crate::repo::random;
@@ -30,6 +31,10 @@ pub(super) struct Dir {
     saved: Option<Node>,
     /// Device and inode, to know it again.
     id: (u64, u64),
+    /// Whether this run has made it.
+    is_new: bool,
+    /// Whether it was there before and is immutable or append-only, so that nothing can be made in it.
+    pub is_locked: bool,
     /// The names that this run restores in it.
     pub names: Mutex<Names>,
     /// `None` once the walk is far below it or has left it; see [`Dir::reopen`].
@@ -43,14 +48,25 @@ pub(super) struct Held {
     pub fd: Arc<OwnedFd>,
 }
 
+/// A directory that was just opened.
+struct Opened {
+    fd: OwnedFd,
+    stat: Stat,
+    is_new: bool,
+}
+
 impl Held {
-    fn new(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, fd: OwnedFd, stat: &Stat) -> Self {
+    fn new(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, opened: Opened) -> Self {
+        let Opened { fd, stat, is_new } = opened;
+        let is_locked = !is_new && inode_flags::is_locked(&fd, b"");
         let fd = Arc::new(fd);
         let dir = Dir {
             parent,
             name: name.to_vec(),
             saved,
-            id: identity(stat),
+            id: identity(&stat),
+            is_new,
+            is_locked,
             names: Mutex::default(),
             fd: Mutex::new(Some(Arc::clone(&fd))),
         };
@@ -67,12 +83,31 @@ impl Held {
         path
     }
 
+    /// Returns the path of an entry relative to the target.
+    pub fn below_target(&self, name: &[u8]) -> Vec<u8> {
+        [&self.dir.below_target(), b"/".as_slice(), name].concat()
+    }
+
     /// Returns the status of an entry; symlinks are not followed.
     pub fn stat(&self, name: &[u8]) -> Result<Option<Stat>, Errno> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Returns whether an existing entry is immutable or append-only.
+    pub fn is_locked(&self, name: &[u8]) -> bool {
+        inode_flags::is_locked(&self.fd, name)
+    }
+
+    /// Fails if an entry cannot be made, or an existing one cannot be replaced, because of flags.
+    pub fn check_locks(&self, name: &[u8]) -> Result<()> {
+        match name {
+            _ if self.dir.is_locked => Err(flags::locked_directory()),
+            name if self.is_locked(name) => Err(flags::locked()),
+            _ => Ok(()),
         }
     }
 
@@ -148,7 +183,8 @@ pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>) -> Res
     })?;
     let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(doing(), e.into()))?;
     let ours = made || is_empty(&fd).map_err(|e| Error::io(doing(), e.into()))?;
-    Ok(Held::new(None, name, saved.filter(|_| ours).cloned(), fd, &stat))
+    let opened = Opened { fd, stat, is_new: made };
+    Ok(Held::new(None, name, saved.filter(|_| ours).cloned(), opened))
 }
 
 fn is_empty(fd: &OwnedFd) -> Result<bool, Errno> {
@@ -168,9 +204,11 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     let mut made = match mkdir() {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
+        Err(_) if parent.dir.is_locked => return Err(flags::locked_directory()),
         Err(e) => return Err(failed(e)),
     };
     let fd = match open(FOLDER) {
+        Err(Errno::NOTDIR | Errno::LOOP) if parent.is_locked(&node.name) => return Err(flags::locked()),
         Err(Errno::NOTDIR | Errno::LOOP) if !made && run.options.overwrite != Overwrite::Never => {
             parent.unlink(&node.name);
             mkdir().map_err(failed)?;
@@ -196,12 +234,13 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
         let _ = rustix::fs::fremovexattr(&fd, acl::DEFAULT);
         let _ = rustix::fs::fremovexattr(&fd, acl::ACCESS);
         let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
-    } else if own && stat.st_mode & 0o700 != 0o700 {
+    } else if own && stat.st_mode & 0o700 != 0o700 && !inode_flags::is_locked(&fd, b"") {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(stat.st_mode | 0o700)).map_err(failed)?;
     }
     let node = Node { content: Content::Directory(None), ..node.clone() };
     let name = node.name.clone();
-    let held = Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), fd, &stat);
+    let opened = Opened { fd, stat, is_new: made };
+    let held = Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), opened);
     if !made {
         name_torsos(run, &held);
     }
@@ -216,7 +255,7 @@ pub(super) fn release(run: &Run<'_>, held: Held) {
         // Before its mode may forbid the way up.
         let up = last.parent.as_ref().map(|parent| parent.reopen(&fd));
         if let Some(node) = &last.saved {
-            attributes::of_open(run, &fd, node, &|| last.path());
+            dress(run, &fd, &last, node);
             if last.parent.is_some() {
                 add(&run.tally.directories, 1);
             }
@@ -227,6 +266,19 @@ pub(super) fn release(run: &Run<'_>, held: Held) {
             _ => return,
         }
     }
+}
+
+/// Sets the attributes of a directory. An existing one that is locked keeps its own.
+fn dress(run: &Run<'_>, fd: &OwnedFd, dir: &Dir, node: &Node) {
+    let path = || dir.path();
+    if dir.is_locked {
+        if !attributes::are_set(run, fd, node, &path) {
+            run.skip(&path(), flags::locked());
+        }
+        return;
+    }
+    let saved = attributes::of_open(run, fd, node, dir.is_new, &path);
+    flags::lock(run, fd, saved);
 }
 
 /// The prefix of the names of incomplete entries.

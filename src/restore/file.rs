@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::dir::{self, Held};
 use super::link_key::Key;
-use super::{Overwrite, Run, add, attributes};
+use super::{Overwrite, Run, add, attributes, flags};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::Node;
@@ -83,6 +83,7 @@ impl File {
         let name = dir::temporary()?;
         let fd = rustix::fs::openat(&self.held.fd, &name, NEW, Mode::RUSR | Mode::WUSR);
         let fd = Arc::new(fd.map_err(|e| Error::io("make the file", e.into()))?);
+        flags::begin(run, &fd, &self.node);
         state.open = Some((Arc::clone(&fd), name));
         Ok(fd)
     }
@@ -153,7 +154,7 @@ impl File {
         };
         let fd = self.open(run)?;
         rustix::fs::ftruncate(&fd, self.node.content.size()).map_err(|e| Error::io("write", e.into()))?;
-        attributes::of_open(run, &fd, &self.node, &|| self.path());
+        let saved = attributes::of_open(run, &fd, &self.node, true, &|| self.path());
         let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("look at the new file", e.into()))?;
         let open = self.state.lock().expect("no holder panics").open.take();
         let id = dir::identity(&stat);
@@ -161,7 +162,14 @@ impl File {
             Some((_, temporary)) => dir::place(&self.held, temporary, name, replace),
             None => Ok(()),
         };
-        let Some(why) = lost else { return place(&self.node.name, self.replace).map(|()| id) };
+        let Some(why) = lost else {
+            place(&self.node.name, self.replace)?;
+            match self.key {
+                Some(_) => flags::lock_later(run, self.held.below_target(&self.node.name), id, saved),
+                None => flags::lock(run, &fd, saved),
+            }
+            return Ok(id);
+        };
         // The intact rest gets a name that is not mistaken for the file.
         let placed = place(&partial_name(&self.node.name), run.options.overwrite != Overwrite::Never).is_ok();
         let left =

@@ -76,6 +76,11 @@ impl Links {
         }
     }
 
+    /// The directory below which all names are.
+    pub fn target(&self) -> &OwnedFd {
+        &self.target
+    }
+
     /// Called by the walk for each name of such a file.
     pub fn meet(&self, key: Key, held: Held, node: Node, replace: bool) -> Meet {
         let mut inner = self.inner.lock().expect("no holder panics");
@@ -169,16 +174,23 @@ pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
     }
 }
 
-fn try_link(run: &Run<'_>, first: &First, held: &Held, node: &Node, replace: bool) -> Result<(), Errno> {
+/// Opens the directory of a path below the target, step by step without following links. Returns it, unless it is the
+/// target itself, and the name in it.
+pub(super) fn parent<'p>(run: &Run<'_>, path: &'p [u8]) -> Result<(Option<OwnedFd>, &'p [u8]), Errno> {
     const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-    let mut parts: Vec<&[u8]> = first.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).collect();
+    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|p| !p.is_empty()).collect();
     let name = parts.pop().unwrap_or_default();
     let mut step: Option<OwnedFd> = None;
     for part in parts {
         let from = step.as_ref().unwrap_or(&run.links.target);
         step = Some(rustix::fs::openat(from, part, STEP, Mode::empty())?);
     }
-    let from = step.as_ref().unwrap_or(&run.links.target);
+    Ok((step, name))
+}
+
+fn try_link(run: &Run<'_>, first: &First, held: &Held, node: &Node, replace: bool) -> Result<(), Errno> {
+    let (directory, name) = parent(run, &first.path)?;
+    let from = directory.as_ref().unwrap_or(&run.links.target);
     let is_first = |fd: &OwnedFd, name: &[u8]| {
         rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| dir::identity(&stat) == first.id)
     };

@@ -13,15 +13,18 @@ mod dir;
 mod fetch;
 mod file;
 mod finish;
+mod flags;
 mod folded;
 mod link_key;
 mod links;
 mod local;
+mod locks;
 mod names;
 mod node;
 mod owners;
 mod queue;
 mod reuse;
+mod saved;
 mod walk;
 
 use std::path::Path;
@@ -94,6 +97,8 @@ pub struct Summary {
     pub attributes: u64,
     /// Bytes of chunks that were taken from the files that they replace, and not fetched.
     pub reused: u64,
+    /// Files and directories with flags (`chattr`) that could not be set.
+    pub flags: u64,
     /// Bytes received from the storage.
     pub received: u64,
     /// How long it took.
@@ -136,9 +141,11 @@ pub fn restore(
         fetch: fetch::Fetch::new(trees),
         links: links::Links::new(Arc::clone(&target.fd)),
         large: Mutex::default(),
+        locks: flags::Locks::default(),
     };
     dir::name_torsos(&run, &target);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
+    locks::finish(&run);
     run.group.result().map_err(interrupted)?;
     let mut summary = run.tally.summary();
     summary.received = repo.storage().traffic().1.saturating_sub(before);
@@ -167,6 +174,7 @@ struct Run<'a> {
     links: links::Links,
     /// Held while one large file is restored over an existing one.
     large: Mutex<()>,
+    locks: flags::Locks,
 }
 
 #[derive(Default)]
@@ -183,6 +191,7 @@ struct Tally {
     left_out: AtomicU64,
     attributes: AtomicU64,
     reused: AtomicU64,
+    flags: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -205,6 +214,7 @@ impl Tally {
             left_out: get(&self.left_out),
             attributes: get(&self.attributes),
             reused: get(&self.reused),
+            flags: get(&self.flags),
             received: 0,
             duration: Duration::ZERO,
         }

@@ -7,6 +7,9 @@ use std::sync::Mutex;
 use crate::accounts;
 use crate::format::node::Attrs;
 
+/// Names that are remembered; then the memory is cleared.
+const MANY: usize = 64 << 10;
+
 type Known = HashMap<(bool, Vec<u8>), Option<u32>>;
 
 /// Resolves names; each one is looked up once.
@@ -25,11 +28,15 @@ impl Owners {
         (self.number(false, &attrs.user, attrs.uid), self.number(true, &attrs.group, attrs.gid))
     }
 
-    fn number(&self, group: bool, name: &[u8], saved: u32) -> u32 {
+    /// Number for a user or group of this name, which had this number when it was saved.
+    pub fn number(&self, group: bool, name: &[u8], saved: u32) -> u32 {
         if self.numeric || name.is_empty() {
             return saved;
         }
         let mut known = self.known.lock().expect("no holder panics");
+        if known.len() > MANY {
+            known.clear();
+        }
         let here = match known.get(&(group, name.to_vec())) {
             Some(here) => *here,
             None => *known.entry((group, name.to_vec())).or_insert_with(|| look_up(group, name)),

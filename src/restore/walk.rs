@@ -142,6 +142,9 @@ fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
         }
     }
     let replace = there.is_some();
+    if replace || held.dir.is_locked {
+        held.check_locks(&node.name)?;
+    }
     let key = Key::of(&node);
     let (held, node) = match key {
         None => (held.clone(), node),

@@ -6,7 +6,8 @@ use super::{Lockstep, Trees};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::node::{Content, Node};
+use crate::format::node::{Content, Node, Xattrs};
+use crate::format::own;
 use crate::format::reference::{Extent, Ref};
 
 /// Differences among which renamed entries are recognised: about 50 MB. In a comparison with more of them, an entry that
@@ -240,12 +241,17 @@ fn same_attributes(old: &Node, new: &Node) -> bool {
         && old.flags == new.flags
 }
 
+/// Compares extended attributes. Other names for the same users and groups in ACLs are no change of the file.
 fn same_xattrs(old: &Node, new: &Node) -> bool {
-    use crate::format::node::Xattrs;
     match (&old.xattrs, &new.xattrs) {
         (Xattrs::Stored(a), Xattrs::Stored(b)) => a.id == b.id,
-        (a, b) => a == b,
+        (Xattrs::Inline(a), Xattrs::Inline(b)) => without_names(a).eq(without_names(b)),
+        _ => false,
     }
+}
+
+fn without_names(pairs: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = &(Vec<u8>, Vec<u8>)> {
+    pairs.iter().filter(|(name, _)| name != own::ACL_NAMES)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::crypto::keys::{ChunkId, ChunkKind, Keys};
 use crate::error::Result;
 use crate::format::list::List;
 use crate::format::node::{Content, Node, Xattrs, decode_xattrs};
+use crate::format::own;
 use crate::format::page::{Page, Row};
 use crate::format::reference::{Extent, Ref};
 use crate::name::ObjectId;
@@ -120,13 +121,13 @@ impl Pages {
         self.get(&self.lists, ChunkKind::List, r, mode, |bytes, r| Ok(extents(List::decode(bytes, &r.pack)?)))
     }
 
-    /// Returns the extended attributes of a node.
+    /// Returns the extended attributes of a node, without those of nfreezer.
     pub fn xattrs(&self, node: &Node, mode: Mode<'_>) -> Result<Arc<Attributes>, Fault> {
         match &node.xattrs {
-            Xattrs::Inline(list) => Ok(Arc::new(list.clone())),
-            Xattrs::Stored(r) => {
-                self.get(&self.xattrs, ChunkKind::Xattrs, r, mode, |bytes, _| Ok(attributes(decode_xattrs(bytes)?)))
-            }
+            Xattrs::Inline(list) => Ok(Arc::new(of_file(list.clone()))),
+            Xattrs::Stored(r) => self.get(&self.xattrs, ChunkKind::Xattrs, r, mode, |bytes, _| {
+                Ok(attributes(of_file(decode_xattrs(bytes)?)))
+            }),
         }
     }
 
@@ -183,6 +184,11 @@ fn extents(list: List) -> (Arc<Extents>, usize) {
         List::Upper(rows) => rows.len() * (size_of::<(u64, Ref)>() + 8),
     };
     (Arc::new(Extents::new(list)), weight)
+}
+
+fn of_file(mut list: Attributes) -> Attributes {
+    list.retain(|(name, _)| !own::is_own(name));
+    list
 }
 
 fn attributes(list: Attributes) -> (Arc<Attributes>, usize) {

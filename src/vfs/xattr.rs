@@ -10,6 +10,7 @@ use super::view::Role;
 use super::{Mode, Vfs};
 use crate::format::list::List;
 use crate::format::node::{Content, Xattrs};
+use crate::format::own;
 use crate::format::record::SnapshotId;
 use crate::format::reference::{Extent, Ref};
 use crate::name::hex;
@@ -52,7 +53,7 @@ impl Vfs {
             _ => return Ok(Arc::default()),
         }
         let node = self.with_node(ino, mode, |node| match &node.xattrs {
-            Xattrs::Inline(list) if list.is_empty() => None,
+            Xattrs::Inline(list) if list.iter().all(|(name, _)| own::is_own(name)) => None,
             _ => Some(node.clone()),
         })?;
         node.map_or(Ok(Arc::default()), |node| self.pages.xattrs(&node, mode))

@@ -122,6 +122,13 @@ fn add_block(hashes: &mut BTreeMap<u64, [u8; 32]>, at: u64, block: &[u8]) {
     }
 }
 
+/// Without the attributes of nfreezer itself.
+fn xattrs_in_snapshot(repo: &Repository, node: &Node) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut pairs = Trees::new(repo).xattrs(background(), node).unwrap();
+    pairs.retain(|(name, _)| !nfreezer::format::own::is_own(name));
+    pairs
+}
+
 fn xattrs_on_disk(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut names = vec![0; 64 << 10];
     let len = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap_or(0);
@@ -167,7 +174,7 @@ fn walk_snapshot(repo: &Repository, node: Node, name: Vec<u8>, model: &mut Model
         mode: node.attrs.mode.into(),
         owner: (node.attrs.uid, node.attrs.gid),
         mtime: node.mtime,
-        xattrs: Trees::new(repo).xattrs(background(), &node).unwrap(),
+        xattrs: xattrs_in_snapshot(repo, &node),
         link,
     };
     model.insert(name.clone(), seen);

@@ -301,6 +301,7 @@ fn attributes_of_every_kind_of_node() {
     let mut repo = Repo::new();
     let big = (b"user.big".to_vec(), noise(3, 9000));
     let small = (b"user.small".to_vec(), b"v".to_vec());
+    let own = (b"nfreezer.flags".to_vec(), b"\x50".to_vec());
     let with = |xattrs, item| Item { xattrs, ..item };
     repo.push(&Item::dir([
         ("block", Item::other(Content::Block(8, 17))),
@@ -310,8 +311,9 @@ fn attributes_of_every_kind_of_node() {
             Item { mode: 0o4755, uid: 7, gid: 8, mtime: Time::new(-5, 999_999_999), ..Item::other(Content::Fifo) },
         ),
         ("link", Item::other(Content::Symlink(b"../\xff".to_vec()))),
-        ("many", with(vec![big.clone(), small.clone()], Item::file("x"))),
-        ("one", with(vec![small.clone()], Item::dir::<&str>([]))),
+        ("many", with(vec![own.clone(), big.clone(), small.clone()], Item::file("x"))),
+        ("one", with(vec![own.clone(), small.clone()], Item::dir::<&str>([]))),
+        ("only own", with(vec![own], Item::file("x"))),
         ("socket", Item::other(Content::Socket)),
     ]));
     let vfs = repo.vfs();
@@ -329,8 +331,15 @@ fn attributes_of_every_kind_of_node() {
     );
     assert_eq!(*vfs.xattrs(get("many").ino, Mode::Fetch(background())).unwrap(), [big.clone(), small.clone()]);
     assert_eq!(*vfs.xattrs(get("one").ino, Mode::Fetch(background())).unwrap(), [small]);
+    assert_eq!(*vfs.xattrs(get("only own").ino, Mode::Cached).unwrap(), []);
     assert_eq!(vfs.getxattr(get("many").ino, b"user.big", Mode::Cached).unwrap(), big.1);
     assert!(matches!(vfs.getxattr(get("fifo").ino, b"user.big", Mode::Fetch(background())), Err(Fault::NoAttribute)));
+    for name in ["many", "one"] {
+        for own in [&b"nfreezer.acl-names"[..], b"nfreezer.flags"] {
+            let value = vfs.getxattr(get(name).ino, own, Mode::Fetch(background()));
+            assert!(matches!(value, Err(Fault::NoAttribute)), "hidden: {name}");
+        }
+    }
     let rights = Rights { owner: Some((1000, 100)), ..Rights::default() };
     let options = Options { rights, ..Options::default() };
     let mine = Vfs::new(background(), repo.cold(), repo.state.clone(), options).unwrap();

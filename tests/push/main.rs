@@ -12,6 +12,7 @@ mod parents;
 mod push;
 mod renames;
 mod resume;
+mod rights;
 mod select;
 mod sizes;
 mod streams;

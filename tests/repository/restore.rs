@@ -2,7 +2,9 @@
 //! On `Memory`, with trees written directly or by `push`.
 
 mod damage;
+mod flags;
 mod hostile;
+mod names;
 mod races;
 mod reuse;
 mod rights;

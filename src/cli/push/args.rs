@@ -79,6 +79,9 @@ pub struct Args {
     /// Leave out files that are larger: 100M, 1.5G
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = SELECTION, hide_short_help = true)]
     pub exclude_larger_than: Option<u64>,
+    /// Leave out files and folders with the flag `d` of chattr
+    #[arg(long, help_heading = SELECTION, hide_short_help = true)]
+    pub exclude_nodump: bool,
     /// Ignore the .nfreezerignore files in the folders that are saved (their syntax is that of gitignore)
     #[arg(long, help_heading = SELECTION, hide_short_help = true)]
     pub no_ignore_files: bool,

@@ -37,6 +37,7 @@ pub fn select(args: &Args) -> Result<Select> {
         select.exclude_if_present(name, header).map_err(|e| e.while_doing("--exclude-if-present"))?;
     }
     select.larger_than = args.exclude_larger_than;
+    select.nodump = args.exclude_nodump;
     select.ignore_files = !args.no_ignore_files;
     select.one_file_system = args.one_file_system;
     Ok(select)

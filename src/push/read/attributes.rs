@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{self, FileType, Stat, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{self, FileType, IFlags, Stat, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
 use super::dir::Dir;
+use super::guard::Guard;
 use crate::accounts;
+use crate::acl::{self, Named};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Attrs, Content, Node, Xattrs};
+use crate::format::own;
+use crate::inode_flags;
 use crate::time::Time;
 use crate::xattr;
 
@@ -181,6 +185,31 @@ impl Nodes {
         }) as u32
     }
 
+    /// Returns the extended attributes that were found, with the names of the users and groups in their ACLs. Reports those
+    /// that could not be read, one by one or all.
+    pub fn xattrs(&self, ctx: &Context, path: &[u8], found: Result<FoundXattrs, Errno>) -> Result<Xattrs> {
+        let pairs = match found {
+            Ok(found) => found.report(ctx, path)?,
+            Err(errno) => skip(ctx, path, error("read its extended attributes", errno)).map(|()| Pairs::new())?,
+        };
+        Ok(self.with_names(&Xattrs::Inline(pairs)))
+    }
+
+    /// Returns the extended attributes with the names that the users and groups in their ACLs have now. The owners of a file
+    /// that did not change are looked up anew by each push as well. A list in a chunk of its own keeps its names.
+    pub fn with_names(&self, xattrs: &Xattrs) -> Xattrs {
+        let Xattrs::Inline(pairs) = xattrs else { return xattrs.clone() };
+        let mut pairs = pairs.clone();
+        pairs.retain(|(name, _)| name != own::ACL_NAMES);
+        let acls = pairs.iter().filter(|(name, _)| [acl::ACCESS, acl::DEFAULT].contains(&name.as_slice()));
+        let name = |Named { group, id }| if group { self.group(id) } else { self.user(id) };
+        let names = acl::Names::of(acls.map(|(_, value)| value.as_slice()), name);
+        if !names.is_empty() {
+            insert(&mut pairs, own::ACL_NAMES, names.encode());
+        }
+        Xattrs::Inline(pairs)
+    }
+
     /// Looks up a user name by the system's rules (files, LDAP, ..), once for each id; empty if there is none.
     fn user(&self, uid: u32) -> Vec<u8> {
         let ask = || accounts::user_name(uid).map(short);
@@ -220,26 +249,52 @@ pub struct FoundXattrs {
 
 impl FoundXattrs {
     /// Reports those that could not be read. Returns the others.
-    pub fn report(self, ctx: &Context, path: &[u8]) -> Result<Pairs> {
+    fn report(self, ctx: &Context, path: &[u8]) -> Result<Pairs> {
         for (name, errno) in &self.failed {
-            let doing = format!("read its extended attribute {}", String::from_utf8_lossy(name));
+            let doing = match name.as_slice() {
+                own::FLAGS => "read its flags (lsattr)".to_owned(),
+                name => format!("read its extended attribute {}", String::from_utf8_lossy(name)),
+            };
             skip(ctx, path, error(&doing, *errno))?;
         }
         Ok(self.pairs)
     }
 }
 
-/// Reports extended attributes that could not be read, one by one or all. Returns the others.
-pub fn report_xattrs(ctx: &Context, path: &[u8], found: Result<FoundXattrs, Errno>) -> Result<Pairs> {
-    match found {
-        Ok(found) => found.report(ctx, path),
-        Err(errno) => skip(ctx, path, error("read its extended attributes", errno)).map(|()| Pairs::new()),
+/// Reads the extended attributes and flags of an open file or directory.
+pub fn xattrs_of(fd: impl AsFd, guard: &Guard) -> Result<FoundXattrs, Errno> {
+    let mut found = read_xattrs(|list| fs::flistxattr(&fd, list), |name, value| fs::fgetxattr(&fd, name, value))?;
+    match flags_of(fd, guard) {
+        Ok(flags) if flags.is_empty() => {}
+        Ok(flags) => insert(&mut found.pairs, own::FLAGS, inode_flags::encode(flags)),
+        Err(errno) => found.failed.push((own::FLAGS.to_vec(), errno)),
+    }
+    Ok(found)
+}
+
+/// Reads the flags that are saved. A file system of a program that has none is not asked again: each time costs it three
+/// requests.
+fn flags_of(fd: impl AsFd, guard: &Guard) -> Result<IFlags, Errno> {
+    if guard.lacks_flags() {
+        return Ok(IFlags::empty());
+    }
+    match inode_flags::read(fd) {
+        Ok(flags) => Ok(flags & inode_flags::SAVED),
+        Err(_) if guard.is_needed() => {
+            guard.note_lack_of_flags();
+            Ok(IFlags::empty())
+        }
+        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS) => {
+            Ok(IFlags::empty())
+        }
+        Err(errno) => Err(errno),
     }
 }
 
-/// Reads the extended attributes of an open file or directory.
-pub fn xattrs_of(fd: impl AsFd) -> Result<FoundXattrs, Errno> {
-    read_xattrs(|list| fs::flistxattr(&fd, list), |name, value| fs::fgetxattr(&fd, name, value))
+/// Inserts a pair at its place.
+fn insert(pairs: &mut Pairs, name: &[u8], value: Vec<u8>) {
+    let at = pairs.partition_point(|(other, _)| other.as_slice() < name);
+    pairs.insert(at, (name.to_vec(), value));
 }
 
 /// Reads the extended attributes of an entry that must not be opened: a symlink, a fifo, a device, an unreadable file.
@@ -263,7 +318,8 @@ fn read_xattrs(
         other => other?,
     };
     let mut found = FoundXattrs::default();
-    for name in xattr::names(&names) {
+    // A file system in user space may show any name.
+    for name in xattr::names(&names).filter(|name| !own::is_own(name)) {
         match xattr::read(|value| get(name, value)) {
             Ok(value) => found.pairs.push((name.to_vec(), value)),
             Err(Errno::NODATA) => {} // removed meanwhile
@@ -282,7 +338,7 @@ mod tests {
     #[test]
     fn an_attribute_that_cannot_be_read_is_named_and_the_others_are_kept() {
         let list = |buffer: &mut [u8]| {
-            let names = b"user.z\0user.bad\0user.gone\0user.a\0";
+            let names = b"user.z\0nfreezer.acl-names\0user.bad\0user.gone\0user.a\0";
             buffer[..names.len()].copy_from_slice(names);
             Ok(names.len())
         };

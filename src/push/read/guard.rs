@@ -21,6 +21,8 @@ struct Distant {
     /// Time after which a call is given up, and the file system with it.
     patience: Duration,
     is_lost: AtomicBool,
+    /// It has no flags of inodes.
+    lacks_flags: AtomicBool,
     /// Helper threads that wait for a call.
     idle: Mutex<Vec<Sender<Call>>>,
 }
@@ -30,8 +32,8 @@ type Call = Box<dyn FnOnce() + Send>;
 impl Guard {
     /// Guards the calls on one file system that may never answer. The default guard makes calls directly.
     pub fn new(ctx: &Context, patience: Duration) -> Self {
-        let (is_lost, idle) = (AtomicBool::new(false), Mutex::default());
-        Guard(Some(Arc::new(Distant { ctx: ctx.detached(), patience, is_lost, idle })))
+        let (is_lost, lacks_flags, idle) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
+        Guard(Some(Arc::new(Distant { ctx: ctx.detached(), patience, is_lost, lacks_flags, idle })))
     }
 
     /// Returns whether calls are made by helper threads.
@@ -42,6 +44,18 @@ impl Guard {
     /// Returns whether the file system was given up.
     pub fn is_lost(&self) -> bool {
         self.0.as_ref().is_some_and(|distant| distant.is_lost.load(Ordering::Relaxed))
+    }
+
+    /// Returns whether the file system is known to have no flags of inodes.
+    pub fn lacks_flags(&self) -> bool {
+        self.0.as_ref().is_some_and(|distant| distant.lacks_flags.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the file system has no flags of inodes.
+    pub fn note_lack_of_flags(&self) {
+        if let Some(distant) = &self.0 {
+            distant.lacks_flags.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Makes a call. Fails with [`Errno::TIMEDOUT`] if it does not return in time; all further calls then fail at once.

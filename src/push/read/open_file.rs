@@ -31,7 +31,8 @@ impl OpenFile {
     }
 
     pub fn xattrs(&self) -> Result<FoundXattrs, Errno> {
-        self.call(|fd| xattrs_of(fd))
+        let guard = self.guard.clone();
+        self.call(move |fd| xattrs_of(fd, &guard))
     }
 
     /// See [`holes::next_data`].

@@ -16,7 +16,7 @@ use super::item::Job;
 use super::open_file::OpenFile;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
-use crate::format::node::{CHANGED, Content, Node, Xattrs};
+use crate::format::node::{CHANGED, Content, Node};
 use crate::format::reference::Extent;
 use crate::progress::Event;
 use crate::push::pack::chunks::Place;
@@ -153,8 +153,7 @@ impl<'w> Reader<'w> {
             self.renew(job, &before);
         }
         let path = dir.path_of(&job.node.name);
-        let xattrs = attributes::report_xattrs(self.cutter.work.ctx, &path, file.xattrs())?;
-        let xattrs = Xattrs::Inline(xattrs);
+        let xattrs = self.cutter.work.nodes.xattrs(self.cutter.work.ctx, &path, file.xattrs())?;
         let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
         job.node.xattrs = xattrs;
         job.pieces.clear();

@@ -2,6 +2,7 @@
 
 use super::growth::Growth;
 use crate::format::node::{Content, Node, Xattrs};
+use crate::format::own;
 use crate::format::record::Stats;
 use crate::push::read::item::Change;
 
@@ -42,8 +43,12 @@ impl Tally {
         self.stats.directories += 1;
     }
 
-    /// Counts the extended attributes of a node of any kind.
+    /// Counts a node of any kind if it has extended attributes other than those of nfreezer.
     pub fn xattrs(&mut self, node: &Node) {
-        self.stats.xattrs += u64::from(node.xattrs != Xattrs::Inline(Vec::new()));
+        let has_any = match &node.xattrs {
+            Xattrs::Inline(pairs) => pairs.iter().any(|(name, _)| !own::is_own(name)),
+            Xattrs::Stored(_) => true,
+        };
+        self.stats.xattrs += u64::from(has_any);
     }
 }

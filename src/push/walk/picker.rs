@@ -5,13 +5,14 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, OFlags, Stat, StatxAttributes};
 use rustix::io::Errno;
 
 use super::listing::Listing;
 use super::select::{IGNORE_FILE, Mark, Select};
 use crate::context::Context;
 use crate::error::{Error, Result, exhausts};
+use crate::inode_flags;
 use crate::pattern::{self, Rules};
 use crate::progress::Event;
 use crate::push::read::attributes::{self, error};
@@ -60,14 +61,15 @@ impl<'w> Picker<'w> {
         excluded
     }
 
-    /// Returns whether an entry below a source that is no directory is excluded, and reports it.
-    pub fn excludes(&self, dir: &Dir, name: &[u8], stat: &Stat) -> bool {
+    /// Returns whether an entry below a source is excluded by its status, and reports it.
+    pub fn excludes(&self, dir: &Arc<Dir>, name: &[u8], stat: &Stat) -> bool {
         let is_large = || self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most);
         let excluded = match attributes::kind(stat) {
             FileType::Directory => false,
             FileType::RegularFile => self.is_elsewhere(attributes::id(stat).0) || is_large(),
             _ => self.is_elsewhere(attributes::id(stat).0),
         };
+        let excluded = excluded || self.select.nodump && is_nodump(dir, name);
         if excluded {
             self.ctx.event(Event::Excluded { path: &dir.path_of(name) });
         }
@@ -166,6 +168,12 @@ impl<'w> Picker<'w> {
         }
         Rules::new(&rules, false).map_err(|_| Errno::FBIG)
     }
+}
+
+/// Returns whether an entry has the flag `nodump`, as far as its file system shows that without opening it.
+fn is_nodump(dir: &Arc<Dir>, name: &[u8]) -> bool {
+    let shown = dir.on_entry(name, |dir, name| Ok(inode_flags::shown(&dir.fd, name)));
+    shown.is_ok_and(|shown| shown.contains(StatxAttributes::NODUMP))
 }
 
 /// Returns the devices of these paths.

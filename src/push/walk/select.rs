@@ -27,6 +27,8 @@ pub struct Select {
     pub(super) marks: Vec<Mark>,
     /// Excludes regular files of more bytes than this.
     pub larger_than: Option<u64>,
+    /// Excludes files and directories that have the flag `nodump`.
+    pub nodump: bool,
     /// Whether files named [`IGNORE_FILE`] are applied.
     pub ignore_files: bool,
     /// Whether to stay on the file systems of the sources. Mount points are saved as empty directories.

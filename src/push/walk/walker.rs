@@ -262,8 +262,8 @@ impl<'w> Walker<'w> {
         let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
         let listing = self.listing(&below, plan)?;
         self.mounts.renew();
-        node.xattrs =
-            self.xattrs(&found, stat, &below.path, || below.call(|below| attributes::xattrs_of(&below.fd)))?;
+        node.xattrs = self
+            .xattrs(&found, stat, &below.path, || below.call(|below| attributes::xattrs_of(&below.fd, &below.guard)))?;
         let old = self.old_directories(stat, listing.len(), &found)?;
         let id = attributes::id(stat);
         self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
@@ -321,9 +321,9 @@ impl<'w> Walker<'w> {
         let parents = self.walk.parents;
         let same = |old: &&OldNode| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
         if let Some(old) = found.iter().flatten().find(same) {
-            return Ok(old.node.xattrs.clone());
+            return Ok(self.walk.nodes.with_names(&old.node.xattrs));
         }
-        attributes::report_xattrs(self.walk.ctx, path, read()).map(Xattrs::Inline)
+        self.walk.nodes.xattrs(self.walk.ctx, path, read())
     }
 
     fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<OldNode>>) -> Result<()> {
@@ -333,7 +333,7 @@ impl<'w> Walker<'w> {
         let link = (attributes::nlink(stat) > 1).then_some(attributes::id(stat));
         if let Some(OldNode { node: old, renamed, .. }) = self.same_content(&dir, &node.name, stat, &mut found)? {
             node.content.clone_from(&old.content);
-            node.xattrs.clone_from(&old.xattrs);
+            node.xattrs = self.walk.nodes.with_names(&old.xattrs);
             let change = if renamed { Change::Renamed } else { Change::compare(Some(&old), &node) };
             self.batcher.done(size);
             link.map(|link| self.links.is_further(link, stat));

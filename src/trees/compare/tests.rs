@@ -169,3 +169,20 @@ fn what_two_trees_have_in_common_is_not_read() {
     compare(background(), &trees, a.as_ref(), b.as_ref(), each, &mut |_, _| lost += 1).unwrap();
     assert_eq!(lost, 1, "the one old page that differs was in that pack");
 }
+
+#[test]
+fn other_names_in_acls_are_no_change_and_other_flags_are() {
+    let pair = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+    let node = |pairs: &[(Vec<u8>, Vec<u8>)]| Node { xattrs: Xattrs::Inline(pairs.to_vec()), ..sample() };
+    let acl = pair(b"system.posix_acl_access", b"1");
+    let old = node(&[pair(own::ACL_NAMES, b"a"), acl.clone()]);
+    assert!(same_attributes(&old, &node(&[pair(own::ACL_NAMES, b"b"), acl.clone()])));
+    assert!(same_attributes(&old, &node(std::slice::from_ref(&acl))));
+    assert!(!same_attributes(&old, &node(&[pair(own::ACL_NAMES, b"a")])));
+    assert!(!same_attributes(&old, &node(&[pair(own::FLAGS, b"1"), acl])));
+}
+
+fn sample() -> Node {
+    let snapshot = crate::format::record::Snapshot::default();
+    crate::trees::root(&snapshot)
+}
