@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod account;
 mod cli;
 mod durable;
 mod generate;

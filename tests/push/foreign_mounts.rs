@@ -3,17 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::cli::Env;
+use crate::harness::cli::{Env, PASSPHRASE};
+use crate::harness::copy_program;
 use crate::harness::mounted::{eventually, require_fuse, serving};
+use crate::harness::process::{hermetic, run};
+use crate::harness::root::{as_nobody, needs_root};
 use crate::harness::saved::Saved;
 use crate::harness::sshd::signal;
+use crate::odd_fuse::{FILES, OddMount};
 use nfreezer::context::background;
 use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{self, Options};
+use nfreezer::trees::Trees;
 
 /// A push that takes longer waits for the mount.
 const SOON: Duration = Duration::from_secs(15);
@@ -163,6 +169,102 @@ fn waits_for_fuse(threads: &Path) -> bool {
         let call = std::fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
         calls.iter().any(|one| call.split(' ').next() == Some(one))
     })
+}
+
+#[test]
+fn a_mount_whose_process_is_dead_is_reported_and_the_rest_is_saved() {
+    let stopped = Stopped::new();
+    signal(stopped.serving, Signal::KILL);
+    let status = || std::fs::metadata(&stopped.mount).map(drop).map_err(|e| e.raw_os_error());
+    eventually("the mount is dead", || status() == Err(Some(libc::ENOTCONN)));
+    for _ in 0..2 {
+        let (summary, skipped) = push_top(&stopped, false);
+        assert_eq!((summary.skipped, skipped.len()), (1, 1), "{skipped:?}");
+        assert!(skipped[0].contains("/top/dead: ") && skipped[0].contains("not connected"), "{skipped:?}");
+        let (summary, skipped) = push_top(&stopped, true);
+        assert_eq!((summary.skipped, skipped), (0, Vec::new()));
+    }
+    for options in [&["-x"][..], &["-e", "dead/"], &["-e", "dead"]] {
+        let _ = stopped.push(options, 0);
+    }
+}
+
+#[test]
+fn a_mount_of_another_user_is_reported_and_the_rest_is_saved() {
+    if !needs_root("the mount of another user") {
+        return;
+    }
+    require_fuse();
+    let env = Env::with_repository();
+    env.write("top/file", "kept");
+    env.write("top/zone/file", "kept");
+    let (user, mount) = (env.path("user"), env.path("top/theirs"));
+    std::fs::create_dir(&user).unwrap();
+    std::fs::create_dir(&mount).unwrap();
+    let program = user.join("nfreezer");
+    copy_program(env.command([] as [&str; 0]).get_program(), &program);
+    run("cp", &["-r", env.path("repo").to_str().unwrap(), user.join("repo").to_str().unwrap()]);
+    for path in [&user, &mount] {
+        run("chown", &["-R", "65534:65534", path.to_str().unwrap()]);
+        let above = path.ancestors().take_while(|above| *above != Path::new("/tmp") && *above != Path::new("/"));
+        above.for_each(|above| drop(run("chmod", &["a+rx", above.to_str().unwrap()])));
+    }
+    let mut command = as_nobody();
+    hermetic(&mut command, &user).env("NFREEZER_PASSWORD", PASSPHRASE).current_dir(&user).arg(&program);
+    let status = command.args(["mount", "--repo"]).arg(user.join("repo")).arg(&mount).status();
+    assert!(status.unwrap().success());
+    let unmounted = Unmounted(mount.clone());
+    assert_eq!(std::fs::metadata(&mount).unwrap_err().raw_os_error(), Some(libc::EACCES), "root may not look into it");
+    let saved = Saved::new();
+    let mut seen = Vec::new();
+    for one_file_system in [false, true] {
+        let mut select = push::Select::default();
+        select.one_file_system = one_file_system;
+        let sources = vec![env.path("top")];
+        let options =
+            Options { sources, host: "h".into(), user: "u".into(), select: select.into(), ..Options::default() };
+        let skipped = Skipped::default();
+        let summary = push::push(&background().with_progress(&skipped), &saved.repo, &options).unwrap();
+        seen.push((summary.new + summary.unchanged + summary.changed, skipped.0.into_inner().unwrap()));
+    }
+    drop(unmounted);
+    let theirs = format!("{}: cannot look at it: Permission denied (os error 13)", mount.display());
+    assert_eq!(seen, [(2, vec![theirs]), (2, Vec::new())]);
+}
+
+/// Unmounts it when dropped.
+struct Unmounted(PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn one_attribute_that_cannot_be_read_and_a_stale_file_lose_only_themselves() {
+    require_fuse();
+    let dir = tempfile::tempdir().unwrap();
+    let odd = OddMount::at(dir.path());
+    let saved = Saved::new();
+    let sources = vec![dir.path().to_owned()];
+    let options = Options { sources, host: "h".into(), user: "u".into(), ..Options::default() };
+    let skipped = Skipped::default();
+    let summary = push::push(&background().with_progress(&skipped), &saved.repo, &options).unwrap();
+    let file = dir.path().join("file0");
+    let mut skipped = skipped.0.into_inner().unwrap();
+    skipped.sort();
+    let why = "cannot read its extended attribute user.bad: Input/output error (os error 5)";
+    let stale = "something else took its place while it was being saved; the next push saves that";
+    let last = dir.path().join(format!("file{}", FILES - 1));
+    assert_eq!(skipped, [format!("{}: {why}", file.display()), format!("{}: {stale}", last.display())]);
+    assert_eq!((summary.new, summary.snapshot.stats.unreadable, summary.skipped), (FILES - 1, 1, 2));
+    let trees = Trees::new(&saved.repo);
+    let node = trees.at(background(), &summary.snapshot, file.to_str().unwrap().as_bytes()).unwrap();
+    let pairs = trees.xattrs(background(), &node).unwrap();
+    let value = |name: &str| (name.as_bytes().to_vec(), b"v".to_vec());
+    assert_eq!(pairs, [value("user.a"), value("user.z")], "and no name of nfreezer is taken from a source");
+    assert!(odd.asked.load(Ordering::Relaxed) <= 1, "flags are asked for once: {:?}", odd.asked);
 }
 
 // ------------------------------------------------------------------------------------------------ files of the kernel

@@ -8,6 +8,7 @@ mod descriptors;
 mod duties;
 mod foreign_mounts;
 mod import_v0;
+mod odd_fuse;
 mod parents;
 mod push;
 mod renames;

@@ -58,6 +58,33 @@ fn t19_damage_is_reported_and_all_else_is_restored() {
 }
 
 #[test]
+fn of_a_file_with_the_longest_name_and_a_lost_pack_the_rest_stays() {
+    let Repo { repo, memory } = repo();
+    let parts: Vec<Vec<u8>> = (0..3).map(|i| noise(60 + i, 1 << 20)).collect();
+    let refs: Vec<Ref> = parts.iter().map(|part| data(&repo, part)).collect();
+    let extents = || refs.iter().map(|r| Extent::Data(*r)).collect();
+    let names = [[b'n'; 255].to_vec(), "\u{e9}".repeat(127).into_bytes()];
+    let nodes = names.iter().map(|name| node(name, 0o600, Content::File(extents()))).collect();
+    let s = snapshot(&repo, nodes);
+    memory.remove(background(), &Name::Pack(refs[1].pack.id)).unwrap();
+    for overwrite in [Overwrite::Never, Overwrite::IfChanged] {
+        let (_keep, out) = target();
+        for _ in 0..2 {
+            let (summary, seen) = run(&repo, &s, &out, &Options { overwrite, ..Options::default() });
+            assert_eq!((summary.damaged, summary.files, seen.skipped().len()), (2, 0, 2));
+        }
+        let rest = [parts[0].as_slice(), &[0; 1 << 20], &parts[2]].concat();
+        let left: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        for path in left {
+            let name = path.file_name().unwrap().as_bytes();
+            assert!(name.ends_with(b".nfreezer-partial") && name.len() <= 255, "{path:?}");
+            assert!(fs::read(&path).unwrap() == rest, "{path:?}");
+        }
+    }
+}
+
+#[test]
 fn t16_a_chunk_that_is_not_what_its_id_says_is_never_written() {
     let Repo { repo, .. } = repo();
     let (mut wrong, other) = (data(&repo, b"what is there"), data(&repo, b"what is meant"));
