@@ -1,5 +1,7 @@
 //! Lists and values of extended attributes, as the calls of the kernel return them.
 
+use std::path::Path;
+
 use rustix::io::Errno;
 
 /// Linux bounds lists and values to this many bytes.
@@ -22,6 +24,16 @@ pub fn read(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>,
 /// Returns the names in a list, each of which ends with a zero byte.
 pub fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+}
+
+/// Returns the extended attributes of a path with their values, ascending by name, as far as they can be read. A symbolic
+/// link is not followed.
+pub fn all(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let list = read(|list| rustix::fs::llistxattr(path, list)).unwrap_or_default();
+    let value = |name: &[u8]| read(|value| rustix::fs::lgetxattr(path, name, value)).ok();
+    let mut all: Vec<_> = names(&list).filter_map(|name| Some((name.to_vec(), value(name)?))).collect();
+    all.sort_unstable();
+    all
 }
 
 #[cfg(test)]

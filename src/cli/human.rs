@@ -12,6 +12,16 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// Formats a difference of sizes: `+1.5 GiB`, `-3 B`, `0 B`.
+pub fn growth(bytes: i64) -> String {
+    let sign = match bytes.signum() {
+        1 => "+",
+        -1 => "-",
+        _ => "",
+    };
+    format!("{sign}{}", size(bytes.unsigned_abs()))
+}
+
 /// Formats a number of things: `1 file`, `3 files`, `2 entries`.
 pub fn count(n: u64, noun: &str) -> String {
     match noun.strip_suffix('y') {

@@ -6,7 +6,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Kind, Result};
 use exit::{OK, exit_code};
@@ -18,6 +18,7 @@ mod arguments;
 mod base32;
 mod calendar;
 mod check;
+mod diff;
 mod environment;
 mod escape;
 mod exit;
@@ -74,7 +75,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}\nUsage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "`nfreezer COMMAND -h` shows the usual options of a command.",
+    after_help = "Also: accept, import-v0, rewrite, tag, undelete. `nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -91,20 +92,25 @@ enum Command {
     #[command(visible_alias = "backup")]
     Push(Box<push::Args>),
     /// Take a snapshot of a repository of the Python nFreezer
+    #[command(hide = true)]
     ImportV0(Box<import_v0::Args>),
     /// List the snapshots
     #[command(aliases = ["list", "log"])]
     Snapshots(snapshots::Args),
     /// List the contents of a snapshot
     Ls(ls::Args),
+    /// Compare two snapshots, or a snapshot with a folder
+    Diff(Box<diff::Args>),
     /// Forget snapshots by ids or by a policy
     Forget(Box<forget::Args>),
     /// Change tags, or pin snapshots so that they are never forgotten
+    #[command(hide = true)]
     Tag(tag::Args),
     /// Replace snapshots by ones that lack some files
+    #[command(hide = true)]
     Rewrite(Box<rewrite::Args>),
     /// Show forgotten snapshots again
-    #[command(alias = "undo")]
+    #[command(alias = "undo", hide = true)]
     Undelete(undelete::Args),
     /// Write the contents of a snapshot into a folder
     #[command(aliases = ["extract", "pull"])]
@@ -116,6 +122,7 @@ enum Command {
     /// Delete data that no snapshot needs
     Prune(Box<prune::Args>),
     /// Accept the present state after an intended rollback
+    #[command(hide = true)]
     Accept(accept::Args),
     /// Show the backup as a folder; `nfreezer umount` unmounts it
     Mount(Box<mount::Args>),
@@ -150,6 +157,7 @@ impl Command {
             Command::Rewrite(args) => args.output.json,
             Command::Undelete(args) => args.output.json,
             Command::Ls(args) => args.output.json,
+            Command::Diff(args) => args.output.json,
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
             Command::Repair(args) => args.progress.output.json,
@@ -163,6 +171,18 @@ impl Command {
             Command::Version(args) | Command::Unlock(args) => args.json,
         }
     }
+}
+
+/// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
+const FURTHER: [&str; 5] = ["accept", "import-v0", "rewrite", "tag", "undelete"];
+
+/// Returns the parser of these arguments.
+fn parser(arguments: &[OsString]) -> clap::Command {
+    let cli = Cli::command();
+    if arguments.get(1).is_some_and(|first| first == "--help" || first == "help") {
+        return FURTHER.iter().fold(cli, |cli, name| cli.mut_subcommand(name, |command| command.hide(false)));
+    }
+    cli
 }
 
 /// Runs the program with the arguments of this process.
@@ -187,7 +207,8 @@ fn command() -> u8 {
 
 fn parse_and_run(arguments: &[OsString]) -> u8 {
     let arguments = arguments::options_behind_command(arguments, &Cli::command());
-    match Cli::try_parse_from(&arguments) {
+    let parsed = parser(&arguments).try_get_matches_from_mut(&arguments);
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
             let json = cli.command.json();
             dispatch(cli.command, &arguments).map(open::with_alarm).unwrap_or_else(|e| {
@@ -220,6 +241,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Rewrite(args) => rewrite::run(&args),
         Command::Undelete(args) => undelete::run(&args),
         Command::Ls(args) => ls::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),
@@ -301,6 +323,16 @@ mod tests {
     }
 
     #[test]
+    fn the_long_help_lists_every_command_that_the_short_one_names() {
+        let help = |word: &str| parser(&["nfreezer".into(), word.into()]).render_help().to_string();
+        for name in FURTHER {
+            let line = format!("  {name} ");
+            assert!(help("--help").contains(&line) && !help("-h").contains(&line), "{name}");
+            assert!(help("-h").lines().last().is_some_and(|last| last.contains(name)), "{name}");
+        }
+    }
+
+    #[test]
     fn the_help_names_the_least_memory_of_a_push() {
         let cli = Cli::command();
         let memory = cli.find_subcommand("push").unwrap().get_arguments().find(|arg| arg.get_id() == "memory").unwrap();
@@ -360,7 +392,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["rm", "gc", "diff", "find", "stats", "dump", "copy", "describe", "recreate", "cache", "serve"] {
+        for command in ["rm", "gc", "find", "stats", "dump", "copy", "describe", "recreate", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

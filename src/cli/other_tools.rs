@@ -19,11 +19,6 @@ const ANSWERS: &[Answer] = &[
         hint: "use `nfreezer forget ID`, or `nfreezer forget -n --keep-daily 7`",
     },
     Answer {
-        commands: &["diff"],
-        message: "nfreezer has no command `diff` yet",
-        hint: "`nfreezer mount DIR` shows all snapshots as folders below DIR/snapshots; compare two of them with `diff -r`",
-    },
-    Answer {
         commands: &["find", "locate", "search"],
         message: "nfreezer has no command `find` yet",
         hint: "`nfreezer ls -R SNAPSHOT` lists all paths; `nfreezer mount DIR` shows old versions and deleted files of a path",

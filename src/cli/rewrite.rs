@@ -1,7 +1,6 @@
 //! `nfreezer rewrite`: replaces snapshots by ones that lack some files or have other metadata.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
@@ -9,11 +8,10 @@ use super::exit::OK;
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
-use super::values::time;
+use super::values::{rules, time};
 use super::{human, signals};
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
-use crate::pattern::{self, Rules};
 use crate::repo::State;
 use crate::rewrite::{self, Metadata, Rewritten};
 use crate::time::Time;
@@ -68,7 +66,7 @@ pub fn run(args: &Args) -> Result<u8> {
         description: args.description.clone(),
         tags: if args.tag.is_empty() { None } else { Some(args.tag.clone()) },
     };
-    let rules = [rules(&args.exclude, false)?, rules(&args.iexclude, true)?];
+    let rules = [rules("--exclude", &args.exclude, false)?, rules("--iexclude", &args.iexclude, true)?];
     let has_rules = rules.iter().any(|rules| !rules.is_empty());
     if !has_rules && metadata == Metadata::default() {
         return Err(Error::new(Kind::Usage, "no change is given")
@@ -94,17 +92,6 @@ pub fn run(args: &Args) -> Result<u8> {
     let replaced: Vec<Value> = all.iter().filter_map(fields).collect();
     out.object("summary", output::object(json!({ "replaced": replaced, "dry_run": args.dry_run })))?;
     out.flush().map(|()| OK)
-}
-
-fn rules(patterns: &[OsString], ignore_case: bool) -> Result<Rules> {
-    let rule = |text: &OsString| {
-        pattern::rule(text.as_bytes()).map_err(|why| {
-            let text = text.to_string_lossy();
-            Error::new(Kind::Usage, format!("--exclude: the pattern `{text}` is wrong: {why}"))
-        })
-    };
-    let rules = patterns.iter().map(rule).collect::<Result<Vec<_>>>()?;
-    Rules::new(&rules, ignore_case).map_err(|e| Error::new(Kind::Usage, format!("these patterns are too many: {e}")))
 }
 
 /// Returns the snapshots that the user names, each once. Partial ones are left out of `--all`.

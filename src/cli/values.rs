@@ -1,6 +1,6 @@
-//! Parses the values of options: times, sizes, rates, parts of the data, compression levels, snapshots with a path.
+//! Parses the values of options: times, sizes, rates, parts of the data, compression levels, patterns, snapshots with a path.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::check::Part;
 use crate::error::{Error, Kind, Result};
 use crate::forget::{GroupBy, Within};
 use crate::moment::moment;
+use crate::pattern::{self, Rules};
 use crate::time::Time;
 
 /// Parses `90s`, `15m`, `1h30m`, `2h`, `1d`; a plain number counts seconds.
@@ -163,6 +164,18 @@ pub fn time(text: &str) -> Result<Time, String> {
 
 fn whole_second(time: jiff::Timestamp) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_second(time.as_second()).ok()
+}
+
+/// Compiles the patterns of an option.
+pub fn rules(option: &str, patterns: &[OsString], ignore_case: bool) -> Result<Rules> {
+    let rule = |text: &OsString| {
+        pattern::rule(text.as_bytes()).map_err(|why| {
+            let text = escape::text(text.as_bytes());
+            Error::new(Kind::Usage, format!("{option}: the pattern `{text}` is wrong: {why}"))
+        })
+    };
+    let rules = patterns.iter().map(rule).collect::<Result<Vec<_>>>()?;
+    Rules::new(&rules, ignore_case).map_err(|e| Error::new(Kind::Usage, format!("these patterns are too many: {e}")))
 }
 
 /// Splits `latest:/etc` into `latest` and `/etc`. Without a colon the path is empty. A leading `~` of the path is the home

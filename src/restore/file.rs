@@ -17,6 +17,7 @@ use crate::format::limits;
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
 use crate::progress::Event;
+use crate::trees::check_size;
 
 /// Behind the name of a file of which only a part could be restored.
 pub(super) const PARTIAL: &[u8] = b".nfreezer-partial";
@@ -136,11 +137,9 @@ impl File {
         self.check_size(offset)
     }
 
-    /// Its parts must cover the size in its node.
+    /// Fails unless its parts cover the size in its node.
     pub fn check_size(&self, covered: u64) -> Result<()> {
-        let size = self.node.content.size();
-        let text = || Error::damaged(format!("its parts are {covered} bytes, and it should have {size}"));
-        (covered == size).then_some(()).ok_or_else(text)
+        check_size(&self.node.content, covered)
     }
 
     fn complete(&self, run: &Run<'_>) -> Result<(u64, u64)> {

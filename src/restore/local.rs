@@ -2,14 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::file::{File, ended};
+use super::file::File;
 use super::{Overwrite, Run};
-use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
-use crate::format::reference::{Extent, Ref};
+use crate::format::reference::Ref;
 
 /// Opens the entry under the name of a file. It may turn out to be another kind of file.
 pub(super) fn open(file: &File) -> Result<OwnedFd, Errno> {
@@ -37,61 +36,14 @@ pub(super) fn compare(run: &Run<'_>, file: &File) -> Result<Option<OwnedFd>> {
 
 /// Returns whether an open file of the right size has the contents of a saved one.
 pub(super) fn has_contents(run: &Run<'_>, fd: &OwnedFd, file: &File) -> Result<bool> {
-    let mut offset = 0;
-    for extent in run.trees.extents(run.ctx(), &file.node.content) {
-        if run.halted() {
-            return Err(ended());
-        }
-        let extent = extent?;
-        let equal = match &extent {
-            Extent::Data(r) => chunk(run, fd, r, offset).map(|bytes| bytes.is_some()),
-            Extent::Hole(len) => is_zero(fd, offset, offset.saturating_add(*len)),
-        };
-        if !equal.map_err(failed)? {
-            return Ok(false);
-        }
-        offset += extent.len();
-    }
-    file.check_size(offset).map(|()| true)
+    run.trees.equals_file(run.ctx(), &file.node.content, fd)
 }
 
 /// Returns the bytes at `offset` if they are the contents of a chunk.
 pub(super) fn chunk(run: &Run<'_>, fd: &OwnedFd, r: &Ref, offset: u64) -> Result<Option<Vec<u8>>, Errno> {
-    let bytes = read_exact(fd, r.len as usize, offset)?;
-    Ok(bytes.filter(|bytes| run.trees.repo().keys().chunk_id(ChunkKind::Data, bytes) == r.id))
+    run.trees.chunk_of_file(fd, r, offset)
 }
 
 fn failed(e: Errno) -> Error {
     Error::io("compare what is there", e.into())
-}
-
-fn read_exact(fd: &OwnedFd, len: usize, offset: u64) -> Result<Option<Vec<u8>>, Errno> {
-    let mut bytes = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match rustix::io::pread(fd, &mut bytes[done..], offset + done as u64) {
-            Ok(0) => return Ok(None),
-            Ok(n) => done += n,
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(Some(bytes))
-}
-
-/// Returns whether this range holds zeros only; holes of the file system are not read.
-fn is_zero(fd: &OwnedFd, mut from: u64, to: u64) -> Result<bool, Errno> {
-    while from < to {
-        from = match rustix::fs::seek(fd, SeekFrom::Data(from)) {
-            Ok(data) => data,
-            Err(Errno::NXIO) => return Ok(true),
-            Err(e) => return Err(e),
-        };
-        let len = to.saturating_sub(from).min(1 << 20);
-        match read_exact(fd, len as usize, from)? {
-            Some(bytes) if bytes.iter().all(|b| *b == 0) => from += len,
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Lockstep, Trees};
+use super::{Ahead, Below, Lockstep, Tops, Trees};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::limits;
@@ -44,6 +44,22 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// Returns the directories that only one tree has at this path, each with its top page.
+    fn one_sided(&self) -> Vec<(Change, Vec<u8>, Ref)> {
+        let top = |side: &Option<(Vec<u8>, Node)>| match side {
+            Some((path, Node { content: Content::Directory(Some(top)), .. })) => Some((path.clone(), *top)),
+            _ => None,
+        };
+        let is_directory =
+            |side: &Option<(Vec<u8>, Node)>| matches!(side, Some((_, Node { content: Content::Directory(_), .. })));
+        if is_directory(&self.old) == is_directory(&self.new) {
+            return Vec::new();
+        }
+        let old = top(&self.old).map(|(path, top)| (Change::Removed, path, top));
+        let new = top(&self.new).map(|(path, top)| (Change::Added, path, top));
+        old.into_iter().chain(new).collect()
+    }
+
     /// Returns the path in the new tree, of a removed entry the path in the old one.
     pub fn path(&self) -> &[u8] {
         self.new.as_ref().or(self.old.as_ref()).map_or(b"", |(path, _)| path)
@@ -51,8 +67,9 @@ impl Difference {
 }
 
 /// Compares two directories, given their top pages, and reports each difference to `each` in the order of paths; what
-/// changed below a renamed directory comes after all others. Subtrees that both have in common are not read. What cannot
-/// be read goes to `unreadable` with the path of its directory, and the comparison goes on.
+/// changed below a renamed directory comes after all others. Subtrees that both have in common are not read. `is_recursive`:
+/// everything below an added or removed directory is reported too. What cannot be read goes to `unreadable` with the path
+/// of its directory, and the comparison goes on.
 ///
 /// # Errors
 ///
@@ -62,10 +79,13 @@ pub fn compare(
     trees: &Trees<'_>,
     old: Option<&Ref>,
     new: Option<&Ref>,
+    is_recursive: bool,
     each: &mut dyn FnMut(Difference) -> Result<()>,
     unreadable: &mut dyn FnMut(&[u8], &Error),
 ) -> Result<()> {
-    let mut comparison = Comparison { ctx, trees, found: Vec::new(), renamed: Vec::new(), each, unreadable };
+    let ahead = Ahead::new(ctx, trees);
+    let (found, renamed) = Default::default();
+    let mut comparison = Comparison { ctx, trees, ahead, is_recursive, found, renamed, each, unreadable };
     comparison.renamed.push(Pair { old: (Vec::new(), old.copied()), new: (Vec::new(), new.copied()) });
     while let Some(pair) = comparison.renamed.pop() {
         comparison.directories(pair)?;
@@ -80,9 +100,17 @@ struct Pair {
     new: (Vec<u8>, Option<Ref>),
 }
 
+impl Pair {
+    fn tops(&self) -> Tops {
+        Tops::pair(self.old.1, self.new.1)
+    }
+}
+
 struct Comparison<'c> {
     ctx: &'c Context<'c>,
     trees: &'c Trees<'c>,
+    ahead: Ahead<'c>,
+    is_recursive: bool,
     /// Differences that are not reported yet.
     found: Vec<Difference>,
     /// Renamed directories, to be compared with their former entries.
@@ -99,14 +127,15 @@ struct Level<'c> {
 }
 
 impl<'c> Comparison<'c> {
-    fn level(&self, pair: Pair) -> Level<'c> {
+    fn level(&mut self, pair: Pair) -> Result<Level<'c>> {
         let (trees, ctx) = (self.trees, self.ctx);
+        self.ahead.visit(&pair.tops())?;
         let sides = [&pair.old.1, &pair.new.1].map(|top| trees.entries(ctx, top.as_ref()));
-        Level { steps: Lockstep::new(sides.into()), old: pair.old.0, new: pair.new.0 }
+        Ok(Level { steps: Lockstep::new(sides.into()), old: pair.old.0, new: pair.new.0 })
     }
 
     fn directories(&mut self, top: Pair) -> Result<()> {
-        let mut open = vec![self.level(top)];
+        let mut open = vec![self.level(top)?];
         while let Some(level) = open.last_mut() {
             let step = match level.steps.next() {
                 None => {
@@ -129,7 +158,7 @@ impl<'c> Comparison<'c> {
                 if open.len() > limits::DEPTH {
                     return Err(Error::damaged("the directories are nested too deeply"));
                 }
-                open.push(self.level(below));
+                open.push(self.level(below)?);
             }
             if self.found.len() >= WINDOW {
                 self.report()?;
@@ -187,7 +216,36 @@ impl<'c> Comparison<'c> {
                 break;
             }
         }
-        found.into_iter().flatten().try_for_each(|difference| (self.each)(difference))
+        self.ahead.add(self.renamed.iter().rev().map(Pair::tops).collect());
+        let found: Vec<Difference> = found.into_iter().flatten().collect();
+        if self.is_recursive {
+            self.ahead
+                .add(found.iter().flat_map(Difference::one_sided).map(|(_, _, top)| Tops::all(vec![top])).collect());
+        }
+        found.into_iter().try_for_each(|difference| {
+            let below = if self.is_recursive { difference.one_sided() } else { Vec::new() };
+            (self.each)(difference)?;
+            below.into_iter().try_for_each(|(change, path, top)| self.below(change, &path, top))
+        })
+    }
+
+    /// Reports everything below a directory that one tree does not have.
+    fn below(&mut self, change: Change, above: &[u8], top: Ref) -> Result<()> {
+        self.ahead.visit(&Tops::all(vec![top]))?;
+        for found in Below::new(self.ctx, self.trees, Some(top)) {
+            let found = found?;
+            let path = [above, b"/", &found.path].concat();
+            let node = match found.node {
+                Ok(node) => Some((path, node)),
+                Err(e) => {
+                    (self.unreadable)(&path, &e);
+                    continue;
+                }
+            };
+            let (old, new) = if change == Change::Removed { (node, None) } else { (None, node) };
+            (self.each)(Difference { change, old, new })?;
+        }
+        Ok(())
     }
 
     /// Returns whether two nodes have one type and the same content. Directories always do: their entries are compared one by one.

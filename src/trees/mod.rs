@@ -7,15 +7,20 @@
 //! | `branch` | one page below another: the check of a page against the row that names it; the way down to one entry |
 //! | `entries`, `extents` | the nodes of a directory, the extents of a file, in order |
 //! | `chunk_lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
+//! | `ahead` | reads the pages of many directories at the same time, before a walk comes to them |
+//! | `below` | visits everything below a directory |
 //! | `lockstep` | walks a directory of several trees in step and skips equal pages |
 //! | `compare` | compares two trees: added, removed, changed and renamed entries |
 //! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
 //! | `without` | writes trees anew without some nodes |
 //! | `deep` | a thread with a large stack for recursions |
 //! | `reach`, `visited` | reads all pages of many trees once and reports the references in them |
+//! | `on_disk` | whether a file on the disk has saved contents |
 //! | `named` | whether trees name any of some packs |
 //! | `reachable` | which chunks in which packs are reachable |
 
+mod ahead;
+mod below;
 mod branch;
 mod chunk_lookup;
 mod compare;
@@ -25,6 +30,7 @@ mod entries;
 mod extents;
 mod lockstep;
 mod named;
+mod on_disk;
 mod reach;
 mod reachable;
 #[cfg(test)]
@@ -33,6 +39,8 @@ mod visited;
 mod without;
 mod write;
 
+pub use ahead::{Ahead, Tops};
+pub use below::{Below, Found};
 pub use branch::{Branch, HasPage, ListBranch, Spot, Wanted, descend};
 pub use chunk_lookup::Lookup;
 pub use compare::{Change, Difference, compare};
@@ -42,6 +50,7 @@ pub use entries::Entries;
 pub use extents::Extents;
 pub use lockstep::{Lockstep, Step};
 pub use named::names_condemned_since;
+pub use on_disk::check_size;
 pub use reach::{Visit, walk};
 pub use reachable::{Reachable, Reached, Scope};
 pub use visited::Visited;
@@ -112,6 +121,13 @@ impl<'r> Trees<'r> {
     /// Returns a page of a directory, checked against the page above, and the place where it was read.
     pub fn page(&self, ctx: &Context, branch: &Branch) -> Result<(Ref, Page)> {
         let found = self.read(ctx, ChunkKind::Page, &branch.page, |r| Ok((*r, self.repo.page(ctx, r)?)))?;
+        branch.check(&found.1).map(|()| found)
+    }
+
+    /// Returns a page like [`Trees::page`], and reads only as much around it as `span` has.
+    pub fn page_within(&self, ctx: &Context, branch: &Branch, span: Span) -> Result<(Ref, Page)> {
+        let read = |r: &Ref| Ok((*r, Page::decode(&self.repo.chunk(ctx, ChunkKind::Page, r, span)?, &r.pack)?));
+        let found = self.read(ctx, ChunkKind::Page, &branch.page, read)?;
         branch.check(&found.1).map(|()| found)
     }
 

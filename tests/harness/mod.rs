@@ -9,6 +9,7 @@ pub mod process;
 pub mod proxy;
 pub mod repository;
 pub mod root;
+pub mod rounds;
 pub mod saved;
 pub mod servers;
 pub mod shown;

@@ -4,6 +4,7 @@
 mod harness;
 
 mod check;
+mod diff;
 mod forget;
 mod heal;
 mod junk;

@@ -19,7 +19,7 @@ fn differences(repo: &Repository, old: Option<Ref>, new: Option<Ref>) -> Vec<Dif
         Ok(())
     };
     let trees = Trees::new(repo);
-    compare(background(), &trees, old.as_ref(), new.as_ref(), each, &mut |_, e| panic!("{e}")).unwrap();
+    compare(background(), &trees, old.as_ref(), new.as_ref(), false, each, &mut |_, e| panic!("{e}")).unwrap();
     found
 }
 
@@ -166,7 +166,7 @@ fn what_two_trees_have_in_common_is_not_read() {
         found.push(difference);
         Ok(())
     };
-    compare(background(), &trees, a.as_ref(), b.as_ref(), each, &mut |_, _| lost += 1).unwrap();
+    compare(background(), &trees, a.as_ref(), b.as_ref(), false, each, &mut |_, _| lost += 1).unwrap();
     assert_eq!(lost, 1, "the one old page that differs was in that pack");
 }
 

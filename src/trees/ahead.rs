@@ -1,0 +1,233 @@
+//! Reads the pages of many directories before a walk comes to them, many at a time. A walk alone would wait for one round
+//! trip after another. A page that the walk then asks for is in the cache of blocks.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Branch, Trees};
+use crate::context::Context;
+use crate::crypto::keys::ChunkId;
+use crate::crypto::seal::BLOCK;
+use crate::error::Result;
+use crate::format::node::Content;
+use crate::format::page::Page;
+use crate::format::reference::Ref;
+use crate::name::ObjectId;
+use crate::repo::{Span, parallel};
+
+/// Pages that are requested at the same time.
+const THREADS: usize = 24;
+/// Directories that are read in step.
+const DIRECTORIES: usize = 64;
+/// Blocks of 64 KiB that are read ahead: a third of the cache, so that they are used before they are evicted.
+const MOST: usize = 512;
+/// Blocks of a stretch of a pack. A stretch is read as a whole if [`DENSE`] of its pages are wanted.
+const STRETCH: u32 = 16;
+const DENSE: usize = 4;
+/// Directories of which is remembered that they were read. A walk that visits none of them makes the memory useless.
+const KNOWN: usize = 64 << 10;
+
+/// A directory at one path: its top pages in one or more trees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tops {
+    /// Each side has the top pages of one or more trees. Pages that two sides have in common are not read.
+    sides: Vec<Vec<Ref>>,
+}
+
+impl Tops {
+    /// All pages of these trees will be read.
+    pub fn all(tops: Vec<Ref>) -> Self {
+        Tops { sides: vec![tops] }
+    }
+
+    /// The pages in which the two trees differ will be read.
+    pub fn pair(old: Option<Ref>, new: Option<Ref>) -> Self {
+        Tops { sides: [old, new].map(|top| top.into_iter().collect()).into() }
+    }
+
+    fn key(&self) -> Vec<Vec<ChunkId>> {
+        self.sides.iter().map(|side| side.iter().map(|top| top.id).collect()).collect()
+    }
+}
+
+/// The directories of one side below a directory: their top pages, by name.
+type Below = BTreeMap<Vec<u8>, Vec<Ref>>;
+
+/// A directory whose pages are being read.
+struct Job {
+    open: Vec<Vec<Branch>>,
+    below: Vec<Below>,
+}
+
+/// Reads ahead of one walk.
+pub struct Ahead<'t> {
+    ctx: &'t Context<'t>,
+    trees: &'t Trees<'t>,
+    /// Directories that the walk will visit, the next one last.
+    open: Vec<Tops>,
+    /// Directories that were read and not visited yet.
+    known: HashSet<Vec<Vec<ChunkId>>>,
+}
+
+impl<'t> Ahead<'t> {
+    /// Makes a reader that knows no directory yet.
+    pub fn new(ctx: &'t Context<'t>, trees: &'t Trees<'t>) -> Self {
+        Ahead { ctx, trees, open: Vec::new(), known: HashSet::new() }
+    }
+
+    /// Adds directories that the walk will visit next, in their order.
+    pub fn add(&mut self, tops: Vec<Tops>) {
+        self.open.extend(tops.into_iter().rev());
+    }
+
+    /// Prepares a visit of this directory. If its pages were not read yet, they are read now, with pages of the directories
+    /// that will be visited after it.
+    ///
+    /// # Errors
+    ///
+    /// Errors that are no damage. Damage is reported to the walk when it reads the page.
+    pub fn visit(&mut self, tops: &Tops) -> Result<()> {
+        if self.known.remove(&tops.key()) {
+            return Ok(());
+        }
+        if let Some(i) = self.open.iter().rposition(|open| open == tops) {
+            self.open.remove(i);
+        }
+        self.open.push(tops.clone());
+        let mut blocks = 0;
+        while blocks < MOST && !self.open.is_empty() {
+            let batch = self.open.split_off(self.open.len().saturating_sub(DIRECTORIES));
+            blocks += self.read(batch, MOST - blocks)?;
+        }
+        self.known.remove(&tops.key());
+        Ok(())
+    }
+
+    /// Reads all wanted pages of these directories and adds the directories below them. Returns the number of blocks.
+    fn read(&mut self, batch: Vec<Tops>, most: usize) -> Result<usize> {
+        if self.known.len() > KNOWN {
+            self.known.clear();
+        }
+        self.known.extend(batch.iter().map(Tops::key));
+        // The next directory is the last one of the batch.
+        let mut jobs: Vec<Job> = batch.iter().map(Job::new).collect();
+        let mut blocks = 0;
+        while blocks < most {
+            let wanted: Vec<(usize, usize, Branch)> = jobs.iter_mut().enumerate().flat_map(Job::take).collect();
+            if wanted.is_empty() {
+                break;
+            }
+            let spans = Spans::of(&wanted);
+            blocks += spans.blocks;
+            for (job, side, branch, page) in self.pages(wanted, &spans)? {
+                jobs[job].add(side, &branch, page);
+            }
+        }
+        self.open.extend(jobs.into_iter().flat_map(|job| job.below().into_iter().rev()));
+        Ok(blocks)
+    }
+
+    /// Reads pages. Those that are damaged are left out.
+    fn pages(&self, wanted: Vec<(usize, usize, Branch)>, spans: &Spans) -> Result<Vec<(usize, usize, Branch, Page)>> {
+        let read = |(job, side, branch): (usize, usize, Branch)| {
+            let page = self.trees.page_within(self.ctx, &branch, spans.of_page(&branch.page));
+            (job, side, branch, page)
+        };
+        let threads = THREADS.min(spans.places.len());
+        let read = if threads < 2 { wanted.into_iter().map(read).collect() } else { parallel(threads, wanted, read) };
+        let mut pages = Vec::with_capacity(read.len());
+        for (job, side, branch, page) in read {
+            match page {
+                Ok((_, page)) => pages.push((job, side, branch, page)),
+                Err(e) if e.kind().is_damage() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(pages)
+    }
+}
+
+impl Job {
+    fn new(tops: &Tops) -> Self {
+        let open = tops.sides.iter().map(|side| side.iter().copied().map(Branch::top).collect()).collect();
+        Job { open, below: tops.sides.iter().map(|_| Below::new()).collect() }
+    }
+
+    /// Takes the pages that are to be read next, each with the numbers of the job and the side.
+    fn take((number, job): (usize, &mut Job)) -> Vec<(usize, usize, Branch)> {
+        let mut sides: HashMap<ChunkId, HashSet<usize>> = HashMap::new();
+        for (i, side) in job.open.iter().enumerate() {
+            side.iter().for_each(|branch| {
+                sides.entry(branch.page.id).or_default().insert(i);
+            });
+        }
+        let mut wanted = Vec::new();
+        for (i, side) in job.open.iter_mut().enumerate() {
+            for branch in std::mem::take(side) {
+                if sides.get(&branch.page.id).is_some_and(|sides| sides.len() == 1) {
+                    sides.remove(&branch.page.id);
+                    wanted.push((number, i, branch));
+                }
+            }
+        }
+        wanted
+    }
+
+    fn add(&mut self, side: usize, branch: &Branch, page: Page) {
+        match page {
+            Page::Upper(rows) => self.open[side].extend(branch.children(&rows)),
+            Page::Leaf(nodes) => {
+                for node in nodes {
+                    let Content::Directory(top) = node.content else { continue };
+                    let tops = self.below[side].entry(node.name).or_default();
+                    tops.extend(top.filter(|top| tops.iter().all(|known| known.id != top.id)));
+                }
+            }
+        }
+    }
+
+    /// Returns the directories below that the walk will visit: with one side all of them, with two those that differ.
+    fn below(self) -> Vec<Tops> {
+        let mut sides = self.below.into_iter();
+        match (sides.next(), sides.next()) {
+            (Some(all), None) => all.into_values().filter(|tops| !tops.is_empty()).map(Tops::all).collect(),
+            (Some(old), Some(mut new)) => {
+                let pairs = old.into_iter().filter_map(|(name, old)| {
+                    let new = new.remove(&name)?;
+                    let id = |tops: &[Ref]| tops.first().map(|top| top.id);
+                    (id(&old) != id(&new)).then(|| Tops { sides: vec![old, new] })
+                });
+                pairs.collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The stretches of packs in which pages lie, and how much of each is read.
+struct Spans {
+    places: HashMap<(ObjectId, u32), usize>,
+    /// Blocks that are read at most.
+    blocks: usize,
+}
+
+impl Spans {
+    fn of(wanted: &[(usize, usize, Branch)]) -> Self {
+        let mut places = HashMap::new();
+        for (_, _, branch) in wanted {
+            *places.entry(Spans::place(&branch.page)).or_default() += 1;
+        }
+        let blocks = places.values().map(|pages| if *pages >= DENSE { STRETCH as usize } else { *pages }).sum();
+        Spans { places, blocks }
+    }
+
+    fn place(page: &Ref) -> (ObjectId, u32) {
+        (page.pack.id, page.offset / (STRETCH * BLOCK as u32))
+    }
+
+    fn of_page(&self, page: &Ref) -> Span {
+        match self.places.get(&Spans::place(page)) {
+            Some(pages) if *pages >= DENSE => Span::Blocks(STRETCH),
+            _ => Span::Exact,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Counts how often a caller waits for a storage: reads that are sent at the same time are one round.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use nfreezer::context::Context;
+use nfreezer::error::Result;
+use nfreezer::storage::Storage;
+
+use super::faults::{Answer, Call, Rule};
+
+/// The time that each read takes, so that reads of one round overlap.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// How often reading began while no other read was going on.
+    pub rounds: usize,
+    /// Reads.
+    pub reads: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// The rule that counts.
+#[derive(Default)]
+pub struct Rounds(Mutex<(usize, Reads)>);
+
+impl Rounds {
+    /// What was read since the last call.
+    pub fn take(&self) -> Reads {
+        std::mem::take(&mut self.0.lock().unwrap().1)
+    }
+}
+
+impl Rule for Rounds {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        let Call::Read(_, _, bytes) = call else { return call.of(ctx, storage) };
+        let mut state = self.0.lock().unwrap();
+        state.1.rounds += usize::from(state.0 == 0);
+        state.0 += 1;
+        state.1.reads += 1;
+        state.1.bytes += bytes;
+        drop(state);
+        thread::sleep(DELAY);
+        let answer = call.of(ctx, storage);
+        self.0.lock().unwrap().0 -= 1;
+        answer
+    }
+}
