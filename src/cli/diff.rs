@@ -31,26 +31,32 @@ pub struct Args {
         default_value_if("with", clap::builder::ArgPredicate::IsPresent, "latest")
     )]
     old: OsString,
-    /// The new snapshot, by default `latest`, and a path, by default the same
+    /// The new snapshot [default: latest]
+    ///
+    /// Without a path, the path of the old one holds.
     #[arg(value_name = "SNAPSHOT[:PATH]", conflicts_with = "with")]
     new: Option<OsString>,
     /// Compare with this folder on the disk
     #[arg(long, value_name = "DIR")]
     with: Option<PathBuf>,
-    /// Read files of equal size and compare their contents, not their times
+    /// Compare contents of files, not their times
+    ///
+    /// Files of the same size are read.
     #[arg(long, requires = "with")]
     content: bool,
-    /// Print changes of mode, owner, time and extended attributes too
+    /// Print changed attributes too
+    ///
+    /// Mode, owner, time and extended attributes.
     #[arg(long)]
     metadata: bool,
-    /// Print sums for each folder, the one that grew most first
+    /// Print sums for each folder, the largest growth first
     #[arg(long)]
     stat: bool,
     /// Levels of folders that --stat prints
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "stat")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "stat", hide_short_help = true)]
     depth: usize,
     /// Leave out paths of DIR that match PATTERN, as in `push`
-    #[arg(short, long, value_name = "PATTERN", requires = "with")]
+    #[arg(short, long, value_name = "PATTERN", requires = "with", hide_short_help = true)]
     exclude: Vec<OsString>,
     #[command(flatten)]
     filter: FilterArgs,

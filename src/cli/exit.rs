@@ -11,6 +11,9 @@ pub const DAMAGED: u8 = 4;
 /// The server presents an older state than before, or another repository.
 pub const TAMPERING: u8 = 15;
 
+/// The reader of standard output closed it: 128 + SIGPIPE, as the shell reports it for other programs.
+pub const CLOSED_PIPE: u8 = 141;
+
 /// Returns the exit code of a failure.
 pub fn exit_code(kind: Kind) -> u8 {
     match kind {

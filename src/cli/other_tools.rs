@@ -24,14 +24,9 @@ const ANSWERS: &[Answer] = &[
         hint: "`nfreezer ls -R SNAPSHOT` lists all paths; `nfreezer mount DIR` shows old versions and deleted files of a path",
     },
     Answer {
-        commands: &["dump", "cat", "print", "show"],
-        message: "nfreezer does not write contents to standard output",
-        hint: "use `nfreezer restore SNAPSHOT:PATH --target DIR`, or `nfreezer mount DIR` and `cat`",
-    },
-    Answer {
-        commands: &["export", "export-tar", "tar", "archive"],
-        message: "nfreezer writes no archives",
-        hint: "use `nfreezer mount DIR` and `tar`; `nfreezer key export` prints a key file",
+        commands: &["cat", "print", "show", "export", "export-tar", "tar", "archive"],
+        message: "the command that writes contents to standard output is `dump`",
+        hint: "use `nfreezer dump SNAPSHOT:PATH`; `nfreezer key export` prints a key file",
     },
     Answer {
         commands: &["stats", "du", "info", "repo-info", "repoinfo", "analyze"],

@@ -63,8 +63,10 @@ pub fn run(args: &Args) -> Result<u8> {
         return Err(Error::new(Kind::Usage, "no target is given").hint("add --target DIR"));
     };
     if target.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "restore writes into a folder, not to standard output")
-            .hint("use --target ./- for a folder of that name, or `nfreezer mount DIR` and `cat`"));
+        return Err(Error::new(Kind::Usage, "restore writes into a folder, not to standard output").hint(format!(
+            "use `nfreezer dump {}`, or --target ./- for a folder of that name",
+            escape::text(args.what.as_encoded_bytes())
+        )));
     }
     let output = args.progress.output;
     let (snapshot, path) = snapshot_and_path(&args.what)?;

@@ -26,13 +26,15 @@ pub struct Folders {
 impl Folders {
     /// Adds an entry to its folder.
     pub fn add(&mut self, entry: &Entry) {
+        if matches!(entry.modifier, Modifier::Attributes | Modifier::Renamed) {
+            return;
+        }
         let end = entry.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let row = self.rows.entry(entry.path[..end].to_vec()).or_default();
         match entry.modifier {
             Modifier::Added => row.added += 1,
             Modifier::Removed => row.removed += 1,
-            Modifier::Content | Modifier::Type => row.changed += 1,
-            Modifier::Attributes | Modifier::Renamed => return,
+            _ => row.changed += 1,
         }
         let size = |side: Option<super::Side>| side.map_or(0, |side| i64::try_from(side.size).unwrap_or(i64::MAX));
         row.growth = row.growth.saturating_add(size(entry.new)).saturating_sub(size(entry.old));
@@ -94,6 +96,7 @@ mod tests {
             entry(Modifier::Content, "/home/me/photos/b", 100, 50),
             entry(Modifier::Removed, "/home/me/mail/c", 30, 0),
             entry(Modifier::Added, "/home/me/d", 0, 1),
+            entry(Modifier::Attributes, "/home/me", 0, 0),
         ] {
             folders.add(&entry);
         }

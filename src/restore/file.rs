@@ -10,17 +10,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dir::{self, Held};
-use super::link_key::Key;
 use super::{Overwrite, Run, add, attributes, flags};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
 use crate::progress::Event;
-use crate::trees::check_size;
-
-/// Behind the name of a file of which only a part could be restored.
-pub(super) const PARTIAL: &[u8] = b".nfreezer-partial";
+use crate::trees::{LinkKey, PARTIAL_SUFFIX as PARTIAL, check_size};
 
 /// Returns the name of the intact rest of a file: the name with a suffix. A name too long for that is cut and gets eight
 /// digits of a hash, so that two of them stay two.
@@ -44,7 +40,7 @@ pub(super) struct File {
     /// Whether it may take the place of something.
     pub replace: bool,
     /// Under which key further names of it wait.
-    pub key: Option<Key>,
+    pub key: Option<LinkKey>,
     /// Bytes of chunks; the rest of its size is holes.
     written: AtomicU64,
     state: Mutex<State>,
@@ -59,7 +55,7 @@ struct State {
 }
 
 impl File {
-    pub fn new(held: Held, node: Node, replace: bool, key: Option<Key>) -> Self {
+    pub fn new(held: Held, node: Node, replace: bool, key: Option<LinkKey>) -> Self {
         File { held, node, replace, key, written: AtomicU64::new(0), state: Mutex::default() }
     }
 

@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use super::dir::{self, Held};
 use super::file::{self, File, copy};
-use super::link_key::Key;
 use super::{Run, add, node};
 use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
 use crate::progress::Event;
+use crate::trees::LinkKey;
 
 /// Most names that may wait; each holds its directory open.
 const WAITING: usize = 1024;
@@ -45,7 +45,7 @@ enum Entry {
 
 #[derive(Default)]
 struct Inner {
-    known: HashMap<Key, (Entry, u32)>,
+    known: HashMap<LinkKey, (Entry, u32)>,
     waiting: usize,
 }
 
@@ -82,7 +82,7 @@ impl Links {
     }
 
     /// Called by the walk for each name of such a file.
-    pub fn meet(&self, key: Key, held: Held, node: Node, replace: bool) -> Meet {
+    pub fn meet(&self, key: LinkKey, held: Held, node: Node, replace: bool) -> Meet {
         let mut inner = self.inner.lock().expect("no holder panics");
         while inner.waiting >= self.most_waiting && matches!(inner.known.get(&key), Some((Entry::Coming(_), _))) {
             inner = self.fewer.wait(inner).expect("no holder panics");
@@ -111,7 +111,7 @@ impl Links {
 }
 
 /// The first name is complete, or will never be: sees to those that wait for it.
-pub(super) fn complete(run: &Run<'_>, key: &Key, held: &Held, node: &Node, result: Result<(u64, u64)>) {
+pub(super) fn complete(run: &Run<'_>, key: &LinkKey, held: &Held, node: &Node, result: Result<(u64, u64)>) {
     let first = result.map(|id| {
         let mut path = held.dir.below_target();
         path.push(b'/');

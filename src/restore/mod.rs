@@ -10,12 +10,10 @@
 
 mod attributes;
 mod dir;
-mod fetch;
 mod file;
 mod finish;
 mod flags;
 mod folded;
-mod link_key;
 mod links;
 mod local;
 mod locks;
@@ -38,7 +36,7 @@ use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::progress::Event;
 use crate::repo::Repository;
-use crate::trees::Trees;
+use crate::trees::{Fetch, Trees};
 
 /// How to treat an existing entry that is not equal. Directories are merged in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +136,7 @@ pub fn restore(
         options,
         owners: owners::Owners::new(options.numeric_ids),
         tally: Tally::default(),
-        fetch: fetch::Fetch::new(trees),
+        fetch: Fetch::new(trees),
         links: links::Links::new(Arc::clone(&target.fd)),
         large: Mutex::default(),
         locks: flags::Locks::default(),
@@ -170,7 +168,7 @@ struct Run<'a> {
     options: &'a Options,
     owners: owners::Owners,
     tally: Tally,
-    fetch: fetch::Fetch<'a>,
+    fetch: Fetch<'a>,
     links: links::Links,
     /// Held while one large file is restored over an existing one.
     large: Mutex<()>,

@@ -9,11 +9,11 @@ use super::Run;
 use super::dir::Held;
 use super::file::{File, ended};
 use super::finish;
-use super::link_key::Key;
 use crate::descriptors;
 use crate::error::{Error, Kind};
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
+use crate::trees::LinkKey;
 
 /// Plaintext of one job; larger files are written by several threads.
 const PART: u64 = 4 << 20;
@@ -59,7 +59,7 @@ fn capacity() -> usize {
 
 impl Queue {
     /// Restores a file.
-    pub fn file(&self, run: &Run<'_>, held: Held, node: Node, replace: bool, key: Option<Key>) {
+    pub fn file(&self, run: &Run<'_>, held: Held, node: Node, replace: bool, key: Option<LinkKey>) {
         let content = node.content.clone();
         let file = Arc::new(File::new(held, node, replace, key));
         let (mut offset, mut start, mut refs) = (0, 0, Vec::new());

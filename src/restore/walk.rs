@@ -8,7 +8,6 @@ use rustix::fs::{FileType, Stat};
 use super::dir::{self, Dir, Held};
 use super::file::{in_the_way, partial_name};
 use super::folded;
-use super::link_key::Key;
 use super::links::{self, Meet};
 use super::queue::Queue;
 use super::{Overwrite, Run, add, node, reuse};
@@ -17,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node};
 use crate::progress::Event;
-use crate::trees::{Entries, LOST, lacks_parts};
+use crate::trees::{Entries, LOST, LinkKey, lacks_parts};
 
 /// Most directories above the walk that stay open.
 const OPEN: usize = 64;
@@ -145,7 +144,7 @@ fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
     if replace || held.dir.is_locked {
         held.check_locks(&node.name)?;
     }
-    let key = Key::of(&node);
+    let key = LinkKey::of(&node);
     let (held, node) = match key {
         None => (held.clone(), node),
         Some(key) => match run.links.meet(key, held.clone(), node, replace) {

@@ -9,6 +9,8 @@
 //! | `chunk_lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
 //! | `ahead` | reads the pages of many directories at the same time, before a walk comes to them |
 //! | `below` | visits everything below a directory |
+//! | `fetch` | chunks of many files, in large stretches and ahead of their use |
+//! | `link_key` | recognises the names of one file |
 //! | `lockstep` | walks a directory of several trees in step and skips equal pages |
 //! | `compare` | compares two trees: added, removed, changed and renamed entries |
 //! | `write`, `directory` | new pages, bottom-up, into a metadata pack that has no name yet |
@@ -28,6 +30,8 @@ mod deep;
 mod directory;
 mod entries;
 mod extents;
+mod fetch;
+mod link_key;
 mod lockstep;
 mod named;
 mod on_disk;
@@ -48,6 +52,8 @@ pub use deep::deep;
 pub use directory::{Directory, Which};
 pub use entries::Entries;
 pub use extents::Extents;
+pub use fetch::Fetch;
+pub use link_key::LinkKey;
 pub use lockstep::{Lockstep, Step};
 pub use named::names_condemned_since;
 pub use on_disk::check_size;
@@ -72,6 +78,9 @@ use crate::repo::{Repository, Span};
 /// The error number of a [`Content::Unreadable`] that `repair` puts in the place of lost entries (`EUCLEAN`,
 /// which no source returns for a file that is there).
 pub const LOST: u32 = 117;
+
+/// The end of the name that a file gets if only its beginning was saved, or if parts of it are lost.
+pub const PARTIAL_SUFFIX: &[u8] = b".nfreezer-partial";
 
 /// Returns whether `repair` has marked a file of which something is lost on the server.
 pub fn lacks_parts(node: &Node) -> bool {

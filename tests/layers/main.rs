@@ -74,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
     ("diff", &["context", "format", "trees", "xattr"]),
+    ("dump", &["context", "format", "trees"]),
     ("rewrite", &["context", "crypto", "format", "repo", "trees"]),
     ("forget", &["context", "format", "repo", "trees"]),
     ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
@@ -84,8 +85,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "accounts", "context", "crypto", "format", "moment", "mounts", "pattern", "storage", "seen", "repo",
-            "trees", "progress", "push", "restore", "check", "diff", "forget", "rewrite", "prune", "import", "vfs",
-            "mount",
+            "trees", "progress", "push", "restore", "check", "diff", "dump", "forget", "rewrite", "prune", "import",
+            "vfs", "mount",
         ],
     ),
 ];

@@ -5,6 +5,7 @@ mod harness;
 
 mod check;
 mod diff;
+mod dump;
 mod forget;
 mod heal;
 mod junk;

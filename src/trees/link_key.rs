@@ -8,14 +8,14 @@ use crate::format::reference::Extent;
 
 /// The identity of a file with several names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub struct LinkKey {
     fs: u32,
     inode: u64,
     ctime: i64,
     contents: u64,
 }
 
-impl Key {
+impl LinkKey {
     /// Returns `None` for a node with one name only.
     pub fn of(node: &Node) -> Option<Self> {
         if node.nlink < 2 {
@@ -35,6 +35,6 @@ impl Key {
             Content::Socket => 8.hash(&mut hash),
             Content::Directory(_) | Content::Unreadable(_) => return None,
         }
-        Some(Key { fs: node.attrs.fs, inode: node.inode, ctime: node.ctime, contents: hash.finish() })
+        Some(LinkKey { fs: node.attrs.fs, inode: node.inode, ctime: node.ctime, contents: hash.finish() })
     }
 }

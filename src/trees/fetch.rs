@@ -8,13 +8,13 @@ use std::sync::{Condvar, Mutex};
 
 use crossbeam_channel::Sender;
 
+use super::Trees;
 use crate::context::Context;
 use crate::crypto::seal::BLOCK;
 use crate::error::Result;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::repo::Span;
-use crate::trees::Trees;
 
 /// Blocks of a stretch: 4 MiB.
 const STRETCH: u32 = 64;
@@ -31,7 +31,8 @@ struct Wanted {
     stretches: HashMap<Place, (u32, u64, bool)>,
 }
 
-pub(super) struct Fetch<'a> {
+/// Fetches the chunks that a walk announces.
+pub struct Fetch<'a> {
     trees: &'a Trees<'a>,
     wanted: Mutex<Wanted>,
     less: Condvar,
@@ -42,6 +43,7 @@ fn place(r: &Ref) -> Place {
 }
 
 impl<'a> Fetch<'a> {
+    /// Makes a fetcher with nothing announced.
     pub fn new(trees: &'a Trees<'a>) -> Self {
         Fetch { trees, wanted: Mutex::default(), less: Condvar::new() }
     }
@@ -93,7 +95,7 @@ impl<'a> Fetch<'a> {
         let _ = self.trees.repo().part(ctx, r, 0..1, Span::Blocks(STRETCH));
     }
 
-    /// The contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
+    /// Returns the contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
     pub fn chunk(&self, ctx: &Context, r: &Ref) -> Result<Vec<u8>> {
         let span = match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
             Some((_, _, true)) => Span::Blocks(STRETCH),
