@@ -8,7 +8,7 @@ use super::attr::{Attr, Fault, Kind};
 use super::inode_table::{DirInode, Inode};
 use super::tree::{FoundNode, damaged};
 use super::view::{Role, Target, View, ViewDir};
-use super::{Mode, Vfs, inode};
+use super::{Mode, Vfs, inode, readme};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::moment::moment;
@@ -37,7 +37,7 @@ impl Vfs {
         }
     }
 
-    /// Looks up a name in a directory of the view: a listed one, a moment in `at/`, or one of Samba's shadow copies.
+    /// Looks up a name in a directory of the view: a listed one, a moment in `at/`, or another name that is not listed.
     fn lookup_in_view(&self, view: &View, dir: &ViewDir, name: &[u8]) -> Option<Attr> {
         if let Some(target) = dir.target(name) {
             return Some(self.target_attr(view, dir, name, target, true));
@@ -46,7 +46,7 @@ impl Vfs {
             let local_now = Zoned::now().with_time_zone(self.options.zone.clone());
             view.time.at(moment(std::str::from_utf8(name).ok()?, &local_now)?).cloned()?
         } else {
-            view.shadow(dir, name, now())?
+            view.unlisted(dir, name, now())?
         };
         // Directories with different names must not share a number.
         let salt = inode::directory(self.repo.keys(), dir.ino, name, None);
@@ -56,8 +56,8 @@ impl Vfs {
     /// Returns the attributes of a node.
     pub fn getattr(&self, ino: u64, mode: Mode<'_>) -> Result<Attr, Fault> {
         self.wait_until_fresh(ino, mode)?;
-        if let Some(dir) = self.view().listed_dir(ino) {
-            return Ok(self.view_attr(dir));
+        if let Some(attr) = self.attr_in_view(&self.view(), ino) {
+            return Ok(attr);
         }
         match self.known_inode(ino) {
             Some(Inode::Dir(dir)) if !dir.role.merges() => Ok(dir.attr),
@@ -68,6 +68,14 @@ impl Vfs {
                 Ok(Attr { ino, ..attr })
             }
         }
+    }
+
+    /// Returns the attributes of `README`, or of a directory of the view that lists its own entries.
+    fn attr_in_view(&self, view: &View, ino: u64) -> Option<Attr> {
+        if ino == view.readme {
+            return Some(self.readme_attr(view));
+        }
+        view.listed_dir(ino).map(|dir| self.view_attr(dir))
     }
 
     /// Returns the target of a symlink.
@@ -144,6 +152,7 @@ impl Vfs {
         match target {
             Target::Dir(index) => self.view_attr(&view.dirs[*index]),
             Target::Snapshot(snapshot) => self.snapshot_attr(dir.ino, dir.ino, name, snapshot, hold),
+            Target::Readme => self.readme_attr(view),
         }
     }
 
@@ -169,10 +178,15 @@ impl Vfs {
         attr
     }
 
+    fn readme_attr(&self, view: &View) -> Attr {
+        readme::attr(self.repo.keys(), self.options.mounter, view.dirs[0].newest)
+    }
+
     /// Returns the attributes of a directory of the view.
     pub(super) fn view_attr(&self, dir: &ViewDir) -> Attr {
         let (uid, gid) = self.options.mounter;
-        let nlink = dir.entries.len() as u32 + 2;
+        let files = dir.entries.iter().filter(|(_, target)| matches!(target, Target::Readme)).count();
+        let nlink = (dir.entries.len() - files) as u32 + 2;
         let kind = Kind::Directory;
         let mtime = dir.newest;
         Attr { ino: dir.ino, kind, mode: 0o755, nlink, uid, gid, size: 0, blocks: 0, mtime, device: (0, 0) }

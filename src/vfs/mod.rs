@@ -7,7 +7,7 @@
 //! [`Fault::Wait`]; with [`Mode::Fetch`] it may take as long as the storage. Nodes below a snapshot never change, so they
 //! may be cached for ever; only the directories of the view change, by [`Vfs::refresh`].
 //!
-//! - [`view`]: the directories above the snapshots. [`time`]: `at/`, `versions/` and `deleted/`.
+//! - [`view`]: the directories above the snapshots. [`readme`]: the file beside them. [`time`]: `at/`, `versions/` and `deleted/`.
 //! - [`lookup`] and [`readdir`]: nodes by name and number. [`xattr`]: extended attributes. [`read`]: file contents.
 //! - [`tree`]: nodes in the pages of a snapshot. [`pages`]: decoded pages.
 //! - [`inode`]: inode numbers. [`inode_table`]: the nodes that the kernel knows. [`attr`]: what `stat` shows.
@@ -25,6 +25,7 @@ mod pages;
 mod prefetch_walk;
 mod read;
 mod readdir;
+mod readme;
 mod snapshot_names;
 mod time;
 mod tree;
@@ -212,6 +213,7 @@ impl Vfs {
         }
         match self.table().get(ino) {
             Some(Inode::Dir(dir)) if dir.role.merges() => Some(BRIEF),
+            None if self.is_readme(ino) => Some(SOON),
             _ => None,
         }
     }
@@ -228,9 +230,13 @@ impl Vfs {
         Ok(())
     }
 
-    /// Returns whether this is the inode number of a directory of the view.
+    /// Returns whether this is the inode number of a directory of the view, or of `README`.
     pub fn is_view(&self, ino: u64) -> bool {
-        self.view().find(ino).is_some()
+        self.view().find(ino).is_some() || self.is_readme(ino)
+    }
+
+    fn is_readme(&self, ino: u64) -> bool {
+        self.view().readme == ino
     }
 
     /// Takes back `count` look-ups of a node.

@@ -1,6 +1,6 @@
 //! The names of snapshots, hosts and tags in the directories of the view. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -18,26 +18,37 @@ pub fn local(seconds: i64, zone: &TimeZone) -> String {
     time.strftime("%Y-%m-%d_%H-%M-%S").to_string()
 }
 
-/// Returns names by local time, in the order of the snapshots. Of equal names, the first stays plain and the others get
-/// the id of their snapshot.
+/// Returns names by local time, in the order of the snapshots. Snapshots with equal times all get their id as a suffix, so
+/// that one of them does not look like another kind of entry.
 pub fn names_by_time(snapshots: &[Arc<Snapshot>], zone: &TimeZone) -> Vec<Vec<u8>> {
+    let times: Vec<_> = snapshots.iter().map(|snapshot| time_name(snapshot, zone)).collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    times.iter().for_each(|name| *counts.entry(name).or_default() += 1);
     let mut taken = BTreeSet::new();
     let mut names = Vec::with_capacity(snapshots.len());
-    for snapshot in snapshots {
-        let mut name = local(snapshot.time.seconds, zone);
-        if snapshot.partial {
-            name.push_str("-partial");
+    for (snapshot, time) in snapshots.iter().zip(&times) {
+        let mut name = time.clone();
+        if counts[time.as_str()] > 1 {
+            name = format!("{time}-{}", snapshot.id.short());
         }
         if taken.contains(&name) {
-            name = format!("{name}-{}", snapshot.id.short());
-        }
-        if taken.contains(&name) {
-            name = format!("{name}-{}", snapshot.id);
+            name = format!("{time}-{}", snapshot.id);
         }
         taken.insert(name.clone());
         names.push(name.into_bytes());
     }
     names
+}
+
+fn time_name(snapshot: &Snapshot, zone: &TimeZone) -> String {
+    let suffix = if snapshot.partial { "-partial" } else { "" };
+    local(snapshot.time.seconds, zone) + suffix
+}
+
+/// Returns whether `rest` is what [`names_by_time`] adds to the time of this snapshot where others have the same.
+pub fn is_id_suffix(rest: &[u8], snapshot: &Snapshot) -> bool {
+    let id = snapshot.id.to_string();
+    rest.strip_prefix(b"-").is_some_and(|rest| rest == snapshot.id.short().as_bytes() || rest == id.as_bytes())
 }
 
 /// Returns the first eight digits of each id, or all digits where the eight are taken, in the order of the snapshots.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::inode;
-use super::snapshot_names::{file_name, names_by_id, names_by_time};
+use super::snapshot_names::{file_name, is_id_suffix, names_by_id, names_by_time};
 use super::time::timeline::Timeline;
+use super::{inode, readme};
 use crate::crypto::keys::Keys;
 use crate::format::record::Snapshot;
 use crate::moment::shadow;
@@ -22,12 +22,14 @@ pub enum Target {
     Dir(usize),
     /// The root of a snapshot.
     Snapshot(Arc<Snapshot>),
+    /// The file `README`.
+    Readme,
 }
 
 impl Target {
     fn is_same(&self, other: &Target) -> bool {
         match (self, other) {
-            (Target::Dir(_), Target::Dir(_)) => true,
+            (Target::Dir(_), Target::Dir(_)) | (Target::Readme, Target::Readme) => true,
             (Target::Snapshot(a), Target::Snapshot(b)) => a.id == b.id,
             _ => false,
         }
@@ -36,7 +38,7 @@ impl Target {
     fn snapshot(&self) -> Option<&Arc<Snapshot>> {
         match self {
             Target::Snapshot(snapshot) => Some(snapshot),
-            Target::Dir(_) => None,
+            Target::Dir(_) | Target::Readme => None,
         }
     }
 }
@@ -84,6 +86,8 @@ pub struct View {
     pub dirs: Vec<ViewDir>,
     /// The snapshots.
     pub time: Arc<Timeline>,
+    /// Inode number of the file `README` in the root, or 0.
+    pub readme: u64,
     by_ino: HashMap<u64, usize>,
 }
 
@@ -102,6 +106,8 @@ impl View {
         let snapshots: Vec<_> = snapshots.into_iter().map(Arc::new).collect();
         let mut view = View::default();
         view.add(0, b"", inode::ROOT);
+        view.readme = readme::number(keys);
+        view.dirs[0].entries.push((readme::NAME.to_vec(), Target::Readme));
         if let Some(latest) = latest(&snapshots, now) {
             view.dirs[0].entries.push((b"latest".to_vec(), Target::Snapshot(latest)));
         }
@@ -194,10 +200,17 @@ impl View {
         names
     }
 
-    /// Returns the snapshot that Samba means by a name like `@GMT-2026.11.22-10.00.00` in a directory: one of the snapshots
-    /// in it, in the root one of all. Such names are not listed.
-    pub fn shadow(&self, dir: &ViewDir, name: &[u8], now: Time) -> Option<Arc<Snapshot>> {
-        let second = shadow(std::str::from_utf8(name).ok()?)?;
+    /// Returns the snapshot behind a name that is not listed: one like `@GMT-2026.11.22-10.00.00`, as Samba writes it, or
+    /// the time of several snapshots without an id.
+    pub fn unlisted(&self, dir: &ViewDir, name: &[u8], now: Time) -> Option<Arc<Snapshot>> {
+        match shadow(std::str::from_utf8(name).ok()?) {
+            Some(second) => self.shadow(dir, second, now),
+            None => dir.of_equal_time(name, now),
+        }
+    }
+
+    /// Returns the snapshot of a second in a directory: one of the snapshots in it, in the root one of all.
+    fn shadow(&self, dir: &ViewDir, second: i64, now: Time) -> Option<Arc<Snapshot>> {
         let mut found: Vec<_> = if dir.ino == inode::ROOT {
             self.time.snapshots.clone()
         } else {
@@ -243,6 +256,17 @@ impl ViewDir {
     pub fn target(&self, name: &[u8]) -> Option<&Target> {
         let found = self.entries.binary_search_by(|entry| entry.0.as_slice().cmp(name));
         found.ok().map(|at| &self.entries[at].1)
+    }
+
+    /// Returns the newest of the snapshots whose names are this time and their id.
+    fn of_equal_time(&self, time: &[u8], now: Time) -> Option<Arc<Snapshot>> {
+        let start = self.entries.partition_point(|(name, _)| name.as_slice() < time);
+        let named = self.entries[start..].iter().take_while(|(name, _)| name.starts_with(time));
+        let snapshots = named.filter_map(|(name, target)| Some((name, target.snapshot()?)));
+        let mut found: Vec<_> =
+            snapshots.filter(|(name, s)| is_id_suffix(&name[time.len()..], s)).map(|(_, s)| Arc::clone(s)).collect();
+        found.sort_by_key(|snapshot| snapshot.time);
+        latest(&found, now)
     }
 }
 

@@ -213,6 +213,20 @@ fn a_storage_that_hangs_holds_up_no_lookup_and_reads_end_in_time() {
 }
 
 #[test]
+fn the_readme_is_an_ordinary_read_only_file() {
+    let (memory, _, state) = pushed(&Item::dir([("a", Item::file("x"))]));
+    let mount = Mounted::new(cold(memory), state);
+    let readme = mount.path("README");
+    let text = fs::read_to_string(&readme).unwrap();
+    assert!(text.contains("versions/PATH/") && text.len() as u64 == fs::metadata(&readme).unwrap().len());
+    let copies = tempfile::tempdir().unwrap();
+    run("cp", &["-a", readme.to_str().unwrap(), copies.path().to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(copies.path().join("README")).unwrap(), text);
+    assert_eq!(errno(fs::OpenOptions::new().write(true).open(&readme)), Some(libc::EROFS));
+    assert_eq!(errno(fs::read_dir(&readme)), Some(libc::ENOTDIR));
+}
+
+#[test]
 fn requests_that_timed_out_leave_no_worker_behind() {
     let (memory, _, state) = pushed(&stalled_tree());
     let storage = Stalled::with(memory, Stall::default());

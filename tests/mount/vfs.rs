@@ -30,13 +30,19 @@ fn the_folders_above_the_snapshots() {
         });
     }
     let vfs = repo.vfs();
-    assert_eq!(names(&vfs, inode::ROOT), ["at", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"]);
+    let root = ["README", "at", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"];
+    assert_eq!(names(&vfs, inode::ROOT), root);
     let below = |path: &str| names(&vfs, lookup(&vfs, path).unwrap().ino);
-    let all =
-        ["2001-09-09_01-46-40", "2001-09-09_01-46-40-02020202", "2001-09-09_01-47-40", "2001-09-09_01-48-40-partial"];
-    assert_eq!(below("snapshots"), all);
+    let same = ["2001-09-09_01-46-40-01010101", "2001-09-09_01-46-40-02020202"];
+    let others = ["2001-09-09_01-47-40", "2001-09-09_01-48-40-partial"];
+    assert_eq!(below("snapshots"), [same, others].concat(), "snapshots of one second are named alike");
+    let second = lookup(&vfs, "snapshots/2001-09-09_01-46-40").unwrap();
+    assert_eq!(second.mtime, times[1], "the time alone is the newest of its second");
+    assert!(
+        ["snapshots/2001-09-09_01-46-4", "snapshots/2001-09-09_01-46-40-0"].iter().all(|p| lookup(&vfs, p).is_err())
+    );
     assert_eq!(below("hosts"), ["a%2Fb", "laptop"]);
-    assert_eq!(below("hosts/a%2Fb"), [all[0], "latest"]);
+    assert_eq!(below("hosts/a%2Fb"), ["2001-09-09_01-46-40", "latest"]);
     assert_eq!(below("tags"), ["%2E."]);
     assert_eq!(below("ids"), ["01010101", "02020202", "03030303", "04040404"]);
     let latest = lookup(&vfs, "latest").unwrap();
@@ -52,6 +58,36 @@ fn the_folders_above_the_snapshots() {
     assert_eq!(files.len(), 1, "the file has one");
     assert!(lookup(&vfs, "latest/nothing").is_err() && lookup(&vfs, "nothing").is_err());
     assert_eq!(vfs.path(lookup(&vfs, "hosts/laptop/latest/home/a").unwrap().ino), b"/latest/home/a", "as first seen");
+}
+
+#[test]
+fn a_file_in_the_root_explains_the_folders() {
+    let mut repo = Repo::new();
+    let tree = Item::dir([("README", Item::file("mine"))]);
+    repo.push_as(&tree, |s| {
+        s.host = "README".into();
+        s.tags = vec!["README".into()];
+    });
+    let vfs = repo.vfs();
+    let readme = lookup(&vfs, "README").unwrap();
+    let text = String::from_utf8(read(&vfs, readme.ino, 0, 1 << 20).unwrap()).unwrap();
+    assert_eq!((readme.kind, readme.mode, readme.size), (Kind::File, 0o444, text.len() as u64));
+    for name in names(&vfs, inode::ROOT) {
+        assert!(name == "README" || text.contains(&format!("{name}/")), "it explains {name}");
+    }
+    let fetch = Mode::Fetch(background());
+    assert_eq!(vfs.getattr(readme.ino, fetch).unwrap(), readme);
+    assert_eq!(read(&vfs, readme.ino, readme.size - 2, 99).unwrap(), b".\n");
+    assert_eq!(vfs.seek(readme.ino, 3, Seek::Hole, fetch).unwrap(), readme.size);
+    assert!(vfs.keep(readme.ino).is_some_and(|time| time.as_secs() > 0), "its time follows new snapshots");
+    assert_eq!(vfs.getattr(inode::ROOT, fetch).unwrap().nlink, 2 + 7 + 1);
+    for other in ["latest/README", "hosts/README/latest/README", "tags/README/latest/README"] {
+        assert_eq!(read(&vfs, lookup(&vfs, other).unwrap().ino, 0, 9).unwrap(), b"mine", "{other}");
+    }
+    let snapshot = repo.state.select("latest").unwrap();
+    let one = Options { at: Some((snapshot, Vec::new())), ..Options::default() };
+    let vfs = Vfs::new(background(), repo.cold(), repo.state.clone(), one).unwrap();
+    assert_eq!(read(&vfs, lookup(&vfs, "README").unwrap().ino, 0, 9).unwrap(), b"mine");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::repo::{Span, parallel};
 use crate::vfs::attr::Fault;
 use crate::vfs::cache::Cache;
 use crate::vfs::failures::RecentFailures;
-use crate::vfs::{Mode, Vfs};
+use crate::vfs::{Mode, Vfs, readme};
 use chunk::ChunkPart;
 use layout::{FileLayout, Segment, malformed_list};
 
@@ -73,6 +73,9 @@ impl Vfs {
     /// Returns the bytes of a file from `offset` on, at most `size`; fewer only at its end. `advise` receives the ranges to
     /// fetch ahead before this waits for the storage; see [`Vfs::plan`].
     pub fn read(&self, ino: u64, offset: u64, size: u32, mode: Mode, advise: &dyn Fn(Ahead)) -> Result<Vec<u8>, Fault> {
+        if self.is_readme(ino) {
+            return Ok(readme::read(offset, size));
+        }
         let file = self.layout(ino, mode)?;
         let range = offset..offset.saturating_add(size.into()).min(file.size);
         if range.is_empty() {
@@ -136,6 +139,10 @@ impl Vfs {
 
     /// Returns the first position from `offset` on that is data, or a hole.
     pub fn seek(&self, ino: u64, offset: u64, what: Seek, mode: Mode) -> Result<u64, Fault> {
+        if self.is_readme(ino) {
+            let found = if what == Seek::Hole { readme::SIZE } else { offset };
+            return if offset < readme::SIZE { Ok(found) } else { Err(Fault::Beyond) };
+        }
         let file = self.layout(ino, mode)?;
         if offset >= file.size {
             return Err(Fault::Beyond);
