@@ -18,13 +18,54 @@ pub fn name(bytes: &[u8]) -> String {
                 '\r' => out.push_str("\\r"),
                 '\t' => out.push_str("\\t"),
                 c if !is_harmful(c) => out.push(c),
-                c if (c as u32) < 256 => out.push_str(&format!("\\x{:02x}", c as u32)),
+                c if c.is_ascii() => out.push_str(&format!("\\x{:02x}", c as u32)),
                 c => out.push_str(&format!("\\u{{{:x}}}", c as u32)),
             }
         }
         chunk.invalid().iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
     }
     out
+}
+
+/// Returns the bytes that [`name`] prints as `text`; `None` if `text` has no escapes, or a wrong one.
+pub fn parse(text: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text);
+    let mut escapes = 0;
+    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        let length = match rest[at + 1..].first()? {
+            b'\\' => push(&mut out, b'\\'),
+            b'n' => push(&mut out, b'\n'),
+            b'r' => push(&mut out, b'\r'),
+            b't' => push(&mut out, b'\t'),
+            b'x' => {
+                out.push(u8::try_from(hex(rest.get(at + 2..at + 4)?)?).ok()?);
+                3
+            }
+            b'u' => {
+                let digits = rest[at + 2..].strip_prefix(b"{")?;
+                let digits = &digits[..digits.iter().take(7).position(|b| *b == b'}')?];
+                out.extend_from_slice(char::from_u32(hex(digits)?)?.encode_utf8(&mut [0; 4]).as_bytes());
+                digits.len() + 3
+            }
+            _ => return None,
+        };
+        rest = &rest[at + 1 + length..];
+        escapes += 1;
+    }
+    out.extend_from_slice(rest);
+    (escapes > 0).then_some(out)
+}
+
+/// Appends the byte of an escape of one letter; returns the length of that.
+fn push(out: &mut Vec<u8>, byte: u8) -> usize {
+    out.push(byte);
+    1
+}
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// Returns a message of this program that may quote such text: as [`name`], but a backslash stays single, since quoted
@@ -59,6 +100,29 @@ pub fn is_harmful(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_printed_name_is_read_back() {
+        let names: [&[u8]; 6] = [
+            b"bad\xff\xfename.txt",
+            b"\x1b[2J \n\r\t\\x41 \x7f",
+            "\u{9b}\u{202e}\u{e0061}\u{ad}".as_bytes(),
+            b"\x9b\xc2",
+            b"back\\slash",
+            b"\\\\",
+        ];
+        for bytes in names {
+            assert_eq!(parse(name(bytes).as_bytes()).as_deref(), Some(bytes), "{}", name(bytes));
+        }
+        for plain in ["plain", "", "K\u{e4}se"] {
+            assert_eq!((name(plain.as_bytes()).as_str(), parse(plain.as_bytes())), (plain, None));
+        }
+        for wrong in
+            ["\\", "a\\q", "\\x4", "\\xg0", "\\x+1", "\\u", "\\u{", "\\u{}", "\\u{d800}", "\\u{1234567}", "\\u41"]
+        {
+            assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn an_excerpt_is_short_and_harmless() {

@@ -19,6 +19,13 @@ pub enum Event<'a> {
         /// The path.
         path: &'a [u8],
     },
+    /// This file needs no work: its contents are the same. Only for display.
+    Same {
+        /// The path.
+        path: &'a [u8],
+        /// Whether it had another path before.
+        renamed: bool,
+    },
     /// Additional work is done: files, and bytes read or written for them.
     Done {
         /// Regular files.

@@ -78,9 +78,9 @@ pub fn run(args: &Args) -> Result<u8> {
     let trees = Trees::new(&repo);
     let select = |what: &OsString, path: Option<&[u8]>| -> Result<Top> {
         let (name, own) = snapshot_and_path(what)?;
-        let path = if own.is_empty() { path.unwrap_or(&own) } else { &own };
-        let snapshot = args.filter.select_with(&repo, &state, &name, path)?;
-        Top::of(&trees, snapshot, path)
+        let path = path.filter(|_| own.is_empty()).map_or(own, <[u8]>::to_vec);
+        let (snapshot, path) = args.filter.locate(&repo, &state, &name, path)?;
+        Top::of(&trees, snapshot, &path)
     };
     let ctx = signals::catch();
     let (printer, old, new) = match &args.with {

@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let (name, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, OutputArgs { json: false, quiet: args.quiet })?;
     let state = read_state(&repo, &mut Output::new(false))?;
-    let snapshot = args.filter.select_with(&repo, &state, &name, &path)?;
+    let (snapshot, path) = args.filter.locate(&repo, &state, &name, path)?;
     let trees = Trees::new(&repo);
     let node = trees.at(signals::context(), &snapshot, &path)?;
     let ctx = signals::catch().with_progress(&Warnings);

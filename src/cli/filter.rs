@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use super::{escape, human, signals, warnings};
 use crate::error::{Error, Result};
 use crate::format::record::Snapshot;
+use crate::printable;
 use crate::repo::{Repository, State};
 use crate::trees::Trees;
 
@@ -45,7 +46,7 @@ impl FilterArgs {
 
     /// Returns the snapshot like [`FilterArgs::select`]. If `latest` has no such path, returns the newest snapshot that has
     /// it, with a warning.
-    pub fn select_with(&self, repo: &Repository, state: &State, text: &str, path: &[u8]) -> Result<Snapshot> {
+    fn select_with(&self, repo: &Repository, state: &State, text: &str, path: &[u8]) -> Result<Snapshot> {
         let latest = self.select(state, text)?;
         if text != "latest" || path.iter().all(|b| *b == b'/') {
             return Ok(latest);
@@ -73,6 +74,22 @@ impl FilterArgs {
             }
         }
         Ok(latest)
+    }
+
+    /// Returns the snapshot and the path like [`FilterArgs::select_with`]. A path that does not exist as it was typed is also
+    /// taken for one with the escapes that this program prints, such as `\xff`.
+    pub fn locate(&self, repo: &Repository, state: &State, text: &str, path: Vec<u8>) -> Result<(Snapshot, Vec<u8>)> {
+        let snapshot = self.select_with(repo, state, text, &path)?;
+        let (trees, ctx) = (Trees::new(repo), signals::context());
+        if let Some(printed) = printable::parse(&path)
+            && matches!(trees.find(ctx, &snapshot, &path), Ok(None))
+        {
+            let other = self.select_with(repo, state, text, &printed)?;
+            if matches!(trees.find(ctx, &other, &printed), Ok(Some(_))) {
+                return Ok((other, printed));
+            }
+        }
+        Ok((snapshot, path))
     }
 
     /// Returns whether a snapshot passes all filters.

@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
-    let snapshot = args.filter.select_with(&repo, &read_state(&repo, &mut out)?, &snapshot, &path)?;
+    let (snapshot, path) = args.filter.locate(&repo, &read_state(&repo, &mut out)?, &snapshot, path)?;
     let trees = &Trees::new(&repo);
     let top = trees.at(signals::context(), &snapshot, &path)?;
     let mut listing = Listing { trees, args, out, entries: 0, damaged: 0 };

@@ -192,9 +192,7 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
     repo.set_cache(args.cache_size as usize);
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
-    let at = what
-        .map(|(snapshot, path)| Ok::<_, Error>((args.filter.select_with(&repo, &state, &snapshot, &path)?, path)))
-        .transpose()?;
+    let at = what.map(|(snapshot, path)| args.filter.locate(&repo, &state, &snapshot, path)).transpose()?;
     let view = vfs::Options {
         rights: vfs::Rights { owner, by_mode: args.allow_other },
         mounter: me,

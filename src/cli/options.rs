@@ -191,7 +191,7 @@ pub struct ProgressArgs {
     /// The form of the output.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Name each file
+    /// Name each file; twice: unchanged files too
     #[arg(short, long, help_heading = OUTPUT, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }

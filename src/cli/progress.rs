@@ -35,7 +35,7 @@ pub struct Reporter {
 
 struct Inner {
     work: Work,
-    verbose: bool,
+    verbose: u8,
     json: bool,
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -52,7 +52,7 @@ impl Reporter {
             bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        let (verbose, json, quiet) = (args.verbose > 0, args.output.json, args.output.quiet);
+        let (verbose, json, quiet) = (args.verbose, args.output.json, args.output.quiet);
         let inner = Arc::new(Inner {
             work,
             verbose,
@@ -60,7 +60,7 @@ impl Reporter {
             quiet,
             bar,
             figures: Mutex::new(Figures::new(work, Instant::now())),
-            repeated: Mutex::new(Repeated::new(verbose || json)),
+            repeated: Mutex::new(Repeated::new(verbose > 0 || json)),
         });
         let (stop, stopped) = mpsc::channel();
         let shown = Arc::clone(&inner);
@@ -137,6 +137,13 @@ impl Inner {
         }
     }
 
+    /// Prints what happens to a path, if the output is at least this verbose.
+    fn name(&self, least: u8, verb: &str, path: &[u8]) {
+        if self.verbose >= least {
+            self.say(&format!("{verb} {}", escape::text(path)));
+        }
+    }
+
     fn warn(&self, text: &str) {
         self.say(&format!("nfreezer: warning: {}", escape::message(text)));
         if self.json {
@@ -165,10 +172,10 @@ impl Progress for Inner {
             Event::Total { files, bytes, complete } => inner.figures().total = Some(Total { files, bytes, complete }),
             Event::File { path } => {
                 inner.figures().current = path.to_vec();
-                if inner.verbose {
-                    inner.say(&format!("{} {}", inner.work.verb(), escape::text(path)));
-                }
+                inner.name(1, inner.work.verb(), path);
             }
+            Event::Same { path, renamed: true } => inner.name(1, "renamed", path),
+            Event::Same { path, renamed: false } => inner.name(2, "unchanged", path),
             Event::Done { files, bytes } => {
                 let mut figures = inner.figures();
                 (figures.files, figures.bytes) = (figures.files + files, figures.bytes + bytes);
@@ -194,16 +201,12 @@ impl Progress for Inner {
                 }
             }
             Event::Reused { path, bytes, of } => {
-                if inner.verbose {
+                if inner.verbose > 0 {
                     let (bytes, of) = (human::size(bytes), human::size(of));
                     inner.say(&format!("{bytes} of {of} are in the target: {}", escape::text(path)));
                 }
             }
-            Event::Excluded { path } => {
-                if inner.verbose {
-                    inner.say(&format!("excluded {}", escape::text(path)));
-                }
-            }
+            Event::Excluded { path } => inner.name(1, "excluded", path),
             Event::Warning { text } => {
                 let admitted = inner.repeated().admits(text);
                 if admitted {
@@ -211,7 +214,7 @@ impl Progress for Inner {
                 }
             }
             Event::Detail { text } => {
-                if inner.verbose {
+                if inner.verbose > 0 {
                     inner.warn(text);
                 }
             }

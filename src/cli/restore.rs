@@ -1,6 +1,7 @@
 //! `nfreezer restore`: writes the contents of a snapshot into a folder.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -16,7 +17,11 @@ use super::progress::Reporter;
 use super::values::{looks_remote, snapshot_and_path};
 use super::{escape, human, signals};
 use crate::error::{Error, Kind, Result};
+use crate::format::node::Content;
+use crate::format::record::Snapshot;
+use crate::repo::Repository;
 use crate::restore;
+use crate::trees::Trees;
 
 /// Arguments of `restore`.
 #[derive(clap::Args)]
@@ -72,16 +77,17 @@ pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = snapshot_and_path(&args.what)?;
     let repo = to_read(&args.repository, output)?;
     let mut out = Output::new(output.json);
-    let snapshot =
-        args.filter.select_with(&repo, &read_state_verbosely(&repo, &mut out, args.progress)?, &snapshot, &path)?;
+    let state = read_state_verbosely(&repo, &mut out, args.progress)?;
+    let (snapshot, path) = args.filter.locate(&repo, &state, &snapshot, path)?;
     let mut reporter = Reporter::new(args.progress, Work::Files("restored"));
     let ctx = reporter.attach(signals::catch());
+    let place = place(&repo, &snapshot, &path, target);
     let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));
     reporter.finish();
     let summary = result?;
     if !output.quiet {
         print(&mut out, &summary)?;
-        out.line(format_args!("snapshot {} restored to {}", snapshot.id.short(), escape::path(target)))?;
+        out.line(format_args!("snapshot {} restored to {}", snapshot.id.short(), escape::path(&place)))?;
     }
     let mut fields = fields(&summary);
     fields.insert("snapshot".into(), snapshot.id.to_string().into());
@@ -93,6 +99,14 @@ pub fn run(args: &Args) -> Result<u8> {
         (0, _) => 1,
         _ => DAMAGED,
     })
+}
+
+/// Returns the path of the restored folder or file: a single file keeps its name in the target.
+fn place(repo: &Repository, snapshot: &Snapshot, path: &[u8], target: &Path) -> PathBuf {
+    match Trees::new(repo).find(signals::context(), snapshot, path) {
+        Ok(Some(node)) if !matches!(node.content, Content::Directory(_)) => target.join(OsStr::from_bytes(&node.name)),
+        _ => target.to_owned(),
+    }
 }
 
 fn options(args: &Args) -> restore::Options {

@@ -244,7 +244,7 @@ fn walk(setup: &Setup<'_>, work: Workspace<'_>, sources: &mut Sources<'_>, batch
     let Setup { options, ctx, parents, .. } = *setup;
     match sources {
         Sources::Files(plan, paths) => {
-            let picker = Picker::new(&options.select, ctx, paths, &options.exclude_devices);
+            let picker = Picker::new(options, ctx, paths);
             let exclude = &options.exclude_dev_ino;
             let renames = &Renames::new(parents);
             let patience = options.patience;

@@ -177,8 +177,13 @@ pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>) -> Res
         made = true;
     }
     let fd = rustix::fs::open(&path, FOLDER, Mode::empty()).map_err(|e| match e {
-        Errno::LOOP | Errno::NOTDIR => Error::failed(format!("the target {} is not a folder", path.display()))
-            .hint("a symbolic link is not followed: give the folder it points to"),
+        Errno::LOOP | Errno::NOTDIR => {
+            Error::failed(format!("the target {} is not a folder", path.display())).hint(if path.is_symlink() {
+                "a symbolic link is not followed: give the folder it points to"
+            } else {
+                "give a folder; a single file keeps its name in it"
+            })
+        }
         e => Error::io(doing(), e.into()),
     })?;
     let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(doing(), e.into()))?;

@@ -38,6 +38,7 @@ pub(super) fn existing(run: &Run<'_>, file: File) {
                 return dir::release(run, file.held);
             }
             add(&run.tally.existing, 1);
+            run.ctx().event(Event::Same { path: &file.path(), renamed: false });
             run.ctx().event(Event::Unchanged { files: 1, bytes: file.node.content.size() });
             dir::release(run, file.held);
         }

@@ -6,6 +6,7 @@ mod harness;
 mod account;
 mod cli;
 mod durable;
+mod everyday;
 mod generate;
 mod moments;
 mod secrets;

@@ -7,12 +7,13 @@ mod sources;
 pub mod summary;
 
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use args::{Args, Padding};
 
-use super::environment::{host, user};
+use super::environment::{host, state_folder, user};
 use super::exit::{INCOMPLETE, OK};
 use super::figures::Work;
 use super::open::to_write;
@@ -76,12 +77,19 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         select,
         exclude_dev_ino: own.folder.iter().map(|(_, id)| *id).collect(),
+        state_dev_ino: own_state(),
         exclude_devices: own.mounted.clone(),
         force: args.force,
         parent: args.parent.clone(),
         skip_if_unchanged: args.skip_if_unchanged,
         full_packs: args.pad == Padding::Full,
     })
+}
+
+/// Returns the device and inode of the folder with the state of this program.
+fn own_state() -> Option<(u64, u64)> {
+    let meta = state_folder()?.metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 fn checkpoints(interval: std::time::Duration) -> push::Checkpoints {

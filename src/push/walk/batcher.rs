@@ -52,6 +52,12 @@ impl<'w> Batcher<'w> {
         self.total.add(bytes);
     }
 
+    /// Counts a file whose contents a parent has, and names it.
+    pub fn same(&mut self, path: &[u8], bytes: u64, renamed: bool) {
+        self.ctx.event(Event::Same { path, renamed });
+        self.done(bytes);
+    }
+
     /// Counts a file that needs no reading.
     pub fn done(&mut self, bytes: u64) {
         self.done.add(bytes);

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, exhausts};
 use crate::inode_flags;
 use crate::pattern::{self, Rules};
 use crate::progress::Event;
+use crate::push::options::Options;
 use crate::push::read::attributes::{self, error};
 use crate::push::read::dir::Dir;
 
@@ -29,6 +30,8 @@ pub struct Picker<'w> {
     home: Vec<u64>,
     /// Devices that are excluded: mounted backups.
     foreign: &'w [u64],
+    /// The directory with the state of this program, which is excluded.
+    state: Option<(u64, u64)>,
     /// The ignore files of the directories from the root to the current one.
     ignores: Vec<IgnoreFile>,
 }
@@ -42,10 +45,12 @@ struct IgnoreFile {
 }
 
 impl<'w> Picker<'w> {
-    /// `sources`: the paths that are saved; `foreign`: devices that are excluded.
-    pub fn new(select: &'w Select, ctx: &'w Context<'w>, sources: &[PathBuf], foreign: &'w [u64]) -> Self {
+    /// `sources`: the paths that are saved.
+    pub fn new(options: &'w Options, ctx: &'w Context<'w>, sources: &[PathBuf]) -> Self {
+        let select = &*options.select;
         let home = if select.one_file_system { devices(sources) } else { Vec::new() };
-        Picker { select, ctx, home, foreign, ignores: Vec::new() }
+        let (foreign, state) = (&options.exclude_devices, options.state_dev_ino);
+        Picker { select, ctx, home, foreign, state, ignores: Vec::new() }
     }
 
     /// Returns whether a pattern excludes an entry below a source, and reports it.
@@ -65,7 +70,7 @@ impl<'w> Picker<'w> {
     pub fn excludes(&self, dir: &Arc<Dir>, name: &[u8], stat: &Stat) -> bool {
         let is_large = || self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most);
         let excluded = match attributes::kind(stat) {
-            FileType::Directory => false,
+            FileType::Directory => self.state == Some(attributes::id(stat)),
             FileType::RegularFile => self.is_elsewhere(attributes::id(stat).0) || is_large(),
             _ => self.is_elsewhere(attributes::id(stat).0),
         };

@@ -335,7 +335,7 @@ impl<'w> Walker<'w> {
             node.content.clone_from(&old.content);
             node.xattrs = self.walk.nodes.with_names(&old.xattrs);
             let change = if renamed { Change::Renamed } else { Change::compare(Some(&old), &node) };
-            self.batcher.done(size);
+            self.batcher.same(&dir.path_of(&node.name), size, renamed);
             link.map(|link| self.links.is_further(link, stat));
             return self.batcher.push(Item::Node { node, change, link });
         }

@@ -1,0 +1,99 @@
+//! Small things that a user meets in the first days.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::harness::cli::Env;
+
+fn in_latest(env: &Env, path: &str) -> OsString {
+    let mut what = OsString::from("latest:");
+    what.push(env.path(path));
+    what
+}
+
+#[test]
+fn a_home_with_the_own_state_is_unchanged_after_a_push() {
+    let env = Env::with_repository();
+    std::fs::write(env.home().join("letter"), "x").unwrap();
+    let home = env.home();
+    let push = |more: &[&str]| {
+        let mut command = vec![OsStr::new("push"), home.as_os_str()];
+        command.extend(more.iter().map(OsStr::new));
+        env.nfreezer(command).exits(0)
+    };
+    assert!(push(&[]).stdout.contains("1 new"));
+    let state = home.join(".local/state/nfreezer");
+    assert!(state.is_dir(), "the test is about a home that holds the state");
+    let second = push(&["--skip-if-unchanged", "-v"]);
+    assert!(second.stdout.contains("nothing has changed"), "{}", second.stdout);
+    assert!(second.stdout.contains("1 left out"), "{}", second.stdout);
+    assert!(second.stderr.contains(&format!("excluded {}", state.display())), "{}", second.stderr);
+    // As a source it is saved.
+    env.nfreezer([OsStr::new("push"), state.as_os_str()]).done();
+    let mut what = OsString::from("latest:");
+    what.push(&state);
+    assert!(!env.nfreezer([OsStr::new("ls"), &what]).exits(0).stdout.is_empty());
+}
+
+#[test]
+fn unchanged_files_are_named_with_two_v_and_renamed_ones_with_one() {
+    let env = Env::with_repository();
+    let file = env.write("tree/a", "a");
+    env.write("tree/b", "b");
+    let wait = std::time::Duration::from_millis(50);
+    std::thread::sleep(wait);
+    env.nfreezer(["push", "tree"]).done();
+    let unchanged = format!("unchanged {}", file.display());
+    let once = env.nfreezer(["push", "tree", "-v"]).exits(0).stderr;
+    assert!(!once.contains("unchanged"), "{once}");
+    let twice = env.nfreezer(["push", "tree", "-vv"]).exits(0).stderr;
+    assert!(twice.contains(&unchanged), "{twice}");
+    std::fs::rename(&file, env.path("tree/c")).unwrap();
+    let renamed = env.nfreezer(["push", "tree", "-v"]).exits(0).stderr;
+    assert!(renamed.contains(&format!("renamed {}", env.path("tree/c").display())), "{renamed}");
+    env.nfreezer(["restore", "latest", "--target", "out"]).done();
+    let again = env.nfreezer(["restore", "latest", "--target", "out", "-vv"]).exits(0).stderr;
+    assert!(again.contains("unchanged ") && again.contains("tree/b"), "{again}");
+}
+
+#[test]
+fn a_path_is_accepted_as_it_is_printed() {
+    let env = Env::with_repository();
+    let folder = env.path("tree");
+    std::fs::create_dir(&folder).unwrap();
+    let bytes = OsStr::from_bytes(b"bad\xff\\x\n.txt");
+    std::fs::write(folder.join(bytes), "contents").unwrap();
+    env.write(r"tree/lite\x41ral", "literal");
+    env.write("tree/liteAral", "other");
+    env.nfreezer(["push", "tree"]).done();
+    let listed = env.nfreezer([OsStr::new("ls"), &in_latest(&env, "tree")]).exits(0).stdout;
+    let name = listed.lines().next().unwrap();
+    assert_eq!(name, r"bad\xff\\x\n.txt");
+    let place = |name: &str| in_latest(&env, &format!("tree/{name}"));
+    let target = |target| [OsStr::new("--target"), OsStr::new(target)];
+    let restored = env.nfreezer([&[OsStr::new("restore"), &place(name)], &target("out")[..]].concat()).exits(0);
+    assert!(
+        restored.stdout.contains(r"restored to out/bad\xff"),
+        "the place of the file is named: {}",
+        restored.stdout
+    );
+    assert_eq!(std::fs::read(env.path("out").join(bytes)).unwrap(), b"contents");
+    // A path that exists as typed is that path.
+    env.nfreezer([&[OsStr::new("restore"), &place(r"lite\x41ral")], &target("two")[..]].concat()).done();
+    assert_eq!(std::fs::read(env.path(r"two/lite\x41ral")).unwrap(), b"literal");
+    let missing = env.nfreezer([OsStr::new("ls"), &place(r"no\xff")]).exits(1).stderr;
+    assert!(missing.contains("in snapshot"), "{missing}");
+}
+
+#[test]
+fn a_target_that_is_a_file_gets_the_hint_for_files() {
+    let env = Env::with_repository();
+    env.write("tree/letter", "x");
+    env.write("existing", "x");
+    std::os::unix::fs::symlink("tree", env.path("link")).unwrap();
+    env.nfreezer(["push", "tree"]).done();
+    let restore = |target| env.nfreezer(["restore", "latest", "--target", target]).exits(1).stderr;
+    let (file, link) = (restore("existing"), restore("link"));
+    assert!(file.contains("is not a folder") && file.contains("a single file keeps its name in it"), "{file}");
+    assert!(link.contains("is not a folder") && link.contains("give the folder it points to"), "{link}");
+}
