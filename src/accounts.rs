@@ -1,5 +1,7 @@
 //! Users and groups of this machine, looked up by its own rules (files, LDAP, ..).
 
+use std::path::PathBuf;
+
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::io::Errno;
 
@@ -47,6 +49,11 @@ pub fn group_name(gid: u32) -> Option<String> {
     look_up(|| Group::from_gid(Gid::from_raw(gid))).map(|group| group.name)
 }
 
+/// Returns the home folder of a user.
+pub fn home(uid: u32) -> Option<PathBuf> {
+    look_up(|| User::from_uid(Uid::from_raw(uid))).map(|user| user.dir)
+}
+
 /// Looks up an account. A lack of descriptors is not taken for an unknown account.
 fn look_up<T>(mut ask: impl FnMut() -> nix::Result<Option<T>>) -> Option<T> {
     patiently(|| ask().map_err(|errno| Errno::from_raw_os_error(errno as i32))).ok().flatten()
@@ -61,6 +68,7 @@ mod tests {
         let root = Account { uid: 0, gid: 0 };
         assert_eq!((user(b"root"), user_of_number(0), group(b"root")), (Some(root), Some(root), Some(0)));
         assert_eq!((user_name(0).as_deref(), group_name(0).as_deref()), (Some("root"), Some("root")));
+        assert_eq!(home(0).map(|home| home.is_absolute()), Some(true));
         for name in [&b"no-such-user-here"[..], b"", b"0", b"-s", b"a\0b", b"\xff"] {
             assert_eq!((user(name), group(name)), (None, None), "{name:?}");
         }

@@ -16,11 +16,11 @@ pub fn state_folder() -> Option<PathBuf> {
     if let Some(state) = absolute("XDG_STATE_HOME") {
         return Some(state.join("nfreezer"));
     }
-    let account = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
-    let home = absolute("HOME").or_else(account).filter(|home| home.is_dir());
+    let uid = rustix::process::geteuid();
+    let home = absolute("HOME").or_else(|| accounts::home(uid.as_raw())).filter(|home| home.is_dir());
     match home {
         Some(home) => Some(home.join(".local/state/nfreezer")),
-        None => nix::unistd::geteuid().is_root().then(|| PathBuf::from("/var/lib/nfreezer")),
+        None => uid.is_root().then(|| PathBuf::from("/var/lib/nfreezer")),
     }
 }
 
