@@ -278,6 +278,23 @@ fn damage_is_an_error_where_it_is_and_nowhere_else() {
 }
 
 #[test]
+fn a_damaged_block_holds_up_no_other_block_of_the_same_read() {
+    let mut repo = Repo::new();
+    let body = noise(1, 1 << 20);
+    repo.push(&Item::dir([("f", Item::file(&body))]));
+    damage(&repo, 5 * 65536 + 9);
+    let cold = repo.cold();
+    let vfs = Vfs::new(background(), cold.clone(), repo.state.clone(), Options::default()).unwrap();
+    let f = lookup(&vfs, "latest/f").unwrap().ino;
+    cold.set_cache(0); // else the other blocks of the read that fails are in memory
+    read(&vfs, f, 0, 1 << 20).unwrap_err();
+    for block in 0..16u64 {
+        let bytes = read(&vfs, f, block * 65536 + 20_000, 4096);
+        assert_eq!(bytes.is_err(), block == 5, "block {block}");
+    }
+}
+
+#[test]
 fn latest_follows_and_nothing_stale_is_shown() {
     let mut repo = Repo::new();
     let same = || ("same", Item::file("kept"));

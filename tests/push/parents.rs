@@ -21,6 +21,7 @@ use nfreezer::format::reference::{Extent, PackRef, Ref};
 use nfreezer::push::{Options, Summary, push};
 use nfreezer::repo::{Repository, random};
 use nfreezer::storage::Memory;
+use nfreezer::time::Time;
 use nfreezer::trees::Trees;
 
 const LEN: usize = 1000;
@@ -55,10 +56,15 @@ impl Case {
 
     /// Commits a copy of the snapshot, a moment younger, in which the node at `path` is changed.
     fn forge(&self, snapshot: &Snapshot, path: &Path, change: &dyn Fn(&mut Node)) {
-        let parts: Vec<&[u8]> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').skip(1).collect();
-        let root = Some(self.page(snapshot.root.as_ref(), &parts, change));
         let mut time = snapshot.time;
         time.nanoseconds += 1;
+        self.forge_at(time, snapshot, path, change);
+    }
+
+    /// The same, begun at this time.
+    fn forge_at(&self, time: Time, snapshot: &Snapshot, path: &Path, change: &dyn Fn(&mut Node)) {
+        let parts: Vec<&[u8]> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').skip(1).collect();
+        let root = Some(self.page(snapshot.root.as_ref(), &parts, change));
         let forged = Snapshot { id: SnapshotId(random().unwrap()), root, time, ..snapshot.clone() };
         let head = Head { snapshots: vec![forged], ..Head::default() };
         self.repo.commit(background(), &mut self.repo.state(background()).unwrap(), head, &[]).unwrap();
@@ -122,6 +128,45 @@ fn a_file_of_another_device_with_the_same_inode_number_size_and_mtime_is_not_the
     let second = case.push();
     assert_same(&on_disk(&case.top()), &in_snapshot(&case.repo, &second.snapshot, &case.top()));
     assert_eq!((second.read, second.renamed), (LEN as u64, 0));
+}
+
+/// Moves a file into a new folder, so that its ctime is the one of both folders. Returns what a push read whose parent has
+/// other contents for the old path: nothing if it took the file for the moved one.
+fn read_after_move(prepare: impl Fn(&Case, Time) -> Time) -> u64 {
+    let case = Case::new();
+    let [old, new] = ["a/f", "b/f"].map(|name| case.top().join(name));
+    write(&old, noise(1, LEN));
+    settle();
+    let first = case.push();
+    settle();
+    fs::create_dir(case.top().join("b")).unwrap();
+    fs::rename(&old, &new).unwrap();
+    fs::remove_dir(case.top().join("a")).unwrap();
+    settle();
+    let begun = prepare(&case, first.snapshot.time);
+    let lie = case.chunk(ChunkKind::Data, &noise(2, LEN));
+    let parent = Time::new(begun.seconds, begun.nanoseconds + 1);
+    case.forge_at(parent, &first.snapshot, &old, &|node| node.content = Content::File(vec![Extent::Data(lie)]));
+    let second = case.push();
+    let expected = if second.read == 0 { noise(2, LEN) } else { noise(1, LEN) };
+    assert_eq!(in_snapshot(&case.repo, &second.snapshot, &new)[&b""[..]].what, What::of(&expected));
+    second.read
+}
+
+#[test]
+fn a_file_counts_as_moved_only_if_it_was_moved_after_the_parent_and_is_no_longer_at_its_old_path() {
+    assert_eq!(read_after_move(|_, begun| begun), 0, "a moved file is not read");
+    let read = LEN as u64;
+    assert_eq!(read_after_move(|_, _| nfreezer::repo::now()), read, "its ctime is older than the parent");
+    let link = |case: &Case| std::os::unix::fs::symlink("b", case.top().join("a")).unwrap();
+    assert_eq!(
+        read_after_move(|case, begun| {
+            link(case);
+            begun
+        }),
+        read,
+        "its old path shows it still"
+    );
 }
 
 #[test]
