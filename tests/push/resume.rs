@@ -143,6 +143,8 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
         );
         let bytes = setup.check(partial);
         assert_eq!(bytes, partial.stats.bytes);
+        let (added, stored) = (partial.stats.added, partial.stats.stored);
+        assert!(added <= stored, "only contents that are stored count: {added} of {stored}");
         most = most.max(bytes);
         inside += setup.beginnings(partial).len();
         let stored = packs as u64 * (PACK - (512 << 10)); // what does not fit stays empty

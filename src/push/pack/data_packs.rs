@@ -23,6 +23,8 @@ use crate::repo::{Index, Repository};
 /// A finished pack, to be sealed and stored.
 pub struct Upload {
     number: u32,
+    /// Plaintext bytes of its chunks.
+    contents: u64,
     plain: Vec<u8>,
 }
 
@@ -69,6 +71,8 @@ enum Slot {
 
 struct OpenPack {
     number: u32,
+    /// Plaintext bytes of its chunks.
+    contents: u64,
     builder: Builder,
 }
 
@@ -120,19 +124,18 @@ impl<'c> DataPacks<'c> {
     /// Puts chunks that the caller has claimed into packs. Waits while the network is slower than the workers.
     pub fn add<'a>(&self, chunks: impl Iterator<Item = NewChunk<'a>>) -> Result<()> {
         let mut slots = self.lock();
-        let (mut added, mut stored) = (0, 0);
+        let mut stored = 0;
         for chunk in chunks {
             slots = self.make_room(slots, chunk.stored.len())?;
             let pack =
                 slots.fitting(chunk.stored.len()).ok_or_else(|| Error::failed("a chunk that fits into no pack"))?;
             let entry = pack.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
             self.chunks.put(chunk.id, Place::new(pack.number, &entry));
-            added += chunk.len as u64;
+            pack.contents += chunk.len as u64;
             stored += chunk.stored.len() as u64;
         }
         drop(slots);
         self.ctx.event(Event::ToSend { bytes: stored });
-        self.added.fetch_add(added, Ordering::Relaxed);
         self.packs.touch();
         Ok(())
     }
@@ -158,7 +161,7 @@ impl<'c> DataPacks<'c> {
     fn open_pack(&self) -> OpenPack {
         let spare = self.spare.lock().expect("no holder panics").pop();
         let builder = spare.map_or_else(Builder::default, Builder::new);
-        OpenPack { number: self.packs.open(ObjectType::Data), builder }
+        OpenPack { number: self.packs.open(ObjectType::Data), contents: 0, builder }
     }
 
     /// Finishes an open pack and hands it to an uploading thread, without the lock. `full`: more chunks follow.
@@ -172,8 +175,9 @@ impl<'c> DataPacks<'c> {
         let slot = std::mem::replace(&mut slots.all[index], Slot::Leaving);
         drop(slots);
         let sent = match (slot, uploads) {
-            (Slot::Open(OpenPack { number, builder }), Some(uploads)) => {
-                self.ctx.send(&uploads, Upload { number, plain: builder.finish(full || self.full_packs).0 })
+            (Slot::Open(OpenPack { number, contents, builder }), Some(uploads)) => {
+                let (plain, _) = builder.finish(full || self.full_packs);
+                self.ctx.send(&uploads, Upload { number, contents, plain })
             }
             _ => Ok(()),
         };
@@ -212,7 +216,7 @@ impl<'c> DataPacks<'c> {
         self.slots.lock().expect("no holder panics")
     }
 
-    /// Returns the plaintext bytes of all chunks that were added.
+    /// Returns the plaintext bytes of the chunks in the packs that were stored.
     pub fn added(&self) -> u64 {
         self.added.load(Ordering::Relaxed)
     }
@@ -261,8 +265,9 @@ impl<'c> DataPacks<'c> {
 /// The body of an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let ctx = data.ctx;
-    while let Some(Upload { number, mut plain }) = ctx.receive(uploads)? {
+    while let Some(Upload { number, contents, mut plain }) = ctx.receive(uploads)? {
         let pack = repo.put_pack(ctx, ObjectType::Data, &mut plain)?;
+        data.added.fetch_add(contents, Ordering::Relaxed);
         data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
         data.packs.stored(number, pack);
         data.spare.lock().expect("no holder panics").push(plain);
