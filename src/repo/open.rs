@@ -76,7 +76,7 @@ impl Repository {
         let guard = access.rollback_guard(&*storage);
         let (_, key) = put_key(ctx, &*storage, &id, &master, unlock)?;
         let info = KeyInfo { created: key.created, label: unlock.label.to_owned() };
-        storage.put(ctx, &Name::Config, &keyfile::encode_config(&id))?;
+        put_config(ctx, &*storage, &id)?;
         if let Some(store) = &guard.store {
             guard.remembered(store.bind(&guard.address, &id.0));
         }
@@ -241,6 +241,25 @@ pub(super) fn put_key(
     let (key, file) = keyfile::wrap(master, id, passphrase, cost, &random()?, &info)?;
     storage.put(ctx, &Name::Key(key), &file)?;
     Ok((file, SeenKey { id: key, work: cost.work(), local: passphrase.local_key().is_some(), created: info.created }))
+}
+
+/// Stores `config`, which makes the folder a repository. Fails if another client does so at the same moment.
+fn put_config(ctx: &Context, storage: &dyn Storage, id: &RepoId) -> Result<()> {
+    let config = keyfile::encode_config(id);
+    let stored = match storage.put(ctx, &Name::Config, &config) {
+        Err(e) if e.kind() == Kind::Exists => false,
+        Err(e) => return Err(e),
+        // Without exclusive creation, the other client may have replaced it.
+        Ok(()) if !storage.capabilities().exclusive_create => {
+            storage.read(ctx, &Name::Config, 0, keyfile::CONFIG)? == config
+        }
+        Ok(()) => true,
+    };
+    if stored {
+        return Ok(());
+    }
+    let text = format!("another client made a repository at {} at the same moment", storage.address());
+    Err(Error::new(Kind::Exists, text).hint("use that one with its passphrase; yours does not open it"))
 }
 
 /// Returns the error for a place without a repository.

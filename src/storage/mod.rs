@@ -3,9 +3,10 @@
 //! # The contract, held by one suite over every implementation (`tests/storage/main.rs`)
 //!
 //! - All calls may come from many threads at once and block until they are done or have failed.
-//! - An object is written once. [`Storage::put`] creates exclusively ([`Kind::Exists`] if the name is taken), writes,
-//!   syncs where the server can, closes, and checks the size; only then it returns `Ok`. A failed put may leave a torso
-//!   under that name, which is never repaired: the caller takes a new id. New objects have mode 0400, folders 0700.
+//! - An object is written once. [`Storage::put`] creates exclusively ([`Kind::Exists`] if the name is taken, unless the
+//!   server ignores that, see [`Capabilities`]), writes, syncs where the server can, closes, and checks the size; only then
+//!   it returns `Ok`. A failed put may leave a torso under that name, which is never repaired: the caller takes a new id.
+//!   New objects have mode 0400, folders 0700.
 //! - Every call but `put` is idempotent, so an implementation repeats it by itself after a lost connection, for as long
 //!   as its options allow. A `put` whose connection was lost is repeated too: if the name is then taken by exactly as
 //!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].
@@ -49,6 +50,10 @@ pub use options::Options;
 pub use rclone::Rclone;
 pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, command_words, on_server};
 
+/// What to do about a full disk of the repository.
+const FULL_DISK: &str = "free space there, then run the same command again; while no other client writes, \
+    `nfreezer prune --exclusive` frees a full disk";
+
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
 
@@ -67,8 +72,7 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
             options.ssh.command = Some(rclone.command());
             // rclone serves its remote as the root of an SFTP server.
             let served = Remote { user: None, host: "rclone".into(), port: None, path: "/".into() };
-            let sftp = sftp(ctx, &served, options, rclone.to_string())?;
-            Ok(Box::new(sftp.without_exclusive_create()))
+            Ok(Box::new(sftp(ctx, &served, options, rclone.to_string())?))
         }
     }
 }
@@ -110,8 +114,9 @@ pub struct Capabilities {
     /// An object is on the disk when [`Storage::put`] returns: a local folder, `fsync@openssh.com`, a durable object store.
     pub durable_put: bool,
     /// [`Storage::put`] fails with [`Kind::Exists`](crate::error::Kind::Exists) if the name is taken, even by another client
-    /// at the same moment. Without it a put may replace an object. Names hold random ids, so only `config` can be hit: by
-    /// two clients that make a repository at the same place.
+    /// at the same moment. SFTP cannot promise it: a server may ignore the flag (rclone does), and nothing shows that. Without
+    /// it a put may replace an object. Names hold random ids, so only `config` can be hit: by two clients that make a
+    /// repository at the same place.
     pub exclusive_create: bool,
 }
 

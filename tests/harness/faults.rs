@@ -64,6 +64,10 @@ pub trait Rule: Send + Sync {
         true
     }
 
+    fn creates_exclusively(&self) -> bool {
+        true
+    }
+
     fn traffic(&self, storage: &dyn Storage) -> (u64, u64) {
         storage.traffic()
     }
@@ -129,7 +133,7 @@ impl<R: Rule, S: Storage> Storage for Between<R, S> {
         self.rule.call(ctx, &*self.inner, Call::Remove(name)).map(drop)
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable_put: self.rule.syncs(), exclusive_create: true }
+        Capabilities { durable_put: self.rule.syncs(), exclusive_create: self.rule.creates_exclusively() }
     }
     fn local_path(&self) -> Option<&Path> {
         self.inner.local_path()

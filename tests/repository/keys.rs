@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use crate::harness::cli::{Env, Output, PASSPHRASE};
+use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::process::within;
 use crate::harness::root::needs_root;
 use crate::harness::sshd::{Setup, Sshd};
-use nfreezer::context::background;
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::kdf::KdfCost;
 use nfreezer::crypto::keys::RepoId;
 use nfreezer::crypto::secret::{Passphrase, Secret};
@@ -73,6 +74,44 @@ fn a_local_key_is_needed_beside_the_passphrase() {
     // With a local key the others are not tried: anyone may have made them.
     assert!(passphrase_error(open(&server, "plain", Some(1))).to_string().contains("passphrase or local key"));
     assert!(passphrase_error(open(&server, "one", None)).hint_text().unwrap().contains("--local-key"));
+}
+
+/// Another client makes a repository at the same place, between the look at it and the put of `config` or after it.
+struct Race {
+    exclusive: bool,
+}
+
+impl Rule for Race {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        let Call::Put(name @ Name::Config, _) = call else { return call.of(ctx, storage) };
+        let other = keyfile::encode_config(&RepoId([9; 32]));
+        if self.exclusive {
+            storage.put(ctx, name, &other)?;
+            return call.of(ctx, storage);
+        }
+        // As rclone serves SFTP: what comes later replaces what was there.
+        let done = call.of(ctx, storage)?;
+        storage.remove(ctx, name)?;
+        storage.put(ctx, name, &other)?;
+        Ok(done)
+    }
+
+    fn creates_exclusively(&self) -> bool {
+        self.exclusive
+    }
+}
+
+#[test]
+fn of_two_clients_that_make_a_repository_at_one_place_one_learns_of_it() {
+    for exclusive in [true, false] {
+        let memory = Arc::<Memory>::default();
+        let server = Between::<_, Memory>::with(Arc::clone(&memory), Race { exclusive });
+        let error =
+            Repository::init_with(background(), server, unlock(&pass("mine")), &Access::default()).err().unwrap();
+        assert_eq!(error.kind(), Kind::Exists, "{error}");
+        assert!(error.to_string().contains("at the same moment"), "{error}");
+        assert_eq!(memory.get(&Name::Config).unwrap(), keyfile::encode_config(&RepoId([9; 32])));
+    }
 }
 
 #[test]

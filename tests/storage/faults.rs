@@ -135,13 +135,19 @@ fn a_full_disk_is_named() {
         )
         .expect("connected");
         let name = Name::Pack(fresh());
-        assert_eq!(kind(storage.put(background(), &name, &noise(1, 16 << 20))), Kind::NoSpace);
+        assert_full(storage.put(background(), &name, &noise(1, 16 << 20)));
         storage.list(background(), Folder::Log).expect("the connection still works");
         storage.remove(background(), &name).expect("removed");
         storage.put(background(), &Name::Pack(fresh()), &noise(1, 100_000)).expect("there is room again");
     }
-    assert_eq!(kind(local.put(background(), &Name::Pack(fresh()), &noise(1, 16 << 20))), Kind::NoSpace);
+    assert_full(local.put(background(), &Name::Pack(fresh()), &noise(1, 16 << 20)));
     drop(unmount);
+}
+
+fn assert_full(result: Result<(), Error>) {
+    let error = result.expect_err("the disk is full");
+    assert_eq!(error.kind(), Kind::NoSpace, "{error}");
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("`nfreezer prune --exclusive`")), "{error}");
 }
 
 struct Unmount(String);

@@ -22,7 +22,7 @@ use nfreezer::context::background;
 use nfreezer::error::{Error, Kind};
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::progress::{Event, Progress};
-use nfreezer::storage::{Local, Location, Memory, Options, Storage, Transport, open};
+use nfreezer::storage::{Capabilities, Local, Location, Memory, Options, Storage, Transport, open};
 
 /// A name nobody has had yet.
 fn fresh() -> ObjectId {

@@ -7,9 +7,11 @@ use crate::harness::root::needs_root;
 use crate::harness::servers::Server;
 use crate::*;
 
-/// The contract through both transports, and `init` into a folder whose parent is missing.
-fn contract(server: &Server, exclusive: bool) {
+/// The contract through both transports, the capabilities, and `init` into a folder whose parent is missing.
+fn contract(server: &Server, exclusive: bool, durable: bool) {
     for (transport, name) in [(Transport::Ssh2, "a"), (Transport::OpenSsh, "b")] {
+        let expected = Capabilities { durable_put: durable, exclusive_create: false };
+        assert_eq!(server.storage(&server.path(name), transport).capabilities(), expected, "as docs/design.md has it");
         suite_with(&*server.storage(&server.path(name), transport), exclusive);
         let path = format!("no{name}/parent/yet");
         missing_parents(&*server.storage(&server.path(&path), transport), &server.files().join(path));
@@ -39,7 +41,7 @@ fn backup(server: &Server) {
 fn proftpd() {
     if needs_root("logins of the user who runs the tests") {
         let server = Server::proftpd();
-        contract(&server, true);
+        contract(&server, true, true);
         backup(&server);
     }
 }
@@ -47,14 +49,14 @@ fn proftpd() {
 #[test]
 fn asyncssh() {
     let server = Server::asyncssh();
-    contract(&server, true);
+    contract(&server, true, true);
     backup(&server);
 }
 
 #[test]
 fn rclone() {
     let server = Server::rclone();
-    contract(&server, false); // it opens an existing file in spite of EXCL
+    contract(&server, false, false); // it opens an existing file in spite of EXCL
     backup(&server);
 }
 

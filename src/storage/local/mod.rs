@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::{Capabilities, Entry, MAX_ENTRIES, Storage, is_own_folder};
+use super::{Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Storage, is_own_folder};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -167,7 +167,10 @@ impl Storage for Local {
             }
             Err(e) => return Err(self.failed("create", &path, Kind::Failed, e)),
         };
-        let failed = |e| Error::io(format!("write {}", path.display()), e);
+        let failed = |e| {
+            let error = Error::io(format!("write {}", path.display()), e);
+            if error.kind() == Kind::NoSpace { error.hint(FULL_DISK) } else { error }
+        };
         for part in bytes.chunks(PART) {
             ctx.check()?;
             file.write_all(part).map_err(failed)?;

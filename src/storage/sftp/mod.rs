@@ -37,7 +37,6 @@ pub struct Sftp {
     traffic: Arc<Traffic>,
     address: String,
     syncs: bool,
-    exclusive_create: bool,
     puts: Gate,
     expected: Mutex<Option<Expected>>,
 }
@@ -61,25 +60,12 @@ impl Sftp {
         address: String,
     ) -> Result<Self> {
         let syncs = connections.run(ctx, |connection, _| Ok(connection.session.features().fsync))?;
-        Ok(Sftp {
-            connections,
-            traffic,
-            address,
-            syncs,
-            exclusive_create: true,
-            puts: Gate::new(None),
-            expected: Mutex::default(),
-        })
+        Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
     }
 
     /// Returns the storage with an upload limit in bytes per second.
     pub fn limited(self, rate: Option<u64>) -> Self {
         Sftp { puts: Gate::new(rate), ..self }
-    }
-
-    /// Returns the storage of a server that opens a file that exists as if it were new.
-    pub fn without_exclusive_create(self) -> Self {
-        Sftp { exclusive_create: false, ..self }
     }
 }
 
@@ -139,7 +125,7 @@ impl Storage for Sftp {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable_put: self.syncs, exclusive_create: self.exclusive_create }
+        Capabilities { durable_put: self.syncs, exclusive_create: false }
     }
 
     fn traffic(&self) -> (u64, u64) {

@@ -17,6 +17,7 @@ use super::session::{Ask, SMALL, Session, SessionShared};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
+use crate::storage::FULL_DISK;
 use crate::storage::net::{Connection, Fault};
 
 /// Files that are kept open for the next read.
@@ -266,7 +267,7 @@ impl SftpConnection {
         let disk = self.disk(ctx, path, len);
         let error = if refusal.names_no_space() || disk == Disk::Full {
             let text = format!("cannot {doing} {path}: the server has no space left");
-            Error::new(Kind::NoSpace, text).hint("free space on the server, then run the same command again")
+            Error::new(Kind::NoSpace, text).hint(FULL_DISK)
         } else if disk == Disk::ReadOnly {
             Error::failed(format!("cannot {doing} {path}: the file system of the server is mounted read-only"))
                 .hint("the log of the server may name a broken disk; `mount`, `ls` and `restore` still work")
