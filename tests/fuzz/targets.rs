@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use nfreezer::acl::{self, Names};
 use nfreezer::crypto::keys::{ChunkId, Keys, RepoId};
 use nfreezer::crypto::seal::{self, ObjectType, Opener};
 use nfreezer::crypto::secret::Secret;
@@ -11,6 +12,7 @@ use nfreezer::format::list::List;
 use nfreezer::format::page::Page;
 use nfreezer::format::reference::{PackRef, Ref};
 use nfreezer::format::{codec, index, limits, node, pack, record, stored};
+use nfreezer::inode_flags;
 use nfreezer::name::{Folder, ObjectId};
 use nfreezer::storage::Location;
 use sha2::{Digest, Sha256};
@@ -32,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("page", page),
     ("list", list),
     ("xattrs", xattrs),
+    ("own_attributes", own_attributes),
     ("stored", stored_chunk),
     ("import_entry", import::entry),
     ("import_index", import::whole),
@@ -161,6 +164,19 @@ fn list(data: &[u8]) {
     if let Ok(list) = List::decode(data, &OWN) {
         assert_eq!(list.encode(&OWN), data);
     }
+}
+
+/// The attributes of nfreezer in a list, and ACLs.
+fn own_attributes(data: &[u8]) {
+    if let Ok(names) = Names::decode(data) {
+        assert_eq!(names.encode(), data);
+    }
+    if let Ok(flags) = inode_flags::decode(data) {
+        assert_eq!(inode_flags::decode(&inode_flags::encode(flags)).unwrap(), flags);
+    }
+    let fewer = acl::renumbered(data, |id| id.id % 4);
+    assert!(fewer.len() <= data.len() && acl::named(&fewer).count() <= acl::named(data).count());
+    assert_eq!(acl::renumbered(&fewer, |id| id.id), fewer);
 }
 
 fn xattrs(data: &[u8]) {
