@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
-#   scripts/bench.sh push|mount|all|parts        (parts: the chunker and the pipeline of a push alone, no server)
-# Environment: FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 180), TOOL_LIMIT (seconds
+#   scripts/bench.sh push|mount|all|parts|age    (parts: the chunker and the pipeline of a push alone, no server;
+#                                                 age: a repository after many pushes, see scripts/bench_age.sh)
+# Environment: PORT (2822, and the two behind it), FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 180), TOOL_LIMIT (seconds
 # per tool and network, for mounts), ONLY (names of the tools to mount, and "sftp"), SOURCE (the folder that `parts` reads).
 # A failed row has dashes and the reason. The server's files are in WORK, in memory, so that the figures measure processors,
 # protocol and network, not a disk. The proxy counts the bytes.
@@ -10,11 +11,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
 LIMIT=${LIMIT:-180}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
+[ "$what" != age ] || FILES=${FILES:-20000}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-1024} WORK=${WORK:-/dev/shm/nfreezer-bench}
-scripts/setup.sh bench
+[ "$what" = age ] || scripts/setup.sh bench
 [ -n "${NO_BUILD:-}" ] || cargo build --release --locked --quiet --example delay_proxy --bin nfreezer
-nfreezer=$PWD/target/release/nfreezer proxy=$PWD/target/release/examples/delay_proxy
-port=2822 near=2823 far=2824
+# PROFILE=debug with NO_BUILD=1 measures a debug build: good for bytes and requests, not for seconds.
+nfreezer=$PWD/target/${PROFILE:-release}/nfreezer proxy=$PWD/target/${PROFILE:-release}/examples/delay_proxy
+port=${PORT:-2822}; near=$((port + 1)) far=$((port + 2))
 
 if [ "$what" = parts ]; then
   cargo test --release --locked --quiet --lib chunker -- --ignored --nocapture
@@ -66,6 +69,20 @@ done
 ssh_command="ssh -F $WORK/home/.ssh/config"
 until timeout 5 $ssh_command line$near true 2>/dev/null; do :; done
 
+count() { # the proxy's bytes so far: up down
+  local out=$WORK/$1.out lines; lines=$(wc -l < "$out")
+  echo >&"$([ "$1" = near ] && echo 8 || echo 9)"
+  until [ "$(wc -l < "$out")" -gt "$lines" ]; do :; done
+  tail -n 1 "$out"
+}
+
+port_of() { [ "$1" = far ] && echo $far || echo $near; }
+
+if [ "$what" = age ]; then
+  . scripts/bench_age.sh
+  exit
+fi
+
 # --- the data
 echo "bench: making data" >&2
 mkdir "$WORK/data/A" "$WORK/data/B"
@@ -79,12 +96,6 @@ for i in $(seq 500); do head -c "$((1500 + i * 7 % 2000))K" /dev/urandom > "$WOR
 [ "$what" = mount ] || head -c 1G /dev/urandom > "$WORK/data/I/file"
 echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files; P: 500 files, $(du -sb "$WORK/data/P" | cut -f1) bytes" | tee "$WORK/results/data"
 
-count() { # the proxy's bytes so far: up down
-  local out=$WORK/$1.out lines; lines=$(wc -l < "$out")
-  echo >&"$([ "$1" = near ] && echo 8 || echo 9)"
-  until [ "$(wc -l < "$out")" -gt "$lines" ]; do :; done
-  tail -n 1 "$out"
-}
 row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memory of the client, bytes up and down
   local tool=$1 link=$2 work=$3; shift 3
   local before after; status=0; read -r -a before <<< "$(count "$link")"
@@ -97,7 +108,6 @@ row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memo
       printf "| %s | %s | %s | %.2f | %.2f | %d | %.2f | %.2f | %s |\n", w, l == "far" ? "50 ms" : "0 ms", t, s, c + d, r / 1024, u / 1e6, v / 1e6, st ? "status " st : "" }' |
     tee -a "$WORK/results/rows"
 }
-port_of() { [ "$1" = far ] && echo $far || echo $near; }
 have() { command -v "$1" > /dev/null; }
 
 edit() { # one file in a hundred of A gets a line more
