@@ -75,6 +75,11 @@ impl Builder {
         entry
     }
 
+    /// Returns the stored form of a chunk of this pack; `None` if the reference points elsewhere.
+    pub fn chunk(&self, r: &Ref) -> Option<&[u8]> {
+        self.plain.get(r.offset as usize..r.offset as usize + r.stored as usize)
+    }
+
     /// Returns the pack's plaintext and its rows. Pads to the full size if `full`, else to the next size class.
     pub fn finish(mut self, full: bool) -> (Vec<u8>, Vec<Entry>) {
         let table = ENTRY * self.entries.len() + 4;

@@ -18,7 +18,7 @@ use crate::format::page::Page;
 use crate::format::record::NewSection;
 use crate::format::reference::{PackRef, Ref};
 use crate::format::sections::index_sections;
-use crate::format::stored::Packer;
+use crate::format::stored::{Packer, unpack};
 use crate::progress::Event;
 use crate::repo::{Index, Repository, Span};
 
@@ -141,6 +141,12 @@ impl<'r> MetaPack<'r> {
         self.chunks.insert(id, Place { pack: self.packs.len() as u32, entry });
         self.added += plain.len() as u64;
         Ok(Some(entry.in_pack(PackRef::SELF)))
+    }
+
+    /// Returns the contents of a chunk in the open pack.
+    pub fn open_chunk(&self, r: &Ref) -> Result<Vec<u8>> {
+        let stored = self.open.as_ref().filter(|_| r.pack == PackRef::SELF).and_then(|open| open.chunk(r));
+        unpack(r, stored.ok_or_else(|| Error::failed("a chunk is not in the open pack"))?.to_vec())
     }
 
     fn reference(&self, place: &Place) -> Ref {

@@ -14,6 +14,7 @@ mod push;
 mod renames;
 mod resume;
 mod rights;
+mod scattered;
 mod select;
 mod sizes;
 mod streams;

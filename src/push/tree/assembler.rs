@@ -6,7 +6,8 @@
 
 use rustix::io::Errno;
 
-use super::directory::{OpenDirectory, meta_packs};
+use super::directory::{OpenDirectory, meta_packs, path};
+use super::gather::{ReadPage, Spread, gather};
 use super::links::Links;
 use super::lists::{End, OpenList, last_pack};
 use super::store::MetaStore;
@@ -37,6 +38,8 @@ pub struct Assembler<'c, S> {
     /// The node that is being added while a page or its attributes are written.
     held: Option<Node>,
     links: Links,
+    /// Where the unchanged pages are.
+    spread: Spread,
     pub tally: Tally,
 }
 
@@ -65,6 +68,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
             list: OpenList::default(),
             held: None,
             links: Links::default(),
+            spread: Spread::default(),
             tally: Tally::default(),
         }
     }
@@ -165,9 +169,13 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         self.add(node)
     }
 
-    /// Ends the tree. Returns the top page of the root, with everything below it stored.
-    pub fn finish(&mut self) -> Result<Option<Ref>> {
+    /// Ends the tree. Returns the top page of the root, with everything below it stored. With `read`, pages that lie in
+    /// many small packs are written again.
+    pub fn finish(&mut self, read: Option<&ReadPage<'_>>) -> Result<Option<Ref>> {
         let mut top = self.finish_directory()?.entries.top();
+        if let (Some(root), Some(read)) = (&mut top, read) {
+            gather(&mut self.store, read, &self.spread, root)?;
+        }
         if let Some(pack) = self.store.finish_pack(false)? {
             self.replace_self(pack);
             top.iter_mut().for_each(|page| page.replace_self(pack));
@@ -202,7 +210,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         while self.stack.len() > 1 {
             self.leave()?;
         }
-        self.finish()
+        self.finish(None)
     }
 
     /// Drops the node and the list that were being written when the push ended.
@@ -268,7 +276,10 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
     fn page_row(&mut self, page: &Page) -> Result<Option<Row>> {
         let found = if meta_packs(page).all(|pack| pack != PackRef::SELF) { self.stored_page(page)? } else { None };
         let page_ref = match found {
-            Some(found) => Some(found),
+            Some(found) => {
+                self.spread.add(&found);
+                Some(found)
+            }
             None => self.store.add(ChunkKind::Page, &page.encode(&PackRef::SELF))?,
         };
         Ok(page_ref.map(|r| Row { first: page.first().to_vec(), count: page.count(), page: r }))
@@ -369,12 +380,6 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
     fn top_of_stack(&mut self) -> Result<&mut OpenDirectory> {
         self.stack.last_mut().ok_or_else(no_directory)
     }
-}
-
-/// The path of an entry of the directory on top of the stack.
-fn path(stack: &[OpenDirectory], name: &[u8]) -> Vec<u8> {
-    let directories = stack.iter().filter_map(|directory| directory.node.as_ref()).map(|node| node.name.as_slice());
-    directories.chain([name]).flat_map(|name| [b"/", name].concat()).collect()
 }
 
 /// Cannot happen: the walk leaves each directory that it enters.

@@ -80,6 +80,11 @@ impl MetaStore for Packs {
         Ok(None)
     }
 
+    fn open_chunk(&self, r: &Ref) -> Result<Vec<u8>> {
+        let chunk = self.open.iter().find(|(id, ..)| *id == r.id);
+        chunk.map(|(_, _, plain)| plain.clone()).ok_or_else(no_directory)
+    }
+
     fn finish_pack(&mut self, _: bool) -> Result<Option<PackRef>> {
         if self.open.is_empty() {
             return Ok(None);
@@ -141,7 +146,7 @@ fn assemble(tree: &mut Assembler<'_, Packs>, mut between: impl FnMut(&mut Assemb
         }
         tree.leave().unwrap();
     }
-    tree.finish().unwrap()
+    tree.finish(None).unwrap()
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn an_empty_tree_has_no_page() {
     let (keys, ctx) = (keys(), background());
     let mut tree = Assembler::new(&keys, ctx, Packs::new(9000));
     assert_eq!(tree.checkpoint(no_beginning()).unwrap().root, None);
-    assert_eq!(tree.finish().unwrap(), None);
+    assert_eq!(tree.finish(None).unwrap(), None);
 }
 
 #[test]
@@ -198,7 +203,7 @@ fn further_links_take_over_the_first_one() {
     tree.file(first, Some((1, 1)), None).unwrap();
     tree.link(Node { nlink: 2, ..node("b", Content::File(Vec::new())) }, (1, 1), None).unwrap();
     tree.link(node("c", Content::File(Vec::new())), (1, 2), None).unwrap();
-    let root = tree.finish().unwrap();
+    let root = tree.finish(None).unwrap();
     let sizes: Vec<u64> = tree.store.files(root, "").iter().map(|(_, size)| *size).collect();
     assert_eq!(sizes, [30, 30, 0]);
     assert_eq!(tree.tally.stats.unreadable, 1);

@@ -9,6 +9,7 @@
 pub mod assembler;
 pub mod checkpoint;
 pub mod directory;
+pub mod gather;
 pub mod growth;
 pub mod ledger;
 pub mod links;

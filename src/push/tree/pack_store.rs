@@ -33,6 +33,10 @@ impl MetaStore for PackStore<'_> {
         self.meta.earlier(self.ctx, index, kind, plain, own)
     }
 
+    fn open_chunk(&self, r: &Ref) -> Result<Vec<u8>> {
+        self.meta.open_chunk(r)
+    }
+
     fn finish_pack(&mut self, full: bool) -> Result<Option<PackRef>> {
         let Some(pack) = self.meta.finish(self.ctx, full || self.full_packs)? else { return Ok(None) };
         self.packs.stored(self.packs.open(ObjectType::Meta), pack);

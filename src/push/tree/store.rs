@@ -13,6 +13,9 @@ pub trait MetaStore {
     /// has the same meaning.
     fn find(&self, kind: ChunkKind, plain: &[u8], own: Option<PackRef>) -> Result<Option<Ref>>;
 
+    /// Returns the contents of a chunk in the open pack.
+    fn open_chunk(&self, r: &Ref) -> Result<Vec<u8>>;
+
     /// Stores the open pack and returns its name; `None` if no pack is open. `full`: more chunks follow.
     fn finish_pack(&mut self, full: bool) -> Result<Option<PackRef>>;
 }

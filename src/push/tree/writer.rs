@@ -45,7 +45,8 @@ impl<'c> TreeWriter<'c> {
     /// Takes all steps. Returns the top page of the root.
     pub fn run(&mut self) -> Result<Option<Ref>> {
         self.batches()?;
-        self.assembler.finish()
+        let Workspace { ctx, trees, .. } = self.work;
+        self.assembler.finish(Some(&|branch| trees.page(ctx, branch).map(|(_, page)| page)))
     }
 
     /// Figures of the tree so far that the snapshot does not hold.
