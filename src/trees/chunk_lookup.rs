@@ -58,6 +58,10 @@ impl Places {
         let dropped = state.dropped_packs();
         Arc::new(Places { state, index: OnceLock::new(), dropped })
     }
+
+    fn index(&self, memory: usize) -> &Index {
+        self.index.get_or_init(|| Index::new(&self.state).with_memory(memory))
+    }
 }
 
 impl Default for Lookup {
@@ -133,6 +137,32 @@ impl Lookup {
         }
     }
 
+    /// Returns the place where a chunk was found lately, if that is not the place that `r` names. Never waits.
+    pub fn relocated(&self, r: &Ref) -> Option<Ref> {
+        let mut known = self.lock();
+        if known.relocated.is_empty() {
+            return None;
+        }
+        known.relocated.get(&r.id).filter(|place| place.len == r.len).copied()
+    }
+
+    /// Returns where a chunk is, without reading it: the place that `r` names, unless that pack was dropped and the index
+    /// has another place. Later reads try this place first.
+    pub fn locate(&self, ctx: &Context, repo: &Repository, kind: ChunkKind, r: &Ref) -> Ref {
+        let known = self.lock();
+        let places = known.places.clone().filter(|places| places.dropped.contains(&r.pack.id));
+        drop(known);
+        let Some(places) = places else { return *r };
+        if let Some(place) = self.relocated(r) {
+            return place;
+        }
+        let found = places.index(self.index_memory).find(ctx, repo, &r.id);
+        let found = found.ok().flatten().filter(|(found, place)| *found == kind && place.len == r.len);
+        let Some((_, place)) = found else { return *r };
+        self.lock().relocated.put(place.id, place);
+        place
+    }
+
     /// Reads from one place. The inner error is damage; then another place may help.
     fn attempt<T>(&self, place: &Ref, read: &impl Fn(&Ref) -> Result<T>) -> Result<Result<T>> {
         if self.is_missing(&place.pack.id) {
@@ -177,7 +207,7 @@ impl Lookup {
         r: &Ref,
         read: &impl Fn(&Ref) -> Result<T>,
     ) -> Result<Option<T>> {
-        let index = places.index.get_or_init(|| Index::new(&places.state).with_memory(self.index_memory));
+        let index = places.index(self.index_memory);
         let mut condemned = Vec::new();
         let mut found = Ok(None);
         let visited = index.visit(ctx, repo, &r.id, |row| {
@@ -276,100 +306,4 @@ fn ends_operation(e: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::context::background;
-    use crate::crypto::seal::ObjectType;
-    use crate::format::index;
-    use crate::format::pack::Builder;
-    use crate::format::record::Head;
-    use crate::format::reference::PackRef;
-    use crate::format::sections::index_sections;
-    use crate::name::Name;
-    use crate::repo::Span;
-    use crate::storage::{Memory, Storage};
-    use crate::trees::sample_trees_for_tests::repository;
-
-    const CONTENT: &[u8] = b"the same contents in every pack";
-
-    /// Stores the chunk in a pack of its own and commits that.
-    fn store(repo: &Repository, state: &mut State) -> Ref {
-        let mut builder = Builder::default();
-        let id = repo.keys().chunk_id(ChunkKind::Data, CONTENT);
-        let entry = builder.add(id, ChunkKind::Data, CONTENT, CONTENT.len());
-        let (mut plain, _) = builder.finish(false);
-        let pack = repo.put_pack(background(), ObjectType::Data, &mut plain).unwrap();
-        let sections = index_sections(&[(pack, ObjectType::Data)], index::rows(&[(0, entry)]), 0);
-        repo.commit(background(), state, Head::default(), &sections).unwrap();
-        entry.in_pack(pack)
-    }
-
-    fn flip(memory: &Memory, pack: &PackRef) {
-        let name = Name::Pack(pack.id);
-        let mut bytes = memory.get(&name).unwrap();
-        bytes[100] ^= 1;
-        memory.overwrite(&name, bytes);
-    }
-
-    fn chunk(lookup: &Lookup, repo: &Repository, r: &Ref) -> Result<Vec<u8>> {
-        repo.forget_blocks();
-        let read = |r: &Ref| repo.chunk(background(), ChunkKind::Data, r, Span::Exact);
-        lookup.read(background(), repo, ChunkKind::Data, r, read)
-    }
-
-    #[test]
-    fn every_row_is_tried_until_one_can_be_read() {
-        let (memory, repo) = repository();
-        let mut state = State::default();
-        let places: Vec<Ref> = (0..4).map(|_| store(&repo, &mut state)).collect();
-        for (damaged, place) in places.iter().enumerate() {
-            let lookup = Lookup::default();
-            assert_eq!(chunk(&lookup, &repo, &places[0]).unwrap(), CONTENT, "{damaged} places are damaged");
-            if damaged % 2 == 0 {
-                flip(&memory, &place.pack);
-            } else {
-                memory.remove(background(), &Name::Pack(place.pack.id)).unwrap();
-            }
-        }
-        let lookup = Lookup::default();
-        assert_eq!(chunk(&lookup, &repo, &places[0]).unwrap_err().kind(), Kind::Damaged);
-        assert_eq!(chunk(&lookup, &repo, &places[1]).unwrap_err().kind(), Kind::Missing);
-    }
-
-    #[test]
-    fn a_place_that_a_newer_record_has_is_found_and_remembered() {
-        let (memory, repo) = repository();
-        let mut state = State::default();
-        let old = store(&repo, &mut state);
-        let lookup = Lookup::from_state(state.clone());
-        memory.remove(background(), &Name::Pack(old.pack.id)).unwrap();
-        let new = store(&repo, &mut state);
-        assert_eq!(chunk(&lookup, &repo, &old).unwrap(), CONTENT, "the log is read again");
-        let condemned = Head { condemned: vec![(new.pack.id, Default::default())], ..Head::default() };
-        repo.commit(background(), &mut state, condemned, &[]).unwrap();
-        assert_eq!(chunk(&lookup, &repo, &old).unwrap(), CONTENT);
-        let other = Lookup::fixed(state.clone());
-        assert_eq!(chunk(&other, &repo, &old).unwrap(), CONTENT, "a condemned pack is better than none");
-        let dropped = Head { dropped: vec![new.pack.id], ..Head::default() };
-        repo.commit(background(), &mut state, dropped, &[]).unwrap();
-        let other = Lookup::fixed(state);
-        assert_eq!(chunk(&other, &repo, &old).unwrap_err().kind(), Kind::Missing, "a dropped one counts no more");
-    }
-
-    #[test]
-    fn many_threads_read_the_log_once() {
-        let (memory, repo) = repository();
-        let mut state = State::default();
-        let old = store(&repo, &mut state);
-        store(&repo, &mut state);
-        memory.remove(background(), &Name::Pack(old.pack.id)).unwrap();
-        let lookup = Arc::new(Lookup::default());
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| assert_eq!(chunk(&lookup, &repo, &old).unwrap(), CONTENT));
-            }
-        });
-    }
-}
+mod tests;

@@ -59,7 +59,7 @@ use attr::Attr as A;
 use cache::Cache;
 use inode_table::{DirInode, Inode, InodeTable};
 use pages::Pages;
-use read::{AccessPatterns, ContentCaches};
+use read::{AccessPatterns, ContentCaches, TreeAhead};
 use time::history::History;
 use time::merged::MergedListing;
 use view::{Role, View};
@@ -130,6 +130,7 @@ pub struct Vfs {
     table: Mutex<InodeTable>,
     contents: ContentCaches,
     patterns: AccessPatterns,
+    ahead: TreeAhead,
     histories: Cache<(u64, u64), History>,
     listings: Cache<(u64, u64, bool), MergedListing>,
     freshness: Freshness,
@@ -170,6 +171,7 @@ impl Vfs {
             pages,
             contents: ContentCaches::new(),
             patterns: AccessPatterns::new(options.cache as u64 / 6),
+            ahead: TreeAhead::default(),
             view: RwLock::new(view),
             table: Mutex::new(table),
             histories: Cache::new(HISTORIES),

@@ -131,6 +131,16 @@ impl Pages {
         }
     }
 
+    /// Returns where a chunk is, if it is known to be elsewhere than its reference names. Never waits.
+    pub fn relocated(&self, r: &Ref) -> Option<Ref> {
+        self.lookup.relocated(r)
+    }
+
+    /// Returns where a chunk is: the place of its reference, unless that pack was dropped and the index has another place.
+    pub fn locate(&self, ctx: &Context, kind: ChunkKind, r: &Ref) -> Ref {
+        self.lookup.locate(ctx, &self.repo, kind, r)
+    }
+
     /// Reads a chunk with `read`, from the pack of its reference or from the pack to which it was relocated.
     pub fn read<T>(&self, ctx: &Context, kind: ChunkKind, r: &Ref, read: impl Fn(&Ref) -> Result<T>) -> Result<T> {
         self.lookup.read(ctx, &self.repo, kind, r, read)

@@ -12,4 +12,5 @@ mod mount_model;
 mod vfs;
 mod vfs_fetch;
 mod vfs_model;
+mod vfs_scattered;
 mod vfs_time;

@@ -27,7 +27,7 @@ impl Vfs {
         let runs = match advice {
             Ahead::Pack(pack, range) => vec![PackRange { pack: *pack, range: range.clone() }],
             Ahead::File(ino, range) if self.wanted(advice) => self.file_ranges(*ino, range.clone(), mode)?,
-            Ahead::File(..) => Vec::new(),
+            Ahead::File(..) | Ahead::Tree => Vec::new(),
         };
         Ok(runs.into_iter().flat_map(PackRange::aligned).collect())
     }
@@ -51,7 +51,7 @@ impl Vfs {
     pub fn wanted(&self, advice: &Ahead) -> bool {
         match advice {
             Ahead::File(ino, range) => self.patterns.wanted(*ino, range),
-            Ahead::Pack(..) => true,
+            Ahead::Pack(..) | Ahead::Tree => true,
         }
     }
 

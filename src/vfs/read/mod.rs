@@ -5,15 +5,20 @@
 //! - [`layout`]: from a range of a file to segments, each a hole or a part of a chunk.
 //! - [`chunk`]: from a part of a chunk to its bytes, from memory or from the storage.
 //! - [`pattern`]: recognises sequential readers. [`ahead`]: from its advice to ranges of packs.
+//! - [`tree_ahead`]: the files that a copy reads next, in many packs. [`tree_walk`]: their order.
 
 mod ahead;
 mod chunk;
 mod layout;
 mod pattern;
+mod tree_ahead;
+mod tree_walk;
 
 pub use ahead::PackRange;
 pub(super) use pattern::AccessPatterns;
 pub use pattern::Ahead;
+use tree_ahead::TreeAdvice;
+pub(super) use tree_ahead::TreeAhead;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -81,13 +86,18 @@ impl Vfs {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let segments = self.segments(&file, range.clone(), mode)?;
+        let mut segments = self.segments(&file, range.clone(), mode)?;
+        segments.iter_mut().for_each(|segment| self.relocate(segment));
         let in_memory = self.in_memory(&segments);
         if in_memory.is_none() && mode.is_cached() {
             return Err(Fault::Wait);
         }
         let span = if self.patterns.by_pack(file.dir, ino, &range, file.size) {
-            self.advise_by_pack(&segments, advise)
+            let tree = self.advise_by_tree(&file, ino, &range, &segments, in_memory.is_none());
+            if tree.walks {
+                advise(Ahead::Tree);
+            }
+            if tree.is_expected { Span::Exact } else { self.advise_by_pack(&segments, advise) }
         } else {
             if let Some(ahead) = self.patterns.file(ino, &range, file.size, in_memory.is_none()) {
                 advise(ahead);
@@ -98,6 +108,34 @@ impl Vfs {
             (Some(bytes), _) => Ok(bytes),
             (None, Mode::Fetch(ctx)) => Ok(self.fetch(ctx, segments, span)?),
             (None, Mode::Cached) => Err(Fault::Wait),
+        }
+    }
+
+    /// Notes for the walk over the tree that a file is read.
+    fn advise_by_tree(
+        &self,
+        file: &FileLayout,
+        ino: u64,
+        range: &Range<u64>,
+        of: &[Segment],
+        waits: bool,
+    ) -> TreeAdvice {
+        let first = of.iter().find_map(|segment| if let Segment::Chunk(r, _) = segment { Some(r.id) } else { None });
+        match first {
+            Some(first) if range.start == 0 && file.size <= tree_walk::LARGEST => {
+                let is_whole = self.patterns.reads_whole_files(file.dir);
+                self.ahead.note(ino, &first, waits, is_whole, self.options.cache as u64 / 6)
+            }
+            _ => TreeAdvice::default(),
+        }
+    }
+
+    /// Replaces a reference to a pack that was dropped, if the place of the chunk is known.
+    fn relocate(&self, segment: &mut Segment) {
+        if let Segment::Chunk(r, _) = segment
+            && let Some(place) = self.pages.relocated(r)
+        {
+            *r = place;
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Ahead {
     File(u64, Range<u64>),
     /// Plaintext bytes of a pack.
     Pack(PackRef, Range<u32>),
+    /// The files that come next in the tree; see [`crate::vfs::Vfs::walk_ahead`].
+    Tree,
 }
 
 /// Advice for one chunk of a file that is read by pack.
@@ -134,6 +136,12 @@ impl AccessPatterns {
             pattern.open = None;
         }
         size <= SMALL || (size <= MEDIUM && reads_whole_files)
+    }
+
+    /// Returns whether the last files of a directory were read to their ends.
+    pub fn reads_whole_files(&self, dir: u64) -> bool {
+        let mut directories = self.directories.lock().expect("no holder panics");
+        directories.get(&dir).is_some_and(|pattern| pattern.whole >= 2)
     }
 
     /// Returns the range to fetch ahead after a read of `range` of a large file; `waits`: the range is not in memory.
@@ -287,7 +295,7 @@ mod tests {
         assert_eq!([0, 2, 7].map(|i: usize| advice[i].span), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
         let ahead = advice.iter().filter_map(|a| a.ahead.clone()).flat_map(|a| match a {
             Ahead::Pack(_, range) => range,
-            Ahead::File(..) => unreachable!(),
+            Ahead::File(..) | Ahead::Tree => unreachable!(),
         });
         assert!(ahead.eq(1 << 20..16 << 20), "each further stretch once");
         assert_eq!(file(2, 0).span, Span::Blocks(16), "the next pack goes on");
