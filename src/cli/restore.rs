@@ -19,7 +19,7 @@ use super::{escape, human, signals};
 use crate::error::{Error, Kind, Result};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
-use crate::repo::Repository;
+use crate::repo::{Repository, State};
 use crate::restore;
 use crate::trees::Trees;
 
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut reporter = Reporter::new(args.progress, Work::Files("restored"));
     let ctx = reporter.attach(signals::catch());
     let place = place(&repo, &snapshot, &path, target);
-    let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args));
+    let result = restore::restore(&ctx, &repo, &snapshot, &path, target, &options(args, state));
     reporter.finish();
     let summary = result?;
     if !output.quiet {
@@ -109,7 +109,7 @@ fn place(repo: &Repository, snapshot: &Snapshot, path: &[u8], target: &Path) -> 
     }
 }
 
-fn options(args: &Args) -> restore::Options {
+fn options(args: &Args, state: State) -> restore::Options {
     restore::Options {
         overwrite: match args.overwrite {
             OverwriteArg::Never => restore::Overwrite::Never,
@@ -117,6 +117,7 @@ fn options(args: &Args) -> restore::Options {
             OverwriteArg::Always => restore::Overwrite::Always,
         },
         numeric_ids: args.numeric_ids,
+        state: Some(state),
         ..restore::Options::default()
     }
 }

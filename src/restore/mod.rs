@@ -35,8 +35,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::progress::Event;
-use crate::repo::Repository;
-use crate::trees::{Fetch, Trees};
+use crate::repo::{Repository, State};
+use crate::trees::{Fetch, Lookup, Trees};
 
 /// How to treat an existing entry that is not equal. Directories are merged in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,12 +59,14 @@ pub struct Options {
     pub numeric_ids: bool,
     /// Threads that fetch, verify and write.
     pub threads: usize,
+    /// The state in which chunks of dropped packs are looked up; without it, the log is read when one is needed.
+    pub state: Option<State>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // More than cores: most of them wait for the server.
-        Options { overwrite: Overwrite::Never, numeric_ids: false, threads: 12 }
+        Options { overwrite: Overwrite::Never, numeric_ids: false, threads: 12, state: None }
     }
 }
 
@@ -119,7 +121,8 @@ pub fn restore(
 ) -> Result<Summary> {
     let started = Instant::now();
     let (_, before) = repo.storage().traffic();
-    let trees = &Trees::new(repo);
+    let lookup = options.state.clone().map_or_else(Lookup::default, Lookup::from_state);
+    let trees = &Trees::with(repo, Arc::new(lookup));
     let top = trees.at(ctx, snapshot, path)?;
     let is_directory = matches!(top.content, Content::Directory(_));
     let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();

@@ -17,8 +17,8 @@ use crate::trees::LinkKey;
 
 /// Plaintext of one job; larger files are written by several threads.
 const PART: u64 = 4 << 20;
-/// Threads that fetch stretches early; a storage has four channels.
-const EARLY: usize = 4;
+/// Threads that fetch early: the files of an old snapshot lie in many small packs.
+const EARLY: usize = 16;
 
 enum Job {
     /// Chunks that follow each other in a file.
@@ -86,7 +86,7 @@ impl Queue {
             }
             if let Extent::Data(r) = &extent {
                 start = if refs.is_empty() { offset } else { start };
-                refs.push(*r);
+                refs.push(run.fetch.located(run.ctx(), r));
             }
             offset += extent.len();
         }

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::Trees;
 use crate::context::Context;
+use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::BLOCK;
 use crate::error::Result;
 use crate::format::reference::Ref;
@@ -20,6 +21,9 @@ use crate::repo::Span;
 const STRETCH: u32 = 64;
 /// Stored bytes that may be queued: with [`STRETCH`] and the cache of 96 MiB, a stretch stays in the cache until it is used.
 const WINDOW: u64 = 48 << 20;
+/// Packs below this size, in bytes, are of pushes that changed little. Their chunks are fetched early one by one, since a
+/// tree has few in each of many.
+const SMALL_PACK: u32 = 4 << 20;
 /// References and bytes in a stretch from which on it is fetched as a whole.
 const NEIGHBOURS: (u32, u64) = (4, 1 << 20);
 
@@ -48,6 +52,12 @@ impl<'a> Fetch<'a> {
         Fetch { trees, wanted: Mutex::default(), less: Condvar::new() }
     }
 
+    /// Returns where a chunk is: the place of its reference, unless that pack was dropped. Then its neighbours are those of
+    /// the new place.
+    pub fn located(&self, ctx: &Context, r: &Ref) -> Ref {
+        self.trees.lookup().locate(ctx, self.trees.repo(), ChunkKind::Data, r)
+    }
+
     /// Announces chunks that will be needed, and waits while too many bytes are queued. A stretch that has become worth it goes to
     /// `early`, whose other end calls [`Fetch::touch`].
     pub fn announce(&self, refs: &[Ref], early: &Sender<Ref>) {
@@ -61,7 +71,9 @@ impl<'a> Fetch<'a> {
             let (count, bytes, asked) = wanted.stretches.entry(place(r)).or_default();
             *count += 1;
             *bytes += u64::from(r.stored);
-            if !*asked && (*count >= NEIGHBOURS.0 || *bytes >= NEIGHBOURS.1) {
+            if r.pack.len < SMALL_PACK {
+                worth.push(*r);
+            } else if !*asked && (*count >= NEIGHBOURS.0 || *bytes >= NEIGHBOURS.1) {
                 *asked = true;
                 worth.push(*r);
             }
@@ -90,9 +102,11 @@ impl<'a> Fetch<'a> {
         self.less.notify_all();
     }
 
-    /// Reads the stretch around this chunk into the cache. Errors are reported when the bytes are needed.
+    /// Reads the stretch around this chunk, or the chunk of a small pack, into the cache. Errors are reported when the bytes are needed.
     pub fn touch(&self, ctx: &Context, r: &Ref) {
-        let _ = self.trees.repo().part(ctx, r, 0..1, Span::Blocks(STRETCH));
+        let (part, span) =
+            if r.pack.len < SMALL_PACK { (0..r.len, Span::Exact) } else { (0..1, Span::Blocks(STRETCH)) };
+        let _ = self.trees.repo().part(ctx, r, part, span);
     }
 
     /// Returns the contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
