@@ -9,13 +9,16 @@ use super::{Meter, Report};
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::Result;
+use crate::format::limits;
 use crate::format::pack::{self, Entry};
 use crate::format::reference::PackRef;
 use crate::format::stored;
-use crate::repo::{Repository, parallel, random};
+use crate::repo::{Allowance, Repository, parallel, random};
 
-/// Packs that are read at the same time at most.
-const THREADS: u64 = 12;
+/// Small packs that are read at the same time at most.
+const THREADS: usize = 48;
+/// Full packs that are read at the same time at most.
+const FULL_PACKS: u64 = 12;
 /// Blocks of one read: 2 MiB.
 const RUN: u32 = 32;
 
@@ -50,13 +53,11 @@ pub(super) fn read(
         Part::Time(time) => Instant::now().checked_add(*time),
         _ => None,
     };
-    let largest = chosen.iter().map(|(pack, _)| u64::from(pack.len)).max().unwrap_or(1);
-    // Each holds its pack, a stretch of it as it came, and a chunk.
-    let threads = (memory / (largest + (8 << 20))).clamp(1, THREADS) as usize;
+    let allowance = Allowance::new(memory.min(FULL_PACKS * held(limits::PACK as u64)));
     let done = Mutex::new((0, 0));
     let all = &*packs;
-    let results = parallel(threads, chosen, |(pack, kind)| {
-        meter.ctx.check()?;
+    let results = parallel(THREADS, chosen, |(pack, kind)| {
+        let _share = allowance.take(meter.ctx, held(pack.len.into()))?;
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(());
         }
@@ -67,6 +68,11 @@ pub(super) fn read(
     });
     report.read = *done.lock().expect("no holder panics");
     results.into_iter().collect()
+}
+
+/// Returns the memory that a thread needs for a pack of this length: the pack, a stretch of it as it came, and a chunk.
+fn held(len: u64) -> u64 {
+    len + len.min(8 << 20)
 }
 
 /// Random ones in random order, but for [`Part::Slice`].

@@ -15,12 +15,16 @@ use crate::format::list::List;
 use crate::format::node::{self, Content, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::reference::{Extent, Ref};
-use crate::repo::{Repository, Span};
+use crate::repo::{Allowance, Repository, Span};
 
-/// Threads: most of them wait for the server.
-const THREADS: usize = 12;
+/// Threads: most of them wait for the server, since old trees lie in many small packs.
+const THREADS: usize = 48;
 /// Metadata is read in stretches of 4 MiB: all of it will be wanted.
 const STRETCH: Span = Span::Blocks(64);
+/// Bytes of a stretch.
+const STRETCH_BYTES: u64 = 4 << 20;
+/// Bytes that the threads read at the same time.
+const IN_FLIGHT: u64 = 12 * STRETCH_BYTES;
 
 /// Receives the reports of a walk over all pages. Every call may come from several threads at once.
 pub trait Visit: Sync {
@@ -66,7 +70,8 @@ pub(super) fn walk_in_waves(
     let group = Group::new(ctx);
     let (queue, changed) = Default::default();
     let visited = Mutex::new(Visited::new(memory));
-    let walk = Walk { ctx: group.context(), repo, lookup, visit, visited, queue, changed };
+    let allowance = Allowance::new(IN_FLIGHT);
+    let walk = Walk { ctx: group.context(), repo, lookup, visit, visited, queue, changed, allowance };
     for (number, roots) in waves.iter().enumerate() {
         visit.wave(number);
         walk.enter(roots.iter().map(|root| Task::Page(Branch::top(*root), 0)).collect());
@@ -107,6 +112,7 @@ struct Walk<'w> {
     visited: Mutex<Visited>,
     queue: Mutex<Queue>,
     changed: Condvar,
+    allowance: Allowance,
 }
 
 /// The pages and references in one page.
@@ -247,7 +253,10 @@ impl Walk<'_> {
     }
 
     fn chunk<T>(&self, kind: ChunkKind, r: &Ref, decode: impl Fn(&Ref, &[u8]) -> Result<T>) -> Result<T> {
-        let read = |r: &Ref| decode(r, &self.repo.chunk(self.ctx, kind, r, STRETCH)?);
+        let read = |r: &Ref| {
+            let _share = self.allowance.take(self.ctx, STRETCH_BYTES.min(r.pack.len.into()))?;
+            decode(r, &self.repo.chunk(self.ctx, kind, r, STRETCH)?)
+        };
         match self.lookup {
             Some(lookup) => lookup.read(self.ctx, self.repo, kind, r, read),
             None => read(r),

@@ -1,13 +1,16 @@
 //! `check` finds what is damaged, says whose files are hit, and takes nothing for damage that is none.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use crate::harness::cli::Env;
+use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::saved::{Saved, Told, files};
 use nfreezer::check::{Lost, Options, Part, Report};
 use nfreezer::context::{Context, background};
 use nfreezer::error::Kind;
-use nfreezer::format::record::Snapshot;
+use nfreezer::format::record::{Action, Snapshot};
 use nfreezer::format::reference::Ref;
 use nfreezer::name::{Name, ObjectId};
 use nfreezer::storage::Storage;
@@ -300,4 +303,56 @@ fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let below = |entry: std::fs::DirEntry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] };
     folder.read_dir().unwrap().flat_map(|entry| below(entry.unwrap())).collect()
+}
+
+/// Counts the reads that are in flight at the same time. A read waits a moment for others, so that the figure does not
+/// depend on the speed of the machine.
+#[derive(Default)]
+struct InFlight {
+    /// Now, and at most.
+    reads: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+/// Reads that a check sends at the same time, at least.
+const TOGETHER: usize = 24;
+
+impl Rule for InFlight {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> nfreezer::error::Result<Answer> {
+        if !matches!(call, Call::Read(Name::Pack(_), ..)) {
+            return call.of(ctx, storage);
+        }
+        let mut reads = self.reads.lock().unwrap();
+        reads.0 += 1;
+        reads.1 = reads.1.max(reads.0);
+        self.changed.notify_all();
+        let (mut reads, _) =
+            self.changed.wait_timeout_while(reads, Duration::from_millis(100), |reads| reads.1 < TOGETHER).unwrap();
+        let answer = call.of(ctx, storage);
+        reads.0 -= 1;
+        answer
+    }
+}
+
+#[test]
+fn many_small_packs_are_read_at_the_same_time() {
+    let saved = Saved::new();
+    let mut old = Vec::new();
+    for i in 0..60 {
+        saved.write(&format!("{}/file", i % 30), i, 3000 + i as usize);
+        old.push((saved.push().snapshot.id, Action::Forget));
+    }
+    old.pop();
+    for options in [structure(), reading(Part::All)] {
+        let storage: Arc<Between<InFlight>> = Between::with(saved.memory.clone(), InFlight::default());
+        let repo = saved.repo.behind(storage.clone());
+        let state = repo.state(background()).unwrap();
+        let report = nfreezer::check::check(background(), &repo, &state, &options, &mut |_| ()).unwrap();
+        assert!(!report.is_damaged() && report.packs.0 >= 60, "{report:?}");
+        let most = storage.reads.lock().unwrap().1;
+        assert!(most >= TOGETHER, "{most} reads at the same time");
+        // The newest tree alone lies in few packs, so only the second check of contents sends many reads then.
+        let mut state = saved.repo.state(background()).unwrap();
+        saved.repo.commit_marks(background(), &mut state, old.drain(..)).unwrap();
+    }
 }
