@@ -226,7 +226,9 @@ impl Planner<'_> {
                 chosen.push(id);
             }
         }
-        if after(live) < plan.bytes / 10 * 9 {
+        // Few packs in the place of many are worth it, even if no bytes are saved.
+        let merges = plan.objects >= MANY_SMALL as u64 && live.div_ceil(limits::PACK as u64) * 4 <= plan.objects;
+        if after(live) < plan.bytes / 10 * 9 || merges {
             (self.plan.repack, self.plan.repack_live, self.plan.chosen) = (plan, live, chosen);
         }
     }

@@ -17,10 +17,11 @@ use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::repo::{Repository, Span, parallel};
 
-/// Packs that are read at the same time.
-const READERS: usize = 4;
-/// Packs that one record condemns: a run that is interrupted has done the work of the records before.
-const BATCH: usize = 64;
+/// Packs that are read at the same time, and the bytes of their files: 4 full packs, or many small ones.
+const READ: (usize, u64) = (32, 65 << 20);
+/// Packs that one record condemns, and the bytes of their files: a run that is interrupted has done the work of the records
+/// before.
+const BATCH: (usize, u64) = (4096, 1 << 30);
 /// Chunks are read in parts of 4 MiB.
 const SPAN: Span = Span::Blocks(64);
 
@@ -38,7 +39,7 @@ impl Run<'_> {
     /// Repacks. Returns the packs that are condemned; `None`: another client has written.
     pub fn repack(&mut self, survey: &mut Survey, chosen: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
         let mut condemned = BTreeSet::new();
-        for batch in chosen.chunks(BATCH) {
+        for batch in groups(survey, chosen, BATCH) {
             if self.is_time_over() {
                 self.report.is_stopped_early = true;
                 break;
@@ -51,8 +52,8 @@ impl Run<'_> {
 
     fn repack_batch(&mut self, survey: &mut Survey, batch: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
         let (mut copier, mut done) = (Copier::new(self.ctx, self.repo), BTreeSet::new());
-        for ids in batch.chunks(READERS) {
-            let read = parallel(READERS, ids.to_vec(), |id| (id, self.live_chunks(survey, &id)));
+        for ids in groups(survey, batch, READ) {
+            let read = parallel(READ.0, ids.to_vec(), |id| (id, self.live_chunks(survey, &id)));
             for (id, chunks) in read {
                 match chunks {
                     Ok(chunks) => {
@@ -110,6 +111,21 @@ impl Run<'_> {
         let live = self.live_entries(survey, id)?;
         self.read_chunks(&live.place, live.entries)
     }
+}
+
+/// Splits a list of packs into groups with at most this many packs and bytes, and at least one pack.
+fn groups<'i>(survey: &Survey, ids: &'i [ObjectId], most: (usize, u64)) -> Vec<&'i [ObjectId]> {
+    let (mut groups, mut start, mut bytes) = (Vec::new(), 0, 0u64);
+    for (end, id) in ids.iter().enumerate() {
+        let size = survey.packs[id].size();
+        if end > start && (end - start == most.0 || bytes + size > most.1) {
+            groups.push(&ids[start..end]);
+            (start, bytes) = (end, 0);
+        }
+        bytes += size;
+    }
+    groups.extend((start < ids.len()).then(|| &ids[start..]));
+    groups
 }
 
 /// Writes copies of chunks into new packs.

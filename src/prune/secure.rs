@@ -1,7 +1,8 @@
 //! Makes sure that every needed chunk of packs that are about to be deleted has another place: one that was read in this
 //! run, or a copy.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use super::repack::{Copier, Live};
@@ -19,10 +20,17 @@ use crate::repo::{Index, IndexRow, Span};
 /// Chunks are read in parts of 1 MiB.
 const SPAN: Span = Span::Blocks(16);
 
+/// Where else chunks may be.
+struct Places {
+    index: Index,
+    /// Sizes of packs that the server was asked for in this run.
+    sizes: RefCell<HashMap<ObjectId, Option<u64>>>,
+}
+
 impl Run<'_> {
     /// Returns the packs of `ids` that may be deleted. `None`: another client has written.
     pub fn secure(&mut self, survey: &mut Survey, ids: &BTreeSet<ObjectId>) -> Result<Option<BTreeSet<ObjectId>>> {
-        let index = Index::new(&survey.state);
+        let places = Places { index: Index::new(&survey.state), sizes: RefCell::default() };
         let (mut copier, mut safe, mut copies) = (Copier::new(self.ctx, self.repo), BTreeSet::new(), BTreeSet::new());
         for id in ids {
             self.ctx.check()?;
@@ -31,7 +39,7 @@ impl Run<'_> {
                 safe.insert(*id);
                 continue;
             }
-            match self.secure_pack(survey, &index, ids, id, &mut copier) {
+            match self.secure_pack(survey, &places, ids, id, &mut copier) {
                 Ok(false) => drop(safe.insert(*id)),
                 Ok(true) => drop(copies.insert(*id)),
                 Err(e) if e.kind().is_damage() => {
@@ -56,7 +64,7 @@ impl Run<'_> {
     fn secure_pack(
         &self,
         survey: &Survey,
-        index: &Index,
+        places: &Places,
         ids: &BTreeSet<ObjectId>,
         id: &ObjectId,
         copier: &mut Copier<'_>,
@@ -64,7 +72,7 @@ impl Run<'_> {
         let Live { place, kind, entries } = self.live_entries(survey, id)?;
         let mut lonely = Vec::new();
         for entry in entries {
-            if !self.is_elsewhere(survey, index, ids, &entry)? {
+            if !self.is_elsewhere(survey, places, ids, &entry)? {
                 lonely.push(entry);
             }
         }
@@ -81,9 +89,9 @@ impl Run<'_> {
     }
 
     /// Returns whether a chunk can be read from a pack that stays. A row of the index alone proves nothing.
-    fn is_elsewhere(&self, survey: &Survey, index: &Index, ids: &BTreeSet<ObjectId>, entry: &Entry) -> Result<bool> {
+    fn is_elsewhere(&self, survey: &Survey, known: &Places, ids: &BTreeSet<ObjectId>, entry: &Entry) -> Result<bool> {
         let mut places: Vec<Ref> = Vec::new();
-        index.visit(self.ctx, self.repo, &entry.id, |row: IndexRow| {
+        known.index.visit(self.ctx, self.repo, &entry.id, |row: IndexRow| {
             let pack = row.place.pack.id;
             let stays = !row.is_condemned && !ids.contains(&pack) && !survey.is_condemned(&pack);
             if stays && row.kind == entry.kind && row.place.len == entry.len {
@@ -92,7 +100,7 @@ impl Run<'_> {
             ControlFlow::Continue(())
         })?;
         for place in places {
-            match self.is_readable(entry.kind, &place) {
+            match self.is_readable(known, entry.kind, &place) {
                 Err(e) if e.kind().is_damage() => {}
                 Err(e) => return Err(e),
                 Ok(()) => return Ok(true),
@@ -101,12 +109,15 @@ impl Run<'_> {
         Ok(false)
     }
 
-    fn is_readable(&self, kind: ChunkKind, place: &Ref) -> Result<()> {
+    fn is_readable(&self, known: &Places, kind: ChunkKind, place: &Ref) -> Result<()> {
         if !self.options.rules.verify_places {
             return Ok(());
         }
         let PackRef { id, len } = place.pack;
-        if self.repo.pack_size(self.ctx, &id)? != Some(PackRef { id, len }.file_len()) {
+        let asked = known.sizes.borrow().get(&id).copied();
+        let size = asked.map_or_else(|| self.repo.pack_size(self.ctx, &id), Ok)?;
+        known.sizes.borrow_mut().insert(id, size);
+        if size != Some(PackRef { id, len }.file_len()) {
             return Err(Error::damaged("a pack has another size"));
         }
         self.repo.chunk(self.ctx, kind, place, SPAN).map(drop)

@@ -1,5 +1,6 @@
 //! The two phases, repacking, and what happens in between.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -283,5 +284,27 @@ fn an_exclusive_prune_frees_a_full_disk_and_the_interrupted_push_continues() {
     assert!(!world.has(&pack) && !world.has(&orphan.unwrap().id));
     let snapshot = push::push(background(), &repo, &world.saved.options()).unwrap().snapshot;
     world.saved.assert_restores(&snapshot);
+    world.assert_whole();
+}
+
+#[test]
+fn many_small_packs_are_merged_even_if_that_frees_nothing() {
+    let world = World::new();
+    for i in 0..24 {
+        world.saved.write(&format!("{i}"), i, 64_000);
+        world.saved.push();
+    }
+    let newest = world.saved.push().snapshot;
+    let places: BTreeSet<ObjectId> = (0..24).map(|i| world.saved.chunk_of(&newest, &i.to_string()).pack.id).collect();
+    assert_eq!(places.len(), 24);
+    let (repo, options) = (world.client("a"), Options { max_unused: Unused::Percent(10.0), ..options() });
+    let first = run(&repo, &options).unwrap();
+    assert_eq!(first.repacked.objects, 24, "{first:?}");
+    world.clock.set(2 * DAY);
+    let last = run(&repo, &options).unwrap();
+    assert!(last.deleted.objects >= 24 && last.copied == 0, "{last:?}");
+    world.saved.assert_read_everywhere(&newest);
+    world.clock.set(3 * DAY);
+    assert_eq!(run(&repo, &options).unwrap().repacked.objects, 0, "once is enough");
     world.assert_whole();
 }
