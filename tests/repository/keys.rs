@@ -360,7 +360,10 @@ fn the_local_key_of_the_command_line() {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.py");
         let mut python = std::process::Command::new("python3");
         python.args(["-B", script, "list", "repo"]).current_dir(env.path("")).env("NFREEZER_PASSWORD", PASSPHRASE);
-        python.env("NFREEZER_LOCAL_KEY", key).output().unwrap().status.code()
+        let output = python.env("NFREEZER_LOCAL_KEY", key).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("ModuleNotFoundError"), "modules of Python are missing: run scripts/setup.sh tests");
+        output.status.code()
     };
     assert_eq!([recover("second"), recover("/dev/null")], [Some(0), Some(12)]);
     // It stays needed by what passwd makes, and can be left out or changed.
