@@ -228,6 +228,16 @@ impl<'p> Context<'p> {
         self.progress.event(event);
     }
 
+    /// Reports that a step begins. See [`Event::Step`].
+    pub fn step(&self, name: &'static str, unit: &'static str) {
+        self.event(Event::Step { name, unit });
+    }
+
+    /// Reports objects that are done, and bytes that were read or written for them.
+    pub fn done(&self, objects: u64, bytes: u64) {
+        self.event(Event::Done { files: objects, bytes });
+    }
+
     /// Reports something that the user should know and that changes nothing.
     pub fn warn(&self, text: &str) {
         self.event(Event::Warning { text });

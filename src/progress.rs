@@ -14,6 +14,13 @@ pub enum Event<'a> {
         /// Whether the total is final.
         complete: bool,
     },
+    /// The operation begins with this step. Amounts of the step before do not count any more.
+    Step {
+        /// The work of the step: `reading trees`.
+        name: &'static str,
+        /// The objects that [`Event::Done`] counts as files: `page`.
+        unit: &'static str,
+    },
     /// The operation begins with this file. Only for display.
     File {
         /// The path.

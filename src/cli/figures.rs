@@ -23,13 +23,17 @@ pub enum Work {
     Send(&'static str),
     /// Reads or writes files: `restored`.
     Files(&'static str),
+    /// Goes through steps that the events name.
+    Steps,
 }
 
 impl Work {
     /// Returns the action on a file.
     pub fn verb(self) -> &'static str {
-        let (Work::Send(verb) | Work::Files(verb)) = self;
-        verb
+        match self {
+            Work::Send(verb) | Work::Files(verb) => verb,
+            Work::Steps => "done",
+        }
     }
 }
 
@@ -91,6 +95,8 @@ pub struct Figures {
     pub errors: u64,
     pub total: Option<Total>,
     pub current: Vec<u8>,
+    /// The step, and the name of its objects.
+    pub step: Option<(&'static str, &'static str)>,
     working: Rate,
     sending: Rate,
 }
@@ -109,9 +115,16 @@ impl Figures {
             errors: 0,
             total: None,
             current: Vec::new(),
+            step: None,
             working: Rate::new(now),
             sending: Rate::new(now),
         }
+    }
+
+    /// Begins a step. The errors so far stay.
+    pub fn begin(&mut self, name: &'static str, unit: &'static str) {
+        let errors = self.errors;
+        *self = Figures { step: Some((name, unit)), errors, ..Figures::new(self.work, Instant::now()) };
     }
 
     /// Takes samples of the rates.
@@ -161,6 +174,7 @@ impl Figures {
         let mut line = match self.work {
             Work::Send(_) => self.sending(),
             Work::Files(verb) => self.working(verb),
+            Work::Steps => self.stepping(),
         };
         if !self.current.is_empty() {
             line += &format!("  {}", escape::text(&self.current));
@@ -197,6 +211,19 @@ impl Figures {
         line + &self.rest(self.working.value)
     }
 
+    /// `repacking: 1.0 GiB of 5.0 GiB, 12 of 64 packs, 20.0 MiB/s, 0:03:24 left`
+    fn stepping(&self) -> String {
+        let Some((name, unit)) = self.step else { return "reading the log".into() };
+        let bytes = human::size(self.bytes);
+        let line = match self.total {
+            Some(total) => {
+                format!("{name}: {bytes} of {}, {} of {}", total.size(), self.files, human::count(total.files, unit))
+            }
+            None => format!("{name}: {bytes}, {}", human::count(self.files, unit)),
+        };
+        line + &self.rest(self.working.value)
+    }
+
     /// The rate, the remaining time and the errors.
     fn rest(&self, rate: f64) -> String {
         let mut text = format!(", {}/s", human::size(rate as u64));
@@ -215,6 +242,9 @@ impl Figures {
             "seconds": self.seconds(), "files": self.files, "bytes": self.bytes,
             "rate": self.working.value as u64, "errors": self.errors,
         }));
+        if let Some((name, _)) = self.step {
+            fields.insert("step".into(), name.into());
+        }
         if self.is_sending() {
             fields.extend(output::object(json!({ "sent": self.sent, "send_rate": self.sending.value as u64 })));
         }
@@ -275,6 +305,17 @@ mod tests {
             figures.sample(start + Duration::from_secs(second));
         }
         figures
+    }
+
+    #[test]
+    fn a_step_begins_its_amounts_anew() {
+        let mut figures = figures(Work::Steps, MIB, None);
+        assert!(figures.line().starts_with("reading the log"));
+        figures.begin("repacking", "pack");
+        (figures.files, figures.bytes) = (1, MIB);
+        figures.total = Some(Total { files: 9, bytes: 8 * MIB, complete: true });
+        assert_eq!(figures.line(), "repacking: 1.0 MiB of 8.0 MiB, 1 of 9 packs, 0 B/s, 1 error");
+        assert_eq!(figures.fields()["step"], "repacking");
     }
 
     #[test]

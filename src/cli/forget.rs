@@ -10,7 +10,7 @@ use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
 use super::values::{group_by, keep_count, within};
-use super::{escape, human, signals};
+use super::{escape, human, prune, signals};
 use crate::error::{Error, Kind, Result};
 use crate::forget::{self, GroupBy, Plan, Policy, Within};
 use crate::format::record::{Snapshot, SnapshotId};
@@ -28,6 +28,12 @@ pub struct Args {
     /// Also forget more than half, or the last of a host
     #[arg(short, long)]
     yes: bool,
+    /// Then run `prune`
+    ///
+    /// With its default options, also if nothing was forgotten. `prune` deletes the data of forgotten snapshots 14 days
+    /// later, so run it regularly.
+    #[arg(long)]
+    prune: bool,
     #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
@@ -42,22 +48,22 @@ pub struct Args {
 #[derive(clap::Args, Default)]
 struct PolicyArgs {
     /// Keep the last N snapshots
-    #[arg(short = 'l', long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
+    #[arg(short = 'l', long, value_name = "N", value_parser = keep_count, allow_negative_numbers = true, hide_short_help = true)]
     keep_last: Option<u32>,
     /// Keep one snapshot an hour, for N hours
-    #[arg(short = 'H', long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
+    #[arg(short = 'H', long, value_name = "N", value_parser = keep_count, allow_negative_numbers = true, hide_short_help = true)]
     keep_hourly: Option<u32>,
-    /// Keep one snapshot a day, for N days
-    #[arg(short = 'd', long, value_name = "N", value_parser = keep_count)]
+    /// Keep one a day, for N days; also -H, -w, -m
+    #[arg(short = 'd', long, value_name = "N", value_parser = keep_count, allow_negative_numbers = true)]
     keep_daily: Option<u32>,
     /// Keep one snapshot a week, for N weeks
-    #[arg(short = 'w', long, value_name = "N", value_parser = keep_count)]
+    #[arg(short = 'w', long, value_name = "N", value_parser = keep_count, allow_negative_numbers = true, hide_short_help = true)]
     keep_weekly: Option<u32>,
     /// Keep one snapshot a month, for N months
-    #[arg(short = 'm', long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
+    #[arg(short = 'm', long, value_name = "N", value_parser = keep_count, allow_negative_numbers = true, hide_short_help = true)]
     keep_monthly: Option<u32>,
     /// Keep one snapshot a year, for N years
-    #[arg(long, value_name = "N", value_parser = keep_count, hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = keep_count, allow_negative_numbers = true, hide_short_help = true)]
     keep_yearly: Option<u32>,
     /// Keep all within TIME of the newest: 14d, 1y5m7d2h
     #[arg(long, value_name = "TIME", value_parser = within)]
@@ -141,7 +147,8 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let ids: Vec<String> = ids.iter().map(SnapshotId::to_string).collect();
     out.object("summary", output::object(json!({ "forgotten": ids, "dry_run": args.dry_run })))?;
-    out.flush().map(|()| OK)
+    out.flush()?;
+    if args.prune { prune::after_forget(&repo, args.output, args.dry_run) } else { Ok(OK) }
 }
 
 /// Returns the snapshots that the user names, after printing them.

@@ -9,7 +9,7 @@ struct Answer {
 
 const ANSWERS: &[Answer] = &[
     Answer {
-        commands: &["compact", "gc", "purge", "cleanup", "vacuum"],
+        commands: &["compact", "gc", "purge", "clean", "cleanup", "vacuum", "maintenance"],
         message: "nfreezer calls this `prune`",
         hint: "`nfreezer prune -n` shows what it would delete, `nfreezer prune` does it",
     },
@@ -17,6 +17,16 @@ const ANSWERS: &[Answer] = &[
         commands: &["expire", "delete", "remove", "rm"],
         message: "the command that hides snapshots is `forget`",
         hint: "use `nfreezer forget ID`, or `nfreezer forget -n --keep-daily 7`",
+    },
+    Answer {
+        commands: &["policy", "retention"],
+        message: "the options of `forget` are the policy",
+        hint: "use `nfreezer forget --keep-within 14d --keep-weekly 8 --prune`, for example once a day",
+    },
+    Answer {
+        commands: &["pin", "unpin", "protect", "unprotect", "lock"],
+        message: "the command that pins a snapshot is `tag`",
+        hint: "use `nfreezer tag --pin SNAPSHOT`, or `nfreezer tag --unpin SNAPSHOT`",
     },
     Answer {
         commands: &["find", "locate", "search"],
@@ -66,7 +76,7 @@ const ANSWERS: &[Answer] = &[
     Answer {
         commands: &["save", "add", "snapshot", "freeze", "put"],
         message: "the command that takes a snapshot is `push`",
-        hint: "use `nfreezer push`",
+        hint: "use `nfreezer push`; `nfreezer snapshots` lists snapshots, `nfreezer forget ID` hides one",
     },
     Answer {
         commands: &["get", "recall", "checkout", "unfreeze"],

@@ -170,6 +170,7 @@ impl Progress for Inner {
         let inner = self;
         match event {
             Event::Total { files, bytes, complete } => inner.figures().total = Some(Total { files, bytes, complete }),
+            Event::Step { name, unit } => inner.figures().begin(name, unit),
             Event::File { path } => {
                 inner.figures().current = path.to_vec();
                 inner.name(1, inner.work.verb(), path);

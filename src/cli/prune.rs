@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 use super::exit::{OK, TAMPERING};
 use super::figures::Work;
 use super::open::to_write;
-use super::options::{OpenArgs, ProgressArgs};
+use super::options::{OpenArgs, OutputArgs, ProgressArgs};
 use super::output::{self, Output};
 use super::progress::Reporter;
 use super::values::{duration, size};
 use super::{human, signals};
 use crate::error::Result;
 use crate::prune::{self, Amount, Options, Plan, Report, Unused};
+use crate::repo::Repository;
 
 /// Arguments of `prune`.
 #[derive(clap::Args)]
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "LIMIT", value_parser = unused, default_value = "10%")]
     max_unused: Unused,
     /// Repack at most this much in one run
-    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true, alias = "max-repack-size")]
     max_repack: Option<u64>,
     /// Begin nothing new after this time; the next run continues
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -72,9 +73,7 @@ fn unused(text: &str) -> Result<Unused, String> {
 
 /// Prunes; the exit code is 15 if a doubt prevented the deletion.
 pub fn run(args: &Args) -> Result<u8> {
-    let output = args.progress.output;
-    let repo = to_write(&args.repository, output, args.dry_run)?;
-    let mut out = Output::new(output.json);
+    let repo = to_write(&args.repository, args.progress.output, args.dry_run)?;
     let options = Options {
         keep_forgotten: args.keep_forgotten,
         exclusive: args.exclusive,
@@ -85,25 +84,36 @@ pub fn run(args: &Args) -> Result<u8> {
         memory: args.memory,
         ..Options::default()
     };
-    let mut reporter = Reporter::new(args.progress, Work::Files("pruned"));
+    prune_with(&repo, &options, args.progress, args.dry_run)
+}
+
+/// Prunes with the default options, for `forget --prune`.
+pub fn after_forget(repo: &Repository, output: OutputArgs, dry_run: bool) -> Result<u8> {
+    let options = Options { yes: dry_run, ..Options::default() };
+    prune_with(repo, &options, ProgressArgs { output, verbose: 0 }, dry_run)
+}
+
+fn prune_with(repo: &Repository, options: &Options, progress: ProgressArgs, dry_run: bool) -> Result<u8> {
+    let output = progress.output;
+    let mut out = Output::new(output.json);
+    let mut reporter = Reporter::new(progress, Work::Steps);
     let ctx = reporter.attach(signals::catch());
     let mut show = |plan: &Plan| {
         if !output.quiet {
-            lines(plan, &options).iter().try_for_each(|line| out.line(line))?;
+            lines(plan, options).iter().try_for_each(|line| out.line(line))?;
         }
         out.object("plan", fields(plan))?;
         out.flush()
     };
-    if args.dry_run {
-        let plan = prune::plan(&ctx, &repo, &options);
+    if dry_run {
+        let plan = prune::plan(&ctx, repo, options);
         reporter.finish();
-        let plan = plan?;
-        show(&plan)?;
+        show(&plan?)?;
         out.line("dry run: nothing was written")?;
         out.object("summary", summary(&Report::default(), true))?;
         return out.flush().map(|()| OK);
     }
-    let result = prune::prune(&ctx, &repo, &options, &mut show);
+    let result = prune::prune(&ctx, repo, options, &mut show);
     reporter.finish();
     finish(&mut out, &result?, output.quiet)
 }

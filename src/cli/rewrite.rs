@@ -32,10 +32,10 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN", hide_short_help = true)]
     iexclude: Vec<OsString>,
     /// Replace the host (also --time, --description, --tag)
-    #[arg(long)]
+    #[arg(long, alias = "new-host")]
     host: Option<String>,
     /// Replace the time: `2026-11-22 10:00:00`
-    #[arg(long, value_parser = time, hide_short_help = true)]
+    #[arg(long, value_parser = time, hide_short_help = true, alias = "new-time")]
     time: Option<Time>,
     /// Replace the description
     #[arg(long, value_name = "TEXT", hide_short_help = true)]

@@ -49,8 +49,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<u8> {
     let (change, named) = change(args)?;
     if named.is_empty() == args.filter.is_empty() {
-        return Err(Error::new(Kind::Usage, "give snapshots, or filters (--host, --tag, --path), not both")
-            .hint("for example `nfreezer tag --add monthly latest`"));
+        let text = match named.is_empty() {
+            true => "neither snapshots nor filters (--host, --tag, --path) are given",
+            false => "snapshots and filters (--host, --tag, --path) are both given",
+        };
+        return Err(Error::new(Kind::Usage, text).hint("for example `nfreezer tag --add monthly latest`"));
     }
     let repo = to_write(&args.repository, args.output, false)?;
     let mut out = Output::new(args.output.json);

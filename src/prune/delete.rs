@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::run::{Run, Step};
 use super::survey::Survey;
-use super::{ATTEMPTS, doubt};
+use super::{ATTEMPTS, Amount, doubt};
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Head;
 use crate::name::{Name, ObjectId};
@@ -26,7 +26,7 @@ impl Run<'_> {
             let Some(record) = self.commit(&mut survey, Head { dropped: new, ..Head::default() }, &[])? else {
                 return Ok(Step::Again);
             };
-            let clocks = self.compare_clocks(&record, now)?;
+            let clocks = self.compare_clocks(&survey, &record, now)?;
             if let Some(why) = clocks.filter(|_| self.options.rules.own_sight && !self.options.exclusive) {
                 self.report.doubt = Some(why);
                 return Ok(Step::Done);
@@ -69,6 +69,8 @@ impl Run<'_> {
         let packs = packs.iter().map(|id| (Name::Pack(*id), survey.packs.get(id).map_or(0, |pack| pack.size())));
         let records = records.iter().filter_map(|id| survey.log.get(id)).map(|entry| (entry.name, entry.size));
         let all: Vec<(Name, u64)> = packs.chain(records).collect();
+        let bytes = all.iter().map(|(_, size)| size).sum();
+        self.begin("deleting", "object", Amount { objects: all.len() as u64, bytes });
         for batch in all.chunks(BATCH) {
             self.ctx.check()?;
             if survey.watch.elapsed(self.repo.clock()) >= self.options.grace / 2 && !self.options.exclusive {
@@ -84,6 +86,7 @@ impl Run<'_> {
             for (size, result) in removed {
                 result.map_err(|e| e.while_doing("cannot delete"))?;
                 self.report.deleted.add(size);
+                self.ctx.done(1, size);
             }
         }
         Ok(())

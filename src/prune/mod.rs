@@ -16,6 +16,7 @@ mod repack;
 mod run;
 mod secure;
 mod survey;
+mod unconfirmed;
 
 use std::time::Duration;
 

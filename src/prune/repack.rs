@@ -58,6 +58,7 @@ impl Run<'_> {
                 match chunks {
                     Ok(chunks) => {
                         chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
+                        self.ctx.done(1, survey.packs[&id].size());
                         done.insert(id);
                     }
                     Err(e) if e.kind().is_damage() => {

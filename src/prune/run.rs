@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{CLOCKS, Plan};
+use super::plan::{Amount, CLOCKS, Plan};
 use super::survey::Survey;
 use super::{Options, Report, doubt};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::format::record::{Head, NewSection};
-use crate::name::{Folder, Name, ObjectId};
+use crate::format::record::{Action, Head, Mark, NewSection};
+use crate::name::{Name, ObjectId};
+use crate::progress::Event;
 use crate::repo::{Repository, Stopwatch, random};
+use crate::time::Time;
 
 /// One run, which may need several attempts.
 pub(super) struct Run<'r> {
@@ -36,12 +38,16 @@ impl<'r> Run<'r> {
     }
 
     pub fn execute(&mut self, mut survey: Survey, plan: &Plan) -> Result<Step> {
+        if self.forget_unconfirmed(&mut survey)?.is_none() {
+            return Ok(Step::Again);
+        }
         let mut doubt = plan.doubt.clone();
         if !plan.ready.is_empty() || self.options.exclusive {
             doubt = doubt.or(self.refused());
         }
         let mut condemn = plan.condemn.clone();
         if !plan.chosen.is_empty() {
+            self.begin("repacking", "pack", plan.repack);
             let Some(repacked) = self.repack(&mut survey, &plan.chosen)? else { return Ok(Step::Again) };
             condemn.extend(repacked);
         }
@@ -95,7 +101,7 @@ impl<'r> Run<'r> {
             let size = survey.packs.get(id).map(|pack| pack.size()).or(survey.log.get(id).map(|entry| entry.size));
             self.report.condemned.add(size.unwrap_or(0));
         }
-        let clocks = self.compare_clocks(&record, now)?;
+        let clocks = self.compare_clocks(survey, &record, now)?;
         if clocks.is_none() {
             self.look(survey, ids)?;
         }
@@ -118,6 +124,28 @@ impl<'r> Run<'r> {
         self.repo.look("condemned", present.union(condemned).map(|id| id.0), now)?;
         self.repo.look("forgotten", survey.forgotten(), now)?;
         Ok(())
+    }
+
+    /// Forgets the snapshots that were never reported as saved. `None`: another client has written.
+    fn forget_unconfirmed(&mut self, survey: &mut Survey) -> Result<Option<()>> {
+        let snapshots = std::mem::take(&mut survey.unconfirmed);
+        if snapshots.is_empty() {
+            return Ok(Some(()));
+        }
+        let now = self.repo.now().seconds;
+        let marks = snapshots.iter().map(|s| Mark::new(s.id, now, Action::Forget)).collect();
+        if self.commit(survey, Head { marks, ..Head::default() }, &[])?.is_none() {
+            return Ok(None);
+        }
+        for snapshot in &snapshots {
+            self.report.warnings.push(format!(
+                "snapshot {} of {} was forgotten: its push was killed before it reported success, and packs that it \
+                 needs were deleted meanwhile",
+                snapshot.id.short(),
+                snapshot.host
+            ));
+        }
+        Ok(Some(()))
     }
 
     /// Commits a record on top of the facts. `None`: another client has written, and nothing was done.
@@ -143,15 +171,20 @@ impl<'r> Run<'r> {
     }
 
     /// Compares the clock of this machine with the server's, by the time of a record that was just put.
-    pub fn compare_clocks(&self, record: &ObjectId, put: i64) -> Result<Option<String>> {
-        let log = self.repo.storage().list(self.ctx, Folder::Log)?;
-        let entry = log.iter().find(|entry| matches!(entry.name, Name::Record { id, .. } if id == *record));
+    pub fn compare_clocks(&self, survey: &Survey, record: &ObjectId, put: i64) -> Result<Option<String>> {
+        let entry = survey.state.listing().get(record);
         let Some(entry) = entry else { return Err(doubt("the server does not show the record that was just stored")) };
         let differ = entry.mtime.abs_diff(put);
         Ok((differ > CLOCKS).then(|| {
-            let (server, own) = (crate::time::Time::from_seconds(entry.mtime), crate::time::Time::from_seconds(put));
+            let (server, own) = (Time::from_seconds(entry.mtime), Time::from_seconds(put));
             format!("the clocks disagree: {own} here, {server} on the server")
         }))
+    }
+
+    /// Reports the beginning of a step.
+    pub fn begin(&self, name: &'static str, unit: &'static str, total: Amount) {
+        self.ctx.step(name, unit);
+        self.ctx.event(Event::Total { files: total.objects, bytes: total.bytes, complete: true });
     }
 
     pub fn is_time_over(&self) -> bool {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Options, doubt};
+use super::{Options, doubt, unconfirmed};
 use crate::context::Context;
 use crate::crypto::seal::{ObjectType, plain_len};
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::record::Snapshot;
 use crate::format::reference::{PackRef, Ref};
-use crate::name::{Folder, Name, ObjectId};
+use crate::name::ObjectId;
 use crate::repo::{Condemnation, Repository, State, Stopwatch};
 use crate::seen::SightId;
 use crate::storage::Entry;
@@ -57,6 +57,9 @@ impl Pack {
     }
 }
 
+/// All packs that records or listings name.
+type Packs = BTreeMap<ObjectId, Pack>;
+
 /// The facts.
 pub(super) struct Survey {
     pub state: State,
@@ -72,10 +75,12 @@ pub(super) struct Survey {
     pub superseded: BTreeSet<ObjectId>,
     pub condemned: BTreeMap<ObjectId, Condemnation>,
     pub dropped: HashSet<ObjectId>,
-    pub packs: BTreeMap<ObjectId, Pack>,
+    pub packs: Packs,
     pub reachable: Reachable,
     /// A snapshot is not forgotten.
     pub has_snapshots: bool,
+    /// Snapshots that were never reported as saved and that lack pages. They count as forgotten.
+    pub unconfirmed: Vec<Snapshot>,
 }
 
 impl Survey {
@@ -95,7 +100,7 @@ impl Survey {
             let text = format!("record {} claims to contain {}, but lacks {lacks}", claim.by.short(), claim.of.short());
             return Err(doubt(text).hint("`nfreezer check` shows false records, and `nfreezer repair` replaces them"));
         }
-        let log = list_log(ctx, repo)?;
+        let log = state.listing().clone();
         let condemned = state.condemnations();
         let dropped = state.dropped_packs();
         let mut packs = list_packs(ctx, repo)?;
@@ -106,8 +111,8 @@ impl Survey {
         for (pack, kind) in tables.packs() {
             packs.entry(pack.id).or_default().known = Some((*pack, *kind));
         }
-        let [shown, forgotten] = roots(repo, &state, options)?;
-        let reachable = reach(ctx, repo, &state, [&shown, &forgotten], &packs, options)?;
+        ctx.step("reading trees", "page");
+        let (reachable, unconfirmed) = reach(ctx, repo, &state, &packs, options)?;
         for (id, pack) in &mut packs {
             pack.named = reachable.in_pack(id);
         }
@@ -117,7 +122,7 @@ impl Survey {
         let is_gone = |id: &ObjectId| condemned.contains_key(id) || dropped.contains(id);
         check_packs(&packs, &reachable, is_gone, strict)?;
         let superseded = state.superseded_records();
-        let has_snapshots = !state.snapshots().is_empty();
+        let has_snapshots = state.snapshots().len() > unconfirmed.len();
         let records = state.known_records();
         Ok(Survey {
             state,
@@ -131,6 +136,7 @@ impl Survey {
             packs,
             reachable,
             has_snapshots,
+            unconfirmed,
         })
     }
 
@@ -184,16 +190,7 @@ fn check_log(state: &State, strict: bool) -> Result<BTreeSet<ObjectId>> {
     Ok(faults.incomplete.into_iter().filter(|record| !record.lost).map(|record| record.id).collect())
 }
 
-fn list_log(ctx: &Context, repo: &Repository) -> Result<BTreeMap<ObjectId, Entry>> {
-    let entries = repo.storage().list(ctx, Folder::Log)?.into_iter();
-    let id = |entry: Entry| match entry.name {
-        Name::Record { id, .. } => Some((id, entry)),
-        _ => None,
-    };
-    Ok(entries.filter_map(id).collect())
-}
-
-fn list_packs(ctx: &Context, repo: &Repository) -> Result<BTreeMap<ObjectId, Pack>> {
+fn list_packs(ctx: &Context, repo: &Repository) -> Result<Packs> {
     let packs = Mutex::new(BTreeMap::new());
     repo.pack_entries(ctx, (0..16).collect(), |id, entry| {
         let pack = Pack { listed: Some((entry.size, entry.mtime)), ..Pack::default() };
@@ -202,9 +199,9 @@ fn list_packs(ctx: &Context, repo: &Repository) -> Result<BTreeMap<ObjectId, Pac
     Ok(packs.into_inner().expect("no holder panics"))
 }
 
-/// Returns the roots of the trees that keep their data: of all snapshots, partial ones too; and of those whose Forget mark
-/// this machine has not seen for long enough. Another machine may have deleted data of the latter.
-fn roots(repo: &Repository, state: &State, options: &Options) -> Result<[Vec<Ref>; 2]> {
+/// Returns the forgotten snapshots whose Forget mark this machine has not seen for long enough: they keep their data.
+/// Another machine may have deleted some of it.
+fn kept(repo: &Repository, state: &State, options: &Options) -> Result<Vec<Snapshot>> {
     let now = repo.now().seconds;
     let forgotten: Vec<Snapshot> = state.forgotten().into_iter().filter(|s| !s.partial).collect();
     let sights = repo.sights("forgotten", state.forgotten().iter().map(sight), now)?;
@@ -213,8 +210,12 @@ fn roots(repo: &Repository, state: &State, options: &Options) -> Result<[Vec<Ref
         Some(sights) => sights.first_seen(&sight(s)).first.saturating_add(keep) > now,
         None => keep > 0,
     };
-    let kept = forgotten.into_iter().filter(is_kept).filter_map(|s| s.root).collect();
-    Ok([state.snapshots().into_iter().filter_map(|s| s.root).collect(), kept])
+    Ok(forgotten.into_iter().filter(is_kept).collect())
+}
+
+/// Returns the roots of the trees of these snapshots.
+fn roots_of(snapshots: &[Snapshot]) -> Vec<Ref> {
+    snapshots.iter().filter_map(|snapshot| snapshot.root).collect()
 }
 
 /// Returns the whole seconds of a duration.
@@ -222,30 +223,53 @@ pub(super) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Finds the chunks that trees need, and the snapshots that lack pages although all is well.
 fn reach(
     ctx: &Context,
     repo: &Repository,
     state: &State,
-    roots: [&[Ref]; 2],
-    packs: &BTreeMap<ObjectId, Pack>,
+    packs: &Packs,
     options: &Options,
-) -> Result<Reachable> {
+) -> Result<(Reachable, Vec<Snapshot>)> {
+    let (mut shown, mut forgotten) = (state.snapshots(), kept(repo, state, options)?);
+    let (reachable, gap) = reach_from([&shown, &forgotten], ctx, repo, state, packs, options)?;
+    let Some(why) = gap.filter(|why| options.rules.refuse_doubt || !why.kind().is_damage()) else {
+        return Ok((reachable, Vec::new()));
+    };
+    if !why.kind().is_damage() {
+        return Err(why);
+    }
+    drop(reachable);
+    let is_listed = |id: &ObjectId| packs.get(id).is_some_and(|pack| pack.listed.is_some());
+    let unconfirmed = unconfirmed::find(ctx, repo, state, &is_listed, options.memory)?;
+    shown.retain(|s| unconfirmed.iter().all(|one| one.id != s.id));
+    forgotten.extend(unconfirmed.iter().cloned());
+    match reach_from([&shown, &forgotten], ctx, repo, state, packs, options)? {
+        (reachable, None) => Ok((reachable, unconfirmed)),
+        (_, Some(why)) => {
+            let hint =
+                "`nfreezer repair --yes` replaces damaged snapshots; `--keep-forgotten 0d` leaves out forgotten ones";
+            Err(doubt(format!("a page of a tree cannot be read ({why})")).hint(hint))
+        }
+    }
+}
+
+/// Returns the chunks that the trees of shown and of forgotten snapshots need, and the error that makes them incomplete.
+fn reach_from(
+    [shown, forgotten]: [&[Snapshot]; 2],
+    ctx: &Context,
+    repo: &Repository,
+    state: &State,
+    packs: &Packs,
+    options: &Options,
+) -> Result<(Reachable, Option<Error>)> {
     let mut condemned = state.condemned_packs();
     // A chunk of a pack that is not there is looked up in the index, as one of a condemned pack.
     let missing = packs.iter().filter(|(_, pack)| pack.listed.is_none());
     condemned.extend(missing.map(|(id, _)| *id));
     let trees = Trees::with(repo, Arc::new(Lookup::fixed(state.clone())));
     let scope = Scope { is_wanted: &|_| true, condemned: &condemned, memory: options.memory };
-    let (reachable, gap) = Reachable::with_gaps(ctx, &trees, roots, &scope)?;
-    match gap {
-        Some(why) if why.kind().is_damage() && options.rules.refuse_doubt => {
-            let hint =
-                "`nfreezer repair --yes` replaces damaged snapshots; `--keep-forgotten 0d` leaves out forgotten ones";
-            Err(doubt(format!("a page of a tree cannot be read ({why})")).hint(hint))
-        }
-        Some(why) if !why.kind().is_damage() => Err(why),
-        _ => Ok(reachable),
-    }
+    Reachable::with_gaps(ctx, &trees, [&roots_of(shown), &roots_of(forgotten)], &scope)
 }
 
 /// Counts the displaced chunks of each pack.
@@ -255,7 +279,7 @@ fn displace(
     state: &State,
     tables: &crate::repo::Tables,
     reachable: &Reachable,
-    packs: &mut BTreeMap<ObjectId, Pack>,
+    packs: &mut Packs,
 ) -> Result<()> {
     let counts: Mutex<BTreeMap<ObjectId, Reached>> = Mutex::default();
     repo.index_rows(ctx, state, tables, &|pack, entry| {
@@ -273,12 +297,7 @@ fn displace(
 }
 
 /// Fails if a pack that trees name is missing or has a wrong size, and is not condemned.
-fn check_packs(
-    packs: &BTreeMap<ObjectId, Pack>,
-    reachable: &Reachable,
-    is_gone: impl Fn(&ObjectId) -> bool,
-    strict: bool,
-) -> Result<()> {
+fn check_packs(packs: &Packs, reachable: &Reachable, is_gone: impl Fn(&ObjectId) -> bool, strict: bool) -> Result<()> {
     let is_there = |id: &ObjectId| {
         let pack = packs.get(id);
         pack.is_some_and(|pack| pack.is_whole() || (pack.known.is_none() && pack.listed.is_some()))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::State;
 use crate::name::ObjectId;
+use crate::storage::Entry;
 
 /// Seconds between the time of a condemnation and the time of the record that made it. A record that copies an older
 /// condemnation has a larger difference.
@@ -34,6 +35,11 @@ impl State {
             }
         }
         all
+    }
+
+    /// Returns the records of the last listing of the log.
+    pub fn listing(&self) -> &BTreeMap<ObjectId, Entry> {
+        &self.listing
     }
 
     /// Returns the records that were read.

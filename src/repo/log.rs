@@ -87,7 +87,9 @@ impl Repository {
             // Before the listing, so that a record which another process commits and stores as seen meanwhile is
             // in both or in the listing only.
             let seen = self.seen_heads();
-            let listing: Vec<Listed> = self.storage.list(ctx, Folder::Log)?.iter().filter_map(Listed::of).collect();
+            let entries = self.storage.list(ctx, Folder::Log)?;
+            let listing: Vec<Listed> = entries.iter().filter_map(Listed::of).collect();
+            state.listing = entries.iter().filter_map(|entry| Some((Listed::of(entry)?.id, entry.clone()))).collect();
             state.listed = listing.iter().map(|listed| listed.id).collect();
             let read = self.read_new(ctx, state, listing.clone())?;
             self.verify_new(ctx, state, &listing)?;

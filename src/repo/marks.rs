@@ -1,7 +1,7 @@
 //! Marks: changes of snapshots after their push, such as forgetting. One record commits all marks of a command. The fold
 //! of marks is here too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::{Repository, State};
@@ -32,6 +32,12 @@ impl State {
     /// Returns the forgotten snapshots, oldest first.
     pub fn forgotten(&self) -> Vec<Snapshot> {
         self.forgotten_since().into_iter().map(|forgotten| forgotten.snapshot).collect()
+    }
+
+    /// Returns the snapshots that have been undeleted at some time.
+    pub fn once_undeleted(&self) -> BTreeSet<SnapshotId> {
+        let marks = self.live().flat_map(|(_, known)| &known.record.head.marks);
+        marks.filter(|mark| matches!(mark.action, Action::Undelete)).map(|mark| mark.snapshot).collect()
     }
 
     /// Returns the forgotten snapshots, each with the time of its mark, oldest snapshot first.

@@ -158,6 +158,8 @@ pub(super) fn merged_head(state: &State, ids: &BTreeSet<ObjectId>) -> Head {
         }
         dropped.extend(head.dropped.iter().copied());
     }
+    // A drop says more than a condemnation.
+    condemned.retain(|pack, _| !dropped.contains(pack));
     Head {
         snapshots: snapshots.into_values().collect(),
         marks: marks.into_values().collect(),

@@ -11,6 +11,7 @@ use crate::format::ancestry::prefix;
 use crate::format::record::{Head, Record, Section, SectionKind};
 use crate::name::{Name, ObjectId};
 use crate::seen::SeenHead;
+use crate::storage::Entry;
 
 /// A record that was read.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct State {
     /// Listed records that fail their checks, with the size in the listing and the reason.
     pub(super) incomplete: BTreeMap<ObjectId, (u64, String)>,
     pub(super) listed: BTreeSet<ObjectId>,
+    /// The last listing of the log.
+    pub(super) listing: BTreeMap<ObjectId, Entry>,
     /// Prefixes of merged records. Read only if a record seems to be missing.
     pub(super) ancestry: HashSet<u64>,
     /// Claims of records to supersede others that they do not contain. They are ignored.

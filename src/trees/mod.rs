@@ -19,7 +19,7 @@
 //! | `reach`, `visited` | reads all pages of many trees once and reports the references in them |
 //! | `on_disk` | whether a file on the disk has saved contents |
 //! | `named` | whether trees name any of some packs |
-//! | `reachable` | which chunks in which packs are reachable |
+//! | `reachable`, `hash_set` | which chunks in which packs are reachable |
 
 mod ahead;
 mod below;
@@ -31,6 +31,7 @@ mod directory;
 mod entries;
 mod extents;
 mod fetch;
+mod hash_set;
 mod link_key;
 mod lockstep;
 mod named;
@@ -57,7 +58,7 @@ pub use link_key::LinkKey;
 pub use lockstep::{Lockstep, Step};
 pub use named::names_condemned_since;
 pub use on_disk::check_size;
-pub use reach::{Visit, walk};
+pub use reach::{Visit, walk, walk_one_by_one};
 pub use reachable::{Reachable, Reached, Scope};
 pub use visited::Visited;
 pub use without::{LeavesOut, Removed, Rewriter, Without};

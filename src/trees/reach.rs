@@ -4,6 +4,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+use super::Trees;
 use super::branch::{Branch, ListBranch};
 use super::chunk_lookup::Lookup;
 use super::visited::Visited;
@@ -56,6 +57,16 @@ pub fn walk(
     visit: &dyn Visit,
 ) -> Result<()> {
     walk_in_waves(ctx, repo, lookup, &[roots], memory, visit)
+}
+
+/// Reads all pages like [`walk`], those of one root after those of another. Each root begins a wave.
+///
+/// # Errors
+///
+/// Errors that are no damage.
+pub fn walk_one_by_one(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], memory: u64, visit: &dyn Visit) -> Result<()> {
+    let waves: Vec<&[Ref]> = roots.chunks(1).collect();
+    walk_in_waves(ctx, trees.repo(), Some(trees.lookup()), &waves, memory, visit)
 }
 
 /// Reads all pages like [`walk`], first those of the first wave of roots, then those that only later waves reach.

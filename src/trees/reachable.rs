@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::Trees;
+use super::hash_set::{EACH, HashSet46};
 use super::reach::{Visit, walk_in_waves};
-use super::visited::{EACH, Hashes};
 use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::{Error, Kind, Result};
@@ -25,8 +25,8 @@ pub struct Reached {
 }
 
 /// The chunks that trees reach, each in the pack that a reference names. A chunk in a condemned pack is *displaced*: it is
-/// reachable in every pack that has it too, since readers look for it there. Hashes under a key of this run stand for the chunks, 14 bytes each;
-/// a collision can only make an unreachable chunk look reachable.
+/// reachable in every pack that has it too, since readers look for it there. Hashes under a key of this run stand for the
+/// chunks, at most 8 bytes each; a collision can only make an unreachable chunk look reachable.
 pub struct Reachable {
     key: RandomState,
     found: Found,
@@ -35,9 +35,9 @@ pub struct Reachable {
 #[derive(Default)]
 struct Found {
     /// Hashes of (chunk, pack).
-    places: Hashes,
+    places: HashSet46,
     /// Hashes of chunks that count in every pack.
-    anywhere: Hashes,
+    anywhere: HashSet46,
     packs: HashMap<ObjectId, Reached>,
     /// The error that makes the set incomplete.
     incomplete: Option<Error>,
@@ -54,7 +54,7 @@ pub struct Scope<'s> {
 }
 
 impl Reachable {
-    /// Reads all pages of the trees with these roots.
+    /// Reads all pages of the trees with these roots, and reports each as a file that is done.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Reachable {
         scope: &Scope<'_>,
     ) -> Result<(Self, Option<Error>)> {
         let (found, is_forgotten) = Default::default();
-        let collector = Collector { is_forgotten, key: RandomState::new(), found, scope };
+        let collector = Collector { ctx, is_forgotten, key: RandomState::new(), found, scope };
         let tops: Vec<_> = roots.concat().into_iter().map(|root| (ChunkKind::Page, root)).collect();
         collector.references(&tops);
         walk_in_waves(ctx, trees.repo(), Some(trees.lookup()), &roots, scope.memory / 2, &collector)?;
@@ -85,22 +85,22 @@ impl Reachable {
 
     /// Returns whether a tree names this chunk in this pack.
     pub fn names(&self, chunk: &ChunkId, pack: &ObjectId) -> bool {
-        self.found.places.contains(&self.key.hash_one((chunk, pack)))
+        self.found.places.contains(self.key.hash_one((chunk, pack)))
     }
 
     /// Returns whether a tree names this chunk in a condemned pack.
     pub fn is_displaced(&self, chunk: &ChunkId) -> bool {
-        self.found.anywhere.contains(&self.key.hash_one(chunk))
+        self.found.anywhere.contains(self.key.hash_one(chunk))
     }
 
     /// Returns whether a tree names a chunk in any condemned pack.
     pub fn has_displaced(&self) -> bool {
-        !self.found.anywhere.is_empty()
+        self.displaced() > 0
     }
 
     /// Returns the number of chunks that trees name in condemned packs.
     pub fn displaced(&self) -> u64 {
-        self.found.anywhere.len() as u64
+        self.found.anywhere.len()
     }
 
     /// Returns whether a tree needs this chunk in this pack.
@@ -120,6 +120,7 @@ impl Reachable {
 }
 
 struct Collector<'s> {
+    ctx: &'s Context<'s>,
     /// The trees of forgotten snapshots are being read.
     is_forgotten: AtomicBool,
     key: RandomState,
@@ -147,14 +148,17 @@ impl Visit for Collector<'_> {
             }
         }
         let most = self.scope.memory / 2 / EACH;
-        if (found.places.len() + found.anywhere.len()) as u64 > most {
-            (found.places, found.anywhere) = Default::default();
+        if found.places.len() + found.anywhere.len() > most {
+            found.places.clear();
+            found.anywhere.clear();
             let text = format!("more than {most} chunks are reachable, which needs more memory");
             found.incomplete.get_or_insert(Error::new(Kind::Failed, text));
         }
     }
 
-    fn read(&self, _: u64, _: &[Node]) {}
+    fn read(&self, bytes: u64, _: &[Node]) {
+        self.ctx.done(1, bytes);
+    }
 
     fn wave(&self, number: usize) {
         self.is_forgotten.store(number > 0, Ordering::Relaxed);

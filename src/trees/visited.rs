@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 /// Hashes values that are hashes already.
 #[derive(Default)]
-pub(super) struct Identity(u64);
+struct Identity(u64);
 
 impl Hasher for Identity {
     fn write(&mut self, _: &[u8]) {}
@@ -20,10 +20,10 @@ impl Hasher for Identity {
     }
 }
 
-pub(super) type Hashes = HashSet<u64, BuildHasherDefault<Identity>>;
+type Hashes = HashSet<u64, BuildHasherDefault<Identity>>;
 
 /// Bytes that one hash takes in a set, with the room for its growth.
-pub(super) const EACH: u64 = 14;
+const EACH: u64 = 14;
 
 /// See the module.
 pub struct Visited {

@@ -1,12 +1,13 @@
 //! Four clients push changing trees and forget snapshots while a fifth one prunes all the time with a grace time of seconds,
-//! over a real sshd. All of them are killed at random. Everything that was saved and kept is there in the end, and hardly
-//! anything else.
+//! over a real sshd. All of them are killed at random. Everything that was saved and kept can be restored in the end, and
+//! hardly anything else is left.
 //!
 //! Each client is a process of its own: this test program, which runs [`client_process`] with its orders in the environment,
 //! because the program itself has no such short grace time.
 //!
 //! `NFREEZER_MINUTES=30 cargo test --test kills prune -- --nocapture` for longer than CI does.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use nfreezer::name::hex;
 use nfreezer::prune;
 use nfreezer::push;
 use nfreezer::repo::{Access, Repository};
+use nfreezer::restore;
 use nfreezer::seen::SeenStore;
 use nfreezer::storage::{self, Local, Location, SshOptions, Storage};
 use rustix::process::Signal;
@@ -191,13 +193,18 @@ fn clients_and_a_prune_that_are_killed_at_random_lose_nothing_that_was_saved() {
     assert!(deleted.into_inner() > 0, "nothing was ever deleted");
 }
 
-/// Compares all kept snapshots with what was pushed and reads every pack. Returns the bytes that they need.
+/// Restores all kept snapshots, compares them with what was pushed, and reads every pack. Returns the bytes that they need.
 fn verify(repo: &Repository, clients: &[Client], saved: &[Saved]) -> u64 {
     let state = repo.state(background()).unwrap();
     let snapshots = state.snapshots();
     for Saved { client, id, model, .. } in saved.iter().filter(|s| s.is_kept) {
         let snapshot = snapshots.iter().find(|s| hex(&s.id.0) == *id).expect("a kept snapshot is there");
-        assert_same(&in_snapshot(repo, snapshot, &clients[*client as usize].top()), model);
+        let top = clients[*client as usize].top();
+        assert_same(&in_snapshot(repo, snapshot, &top), model);
+        let target = tempfile::tempdir().unwrap();
+        let (path, options) = (target.path().join("tree"), restore::Options::default());
+        restore::restore(background(), repo, snapshot, top.as_os_str().as_bytes(), &path, &options).unwrap();
+        assert_same(&on_disk(&path), model);
     }
     let options = check::Options { read: Some(Part::All), ..check::Options::default() };
     let report = check::check(background(), repo, &state, &options, &mut |found| println!("{found:?}")).unwrap();

@@ -77,7 +77,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dump", &["context", "format", "trees"]),
     ("rewrite", &["context", "crypto", "format", "repo", "trees"]),
     ("forget", &["context", "format", "repo", "trees"]),
-    ("prune", &["context", "crypto", "format", "repo", "seen", "storage", "trees"]),
+    ("prune", &["context", "crypto", "format", "progress", "repo", "seen", "storage", "trees"]),
     ("import", &["context", "crypto", "storage", "progress"]),
     ("vfs", &["acl", "context", "crypto", "format", "repo", "trees", "moment"]),
     ("mount", &["context", "format", "mounts", "repo", "vfs"]),

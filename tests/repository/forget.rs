@@ -257,6 +257,21 @@ fn a_snapshot_of_which_a_pack_was_dropped_is_not_shown_again_although_the_pack_i
 }
 
 #[test]
+fn forget_can_prune_and_says_what_both_did() {
+    let env = Env::with_repository();
+    for text in ["one", "two", "three"] {
+        env.write("s/file", text);
+        env.nfreezer(["push", "s"]).done();
+    }
+    let dry = env.nfreezer(["forget", "-n", "--keep-last", "2", "--prune"]).success();
+    assert!(dry.stdout.contains("1 snapshot would be forgotten") && dry.stdout.contains("total "), "{dry:?}");
+    let both = env.nfreezer(["--json", "forget", "--keep-last", "2", "--prune"]).success().objects();
+    let summaries: Vec<_> = both.iter().filter(|object| object["type"] == "summary").collect();
+    assert_eq!(summaries.len(), 2, "{both:?}");
+    assert!(summaries[0]["forgotten"].is_array() && summaries[1]["condemned"].is_object(), "{both:?}");
+}
+
+#[test]
 fn a_list_of_tags_restricts_forget_and_tag_as_it_restricts_snapshots() {
     let env = Env::with_repository();
     env.write("s/file", "x");

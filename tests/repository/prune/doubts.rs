@@ -7,7 +7,7 @@ use crate::harness::faults::{Answer, Between, Call, Rule};
 use nfreezer::context::{Context, background};
 use nfreezer::error::Result;
 use nfreezer::format::index;
-use nfreezer::format::record::Head;
+use nfreezer::format::record::{Head, Snapshot, SnapshotId};
 use nfreezer::format::sections::index_sections;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::prune::Options;
@@ -222,4 +222,34 @@ fn a_superseding_record_that_lacks_a_snapshot_deletes_nothing() {
     world.saved.repo.commit(background(), &mut state, head, &[]).unwrap();
     refused(run(&world.client("a"), &options()), "claims to contain");
     assert!(world.has(&pack));
+}
+
+#[test]
+fn a_snapshot_of_a_push_that_was_killed_before_its_second_look_is_forgotten() {
+    let (world, pack) = ready();
+    let late = world.client("late").state(background()).unwrap();
+    let lost = late.forgotten().remove(0);
+    run(&world.client("a"), &options()).unwrap();
+    assert!(!world.has(&pack));
+    // Its first look was before the drop, and it was killed after its record.
+    let snapshot = Snapshot { id: SnapshotId([7; 16]), ..lost };
+    let head = Head { snapshots: vec![snapshot.clone()], ..Head::default() };
+    world.client("late").commit_at_once(background(), &late, head, &[]).unwrap();
+    let report = run(&world.client("a"), &options()).unwrap();
+    assert!(report.warnings[0].contains("killed before it reported success"), "{report:?}");
+    let state = world.saved.repo.state(background()).unwrap();
+    assert!(state.forgotten().iter().any(|s| s.id == snapshot.id));
+    world.assert_whole();
+    world.clock.set(4 * DAY);
+    assert_eq!(run(&world.client("a"), &options()).unwrap().warnings, Vec::<String>::new(), "it is done");
+}
+
+#[test]
+fn a_snapshot_that_lacks_a_page_for_another_reason_is_not_forgotten() {
+    let (world, _) = ready();
+    world.saved.write("newest", 80, 100_000);
+    let newest = world.saved.push().snapshot;
+    world.saved.memory.remove(background(), &Name::Pack(newest.root.unwrap().pack.id)).unwrap();
+    refused(run(&world.client("a"), &options()), "a page of a tree cannot be read");
+    assert!(world.saved.repo.state(background()).unwrap().snapshots().iter().any(|s| s.id == newest.id));
 }
