@@ -2,4 +2,5 @@
 
 mod doubts;
 mod phases;
+mod scale;
 mod world;
