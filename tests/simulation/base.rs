@@ -14,7 +14,7 @@ use crate::time::Time;
 
 use super::dice::Dice;
 use super::plan::{Dates, Plan};
-use super::server::{Arrival, Server};
+use super::server::{Arrival, Server, Upload};
 use super::world::START;
 
 /// Records in the log, so that a merge is due after some more.
@@ -55,12 +55,13 @@ fn make() -> Base {
         repo.commit(background(), &mut state, Head::default(), &[]).unwrap();
     }
     let mut server = Server::default();
-    let plan = Plan { hidden: 0, damaged: 0, dates: Dates::True, ..Plan::of(0) };
+    let plan = Plan { hidden: 0, damaged: 0, dates: Dates::True, has_sites: false, ..Plan::of(0) };
     for folder in [Folder::Root, Folder::Keys, Folder::Log] {
         for entry in memory.list(background(), folder).unwrap() {
             let bytes = memory.get(&entry.name).expect("it is listed");
             let at = START - 1_000_000;
-            server.put(&entry.name, &bytes, Arrival::Now, at, &plan, &mut Dice::new(0)).unwrap();
+            let upload = Upload { client: 0, name: &entry.name, bytes: &bytes, arrival: Arrival::Now };
+            server.put(upload, at, &plan, &mut Dice::new(0)).unwrap();
         }
     }
     Base { repo, server }

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::context::background;
 use crate::error::{Error, Result};
-use crate::forget;
+use crate::forget::undelete as show_again;
 use crate::format::record::{Action, Head, Mark, SnapshotId};
 use crate::repo::{Access, Repository, deterministic};
 use crate::seen::SeenStore;
 
 use super::base::base;
 use super::dice::Dice;
-use super::plan::Rule;
+use super::plan::{Rule, Script};
 use super::push::{End, Push};
 use super::storage::{ClientClock, Line};
 use super::tree::Model;
@@ -63,7 +63,11 @@ impl Machine {
         let plan = self.world.lock().plan.clone();
         let grace = Duration::from_secs(plan.grace.unsigned_abs());
         let repo = base().repo.behind_with(line, &access).with_clock(Arc::new(clock)).with_grace(grace);
-        if plan.removed == Some(Rule::SecondLook) { repo.without_second_look() } else { repo }
+        if plan.removed == Some(Rule::SecondLook) && self.client < plan.writers {
+            repo.without_second_look()
+        } else {
+            repo
+        }
     }
 
     pub fn note(&self, text: &str) {
@@ -113,8 +117,20 @@ pub fn writer(machine: &mut Machine) {
         let plan = &machine.world.lock().plan;
         (plan.pushes, plan.forgotten, plan.undeleted, plan.partial)
     };
+    let script = machine.world.lock().plan.script;
     let mut model = Model::default();
-    for _ in 0..pushes {
+    for round in 0..pushes {
+        match script {
+            Some(Script::Undelete) => {
+                undelete_late(machine, &mut model);
+                continue;
+            }
+            Some(Script::Return) => {
+                push_again(machine, &mut model, round as u8);
+                continue;
+            }
+            None => {}
+        }
         if !machine.dice.chance(150) {
             model.change(machine.client, &mut machine.dice);
         }
@@ -130,6 +146,40 @@ pub fn writer(machine: &mut Machine) {
             machine.run("undelete", undelete);
         }
     }
+}
+
+/// See [`Script::Undelete`].
+fn undelete_late(machine: &mut Machine, model: &mut Model) {
+    for _ in 0..2 {
+        model.change(machine.client, &mut machine.dice);
+        machine.run("push", |machine| push(machine, model, End::Whole));
+    }
+    machine.run("forget", forget_one);
+    for _ in 0..300 {
+        if machine.world.turn(machine.client, 1200).dropping > 0 {
+            break;
+        }
+    }
+    if let Err(e) = undelete(machine) {
+        machine.note(&format!("undelete fails: {e}"));
+    }
+}
+
+/// See [`Script::Return`].
+fn push_again(machine: &mut Machine, model: &mut Model, round: u8) {
+    model.change(machine.client, &mut machine.dice);
+    let mut more = model.clone();
+    more.0.insert("again".into(), [("file".into(), vec![100 + 40 * machine.client as u8 + round])].into());
+    for model in [&*model, &more, &*model] {
+        machine.run("push", |machine| push(machine, model, End::Whole));
+    }
+    machine.run("forget", |machine| forget(machine, |own| own.checked_sub(2)));
+    let pause = {
+        let inner = machine.world.lock();
+        machine.dice.roll(inner.plan.grace)
+    };
+    drop(machine.world.turn(machine.client, pause));
+    machine.run("push", |machine| push(machine, &more, End::Whole));
 }
 
 fn push(machine: &mut Machine, model: &Model, end: End) -> Result<()> {
@@ -184,14 +234,17 @@ fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) ->
 
 /// Forgets one of the client's snapshots.
 fn forget_one(machine: &mut Machine) -> Result<()> {
+    let mut dice = machine.dice.fork();
+    forget(machine, |own| (own >= 2).then(|| dice.roll(own as i64 - 1) as usize))
+}
+
+/// Forgets the snapshot with a number among those of this client, of which there are as many as the argument says.
+fn forget(machine: &mut Machine, which: impl FnOnce(usize) -> Option<usize>) -> Result<()> {
     let ctx = background();
     let repo = machine.open();
     let mut state = repo.state(ctx)?;
     let own: Vec<_> = state.snapshots().into_iter().filter(|s| s.host == machine.name).collect();
-    if own.len() < 2 {
-        return Ok(());
-    }
-    let id = own[machine.dice.roll(own.len() as i64 - 1) as usize].id;
+    let Some(id) = which(own.len()).map(|number| own[number].id) else { return Ok(()) };
     machine.note(&format!("forgets snapshot {}", id.short()));
     machine.journal.lock().unwrap().forgotten.insert(id);
     let mark = Mark::new(id, repo.now().seconds, Action::Forget);
@@ -212,7 +265,7 @@ fn undelete(machine: &mut Machine) -> Result<()> {
         return Ok(());
     }
     let snapshot = &own[machine.dice.roll(own.len() as i64) as usize];
-    forget::undelete(ctx, &repo, &mut state, std::slice::from_ref(snapshot))?;
+    show_again(ctx, &repo, &mut state, std::slice::from_ref(snapshot))?;
     machine.note(&format!("has undeleted snapshot {}", snapshot.id.short()));
     machine.journal.lock().unwrap().forgotten.remove(&snapshot.id);
     Ok(())

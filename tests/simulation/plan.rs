@@ -20,6 +20,15 @@ pub enum Dates {
     Random,
 }
 
+/// Operations in an order that random ones seldom have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// Undeletes a forgotten snapshot while a pruner is suspended before it drops packs.
+    Undelete,
+    /// Pushes contents again that only a forgotten snapshot has.
+    Return,
+}
+
 /// A rule that keeps data from being lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -52,6 +61,8 @@ pub struct Plan {
     pub grace: Seconds,
     /// Longest time between two requests of a client that works.
     pub latency: Seconds,
+    /// Longest time between two operations of a client.
+    pub pauses: Seconds,
     /// How often a client goes on with its next request before others have their turn.
     pub burst: i64,
     pub killed: i64,
@@ -61,11 +72,15 @@ pub struct Plan {
     pub late: i64,
     /// Entries that one listing leaves out.
     pub skipped: i64,
-    /// Objects that listings show later than they were stored.
+    /// Objects that listings show later than they were stored, to all clients or to some.
     pub hidden: i64,
     /// Longest time for which an object is hidden. Beyond a part of the grace time nothing can be promised: then hiding is
     /// as good as removing.
     pub hidden_for: Seconds,
+    /// The server has two sites, one for writers and one for pruners. Each shows the objects of the other one later.
+    pub has_sites: bool,
+    /// What writers do in turn, instead of random changes.
+    pub script: Option<Script>,
     /// Records before which a writer is suspended.
     pub commit_naps: i64,
     /// Records before which a pruner is suspended.
@@ -79,6 +94,8 @@ pub struct Plan {
     pub jumps: i64,
     /// Whether clocks are wrong at all, and by years.
     pub skews: i64,
+    /// A client that believes it is 1970.
+    pub in_1970: Option<usize>,
     pub dates: Dates,
     /// Snapshots that are forgotten, of 1000.
     pub forgotten: i64,
@@ -114,6 +131,7 @@ impl Plan {
             prunes: 6 + dice.roll(8),
             grace,
             latency: dice.pick(&[4, 60, 300]),
+            pauses: 2 * grace,
             burst: dice.pick(&[300, 800, 950]),
             killed,
             lost,
@@ -138,9 +156,20 @@ impl Plan {
             newest: if calm { 0 } else { dice.pick(&[0, 0, 100]) },
             undeleted: dice.pick(&[0, 400]),
             prune_naps: if calm { 0 } else { dice.pick(&[0, 0, 30]) },
+            in_1970: None,
+            has_sites: !calm && dice.chance(150),
+            script: None,
             vandal: false,
             removed: None,
         }
+    }
+
+    /// Returns a plan in which clients are late and nothing else goes wrong.
+    pub fn quiet(self) -> Plan {
+        let Plan { grace, prunes, pushes, latency, removed, .. } = self.clone();
+        let mut plan = self;
+        plan.calm();
+        Plan { grace, prunes, pushes, latency, removed, ..plan }
     }
 
     /// Ends everything that goes wrong.
@@ -148,7 +177,13 @@ impl Plan {
         (self.killed, self.lost, self.late, self.skipped, self.hidden) = Default::default();
         (self.denied, self.damaged, self.suspended, self.skews, self.jumps) = Default::default();
         (self.newest, self.commit_naps, self.prune_naps, self.outages) = (0, 0, 0, 0);
-        (self.dates, self.latency, self.removed) = (Dates::True, 4, None);
+        (self.dates, self.latency, self.removed, self.has_sites) = (Dates::True, 4, None, false);
+    }
+
+    /// Returns the clients at the site of a client, one bit each.
+    pub fn neighbours(&self, client: usize) -> i64 {
+        let writers = (1 << self.writers) - 1;
+        if client < self.writers { writers } else { !writers }
     }
 
     /// Returns whether nothing goes wrong in this run, so that no operation may fail.
@@ -184,6 +219,6 @@ impl Plan {
 
     /// Returns how long a client waits between two operations.
     pub fn pause(&self, dice: &mut Dice) -> Seconds {
-        if dice.chance(300) { dice.roll(HOUR) } else { dice.roll(2 * self.grace) }
+        if dice.chance(300) { dice.roll(HOUR) } else { dice.roll(self.pauses) }
     }
 }

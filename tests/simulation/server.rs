@@ -32,8 +32,10 @@ pub struct Server {
 pub struct Object {
     pub bytes: Arc<Vec<u8>>,
     pub mtime: Seconds,
-    /// Listings show it from this time on.
+    /// Listings show it to all clients from this time on, ..
     visible: Seconds,
+    /// .. and before that to these clients only (one bit each).
+    shown_to: i64,
     /// Numbers the objects as they were stored.
     number: u64,
     /// When it is away.
@@ -48,6 +50,15 @@ pub struct Deleted {
     pack: ObjectId,
     object: Object,
     at: Seconds,
+}
+
+/// An object that a client stores.
+#[derive(Clone, Copy)]
+pub struct Upload<'u> {
+    pub client: usize,
+    pub name: &'u Name,
+    pub bytes: &'u [u8],
+    pub arrival: Arrival,
 }
 
 /// The fate of a put.
@@ -76,7 +87,8 @@ impl Server {
             let is_newest = folder == Folder::Log && object.number > newest;
             let rate = plan.skipped + if is_newest { plan.newest } else { 0 };
             // A listing is not atomic, but the next one shows an entry that this one left out.
-            if object.visible > now || object.outage.contains(&now) || (!before.contains(name) && dice.chance(rate)) {
+            let is_hidden = object.visible > now && object.shown_to >> client & 1 == 0;
+            if is_hidden || object.outage.contains(&now) || (!before.contains(name) && dice.chance(rate)) {
                 skipped.insert(*name);
                 continue;
             }
@@ -143,20 +155,18 @@ impl Server {
     }
 
     /// Stores an object.
-    pub fn put(
-        &mut self,
-        name: &Name,
-        bytes: &[u8],
-        arrival: Arrival,
-        now: Seconds,
-        plan: &Plan,
-        dice: &mut Dice,
-    ) -> Result<()> {
+    pub fn put(&mut self, upload: Upload<'_>, now: Seconds, plan: &Plan, dice: &mut Dice) -> Result<()> {
+        let Upload { client, name, bytes, arrival } = upload;
         if self.objects.contains_key(name) {
             return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
         }
         let at = if let Arrival::Late(at) = arrival { at } else { now };
         let hidden = if dice.chance(plan.hidden) { dice.roll(plan.hidden_for) } else { 0 };
+        // A server that copies itself shows an object to some clients earlier.
+        let (hidden, shown_to) = match plan.has_sites {
+            true => (plan.hidden_for, plan.neighbours(client)),
+            false => (hidden, dice.roll(1 << 8)),
+        };
         let mtime = match plan.dates {
             Dates::True => at,
             Dates::OldPacks if !matches!(name, Name::Pack(_)) => at,
@@ -174,6 +184,7 @@ impl Server {
             bytes: Arc::new(bytes.to_vec()),
             mtime,
             visible: at + hidden,
+            shown_to,
             number: self.stored,
             outage,
             damaged,

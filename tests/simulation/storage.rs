@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::context::Context;
+use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
+use crate::format::record;
 use crate::name::{Folder, Name};
 use crate::repo::Clock;
 use crate::storage::{Capabilities, Entry, Storage};
 use crate::time::Time;
 
-use super::plan::Plan;
-use super::server::Arrival;
+use super::base::base;
+use super::plan::{Plan, Script};
+use super::server::{Arrival, Upload};
 use super::world::{Inner, Killed, World};
 
 /// The connection of one client to the server.
@@ -144,14 +147,18 @@ impl Storage for Line {
     fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
         ctx.check()?;
         if matches!(name, Name::Record { .. }) {
-            let nap = self.nap(true);
+            let is_steered = self.world.lock().plan.script == Some(Script::Undelete);
+            let is_drop = is_steered && drops_packs(name, bytes)?;
+            let nap = if is_drop { 3000 } else { self.nap(true) };
+            self.world.lock().dropping += usize::from(is_drop);
             drop(self.world.turn(self.client, nap));
+            self.world.lock().dropping -= usize::from(is_drop);
         }
         let put = |inner: &mut Inner| {
             let Inner { server, plan, dice, now, .. } = inner;
             let is_late = dice.chance(plan.late);
             let arrival = if is_late { Arrival::Late(*now + plan.nap(dice)) } else { Arrival::Now };
-            server.put(name, bytes, arrival, *now, plan, dice)
+            server.put(Upload { client: self.client, name, bytes, arrival }, *now, plan, dice)
         };
         self.request(|| format!("puts {}", short(name)), put, |()| "ok".into())
     }
@@ -175,6 +182,14 @@ impl Storage for Line {
     fn address(&self) -> String {
         "simulated".into()
     }
+}
+
+/// Returns whether an object is a record that drops packs.
+fn drops_packs(name: &Name, bytes: &[u8]) -> Result<bool> {
+    let Name::Record { sequence, id } = *name else { return Ok(false) };
+    let plain = seal::open(base().repo.keys(), ObjectType::Record, id, bytes.to_vec())?;
+    let end = record::head_end(plain[..4].try_into().expect("a record begins with its length"))?;
+    Ok(!record::decode(sequence, &plain[..end])?.head.dropped.is_empty())
 }
 
 /// The server may deny that it has a pack.

@@ -26,6 +26,8 @@ pub struct Inner {
     turn: usize,
     trace: Option<Vec<String>>,
     pub requests: u64,
+    /// Pruners that are suspended before they put a drop record.
+    pub dropping: usize,
     /// All clients behave from now on: no faults, true clocks.
     pub is_calm: bool,
 }
@@ -46,18 +48,18 @@ pub const START: Seconds = 1_767_225_600;
 impl World {
     pub fn new(seed: u64, mut plan: Plan, server: Server, names: &[String], is_traced: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let clients = names.iter().map(|name| Client {
+        let clients = names.iter().enumerate().map(|(client, name)| Client {
             name: name.clone(),
             wakes: START + dice.roll(plan.grace),
             is_done: false,
-            skew: plan.skew(&mut dice),
+            skew: if plan.in_1970 == Some(client) { -START } else { plan.skew(&mut dice) },
             booted: START - dice.roll(1_000_000),
         });
         let clients: Vec<Client> = clients.collect();
         let turns = names.iter().map(|_| Condvar::new()).collect();
         let trace = is_traced.then(Vec::new);
-        let (requests, is_calm) = Default::default();
-        let mut inner = Inner { dice, plan, now: START, server, clients, turn: 0, trace, requests, is_calm };
+        let (requests, dropping, is_calm) = Default::default();
+        let mut inner = Inner { dice, plan, now: START, server, clients, turn: 0, trace, requests, dropping, is_calm };
         inner.next();
         World { inner: Mutex::new(inner), turns }
     }
