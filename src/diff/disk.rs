@@ -240,7 +240,7 @@ impl<'c> Walk<'c, '_> {
         let is_equal = node.mtime == mtime(disk)
             && (attrs.uid, attrs.gid) == (disk.uid(), disk.gid())
             && (node.content == Content::Socket || u32::from(attrs.mode) == disk.mode() & 0o7777);
-        Ok(is_equal && self.trees.xattrs(self.ctx, node)? == xattr::all(&self.on_disk(path)))
+        Ok(is_equal && self.trees.xattrs_of_file(self.ctx, node)? == xattr::all(&self.on_disk(path)))
     }
 
     /// Recognises renamed entries among those found so far. Reports all, and everything below added and removed directories.

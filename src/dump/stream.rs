@@ -252,7 +252,7 @@ impl Entries<'_> {
 
     /// Returns the extended attributes of an entry.
     pub fn xattrs(&self, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.trees.xattrs(self.ctx, &entry.node).map_err(|e| damaged(&entry.path, &e))
+        self.trees.xattrs_of_file(self.ctx, &entry.node).map_err(|e| damaged(&entry.path, &e))
     }
 
     /// Passes the contents of an entry to `take`, in order.

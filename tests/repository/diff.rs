@@ -198,3 +198,13 @@ fn the_command_prints_what_restic_prints() {
     env.nfreezer(["diff", &format!("latest:{src}/a/one")]).fails(1);
     env.nfreezer(["diff", "latest", "latest", "--with", "src"]).fails(2);
 }
+
+#[test]
+fn users_in_acls_have_names_in_the_snapshot_and_no_difference_to_the_disk() {
+    let saved = Saved::new();
+    saved.write("acl", 1, 10);
+    let path = saved.top().join("acl");
+    assert!(crate::harness::tree::set_xattr(&path, "system.posix_acl_access", &crate::harness::tree::some_acl()));
+    let old = saved.push().snapshot;
+    assert_eq!(with_disk(&saved, &old, false, true), [""; 0]);
+}
