@@ -62,6 +62,15 @@ pub enum Event<'a> {
         /// Bytes.
         bytes: u64,
     },
+    /// An entry is changed, or would be in a run that is not dry.
+    Changed {
+        /// The path. With a trailing slash: a directory.
+        path: &'a [u8],
+        /// The change.
+        change: Change,
+        /// Whether it is only reported.
+        dry_run: bool,
+    },
     /// A file has contents that were there already and need not be fetched.
     Reused {
         /// The path.
@@ -93,6 +102,17 @@ pub enum Event<'a> {
         /// One line.
         text: &'a str,
     },
+}
+
+/// A change of an entry of the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is made.
+    Write,
+    /// It replaces what is there.
+    Overwrite,
+    /// It is deleted.
+    Delete,
 }
 
 /// Receives events from any thread.

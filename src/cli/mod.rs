@@ -49,6 +49,7 @@ mod other_tools;
 mod output;
 mod paper_key;
 mod passphrase;
+mod patterns;
 mod progress;
 mod prune;
 mod push;

@@ -16,7 +16,7 @@ use super::output::{self, Output};
 use super::repeated::Repeated;
 use super::{escape, human, warnings};
 use crate::context::Context;
-use crate::progress::{Event, Progress};
+use crate::progress::{Change, Event, Progress};
 
 /// Interval between two lines if standard error is not a terminal.
 const QUIET: Duration = Duration::from_secs(30);
@@ -78,14 +78,7 @@ impl Reporter {
 
     /// A line of the result on standard output, while the bar may be shown.
     pub fn print(&self, line: &str) {
-        let print = || {
-            let mut out = Output::new(false);
-            let _ = out.line(line).and_then(|()| out.flush());
-        };
-        match &self.inner.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        self.inner.print(line);
     }
 
     /// Takes the bar away, before the summary. Nothing is shown by itself afterwards.
@@ -151,6 +144,36 @@ impl Inner {
         }
     }
 
+    /// Shows a change of the target: all of a dry run as its result, otherwise deletions with `-v`.
+    fn changed(&self, path: &[u8], change: Change, dry_run: bool) {
+        let verb = match change {
+            Change::Write => "write",
+            Change::Overwrite => "overwrite",
+            Change::Delete => "delete",
+        };
+        if self.json && dry_run {
+            let mut fields = output::object(json!({ "change": verb }));
+            output::put_bytes(&mut fields, "path", path);
+            return object("change", fields);
+        }
+        match (dry_run, change) {
+            (true, _) if !self.quiet => self.print(&format!("would {verb} {}", escape::text(path))),
+            (false, Change::Delete) if self.verbose > 0 => self.say(&format!("deleted {}", escape::text(path))),
+            _ => {}
+        }
+    }
+
+    fn print(&self, line: &str) {
+        let print = || {
+            let mut out = Output::new(false);
+            let _ = out.line(line).and_then(|()| out.flush());
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     fn repeated(&self) -> MutexGuard<'_, Repeated> {
         self.repeated.lock().expect("no holder panics")
     }
@@ -169,6 +192,7 @@ impl Progress for Inner {
     fn event(&self, event: Event<'_>) {
         let inner = self;
         match event {
+            Event::Changed { path, change, dry_run } => inner.changed(path, change, dry_run),
             Event::Total { files, bytes, complete } => inner.figures().total = Some(Total { files, bytes, complete }),
             Event::Step { name, unit } => inner.figures().begin(name, unit),
             Event::File { path } => {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use rustix::fs::FileType;
 
-use super::walk::select::{Pattern, Select};
+use super::walk::select::Select;
 use crate::format::record::Snapshot;
+use crate::pattern::Pattern;
 
 /// Returns warnings about the sources: devices, of which only the node is saved, and patterns that match a source.
 pub fn on_sources(sources: &[PathBuf], select: &Select) -> Vec<String> {
@@ -21,7 +22,7 @@ pub fn on_sources(sources: &[PathBuf], select: &Select) -> Vec<String> {
             ));
         }
         let folder = kind == Some(FileType::Directory);
-        if let Some(pattern) = select.pattern_of(source.as_os_str().as_bytes(), folder) {
+        if let Some(pattern) = select.patterns().first(source.as_os_str().as_bytes(), folder) {
             warnings.push(format!("{} matches the source {name}, which is saved anyway", quoted(pattern)));
         }
     }
@@ -44,7 +45,7 @@ pub fn on_snapshot(snapshot: &Snapshot, parent: Option<&Snapshot>, select: &Sele
             ));
         }
     }
-    let unmatched: Vec<_> = select.unmatched().map(quoted).collect();
+    let unmatched: Vec<_> = select.patterns().unmatched().map(quoted).collect();
     if !unmatched.is_empty() {
         let more = unmatched.len().saturating_sub(SHOWN);
         let shown = unmatched[..unmatched.len() - more].join(", ");

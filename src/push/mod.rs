@@ -39,7 +39,7 @@ pub use budget::LEAST;
 pub use options::{Options, Summary};
 pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
 pub use tree::checkpoint::Checkpoints;
-pub use walk::select::{IGNORE_FILE, Pattern, Select};
+pub use walk::select::{IGNORE_FILE, Select};
 
 /// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `ctx` and counted; the push goes on.
 ///

@@ -7,17 +7,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::names::Names;
-use super::{Overwrite, Run, add, attributes, flags};
+use super::{Run, add, attributes, flags};
 use crate::acl;
 use crate::error::{Error, Kind, Result};
 use crate::format::node::{Content, Node};
 use crate::inode_flags;
 use crate::name::hex;
-use crate::progress::Event;
+use crate::progress::{Change, Event};
 use crate::repo::random;
 
 pub(super) const FOLDER: OFlags =
@@ -37,6 +37,8 @@ pub(super) struct Dir {
     pub is_locked: bool,
     /// The names that this run restores in it.
     pub names: Mutex<Names>,
+    /// Whether a dry run only supposes it. Its descriptor is one of a directory above it then.
+    is_supposed: bool,
     /// `None` once the walk is far below it or has left it; see [`Dir::reopen`].
     fd: Mutex<Option<Arc<OwnedFd>>>,
 }
@@ -68,6 +70,23 @@ impl Held {
             is_new,
             is_locked,
             names: Mutex::default(),
+            is_supposed: false,
+            fd: Mutex::new(Some(Arc::clone(&fd))),
+        };
+        Held { dir: Arc::new(dir), fd }
+    }
+
+    /// A directory that a dry run would make.
+    fn supposed(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, fd: Arc<OwnedFd>) -> Self {
+        let dir = Dir {
+            parent,
+            name: name.to_vec(),
+            saved,
+            id: (0, 0),
+            is_new: true,
+            is_locked: false,
+            names: Mutex::default(),
+            is_supposed: true,
             fd: Mutex::new(Some(Arc::clone(&fd))),
         };
         Held { dir: Arc::new(dir), fd }
@@ -75,12 +94,7 @@ impl Held {
 
     /// The path in the snapshot of an entry, for people.
     pub fn path(&self, name: &[u8]) -> Vec<u8> {
-        let mut path = self.dir.path();
-        if path != b"/" {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        path
+        join(self.dir.path(), name)
     }
 
     /// Returns the path of an entry relative to the target.
@@ -90,6 +104,9 @@ impl Held {
 
     /// Returns the status of an entry; symlinks are not followed.
     pub fn stat(&self, name: &[u8]) -> Result<Option<Stat>, Errno> {
+        if self.dir.is_supposed {
+            return Ok(None);
+        }
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -155,6 +172,15 @@ impl Dir {
     }
 }
 
+/// Returns the path of an entry of a directory.
+pub(super) fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
+    if path != b"/" {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
 /// Device and inode.
 pub(super) type Identity = (u64, u64);
 
@@ -164,12 +190,16 @@ pub(super) fn identity(stat: &Stat) -> Identity {
 
 /// Opens the target, or makes it. `saved` is the directory whose contents it gets: it gets its attributes too, if it was
 /// made now or holds nothing yet.
-pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>) -> Result<Held> {
+pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>, dry_run: bool) -> Result<Held> {
     // Without a slash or dot at the end, which would follow a link.
     let path: PathBuf = path.components().collect();
     let doing = || format!("open the target {}", path.display());
     let mut made = false;
     if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        if dry_run {
+            let fd = rustix::fs::open("/", FOLDER, Mode::empty()).map_err(|e| Error::io(doing(), e.into()))?;
+            return Ok(Held::supposed(None, name, saved.cloned(), Arc::new(fd)));
+        }
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(|e| Error::io(doing(), e))?;
         }
@@ -203,6 +233,9 @@ fn is_empty(fd: &OwnedFd) -> Result<bool, Errno> {
 
 /// Makes a directory with mode 0700, or opens the one that is there.
 pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
+    if run.options.dry_run {
+        return suppose(run, parent, node);
+    }
     let failed = |e: Errno| Error::io("make the directory", e.into());
     let mkdir = || rustix::fs::mkdirat(&parent.fd, &node.name, Mode::RWXU);
     let open = |flags| rustix::fs::openat(&parent.fd, &node.name, flags, Mode::empty());
@@ -214,7 +247,7 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     };
     let fd = match open(FOLDER) {
         Err(Errno::NOTDIR | Errno::LOOP) if parent.is_locked(&node.name) => return Err(flags::locked()),
-        Err(Errno::NOTDIR | Errno::LOOP) if !made && run.options.overwrite != Overwrite::Never => {
+        Err(Errno::NOTDIR | Errno::LOOP) if !made && run.options.overwrite.replaces_by_directory() => {
             parent.unlink(&node.name);
             mkdir().map_err(failed)?;
             made = true;
@@ -252,6 +285,28 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     Ok(held)
 }
 
+/// Opens the directory that is there, or supposes that it was made.
+fn suppose(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
+    let failed = |e: Errno| Error::io("make the directory", e.into());
+    let there = parent.stat(&node.name).map_err(failed)?;
+    let saved = Node { content: Content::Directory(None), ..node.clone() };
+    let above = Some(Arc::clone(&parent.dir));
+    if let Some(stat) = there {
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            let fd = rustix::fs::openat(&parent.fd, &node.name, FOLDER, Mode::empty()).map_err(failed)?;
+            let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+            return Ok(Held::new(above, &node.name, Some(saved), Opened { fd, stat, is_new: false }));
+        }
+        if !run.options.overwrite.replaces_by_directory() {
+            return Err(Error::new(Kind::Exists, "something else is in its place"));
+        }
+    }
+    let change = if there.is_some() { Change::Overwrite } else { Change::Write };
+    let path = [&parent.path(&node.name)[..], b"/"].concat();
+    run.ctx().event(Event::Changed { path: &path, change, dry_run: true });
+    Ok(Held::supposed(above, &node.name, Some(saved), Arc::clone(&parent.fd)))
+}
+
 /// Lets go of a directory. The last holder sets its attributes, then lets go of its parent.
 pub(super) fn release(run: &Run<'_>, held: Held) {
     let Held { mut dir, mut fd } = held;
@@ -260,7 +315,9 @@ pub(super) fn release(run: &Run<'_>, held: Held) {
         // Before its mode may forbid the way up.
         let up = last.parent.as_ref().map(|parent| parent.reopen(&fd));
         if let Some(node) = &last.saved {
-            dress(run, &fd, &last, node);
+            if !run.options.dry_run {
+                dress(run, &fd, &last, node);
+            }
             if last.parent.is_some() {
                 add(&run.tally.directories, 1);
             }
@@ -294,14 +351,16 @@ pub(super) fn temporary() -> Result<Vec<u8>> {
     Ok([TEMPORARY, hex(&random::<8>()?).as_bytes()].concat())
 }
 
+/// Returns whether a name is one of [`temporary`].
+pub(super) fn is_temporary(name: &[u8]) -> bool {
+    name.strip_prefix(TEMPORARY).is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// Names what a restore that was killed has left in a directory that was there before. It is not removed: another restore
 /// may be at it.
 pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
     let Ok(entries) = rustix::fs::Dir::read_from(&held.fd) else { return };
-    let is_torso = |name: &[u8]| {
-        name.strip_prefix(TEMPORARY).is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit))
-    };
-    let count = entries.flatten().filter(|entry| is_torso(entry.file_name().to_bytes())).count();
+    let count = entries.flatten().filter(|entry| is_temporary(entry.file_name().to_bytes())).count();
     if count > 0 {
         let path = held.dir.path();
         let text = format!(
@@ -310,37 +369,4 @@ pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
         );
         run.ctx().event(Event::Warning { text: &text });
     }
-}
-
-/// Renames a complete entry to its final name. Without `replace` an entry of that name stays, and the error is `Exists`.
-pub(super) fn place(held: &Held, temporary: &[u8], name: &[u8], replace: bool) -> Result<()> {
-    rename(held, temporary, name, replace).map_err(|errno| {
-        held.unlink(temporary);
-        match errno {
-            Errno::EXIST => Error::new(Kind::Exists, "an entry of this name appeared during the restore"),
-            Errno::ISDIR => Error::new(Kind::Exists, "a directory is in its place"),
-            errno => Error::io("give it its name", errno.into()),
-        }
-    })
-}
-
-fn rename(held: &Held, temporary: &[u8], name: &[u8], replace: bool) -> Result<(), Errno> {
-    use rustix::fs::{RenameFlags, linkat, openat, renameat, renameat_with};
-    let fd = &held.fd;
-    if replace {
-        return renameat(fd, temporary, fd, name);
-    }
-    match renameat_with(fd, temporary, fd, name, RenameFlags::NOREPLACE) {
-        // Unknown to this file system (NFS, FUSE).
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-        result => return result,
-    }
-    match linkat(fd, temporary, fd, name, AtFlags::empty()) {
-        // It has no hard links either (exFAT, FUSE).
-        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {}
-        result => return result.inspect(|()| held.unlink(temporary)),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    drop(openat(fd, name, flags, Mode::RUSR | Mode::WUSR)?);
-    renameat(fd, temporary, fd, name).inspect_err(|_| held.unlink(name))
 }

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dir::{self, Held};
-use super::{Overwrite, Run, add, attributes, flags};
+use super::{Overwrite, Run, add, attributes, flags, local, rename};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::Node;
@@ -71,7 +71,7 @@ impl File {
     /// The file under its temporary name, created by the first thread that needs it.
     fn open(&self, run: &Run<'_>) -> Result<Arc<OwnedFd>> {
         const NEW: OFlags =
-            OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+            OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
         let mut state = self.state.lock().expect("no holder panics");
         if let Some((fd, _)) = &state.open {
             return Ok(Arc::clone(fd));
@@ -89,7 +89,7 @@ impl File {
     pub fn write(&self, run: &Run<'_>, mut offset: u64, refs: &[Ref]) -> Result<()> {
         for r in refs {
             if self.state.lock().expect("no holder panics").failed.is_some() || run.halted() {
-                return Err(ended());
+                return Err(local::ended());
             }
             let bytes = match run.fetch.chunk(run.ctx(), r) {
                 Err(e) if e.kind().is_damage() => {
@@ -130,12 +130,20 @@ impl File {
             }
             offset += extent.len();
         }
-        self.check_size(offset)
+        check_size(&self.node.content, offset)
     }
 
-    /// Fails unless its parts cover the size in its node.
-    pub fn check_size(&self, covered: u64) -> Result<()> {
-        check_size(&self.node.content, covered)
+    /// Reads the contents back from the disk and compares them by chunk id.
+    fn verify(&self, run: &Run<'_>, fd: &Arc<OwnedFd>) -> Result<()> {
+        let failed = |e: Errno| Error::io("read back what was written", e.into());
+        rustix::fs::fdatasync(fd).map_err(failed)?;
+        // Otherwise the memory of the kernel would be verified. A file system that does not take the advice still reads.
+        let _ = rustix::fs::fadvise(fd, 0, None, Advice::DontNeed);
+        if !local::has_contents(run, fd, &self.node)? {
+            return Err(Error::failed("its contents were read back and are not those that were written"));
+        }
+        add(&run.tally.verified, 1);
+        Ok(())
     }
 
     fn complete(&self, run: &Run<'_>) -> Result<(u64, u64)> {
@@ -149,12 +157,15 @@ impl File {
         };
         let fd = self.open(run)?;
         rustix::fs::ftruncate(&fd, self.node.content.size()).map_err(|e| Error::io("write", e.into()))?;
+        if run.options.verify && lost.is_none() {
+            self.verify(run, &fd)?;
+        }
         let saved = attributes::of_open(run, &fd, &self.node, true, &|| self.path());
         let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("look at the new file", e.into()))?;
         let open = self.state.lock().expect("no holder panics").open.take();
         let id = dir::identity(&stat);
         let place = |name: &[u8], replace| match &open {
-            Some((_, temporary)) => dir::place(&self.held, temporary, name, replace),
+            Some((_, temporary)) => rename::place(&self.held, temporary, name, replace),
             None => Ok(()),
         };
         let Some(why) = lost else {
@@ -171,11 +182,6 @@ impl File {
             if placed { "; the rest of it has the suffix .nfreezer-partial, with zeros for what is lost" } else { "" };
         Err(Error::new(why.kind(), format!("{why}{left}")))
     }
-}
-
-/// The error of a part that was not written because another part has failed.
-pub(super) fn ended() -> Error {
-    Error::new(Kind::Cancelled, "ended early")
 }
 
 /// Renames a complete file to its name, or removes it and reports why. Returns its identity.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::dir;
 use super::file::{self, File};
 use super::{Overwrite, Run, add, attributes, flags};
-use super::{links, local, reuse};
+use super::{dry, links, local, reuse};
 use crate::error::Result;
 use crate::inode_flags;
 use crate::progress::Event;
@@ -29,9 +29,10 @@ fn finish(run: &Run<'_>, file: File) {
 
 /// A file is there already: compares it by its contents, and does what the options say.
 pub(super) fn existing(run: &Run<'_>, file: File) {
-    match local::compare(run, &file) {
+    match local::compare(run, &file.held, &file.node) {
         Ok(Some(fd)) => {
-            if run.options.overwrite == Overwrite::IfChanged
+            if run.options.overwrite.compares()
+                && !run.options.dry_run
                 && let Err(e) = dress(run, &fd, &file)
             {
                 run.skip(&file.path(), e);
@@ -39,6 +40,7 @@ pub(super) fn existing(run: &Run<'_>, file: File) {
             }
             add(&run.tally.existing, 1);
             run.ctx().event(Event::Same { path: &file.path(), renamed: false });
+            add(&run.tally.verified, run.options.verify.into());
             run.ctx().event(Event::Unchanged { files: 1, bytes: file.node.content.size() });
             dir::release(run, file.held);
         }
@@ -58,6 +60,10 @@ pub(super) fn existing(run: &Run<'_>, file: File) {
 fn replace(run: &Run<'_>, file: File) {
     if let Err(e) = file.held.check_locks(&file.node.name) {
         run.skip(&file.path(), e);
+        return dir::release(run, file.held);
+    }
+    if run.options.dry_run {
+        dry::contents(run, &file, true).unwrap_or_else(|e| run.skip(&file.path(), e));
         return dir::release(run, file.held);
     }
     reuse::write(run, &file).unwrap_or_else(|e| file.fail(e));

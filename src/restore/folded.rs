@@ -4,6 +4,7 @@
 use rustix::fs::{Mode, OFlags};
 use unicode_normalization::UnicodeNormalization;
 
+use super::Run;
 use super::dir::{self, Held};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
@@ -13,7 +14,10 @@ use crate::format::limits;
 /// # Errors
 ///
 /// `Exists` if this file system takes the name for that of another entry of this restore.
-pub(super) fn note(held: &Held, name: &[u8]) -> Result<()> {
+pub(super) fn note(run: &Run<'_>, held: &Held, name: &[u8]) -> Result<()> {
+    if run.options.dry_run {
+        return Ok(()); // it makes no file to try names with
+    }
     if held.dir.names.lock().expect("no holder panics").note(name) && has_variant(held, name)? {
         return Err(Error::new(Kind::Exists, "the target's file system takes its name for that of another entry")
             .hint("restore it alone into another folder"));
@@ -23,7 +27,7 @@ pub(super) fn note(held: &Held, name: &[u8]) -> Result<()> {
 
 /// Asks the file system of a directory whether it takes another spelling of `name` for the same name: makes a temporary
 /// file whose name ends in `name` and looks for it under each other spelling.
-fn has_variant(held: &Held, name: &[u8]) -> Result<bool> {
+pub(super) fn has_variant(held: &Held, name: &[u8]) -> Result<bool> {
     let prefix = dir::temporary()?;
     let variants: Vec<Vec<u8>> = variants(name).into_iter().filter(|variant| variant != name).collect();
     let longest = variants.iter().map(Vec::len).max().unwrap_or(0).max(name.len());

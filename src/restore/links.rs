@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::dir::{self, Held};
 use super::file::{self, File, copy};
-use super::{Run, add, node};
+use super::{Run, add, node, rename};
 use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
@@ -204,7 +204,7 @@ fn try_link(run: &Run<'_>, first: &First, held: &Held, node: &Node, replace: boo
         held.unlink(&temporary);
         return Err(Errno::STALE);
     }
-    let placed = dir::place(held, &temporary, &node.name, replace);
+    let placed = rename::place(held, &temporary, &node.name, replace);
     // Renaming one name of a file to another one does nothing.
     held.unlink(&temporary);
     placed.map_err(|_| Errno::EXIST)

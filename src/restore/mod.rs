@@ -9,7 +9,9 @@
 //! verify and write contents ([`queue`]). A directory gets its attributes when the last entry below it is done.
 
 mod attributes;
+mod delete;
 mod dir;
+mod dry;
 mod file;
 mod finish;
 mod flags;
@@ -20,10 +22,15 @@ mod locks;
 mod names;
 mod node;
 mod owners;
+mod place;
 mod queue;
+mod rename;
 mod reuse;
 mod saved;
+mod scope;
 mod walk;
+
+pub use scope::Selection;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,8 +53,22 @@ pub enum Overwrite {
     Never,
     /// Replace it; equal contents only get the saved attributes.
     IfChanged,
+    /// Like `IfChanged`, if the saved entry was modified later. Otherwise leave it; that is no failure.
+    IfNewer,
     /// Replace it without comparing.
     Always,
+}
+
+impl Overwrite {
+    /// Whether a directory takes the place of something else.
+    fn replaces_by_directory(self) -> bool {
+        matches!(self, Overwrite::IfChanged | Overwrite::Always)
+    }
+
+    /// Whether existing files are compared and then replaced.
+    fn compares(self) -> bool {
+        matches!(self, Overwrite::IfChanged | Overwrite::IfNewer)
+    }
 }
 
 /// How to restore.
@@ -55,6 +76,15 @@ pub enum Overwrite {
 pub struct Options {
     /// How to treat existing entries.
     pub overwrite: Overwrite,
+    /// The entries to restore.
+    pub selection: Selection,
+    /// Whether entries of the target that the snapshot lacks are deleted, in the directories that are restored. Directories
+    /// above the sources of the snapshot are left alone: it does not know what else was in them.
+    pub delete: bool,
+    /// Report and count only; nothing is written.
+    pub dry_run: bool,
+    /// Whether each file is read back from the disk and compared before it gets its name.
+    pub verify: bool,
     /// Owners by number even where this machine knows the saved names.
     pub numeric_ids: bool,
     /// Threads that fetch, verify and write.
@@ -66,7 +96,16 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         // More than cores: most of them wait for the server.
-        Options { overwrite: Overwrite::Never, numeric_ids: false, threads: 12, state: None }
+        Options {
+            overwrite: Overwrite::Never,
+            selection: Selection::default(),
+            delete: false,
+            dry_run: false,
+            verify: false,
+            numeric_ids: false,
+            threads: 12,
+            state: None,
+        }
     }
 }
 
@@ -85,6 +124,12 @@ pub struct Summary {
     pub others: u64,
     /// Entries that were there already and are equal.
     pub existing: u64,
+    /// Entries that were left because they are not older than the saved ones.
+    pub kept: u64,
+    /// Entries that were deleted because the snapshot lacks them.
+    pub deleted: u64,
+    /// Files that were read back, or compared, and are as saved.
+    pub verified: u64,
     /// Entries that are missing or incomplete because an object is damaged or missing.
     pub damaged: u64,
     /// Entries that could not be written, or were left because something else is in their place.
@@ -99,6 +144,8 @@ pub struct Summary {
     pub reused: u64,
     /// Files and directories with flags (`chattr`) that could not be set.
     pub flags: u64,
+    /// In a dry run, the stored bytes of the chunks that would be fetched.
+    pub to_fetch: u64,
     /// Bytes received from the storage.
     pub received: u64,
     /// How long it took.
@@ -129,14 +176,24 @@ pub fn restore(
     // The root of a snapshot has no attributes of its own.
     let attributes = (is_directory && !parts.is_empty()).then_some(&top);
     let base = if is_directory { parts.as_slice() } else { &parts[..parts.len() - 1] };
-    let target = dir::open_target(target, &[b"/", base.join(&b'/').as_slice()].concat(), attributes)?;
-    if holds_all(snapshot, &parts) {
+    for path in &options.selection.paths {
+        trees.at(ctx, snapshot, path)?; // a path that does not exist is an error before anything is written
+    }
+    if options.delete {
+        scope::check_delete(snapshot, target, &options.selection)?;
+    }
+    let scope = scope::Scope::new(&options.selection, snapshot);
+    let name = [b"/", base.join(&b'/').as_slice()].concat();
+    let target = dir::open_target(target, &name, attributes, options.dry_run)?;
+    if scope.is_all() && holds_all(snapshot, &parts) {
         ctx.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes, complete: true });
     }
     let run = Run {
         group: Group::new(ctx),
         trees,
         options,
+        scope,
+        dry_links: dry::Links::default(),
         owners: owners::Owners::new(options.numeric_ids),
         tally: Tally::default(),
         fetch: Fetch::new(trees),
@@ -148,6 +205,7 @@ pub fn restore(
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
     locks::finish(&run);
     run.group.result().map_err(interrupted)?;
+    run.scope.unmatched().iter().for_each(|text| ctx.warn(text));
     let mut summary = run.tally.summary();
     summary.received = repo.storage().traffic().1.saturating_sub(before);
     summary.duration = started.elapsed();
@@ -169,6 +227,8 @@ struct Run<'a> {
     group: Group<'a>,
     trees: &'a Trees<'a>,
     options: &'a Options,
+    scope: scope::Scope<'a>,
+    dry_links: dry::Links,
     owners: owners::Owners,
     tally: Tally,
     fetch: Fetch<'a>,
@@ -193,6 +253,10 @@ struct Tally {
     attributes: AtomicU64,
     reused: AtomicU64,
     flags: AtomicU64,
+    kept: AtomicU64,
+    deleted: AtomicU64,
+    verified: AtomicU64,
+    to_fetch: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -216,6 +280,10 @@ impl Tally {
             attributes: get(&self.attributes),
             reused: get(&self.reused),
             flags: get(&self.flags),
+            kept: get(&self.kept),
+            deleted: get(&self.deleted),
+            verified: get(&self.verified),
+            to_fetch: get(&self.to_fetch),
             received: 0,
             duration: Duration::ZERO,
         }

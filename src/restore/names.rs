@@ -11,12 +11,21 @@ use unicode_normalization::UnicodeNormalization;
 pub(super) struct Names(HashSet<u64>);
 
 impl Names {
+    /// Returns whether an earlier name may be the same one on some file system.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.0.contains(&hash(name))
+    }
+
     /// Adds a name. Returns whether it may be one with an earlier name on some file system.
     pub fn note(&mut self, name: &[u8]) -> bool {
-        let mut hash = DefaultHasher::new();
-        fold(name).hash(&mut hash);
-        !self.0.insert(hash.finish())
+        !self.0.insert(hash(name))
     }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    fold(name).hash(&mut hash);
+    hash.finish()
 }
 
 fn fold(name: &[u8]) -> Vec<u8> {

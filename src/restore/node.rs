@@ -4,7 +4,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::dir::{self, Held};
-use super::{Run, add, attributes};
+use super::{Run, add, attributes, rename};
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
 
@@ -26,7 +26,7 @@ pub(super) fn make(run: &Run<'_>, held: &Held, node: &Node, replace: bool) -> Re
     }
     match dress(run, held, node, &name) {
         Ok(id) => {
-            dir::place(held, &name, &node.name, replace)?;
+            rename::place(held, &name, &node.name, replace)?;
             add(&run.tally.others, 1);
             Ok(Some(id))
         }

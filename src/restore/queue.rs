@@ -7,13 +7,13 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::Run;
 use super::dir::Held;
-use super::file::{File, ended};
-use super::finish;
+use super::file::File;
+use super::{finish, local};
 use crate::descriptors;
 use crate::error::{Error, Kind};
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
-use crate::trees::LinkKey;
+use crate::trees::{LinkKey, check_size};
 
 /// Plaintext of one job; larger files are written by several threads.
 const PART: u64 = 4 << 20;
@@ -77,7 +77,7 @@ impl Queue {
                 }
             };
             if run.halted() {
-                file.fail(ended());
+                file.fail(local::ended());
                 break;
             }
             let is_hole = matches!(extent, Extent::Hole(_));
@@ -90,7 +90,7 @@ impl Queue {
             }
             offset += extent.len();
         }
-        file.check_size(offset).unwrap_or_else(|e| file.fail(e));
+        check_size(&file.node.content, offset).unwrap_or_else(|e| file.fail(e));
         send(file, start, refs);
     }
 

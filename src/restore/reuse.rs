@@ -11,7 +11,7 @@ use std::thread;
 use rustix::fs::{Advice, FileType};
 use rustix::io::Errno;
 
-use super::file::{File, ended};
+use super::file::File;
 use super::{Run, local};
 use crate::crypto::chunker;
 use crate::crypto::keys::{ChunkId, ChunkKind};
@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::format::reference::{Extent, Ref};
 use crate::holes;
 use crate::progress::Event;
+use crate::trees::check_size;
 use crate::window::Window;
 
 /// Files below this size have a single chunk, which is of use only if it is equal to the saved one.
@@ -81,7 +82,7 @@ fn visit(
     let (mut offset, mut missing) = (0, Vec::new());
     for extent in run.trees.extents(run.ctx(), &file.node.content) {
         if run.halted() {
-            return Err(ended());
+            return Err(local::ended());
         }
         let extent = extent?;
         if let Extent::Data(r) = &extent {
@@ -89,7 +90,7 @@ fn visit(
         }
         offset += extent.len();
     }
-    file.check_size(offset).map(|()| missing)
+    check_size(&file.node.content, offset).map(|()| missing)
 }
 
 /// Fetches, verifies and writes chunks, those of a large file by several threads.
@@ -115,7 +116,7 @@ fn fetch_some(run: &Run<'_>, file: &File, missing: &[(u64, Ref)], next: &AtomicU
 impl Basis {
     /// Cuts the existing file. Returns `None` if there is none that is of use.
     fn of(run: &Run<'_>, file: &File) -> Option<Self> {
-        let fd = local::open(file).ok()?;
+        let fd = local::open(&file.held, &file.node.name).ok()?;
         let stat = rustix::fs::fstat(&fd).ok()?;
         let size = u64::try_from(stat.st_size).ok()?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() || size < LEAST {
@@ -183,4 +184,24 @@ fn key(id: &ChunkId) -> u64 {
 /// Returns whether an existing file is worth being cut for a saved one.
 pub(super) fn is_of_use(existing: u64, saved: u64) -> bool {
     existing >= LEAST && saved >= LEAST
+}
+
+/// Returns the bytes of a file that the existing one has, and the stored bytes of the chunks that it lacks. `look`: whether
+/// there is an existing file to look at.
+pub(super) fn missing(run: &Run<'_>, file: &File, look: bool) -> Result<(u64, u64)> {
+    let basis = if look { Basis::of(run, file) } else { None };
+    let (mut found, mut fetched) = (0, 0);
+    visit(run, file, |offset, r, _| {
+        let is_there = basis.as_ref().is_some_and(|basis| {
+            let at = basis.offset(&r.id).unwrap_or(offset);
+            local::chunk(run, &basis.fd, r, at).is_ok_and(|chunk| chunk.is_some())
+        });
+        if is_there {
+            found += u64::from(r.len);
+        } else {
+            fetched += u64::from(r.stored);
+        }
+        Ok(())
+    })?;
+    Ok((found, fetched))
 }

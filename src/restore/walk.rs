@@ -1,22 +1,22 @@
 //! The walk over the saved tree: one thread, in order, with a stack of its own. Makes directories, links and special
-//! files itself and queues files.
+//! files itself and queues files. A directory that is only looked into is made when an entry in it is restored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Stat};
-
 use super::dir::{self, Dir, Held};
-use super::file::{in_the_way, partial_name};
 use super::folded;
-use super::links::{self, Meet};
+use super::place;
 use super::queue::Queue;
-use super::{Overwrite, Run, add, node, reuse};
+use super::scope::{Choice, Chosen};
+use super::{Run, delete};
 use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node};
+use crate::format::reference::Ref;
 use crate::progress::Event;
-use crate::trees::{Entries, LOST, LinkKey, lacks_parts};
+use crate::trees::Entries;
 
 /// Most directories above the walk that stay open.
 const OPEN: usize = 64;
@@ -24,148 +24,184 @@ const OPEN: usize = 64;
 /// Restores `top` into `target`: its entries if it is a directory, else itself.
 pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
     let Content::Directory(page) = &top.content else {
-        entry(run, queue, &target, top);
+        place::entry(run, queue, &target, top);
         return dir::release(run, target);
     };
-    let mut stack: Vec<(Entries<'_>, Arc<Dir>)> =
-        vec![(run.trees.entries(run.ctx(), page.as_ref()), Arc::clone(&target.dir))];
-    let mut here = target;
-    let open = descriptors::share(16, 4, OPEN);
-    while let Some((entries, _)) = stack.last_mut() {
-        // When the end was decided, all directories are left in order.
-        let next = if run.halted() { None } else { entries.next() };
-        match next {
-            Some(Ok(node)) => match &node.content {
-                Content::Directory(page) => {
-                    let page = *page;
-                    let made = if stack.len() <= limits::DEPTH {
-                        folded::note(&here, &node.name).and_then(|()| dir::make(run, &here, &node))
-                    } else {
-                        Err(Error::damaged("the directories are nested too deeply"))
-                    };
-                    match made {
-                        Ok(made) => {
-                            stack.push((run.trees.entries(run.ctx(), page.as_ref()), Arc::clone(&made.dir)));
-                            dir::release(run, std::mem::replace(&mut here, made));
-                            if let Some(i) = stack.len().checked_sub(open).filter(|i| *i > 0) {
-                                stack[i].1.close();
-                            }
-                        }
-                        Err(e) => run.skip(&here.path(&node.name), e),
+    let chosen = run.scope.top(&target.dir.path());
+    let level = Level::new(run, page.as_ref(), Arc::clone(&target.dir), chosen);
+    Walk { run, queue, stack: vec![level], here: target, unmade: Vec::new(), open: descriptors::share(16, 4, OPEN) }
+        .go();
+}
+
+struct Walk<'a, 'r> {
+    run: &'a Run<'r>,
+    queue: &'a Queue,
+    /// The directories from the target to `here`.
+    stack: Vec<Level<'a>>,
+    here: Held,
+    /// The directories from `here` to the current one, which do not exist yet.
+    unmade: Vec<Unmade<'a>>,
+    /// How many directories of the stack stay open.
+    open: usize,
+}
+
+/// The entries of a directory that are still to come.
+struct List<'a> {
+    entries: Entries<'a>,
+    chosen: Chosen,
+    /// Where entries are deleted that the snapshot lacks, the names that it has.
+    names: Option<HashSet<Vec<u8>>>,
+}
+
+struct Level<'a> {
+    list: List<'a>,
+    dir: Arc<Dir>,
+}
+
+struct Unmade<'a> {
+    list: List<'a>,
+    node: Node,
+    path: Vec<u8>,
+}
+
+impl<'a> List<'a> {
+    fn new(run: &'a Run<'_>, page: Option<&Ref>, path: &[u8], chosen: Chosen) -> Self {
+        let deletes = run.options.delete && run.scope.knows_all_in(path);
+        List { entries: run.trees.entries(run.ctx(), page), chosen, names: deletes.then(HashSet::new) }
+    }
+
+    /// Returns the next entry and notes its name. Where one cannot be read, nothing is deleted.
+    fn next(&mut self) -> Option<Result<Node>> {
+        let next = self.entries.next();
+        match (&next, &mut self.names) {
+            (Some(Ok(node)), Some(names)) => drop(names.insert(node.name.clone())),
+            (Some(Err(_)), names) => *names = None,
+            _ => {}
+        }
+        next
+    }
+}
+
+impl<'a> Level<'a> {
+    fn new(run: &'a Run<'_>, page: Option<&Ref>, dir: Arc<Dir>, chosen: Chosen) -> Self {
+        Level { list: List::new(run, page, &dir.path(), chosen), dir }
+    }
+}
+
+impl<'a> Walk<'a, '_> {
+    fn go(mut self) {
+        loop {
+            let list = self.unmade.last_mut().map(|unmade| &mut unmade.list);
+            let Some(list) = list.or_else(|| self.stack.last_mut().map(|level| &mut level.list)) else { break };
+            // When the end was decided, all directories are left in order.
+            let next = if self.run.halted() { None } else { list.next() };
+            match next {
+                Some(Ok(node)) => self.node(node),
+                Some(Err(e)) => self.run.skip(&self.path(), Error::while_doing(e, "entries of the directory are lost")),
+                None if self.unmade.pop().is_some() => {}
+                None => {
+                    if !self.leave() {
+                        break;
                     }
                 }
-                _ => entry(run, queue, &here, node),
-            },
-            Some(Err(e)) => run.skip(&here.dir.path(), Error::while_doing(e, "entries of the directory are lost")),
-            None => {
-                drop(stack.pop());
-                let Some((_, parent)) = stack.last() else { break };
-                here.dir.close();
-                match parent.reopen(&here.fd) {
-                    Ok(fd) => {
-                        let parent = Held { dir: Arc::clone(parent), fd };
-                        dir::release(run, std::mem::replace(&mut here, parent));
-                    }
-                    Err(e) => {
-                        run.group.fail(e);
-                        return;
-                    }
+            }
+        }
+        dir::release(self.run, self.here);
+    }
+
+    /// Returns the path of the current directory.
+    fn path(&self) -> Vec<u8> {
+        self.unmade.last().map_or_else(|| self.here.dir.path(), |unmade| unmade.path.clone())
+    }
+
+    fn chosen(&self) -> Chosen {
+        let unmade = self.unmade.last().map(|unmade| unmade.list.chosen);
+        unmade.or_else(|| self.stack.last().map(|level| level.list.chosen)).unwrap_or_default()
+    }
+
+    fn node(&mut self, node: Node) {
+        let folder = matches!(node.content, Content::Directory(_));
+        if self.run.scope.is_all() {
+            return self.restore(node, self.chosen());
+        }
+        let path = dir::join(self.path(), &node.name);
+        match self.run.scope.choose(&path, folder, self.chosen()) {
+            Choice::Restore(chosen) => {
+                if self.make_unmade() {
+                    self.restore(node, chosen);
+                }
+            }
+            Choice::Below(chosen) => {
+                let Content::Directory(page) = &node.content else { return };
+                let list = List::new(self.run, page.as_ref(), &path, chosen);
+                self.unmade.push(Unmade { list, node, path });
+            }
+            Choice::LeaveOut => self.run.ctx().event(Event::Excluded { path: &path }),
+        }
+    }
+
+    /// Makes the directories on the way to an entry. Without them, nothing in them can be restored.
+    fn make_unmade(&mut self) -> bool {
+        for unmade in std::mem::take(&mut self.unmade) {
+            match self.make(&unmade.node) {
+                Ok(made) => self.enter(unmade.list, made),
+                Err(e) => {
+                    self.run.skip(&unmade.path, e);
+                    return false;
                 }
             }
         }
+        true
     }
-    dir::release(run, here);
-}
 
-fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
-    if let Content::Unreadable(errno) = node.content {
-        add(&run.tally.unreadable, 1);
-        if errno == LOST {
-            return warn(run, &held.path(&node.name), "is lost on the server; `repair` has marked it");
-        }
-        let why = std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
-        return warn(run, &held.path(&node.name), &format!("was not readable when it was saved: {why}"));
-    }
-    if node.flags & crate::format::node::PARTIAL != 0 && !lacks_parts(&node) {
-        warn(
-            run,
-            &held.path(&node.name),
-            "was not saved to its end: what there is of it gets the suffix .nfreezer-partial",
-        );
-        node.name = partial_name(&node.name);
-    }
-    let path = held.path(&node.name);
-    place(run, queue, held, node).unwrap_or_else(|e| run.skip(&path, e));
-}
-
-fn warn(run: &Run<'_>, path: &[u8], what: &str) {
-    run.ctx().event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
-}
-
-/// Returns whether the new contents may have chunks of the existing file.
-fn is_of_use(stat: &Stat, node: &Node) -> bool {
-    reuse::is_of_use(stat.st_size as u64, node.content.size())
-}
-
-fn is_regular(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode).is_file()
-}
-
-/// Looks at the existing entry and at other names of the same file, then restores or queues the node.
-fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
-    folded::note(held, &node.name)?;
-    let there = held.stat(&node.name).map_err(|e| Error::io("look what is there", e.into()))?;
-    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
-    if let Some(stat) = &there {
-        let comparable = is_file && is_regular(stat) && stat.st_size as u64 == node.content.size();
-        match run.options.overwrite {
-            Overwrite::Never if comparable => {
-                queue.existing(held.clone(), node);
-                return Ok(());
-            }
-            Overwrite::Never if !is_file && node::is_equal(held, &node, stat) => {
-                add(&run.tally.existing, 1);
-                return Ok(());
-            }
-            Overwrite::Never => return Err(in_the_way()),
-            // A file with further links, here or when it was saved, is created anew: then its links end as saved.
-            Overwrite::IfChanged
-                if node.nlink < 2
-                    && ((comparable && stat.st_nlink == 1)
-                        || (is_file && is_regular(stat) && is_of_use(stat, &node))) =>
-            {
-                queue.existing(held.clone(), node);
-                return Ok(());
-            }
-            Overwrite::IfChanged | Overwrite::Always => {}
+    fn restore(&mut self, node: Node, chosen: Chosen) {
+        let Content::Directory(page) = &node.content else {
+            return place::entry(self.run, self.queue, &self.here, node);
+        };
+        match self.make(&node) {
+            Ok(made) => self.enter(List::new(self.run, page.as_ref(), &made.dir.path(), chosen), made),
+            Err(e) => self.run.skip(&self.here.path(&node.name), e),
         }
     }
-    let replace = there.is_some();
-    if replace || held.dir.is_locked {
-        held.check_locks(&node.name)?;
+
+    fn make(&self, node: &Node) -> Result<Held> {
+        if self.stack.len() > limits::DEPTH {
+            return Err(Error::damaged("the directories are nested too deeply"));
+        }
+        folded::note(self.run, &self.here, &node.name)?;
+        dir::make(self.run, &self.here, node)
     }
-    let key = LinkKey::of(&node);
-    let (held, node) = match key {
-        None => (held.clone(), node),
-        Some(key) => match run.links.meet(key, held.clone(), node, replace) {
-            Meet::First(held, node) => (held, node),
-            Meet::Waits => return Ok(()),
-            Meet::Made(first, name) => {
-                links::link(run, &first, name);
-                return Ok(());
+
+    fn enter(&mut self, list: List<'a>, made: Held) {
+        self.stack.push(Level { list, dir: Arc::clone(&made.dir) });
+        dir::release(self.run, std::mem::replace(&mut self.here, made));
+        // A dry run cannot return through directories that it has not made.
+        if !self.run.options.dry_run
+            && let Some(i) = self.stack.len().checked_sub(self.open).filter(|i| *i > 0)
+        {
+            self.stack[i].dir.close();
+        }
+    }
+
+    /// Leaves the current directory. Returns whether there is one above.
+    fn leave(&mut self) -> bool {
+        // Only the list is kept: the last holder of the directory sets its attributes.
+        let Some(Level { list, .. }) = self.stack.pop() else { return false };
+        if let Some(names) = list.names.filter(|_| !self.run.halted()) {
+            delete::extras(self.run, &self.here, &names, list.chosen);
+        }
+        let Some(parent) = self.stack.last() else { return false };
+        let dir = Arc::clone(&parent.dir);
+        self.here.dir.close();
+        match dir.reopen(&self.here.fd) {
+            Ok(fd) => {
+                dir::release(self.run, std::mem::replace(&mut self.here, Held { dir, fd }));
+                true
             }
-        },
-    };
-    if is_file {
-        queue.file(run, held, node, replace, key);
-        return Ok(());
+            Err(e) => {
+                self.run.group.fail(e);
+                false
+            }
+        }
     }
-    let made = node::make(run, &held, &node, replace);
-    let result = made.as_ref().map(drop).map_err(super::file::copy);
-    if let Some(key) = &key {
-        let left_out = || Error::failed("its first name could not be made");
-        links::complete(run, key, &held, &node, made.and_then(|id| id.ok_or_else(left_out)));
-    }
-    dir::release(run, held);
-    result
 }

@@ -65,6 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "format",
             "holes",
             "inode_flags",
+            "pattern",
             "repo",
             "trees",
             "progress",

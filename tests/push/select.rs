@@ -14,8 +14,9 @@ use crate::harness::root::needs_root;
 use crate::harness::tree::{What, in_snapshot, noise, write};
 use nfreezer::context::background;
 use nfreezer::name::Folder;
+use nfreezer::pattern::Pattern;
 use nfreezer::progress::{Event, Progress};
-use nfreezer::push::{Options, Pattern, Select, Summary, push};
+use nfreezer::push::{Options, Select, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Dry, Memory, Storage};
 

@@ -1,6 +1,7 @@
 //! Restore: everything comes back ([`hostile`]: and nothing leaves the target; [`damage`]: and damage stays where it is).
 //! On `Memory`, with trees written directly or by `push`.
 
+mod choose;
 mod damage;
 mod flags;
 mod hostile;

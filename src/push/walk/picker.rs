@@ -55,11 +55,11 @@ impl<'w> Picker<'w> {
 
     /// Returns whether a pattern excludes an entry below a source, and reports it.
     pub fn excludes_name(&self, dir: &Dir, name: &[u8], is_directory: bool) -> bool {
-        if !self.select.has_patterns() && self.ignores.is_empty() {
+        if self.select.patterns().is_empty() && self.ignores.is_empty() {
             return false;
         }
         let path = dir.path_of(name);
-        let excluded = self.select.leaves_out(&path, is_directory) || self.ignored(&path, is_directory);
+        let excluded = self.select.patterns().matches(&path, is_directory) || self.ignored(&path, is_directory);
         if excluded {
             self.ctx.event(Event::Excluded { path: &path });
         }

@@ -4,26 +4,15 @@
 //! [`crate::pattern`] defines what patterns mean.
 
 use crate::error::{Error, Kind, Result};
-use crate::pattern::{self, Rules};
+use crate::pattern::{Pattern, Patterns};
 
 /// The name of ignore files. Their patterns have the syntax of gitignore and apply to the directory of the file.
 pub const IGNORE_FILE: &str = ".nfreezerignore";
 
-/// A pattern and its origin.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    /// The pattern. A leading `!` includes again what earlier patterns of the same case excluded.
-    pub text: Vec<u8>,
-    /// Whether upper and lower case are equal.
-    pub ignore_case: bool,
-    /// The option, or the file and line, for errors.
-    pub place: String,
-}
-
 /// The rules that exclude files below the sources. By default nothing is excluded. The sources themselves never are.
 #[derive(Clone, Debug, Default)]
 pub struct Select {
-    patterns: [Patterns; 2],
+    patterns: Patterns,
     pub(super) marks: Vec<Mark>,
     /// Excludes regular files of more bytes than this.
     pub larger_than: Option<u64>,
@@ -43,13 +32,6 @@ pub(super) struct Mark {
     pub header: Vec<u8>,
 }
 
-/// The patterns with equal `ignore_case`, in the user's order.
-#[derive(Clone, Debug, Default)]
-struct Patterns {
-    texts: Vec<Pattern>,
-    rules: Rules,
-}
-
 impl Select {
     /// Makes a selection of patterns.
     ///
@@ -57,8 +39,7 @@ impl Select {
     ///
     /// [`Kind::Usage`] with the pattern and its place, if its syntax is wrong.
     pub fn new(patterns: &[Pattern]) -> Result<Self> {
-        let patterns = [Patterns::new(patterns, false)?, Patterns::new(patterns, true)?];
-        Ok(Select { patterns, ..Select::default() })
+        Ok(Select { patterns: Patterns::new(patterns)?, ..Select::default() })
     }
 
     /// Excludes all entries beside a file of this name that begins with `header`, which may be empty.
@@ -75,49 +56,9 @@ impl Select {
         Ok(())
     }
 
-    /// Returns whether a pattern excludes this absolute path.
-    pub(in crate::push) fn leaves_out(&self, path: &[u8], folder: bool) -> bool {
-        // Without `any`, which would stop at the first match: all matches are noted.
-        self.patterns.iter().filter(|patterns| patterns.excludes(path, folder)).count() > 0
-    }
-
-    /// Whether there are any patterns.
-    pub(in crate::push) fn has_patterns(&self) -> bool {
-        self.patterns.iter().any(|patterns| !patterns.rules.is_empty())
-    }
-
-    /// Returns the first pattern that matches this absolute path as one to be left out.
-    pub(in crate::push) fn pattern_of(&self, path: &[u8], folder: bool) -> Option<&Pattern> {
-        self.patterns.iter().find_map(|patterns| {
-            let verdict = patterns.rules.verdict(path, folder)?;
-            verdict.excluded.then(|| &patterns.texts[verdict.rule])
-        })
-    }
-
-    /// Returns the patterns that no path of this push has matched.
-    pub(in crate::push) fn unmatched(&self) -> impl Iterator<Item = &Pattern> {
-        self.patterns.iter().flat_map(|patterns| patterns.rules.unmatched().map(|i| &patterns.texts[i]))
-    }
-}
-
-impl Patterns {
-    fn new(patterns: &[Pattern], ignore_case: bool) -> Result<Self> {
-        let texts: Vec<Pattern> = patterns.iter().filter(|p| p.ignore_case == ignore_case).cloned().collect();
-        let rules = texts.iter().map(Patterns::rule).collect::<Result<Vec<_>>>()?;
-        let rules = Rules::new(&rules, ignore_case)
-            .map_err(|e| Error::new(Kind::Usage, format!("these patterns are too many: {e}")))?;
-        Ok(Patterns { texts, rules })
-    }
-
-    fn rule(pattern: &Pattern) -> Result<pattern::Rule> {
-        pattern::rule(&pattern.text).map_err(|why| {
-            let text = String::from_utf8_lossy(&pattern.text);
-            Error::new(Kind::Usage, format!("{}: the pattern `{text}` is wrong: {why}", pattern.place))
-        })
-    }
-
-    fn excludes(&self, path: &[u8], folder: bool) -> bool {
-        self.rules.verdict(path, folder).is_some_and(|verdict| verdict.excluded)
+    /// The patterns.
+    pub(in crate::push) fn patterns(&self) -> &Patterns {
+        &self.patterns
     }
 }
 
@@ -139,7 +80,7 @@ mod tests {
         for (paths, expected) in [(out, true), (kept, false)] {
             for path in paths {
                 let (path, folder) = path.strip_suffix('/').map_or((*path, false), |path| (path, true));
-                assert_eq!(select.leaves_out(path.as_bytes(), folder), expected, "{patterns:?} on {path}");
+                assert_eq!(select.patterns.matches(path.as_bytes(), folder), expected, "{patterns:?} on {path}");
             }
         }
     }
@@ -184,7 +125,7 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("--exclude: the pattern `{bad}` is wrong: ")), "{error}");
         }
         let bytes = Pattern { text: b"\xff".into(), ignore_case: false, place: "list:7".into() };
-        assert!(Select::new(&[bytes]).unwrap().leaves_out(b"/a/\xff", false));
+        assert!(Select::new(&[bytes]).unwrap().patterns.matches(b"/a/\xff", false));
         Select::default().exclude_if_present(b"a/b", b"").unwrap_err();
     }
 }

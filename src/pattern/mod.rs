@@ -4,12 +4,16 @@
 //! case is folded for all of Unicode. A byte that is not part of valid UTF-8 counts as one character that equals only
 //! itself. `*`, `?` and classes never match a slash; `**` as a whole part of a path stands for any number of folders.
 
+mod given;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
+
+pub use given::{Pattern, Patterns};
 
 /// A bound of the compiled patterns in bytes. 10,000 patterns need about a tenth of it.
 const COMPILED: usize = 256 << 20;

@@ -1,0 +1,34 @@
+//! Patterns of options and of the lists that options name.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::escape;
+use crate::error::{Error, Result};
+use crate::pattern::{self, Pattern};
+
+/// Appends the patterns of an option, then those of the lists beside it.
+pub fn collect(
+    given: &[OsString],
+    files: &[PathBuf],
+    option: &str,
+    ignore_case: bool,
+    patterns: &mut Vec<Pattern>,
+) -> Result<()> {
+    let pattern = |text: &OsString| Pattern { text: text.as_bytes().to_vec(), ignore_case, place: option.to_owned() };
+    patterns.extend(given.iter().map(pattern));
+    files.iter().try_for_each(|file| read(file, ignore_case, patterns))
+}
+
+fn read(file: &Path, ignore_case: bool, patterns: &mut Vec<Pattern>) -> Result<()> {
+    let name = escape::text(file.as_os_str().as_bytes());
+    let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read the patterns in {name}"), e))?;
+    for (i, line) in pattern::lines(&bytes).enumerate() {
+        let line = line.trim_ascii();
+        if !line.is_empty() && !line.starts_with(b"#") {
+            patterns.push(Pattern { text: line.to_vec(), ignore_case, place: format!("{name}, line {}", i + 1) });
+        }
+    }
+    Ok(())
+}

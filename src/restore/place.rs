@@ -1,0 +1,142 @@
+//! One entry of the saved tree: compares it with the existing one, then makes it, queues it or leaves it.
+
+use rustix::fs::{FileType, Stat};
+
+use super::dir::{self, Held};
+use super::file::{in_the_way, partial_name};
+use super::links::{self, Meet};
+use super::queue::Queue;
+use super::{Overwrite, Run, add, delete, dry, folded, node, reuse};
+use crate::error::{Error, Kind, Result};
+use crate::format::node::{Content, Node};
+use crate::progress::Event;
+use crate::time::Time;
+use crate::trees::{LOST, LinkKey, lacks_parts};
+
+pub(super) fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
+    if let Content::Unreadable(errno) = node.content {
+        add(&run.tally.unreadable, 1);
+        if errno == LOST {
+            return warn(run, &held.path(&node.name), "is lost on the server; `repair` has marked it");
+        }
+        let why = std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
+        return warn(run, &held.path(&node.name), &format!("was not readable when it was saved: {why}"));
+    }
+    if node.flags & crate::format::node::PARTIAL != 0 && !lacks_parts(&node) {
+        warn(
+            run,
+            &held.path(&node.name),
+            "was not saved to its end: what there is of it gets the suffix .nfreezer-partial",
+        );
+        node.name = partial_name(&node.name);
+    }
+    let path = held.path(&node.name);
+    place(run, queue, held, node).unwrap_or_else(|e| run.skip(&path, e));
+}
+
+fn warn(run: &Run<'_>, path: &[u8], what: &str) {
+    run.ctx().event(Event::Warning { text: &format!("{} {what}", String::from_utf8_lossy(path)) });
+}
+
+/// Returns whether the new contents may have chunks of the existing file.
+fn is_of_use(stat: &Stat, node: &Node) -> bool {
+    reuse::is_of_use(stat.st_size as u64, node.content.size())
+}
+
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_file()
+}
+
+/// The next step for an entry.
+enum Next {
+    /// Make it; something that may be replaced is in its place or not.
+    Make { replace: bool },
+    /// Compare the file with the existing one first.
+    Compare,
+    /// Nothing is to be done.
+    Leave,
+}
+
+/// Decides by the existing entry.
+fn next(run: &Run<'_>, held: &Held, node: &Node, is_file: bool) -> Result<Next> {
+    let there = held.stat(&node.name).map_err(|e| Error::io("look what is there", e.into()))?;
+    let Some(stat) = there else { return Ok(Next::Make { replace: false }) };
+    let comparable = is_file && is_regular(&stat) && stat.st_size as u64 == node.content.size();
+    match run.options.overwrite {
+        Overwrite::Never if comparable => return Ok(Next::Compare),
+        Overwrite::Never if !is_file && node::is_equal(held, node, &stat) => {
+            add(&run.tally.existing, 1);
+            return Ok(Next::Leave);
+        }
+        Overwrite::Never => return Err(in_the_way()),
+        Overwrite::IfNewer if !is_newer(node, &stat) => {
+            add(&run.tally.kept, 1);
+            run.ctx().event(Event::Unchanged { files: is_file.into(), bytes: node.content.size() });
+            return Ok(Next::Leave);
+        }
+        Overwrite::Always | Overwrite::IfNewer | Overwrite::IfChanged => {}
+    }
+    if FileType::from_raw_mode(stat.st_mode).is_dir() {
+        if !run.options.delete {
+            return Err(Error::new(Kind::Exists, "a directory is in its place; --delete would remove it"));
+        }
+        delete::tree(run, held, &node.name)?;
+        return Ok(Next::Make { replace: true });
+    }
+    // A file with further links, here or when it was saved, is created anew: then its links end as saved.
+    let is_same_file = comparable && stat.st_nlink == 1;
+    let is_compared = run.options.overwrite.compares() && is_file && node.nlink < 2;
+    if is_compared && (is_same_file || is_regular(&stat) && is_of_use(&stat, node)) {
+        return Ok(Next::Compare);
+    }
+    Ok(Next::Make { replace: true })
+}
+
+/// Returns whether the saved entry was modified after the existing one.
+fn is_newer(node: &Node, stat: &Stat) -> bool {
+    node.mtime > Time::new(stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0))
+}
+
+/// Looks at the existing entry and at other names of the same file, then restores or queues the node.
+fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
+    folded::note(run, held, &node.name)?;
+    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
+    let replace = match next(run, held, &node, is_file)? {
+        Next::Make { replace } => replace,
+        Next::Compare => {
+            queue.existing(held.clone(), node);
+            return Ok(());
+        }
+        Next::Leave => return Ok(()),
+    };
+    if replace || held.dir.is_locked {
+        held.check_locks(&node.name)?;
+    }
+    if run.options.dry_run {
+        return dry::entry(run, held, node, replace);
+    }
+    let key = LinkKey::of(&node);
+    let (held, node) = match key {
+        None => (held.clone(), node),
+        Some(key) => match run.links.meet(key, held.clone(), node, replace) {
+            Meet::First(held, node) => (held, node),
+            Meet::Waits => return Ok(()),
+            Meet::Made(first, name) => {
+                links::link(run, &first, name);
+                return Ok(());
+            }
+        },
+    };
+    if is_file {
+        queue.file(run, held, node, replace, key);
+        return Ok(());
+    }
+    let made = node::make(run, &held, &node, replace);
+    let result = made.as_ref().map(drop).map_err(super::file::copy);
+    if let Some(key) = &key {
+        let left_out = || Error::failed("its first name could not be made");
+        links::complete(run, key, &held, &node, made.and_then(|id| id.ok_or_else(left_out)));
+    }
+    dir::release(run, held);
+    result
+}
