@@ -26,6 +26,7 @@ mod exit;
 mod figures;
 mod files;
 mod filter;
+mod find;
 mod findings;
 mod forget;
 mod forgotten;
@@ -101,6 +102,8 @@ enum Command {
     Snapshots(snapshots::Args),
     /// List the contents of a snapshot
     Ls(ls::Args),
+    /// Search all snapshots for files by name, size, time or owner
+    Find(Box<find::Args>),
     /// Compare two snapshots, or a snapshot with a folder
     Diff(Box<diff::Args>),
     /// Forget snapshots by ids or by a policy
@@ -162,6 +165,7 @@ impl Command {
             Command::Undelete(args) => args.output.json,
             Command::Ls(args) => args.output.json,
             Command::Diff(args) => args.output.json,
+            Command::Find(args) => args.output.json,
             Command::Dump(_) => false,
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
@@ -247,6 +251,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Undelete(args) => undelete::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Find(args) => find::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
@@ -398,7 +403,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["rm", "gc", "find", "stats", "copy", "describe", "recreate", "cache", "serve"] {
+        for command in ["rm", "gc", "locate", "stats", "copy", "describe", "recreate", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

@@ -29,9 +29,9 @@ const ANSWERS: &[Answer] = &[
         hint: "use `nfreezer tag --pin SNAPSHOT`, or `nfreezer tag --unpin SNAPSHOT`",
     },
     Answer {
-        commands: &["find", "locate", "search"],
-        message: "nfreezer has no command `find` yet",
-        hint: "`nfreezer ls -R SNAPSHOT` lists all paths; `nfreezer mount DIR` shows old versions and deleted files of a path",
+        commands: &["locate", "search"],
+        message: "the command that searches snapshots is `find`",
+        hint: "use `nfreezer find PATTERN`",
     },
     Answer {
         commands: &["cat", "print", "show", "export", "export-tar", "tar", "archive"],

@@ -6,6 +6,7 @@ mod harness;
 mod check;
 mod diff;
 mod dump;
+mod find;
 mod forget;
 mod heal;
 mod junk;

@@ -1,0 +1,117 @@
+//! `find` groups equal nodes of many snapshots, and reads what they share once.
+
+use std::sync::Arc;
+
+use nfreezer::context::background;
+use nfreezer::find::{self, Report};
+use nfreezer::format::node::Node;
+use nfreezer::format::record::Snapshot;
+use nfreezer::repo::Repository;
+use nfreezer::trees::Trees;
+
+use crate::harness::cli::Env;
+use crate::harness::faults::Between;
+use crate::harness::repository;
+use crate::harness::rounds::Rounds;
+use crate::harness::saved::Saved;
+use crate::harness::tree::write;
+
+/// Returns each path that ends so, with the first and last snapshot and the number of snapshots of each version.
+fn search(repo: &Repository, snapshots: &[Snapshot], end: &str) -> Vec<(String, Vec<(usize, usize, usize)>)> {
+    let mut all = Vec::new();
+    let found = &mut |path: &[u8], versions: Vec<find::Version>| {
+        let path = String::from_utf8(path.to_vec()).unwrap();
+        all.push((path, versions.iter().map(|v| (v.first, v.last, v.count)).collect()));
+        Ok(())
+    };
+    let matches = |path: &[u8], _: &Node| path.ends_with(end.as_bytes());
+    let unreadable = &mut |path: &[u8], why: &nfreezer::error::Error| panic!("{path:?}: {why}");
+    let report = Report { matches: &matches, found, unreadable };
+    find::find(background(), &Trees::new(repo), snapshots, report).unwrap();
+    all
+}
+
+#[test]
+fn versions_are_grouped_over_all_snapshots() {
+    let saved = Saved::new();
+    let mut snapshots = Vec::new();
+    saved.write("a/letter", 1, 100);
+    for round in 0..6 {
+        if round == 2 {
+            saved.write("a/letter", 2, 100);
+        }
+        saved.write("other", round, 10);
+        if round == 4 {
+            std::fs::rename(saved.top().join("a"), saved.top().join("b")).unwrap();
+        }
+        snapshots.push(saved.push().snapshot);
+    }
+    let top = saved.top().to_str().unwrap().to_owned();
+    let found = search(&saved.repo, &snapshots, "letter");
+    let wanted =
+        [(format!("{top}/a/letter"), vec![(0, 1, 2), (2, 3, 2)]), (format!("{top}/b/letter"), vec![(4, 5, 2)])];
+    assert_eq!(found, wanted);
+    let others = search(&saved.repo, &snapshots, "other");
+    assert_eq!(others[0].1.len(), 6, "each snapshot has its own");
+    assert_eq!(search(&saved.repo, &snapshots[..1], "a"), [(format!("{top}/a"), vec![(0, 0, 1)])]);
+}
+
+#[test]
+fn pages_that_snapshots_share_are_read_once_and_others_many_at_a_time() {
+    let saved = Saved::on(Arc::<Between<Rounds>>::default());
+    for i in 0..6000 {
+        write(saved.top().join(format!("{}/{i:05}{}", i / 100, "x".repeat(60))), b"x");
+    }
+    let mut snapshots = vec![saved.push().snapshot];
+    for i in 0..40 {
+        write(saved.top().join("0/changing"), format!("{i}"));
+        snapshots.push(saved.push().snapshot);
+    }
+    let mut reads = |snapshots: &[Snapshot]| {
+        let repo = repository::open(saved.memory.clone());
+        saved.memory.take();
+        assert_eq!(search(&repo, snapshots, "/05999").len(), 0);
+        saved.memory.take()
+    };
+    let (one, all) = (reads(&snapshots[..1]), reads(&snapshots));
+    // Each further snapshot has a metadata pack of its own.
+    assert!(all.reads <= one.reads + 2 * 40, "{one:?} {all:?}");
+    assert!(all.rounds <= one.rounds + 12, "{one:?} {all:?}");
+    let same: Vec<Snapshot> = std::iter::repeat_n(snapshots[0].clone(), 40).collect();
+    assert_eq!(reads(&same).reads, one.reads, "equal trees");
+}
+
+#[test]
+fn the_command_filters_by_name_size_time_type_and_owner() {
+    let env = Env::with_repository();
+    env.write("src/Letter.TXT", "12345");
+    env.write("src/folder/letter.txt", "1");
+    env.nfreezer(["push", "src"]).done();
+    env.nfreezer(["push", "src", "--tag", "second"]).done();
+    let find = |arguments: &[&str]| {
+        let objects = env.nfreezer([&["find", "--json"], arguments].concat()).success().objects();
+        let matches = objects.iter().filter(|o| o["type"] == "match");
+        matches
+            .map(|o| (o["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned(), o["snapshots"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let (upper, lower) = (("Letter.TXT".to_owned(), 2.into()), ("letter.txt".to_owned(), 2.into()));
+    assert_eq!(find(&["letter.*"]), [lower.clone()]);
+    assert_eq!(find(&["letter.*", "--ignore-case"]), [upper.clone(), lower.clone()]);
+    assert_eq!(find(&["*.[tT]*", "--larger", "2"]), [upper.clone()]);
+    assert_eq!(find(&["*", "--smaller", "2"]), [lower.clone()]);
+    assert_eq!(find(&["folder", "--type", "d"]), [("folder".to_owned(), 2.into())]);
+    assert_eq!(find(&["*.txt", "--older", "yesterday"]), []);
+    assert_eq!(find(&["*.txt", "--newer", "yesterday"]), [lower.clone()]);
+    assert_eq!(find(&["*.txt", "--owner", "no such user"]), []);
+    assert_eq!(find(&["*.txt", "--tag", "second"]), [("letter.txt".to_owned(), 1.into())]);
+    assert_eq!(find(&["*.txt", "--snapshot", "latest"]), [("letter.txt".to_owned(), 1.into())]);
+    let text = env.nfreezer(["find", "letter.txt"]).success().stdout;
+    assert!(
+        text.contains("/folder/letter.txt\n    -rw")
+            && text.ends_with("(2 snapshots)\n1 path, 1 version in 2 snapshots\n"),
+        "{text}"
+    );
+    env.nfreezer(["find"]).fails(2);
+    env.nfreezer(["find", "["]).fails(2);
+}
