@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`name`], [`time`], [`error`] and [`context`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
 //! [`storage`]; [`repo`], which joins core and storage; [`trees`], which has the rules of saved trees; then the operations
-//! ([`push`], [`restore`], [`check`], [`diff`], [`dump`], [`find`], [`forget`], [`rewrite`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
+//! ([`push`], [`restore`], [`check`], [`diff`], [`dump`], [`find`], [`stats`], [`forget`], [`rewrite`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
 #![forbid(unsafe_code)]
 
@@ -38,6 +38,7 @@ pub mod seen;
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
+pub mod stats;
 pub mod storage;
 pub mod time;
 pub mod trees;

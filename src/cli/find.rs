@@ -24,13 +24,15 @@ use crate::trees::Trees;
 /// Arguments of `find`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A name, or the end of a path, with `*`, `?` and `**` as in `push --exclude`
+    /// A name, or the end of a path, as in `push --exclude`
     #[arg(value_name = "PATTERN", required = true)]
     patterns: Vec<OsString>,
     /// Ignore the case of letters
     #[arg(long, visible_alias = "iname")]
     ignore_case: bool,
-    /// Only what was modified after TIME: `yesterday`, `2w ago`, `2026-11-03`
+    /// Only what was modified after TIME: `2w ago`
+    ///
+    /// Also `yesterday`, `2026-11-03` or `2026-11-03 14:00:00`.
     #[arg(long, value_name = "TIME", value_parser = time)]
     newer: Option<Time>,
     /// Only what was modified before TIME
@@ -42,7 +44,7 @@ pub struct Args {
     /// Only files of at most SIZE
     #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     smaller: Option<u64>,
-    /// Only this type, as in find(1)
+    /// Only this type: f, d, l, b, c, p or s, as in find(1)
     #[arg(long = "type", value_name = "TYPE", value_enum, hide_possible_values = true)]
     kind: Option<TypeArg>,
     /// Only what this user owns: a name or a number

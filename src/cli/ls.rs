@@ -10,7 +10,7 @@ use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
 use super::values::snapshot_and_path;
-use super::{escape, node, signals};
+use super::{escape, ncdu, node, signals};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
 use crate::format::node::{Content, Node};
@@ -28,6 +28,9 @@ pub struct Args {
     /// All levels
     #[arg(short = 'R', long)]
     recursive: bool,
+    /// Print all levels in the format of `ncdu -f`
+    #[arg(long, conflicts_with_all = ["long", "json"])]
+    ncdu: bool,
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
@@ -44,6 +47,11 @@ pub fn run(args: &Args) -> Result<u8> {
     let (snapshot, path) = args.filter.locate(&repo, &read_state(&repo, &mut out)?, &snapshot, path)?;
     let trees = &Trees::new(&repo);
     let top = trees.at(signals::context(), &snapshot, &path)?;
+    if let (true, Content::Directory(page)) = (args.ncdu, &top.content) {
+        let (_, damaged) = ncdu::print(&mut out, trees, &String::from_utf8_lossy(&path), *page)?;
+        out.flush()?;
+        return Ok(if damaged > 0 { DAMAGED } else { OK });
+    }
     let mut listing = Listing { trees, args, out, entries: 0, damaged: 0 };
     match &top.content {
         Content::Directory(page) => listing.directory(trees.entries(signals::context(), page.as_ref()))?,

@@ -43,6 +43,7 @@ mod local_key;
 mod ls;
 mod mount;
 mod mount_helper;
+mod ncdu;
 mod node;
 mod open;
 mod options;
@@ -62,6 +63,7 @@ pub mod server_setup;
 mod signals;
 mod snapshot;
 mod snapshots;
+mod stats;
 mod systemd;
 mod table;
 mod tag;
@@ -106,6 +108,8 @@ enum Command {
     Find(Box<find::Args>),
     /// Compare two snapshots, or a snapshot with a folder
     Diff(Box<diff::Args>),
+    /// Show the size of snapshots or of the repository
+    Stats(stats::Args),
     /// Forget snapshots by ids or by a policy
     Forget(Box<forget::Args>),
     /// Change tags, or pin snapshots so that they are never forgotten
@@ -166,6 +170,7 @@ impl Command {
             Command::Ls(args) => args.output.json,
             Command::Diff(args) => args.output.json,
             Command::Find(args) => args.output.json,
+            Command::Stats(args) => args.output.json,
             Command::Dump(_) => false,
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
@@ -252,6 +257,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Ls(args) => ls::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Find(args) => find::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
@@ -403,7 +409,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["rm", "gc", "locate", "stats", "copy", "describe", "recreate", "cache", "serve"] {
+        for command in ["rm", "gc", "locate", "info", "copy", "describe", "recreate", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

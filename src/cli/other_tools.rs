@@ -39,9 +39,9 @@ const ANSWERS: &[Answer] = &[
         hint: "use `nfreezer dump SNAPSHOT:PATH`; `nfreezer key export` prints a key file",
     },
     Answer {
-        commands: &["stats", "du", "info", "repo-info", "repoinfo", "analyze"],
-        message: "nfreezer has no command for statistics yet",
-        hint: "`nfreezer snapshots` shows the size of each snapshot, `nfreezer check` that of the repository",
+        commands: &["du", "info", "repo-info", "repoinfo", "analyze"],
+        message: "the command that shows sizes is `stats`",
+        hint: "use `nfreezer stats`; folders: `nfreezer diff --stat`, or `nfreezer ls --ncdu latest | ncdu -f -`",
     },
     Answer {
         commands: &["copy", "sync", "sync-to", "transfer", "replicate"],

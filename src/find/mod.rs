@@ -32,12 +32,15 @@ pub struct Version {
     pub count: usize,
 }
 
+/// Takes a path and its versions.
+pub type TakeVersions<'r> = dyn FnMut(&[u8], Vec<Version>) -> Result<()> + 'r;
+
 /// Receives what is found.
 pub struct Report<'r> {
     /// Returns whether a node at an absolute path matches.
     pub matches: &'r dyn Fn(&[u8], &Node) -> bool,
     /// Takes the versions of a path that match, by their first snapshot.
-    pub found: &'r mut dyn FnMut(&[u8], Vec<Version>) -> Result<()>,
+    pub found: &'r mut TakeVersions<'r>,
     /// Takes the path of a directory of which a page cannot be read.
     pub unreadable: &'r mut dyn FnMut(&[u8], &Error),
 }

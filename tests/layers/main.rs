@@ -77,6 +77,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("diff", &["context", "format", "trees", "xattr"]),
     ("dump", &["context", "format", "trees"]),
     ("find", &["context", "crypto", "format", "trees"]),
+    ("stats", &["context", "crypto", "format", "trees"]),
     ("rewrite", &["context", "crypto", "format", "repo", "trees"]),
     ("forget", &["context", "format", "repo", "trees"]),
     ("prune", &["context", "crypto", "format", "progress", "repo", "seen", "storage", "trees"]),
@@ -87,8 +88,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "accounts", "context", "crypto", "format", "moment", "mounts", "pattern", "storage", "seen", "repo",
-            "trees", "progress", "push", "restore", "check", "diff", "dump", "find", "forget", "rewrite", "prune",
-            "import", "vfs", "mount",
+            "trees", "progress", "push", "restore", "check", "diff", "dump", "find", "stats", "forget", "rewrite",
+            "prune", "import", "vfs", "mount",
         ],
     ),
 ];

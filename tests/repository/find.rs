@@ -16,8 +16,11 @@ use crate::harness::rounds::Rounds;
 use crate::harness::saved::Saved;
 use crate::harness::tree::write;
 
+/// A path with its versions: the first and the last snapshot of each, and the number of snapshots.
+type Found = (String, Vec<(usize, usize, usize)>);
+
 /// Returns each path that ends so, with the first and last snapshot and the number of snapshots of each version.
-fn search(repo: &Repository, snapshots: &[Snapshot], end: &str) -> Vec<(String, Vec<(usize, usize, usize)>)> {
+fn search(repo: &Repository, snapshots: &[Snapshot], end: &str) -> Vec<Found> {
     let mut all = Vec::new();
     let found = &mut |path: &[u8], versions: Vec<find::Version>| {
         let path = String::from_utf8(path.to_vec()).unwrap();
@@ -67,7 +70,7 @@ fn pages_that_snapshots_share_are_read_once_and_others_many_at_a_time() {
         write(saved.top().join("0/changing"), format!("{i}"));
         snapshots.push(saved.push().snapshot);
     }
-    let mut reads = |snapshots: &[Snapshot]| {
+    let reads = |snapshots: &[Snapshot]| {
         let repo = repository::open(saved.memory.clone());
         saved.memory.take();
         assert_eq!(search(&repo, snapshots, "/05999").len(), 0);
@@ -95,14 +98,14 @@ fn the_command_filters_by_name_size_time_type_and_owner() {
             .map(|o| (o["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned(), o["snapshots"].clone()))
             .collect::<Vec<_>>()
     };
-    let (upper, lower) = (("Letter.TXT".to_owned(), 2.into()), ("letter.txt".to_owned(), 2.into()));
-    assert_eq!(find(&["letter.*"]), [lower.clone()]);
-    assert_eq!(find(&["letter.*", "--ignore-case"]), [upper.clone(), lower.clone()]);
-    assert_eq!(find(&["*.[tT]*", "--larger", "2"]), [upper.clone()]);
-    assert_eq!(find(&["*", "--smaller", "2"]), [lower.clone()]);
+    let [upper, lower] = ["Letter.TXT", "letter.txt"].map(|name| vec![(name.to_owned(), 2.into())]);
+    assert_eq!(find(&["letter.*"]), lower);
+    assert_eq!(find(&["letter.*", "--ignore-case"]), [upper.clone(), lower.clone()].concat());
+    assert_eq!(find(&["*.[tT]*", "--larger", "2"]), upper);
+    assert_eq!(find(&["*", "--smaller", "2"]), lower);
     assert_eq!(find(&["folder", "--type", "d"]), [("folder".to_owned(), 2.into())]);
     assert_eq!(find(&["*.txt", "--older", "yesterday"]), []);
-    assert_eq!(find(&["*.txt", "--newer", "yesterday"]), [lower.clone()]);
+    assert_eq!(find(&["*.txt", "--newer", "yesterday"]), lower);
     assert_eq!(find(&["*.txt", "--owner", "no such user"]), []);
     assert_eq!(find(&["*.txt", "--tag", "second"]), [("letter.txt".to_owned(), 1.into())]);
     assert_eq!(find(&["*.txt", "--snapshot", "latest"]), [("letter.txt".to_owned(), 1.into())]);

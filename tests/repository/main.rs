@@ -18,5 +18,6 @@ mod recover;
 mod repair;
 mod restore;
 mod rewrite;
+mod stats;
 mod supersede;
 mod witness;

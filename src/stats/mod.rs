@@ -1,0 +1,133 @@
+//! The size of some snapshots: distinct chunks, before and after compression, and how many of them other snapshots share.
+//!
+//! In: the roots of the snapshots, and those of all others. Out: [`Stats`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
+
+use crate::context::Context;
+use crate::crypto::keys::ChunkKind;
+use crate::error::{Error, Kind, Result};
+use crate::format::node::Node;
+use crate::format::reference::Ref;
+use crate::trees::{self, Trees, Visit};
+
+/// Most distinct chunks: about 1 GiB of memory.
+const MOST: usize = 24 << 20;
+/// Bytes that hold the visited pages of a walk.
+const VISITED: u64 = 64 << 20;
+
+/// The size of some chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Their bytes before compression.
+    pub bytes: u64,
+    /// Their bytes as they are stored, before encryption.
+    pub stored: u64,
+}
+
+/// The size of some snapshots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Contents of files.
+    pub contents: Figures,
+    /// Directories, reference lists and extended attributes.
+    pub metadata: Figures,
+    /// The part of both that no other snapshot has.
+    pub unique: Figures,
+    /// Pages that could not be read; what they name is not counted.
+    pub damaged: u64,
+}
+
+/// Computes the size of the snapshots with the roots `wanted`. `others` are the roots of all other snapshots.
+///
+/// # Errors
+///
+/// Errors that are no damage, and more chunks than memory for them.
+pub fn stats(ctx: &Context, trees: &Trees<'_>, wanted: &[Ref], others: &[Ref]) -> Result<Stats> {
+    let collector = Collector { key: RandomState::new(), state: Mutex::default() };
+    collector.references(&roots(wanted));
+    trees::walk(ctx, trees.repo(), Some(trees.lookup()), wanted, VISITED, &collector)?;
+    collector.lock().is_of_others = true;
+    if !others.is_empty() {
+        collector.references(&roots(others));
+        trees::walk(ctx, trees.repo(), Some(trees.lookup()), others, VISITED, &collector)?;
+    }
+    let state = collector.state.into_inner().expect("no holder panics");
+    if state.known.len() >= MOST {
+        let text = format!("these snapshots have more than {MOST} chunks, which needs more memory");
+        return Err(Error::new(Kind::Failed, text).hint("restrict it to some snapshots, with ids or `--host`"));
+    }
+    let mut stats = Stats { damaged: state.damaged, ..Stats::default() };
+    for chunk in state.known.values() {
+        (if chunk.is_content { &mut stats.contents } else { &mut stats.metadata }).add(chunk);
+        if !chunk.is_shared {
+            stats.unique.add(chunk);
+        }
+    }
+    Ok(stats)
+}
+
+fn roots(roots: &[Ref]) -> Vec<(ChunkKind, Ref)> {
+    roots.iter().map(|root| (ChunkKind::Page, *root)).collect()
+}
+
+struct Chunk {
+    len: u32,
+    stored: u32,
+    is_content: bool,
+    is_shared: bool,
+}
+
+impl Figures {
+    fn add(&mut self, chunk: &Chunk) {
+        self.chunks += 1;
+        self.bytes += u64::from(chunk.len);
+        self.stored += u64::from(chunk.stored);
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// The chunks of the wanted snapshots. Hashes under a key of this run stand for them.
+    known: HashMap<u64, Chunk>,
+    /// The trees of other snapshots are being read.
+    is_of_others: bool,
+    damaged: u64,
+}
+
+struct Collector {
+    key: RandomState,
+    state: Mutex<State>,
+}
+
+impl Collector {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+impl Visit for Collector {
+    fn references(&self, references: &[(ChunkKind, Ref)]) {
+        let mut state = self.lock();
+        for (kind, r) in references {
+            let hash = self.key.hash_one(r.id);
+            if state.is_of_others {
+                state.known.entry(hash).and_modify(|chunk| chunk.is_shared = true);
+            } else if state.known.len() < MOST {
+                let is_content = *kind == ChunkKind::Data;
+                let new = || Chunk { len: r.len, stored: r.stored, is_content, is_shared: false };
+                state.known.entry(hash).or_insert_with(new);
+            }
+        }
+    }
+
+    fn read(&self, _: u64, _: &[Node]) {}
+
+    fn unreadable(&self, _: &Ref, _: &Error) {
+        self.lock().damaged += 1;
+    }
+}
