@@ -35,7 +35,9 @@ pub struct Tops {
 
 impl Tops {
     /// All pages of these trees will be read.
-    pub fn all(tops: Vec<Ref>) -> Self {
+    pub fn all(mut tops: Vec<Ref>) -> Self {
+        // In one order, so that the directories of a walk are recognised.
+        tops.sort_unstable_by_key(|top| top.id);
         Tops { sides: vec![tops] }
     }
 
