@@ -196,7 +196,7 @@ class Repository:
         need(size is not None or hashlib.sha256(data).digest() == s["sha256"], "a section is not the one that its head names")
         return data
     def elsewhere(self, kind, ref):  # 11.4
-        key = int.from_bytes(ref.id[:8], "big")
+        key, last = int.from_bytes(ref.id[:8], "big"), []
         for record, s, packs in self.index:
             start, end = max(0, bisect.bisect_left(s["fences"], key) - 1) * BLOCK, bisect.bisect_right(s["fences"], key) * BLOCK
             try:
@@ -205,9 +205,12 @@ class Repository:
                 if rows[i:i + 16] != ref.id: continue
                 number, offset, stored, form = struct.unpack(">4I", rows[i + 16:i + 32])
                 pack = struct.unpack(">32sI", self.section(record, packs, 40 * number, 36))
-                if form != kind << 24 | ref.len or pack[0] in self.dropped: continue
-                yield checked(Ref(ref.id, pack, offset, stored, ref.len))
+                if form != kind << 24 | ref.len: continue
+                found = checked(Ref(ref.id, pack, offset, stored, ref.len))
+                if pack[0] in self.dropped: last.append(found)
+                else: yield found
             except (Damaged, OSError): continue
+        yield from last
     def place(self, kind, ref):  # 6.2
         at, parts, pack = 4 * (-(-ref.len // FRAME) - 1), [], ref.pack[0].hex()
         data = self.read(f"packs/{pack[0]}/{pack}", 2 if kind == 1 else 3, *ref.pack, ref.offset, ref.stored)

@@ -197,7 +197,9 @@ impl Lookup {
         Ok(None)
     }
 
-    /// Tries all rows of the index; packs that are condemned come last, since something in them is damaged.
+    /// Tries all rows of the index. Packs that are condemned come later, since something in them is damaged, and packs that
+    /// were dropped last: one that is still there may be the only place of a chunk, if the client that dropped it was
+    /// killed before it copied the chunk.
     fn try_rows<T>(
         &self,
         ctx: &Context,
@@ -208,21 +210,22 @@ impl Lookup {
         read: &impl Fn(&Ref) -> Result<T>,
     ) -> Result<Option<T>> {
         let index = places.index(self.index_memory);
-        let mut condemned = Vec::new();
+        let mut later = Vec::new();
         let mut found = Ok(None);
         let visited = index.visit(ctx, repo, &r.id, |row| {
             let suits = row.kind == kind && row.place.len == r.len && row.place != *r;
-            if !suits || places.dropped.contains(&row.place.pack.id) {
+            if !suits {
                 return ControlFlow::Continue(());
             }
             if row.is_condemned {
-                condemned.push(row.place);
+                later.push((places.dropped.contains(&row.place.pack.id), row.place));
                 return ControlFlow::Continue(());
             }
             found = self.try_row(&row.place, read);
             if matches!(found, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        while let (Ok(None), Some(place)) = (&found, condemned.pop()) {
+        later.sort_by_key(|(is_dropped, _)| !is_dropped);
+        while let (Ok(None), Some((_, place))) = (&found, later.pop()) {
             found = self.try_row(&place, read);
         }
         match (found, visited) {
