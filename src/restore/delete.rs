@@ -85,9 +85,11 @@ fn contents(run: &Run<'_>, parent: &OwnedFd, name: &[u8], path: &[u8], chosen: C
         run.ctx().warn(&text);
         return Ok(false);
     }
-    if !run.options.dry_run {
+    let mode = rustix::fs::fstat(&fd).map_err(error)?.st_mode & 0o7777;
+    let is_opened = !run.options.dry_run && mode & 0o700 != 0o700;
+    if is_opened {
         // Without the right to write, an ordinary user could delete nothing in it. If this fails, the deletion reports it.
-        let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
+        let _ = rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode | 0o700));
     }
     let mut is_empty = true;
     for entry in list(&fd).map_err(error)? {
@@ -100,6 +102,9 @@ fn contents(run: &Run<'_>, parent: &OwnedFd, name: &[u8], path: &[u8], chosen: C
                 is_empty = false;
             }
         }
+    }
+    if is_opened && !is_empty {
+        let _ = rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)); // it stays, and so does its mode
     }
     Ok(is_empty)
 }

@@ -126,6 +126,11 @@ fn what_the_snapshot_lacks_is_deleted_in_the_restored_folders_only() {
     kept.extend(["a/extra/", "a/extra/deep/", "a/extra/deep/file", "top"].map(String::from));
     kept.sort();
     assert_eq!(paths(&out), kept, "what is excluded stays, with its folders");
+    assert_eq!(
+        fs::metadata(out.join("a/extra/deep")).unwrap().mode() & 0o777,
+        0o500,
+        "a folder that stays keeps its mode"
+    );
 }
 
 #[test]
