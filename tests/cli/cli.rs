@@ -401,8 +401,10 @@ fn latest_counts_only_snapshots_that_pass_the_filters() {
     env.nfreezer(["ls", "--host", "c"]).fails(1);
     let inside = format!("latest:{one}");
     env.nfreezer(["restore", &inside, "--host", "a", "--target", "out"]).done();
-    let output = env.nfreezer(["restore", "latest", &one, "--target", "out"]).exits(2);
-    assert!(output.stderr.contains(&format!("nfreezer restore latest:{one} --target out")), "{output:?}");
+    env.nfreezer(["restore", "latest", &one, "--host", "a", "--target", "whole"]).done();
+    assert!(env.path(format!("whole{one}/first")).exists(), "a path keeps its place below the target");
+    let output = env.nfreezer(["restore", "latest", &one, "--target", "other"]).exits(1);
+    assert!(output.stderr.contains(&format!("no {one} in snapshot")) && !env.path("other").exists(), "{output:?}");
     let output = env.nfreezer(["restore", &inside, "--target", "-"]).exits(2);
     assert!(output.stderr.contains("standard output"), "{output:?}");
 }
