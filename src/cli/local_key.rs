@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::escape;
-use super::files::read_private;
+use super::private_files::read_private;
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
 use crate::name::{ObjectId, hex};

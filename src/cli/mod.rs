@@ -24,7 +24,7 @@ mod environment;
 mod escape;
 mod exit;
 mod figures;
-mod files;
+
 mod filter;
 mod find;
 mod findings;
@@ -52,6 +52,7 @@ mod output;
 mod paper_key;
 mod passphrase;
 mod patterns;
+mod private_files;
 mod progress;
 mod prune;
 mod push;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::base32::{canonical, decode, encode};
 use super::escape;
-use super::files::read_bounded;
+use super::private_files::read_bounded;
 use crate::error::{Error, Kind, Result};
 use crate::format::keyfile::KEY_FILE;
 

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use super::environment::variable;
-use super::files::{read_private, read_secret};
 use super::options::SecretArgs;
+use super::private_files::{read_private, read_secret};
 use super::terminal::Terminal;
 use super::{escape, generated, output};
 use crate::crypto::secret::Passphrase;
