@@ -48,7 +48,9 @@ pub fn run(args: &Args) -> Result<u8> {
     let trees = &Trees::new(&repo);
     let top = trees.at(signals::context(), &snapshot, &path)?;
     if let (true, Content::Directory(page)) = (args.ncdu, &top.content) {
-        let (_, damaged) = ncdu::print(&mut out, trees, &String::from_utf8_lossy(&path), *page)?;
+        // ncdu refuses an empty name.
+        let name = if path.is_empty() { "/".into() } else { String::from_utf8_lossy(&path) };
+        let (_, damaged) = ncdu::print(&mut out, trees, &name, *page)?;
         out.flush()?;
         return Ok(if damaged > 0 { DAMAGED } else { OK });
     }

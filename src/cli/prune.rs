@@ -115,10 +115,10 @@ fn prune_with(repo: &Repository, options: &Options, progress: ProgressArgs, dry_
     }
     let result = prune::prune(&ctx, repo, options, &mut show);
     reporter.finish();
-    finish(&mut out, &result?, output.quiet)
+    finish(&mut out, &result?, options.exclusive, output.quiet)
 }
 
-fn finish(out: &mut Output, report: &Report, is_quiet: bool) -> Result<u8> {
+fn finish(out: &mut Output, report: &Report, is_exclusive: bool, is_quiet: bool) -> Result<u8> {
     report.warnings.iter().try_for_each(|text| output::warning(out, text))?;
     if !is_quiet {
         out.line(format_args!(
@@ -130,7 +130,7 @@ fn finish(out: &mut Output, report: &Report, is_quiet: bool) -> Result<u8> {
         if report.is_stopped_early {
             out.line("the time is over; the next run continues")?;
         }
-        if report.condemned.objects + report.repacked.objects > report.deleted.objects {
+        if !is_exclusive && report.condemned.objects + report.repacked.objects > report.deleted.objects {
             out.line("hint: run `nfreezer prune` again in a day: it deletes what is condemned now")?;
         }
     }
