@@ -1,7 +1,7 @@
 //! Deletes entries of the target that the snapshot lacks.
 //!
-//! Every call takes one name below a directory that is held open. Links are removed and never followed, and the root of
-//! another mount stays with everything above it.
+//! Every call takes one name below a directory that is held open. Links are removed and never followed. The root of another
+//! mount and the folder of the repository stay, with everything above them.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -21,6 +21,9 @@ const DEPTH: usize = 200;
 
 /// Deletes the entries of a directory that are not among `names`, if the selection covers them.
 pub(super) fn extras(run: &Run<'_>, held: &Held, names: &HashSet<Vec<u8>>, chosen: Chosen) {
+    if held.dir.is_supposed {
+        return; // a dry run, and there is no such directory
+    }
     let found = match list(&held.fd) {
         Ok(found) => found,
         Err(errno) => return run.skip(&held.dir.path(), error(errno)),
@@ -80,12 +83,14 @@ fn contents(run: &Run<'_>, parent: &OwnedFd, name: &[u8], path: &[u8], chosen: C
         return Err(Error::failed("the directories are nested too deeply to be deleted"));
     }
     let fd = rustix::fs::openat(parent, name, FOLDER, Mode::empty()).map_err(error)?;
-    if is_mount(&fd)? {
-        let text = format!("{} is not deleted: it is a mount point", String::from_utf8_lossy(path));
-        run.ctx().warn(&text);
+    let stat = rustix::fs::fstat(&fd).map_err(error)?;
+    let is_repository = run.repository == Some(dir::identity(&stat));
+    if is_repository || is_mount(&fd)? {
+        let what = if is_repository { "the repository itself" } else { "a mount point" };
+        run.ctx().warn(&format!("{} is not deleted: it is {what}", String::from_utf8_lossy(path)));
         return Ok(false);
     }
-    let mode = rustix::fs::fstat(&fd).map_err(error)?.st_mode & 0o7777;
+    let mode = stat.st_mode & 0o7777;
     let is_opened = !run.options.dry_run && mode & 0o700 != 0o700;
     if is_opened {
         // Without the right to write, an ordinary user could delete nothing in it. If this fails, the deletion reports it.

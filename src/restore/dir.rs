@@ -38,7 +38,7 @@ pub(super) struct Dir {
     /// The names that this run restores in it.
     pub names: Mutex<Names>,
     /// Whether a dry run only supposes it. Its descriptor is one of a directory above it then.
-    is_supposed: bool,
+    pub is_supposed: bool,
     /// `None` once the walk is far below it or has left it; see [`Dir::reopen`].
     fd: Mutex<Option<Arc<OwnedFd>>>,
 }
@@ -186,6 +186,24 @@ pub(super) type Identity = (u64, u64);
 
 pub(super) fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
+}
+
+/// Returns the identity of a path; links are followed.
+pub(super) fn identity_of(path: &Path) -> Option<Identity> {
+    rustix::fs::stat(path).ok().map(|stat| identity(&stat))
+}
+
+/// Fails if the target is the folder of the repository, or lies in it: objects would be overwritten or deleted.
+pub(super) fn check_outside(repository: &Path, target: &Path) -> Result<()> {
+    let absolute = std::path::absolute(target).map_err(|e| Error::io("find the target", e))?;
+    // The target may not exist yet; then its nearest existing directory counts.
+    let existing = absolute.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_default();
+    let own = identity_of(repository);
+    if own.is_some() && existing.ancestors().any(|path| identity_of(path) == own) {
+        let text = format!("cannot restore into {}: it is the repository itself, or lies in it", target.display());
+        return Err(Error::new(Kind::Usage, text).hint("give another folder with --target"));
+    }
+    Ok(())
 }
 
 /// Opens the target, or makes it. `saved` is the directory whose contents it gets: it gets its attributes too, if it was

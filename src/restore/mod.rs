@@ -179,6 +179,10 @@ pub fn restore(
     for path in &options.selection.paths {
         trees.at(ctx, snapshot, path)?; // a path that does not exist is an error before anything is written
     }
+    let repository = repo.storage().local_path();
+    if let Some(repository) = repository {
+        dir::check_outside(repository, target)?;
+    }
     if options.delete {
         scope::check_delete(snapshot, target, &options.selection)?;
     }
@@ -200,6 +204,7 @@ pub fn restore(
         links: links::Links::new(Arc::clone(&target.fd)),
         large: Mutex::default(),
         locks: flags::Locks::default(),
+        repository: repository.and_then(dir::identity_of),
     };
     dir::name_torsos(&run, &target);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
@@ -236,6 +241,8 @@ struct Run<'a> {
     /// Held while one large file is restored over an existing one.
     large: Mutex<()>,
     locks: flags::Locks,
+    /// The folder of the repository, if it is on this machine.
+    repository: Option<dir::Identity>,
 }
 
 #[derive(Default)]

@@ -97,3 +97,52 @@ fn a_target_that_is_a_file_gets_the_hint_for_files() {
     assert!(file.contains("is not a folder") && file.contains("a single file keeps its name in it"), "{file}");
     assert!(link.contains("is not a folder") && link.contains("give the folder it points to"), "{link}");
 }
+
+#[test]
+fn a_restore_never_deletes_the_repository() {
+    let env = Env::new();
+    env.write("self/file", "x");
+    env.nfreezer(["init", "-r", "self/repo"]).done();
+    env.nfreezer(["push", "-r", "self/repo", "self"]).done();
+    env.write("self/more", "y");
+    let what = in_latest(&env, "self");
+    let restore = |target: &str| {
+        let command = ["restore", "-r", "self/repo"].map(OsString::from).into_iter();
+        env.nfreezer(command.chain([what.clone(), "--target".into(), target.into(), "--delete".into()]))
+    };
+    let output = restore("self").success();
+    assert!(output.stderr.contains("self/repo is not deleted: it is the repository itself"), "{output:?}");
+    assert!(!env.path("self/more").exists() && output.stdout.contains("1 deleted"), "{output:?}");
+    for inside in ["self/repo", "self/repo/packs", "self/repo/new/folder"] {
+        let output = restore(inside).exits(2);
+        assert!(output.stderr.contains("it is the repository itself, or lies in it"), "{output:?}");
+    }
+    env.nfreezer(["check", "-r", "self/repo", "--read-data"]).done();
+}
+
+#[test]
+fn a_dry_run_deletes_as_much_as_the_real_one() {
+    let env = Env::with_repository();
+    (0..4).for_each(|i| drop(env.write(&format!("src/{i}/{i}/file"), "x")));
+    env.nfreezer(["push", "src"]).done();
+    env.write("out/mine", "y");
+    env.write("out/2/mine", "z");
+    let what = in_latest(&env, "src");
+    let restore = |more: &str| {
+        let command = ["restore".into(), what.clone(), "--target".into(), "out".into(), "--delete".into()];
+        env.nfreezer(command.into_iter().chain([OsString::from(more)])).success().stdout
+    };
+    let planned = restore("--dry-run");
+    assert!(planned.contains("2 would be deleted"), "{planned}");
+    let done = restore("--verify");
+    assert!(done.contains("2 deleted"), "{done}");
+}
+
+#[test]
+fn a_listing_for_ncdu_names_its_root() {
+    let env = Env::with_repository();
+    env.write("src/file", "x");
+    env.nfreezer(["push", "src"]).done();
+    let listing = env.nfreezer(["ls", "--ncdu", "latest"]).success().stdout;
+    assert!(listing.contains(r#"[{"name":"/"}"#), "{listing}");
+}
