@@ -246,6 +246,9 @@ fn examine<'r>(
     suspect |= packs.is_suspect();
     let lookup = Lookup::fixed(state.clone()).with_memory((options.memory / 4) as usize);
     let trees = Trees::with(repo, Arc::new(lookup));
+    if !whole {
+        report.unused = (0, 0); // other snapshots may need these packs
+    }
     Ok(Examined { snapshots, packs, trees, memory: options.memory, suspect, indexes: indexes_bad, report })
 }
 
