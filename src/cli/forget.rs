@@ -124,7 +124,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut state = read_state(&repo, &mut out)?;
     let policy = args.policy.policy(&state)?;
     let considered: Vec<Snapshot> = state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect();
-    let ids = if args.snapshots.is_empty() {
+    let mut chosen = Vec::new();
+    let ids: Vec<SnapshotId> = if args.snapshots.is_empty() {
         refuse_empty(&policy)?;
         let candidates = forget::candidates(&repo, &state, considered.clone())?;
         let plan = Plan::by_policy(&policy, candidates, args.policy.group_by, &TimeZone::system());
@@ -133,7 +134,8 @@ pub fn run(args: &Args) -> Result<u8> {
         }
         plan.forgotten().iter().map(|s| s.id).collect()
     } else {
-        named(args, &policy, &state, &mut out)?
+        chosen = named(args, &policy, &state)?;
+        chosen.iter().map(|s| s.id).collect()
     };
     let scope = if args.snapshots.is_empty() { considered } else { state.snapshots() };
     if !args.yes && !args.dry_run {
@@ -143,6 +145,7 @@ pub fn run(args: &Args) -> Result<u8> {
         forget::forget(signals::catch(), &repo, &mut state, ids.iter().copied())?;
     }
     if !args.output.quiet {
+        print_forgotten(&mut out, &chosen, args.dry_run)?;
         out.line(verdict(ids.len(), args.dry_run))?;
     }
     let ids: Vec<String> = ids.iter().map(SnapshotId::to_string).collect();
@@ -151,8 +154,8 @@ pub fn run(args: &Args) -> Result<u8> {
     if args.prune { prune::after_forget(&repo, args.output, args.dry_run) } else { Ok(OK) }
 }
 
-/// Returns the snapshots that the user names, after printing them.
-fn named(args: &Args, policy: &Policy, state: &State, out: &mut Output) -> Result<Vec<SnapshotId>> {
+/// Returns the snapshots that the user names.
+fn named(args: &Args, policy: &Policy, state: &State) -> Result<Vec<Snapshot>> {
     if !policy.is_empty() || !args.filter.is_empty() {
         return Err(Error::new(Kind::Usage, "ids and a policy are both given")
             .hint("give the ids of the snapshots to forget, or --keep-... options and filters"));
@@ -165,12 +168,15 @@ fn named(args: &Args, policy: &Policy, state: &State, out: &mut Output) -> Resul
         return Err(Error::failed(format!("snapshot {id} is pinned: nothing was forgotten"))
             .hint(format!("`nfreezer tag --unpin {id}` removes the pin")));
     }
-    for s in snapshots.iter().filter(|_| !args.output.quiet) {
-        let would = if args.dry_run { "would be " } else { "" };
+    Ok(snapshots)
+}
+
+fn print_forgotten(out: &mut Output, snapshots: &[Snapshot], is_dry_run: bool) -> Result<()> {
+    let would = if is_dry_run { "would be " } else { "" };
+    snapshots.iter().try_for_each(|s| {
         let host = escape::text(s.host.as_bytes());
-        out.line(format_args!("snapshot {} of {host}, {}: {would}forgotten", s.id.short(), human::time(s.time)))?;
-    }
-    Ok(snapshots.into_iter().map(|s| s.id).collect())
+        out.line(format_args!("snapshot {} of {host}, {}: {would}forgotten", s.id.short(), human::time(s.time)))
+    })
 }
 
 fn refuse_empty(policy: &Policy) -> Result<()> {
