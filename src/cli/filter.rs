@@ -103,6 +103,16 @@ impl FilterArgs {
     }
 }
 
+/// Returns a path that does not exist as it was typed without the escapes that this program prints, if that exists.
+pub fn as_printed(repo: &Repository, snapshot: &Snapshot, path: Vec<u8>) -> Vec<u8> {
+    let trees = Trees::new(repo);
+    let exists = |path: &[u8]| trees.find(signals::context(), snapshot, path).map(|found| found.is_some());
+    match printable::parse(&path) {
+        Some(printed) if matches!(exists(&path), Ok(false)) && matches!(exists(&printed), Ok(true)) => printed,
+        _ => path,
+    }
+}
+
 /// Reports whether a path can be in a snapshot, by its sources.
 fn may_have(snapshot: &Snapshot, path: &[u8]) -> bool {
     let is_below = |path: &[u8], other: &[u8]| {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::exit::{DAMAGED, OK};
 use super::figures::Work;
-use super::filter::FilterArgs;
+use super::filter::{self, FilterArgs};
 use super::open::{read_state_verbosely, to_read};
 use super::options::{ProgressArgs, ReadArgs};
 use super::output::{self, Output};
@@ -126,7 +126,9 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut out = Output::new(output.json);
     let state = read_state_verbosely(&repo, &mut out, args.progress)?;
     let (snapshot, path) = args.filter.locate(&repo, &state, &snapshot, path)?;
-    let options = restore::Options { state: Some(state), ..options(args, &path)? };
+    let mut options = restore::Options { state: Some(state), ..options(args, &path)? };
+    let paths = std::mem::take(&mut options.selection.paths).into_iter();
+    options.selection.paths = paths.map(|path| filter::as_printed(&repo, &snapshot, path)).collect();
     let work = if args.dry_run { "compared" } else { "restored" };
     let mut reporter = Reporter::new(args.progress, Work::Files(work));
     let ctx = reporter.attach(signals::catch());
