@@ -73,6 +73,8 @@ fn remove(run: &Run<'_>, parent: &OwnedFd, name: &[u8], path: &[u8], above: Chos
         rustix::fs::unlinkat(parent, name, flags).map_err(error)?;
     }
     add(&run.tally.deleted, 1);
+    // The entry is in the target only, so its path in the snapshot would be misleading.
+    let path = &run.paths.in_target(path);
     run.ctx().event(Event::Changed { path, change: Change::Delete, dry_run: run.options.dry_run });
     Ok(true)
 }
@@ -87,7 +89,8 @@ fn contents(run: &Run<'_>, parent: &OwnedFd, name: &[u8], path: &[u8], chosen: C
     let is_repository = run.repository == Some(dir::identity(&stat));
     if is_repository || is_mount(&fd)? {
         let what = if is_repository { "the repository itself" } else { "a mount point" };
-        run.ctx().warn(&format!("{} is not deleted: it is {what}", String::from_utf8_lossy(path)));
+        run.ctx()
+            .warn(&format!("{} is not deleted: it is {what}", String::from_utf8_lossy(&run.paths.in_target(path))));
         return Ok(false);
     }
     let mode = stat.st_mode & 0o7777;

@@ -188,24 +188,6 @@ pub(super) fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Returns the identity of a path; links are followed.
-pub(super) fn identity_of(path: &Path) -> Option<Identity> {
-    rustix::fs::stat(path).ok().map(|stat| identity(&stat))
-}
-
-/// Fails if the target is the folder of the repository, or lies in it: objects would be overwritten or deleted.
-pub(super) fn check_outside(repository: &Path, target: &Path) -> Result<()> {
-    let absolute = std::path::absolute(target).map_err(|e| Error::io("find the target", e))?;
-    // The target may not exist yet; then its nearest existing directory counts.
-    let existing = absolute.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_default();
-    let own = identity_of(repository);
-    if own.is_some() && existing.ancestors().any(|path| identity_of(path) == own) {
-        let text = format!("cannot restore into {}: it is the repository itself, or lies in it", target.display());
-        return Err(Error::new(Kind::Usage, text).hint("give another folder with --target"));
-    }
-    Ok(())
-}
-
 /// Opens the target, or makes it. `saved` is the directory whose contents it gets: it gets its attributes too, if it was
 /// made now or holds nothing yet.
 pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>, dry_run: bool) -> Result<Held> {

@@ -28,6 +28,7 @@ mod rename;
 mod reuse;
 mod saved;
 mod scope;
+mod target;
 mod walk;
 
 pub use scope::Selection;
@@ -181,13 +182,14 @@ pub fn restore(
     }
     let repository = repo.storage().local_path();
     if let Some(repository) = repository {
-        dir::check_outside(repository, target)?;
+        target::check_outside(repository, target)?;
     }
     if options.delete {
         scope::check_delete(snapshot, target, &options.selection)?;
     }
     let scope = scope::Scope::new(&options.selection, snapshot);
     let name = [b"/", base.join(&b'/').as_slice()].concat();
+    let paths = target::Paths::new(target, &name);
     let target = dir::open_target(target, &name, attributes, options.dry_run)?;
     if scope.is_all() && holds_all(snapshot, &parts) {
         ctx.event(Event::Total { files: snapshot.stats.files, bytes: snapshot.stats.bytes, complete: true });
@@ -204,7 +206,8 @@ pub fn restore(
         links: links::Links::new(Arc::clone(&target.fd)),
         large: Mutex::default(),
         locks: flags::Locks::default(),
-        repository: repository.and_then(dir::identity_of),
+        repository: repository.and_then(target::identity_of),
+        paths,
     };
     dir::name_torsos(&run, &target);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
@@ -243,6 +246,7 @@ struct Run<'a> {
     locks: flags::Locks,
     /// The folder of the repository, if it is on this machine.
     repository: Option<dir::Identity>,
+    paths: target::Paths,
 }
 
 #[derive(Default)]

@@ -78,6 +78,9 @@ fn a_path_is_accepted_as_it_is_printed() {
         restored.stdout
     );
     assert_eq!(std::fs::read(env.path("out").join(bytes)).unwrap(), b"contents");
+    let words = [OsStr::new("restore"), &in_latest(&env, "tree"), OsStr::new(name)];
+    env.nfreezer([&words[..], &target("three")[..]].concat()).done();
+    assert_eq!(std::fs::read(env.path("three").join(bytes)).unwrap(), b"contents");
     // A path that exists as typed is that path.
     env.nfreezer([&[OsStr::new("restore"), &place(r"lite\x41ral")], &target("two")[..]].concat()).done();
     assert_eq!(std::fs::read(env.path(r"two/lite\x41ral")).unwrap(), b"literal");
@@ -133,7 +136,7 @@ fn a_dry_run_deletes_as_much_as_the_real_one() {
         env.nfreezer(command.into_iter().chain([OsString::from(more)])).success().stdout
     };
     let planned = restore("--dry-run");
-    assert!(planned.contains("2 would be deleted"), "{planned}");
+    assert!(planned.contains("2 would be deleted") && planned.contains("would delete out/2/mine"), "{planned}");
     let done = restore("--verify");
     assert!(done.contains("2 deleted"), "{done}");
 }
@@ -145,4 +148,26 @@ fn a_listing_for_ncdu_names_its_root() {
     env.nfreezer(["push", "src"]).done();
     let listing = env.nfreezer(["ls", "--ncdu", "latest"]).success().stdout;
     assert!(listing.contains(r#"[{"name":"/"}"#), "{listing}");
+}
+
+#[test]
+fn a_check_of_one_snapshot_calls_no_pack_of_another_one_unused() {
+    let env = Env::with_repository();
+    env.write("src/file", "x");
+    env.nfreezer(["push", "src"]).done();
+    env.write("src/more", "y");
+    env.nfreezer(["push", "src"]).done();
+    let output = env.nfreezer(["check", "latest~1"]).success();
+    assert!(!output.stdout.contains("not used"), "{}", output.stdout);
+}
+
+#[test]
+fn a_refused_forget_claims_nothing() {
+    let env = Env::with_repository();
+    env.write("src/file", "x");
+    env.nfreezer(["push", "src"]).done();
+    let output = env.nfreezer(["forget", "latest"]).exits(1);
+    assert!(output.stderr.contains("nothing was forgotten") && output.stdout.is_empty(), "{output:?}");
+    let output = env.nfreezer(["forget", "latest", "--yes"]).success();
+    assert!(output.stdout.contains(": forgotten"), "{output:?}");
 }
