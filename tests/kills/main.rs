@@ -46,8 +46,12 @@ impl Client {
 
     /// Through this port, at which the server or a proxy of it listens.
     fn of(sshd: &Sshd, port: u16) -> Client {
+        Client::with(sshd, port, sshd.files().join("repository"))
+    }
+
+    /// With the repository in this folder of the server.
+    fn with(sshd: &Sshd, port: u16, repository: std::path::PathBuf) -> Client {
         let env = Env::new();
-        let repository = sshd.files().join("repository");
         let config = format!("ssh.config={}", sshd.client_config(&env.home(), port).display());
         let address = format!("server:{}", repository.display());
         Client { arguments: vec!["-r".into(), address, "-o".into(), config], repository, env }.init()
