@@ -18,7 +18,7 @@
 //!
 //! The first bits of a number are the place of the contents: 8 bits of the name of the pack, then 8 bits of the offset in
 //! it for a file, 16 bits for a directory. `cp` and other programs read a directory in the order of inode numbers, which
-//! is then the order on the server. FoundNode least 40 bits remain to distinguish nodes at the same place.
+//! is then the order on the server. At least 40 bits remain to distinguish nodes at the same place.
 
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::BLOCK;
@@ -145,8 +145,12 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) {
 fn placed(keys: &Keys, node: &Node, bytes: &[u8]) -> u64 {
     let number = hash(keys, bytes);
     let Some(r) = first(&node.content) else { return number };
-    let place = u64::from(r.pack.id.0[1]) << 8 | ((u64::from(r.offset) / BLOCK as u64) & 0xff);
-    above_root(place << 48 | number >> 16)
+    above_root(u64::from(place(r)) << 48 | number >> 16)
+}
+
+/// Returns the first 16 bits of the number of a file or directory whose contents begin at `r`: their place on the server.
+pub fn place(r: &Ref) -> u16 {
+    u16::from(r.pack.id.0[1]) << 8 | ((r.offset / BLOCK as u32) & 0xff) as u16
 }
 
 /// Returns the number of a directory of a snapshot of which single nodes appear in the merged directory `merged`. The

@@ -2,14 +2,13 @@
 //! read them: `cp` by inode number, which is the place on the server ([`crate::vfs::inode`]), others by name.
 
 use crate::context::Context;
-use crate::crypto::seal::BLOCK;
 use crate::format::node::{Content, Node};
 use crate::format::page::Page;
 use crate::format::reference::{Extent, Ref};
 use crate::trees::Branch;
 use crate::vfs::attr::Fault;
 use crate::vfs::inode_table::Inode;
-use crate::vfs::{Mode, Vfs};
+use crate::vfs::{Mode, Vfs, inode};
 
 /// Entries of one directory that are visited.
 const ENTRIES: usize = 20_000;
@@ -33,7 +32,7 @@ enum Item {
 }
 
 /// The place of an entry in its directory: the first bits of its inode number, then its position.
-type Place = (u32, u64);
+type Place = (u16, u64);
 
 impl TreeWalk {
     /// Returns the chunks of the next file; an empty list for a file without any. `None` after the last file.
@@ -107,13 +106,12 @@ fn ordered(mut entries: Vec<(Place, Item)>, by_name: bool, is_wanted: impl Fn(&P
 }
 
 /// Returns what the walk needs of a node, and the first bits of its inode number.
-fn item(node: &Node) -> Option<(u32, Item)> {
-    let bits = |r: &Ref| u32::from(r.pack.id.0[1]) << 8 | (r.offset / BLOCK as u32) & 0xff;
+fn item(node: &Node) -> Option<(u16, Item)> {
     match &node.content {
-        Content::Directory(Some(page)) => Some((bits(page), Item::Directory(*page))),
+        Content::Directory(Some(page)) => Some((inode::place(page), Item::Directory(*page))),
         Content::File(extents) if node.content.size() <= LARGEST => {
             let chunks: Vec<Ref> = extents.iter().filter_map(chunk).copied().collect();
-            Some((chunks.first().map(bits)?, Item::File(chunks)))
+            Some((chunks.first().map(inode::place)?, Item::File(chunks)))
         }
         _ => None,
     }
