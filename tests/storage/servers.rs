@@ -18,14 +18,8 @@ fn contract(server: &Server, exclusive: bool, durable: bool) {
     }
 }
 
-/// Init, two pushes, a check and a restore.
-fn backup(server: &Server) {
-    let mut env = Env::new();
-    env.set("NFREEZER_REPOSITORY", &format!("server:{}", server.path("new/repo")));
-    let config = format!("-ossh.config={}", server.config().display());
-    let nfreezer = |arguments: &[&str]| env.nfreezer(arguments.iter().copied().chain([config.as_str()])).done();
-    env.write("src/large", noise(7, 20_000_000));
-    (0..50).for_each(|i| drop(env.write(&format!("src/{i}/file"), noise(i, 5_000))));
+/// Init, two pushes of `src`, a check and a restore into `out`.
+fn round_trip(env: &Env, nfreezer: &dyn Fn(&[&str])) {
     nfreezer(&["init"]);
     nfreezer(&["push", "src"]);
     env.write("src/more", noise(8, 3_000_000));
@@ -34,6 +28,17 @@ fn backup(server: &Server) {
     let source = format!("latest:{}", env.path("src").display());
     nfreezer(&["restore", &source, "--target", "out"]);
     run("diff", &["-r", &env.path("src").display().to_string(), &env.path("out").display().to_string()]);
+}
+
+/// A backup on this server.
+fn backup(server: &Server) {
+    let mut env = Env::new();
+    env.set("NFREEZER_REPOSITORY", &format!("server:{}", server.path("new/repo")));
+    let config = format!("-ossh.config={}", server.config().display());
+    let nfreezer = |arguments: &[&str]| env.nfreezer(arguments.iter().copied().chain([config.as_str()])).done();
+    env.write("src/large", noise(7, 20_000_000));
+    (0..50).for_each(|i| drop(env.write(&format!("src/{i}/file"), noise(i, 5_000))));
+    round_trip(&env, &nfreezer);
     assert!(fs::read_dir(server.files().join("new/repo/packs")).expect("there").count() == 16);
 }
 
@@ -81,14 +86,7 @@ fn an_address_of_rclone_starts_its_server() {
     for remote in remotes {
         env.set("NFREEZER_REPOSITORY", &format!("rclone:{remote}"));
         let nfreezer = |arguments: &[&str]| env.nfreezer(arguments).done();
-        nfreezer(&["init"]);
-        nfreezer(&["push", "src"]);
-        env.write("src/more", noise(8, 3_000_000));
-        nfreezer(&["push", "src"]);
-        nfreezer(&["check", "--read-data"]);
-        let source = format!("latest:{}", env.path("src").display());
-        nfreezer(&["restore", &source, "--target", "out"]);
-        run("diff", &["-r", &env.path("src").display().to_string(), &env.path("out").display().to_string()]);
+        round_trip(&env, &nfreezer);
         fs::remove_dir_all(env.path("out")).expect("ours");
     }
 }
