@@ -109,7 +109,7 @@ pub enum Event<'a> {
 pub enum Change {
     /// It is made.
     Write,
-    /// It replaces what is there.
+    /// It replaces an entry.
     Overwrite,
     /// It is deleted.
     Delete,

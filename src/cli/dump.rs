@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<u8> {
         }
         _ => return Err(no_contents(&node, &path)),
     };
-    // What was not written must not be written when the buffer is dropped.
+    // The buffer is dropped unwritten: nothing may follow an error.
     let _ = out.into_parts();
     match written {
         Ok(summary) => {

@@ -30,12 +30,12 @@ pub struct Args {
     /// Ignore the case of letters
     #[arg(long, visible_alias = "iname")]
     ignore_case: bool,
-    /// Only what was modified after TIME: `2w ago`
+    /// Only entries modified after TIME: `2w ago`
     ///
     /// Also `yesterday`, `2026-11-03` or `2026-11-03 14:00:00`.
     #[arg(long, value_name = "TIME", value_parser = time)]
     newer: Option<Time>,
-    /// Only what was modified before TIME
+    /// Only entries modified before TIME
     #[arg(long, value_name = "TIME", value_parser = time)]
     older: Option<Time>,
     /// Only files of at least SIZE: `10M`
@@ -47,7 +47,7 @@ pub struct Args {
     /// Only this type: f, d, l, b, c, p or s, as in find(1)
     #[arg(long = "type", value_name = "TYPE", value_enum, hide_possible_values = true)]
     kind: Option<TypeArg>,
-    /// Only what this user owns: a name or a number
+    /// Only entries of this owner: a name or a number
     #[arg(long, value_name = "USER", hide_short_help = true)]
     owner: Option<String>,
     /// Search only this snapshot; may be repeated

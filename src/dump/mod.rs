@@ -56,7 +56,7 @@ pub fn file(ctx: &Context, trees: &Trees<'_>, node: Node, out: &mut dyn Write) -
     })
 }
 
-/// Writes the entries of a directory, given its top page, and all below them. What is left out is reported to `ctx`.
+/// Writes the entries of a directory, given its top page, and all below them. Entries that are left out are reported to `ctx`.
 ///
 /// # Errors
 ///

@@ -24,7 +24,7 @@ const WAITING: usize = 4096;
 /// Zeros that stand for a hole, written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// What is dumped.
+/// The file or directory to dump.
 pub enum Source {
     /// One regular file.
     File(Node),

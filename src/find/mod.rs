@@ -35,7 +35,7 @@ pub struct Version {
 /// Takes a path and its versions.
 pub type TakeVersions<'r> = dyn FnMut(&[u8], Vec<Version>) -> Result<()> + 'r;
 
-/// Receives what is found.
+/// Chooses nodes and receives their versions.
 pub struct Report<'r> {
     /// Returns whether a node at an absolute path matches.
     pub matches: &'r dyn Fn(&[u8], &Node) -> bool,

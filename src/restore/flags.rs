@@ -42,7 +42,7 @@ pub(super) fn begin(run: &Run<'_>, fd: &OwnedFd, node: &Node) {
     let _ = change(fd, IFlags::empty(), early); // what fails is tried again, and counted, with the other flags
 }
 
-/// Sets the saved flags but those that lock the inode. `is_new`: it keeps what it has inherited from its directory.
+/// Sets the saved flags but those that lock the inode. `is_new`: it keeps the flags that it inherited from its directory.
 pub(super) fn set(run: &Run<'_>, fd: &OwnedFd, flags: IFlags, is_new: bool) {
     let cleared = if is_new { IFlags::empty() } else { PLAIN };
     count(run, change(fd, cleared, flags - LOCKING));

@@ -16,7 +16,7 @@ pub struct Selection {
     pub exclude: Patterns,
 }
 
-/// What is known about a directory, and holds for everything in it.
+/// The part of the selection that holds for everything in a directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chosen {
     named: bool,
@@ -58,7 +58,7 @@ impl<'s> Scope<'s> {
         self.paths.is_empty() && self.selection.include.is_empty() && self.selection.exclude.is_empty()
     }
 
-    /// Returns what is known about the directory that is restored into the target.
+    /// Returns the part that holds for the directory that is restored into the target.
     pub fn top(&self, path: &[u8]) -> Chosen {
         let path = normal(path);
         let named = self.paths.is_empty() || self.paths.iter().any(|named| is_below(&path, named));
@@ -83,7 +83,7 @@ impl<'s> Scope<'s> {
         }
     }
 
-    /// Returns whether the snapshot is complete in this directory, so that what it lacks did not exist.
+    /// Returns whether the snapshot is complete in this directory, so that an entry it lacks did not exist.
     pub fn knows_all_in(&self, path: &[u8]) -> bool {
         let path = normal(path);
         self.sources.iter().any(|source| is_below(&path, source))
