@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod acl;
+pub mod allowance;
 pub mod check;
 pub mod cli;
 pub mod context;

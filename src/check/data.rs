@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::packs::{Harm, Packs};
 use super::{Meter, Report};
+use crate::allowance::Allowance;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{self, BLOCK, ObjectType};
 use crate::error::Result;
@@ -13,7 +14,7 @@ use crate::format::limits;
 use crate::format::pack::{self, Entry};
 use crate::format::reference::PackRef;
 use crate::format::stored;
-use crate::repo::{Allowance, Repository, parallel, random};
+use crate::repo::{Repository, parallel, random};
 
 /// Small packs that are read at the same time at most.
 const THREADS: usize = 48;

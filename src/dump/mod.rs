@@ -3,7 +3,6 @@
 //! In: a node of a snapshot. Out: bytes, in order. Every chunk is verified before a byte of it is written. Where contents
 //! cannot be read, the output ends there and the error names the path: an archive then lacks its end.
 
-mod budget;
 mod pax;
 mod stream;
 mod tar;

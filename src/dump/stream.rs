@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Known;
-use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::budget::{Budget, Share};
+use crate::allowance::{Allowance, Share};
 use crate::context::{Context, Group};
 use crate::error::{Error, Kind, Result};
 use crate::format::node::{Content, Node};
@@ -19,6 +18,8 @@ use crate::trees::{Below, Fetch, LinkKey, Trees, check_size};
 const THREADS: usize = 12;
 /// Threads that fetch stretches early; a storage has four channels.
 const EARLY: usize = 4;
+/// Bytes of contents that may be fetched and not written yet.
+const MOST: u64 = 64 << 20;
 /// Entries and parts of files that wait to be written.
 const WAITING: usize = 4096;
 /// Zeros that stand for a hole, written at once.
@@ -81,7 +82,7 @@ enum Item<'f> {
 struct Part<'f> {
     chunk: Receiver<Result<Vec<u8>>>,
     len: u64,
-    _share: Share,
+    _share: Share<'f>,
     _announced: Announced<'f>,
 }
 
@@ -109,12 +110,12 @@ pub fn run<R>(
     write: impl FnOnce(&mut Entries<'_>) -> Result<R>,
 ) -> Result<R> {
     let group = Group::new(ctx);
-    let fetch = Fetch::new(trees);
+    let (fetch, allowance) = (Fetch::new(trees), Allowance::new(MOST));
     let result = thread::scope(|scope| {
         let (jobs, wanted) = bounded::<Job>(WAITING);
         let (early, stretches) = bounded::<Ref>(2 * EARLY);
         let (items, waiting) = bounded(WAITING);
-        let (ctx, fetch, group) = (group.context(), &fetch, &group);
+        let (ctx, fetch, allowance, group) = (group.context(), &fetch, &allowance, &group);
         for _ in 0..THREADS {
             let wanted = wanted.clone();
             // A receiver that is gone no longer wants the chunk.
@@ -126,7 +127,7 @@ pub fn run<R>(
         }
         drop((wanted, stretches)); // from here on only the threads hold these ends
         scope.spawn(move || {
-            let walk = Walk { ctx, trees, fetch, budget: Arc::default(), jobs, early, items };
+            let walk = Walk { ctx, trees, fetch, allowance, jobs, early, items };
             group.run(|| walk.run(source))
         });
         let mut entries = Entries { ctx, trees, waiting };
@@ -140,7 +141,7 @@ struct Walk<'w, 'f> {
     ctx: &'w Context<'w>,
     trees: &'w Trees<'w>,
     fetch: &'f Fetch<'f>,
-    budget: Arc<Budget>,
+    allowance: &'f Allowance,
     jobs: Sender<Job>,
     early: Sender<Ref>,
     items: Sender<Item<'f>>,
@@ -210,7 +211,7 @@ impl Walk<'_, '_> {
     }
 
     fn part(&self, r: Ref) -> Result<()> {
-        let share = self.budget.take(self.ctx, r.len.into())?;
+        let share = self.allowance.take(self.ctx, r.len.into())?;
         self.fetch.announce(&[r], &self.early);
         let announced = Announced(self.fetch, r);
         let (to, chunk) = bounded(1);

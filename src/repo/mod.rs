@@ -15,7 +15,6 @@
 //! | `marks` | snapshots, forgotten ones, and their tags; commit changes of them |
 //! | `select` | the snapshot that a user names |
 
-mod allowance;
 mod clock;
 mod commit;
 #[cfg(test)]
@@ -45,7 +44,6 @@ mod supersede;
 mod unlock;
 mod verify;
 
-pub use allowance::Allowance;
 pub use clock::{Clock, Stopwatch, SystemClock};
 pub use commit::{Commit, GRACE};
 pub use fetch::{CacheStats, Span};

@@ -52,12 +52,12 @@ impl Tops {
 }
 
 /// The directories of one side below a directory: their top pages, by name.
-type Below = BTreeMap<Vec<u8>, Vec<Ref>>;
+type Subdirectories = BTreeMap<Vec<u8>, Vec<Ref>>;
 
 /// A directory whose pages are being read.
 struct Job {
     open: Vec<Vec<Branch>>,
-    below: Vec<Below>,
+    below: Vec<Subdirectories>,
 }
 
 /// Reads ahead of one walk.
@@ -151,7 +151,7 @@ impl<'t> Ahead<'t> {
 impl Job {
     fn new(tops: &Tops) -> Self {
         let open = tops.sides.iter().map(|side| side.iter().copied().map(Branch::top).collect()).collect();
-        Job { open, below: tops.sides.iter().map(|_| Below::new()).collect() }
+        Job { open, below: tops.sides.iter().map(|_| Subdirectories::new()).collect() }
     }
 
     /// Takes the pages that are to be read next, each with the numbers of the job and the side.

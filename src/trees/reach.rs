@@ -8,6 +8,7 @@ use super::Trees;
 use super::branch::{Branch, ListBranch};
 use super::chunk_lookup::Lookup;
 use super::visited::Visited;
+use crate::allowance::Allowance;
 use crate::context::{Context, Group};
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::format::list::List;
 use crate::format::node::{self, Content, Node, Xattrs};
 use crate::format::page::Page;
 use crate::format::reference::{Extent, Ref};
-use crate::repo::{Allowance, Repository, Span};
+use crate::repo::{Repository, Span};
 
 /// Threads: most of them wait for the server, since old trees lie in many small packs.
 const THREADS: usize = 48;
@@ -128,12 +129,12 @@ struct Walk<'w> {
 
 /// The pages and references in one page.
 #[derive(Default)]
-struct Below {
+struct Children {
     tasks: Vec<Task>,
     references: Vec<(ChunkKind, Ref)>,
 }
 
-impl Below {
+impl Children {
     fn extents(&mut self, extents: &[Extent]) {
         for extent in extents {
             if let Extent::Data(r) = extent {
@@ -228,7 +229,7 @@ impl Walk<'_> {
             Task::List(branch) => self.list(branch),
             Task::Xattrs(r) => {
                 self.chunk(ChunkKind::Xattrs, r, |_, plain| node::decode_xattrs(plain))?;
-                self.done(r, &[], Below::default());
+                self.done(r, &[], Children::default());
                 Ok(())
             }
         }
@@ -237,7 +238,7 @@ impl Walk<'_> {
     fn page(&self, branch: &Branch, depth: usize) -> Result<()> {
         let page = self.chunk(ChunkKind::Page, &branch.page, |r, plain| Page::decode(plain, &r.pack))?;
         branch.check(&page)?;
-        let mut below = Below::default();
+        let mut below = Children::default();
         match &page {
             Page::Upper(rows) => {
                 branch.children(rows).for_each(|child| below.task(Task::Page(child, depth)));
@@ -254,7 +255,7 @@ impl Walk<'_> {
     fn list(&self, branch: &ListBranch) -> Result<()> {
         let list = self.chunk(ChunkKind::List, &branch.list, |r, plain| List::decode(plain, &r.pack))?;
         branch.check(&list)?;
-        let mut below = Below::default();
+        let mut below = Children::default();
         match &list {
             List::Leaf(extents) => below.extents(extents),
             List::Upper(rows) => rows.iter().for_each(|row| below.task(Task::List(branch.child(row)))),
@@ -274,7 +275,7 @@ impl Walk<'_> {
         }
     }
 
-    fn done(&self, r: &Ref, nodes: &[Node], below: Below) {
+    fn done(&self, r: &Ref, nodes: &[Node], below: Children) {
         self.visit.references(&below.references);
         self.visit.read(r.stored.into(), nodes);
         self.enter(below.tasks);

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("moment", &[]),
     ("progress", &[]),
     ("context", &["progress"]),
+    ("allowance", &["context"]),
     ("time", &[]),
     ("crypto", &[]),
     ("format", &["crypto"]),
@@ -33,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("storage", &["context", "progress"]),
     ("seen", &[]),
     ("repo", &["context", "crypto", "format", "storage", "seen", "moment"]),
-    ("trees", &["context", "crypto", "format", "progress", "repo"]),
+    ("trees", &["allowance", "context", "crypto", "format", "progress", "repo"]),
     (
         "push",
         &[
@@ -73,9 +74,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "xattr",
         ],
     ),
-    ("check", &["context", "crypto", "format", "repo", "trees", "progress"]),
+    ("check", &["allowance", "context", "crypto", "format", "repo", "trees", "progress"]),
     ("diff", &["context", "format", "trees", "xattr"]),
-    ("dump", &["context", "format", "trees"]),
+    ("dump", &["allowance", "context", "format", "trees"]),
     ("find", &["context", "crypto", "format", "trees"]),
     ("stats", &["context", "crypto", "format", "trees"]),
     ("rewrite", &["context", "crypto", "format", "repo", "trees"]),
