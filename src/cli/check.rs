@@ -3,7 +3,7 @@
 use super::exit::{DAMAGED, OK, TAMPERING};
 use super::figures::Work;
 use super::findings::{Findings, fields};
-use super::open::{read_state_verbosely, to_read};
+use super::open::{read_state_verbosely, remember_run, to_read};
 use super::options::{ProgressArgs, ReadArgs};
 use super::output::Output;
 use super::progress::Reporter;
@@ -11,6 +11,7 @@ use super::values::{part, size};
 use super::{human, signals};
 use crate::check::{self, Audit, Part, Report};
 use crate::error::Result;
+use crate::seen::Run;
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
@@ -62,6 +63,10 @@ pub fn run(args: &Args) -> Result<u8> {
     reporter.finish();
     findings.finish(&mut out)?;
     let report = result?;
+    let is_whole = args.snapshots.is_empty() && !report.is_rolled_back() && !report.is_damaged();
+    if is_whole {
+        remember_run(&repo, &mut out, if args.read_data { Run::CheckData } else { Run::Check })?;
+    }
     if !output.quiet {
         print(&mut out, &report, args.snapshots.is_empty())?;
     }

@@ -15,6 +15,7 @@ use super::{escape, local_key, output, paper_key, signals, warnings};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Access, Alarm, Repository, State};
+use crate::seen::Run;
 use crate::storage::{self, Dry, Location, SshOptions, Storage};
 
 /// Number of passphrases that the user may type.
@@ -222,6 +223,14 @@ pub fn read_state(repo: &Repository, out: &mut output::Output) -> Result<State> 
         output::warning(out, &e.to_string())?;
     }
     out.flush().map(|()| state)
+}
+
+/// Remembers that a run succeeded, for `status`. A failure is a warning, since the work itself is done.
+pub fn remember_run(repo: &Repository, out: &mut output::Output, run: Run) -> Result<()> {
+    match repo.remember_run(run) {
+        Err(e) => output::warning(out, &e.to_string()),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Reads the log like [`read_state`], and with `-v` prints the details of its warnings.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::exit::{OK, TAMPERING};
 use super::figures::Work;
-use super::open::to_write;
+use super::open::{remember_run, to_write};
 use super::options::{OpenArgs, OutputArgs, ProgressArgs};
 use super::output::{self, Output};
 use super::progress::Reporter;
@@ -15,6 +15,7 @@ use super::{human, signals};
 use crate::error::Result;
 use crate::prune::{self, Amount, Options, Plan, Report, Unused};
 use crate::repo::Repository;
+use crate::seen::Run;
 
 /// Arguments of `prune`.
 #[derive(clap::Args)]
@@ -115,7 +116,11 @@ fn prune_with(repo: &Repository, options: &Options, progress: ProgressArgs, dry_
     }
     let result = prune::prune(&ctx, repo, options, &mut show);
     reporter.finish();
-    finish(&mut out, &result?, options.exclusive, output.quiet)
+    let report = result?;
+    if report.doubt.is_none() {
+        remember_run(repo, &mut out, Run::Prune)?;
+    }
+    finish(&mut out, &report, options.exclusive, output.quiet)
 }
 
 fn finish(out: &mut Output, report: &Report, is_exclusive: bool, is_quiet: bool) -> Result<u8> {

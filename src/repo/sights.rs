@@ -1,8 +1,9 @@
-//! When this machine saw ids of the log first ([`crate::seen::Sights`]), for decisions that must not trust dates in records.
+//! When this machine saw ids of the log first ([`crate::seen::Sights`]), for decisions that must not trust dates in records,
+//! and when its last runs succeeded ([`crate::seen::Runs`]).
 
 use super::{Repository, State};
 use crate::error::{Kind, Result};
-use crate::seen::{SightId, Sights};
+use crate::seen::{Run, Runs, SightId, Sights};
 
 impl Repository {
     /// Takes a look at ids of one kind (a word for the file name) at this address, by this machine's clock, and stores it.
@@ -43,5 +44,23 @@ impl Repository {
     pub fn look_at_snapshots(&self, state: &State) -> Result<Option<Sights>> {
         let all = state.snapshots().into_iter().chain(state.forgotten());
         self.look("snapshots", all.map(|snapshot| snapshot.id.padded()), self.now().seconds)
+    }
+
+    /// Stores that a run on this copy succeeded now. A dry run and a reader of an older state store nothing.
+    pub fn remember_run(&self, run: Run) -> Result<()> {
+        let guard = &self.rollback;
+        let Some(store) = guard.store.as_ref().filter(|_| !guard.dry_run && !guard.accept) else { return Ok(()) };
+        store.ran(&self.id.0, &guard.address, run, self.now().seconds)
+    }
+
+    /// Returns the last runs of this machine on this copy; `None` if this machine keeps no seen data. A damaged file counts
+    /// as none.
+    pub fn last_runs(&self) -> Result<Option<Runs>> {
+        let guard = &self.rollback;
+        let Some(store) = &guard.store else { return Ok(None) };
+        match store.runs(&self.id.0, &guard.address) {
+            Err(e) if e.kind() == Kind::Damaged => Ok(Some(Runs::default())),
+            other => other.map(Some),
+        }
     }
 }

@@ -5,17 +5,21 @@
 //! In: repository ids, addresses, heads and key files that `repo` has verified. Out: the same, on the next run.
 //! Each repository has one file, named by its id, which is written under a temporary name, synced and renamed. A lock
 //! file serialises concurrent processes. The contents reveal only where the backups are; the files are private to the user.
-//! [`Sights`] has files beside it: when ids of the log appeared.
+//! Files beside it hold [`Sights`], when ids of the log appeared, and [`Runs`], when pushes, checks and prunes succeeded.
 
 mod file;
+mod runs;
 mod sights;
 
+pub use runs::{Run, Runs};
 pub use sights::{Sight, SightId, Sights};
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::name::{ObjectId, hex};
@@ -201,6 +205,11 @@ fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(largest + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > largest { Err(io::ErrorKind::InvalidData.into()) } else { Ok(bytes) }
+}
+
+/// Returns the file name of a copy of a repository, without its extension.
+fn copy_name(repository: &[u8; 32], address: &str) -> String {
+    format!("{}-{}", hex(repository), hex(&Sha256::digest(address)[..8]))
 }
 
 fn damaged(path: &Path) -> Error {

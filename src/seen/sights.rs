@@ -7,10 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use sha2::{Digest, Sha256};
-
 use super::file::sum;
-use super::{SeenStore, damaged, read};
+use super::{SeenStore, copy_name, damaged, read};
 use crate::error::{Error, Kind, Result};
 use crate::name::hex;
 
@@ -120,7 +118,7 @@ impl Sights {
 impl SeenStore {
     /// Returns the sights of one kind of ids (a word for the file name) in one copy of a repository.
     pub fn sights(&self, repository: &[u8; 32], address: &str, kind: &str) -> Result<Sights> {
-        let copy = copy(repository, address);
+        let copy = copy_name(repository, address);
         let path = self.folder.join(format!("{copy}.{kind}"));
         match read(&path, LARGEST) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Sights::default()),
@@ -140,7 +138,7 @@ impl SeenStore {
         present: impl IntoIterator<Item = SightId>,
         now: i64,
     ) -> Result<Sights> {
-        let copy = copy(repository, address);
+        let copy = copy_name(repository, address);
         let path = self.folder.join(format!("{copy}.{kind}"));
         let failed = |e| Error::io(format!("remember in {} when snapshots appeared", path.display()), e);
         let _lock = self.lock().map_err(failed)?;
@@ -155,11 +153,6 @@ impl SeenStore {
         super::replace(&path, &sights.encode(&copy)).map_err(failed)?;
         Ok(sights)
     }
-}
-
-/// Returns the file name of a copy of a repository, without its extension.
-fn copy(repository: &[u8; 32], address: &str) -> String {
-    format!("{}-{}", hex(repository), hex(&Sha256::digest(address)[..8]))
 }
 
 #[cfg(test)]
@@ -208,7 +201,7 @@ mod tests {
         assert_eq!(sights.first_seen(&B), Sight { first: 20, previous: Some(10) });
         assert_eq!(look("host:/b", "snapshots", &[B], 30).first_seen(&B).previous, None, "another copy");
         assert_eq!(look("host:/a", "records", &[B], 30).first_seen(&B).previous, None, "another kind");
-        let path = dir.path().join(format!("{}.snapshots", copy(&[7; 32], "host:/a")));
+        let path = dir.path().join(format!("{}.snapshots", copy_name(&[7; 32], "host:/a")));
         std::fs::write(&path, "nfreezer sights 1\n").unwrap();
         assert_eq!(store.sights(&[7; 32], "host:/a", "snapshots").unwrap_err().kind(), Kind::Damaged);
         assert_eq!(look("host:/a", "snapshots", &[A], 40).first_seen(&A).previous, None);

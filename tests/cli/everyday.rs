@@ -171,3 +171,36 @@ fn a_refused_forget_claims_nothing() {
     let output = env.nfreezer(["forget", "latest", "--yes"]).success();
     assert!(output.stdout.contains(": forgotten"), "{output:?}");
 }
+
+/// The file of the last runs in the state folder of `env`, as text.
+fn remembered_runs(env: &Env) -> String {
+    let folder = env.home().join(".local/state/nfreezer");
+    let files = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let runs = files.filter(|path| path.extension() == Some(OsStr::new("runs")));
+    runs.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn the_last_successful_runs_are_remembered() {
+    let env = Env::with_repository();
+    env.write("tree/a", "a");
+    env.nfreezer(["push", "tree", "--no-memory"]).done();
+    env.nfreezer(["push", "tree", "--dry-run"]).done();
+    env.nfreezer(["check", "latest"]).done();
+    assert_eq!(remembered_runs(&env), "", "neither a dry run nor a check of one snapshot counts");
+    env.nfreezer(["push", "tree"]).done();
+    env.nfreezer(["check"]).done();
+    let words = |text: String| text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(words(remembered_runs(&env)), ["nfreezer", "copy", "push", "check", "sum"]);
+    env.nfreezer(["check", "--read-data"]).done();
+    env.nfreezer(["prune"]).done();
+    let all = ["nfreezer", "copy", "push", "check", "check-data", "prune", "sum"];
+    assert_eq!(words(remembered_runs(&env)), all);
+    for shard in std::fs::read_dir(env.path("repo/packs")).unwrap() {
+        let packs = std::fs::read_dir(shard.unwrap().path()).unwrap();
+        packs.for_each(|pack| std::fs::remove_file(pack.unwrap().path()).unwrap());
+    }
+    let before = remembered_runs(&env);
+    env.nfreezer(["check"]).fails(4);
+    assert_eq!(remembered_runs(&env), before, "a check that finds damage is no success");
+}

@@ -16,12 +16,13 @@ pub use args::{Args, Padding};
 use super::environment::{host, state_folder, user};
 use super::exit::{INCOMPLETE, OK};
 use super::figures::Work;
-use super::open::to_write;
+use super::open::{remember_run, to_write};
 use super::output::Output;
 use super::progress::Reporter;
 use super::signals;
 use crate::error::Result;
 use crate::push;
+use crate::seen::Run;
 use sources::{Own, Sources};
 
 /// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
@@ -55,6 +56,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut done = result?;
     done.skipped += sources.missing.len() as u64;
     let mut out = Output::new(output.json);
+    remember_run(&repo, &mut out, Run::Push)?;
     if !output.quiet {
         summary::print(&mut out, &done, args.dry_run)?;
     }
