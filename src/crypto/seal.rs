@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! object_id  = HMAC-SHA256(K_object-id, type || 32 random bytes || SHA-256(plaintext))
+//!           or HMAC-SHA256(K_object-id, type || 32 random bytes || SHA-256(the rest of a pack) || be64(L))
 //! key(32) || base_nonce(12) || commitment(32)
 //!            = HKDF-Expand(K_object, "nfreezer/v1/object" || 0 || type || object_id || be64(L), 76)
 //! file       = "NFRZOBJ1" || object_id || commitment || block_0 || block_1 || ...
@@ -12,6 +13,25 @@
 //! (key, nonce) pair repeats. The id depends on the plaintext, so even a random generator that repeats itself (a cloned
 //! virtual machine) yields equal ids for equal plaintexts only. The commitment binds id, type and length, so a cut, an
 //! extension, an object under another name or of another type fails before a single block is decrypted.
+//!
+//! # Why a pack need not be hashed twice
+//!
+//! The writer of a new pack has just computed the keyed id of each chunk from its plaintext. So the *rest* of the pack
+//! ([`crate::format::pack::rest`]: compressed chunks, then the table) replaces the plaintext in the id
+//! ([`Hedge::Rest`]). The rest and L determine every byte:
+//!
+//! - The last four bytes are the number of rows, so they separate the table from the compressed chunks. The rows have the
+//!   place and both lengths of each chunk, so they separate the compressed chunks from each other.
+//! - A raw chunk (stored length = length) is its plaintext. Its row has its kind and its id, an HMAC of 128 bits of kind
+//!   and plaintext. Two plaintexts have one id with probability 2^-128, and without the key such plaintexts cannot be
+//!   searched for. Deduplication relies on the same ids: with two plaintexts under one id it would lose data.
+//! - A compressed chunk is not determined by its row: another version or level of zstd may make other bytes of the same
+//!   length from the same chunk. So its bytes are in the rest.
+//! - All other bytes are zeros, because a writer leaves no gaps and pads with zeros, and L is in the id.
+//!
+//! `be64(L)` also keeps the two kinds of messages apart: they have 65 and 73 bytes. A pack whose bytes were not just hashed
+//! for the ids in its table (a copy by `prune`) is hashed as a whole, and so are metadata packs and records, which are
+//! small. Readers do not know the random bytes, so they cannot check an id, and the format is the same.
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -44,6 +64,15 @@ pub enum ObjectType {
     Meta = 3,
 }
 
+/// The part of the plaintext that enters the object id, which keeps ids apart if the random bytes repeat.
+#[derive(Clone, Copy)]
+pub enum Hedge {
+    /// SHA-256 of the whole plaintext.
+    Plaintext,
+    /// SHA-256 of the rest of a pack whose writer has computed the ids in its table from the same bytes, see the module.
+    Rest([u8; 32]),
+}
+
 /// Returns the number of blocks of an object of `plain` bytes: at least one.
 pub fn blocks(plain: u64) -> u64 {
     plain.div_ceil(BLOCK as u64).max(1)
@@ -65,27 +94,30 @@ pub fn plain_len(sealed: u64) -> Option<u64> {
 pub fn seal(keys: &Keys, kind: ObjectType, random: &[u8; 32], plaintext: &[u8]) -> (ObjectId, Vec<u8>) {
     let mut file = Vec::with_capacity(sealed_len(plaintext.len() as u64) as usize);
     file.extend_from_slice(plaintext);
-    (seal_in_place(keys, kind, random, &mut file), file)
+    (seal_in_place(keys, kind, random, Hedge::Plaintext, &mut file), file)
 }
 
-/// Replaces the plaintext in `buffer` by the sealed file, in place, without a second copy.
-pub fn seal_in_place(keys: &Keys, kind: ObjectType, random: &[u8; 32], buffer: &mut Vec<u8>) -> ObjectId {
-    let id = ObjectId(hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(&buffer)]));
-    let length = buffer.len() as u64;
+/// Replaces the plaintext in `file` by the sealed file, in place, without a second copy.
+pub fn seal_in_place(keys: &Keys, kind: ObjectType, random: &[u8; 32], hedge: Hedge, file: &mut Vec<u8>) -> ObjectId {
+    let length = file.len() as u64;
+    let id = ObjectId(match hedge {
+        Hedge::Plaintext => hmac(&keys.object_id, &[&[kind as u8], random, &Sha256::digest(&file)]),
+        Hedge::Rest(rest) => hmac(&keys.object_id, &[&[kind as u8], random, &rest, &length.to_be_bytes()]),
+    });
     let (cipher, commitment) = Cipher::new(keys, kind, &id, length);
-    buffer.resize(sealed_len(length) as usize, 0);
+    file.resize(sealed_len(length) as usize, 0);
     // From the last block to the first: each moves towards the end, into space that earlier moves have freed.
     for i in (0..blocks(length)).rev() {
         let plain = i as usize * BLOCK..(length as usize).min((i as usize + 1) * BLOCK);
         let (start, len) = block_place(length, i, i + 1);
         let start = start as usize;
-        buffer.copy_within(plain, start);
-        let (block, tag) = buffer[start..start + len].split_at_mut(len - TAG);
+        file.copy_within(plain, start);
+        let (block, tag) = file[start..start + len].split_at_mut(len - TAG);
         let sealed = cipher.aead.encrypt_inout_detached(&Nonce::from(cipher.nonce(i)), b"", block.into());
         tag.copy_from_slice(&sealed.expect("64 KiB are far below the limit of GCM"));
     }
     let header = [MAGIC.as_slice(), &id.0, &commitment].concat();
-    buffer[..HEADER].copy_from_slice(&header);
+    file[..HEADER].copy_from_slice(&header);
     id
 }
 

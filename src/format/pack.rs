@@ -5,6 +5,8 @@
 //! entry     = chunk id (16) || be32(offset) || be32(stored length) || be32(kind << 24 | length)       (28 bytes)
 //! ```
 
+use sha2::{Digest, Sha256};
+
 use super::codec::{Reader, malformed, padded};
 use super::limits;
 use super::reference::{PackRef, Ref};
@@ -94,6 +96,15 @@ impl Builder {
         self.plain.extend_from_slice(&(self.entries.len() as u32).to_be_bytes());
         (self.plain, self.entries)
     }
+}
+
+/// Returns the SHA-256 of the rest of a pack: its bytes without raw chunks and padding, which the rows determine, see
+/// [`crate::crypto::seal`].
+pub fn rest(plain: &[u8], entries: &[Entry]) -> [u8; 32] {
+    let table = &plain[plain.len() - 4 - ENTRY * entries.len()..];
+    let compressed = entries.iter().filter(|e| e.stored != e.len);
+    let compressed = compressed.map(|e| &plain[e.offset as usize..][..e.stored as usize]);
+    compressed.chain([table]).fold(Sha256::new(), Sha256::chain_update).finalize().into()
 }
 
 /// Reads the length of the table, with its count, from the last four bytes of a pack of `len` bytes of plaintext.

@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::state::{Known, State};
 use super::{Repository, Stopwatch, random};
 use crate::context::Context;
-use crate::crypto::seal::{self, ObjectType};
+use crate::crypto::seal::{self, Hedge, ObjectType};
 use crate::error::{Error, Kind, Result};
+use crate::format::pack::{self, Entry};
 use crate::format::record::{self, Head, NewSection};
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
@@ -38,7 +39,14 @@ impl Repository {
     /// in place, so an upload holds its pack once; `buffer` can be reused afterwards.
     pub fn put_pack(&self, ctx: &Context, kind: ObjectType, buffer: &mut Vec<u8>) -> Result<PackRef> {
         let len = buffer.len() as u32;
-        Ok(PackRef { id: self.put_sealed(ctx, kind, buffer, Name::Pack)?, len })
+        Ok(PackRef { id: self.put_sealed(ctx, kind, Hedge::Plaintext, buffer, Name::Pack)?, len })
+    }
+
+    /// Seals and stores a data pack like [`Repository::put_pack`], without hashing its raw chunks again. The ids in
+    /// `entries` must have been computed from the plaintexts of the chunks in `buffer`, not read from another pack.
+    pub fn put_new_pack(&self, ctx: &Context, buffer: &mut Vec<u8>, entries: &[Entry]) -> Result<PackRef> {
+        let (len, hedge) = (buffer.len() as u32, Hedge::Rest(pack::rest(buffer, entries)));
+        Ok(PackRef { id: self.put_sealed(ctx, ObjectType::Data, hedge, buffer, Name::Pack)?, len })
     }
 
     /// Commits one record that follows all records of the log: refreshes `state`, fills in `sequence` (of new marks too),
@@ -116,7 +124,8 @@ impl Repository {
         let end = record::head_end(plain[..4].try_into().expect("a record begins with its length"))?;
         let record = Arc::new(record::decode(sequence, &plain[..end])?);
         let known = Known { sequence, len: plain.len() as u64, record };
-        let id = self.put_sealed(ctx, ObjectType::Record, &mut plain, |id| Name::Record { sequence, id })?;
+        let name = |id| Name::Record { sequence, id };
+        let id = self.put_sealed(ctx, ObjectType::Record, Hedge::Plaintext, &mut plain, name)?;
         Ok((id, known))
     }
 
@@ -124,11 +133,12 @@ impl Repository {
         &self,
         ctx: &Context,
         kind: ObjectType,
+        hedge: Hedge,
         buffer: &mut Vec<u8>,
         name: impl Fn(ObjectId) -> Name,
     ) -> Result<ObjectId> {
         for _ in 0..ATTEMPTS {
-            let id = seal::seal_in_place(&self.keys, kind, &random()?, buffer);
+            let id = seal::seal_in_place(&self.keys, kind, &random()?, hedge, buffer);
             match self.storage.put(ctx, &name(id), buffer) {
                 Err(e) if e.kind() == Kind::Exists => {
                     *buffer = seal::open(&self.keys, kind, id, std::mem::take(buffer))?

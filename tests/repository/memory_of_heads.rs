@@ -128,7 +128,13 @@ fn put(client: &Client, server: &Arc<Memory>, mut head: Head, sequence: u32, tim
     head.heads.sort_unstable();
     let mut bytes = record::encode(head, &[]).unwrap();
     let random: [u8; 32] = nfreezer::repo::random().unwrap();
-    let id = seal::seal_in_place(client.open(server).keys(), ObjectType::Record, &random, &mut bytes);
+    let id = seal::seal_in_place(
+        client.open(server).keys(),
+        ObjectType::Record,
+        &random,
+        seal::Hedge::Plaintext,
+        &mut bytes,
+    );
     server.put(background(), &Name::Record { sequence, id }, &bytes).unwrap();
     id
 }

@@ -15,7 +15,7 @@ use crate::context::{Context, SLICE};
 use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::crypto::seal::{ObjectType, sealed_len};
 use crate::error::{Error, Result};
-use crate::format::pack::Builder;
+use crate::format::pack::{Builder, Entry};
 use crate::format::reference::Extent;
 use crate::progress::Event;
 use crate::repo::{Index, Repository};
@@ -26,6 +26,7 @@ pub struct Upload {
     /// Plaintext bytes of its chunks.
     contents: u64,
     plain: Vec<u8>,
+    entries: Vec<Entry>,
 }
 
 /// A new chunk in its stored form.
@@ -176,8 +177,8 @@ impl<'c> DataPacks<'c> {
         drop(slots);
         let sent = match (slot, uploads) {
             (Slot::Open(OpenPack { number, contents, builder }), Some(uploads)) => {
-                let (plain, _) = builder.finish(full || self.full_packs);
-                self.ctx.send(&uploads, Upload { number, contents, plain })
+                let (plain, entries) = builder.finish(full || self.full_packs);
+                self.ctx.send(&uploads, Upload { number, contents, plain, entries })
             }
             _ => Ok(()),
         };
@@ -265,8 +266,8 @@ impl<'c> DataPacks<'c> {
 /// The body of an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let ctx = data.ctx;
-    while let Some(Upload { number, contents, mut plain }) = ctx.receive(uploads)? {
-        let pack = repo.put_pack(ctx, ObjectType::Data, &mut plain)?;
+    while let Some(Upload { number, contents, mut plain, entries }) = ctx.receive(uploads)? {
+        let pack = repo.put_new_pack(ctx, &mut plain, &entries)?;
         data.added.fetch_add(contents, Ordering::Relaxed);
         data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
         data.packs.stored(number, pack);
