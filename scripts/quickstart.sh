@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
 # The main tasks once, with a local folder as the repository: installs missing packages, builds, creates a repository, pushes a
 # folder, mounts the backup, browses it, copies from it, compares, unmounts. Leaves only the build behind.
-#   scripts/quickstart.sh [FOLDER]        (default: this project's docs)
+#   scripts/quickstart.sh [FOLDER]                    (default: this project's docs)
+#   scripts/quickstart.sh --with PROGRAM FOLDER       (an installed nfreezer; installs and builds nothing)
 set -euo pipefail
-cd "$(dirname "$0")/.."
-source_folder=$(realpath "${1:-docs}")
-scripts/setup.sh
-cargo build --release --locked --quiet
-nfreezer=$PWD/target/release/nfreezer
+if [ "${1:-}" = --with ]; then
+  nfreezer=$(command -v "$2")
+  source_folder=$(realpath "$3")
+else
+  cd "$(dirname "$0")/.."
+  source_folder=$(realpath "${1:-docs}")
+  scripts/setup.sh
+  # setup.sh finds an earlier rustup there, too.
+  export PATH="$PATH:$HOME/.cargo/bin"
+  cargo build --release --locked --quiet
+  nfreezer=$PWD/target/release/nfreezer
+fi
 
 work=$(mktemp -d)
 clean() { "$nfreezer" umount "$work/mnt" 2>/dev/null || true; rm -rf "$work"; }
@@ -31,4 +39,4 @@ say "$nfreezer" umount "$work/mnt"
 say "$nfreezer" restore "latest:$source_folder" --target "$work/restored"
 say diff -r "$source_folder" "$work/restored"
 printf '\nWhat went in came out, twice. What the server would see:\n'
-(cd "$NFREEZER_REPOSITORY" && find . -type f | head -5)
+(cd "$NFREEZER_REPOSITORY" && find . -type f | sed -n 1,5p)

@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh tests
+# setup.sh finds an earlier rustup there, too.
+export PATH="$PATH:$HOME/.cargo/bin"
 if [ ! -c /dev/fuse ]; then echo "test: there is no /dev/fuse here, the mount cannot be tested" >&2; exit 1; fi
 cargo fmt --check
 cargo clippy --locked --all-targets --quiet -- -D warnings

@@ -7,6 +7,7 @@ mod account;
 mod cli;
 mod durable;
 mod everyday;
+mod front_page;
 mod generate;
 mod moments;
 mod secrets;
