@@ -10,6 +10,8 @@ pub const INCOMPLETE: u8 = 3;
 pub const DAMAGED: u8 = 4;
 /// The server presents an older state than before, or another repository.
 pub const TAMPERING: u8 = 15;
+/// `status` found a limit exceeded.
+pub const STALE: u8 = 16;
 
 /// The reader of standard output closed it: 128 + SIGPIPE, as the shell reports it for other programs.
 pub const CLOSED_PIPE: u8 = 141;

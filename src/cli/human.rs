@@ -31,6 +31,21 @@ pub fn count(n: u64, noun: &str) -> String {
     }
 }
 
+/// Formats a time span in its two largest units: `45 s`, `12 min`, `5 h 12 min`, `3 d 4 h`.
+pub fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let two = |large: u64, unit: &str, small: u64, rest: &str| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {rest}"),
+    };
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, _) => two(hours, "h", minutes % 60, "min"),
+        _ => two(days, "d", hours % 24, "h"),
+    }
+}
+
 /// Formats a time in the local zone, to the second; the number itself where the calendar ends.
 pub fn time(time: Time) -> String {
     match Time::from_seconds(time.seconds).timestamp() {
@@ -54,6 +69,13 @@ mod tests {
     #[test]
     fn a_noun_gets_its_plural() {
         assert_eq!([count(1, "entry"), count(0, "entry"), count(2, "file")], ["1 entry", "0 entries", "2 files"]);
+    }
+
+    #[test]
+    fn a_span_has_two_units() {
+        let spans = [0, 59, 60, 3599, 3600, 18_720, 93_600, 86_400 * 400 + 3600];
+        let shown = ["0 s", "59 s", "1 min", "59 min", "1 h", "5 h 12 min", "1 d 2 h", "400 d 1 h"];
+        assert_eq!(spans.map(span), shown);
     }
 
     #[test]

@@ -65,6 +65,7 @@ mod signals;
 mod snapshot;
 mod snapshots;
 mod stats;
+mod status;
 mod systemd;
 mod table;
 mod tag;
@@ -81,7 +82,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}\nUsage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "Also: accept, import-v0, rewrite, tag, undelete. `nfreezer --help` lists all.",
+    after_help = "Also: accept, import-v0, rewrite, status, tag, undelete. `nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -148,6 +149,9 @@ enum Command {
     /// Write shell completions and man pages
     #[command(hide = true)]
     Generate(generate::Args),
+    /// Show how old the newest snapshots are, for monitors
+    #[command(hide = true)]
+    Status(Box<status::Args>),
     /// Show the version
     #[command(hide = true)]
     Version(JsonArgs),
@@ -183,13 +187,14 @@ impl Command {
             Command::ServerSetup(args) => args.output.json,
             Command::Key(args) => args.output().json,
             Command::Generate(args) => args.output.json,
+            Command::Status(args) => args.output.json,
             Command::Version(args) | Command::Unlock(args) => args.json,
         }
     }
 }
 
 /// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
-const FURTHER: [&str; 5] = ["accept", "import-v0", "rewrite", "tag", "undelete"];
+const FURTHER: [&str; 6] = ["accept", "import-v0", "rewrite", "status", "tag", "undelete"];
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
@@ -270,6 +275,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::ServerSetup(args) => server_setup::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Version(args) => version(args),
         Command::Unlock(args) => unlock(args),
     }

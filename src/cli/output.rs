@@ -25,6 +25,15 @@ pub fn put_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     }
 }
 
+/// Enters a list of paths into an object like [`put_bytes`]: `key_bytes` has all of them if one is not UTF-8.
+pub fn put_paths<P: AsRef<[u8]>>(object: &mut Map<String, Value>, key: &str, paths: &[P]) {
+    let all = |exact: fn(&[u8]) -> String| paths.iter().map(|path| exact(path.as_ref())).collect::<Vec<_>>();
+    object.insert(key.into(), all(|path| String::from_utf8_lossy(path).into_owned()).into());
+    if paths.iter().any(|path| std::str::from_utf8(path.as_ref()).is_err()) {
+        object.insert(format!("{key}_bytes"), all(hex).into());
+    }
+}
+
 /// The fields of a JSON object in braces.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {

@@ -108,6 +108,15 @@ pub struct Entry {
     pub mtime: i64,
 }
 
+/// The size of the file system that holds a repository, as the server claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that this account may still write, quotas aside.
+    pub free: u64,
+}
+
 /// Abilities of a backend beyond the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -146,6 +155,13 @@ pub trait Storage: Send + Sync {
 
     /// Removes an object; one that is not there is removed already.
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()>;
+
+    /// Returns the space on the file system of the root folder; `None` if the backend cannot tell: a server without
+    /// `statvfs@openssh.com`, or one that refuses or answers nonsense. Only a lost connection and a missing root folder are
+    /// errors. A claim of the server: for messages, never for decisions about data.
+    fn space(&self, _: &Context) -> Result<Option<Space>> {
+        Ok(None)
+    }
 
     /// Returns the abilities of this backend beyond the contract.
     fn capabilities(&self) -> Capabilities;

@@ -10,6 +10,7 @@ mod everyday;
 mod front_page;
 mod generate;
 mod moments;
+mod monitor;
 mod secrets;
 mod server_setup;
 mod whole;

@@ -87,6 +87,9 @@ fn suite_with(storage: &dyn Storage, exclusive: bool) {
         assert_eq!(storage.read(background(), &name, 0, len).expect("unchanged"), bytes);
     }
     assert_eq!(storage.foreign(background(), Folder::Root).expect("a count"), 0);
+    if let Some(space) = storage.space(background()).expect("the space") {
+        assert!(space.total >= space.free && space.total > 1 << 20, "{space:?}");
+    }
 
     let bytes = noise(3_000_001, 3_000_001);
     for (offset, len) in

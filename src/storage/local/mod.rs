@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::{Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Storage, is_own_folder};
+use super::{Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -197,6 +197,13 @@ impl Storage for Local {
             Err(e) => Err(self.failed("remove", &path, Kind::Missing, e)),
             Ok(()) => Ok(()),
         }
+    }
+
+    fn space(&self, _: &Context) -> Result<Option<Space>> {
+        let failed = |e: rustix::io::Errno| self.failed("look at the disk of", &self.root, Kind::Missing, e.into());
+        let disk = rustix::fs::statvfs(&self.root).map_err(failed)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Some(Space { total: bytes(disk.f_blocks), free: bytes(disk.f_bavail) }))
     }
 
     fn capabilities(&self) -> Capabilities {

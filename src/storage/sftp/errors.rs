@@ -5,6 +5,7 @@ use super::packet::{self, Cursor, Malformed, Reply};
 use super::session::call::Call;
 use crate::error::{Error, Kind};
 use crate::name::Name;
+use crate::storage::Space;
 use crate::storage::net::Fault;
 
 /// A status that is not OK.
@@ -71,19 +72,36 @@ pub enum Disk {
     Other,
 }
 
-/// `statvfs@openssh.com`: eleven numbers: block size, fragment size, blocks, free, available, files, free, available, id, flags,
-/// longest name. `len`: bytes that were to be written.
-pub fn disk_state(bytes: &[u8], len: u64) -> Result<Disk, Malformed> {
-    let mut from = Cursor::new(bytes);
-    let mut numbers = [0; 11];
-    for number in &mut numbers {
-        *number = from.u64()?;
+/// The answer to `statvfs@openssh.com`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Bytes in all and bytes that this account may write.
+    pub space: Space,
+    /// No further file can be made.
+    lacks_files: bool,
+    is_read_only: bool,
+}
+
+impl FileSystem {
+    /// Reads eleven numbers: block size, fragment size, blocks, free, available, files, free, available, id, flags, longest
+    /// name.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut from = Cursor::new(bytes);
+        let mut numbers = [0; 11];
+        for number in &mut numbers {
+            *number = from.u64()?;
+        }
+        let [_, fragment, blocks, _, available, files, _, files_available, _, flags, _] = numbers;
+        let space = Space { total: blocks.saturating_mul(fragment), free: available.saturating_mul(fragment) };
+        Ok(FileSystem { space, lacks_files: files > 0 && files_available == 0, is_read_only: flags & 1 != 0 })
     }
-    let [_, fragment, _, _, available, files, _, files_available, _, flags, _] = numbers;
-    if flags & 1 != 0 {
-        return Ok(Disk::ReadOnly);
+
+    /// Returns why `len` bytes could not be written.
+    pub fn reason(&self, len: u64) -> Disk {
+        if self.is_read_only {
+            return Disk::ReadOnly;
+        }
+        // a torso of this object may fill the space that was free; file systems keep back about a MiB for themselves
+        if self.space.free < len.max(1 << 20) || self.lacks_files { Disk::Full } else { Disk::Other }
     }
-    // a torso of this object may fill the space that was free; file systems keep back about a MiB for themselves
-    let room = available.saturating_mul(fragment);
-    Ok(if room < len.max(1 << 20) || files > 0 && files_available == 0 { Disk::Full } else { Disk::Other })
 }

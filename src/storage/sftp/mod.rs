@@ -26,7 +26,7 @@ pub use session::{NOT_SFTP, Session, Times, Traffic};
 use super::net::Fault;
 use super::net::gate::Gate;
 use super::net::retry::Reconnecting;
-use super::{Capabilities, Entry, Storage};
+use super::{Capabilities, Entry, Space, Storage};
 use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
@@ -122,6 +122,10 @@ impl Storage for Sftp {
 
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
         self.connections.run(ctx, |connection, _| connection.remove(ctx, name))
+    }
+
+    fn space(&self, ctx: &Context) -> Result<Option<Space>> {
+        self.connections.run(ctx, |connection, _| connection.space(ctx))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use lru::LruCache;
 
-use super::errors::{self, Disk, Refusal};
+use super::errors::{self, Disk, FileSystem, Refusal};
 use super::packet::{self, Attrs, Malformed, Reply, Request};
 use super::parts::Parts;
 use super::session::call::Call;
@@ -17,8 +17,8 @@ use super::session::{Ask, SMALL, Session, SessionShared};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::Name;
-use crate::storage::FULL_DISK;
 use crate::storage::net::{Connection, Fault};
+use crate::storage::{FULL_DISK, Space};
 
 /// Files that are kept open for the next read.
 const OPEN_FILES: usize = 64;
@@ -281,18 +281,39 @@ impl SftpConnection {
         Fault::Final(error)
     }
 
-    /// Asks for the state of the file system that holds `path`. `len`: bytes that were to be written.
+    /// Returns the reason of the file system that holds `path` for refusing to write `len` bytes.
     fn disk(&self, ctx: &Context, path: &str, len: u64) -> Disk {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
-        if !self.session.features().statvfs || self.session.is_lost() {
+        if self.session.is_lost() {
             return Disk::Other;
         }
-        let mut call = self.session.call(ctx);
-        let disk = call.ask(Request::extended("statvfs@openssh.com").string(folder.as_bytes()), |reply| match reply {
-            Reply::Extended(bytes) => Ok(errors::disk_state(bytes, len).unwrap_or(Disk::Other)),
-            _ => Ok(Disk::Other),
-        });
-        disk.unwrap_or(Disk::Other)
+        let system = self.file_system(ctx, folder).ok().flatten();
+        system.map_or(Disk::Other, |system| system.reason(len))
+    }
+
+    /// Asks for the state of the file system that holds `folder`; `None` if the server cannot tell.
+    fn file_system(&self, ctx: &Context, folder: &str) -> Result<Option<FileSystem>, Fault> {
+        if !self.session.features().statvfs {
+            return Ok(None);
+        }
+        let request = Request::extended("statvfs@openssh.com").string(folder.as_bytes());
+        self.session.call(ctx).ask(request, |reply| match reply {
+            Reply::Extended(bytes) => Ok(FileSystem::decode(bytes).ok()),
+            _ => Ok(None),
+        })
+    }
+
+    /// Returns the space on the file system of the repository.
+    pub fn space(&self, ctx: &Context) -> Result<Option<Space>, Fault> {
+        let root = self.path("");
+        match self.file_system(ctx, if root.is_empty() { "." } else { &root })? {
+            Some(system) => Ok(Some(system.space)),
+            None if self.look(ctx, &root, true)?.is_none() => {
+                let text = format!("there is no folder {root} on the server");
+                Err(Fault::Final(Error::new(Kind::NoRepository, text)))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Whether the server refuses for lack of permission even what would fail for another reason: to create the folder `.` as
