@@ -16,12 +16,21 @@ pub fn state_folder() -> Option<PathBuf> {
     if let Some(state) = absolute("XDG_STATE_HOME") {
         return Some(state.join("nfreezer"));
     }
-    let uid = rustix::process::geteuid();
-    let home = absolute("HOME").or_else(|| accounts::home(uid.as_raw())).filter(|home| home.is_dir());
-    match home {
+    match home().filter(|home| home.is_dir()) {
         Some(home) => Some(home.join(".local/state/nfreezer")),
-        None => uid.is_root().then(|| PathBuf::from("/var/lib/nfreezer")),
+        None => rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib/nfreezer")),
     }
+}
+
+/// Returns the folder for the configuration: `$XDG_CONFIG_HOME/nfreezer`, or `.config/nfreezer` in the home folder.
+pub fn config_folder() -> Option<PathBuf> {
+    let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")));
+    folder.map(|folder| folder.join("nfreezer"))
+}
+
+/// Returns the home folder of the environment, else of the account.
+pub fn home() -> Option<PathBuf> {
+    absolute("HOME").or_else(|| accounts::home(rustix::process::geteuid().as_raw()))
 }
 
 fn absolute(name: &str) -> Option<PathBuf> {

@@ -53,6 +53,7 @@ mod paper_key;
 mod passphrase;
 mod patterns;
 mod private_files;
+mod profile;
 mod progress;
 mod prune;
 mod push;
@@ -81,8 +82,8 @@ mod warnings;
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    help_template = "{about-with-newline}\nUsage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "Also: accept, import-v0, rewrite, status, tag, undelete. `nfreezer --help` lists all.",
+    help_template = "{about-with-newline}Usage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
+    after_help = "Also: accept, import-v0, profile, rewrite, status, tag, undelete.\n`nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -146,6 +147,9 @@ enum Command {
     ServerSetup(server_setup::Args),
     /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
+    /// List, show and check profiles
+    #[command(hide = true, alias = "profiles")]
+    Profile(profile::Args),
     /// Write shell completions and man pages
     #[command(hide = true)]
     Generate(generate::Args),
@@ -186,6 +190,7 @@ impl Command {
             Command::Umount(args) => args.output.json,
             Command::ServerSetup(args) => args.output.json,
             Command::Key(args) => args.output().json,
+            Command::Profile(args) => args.is_json(),
             Command::Generate(args) => args.output.json,
             Command::Status(args) => args.output.json,
             Command::Version(args) | Command::Unlock(args) => args.json,
@@ -194,7 +199,7 @@ impl Command {
 }
 
 /// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
-const FURTHER: [&str; 6] = ["accept", "import-v0", "rewrite", "status", "tag", "undelete"];
+const FURTHER: [&str; 7] = ["accept", "import-v0", "profile", "rewrite", "status", "tag", "undelete"];
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
@@ -274,6 +279,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Umount(args) => mount::umount(&args),
         Command::ServerSetup(args) => server_setup::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Profile(args) => profile::run(&args, &Cli::command()),
         Command::Generate(args) => generate::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Version(args) => version(args),
@@ -352,7 +358,7 @@ mod tests {
         for name in FURTHER {
             let line = format!("  {name} ");
             assert!(help("--help").contains(&line) && !help("-h").contains(&line), "{name}");
-            assert!(help("-h").lines().last().is_some_and(|last| last.contains(name)), "{name}");
+            assert!(help("-h").lines().rev().take(3).any(|line| line.contains(name)), "{name}");
         }
     }
 

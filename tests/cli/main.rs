@@ -11,6 +11,7 @@ mod front_page;
 mod generate;
 mod moments;
 mod monitor;
+mod profiles;
 mod secrets;
 mod server_setup;
 mod whole;
