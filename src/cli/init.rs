@@ -1,18 +1,23 @@
 //! `nfreezer init`: makes a repository.
 
-use serde_json::json;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::exit::OK;
-use super::open::storage;
-use super::options::{AddressArgs, ConnectionArgs, OutputArgs, SecretArgs, SeenArgs};
+use super::open::{storage, to_write_on};
+use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, SecretArgs, SeenArgs};
 use super::output::{self, Output};
 use super::passphrase::Given;
 use super::values::size;
 use super::{escape, key, signals};
-use crate::error::Result;
+use crate::crypto::kdf::KdfCost;
+use crate::error::{Error, Kind, Result};
+use crate::mounts::{self, AbsentDisk};
 use crate::name::hex;
 use crate::repo::{Access, Repository, Unlock};
+use crate::storage::Storage;
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
@@ -25,6 +30,9 @@ pub struct Args {
     /// Generate a passphrase and print it once
     #[arg(long)]
     generate_passphrase: bool,
+    /// Make one where another was before, or where a disk seems not to be mounted
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     address: AddressArgs,
     #[command(flatten)]
@@ -37,43 +45,104 @@ pub struct Args {
     pub output: OutputArgs,
 }
 
+/// How to make a repository, from the options of `init` or of `push --init`.
+struct Plan<'a> {
+    secret: &'a SecretArgs,
+    seen: &'a SeenArgs,
+    output: OutputArgs,
+    cost: KdfCost,
+    generates: bool,
+    /// Made although another repository was at the address before, or its disk seems to be absent.
+    is_forced: bool,
+}
+
+/// A new repository.
+struct Made {
+    repo: Repository,
+    has_local_key: bool,
+    generated: Option<Zeroizing<String>>,
+}
+
 /// Makes a repository. The passphrase is asked for only after the place was found to be free.
 pub fn run(args: &Args) -> Result<u8> {
     let cost = key::cost(args.kdf_memory)?;
-    let given = Given::of(&args.secret);
+    let plan = Plan {
+        secret: &args.secret,
+        seen: &args.seen,
+        output: args.output,
+        cost,
+        generates: args.generate_passphrase,
+        is_forced: args.yes,
+    };
     if !args.generate_passphrase {
-        given.check()?;
+        Given::of(&args.secret).check()?;
     }
     let storage = storage(&args.address, &args.connection, args.output)?;
-    Repository::check_empty(signals::context(), &*storage)?;
-    let (passphrase, generated) = given.read_new(args.generate_passphrase)?;
     let mut out = Output::new(args.output.json);
-    let path = args.secret.local_key_path();
-    let local_key = path.map(|path| key::read_or_make_local_key(args.output, &mut out, &path)).transpose()?;
-    let passphrase = passphrase.with_local_key(local_key);
-    let unlock = Unlock { passphrase: &passphrase, cost, label: "init" };
-    let access = Access { seen: args.seen.store(), ..Access::default() };
-    let repo = Repository::init_with(signals::context(), storage, unlock, &access)?;
-    print(args, &mut out, &repo, passphrase.local_key().is_some(), generated)?;
+    let made = make(&plan, storage, &mut out)?;
+    let mut fields = print(&plan, &mut out, &made)?;
+    fields.insert("kdf_memory".into(), args.kdf_memory.into());
+    key::reveal(&mut out, &mut fields, made.generated)?;
+    out.object("summary", fields)?;
     out.flush().map(|()| OK)
 }
 
-fn print(
-    args: &Args,
-    out: &mut Output,
-    repo: &Repository,
-    local_key: bool,
-    generated: Option<Zeroizing<String>>,
-) -> Result<()> {
-    let address = repo.storage().address();
-    if !args.output.quiet {
-        let id = hex(&repo.id().0[..4]);
-        out.line(format_args!("made repository {id} at {}", escape::text(address.as_bytes())))?;
+/// Opens a repository to write. Makes it if there is none, for `push --init`.
+pub fn open_or_make(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    Given::of(&open.secret).check()?;
+    let storage = storage(&open.address, &open.connection, output)?;
+    if Repository::exists(signals::context(), &*storage)? {
+        return to_write_on(storage, open, output);
+    }
+    let cost = KdfCost::DEFAULT;
+    let plan = Plan { secret: &open.secret, seen: &open.seen, output, cost, generates: false, is_forced: false };
+    let mut out = Output::new(output.json);
+    let made = make(&plan, storage, &mut out)?;
+    let mut fields = print(&plan, &mut out, &made)?;
+    key::reveal(&mut out, &mut fields, made.generated)?;
+    out.object("made", fields)?;
+    out.flush().map(|()| made.repo)
+}
+
+fn make(plan: &Plan<'_>, storage: Arc<dyn Storage>, out: &mut Output) -> Result<Made> {
+    Repository::check_empty(signals::context(), &*storage)?;
+    if !plan.is_forced {
+        check_place(&*storage, plan.seen)?;
+    }
+    let (passphrase, generated) = Given::of(plan.secret).read_new(plan.generates)?;
+    let path = plan.secret.local_key_path();
+    let local_key = path.map(|path| key::read_or_make_local_key(plan.output, out, &path)).transpose()?;
+    let passphrase = passphrase.with_local_key(local_key);
+    let unlock = Unlock { passphrase: &passphrase, cost: plan.cost, label: "init" };
+    let access = Access { seen: plan.seen.store(), ..Access::default() };
+    let repo = Repository::init_with(signals::context(), storage, unlock, &access)?;
+    Ok(Made { repo, has_local_key: passphrase.local_key().is_some(), generated })
+}
+
+/// Fails if the disk of the repository seems not to be mounted: a repository was at this address before, or the folder is
+/// below a mount point at which nothing is mounted.
+fn check_place(storage: &dyn Storage, seen: &SeenArgs) -> Result<()> {
+    if let Some(store) = seen.store() {
+        Repository::check_never_seen(&store, &storage.address())?;
+    }
+    let Some(absent) = storage.local_path().and_then(mounts::absent_disk) else { return Ok(()) };
+    let why = match absent {
+        AbsentDisk::Named { place, file } => {
+            let [place, file] = [place, file].map(|path| escape::path(&path));
+            format!("{file} names the mount point {place}, and nothing is mounted there")
+        }
+        AbsentDisk::Removable => "no disk is mounted at it or above it".to_owned(),
+    };
+    let text = format!("the disk of {} seems not to be mounted: {why}", escape::text(storage.address().as_bytes()));
+    let hint = "mount it; `nfreezer init --yes` makes a repository in the folder as it is";
+    Err(Error::new(Kind::NoRepository, text).hint(hint))
+}
+
+fn print(plan: &Plan<'_>, out: &mut Output, made: &Made) -> Result<Map<String, Value>> {
+    let (id, address) = (hex(&made.repo.id().0), made.repo.storage().address());
+    if !plan.output.quiet {
+        out.line(format_args!("made repository {} at {}", &id[..8], escape::text(address.as_bytes())))?;
         out.line("keep the passphrase safe: without it the repository cannot be read, and it cannot be replaced")?;
     }
-    let mut fields = output::object(json!({
-        "repository_id": hex(&repo.id().0), "address": address, "kdf_memory": args.kdf_memory, "local_key": local_key,
-    }));
-    key::reveal(out, &mut fields, generated)?;
-    out.object("summary", fields)
+    Ok(output::object(json!({ "repository_id": id, "address": address, "local_key": made.has_local_key })))
 }

@@ -68,6 +68,11 @@ pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result
     unlock(storage, &access, open, output)
 }
 
+/// Opens a repository to write on a storage that is open already.
+pub fn to_write_on(storage: Arc<dyn Storage>, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    unlock(storage, &access(open)?, open, output)
+}
+
 /// Opens a repository to add key files, which need the master key.
 pub fn to_add_keys(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     Given::of(&open.secret).check()?;

@@ -104,6 +104,19 @@ impl Repository {
         Ok(())
     }
 
+    /// Returns whether there is a repository.
+    pub fn exists(ctx: &Context, storage: &dyn Storage) -> Result<bool> {
+        match storage.size(ctx, &Name::Config) {
+            Err(e) if matches!(e.kind(), Kind::Missing | Kind::NoRepository) => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    /// Fails if this machine has seen a repository at an address that has none now.
+    pub fn check_never_seen(store: &SeenStore, address: &str) -> Result<()> {
+        store.at_address(address).map_or(Ok(()), |(_, seen)| Err(vanished(address, &seen)))
+    }
+
     /// Opens a repository without seen data. Calls `passphrase` only if there is a repository.
     pub fn open(
         ctx: &Context,
@@ -269,15 +282,20 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
     }
     let address = storage.address();
     if let Some(seen) = before {
-        let newest = seen.heads_at(&address).last();
-        let newest = newest.map(|h| format!(", last on {}", Time::from_seconds(h.time))).unwrap_or_default();
-        let text = format!("there is no repository at {address} any more: this machine has seen one there{newest}");
-        let hint = "if its disk is not mounted, mount it; `nfreezer init` would make a new, empty one";
-        return Error::new(Kind::NoRepository, text).hint(hint);
+        return vanished(&address, seen);
     }
     let hint = match storage.size(ctx, &Name::OldIndex) {
         Ok(_) => "this is one of the Python nFreezer: `nfreezer import-v0` brings it into a new repository",
         Err(_) => "`nfreezer init -r REPO` makes one",
     };
     Error::new(Kind::NoRepository, format!("there is no repository at {address}")).hint(hint)
+}
+
+/// Returns the error for an address where a repository was seen before, and none is now.
+fn vanished(address: &str, seen: &Seen) -> Error {
+    let newest = seen.heads_at(address).last();
+    let newest = newest.map(|h| format!(", last on {}", Time::from_seconds(h.time))).unwrap_or_default();
+    let text = format!("there is no repository at {address} any more: this machine has seen one there{newest}");
+    let hint = "if its disk is not mounted, mount it; `nfreezer init --yes` makes a new, empty one";
+    Error::new(Kind::NoRepository, text).hint(hint)
 }

@@ -14,4 +14,5 @@ mod monitor;
 mod profiles;
 mod secrets;
 mod server_setup;
+mod unmounted;
 mod whole;

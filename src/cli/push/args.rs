@@ -29,6 +29,11 @@ pub struct Args {
     #[arg(value_name = "SOURCE")]
     pub sources: Vec<OsString>,
 
+    /// Make the repository if there is none
+    ///
+    /// Prompts twice for a new passphrase, as `init` does. Refuses a place whose disk seems not to be mounted.
+    #[arg(long)]
+    pub init: bool,
     /// Read sources from FILE, one per line
     ///
     /// Wildcards are expanded. Blanks around a line, empty lines and lines that begin with `#` are ignored. `-` reads
@@ -88,7 +93,7 @@ pub struct Args {
     /// Stay on the file systems of the sources
     ///
     /// Mount points are saved as empty folders.
-    #[arg(short = 'x', long)]
+    #[arg(short = 'x', long, hide_short_help = true)]
     pub one_file_system: bool,
 
     /// A label for the snapshot; may be repeated

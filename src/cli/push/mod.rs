@@ -19,9 +19,10 @@ use super::figures::Work;
 use super::open::{remember_run, to_write};
 use super::output::Output;
 use super::progress::Reporter;
-use super::signals;
+use super::{init, signals};
 use crate::error::Result;
 use crate::push;
+use crate::repo::Repository;
 use crate::seen::Run;
 use sources::{Own, Sources};
 
@@ -42,7 +43,9 @@ pub fn run(args: &Args) -> Result<u8> {
     if stream.is_none() {
         sources.paths.iter().try_for_each(|path| own.check(path))?;
     }
-    let repo = to_write(&args.repository, output, args.dry_run)?;
+    let repo = open(args)?;
+    // A repository that was just made in a source is left out too.
+    let own = if args.init { Own::find(&args.repository.address) } else { own };
     let work = if args.dry_run { Work::Files("scanned") } else { Work::Send("saved") };
     let mut reporter = Reporter::new(args.progress, work);
     let ctx = reporter.attach(signals::catch_and_commit());
@@ -63,6 +66,13 @@ pub fn run(args: &Args) -> Result<u8> {
     out.object("summary", summary::fields(&done, args.dry_run))?;
     out.flush()?;
     Ok(if done.skipped + done.changed_while_read > 0 { INCOMPLETE } else { OK })
+}
+
+fn open(args: &Args) -> Result<Repository> {
+    if args.init && !args.dry_run {
+        return init::open_or_make(&args.repository, args.progress.output);
+    }
+    to_write(&args.repository, args.progress.output, args.dry_run)
 }
 
 fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Select>) -> Result<push::Options> {

@@ -1,5 +1,9 @@
 //! The mount table of the kernel. Reading it does not wait for any file system.
 
+mod absent;
+
+pub use absent::{AbsentDisk, absent_disk};
+
 use rustix::fs::{major, makedev, minor};
 
 /// The type of a mounted backup.
