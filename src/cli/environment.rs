@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::accounts;
+use crate::storage::S3Options;
 
 /// Returns a variable that is set and not empty.
 pub fn variable(name: &str) -> Option<OsString> {
@@ -35,6 +36,14 @@ pub fn home() -> Option<PathBuf> {
 
 fn absolute(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Returns the variables and files that the tools of object stores take their credentials from.
+pub fn object_store() -> S3Options {
+    let is_own = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let own =
+        std::env::vars_os().filter_map(is_own).filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty());
+    S3Options { environment: own.collect(), home: absolute("HOME") }
 }
 
 /// Returns the name of this machine.

@@ -11,7 +11,7 @@ use super::options::{
 };
 use super::passphrase::{self, Given};
 use super::terminal::Terminal;
-use super::{escape, local_key, output, paper_key, signals, warnings};
+use super::{environment, escape, local_key, output, paper_key, signals, warnings};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
 use crate::repo::{Access, Alarm, Repository, State};
@@ -111,6 +111,7 @@ fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options
             connections: ssh.connections.or(args.connections.map(usize::from)),
             ..ssh
         },
+        s3: environment::object_store(),
         ..default
     })
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::bucket::Bucket;
 use super::rclone::Rclone;
 use crate::error::{Error, Kind, Result};
 
@@ -16,6 +17,8 @@ pub enum Location {
     Sftp(Remote),
     /// A folder of a storage service that rclone serves.
     Rclone(Rclone),
+    /// A folder of a bucket in an S3-compatible object store.
+    S3(Bucket),
 }
 
 /// A folder on an SFTP server.
@@ -34,8 +37,7 @@ pub struct Remote {
 /// Kinds of servers in addresses of other programs. As names of hosts they are taken with an absolute path only.
 const OTHER_SERVERS: [&str; 6] = ["s3", "b2", "rest", "azure", "gs", "swift"];
 
-const FORMS: &str =
-    "write user@host:/path, host:path, sftp://user@host:port//path, rclone:REMOTE:PATH, or a local folder";
+const FORMS: &str = "write user@host:/path, host:path, sftp://user@host:port//path, s3://HOST/BUCKET/FOLDER, rclone:REMOTE:PATH, or a local folder";
 
 fn usage(text: impl Into<String>) -> Error {
     Error::new(Kind::Usage, text).hint(FORMS)
@@ -46,21 +48,21 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Location::Local(path) => Some(path),
-            Location::Sftp(_) | Location::Rclone(_) => None,
+            Location::Sftp(_) | Location::Rclone(_) | Location::S3(_) => None,
         }
     }
 
     /// Returns the folder on a server, if the location is on one.
     pub fn remote(&self) -> Option<&Remote> {
         match self {
-            Location::Local(_) | Location::Rclone(_) => None,
+            Location::Local(_) | Location::Rclone(_) | Location::S3(_) => None,
             Location::Sftp(remote) => Some(remote),
         }
     }
 
     /// Reads `user@host:/path`, `host:path` (relative to home), `sftp://user@host:port//abs`, `sftp://host/rel`,
-    /// `sftp:user@host:path`, `rclone:REMOTE:PATH`, `file:///path`, or a local path. Nothing is percent-decoded. Kind [`Kind::Usage`] if it is
-    /// none of these.
+    /// `sftp:user@host:path`, `rclone:REMOTE:PATH`, the addresses of [`Bucket::parse`], `file:///path`, or a local path. Nothing is
+    /// percent-decoded. Kind [`Kind::Usage`] if it is none of these.
     pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Err(usage("the address of the repository is empty"));
@@ -81,19 +83,24 @@ impl Location {
         if let Some(place) = text.strip_prefix("rclone:").filter(|place| !place.starts_with('/')) {
             return Rclone::parse(place).map(Location::Rclone);
         }
+        if let Some(bucket) = Bucket::parse(text)? {
+            return Ok(Location::S3(bucket));
+        }
         if let Some((scheme, _)) = text
             .split_once(':')
             .filter(|(_, rest)| ["//", "http://", "https://"].iter().any(|url| rest.starts_with(url)))
             && !scheme.contains(['/', '@'])
         {
-            return Err(usage("an address of another kind of server: nfreezer knows SFTP, rclone and local folders"));
+            return Err(usage(
+                "an address of another kind of server: nfreezer knows SFTP, S3, rclone and local folders",
+            ));
         }
         if let Some((scheme, rest)) = text.split_once(':')
             && OTHER_SERVERS.contains(&scheme)
             && !rest.starts_with('/')
         {
             let text = format!(
-                "{scheme}: is an address of another kind of server: nfreezer knows SFTP, rclone and local folders"
+                "{scheme}: is an address of another kind of server: nfreezer knows SFTP, S3, rclone and local folders"
             );
             return Err(Error::new(Kind::Usage, text).hint(format!(
                 "rclone can serve it: rclone:REMOTE:PATH; a host named {scheme} is sftp://{scheme}/PATH"
@@ -214,6 +221,7 @@ impl fmt::Display for Location {
             Location::Local(path) => write!(f, "{}", path.display()),
             Location::Sftp(remote) => remote.fmt(f),
             Location::Rclone(rclone) => rclone.fmt(f),
+            Location::S3(bucket) => bucket.fmt(f),
         }
     }
 }
@@ -277,6 +285,8 @@ mod tests {
             ("rclone:b2:bucket/x/", Location::Rclone(Rclone::parse("b2:bucket/x").expect("a remote"))),
             ("rclone:crypt:", Location::Rclone(Rclone::parse("crypt:").expect("a remote"))),
             ("rclone::local:/x", Location::Rclone(Rclone::parse(":local:/x").expect("a backend"))),
+            ("s3://nas.lan/b/x", Location::S3(Bucket::parse("s3://nas.lan/b/x").expect("valid").expect("S3"))),
+            ("s3:/x", sftp("", "s3", 0, "/x")),
             ("file:///srv/b", Location::Local("/srv/b".into())),
             ("/srv/a:b", Location::Local("/srv/a:b".into())),
             ("./a:b", Location::Local("./a:b".into())),
@@ -301,7 +311,7 @@ mod tests {
             "nas:",
             "sftp://nas",
             "rest:http://nas/",
-            "s3://bucket",
+            "s3://",
             "s3:bucket/folder",
             "b2:bucket:folder",
             "rclone:remote",

@@ -1,4 +1,5 @@
-//! Where sealed objects live: a folder on this machine, on an SFTP server, or behind rclone. Sees names and sealed bytes only.
+//! Where sealed objects live: a folder on this machine, on an SFTP server, behind rclone, or in an object store. Sees names and
+//! sealed bytes only.
 //!
 //! # The contract, held by one suite over every implementation (`tests/storage/main.rs`)
 //!
@@ -32,6 +33,7 @@ use net::pace::Pace;
 use net::retry::Reconnecting;
 use sftp::Sftp;
 
+mod bucket;
 mod dry;
 mod local;
 mod location;
@@ -39,8 +41,11 @@ mod memory;
 mod net;
 mod options;
 mod rclone;
+#[cfg(feature = "s3")]
+mod s3;
 mod sftp;
 
+pub use bucket::{Bucket, Endpoint, S3Options};
 pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};
@@ -74,7 +79,20 @@ pub fn open(ctx: &Context, location: &Location, options: Options) -> Result<Box<
             let served = Remote { user: None, host: "rclone".into(), port: None, path: "/".into() };
             Ok(Box::new(sftp(ctx, &served, options, rclone.to_string())?))
         }
+        Location::S3(bucket) => object_store(ctx, bucket, options),
     }
+}
+
+#[cfg(feature = "s3")]
+fn object_store(ctx: &Context, bucket: &Bucket, options: Options) -> Result<Box<dyn Storage>> {
+    Ok(Box::new(s3::S3::open(ctx, bucket, options)?))
+}
+
+#[cfg(not(feature = "s3"))]
+fn object_store(_: &Context, bucket: &Bucket, _: Options) -> Result<Box<dyn Storage>> {
+    use crate::error::Kind;
+    Err(Error::new(Kind::Usage, format!("this build has no S3, so {bucket} cannot be opened"))
+        .hint("build nfreezer with its default features, or let rclone serve the bucket: rclone:REMOTE:PATH"))
 }
 
 fn sftp(ctx: &Context, remote: &Remote, options: Options, address: String) -> Result<Sftp> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bucket::S3Options;
 use super::net::{Notice, RetryOptions};
 use super::sftp::ssh::SshOptions;
 
@@ -23,6 +24,8 @@ pub struct Options {
     pub notice: Notice,
     /// How to reach a server by SSH.
     pub ssh: SshOptions,
+    /// How to use an object store.
+    pub s3: S3Options,
 }
 
 impl Default for Options {
@@ -35,6 +38,7 @@ impl Default for Options {
             limit_download: None,
             notice: Arc::new(|_| {}),
             ssh: SshOptions::default(),
+            s3: S3Options::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod faults;
 pub mod hook;
 pub mod mounted;
+pub mod object_store;
 pub mod process;
 pub mod proxy;
 pub mod repository;

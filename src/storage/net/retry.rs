@@ -109,29 +109,37 @@ impl<C: Connection> Reconnecting<C> {
         self.0.slot().made
     }
 
-    /// Runs `operation`, again on a new connection whenever it is lost; its second argument is true for a repetition.
+    /// Runs `operation`, again on a new connection whenever it is lost, and again after a pause when the server is busy; its second
+    /// argument is true for a repetition.
     pub fn run<T>(&self, ctx: &Context, mut operation: impl FnMut(&C, bool) -> Result<T, Fault>) -> Result<T> {
         let keeper = &self.0;
         let mut give_up: Option<Instant> = None;
-        let mut losses = 0;
+        let (mut losses, mut refusals) = (0, 0);
         loop {
             let connection = keeper.connection(ctx, give_up)?;
-            let why = match operation(&connection, losses > 0) {
+            let (pause, text) = match operation(&connection, losses + refusals > 0) {
                 Ok(value) => {
                     keeper.of_use.store(true, Ordering::Relaxed);
                     return Ok(value);
                 }
                 Err(Fault::Final(e)) => return Err(e),
-                Err(Fault::Lost(why)) => why,
+                Err(Fault::Lost(why)) => {
+                    keeper.lost(&connection, &why);
+                    losses += 1;
+                    let pause = if losses < UNLUCKY { Duration::ZERO } else { pause(losses - UNLUCKY) };
+                    (pause, format!("lost the connection to {}: {why}", keeper.dial.server()))
+                }
+                Err(Fault::Busy(why)) => {
+                    refusals += 1;
+                    let text = format!("{} cannot serve a request now: {why}", keeper.dial.server());
+                    keeper.busy(refusals, &text);
+                    (scattered(pause(refusals - 1)), text)
+                }
             };
-            keeper.lost(&connection, &why);
             drop(connection);
             let deadline = *give_up.get_or_insert_with(|| Instant::now() + keeper.options.retry_for);
-            losses += 1;
-            let pause = if losses < UNLUCKY { Duration::ZERO } else { pause(losses - UNLUCKY) };
             last_chance(ctx)?;
             if Instant::now() + pause >= deadline {
-                let text = format!("lost the connection to {}: {why}", keeper.dial.server());
                 return Err(Error::new(Kind::Connection, text));
             }
             keeper.pause(ctx, Instant::now() + pause)?;
@@ -232,6 +240,18 @@ impl<C: Connection> Keeper<C> {
         }
     }
 
+    /// Reports a server that stays busy, at most once a minute.
+    fn busy(&self, refusals: u32, text: &str) {
+        let mut slot = self.slot();
+        let is_old = slot.last_news.is_none_or(|last| last.elapsed() >= NEWS);
+        if refusals < UNLUCKY || !is_old {
+            return;
+        }
+        slot.last_news = Some(Instant::now());
+        drop(slot);
+        self.tell(Some(format!("{text}; trying again for up to {}", words(self.options.retry_for))));
+    }
+
     fn next_pause(&self, failures: u32) -> Duration {
         pause(failures).min(self.options.longest_pause)
     }
@@ -294,6 +314,12 @@ fn last_chance(ctx: &Context) -> Result<()> {
 /// 0.5 s, doubled with each failure, at most 30 s.
 fn pause(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE)
+}
+
+/// Shortens a pause by up to a half, so that threads which were refused together do not come back together.
+fn scattered(pause: Duration) -> Duration {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    pause.mul_f64(0.5 + f64::from(nanos / 1000 % 512) / 1024.0)
 }
 
 fn words(time: Duration) -> String {

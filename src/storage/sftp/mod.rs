@@ -114,7 +114,7 @@ impl Storage for Sftp {
             match &put {
                 Ok(()) => self.puts.stored(bytes.len(), started.elapsed()),
                 Err(Fault::Lost(_)) => self.puts.broken(),
-                Err(Fault::Final(_)) => {}
+                Err(Fault::Final(_) | Fault::Busy(_)) => {}
             }
             put
         })

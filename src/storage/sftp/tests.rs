@@ -122,7 +122,9 @@ impl Dial for Breaking {
         let left = if first { self.cut } else { usize::MAX };
         match session(Wire { stream, left, server, ending: None }) {
             Ok(session) => Ok(SftpConnection::new(session, &self.root)),
-            Err(Fault::Lost(why)) => Err(DialError { error: Error::new(Kind::Connection, why), again: true }),
+            Err(Fault::Lost(why) | Fault::Busy(why)) => {
+                Err(DialError { error: Error::new(Kind::Connection, why), again: true })
+            }
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
         }
     }

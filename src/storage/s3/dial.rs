@@ -1,0 +1,163 @@
+//! Prepares a connection to a bucket: credentials, region, the first connection.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::Request;
+use object_store::RetryConfig;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::HttpRequestBody;
+
+use super::body::Traffic;
+use super::client::{Client, Exclusive};
+use super::connect::tls;
+use super::crypto::Crypto;
+use super::errors::{self, Problem};
+use super::http::{Http, Limits, Service};
+use super::profile::{Keys, Settings};
+use super::runtime::Engine;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::printable;
+use crate::storage::bucket::{Bucket, Endpoint, S3Options};
+use crate::storage::net::{Dial, DialError};
+
+/// The region of stores that have none.
+const REGION: &str = "us-east-1";
+
+/// Variables by which a container or a machine of AWS passes credentials.
+const SERVICES: [&str; 8] = [
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_METADATA_ENDPOINT",
+];
+
+/// Makes connections to a bucket.
+pub struct Dialer {
+    pub bucket: Bucket,
+    pub options: S3Options,
+    pub limits: Limits,
+    pub traffic: Arc<Traffic>,
+    pub engine: Arc<Engine>,
+    pub exclusive: Arc<Exclusive>,
+    pub ctx: Context<'static>,
+}
+
+impl Dial for Dialer {
+    type Connection = Client;
+
+    fn dial(&self) -> Result<Client, DialError> {
+        let settings = Settings::read(&self.options).map_err(last)?;
+        let named = match (&self.bucket.endpoint, &settings.endpoint) {
+            (Some(endpoint), _) => Some(endpoint.clone()),
+            (None, Some(url)) => Some(Endpoint::parse(url).map_err(last)?),
+            (None, None) => None,
+        };
+        let is_aws = named.as_ref().is_none_or(is_of_aws);
+        if settings.keys.is_none() && !self.has_service(is_aws) {
+            return Err(last(errors::no_credentials("none are in the environment or in ~/.aws/credentials")));
+        }
+        let region = match &settings.region {
+            Some(region) => region.clone(),
+            None if is_aws => self.region()?,
+            None => REGION.into(),
+        };
+        if !region.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)) || region.is_empty() {
+            return Err(last(Error::new(Kind::Usage, format!("{region:?} cannot be the name of a region"))));
+        }
+        let endpoint = named.unwrap_or_else(|| of_aws(&format!("s3.{region}.amazonaws.com")));
+        let http = self.http(endpoint.clone())?;
+        self.wait(http.open())?;
+        if is_aws {
+            self.exclusive.set(true);
+        }
+        let store = self.store(&endpoint, region, settings.keys, http).map_err(last)?;
+        Ok(Client {
+            store,
+            prefix: self.bucket.prefix.clone(),
+            engine: Arc::clone(&self.engine),
+            exclusive: Arc::clone(&self.exclusive),
+        })
+    }
+
+    fn server(&self) -> String {
+        self.bucket.endpoint.as_ref().map_or_else(|| "the object store".into(), Endpoint::authority)
+    }
+}
+
+impl Dialer {
+    fn http(&self, endpoint: Endpoint) -> Result<Arc<Http>, DialError> {
+        let authorities = self.options.environment.get("AWS_CA_BUNDLE").map(PathBuf::from);
+        let tls = tls(authorities.as_deref()).map_err(last)?;
+        Ok(Arc::new(Http::new(endpoint, tls, self.limits, Arc::clone(&self.traffic))))
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = Result<T, Problem>>) -> Result<T, DialError> {
+        let done = self.engine.wait(&self.ctx, || {}, future).map_err(last)?;
+        done.map_err(|problem| match problem {
+            Problem::Certificate(why) => last(errors::certificate(&why)),
+            other => DialError { error: Error::new(Kind::Connection, other.to_string()), again: true },
+        })
+    }
+
+    /// Returns whether a service may hand out credentials.
+    fn has_service(&self, is_aws: bool) -> bool {
+        let is_set = |name: &str| self.options.environment.contains_key(name);
+        let is_off = self.options.environment.get("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value == "true");
+        SERVICES.iter().any(|name| is_set(name)) || is_aws && !is_off
+    }
+
+    /// Asks AWS for the region of the bucket; it tells that without a login.
+    fn region(&self) -> Result<String, DialError> {
+        let endpoint = of_aws("s3.amazonaws.com");
+        let http = self.http(endpoint.clone())?;
+        let request =
+            Request::head(format!("{}/{}", endpoint.url(), self.bucket.bucket)).body(HttpRequestBody::empty());
+        let request = request.map_err(|e| last(Error::failed(format!("cannot ask for the region: {e}"))))?;
+        let answer = self.wait(http.exchange(request))?;
+        let region = answer.headers().get("x-amz-bucket-region").map(|value| printable::excerpt(value.as_bytes()));
+        Ok(region.unwrap_or_else(|| REGION.into()))
+    }
+
+    fn store(&self, endpoint: &Endpoint, region: String, keys: Option<Keys>, http: Arc<Http>) -> Result<AmazonS3> {
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&self.bucket.bucket)
+            .with_region(region)
+            .with_endpoint(endpoint.url())
+            .with_allow_http(true)
+            .with_crypto_provider(Arc::new(Crypto))
+            .with_http_connector(Service(http))
+            .with_disable_bulk_delete(true)
+            // Only storage/net repeats.
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
+        for name in SERVICES {
+            let key: Option<AmazonS3ConfigKey> = name.to_ascii_lowercase().parse().ok();
+            if let (Some(key), Some(value)) = (key, self.options.environment.get(name)) {
+                builder = builder.with_config(key, value);
+            }
+        }
+        if let Some(Keys { id, secret, token }) = keys {
+            builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+            builder = if let Some(token) = token { builder.with_token(token) } else { builder };
+        }
+        builder.build().map_err(|e| Error::failed(format!("cannot use the object store: {e}")))
+    }
+}
+
+/// A later attempt would fail alike.
+fn last(error: Error) -> DialError {
+    DialError { error, again: false }
+}
+
+fn of_aws(host: &str) -> Endpoint {
+    Endpoint { tls: true, host: host.into(), port: None }
+}
+
+fn is_of_aws(endpoint: &Endpoint) -> bool {
+    endpoint.host.ends_with(".amazonaws.com") || endpoint.host.ends_with(".amazonaws.com.cn")
+}

@@ -1,0 +1,202 @@
+//! A repository in a bucket of an S3-compatible object store, by the crate object_store over connections of our own.
+//!
+//! From the wire upwards: [`connect`] (TCP, TLS), [`http`] (requests, answers, limits), [`client`] (operations, each tried
+//! once), [`dial`] (credentials, region). Asynchronous code runs in [`runtime`] alone. An object is put by one request, which
+//! the store obeys wholly or not at all, so there are no torsos.
+
+mod body;
+mod client;
+mod connect;
+mod crypto;
+mod dial;
+mod errors;
+mod http;
+mod profile;
+mod runtime;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use std::sync::Mutex;
+
+use body::Traffic;
+use bytes::Bytes;
+use client::{Client, Exclusive};
+use dial::Dialer;
+use http::Limits;
+use runtime::Engine;
+
+use super::bucket::Bucket;
+use super::net::Fault;
+use super::net::gate::Gate;
+use super::net::pace::Pace;
+use super::net::retry::Reconnecting;
+use super::{Capabilities, Entry, MAX_ENTRIES, Options, Storage};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::name::{Folder, Name};
+
+/// A repository in a bucket.
+pub struct S3 {
+    connections: Reconnecting<Client>,
+    traffic: Arc<Traffic>,
+    exclusive: Arc<Exclusive>,
+    address: String,
+    puts: Gate,
+    expected: Mutex<Option<Expected>>,
+}
+
+/// A listing that was begun before it was asked for.
+struct Expected {
+    folder: Folder,
+    since: Instant,
+    entries: JoinHandle<Result<Vec<Entry>>>,
+}
+
+/// A listing that was begun earlier than this is not what the caller wants.
+const FRESH: Duration = Duration::from_secs(10);
+
+impl S3 {
+    /// Opens a bucket: finds the credentials and connects.
+    pub fn open(ctx: &Context, bucket: &Bucket, options: Options) -> Result<Self> {
+        let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
+        let traffic = Arc::new(Traffic { upload, download, ..Traffic::default() });
+        let exclusive = Arc::new(Exclusive::default());
+        let dialer = Dialer {
+            bucket: bucket.clone(),
+            options: options.s3.clone(),
+            limits: Limits { connect: options.ssh.connect_timeout, stalled: options.ssh.io_timeout },
+            traffic: Arc::clone(&traffic),
+            engine: Arc::new(Engine::start()?),
+            exclusive: Arc::clone(&exclusive),
+            ctx: ctx.detached(),
+        };
+        Ok(S3 {
+            connections: Reconnecting::new(ctx, Box::new(dialer), options.retry())?,
+            traffic,
+            exclusive,
+            address: bucket.to_string(),
+            puts: Gate::new(options.limit_upload),
+            expected: Mutex::default(),
+        })
+    }
+
+    /// Asks again for `config`, which has just been made, to see whether the store refuses that. The bytes are the same, so a store
+    /// that does not refuse loses nothing.
+    fn probe(&self, ctx: &Context, bytes: &Bytes) -> Result<()> {
+        let silent = ctx.detached();
+        let second = self.connections.run(ctx, |client, _| client.put(&silent, &Name::Config, bytes, false));
+        match second {
+            Err(e) if e.kind() == crate::error::Kind::Exists => Ok(()),
+            Ok(()) => {
+                self.exclusive.set(false);
+                ctx.warn("the object store does not refuse to replace an object (it ignores If-None-Match)");
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Lists a folder page by page, and counts what is not ours.
+fn scan(connections: &Reconnecting<Client>, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize)> {
+    let (mut entries, mut foreign, mut after) = (Vec::new(), 0, None);
+    loop {
+        let page = connections.run(ctx, |client, _| client.page(ctx, folder, after.clone()))?;
+        let is_stuck = page.next.is_some() && page.next == after;
+        entries.extend(page.entries);
+        // A page counts as a name, so that pages without names end too.
+        foreign += page.foreign;
+        if is_stuck || entries.len() + foreign > MAX_ENTRIES {
+            let text = format!("{folder:?} holds more than {MAX_ENTRIES} names, or its listing does not end");
+            return Err(Error::failed(text));
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok((entries, foreign)),
+        }
+    }
+}
+
+impl Storage for S3 {
+    /// A bucket has no folders; this only shows that it is there.
+    fn create_folders(&self, ctx: &Context) -> Result<()> {
+        self.connections.run(ctx, |client, _| client.page(ctx, Folder::Root, None)).map(drop)
+    }
+
+    fn expect(&self, ctx: &Context, folder: Folder) {
+        let connections = self.connections.clone();
+        let ctx = ctx.detached();
+        let list = move || scan(&connections, &ctx, folder).map(|(entries, _)| entries);
+        let thread = std::thread::Builder::new().name("list".into()).spawn(list);
+        let expected = thread.ok().map(|entries| Expected { folder, since: Instant::now(), entries });
+        *self.expected.lock().expect("no holder panics") = expected;
+    }
+
+    fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
+        let expected = self.expected.lock().expect("no holder panics").take_if(|e| e.folder == folder);
+        if let Some(expected) = expected.filter(|e| e.since.elapsed() < FRESH)
+            && let Ok(Ok(entries)) = expected.entries.join()
+        {
+            return Ok(entries);
+        }
+        scan(&self.connections, ctx, folder).map(|(entries, _)| entries)
+    }
+
+    fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
+        scan(&self.connections, ctx, folder).map(|(_, foreign)| foreign)
+    }
+
+    fn size(&self, ctx: &Context, name: &Name) -> Result<u64> {
+        self.connections.run(ctx, |client, _| client.size(ctx, name))
+    }
+
+    fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>> {
+        if len > 0 && offset.checked_add(len as u64).is_some() {
+            return self.connections.run(ctx, |client, _| client.read(ctx, name, offset, len));
+        }
+        let size = self.size(ctx, name)?;
+        match len == 0 && offset <= size {
+            true => Ok(Vec::new()),
+            false => Err(Error::damaged(format!("object {name} ends too early"))),
+        }
+    }
+
+    fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.connections.run(ctx, |client, again| {
+            let _pass = self.puts.enter(ctx, bytes.len())?;
+            let started = Instant::now();
+            let put = client.put(ctx, name, &bytes, again);
+            match &put {
+                Ok(()) => self.puts.stored(bytes.len(), started.elapsed()),
+                Err(Fault::Lost(_) | Fault::Busy(_)) => self.puts.broken(),
+                Err(Fault::Final(_)) => {}
+            }
+            put
+        })?;
+        if *name == Name::Config && self.exclusive.get().is_none() { self.probe(ctx, &bytes) } else { Ok(()) }
+    }
+
+    fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
+        self.connections.run(ctx, |client, _| client.remove(ctx, name))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable_put: true, exclusive_create: self.exclusive.get() == Some(true) }
+    }
+
+    fn traffic(&self) -> (u64, u64) {
+        (self.traffic.sent.load(Ordering::Relaxed), self.traffic.received.load(Ordering::Relaxed))
+    }
+
+    fn connections(&self) -> u64 {
+        self.connections.made()
+    }
+
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+}
