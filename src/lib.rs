@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`name`], [`time`], [`error`] and [`context`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
 //! [`storage`]; [`repo`], which joins core and storage; [`trees`], which has the rules of saved trees; then the operations
-//! ([`push`], [`restore`], [`check`], [`diff`], [`dump`], [`find`], [`stats`], [`forget`], [`rewrite`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
+//! ([`push`], [`restore`], [`check`], [`diff`], [`dump`], [`find`], [`stats`], [`forget`], [`rewrite`],
+//! [`doctor`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod context;
 pub mod crypto;
 pub mod descriptors;
 pub mod diff;
+pub mod doctor;
 pub mod dump;
 pub mod error;
 pub mod find;

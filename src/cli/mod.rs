@@ -19,6 +19,7 @@ mod base32;
 mod calendar;
 mod check;
 mod diff;
+mod doctor;
 mod dump;
 mod environment;
 mod escape;
@@ -83,7 +84,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}Usage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "Also: accept, import-v0, profile, rewrite, status, tag, undelete.\n`nfreezer --help` lists all.",
+    after_help = "Also: accept, doctor, import-v0, profile, rewrite, status, tag, undelete.\n`nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -153,6 +154,9 @@ enum Command {
     /// Write shell completions and man pages
     #[command(hide = true)]
     Generate(generate::Args),
+    /// Test a server, and advise
+    #[command(hide = true)]
+    Doctor(doctor::Args),
     /// Show how old the newest snapshots are, for monitors
     #[command(hide = true)]
     Status(Box<status::Args>),
@@ -192,6 +196,7 @@ impl Command {
             Command::Key(args) => args.output().json,
             Command::Profile(args) => args.is_json(),
             Command::Generate(args) => args.output.json,
+            Command::Doctor(args) => args.output.json,
             Command::Status(args) => args.output.json,
             Command::Version(args) | Command::Unlock(args) => args.json,
         }
@@ -199,7 +204,7 @@ impl Command {
 }
 
 /// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
-const FURTHER: [&str; 7] = ["accept", "import-v0", "profile", "rewrite", "status", "tag", "undelete"];
+const FURTHER: [&str; 8] = ["accept", "doctor", "import-v0", "profile", "rewrite", "status", "tag", "undelete"];
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
@@ -281,6 +286,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Key(args) => key::run(&args),
         Command::Profile(args) => profile::run(&args, &Cli::command()),
         Command::Generate(args) => generate::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Version(args) => version(args),
         Command::Unlock(args) => unlock(args),

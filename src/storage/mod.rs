@@ -135,6 +135,32 @@ pub struct Space {
     pub free: u64,
 }
 
+/// Extensions of the SFTP protocol that a server announces (`PROTOCOL` of OpenSSH).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// `fsync@openssh.com`
+    pub fsync: bool,
+    /// `statvfs@openssh.com`
+    pub statvfs: bool,
+    /// `limits@openssh.com`
+    pub limits: bool,
+    /// `posix-rename@openssh.com`
+    pub posix_rename: bool,
+    /// `hardlink@openssh.com`
+    pub hardlink: bool,
+}
+
+/// A change that the contract never makes, see [`Storage::attack`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attack {
+    /// Make it writable, write into it and cut it off.
+    Overwrite,
+    /// Move it to another name.
+    Rename(Name),
+    /// Add a second name.
+    Link(Name),
+}
+
 /// Abilities of a backend beyond the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -179,6 +205,17 @@ pub trait Storage: Send + Sync {
     /// errors. A claim of the server: for messages, never for decisions about data.
     fn space(&self, _: &Context) -> Result<Option<Space>> {
         Ok(None)
+    }
+
+    /// Returns the extensions of an SFTP server; `None` where no SFTP is spoken.
+    fn extensions(&self, _: &Context) -> Result<Option<Extensions>> {
+        Ok(None)
+    }
+
+    /// Tries to change an object as a thief of this access could, in all ways that SFTP has. Only `doctor` does so, and only
+    /// to objects of its own making. A refusal is no error: the caller looks at the object. The default refuses.
+    fn attack(&self, _: &Context, _: &Name, _: Attack) -> Result<()> {
+        Ok(())
     }
 
     /// Returns the abilities of this backend beyond the contract.

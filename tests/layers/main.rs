@@ -76,6 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("check", &["allowance", "context", "crypto", "format", "repo", "trees", "progress"]),
     ("diff", &["context", "format", "trees", "xattr"]),
+    ("doctor", &["context", "repo", "storage"]),
     ("dump", &["allowance", "context", "format", "trees"]),
     ("find", &["context", "crypto", "format", "trees"]),
     ("stats", &["context", "crypto", "format", "trees"]),
@@ -89,8 +90,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "accounts", "context", "crypto", "format", "moment", "mounts", "pattern", "storage", "seen", "repo",
-            "trees", "progress", "push", "restore", "check", "diff", "dump", "find", "stats", "forget", "rewrite",
-            "prune", "import", "vfs", "mount",
+            "trees", "progress", "push", "restore", "check", "diff", "doctor", "dump", "find", "stats", "forget",
+            "rewrite", "prune", "import", "vfs", "mount",
         ],
     ),
 ];

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::{Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder};
+use super::{Attack, Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -204,6 +204,18 @@ impl Storage for Local {
         let disk = rustix::fs::statvfs(&self.root).map_err(failed)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         Ok(Some(Space { total: bytes(disk.f_blocks), free: bytes(disk.f_bavail) }))
+    }
+
+    fn attack(&self, _: &Context, name: &Name, attack: Attack) -> Result<()> {
+        let path = self.place(&name.path());
+        let _ = match attack {
+            Attack::Overwrite => fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+                .and_then(|()| OpenOptions::new().write(true).truncate(true).open(&path))
+                .and_then(|mut file| file.write_all(b"x")),
+            Attack::Rename(to) => fs::rename(&path, self.place(&to.path())),
+            Attack::Link(to) => fs::hard_link(&path, self.place(&to.path())),
+        };
+        Ok(())
     }
 
     fn capabilities(&self) -> Capabilities {

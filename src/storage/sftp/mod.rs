@@ -26,7 +26,7 @@ pub use session::{NOT_SFTP, Session, Times, Traffic};
 use super::net::Fault;
 use super::net::gate::Gate;
 use super::net::retry::Reconnecting;
-use super::{Capabilities, Entry, Space, Storage};
+use super::{Attack, Capabilities, Entry, Extensions, Space, Storage};
 use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
@@ -59,7 +59,7 @@ impl Sftp {
         traffic: Arc<Traffic>,
         address: String,
     ) -> Result<Self> {
-        let syncs = connections.run(ctx, |connection, _| Ok(connection.session.features().fsync))?;
+        let syncs = connections.run(ctx, |connection, _| Ok(connection.session.features().extensions.fsync))?;
         Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
     }
 
@@ -126,6 +126,14 @@ impl Storage for Sftp {
 
     fn space(&self, ctx: &Context) -> Result<Option<Space>> {
         self.connections.run(ctx, |connection, _| connection.space(ctx))
+    }
+
+    fn extensions(&self, ctx: &Context) -> Result<Option<Extensions>> {
+        self.connections.run(ctx, |connection, _| Ok(Some(connection.session.features().extensions)))
+    }
+
+    fn attack(&self, ctx: &Context, name: &Name, attack: Attack) -> Result<()> {
+        self.connections.run(ctx, |connection, _| connection.attack(ctx, name, attack))
     }
 
     fn capabilities(&self) -> Capabilities {

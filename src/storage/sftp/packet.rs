@@ -10,11 +10,14 @@ pub const READ: u8 = 5;
 pub const WRITE: u8 = 6;
 pub const LSTAT: u8 = 7;
 pub const FSTAT: u8 = 8;
+pub const SETSTAT: u8 = 9;
+pub const FSETSTAT: u8 = 10;
 pub const OPENDIR: u8 = 11;
 pub const READDIR: u8 = 12;
 pub const REMOVE: u8 = 13;
 pub const MKDIR: u8 = 14;
 pub const STAT: u8 = 17;
+pub const RENAME: u8 = 18;
 pub const STATUS: u8 = 101;
 pub const HANDLE: u8 = 102;
 pub const DATA: u8 = 103;
@@ -35,6 +38,7 @@ pub const QUOTA: u32 = 15;
 
 /// Flags of OPEN.
 pub const FOR_READING: u32 = 0x01;
+pub const FOR_WRITING: u32 = 0x02;
 pub const NEW_FOR_WRITING: u32 = 0x02 | 0x08 | 0x20; // WRITE | CREAT | EXCL
 
 /// The longest packet that is accepted: OpenSSH's limit (256 KiB) and some room.
@@ -82,6 +86,11 @@ impl Request {
     /// Attributes that hold a mode only.
     pub fn mode(self, mode: u32) -> Self {
         self.u32(HAS_MODE).u32(mode)
+    }
+
+    /// Attributes that hold a size only.
+    pub fn size(self, size: u64) -> Self {
+        self.u32(HAS_SIZE).u64(size)
     }
 
     pub fn extended(name: &str) -> Self {

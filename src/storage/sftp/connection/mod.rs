@@ -1,6 +1,7 @@
 //! The operations of the storage over one connection: pipelined, and each a few lines of protocol. Nothing is repeated
 //! here; a lost connection is reported as [`Fault::Lost`] and the caller repeats the whole operation.
 
+mod attack;
 mod put;
 
 use std::collections::VecDeque;
@@ -293,7 +294,7 @@ impl SftpConnection {
 
     /// Asks for the state of the file system that holds `folder`; `None` if the server cannot tell.
     fn file_system(&self, ctx: &Context, folder: &str) -> Result<Option<FileSystem>, Fault> {
-        if !self.session.features().statvfs {
+        if !self.session.features().extensions.statvfs {
             return Ok(None);
         }
         let request = Request::extended("statvfs@openssh.com").string(folder.as_bytes());

@@ -39,7 +39,7 @@ impl SftpConnection {
         let mut call = self.session.call_to_put(ctx);
         let open = Request::new(packet::OPEN).string(path.as_bytes()).u32(packet::NEW_FOR_WRITING).mode(0o400);
         let mut writes = Writes::new(bytes, call.write_size());
-        let (ahead, fsync) = (call.write_ahead(bytes.len()), self.session.features().fsync);
+        let (ahead, fsync) = (call.write_ahead(bytes.len()), self.session.features().extensions.fsync);
         let all = |handle: &[u8]| {
             let mut first: Vec<Ask> = std::iter::from_fn(|| writes.next_below(handle, ahead)).collect();
             if writes.is_done() {
@@ -127,7 +127,7 @@ impl SftpConnection {
             }
         }
         if !closed {
-            call.send_ending(ending(handle, self.session.features().fsync), handle)?;
+            call.send_ending(ending(handle, self.session.features().extensions.fsync), handle)?;
         }
         while call.due() > 0 {
             let answer = call.receive()?;
@@ -163,7 +163,7 @@ impl SftpConnection {
                 ctx.event(Event::Sent { bytes: bytes.len() as u64 });
                 let mut call = self.session.call(ctx);
                 let file = self.open(ctx, &mut call, name, SMALL, |_| Vec::new())?.file;
-                if !self.session.features().fsync {
+                if !self.session.features().extensions.fsync {
                     return Ok(());
                 }
                 call.ask(Request::extended("fsync@openssh.com").string(&file.handle), |reply| match reply {

@@ -18,6 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::storage::Extensions;
 use crate::storage::net::Fault;
 use crate::storage::net::pace::Pace;
 use crate::storage::sftp::flow::Flow;
@@ -71,8 +72,7 @@ pub struct Times {
 /// Features of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
-    pub fsync: bool,
-    pub statvfs: bool,
+    pub extensions: Extensions,
     pub max_read: usize,
     pub max_write: usize,
     pub max_handles: usize,

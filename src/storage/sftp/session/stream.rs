@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use crate::storage::Extensions;
 use crate::storage::sftp::packet::{Cursor, Frames, Malformed};
 use crate::storage::sftp::session::{Features, SMALL, Submit};
 
@@ -45,18 +46,27 @@ impl Stream {
 }
 
 /// Features of a server that reports none.
-pub const PLAIN_FEATURES: Features =
-    Features { fsync: false, statvfs: false, max_read: PLAIN, max_write: PLAIN, max_handles: 64, openssh: false };
+pub const PLAIN_FEATURES: Features = Features {
+    extensions: Extensions { fsync: false, statvfs: false, limits: false, posix_rename: false, hardlink: false },
+    max_read: PLAIN,
+    max_write: PLAIN,
+    max_handles: 64,
+    openssh: false,
+};
 
 /// The extensions at the end of VERSION; the second value: whether the limits can be requested.
 pub fn read_extensions(from: &mut Cursor<'_>) -> Result<(Features, bool), Malformed> {
-    let (mut features, mut limits) = (PLAIN_FEATURES, false);
+    let mut features = PLAIN_FEATURES;
+    let extensions = &mut features.extensions;
     while !from.is_empty() {
         let (name, _version) = (from.string()?, from.string()?);
-        features.fsync |= name == b"fsync@openssh.com";
-        features.statvfs |= name == b"statvfs@openssh.com";
-        limits |= name == b"limits@openssh.com";
+        extensions.fsync |= name == b"fsync@openssh.com";
+        extensions.statvfs |= name == b"statvfs@openssh.com";
+        extensions.limits |= name == b"limits@openssh.com";
+        extensions.posix_rename |= name == b"posix-rename@openssh.com";
+        extensions.hardlink |= name == b"hardlink@openssh.com";
     }
+    let limits = extensions.limits;
     if limits {
         (features.openssh, features.max_handles) = (true, 128);
     }
