@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
 # 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
-#   scripts/bench.sh push|mount|all|parts|age    (parts: the chunker and the pipeline of a push alone, no server;
-#                                                 age: a repository after many pushes, see scripts/bench_age.sh)
+#   scripts/bench.sh push|mount|all|parts|age|year    (parts: the chunker and the pipeline of a push alone, no server;
+#                                                      age: a repository after many pushes, see scripts/bench_age.sh;
+#                                                      year: a year of a laptop, see scripts/bench_year.sh)
 # Environment: PORT (2822, and the two behind it), FILES (100000), BIG_MIB (1024), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 180), TOOL_LIMIT (seconds
 # per tool and network, for mounts), ONLY (names of the tools to mount, and "sftp"), SOURCE (the folder that `parts` reads).
 # A failed row has dashes and the reason. The server's files are in WORK, in memory, so that the figures measure processors,
@@ -78,8 +79,26 @@ count() { # the proxy's bytes so far: up down
 
 port_of() { [ "$1" = far ] && echo $far || echo $near; }
 
+row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memory of the client, bytes up and down
+  local tool=$1 link=$2 work=$3; shift 3
+  local before after; status=0; read -r -a before <<< "$(count "$link")"
+  timeout "${LIMIT:-180}" /usr/bin/time -o "$WORK/time" -f '%e %U %S %M' "$@" > "$WORK/log" 2>&1 || status=$?
+  read -r -a after <<< "$(count "$link")"
+  read -r wall user system rss <<< "$(tail -n 1 "$WORK/time")"
+  [ $status = 0 ] || { echo "$tool $work: status $status: $(tail -n 2 "$WORK/log")" >&2; }
+  awk -v t="$tool" -v l="$link" -v w="$work" -v s="$wall" -v c="$user" -v d="$system" -v r="$rss" -v st=$status \
+    -v u=$((after[0] - before[0])) -v v=$((after[1] - before[1])) 'BEGIN {
+      printf "| %s | %s | %s | %.2f | %.2f | %d | %.2f | %.2f | %s |\n", w, l == "far" ? "50 ms" : "0 ms", t, s, c + d, r / 1024, u / 1e6, v / 1e6, st ? "status " st : "" }' |
+    tee -a "$WORK/results/rows"
+}
+have() { command -v "$1" > /dev/null; }
+
 if [ "$what" = age ]; then
   . scripts/bench_age.sh
+  exit
+fi
+if [ "$what" = year ]; then
+  . scripts/bench_year.sh
   exit
 fi
 
@@ -95,20 +114,6 @@ mkdir "$WORK/data/P" "$WORK/data/I"
 for i in $(seq 500); do head -c "$((1500 + i * 7 % 2000))K" /dev/urandom > "$WORK/data/P/IMG_$i.JPG"; done
 [ "$what" = mount ] || head -c 1G /dev/urandom > "$WORK/data/I/file"
 echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 2 files; P: 500 files, $(du -sb "$WORK/data/P" | cut -f1) bytes" | tee "$WORK/results/data"
-
-row() { # row TOOL LINK WORK COMMAND...: wall seconds, CPU seconds and peak memory of the client, bytes up and down
-  local tool=$1 link=$2 work=$3; shift 3
-  local before after; status=0; read -r -a before <<< "$(count "$link")"
-  timeout "${LIMIT:-180}" /usr/bin/time -o "$WORK/time" -f '%e %U %S %M' "$@" > "$WORK/log" 2>&1 || status=$?
-  read -r -a after <<< "$(count "$link")"
-  read -r wall user system rss <<< "$(tail -n 1 "$WORK/time")"
-  [ $status = 0 ] || { echo "$tool $work: status $status: $(tail -n 2 "$WORK/log")" >&2; }
-  awk -v t="$tool" -v l="$link" -v w="$work" -v s="$wall" -v c="$user" -v d="$system" -v r="$rss" -v st=$status \
-    -v u=$((after[0] - before[0])) -v v=$((after[1] - before[1])) 'BEGIN {
-      printf "| %s | %s | %s | %.2f | %.2f | %d | %.2f | %.2f | %s |\n", w, l == "far" ? "50 ms" : "0 ms", t, s, c + d, r / 1024, u / 1e6, v / 1e6, st ? "status " st : "" }' |
-    tee -a "$WORK/results/rows"
-}
-have() { command -v "$1" > /dev/null; }
 
 edit() { # one file in a hundred of A gets a line more
   find "$WORK/data/A" -type f -print0 | sort -z | sed -zn '0~100p' |
