@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -258,6 +259,7 @@ fn the_unit_tells_systemd_when_it_is_ready_and_when_it_stops() {
     let unit = include_str!("../../scripts/nfreezer-mount.service");
     assert!(unit.contains("\nType=notify\n") && unit.contains("\nWantedBy=default.target\n"));
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let path = unit.lines().find_map(|line| line.strip_prefix("Environment=PATH=")).unwrap();
     let env = backup();
     let socket = env.path("notify");
     let name = format!("nfreezer-test-{}", std::process::id());
@@ -270,8 +272,16 @@ fn the_unit_tells_systemd_when_it_is_ready_and_when_it_stops() {
     {
         let mount = Mount::point(&format!("home{i}/Backup"));
         let home = mount.dir.parent().unwrap().to_str().unwrap();
-        let words: Vec<String> = start.split(' ').skip(1).map(|word| word.replace("%h", home)).collect();
-        let mut command = env.command(words);
+        // Where cargo or pip installs for one user.
+        let bin = format!("{home}/{}", [".cargo/bin", ".local/bin"][i]);
+        fs::create_dir_all(&bin).unwrap();
+        symlink(env!("CARGO_BIN_EXE_nfreezer"), format!("{bin}/nfreezer")).unwrap();
+        let words: Vec<String> = start.split(' ').map(|word| word.replace("%h", home)).collect();
+        let mut command = Command::new(&words[0]);
+        let prepared = env.command([""; 0]);
+        command.args(&words[1..]).env_clear();
+        command.envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("PATH", path.replace("%h", home)).current_dir(prepared.get_current_dir().unwrap());
         let mut child = Foreground(command.env("NOTIFY_SOCKET", address).spawn().unwrap());
         listener.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let hear = || {
