@@ -27,6 +27,7 @@ unshare --mount --pid --uts "${network[@]}" --fork --kill-child --propagation pr
   new=$place/root
   for folder in tmp home root run; do mkdir -p "$new/$folder"; mount -t tmpfs tmpfs "$new/$folder"; done
   chmod 1777 "$new/tmp"; chmod 755 "$new"/{home,run}; chmod 700 "$new/root"
+  [ -e "$new/etc/mtab" ] || ln -s ../proc/self/mounts "$new/etc/mtab"
   mount -t proc proc "$new/proc"
   mount --rbind /dev "$new/dev"
   for bind in "${@:1:count}"; do

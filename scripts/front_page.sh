@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Runs the commands of README.md line by line, unchanged, on a fresh machine: a throw-away copy of this one (or of ROOT) with a
 # user `me` on the host `laptop`, and an SSH server that is called `nas`. Needs root, and an installed SSH server.
-#   scripts/front_page.sh PROGRAM [ROOT]
+#   scripts/front_page.sh PROGRAM|PACKAGE.deb [ROOT]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ "${1:-}" != --inside ]; then
-  program=$(realpath "$1")
+  program=$(realpath "$1"); installed=/usr/local/bin/nfreezer
+  [[ $program != *.deb ]] || installed=/front/nfreezer.deb
   scripts/fresh.sh --bind "$PWD/scripts:/front/scripts" --bind "$PWD/README.md:/front/README.md" \
-    --bind "$program:/usr/local/bin/nfreezer" "${2:-/}" bash /front/scripts/front_page.sh --inside
+    --bind "$program:$installed" "${2:-/}" bash /front/scripts/front_page.sh --inside
   exit
 fi
+
+if [ -e /front/nfreezer.deb ]; then dpkg -i /front/nfreezer.deb; fi
 
 # The machine: an account, a server at port 22, and the programs of others in the README.
 useradd --create-home --shell /bin/bash --password '*' me

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian or Ubuntu machine lacks. `setup.sh` for building and using nfreezer, `setup.sh tests` for the
-# tests too (a real sshd, a second SSH server, real mounts, recover.py's modules), `setup.sh bench` for peers.
+# tests too (a real sshd, a second SSH server, real mounts, recover.py's modules), `setup.sh bench` for peers, `setup.sh
+# package` for building packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-use}
@@ -9,8 +10,9 @@ sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 export PATH="$PATH:$HOME/.cargo/bin"
 
 packages=(fuse3 openssh-client libssl-dev pkg-config gcc libc6-dev ca-certificates)
-[ "$what" = use ] || packages+=(openssh-server openssh-sftp-server dropbear-bin proftpd-core proftpd-mod-crypto rclone rsync acl attr util-linux binutils fio strace e2fsprogs exfat-fuse exfatprogs iproute2)
+case $what in tests|bench) packages+=(openssh-server openssh-sftp-server dropbear-bin proftpd-core proftpd-mod-crypto rclone rsync acl attr util-linux binutils fio strace e2fsprogs exfat-fuse exfatprogs iproute2) ;; esac
 [ "$what" = bench ] && packages+=(restic borgbackup python3-pyfuse3 sshfs time)
+[ "$what" = package ] && packages+=(binutils perl make git dpkg-dev xz-utils rpm debootstrap python3-venv)
 
 if ! command -v apt-get >/dev/null; then
   echo "setup: there is no apt-get here: install the equivalents of ${packages[*]}, and Rust from https://rustup.rs" >&2
@@ -68,12 +70,13 @@ fi
 # udev sets this mode; containers and minimal machines have no udev.
 if [ -e /dev/fuse ] && [ "$(stat -c %a /dev/fuse)" != 666 ]; then $sudo chmod 0666 /dev/fuse; fi
 
-if [ "$what" != use ] && ! python3 -c 'import cryptography, argon2, zstandard' 2>/dev/null; then
+case $what in tests|bench) ;; *) exit ;; esac
+if ! python3 -c 'import cryptography, argon2, zstandard' 2>/dev/null; then
   echo "setup: installing the Python modules of scripts/recover.py" >&2
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q cryptography argon2-cffi zstandard ||
     install python3-cryptography python3-argon2 python3-zstandard
 fi
-if [ "$what" != use ] && ! python3 -c 'import asyncssh' 2>/dev/null; then
+if ! python3 -c 'import asyncssh' 2>/dev/null; then
   echo "setup: installing asyncssh, one of the SFTP servers of the tests" >&2
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q asyncssh || install python3-asyncssh
 fi
