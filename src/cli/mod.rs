@@ -53,6 +53,7 @@ mod output;
 mod paper_key;
 mod passphrase;
 mod patterns;
+mod priority;
 mod private_files;
 mod profile;
 mod progress;
@@ -62,6 +63,8 @@ mod repair;
 mod repeated;
 mod restore;
 mod rewrite;
+mod run;
+mod schedule;
 pub mod server_setup;
 mod signals;
 mod snapshot;
@@ -84,7 +87,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}Usage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "Also: accept, doctor, import-v0, profile, rewrite, status, tag, undelete.\n`nfreezer --help` lists all.",
+    after_help = "Also: accept, doctor, import-v0, profile, rewrite, run, schedule, status, tag,\nundelete. `nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -148,6 +151,12 @@ enum Command {
     ServerSetup(server_setup::Args),
     /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
+    /// Run a profile: push, forget, and prune and check when due
+    #[command(hide = true)]
+    Run(run::Args),
+    /// Let systemd or cron run a profile
+    #[command(hide = true)]
+    Schedule(schedule::Args),
     /// List, show and check profiles
     #[command(hide = true, alias = "profiles")]
     Profile(profile::Args),
@@ -194,6 +203,8 @@ impl Command {
             Command::Umount(args) => args.output.json,
             Command::ServerSetup(args) => args.output.json,
             Command::Key(args) => args.output().json,
+            Command::Run(args) => args.progress.output.json,
+            Command::Schedule(args) => args.is_json(),
             Command::Profile(args) => args.is_json(),
             Command::Generate(args) => args.output.json,
             Command::Doctor(args) => args.output.json,
@@ -204,7 +215,8 @@ impl Command {
 }
 
 /// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
-const FURTHER: [&str; 8] = ["accept", "doctor", "import-v0", "profile", "rewrite", "status", "tag", "undelete"];
+const FURTHER: [&str; 10] =
+    ["accept", "doctor", "import-v0", "profile", "rewrite", "run", "schedule", "status", "tag", "undelete"];
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
@@ -284,6 +296,8 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Umount(args) => mount::umount(&args),
         Command::ServerSetup(args) => server_setup::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Run(args) => run::run(&args, &Cli::command()),
+        Command::Schedule(args) => schedule::run(&args, &Cli::command()),
         Command::Profile(args) => profile::run(&args, &Cli::command()),
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -151,11 +151,9 @@ pub fn panic_text(info: &PanicHookInfo<'_>) -> String {
     format!("internal error{place}: {}", escape::message(why.unwrap_or("unknown")))
 }
 
-/// A warning: on standard error, or as an object.
+/// A warning: on standard error, and as an object where those are wanted.
 pub fn warning(out: &mut Output, text: &str) -> Result<()> {
-    if !out.is_json() {
-        notice(format_args!("nfreezer: warning: {}", escape::message(text)));
-    }
+    notice(format_args!("nfreezer: warning: {}", escape::message(text)));
     out.object("warning", object(json!({ "message": text })))
 }
 

@@ -72,7 +72,7 @@ fn attempt(
     state.warning_details().iter().for_each(|text| ctx.event(Event::Detail { text }));
     let draft = draft(repo, options, begun, paths);
     let Chosen { parents, newest, missing } = choose_parents(ctx, repo, options, &state, &draft, begun)?;
-    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let cores = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
     let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
     let cache = repo.set_cache(budget.cache);
     let parents = &parents;

@@ -55,6 +55,8 @@ pub struct Options {
     pub checkpoints: Checkpoints,
     /// Pads every pack to the full size, so that sizes reveal nothing about single files.
     pub full_packs: bool,
+    /// Threads that read files, at most; `None`: as the machine has cores.
+    pub threads: Option<usize>,
 }
 
 impl Default for Options {
@@ -79,6 +81,7 @@ impl Default for Options {
             patience: PATIENCE,
             checkpoints: Checkpoints::default(),
             full_packs: false,
+            threads: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::storage::test_clock::advance;
 use crate::time::Time;
 
 /// A source of time.
@@ -22,12 +23,12 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn wall(&self) -> Time {
-        SystemTime::now().into()
+        (SystemTime::now() + advance()).into()
     }
 
     fn boot(&self) -> Duration {
         let now = clock_gettime(ClockId::Boottime);
-        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32) + advance()
     }
 }
 

@@ -44,6 +44,7 @@ mod rclone;
 #[cfg(feature = "s3")]
 mod s3;
 mod sftp;
+pub mod test_clock;
 
 pub use bucket::{Bucket, Endpoint, S3Options};
 pub use dry::Dry;

@@ -13,6 +13,8 @@ mod generate;
 mod moments;
 mod monitor;
 mod profiles;
+mod runs;
+mod schedules;
 mod secrets;
 mod server_setup;
 mod unmounted;

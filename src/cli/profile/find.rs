@@ -26,20 +26,24 @@ fn folders() -> Vec<PathBuf> {
     config_folder().into_iter().chain([PathBuf::from(SYSTEM)]).collect()
 }
 
+/// Returns the name of a profile, from its name or from a path.
+pub fn name_of(profile: &str) -> Result<String> {
+    let file = profile.rsplit('/').next().unwrap_or_default();
+    let name = file.strip_suffix(".toml").unwrap_or(file);
+    check_name(name).map(|()| name.to_owned())
+}
+
 /// Returns the file of a profile, by its name or by a path.
 pub fn find(profile: &str) -> Result<Found> {
+    let name = name_of(profile)?;
     if profile.contains('/') {
         let path = std::path::absolute(profile).map_err(|e| Error::io("find the profile", e))?;
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        check_name(name)?;
-        return Ok(Found { name: name.to_owned(), path });
+        return Ok(Found { name, path });
     }
-    let name = profile.strip_suffix(".toml").unwrap_or(profile);
-    check_name(name)?;
     let folders = folders();
     let paths = folders.iter().map(|folder| folder.join(format!("{name}.{EXTENSION}")));
     match paths.clone().find(|path| path.exists()) {
-        Some(path) => Ok(Found { name: name.to_owned(), path }),
+        Some(path) => Ok(Found { name, path }),
         None => {
             let places: Vec<_> = paths.map(|path| escape::path(&path)).collect();
             Err(Error::new(Kind::Usage, format!("there is no profile {name}: neither {}", places.join(" nor ")))

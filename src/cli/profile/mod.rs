@@ -112,6 +112,11 @@ impl Hooks {
     }
 }
 
+/// Returns the name of a profile that need not exist any more, from its name or its path.
+pub fn name_of(profile: &str) -> Result<String> {
+    find::name_of(profile)
+}
+
 /// Finds, reads and parses a profile. `cli` is the parser of the command line.
 pub fn load(profile: &str, cli: &Command) -> Result<Loaded> {
     parse(find::find(profile)?, cli)

@@ -134,7 +134,7 @@ impl<'t> Translator<'t, '_> {
         let mut behind = Vec::new();
         for entry in &table.entries {
             match (entry.key, self.option(name, entry.key)) {
-                ("every", _) if name != "push" => step.every = Some(self.every(entry)?),
+                ("every", _) if ["prune", "check"].contains(&name) => step.every = Some(self.every(entry)?),
                 ("sources", _) if name == "push" => behind = self.sources(entry)?,
                 ("stdin-from-command", _) if name == "push" => {
                     step.arguments.push("--stdin-from-command".into());

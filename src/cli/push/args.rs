@@ -149,6 +149,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "classes", env = "NFREEZER_PAD", help_heading = PROCESS,
         hide_short_help = true)]
     pub pad: Padding,
+    /// Use the processor and the disk only if nothing else does, and fewer threads
+    #[arg(long, help_heading = PROCESS, hide_short_help = true)]
+    pub low_priority: bool,
     /// Leave out the rest of a network or FUSE file system that does not answer for this time
     #[arg(long, value_name = "TIME", value_parser = interval, default_value = "30s", help_heading = PROCESS,
         hide_short_help = true)]

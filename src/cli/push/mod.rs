@@ -19,7 +19,7 @@ use super::figures::Work;
 use super::open::{remember_run, to_write};
 use super::output::Output;
 use super::progress::Reporter;
-use super::{init, signals};
+use super::{init, priority, signals};
 use crate::error::Result;
 use crate::push;
 use crate::repo::Repository;
@@ -29,6 +29,9 @@ use sources::{Own, Sources};
 /// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
+    if args.low_priority {
+        priority::lower();
+    }
     sources::refuse_old_form(&args.repository.address, &args.sources)?;
     let select = Arc::new(select::select(args)?);
     let stream = input::stream(args)?;
@@ -95,6 +98,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         parent: args.parent.clone(),
         skip_if_unchanged: args.skip_if_unchanged,
         full_packs: args.pad == Padding::Full,
+        threads: args.low_priority.then_some(1),
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::{Attack, Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder};
+use super::{Attack, Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder, test_clock};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -176,7 +176,7 @@ impl Storage for Local {
             file.write_all(part).map_err(failed)?;
             ctx.event(Event::Sent { bytes: part.len() as u64 });
         }
-        let written = file.sync_all().and_then(|()| file.metadata());
+        let written = test_clock::date(&file).and_then(|()| file.sync_all()).and_then(|()| file.metadata());
         let meta = written.map_err(failed)?;
         if meta.len() != bytes.len() as u64 {
             return Err(Error::failed(format!(
