@@ -14,7 +14,7 @@ use super::state::State;
 use crate::crypto::keys::RepoId;
 use crate::error::{Error, Kind, Result};
 use crate::name::{ObjectId, hex};
-use crate::seen::{Seen, SeenHead, SeenKey, SeenStore};
+use crate::seen::{Run, Seen, SeenHead, SeenKey, SeenStore};
 use crate::time::Time;
 
 /// Set if the server showed a suspicious state although the operation continued. The program then exits with code 15.
@@ -155,7 +155,7 @@ impl Repository {
     fn warn_of_lag(&self, state: &State) {
         let address = &self.rollback.address;
         let copies = self.rollback.seen(&self.id).map(|seen| seen.copies).unwrap_or_default();
-        for copy in copies.iter().filter(|copy| copy.address != *address) {
+        for copy in copies.iter().filter(|copy| copy.address != *address && !self.pushes_to_both(&copy.address)) {
             if let Some(head) = copy.heads.iter().rev().find(|head| !state.explains(&head.id)) {
                 self.rollback.note(format!(
                     "{address} is behind the copy of this repository at {}: it lacks {}",
@@ -164,6 +164,14 @@ impl Repository {
                 ));
             }
         }
+    }
+
+    /// Returns whether this machine pushes to this copy and to another one. Then each has records that the other one lacks,
+    /// and neither is behind.
+    fn pushes_to_both(&self, other: &str) -> bool {
+        let Some(store) = &self.rollback.store else { return false };
+        let pushes = |address| store.runs(&self.id.0, address).is_ok_and(|runs| runs.last(Run::Push).is_some());
+        pushes(&self.rollback.address) && pushes(other)
     }
 
     /// Fails if no record opens and nothing proves that the master key is the repository's.
