@@ -156,7 +156,7 @@ fn lines(plan: &Plan, options: &Options) -> Vec<String> {
     let unused = human::size(plan.unused_bytes);
     let mut lines = vec![
         row("total", plan.total),
-        format!("{}, of which {unused} are unused", row("used", plan.used)),
+        format!("{}, with {unused} of unused data in them", row("used", plan.used)),
         row("unused", plan.unused),
     ];
     let mut more = |name, of: Amount, text: &str| {

@@ -47,8 +47,8 @@ pub struct Args {
     overwrite: OverwriteArg,
     /// Restore only matching entries: `*.tex`, `thesis/`
     ///
-    /// The patterns are those of `push --exclude`, for paths in the snapshot. A matching folder is restored with all that
-    /// is in it.
+    /// The patterns are those of `push --exclude`, for paths in the snapshot: `docs/` matches a folder of this name
+    /// anywhere, `/home/me/docs/` only that one. A matching folder is restored with all that is in it.
     #[arg(long, value_name = "PATTERN")]
     include: Vec<OsString>,
     /// Like --include, but ignores the case of letters

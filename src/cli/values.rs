@@ -113,10 +113,10 @@ pub fn within(text: &str) -> Result<Within, String> {
     if within == Within::default() { Err(wrong()) } else { Ok(within) }
 }
 
-/// Parses the number of snapshots or periods to keep; `unlimited` or -1 for all.
+/// Parses the number of snapshots or periods to keep; `unlimited` for all.
 pub fn keep_count(text: &str) -> Result<u32, String> {
     let number = || text.parse().ok().filter(|n| (1..u32::MAX).contains(n));
-    let count = if ["unlimited", "-1"].contains(&text) { Some(u32::MAX) } else { number() };
+    let count = if text == "unlimited" { Some(u32::MAX) } else { number() };
     count.ok_or_else(|| "write a number from 1, or `unlimited`".to_owned())
 }
 
@@ -253,8 +253,8 @@ mod tests {
         for bad in ["", "7", "d", "7x", "1.5d", "-1d", "7d ", "0d", "7ä", "100000d"] {
             within(bad).unwrap_err();
         }
-        assert_eq!(["7", "unlimited", "-1"].map(|n| keep_count(n).unwrap()), [7, u32::MAX, u32::MAX]);
-        assert!(["0", "-2", "x", ""].into_iter().all(|bad| keep_count(bad).is_err()));
+        assert_eq!(["7", "unlimited"].map(|n| keep_count(n).unwrap()), [7, u32::MAX]);
+        assert!(["0", "-1", "-2", "x", ""].into_iter().all(|bad| keep_count(bad).is_err()));
         assert_eq!(group_by("host,tags"), Ok(GroupBy { host: true, paths: false, tags: true }));
         assert!(group_by("") == Ok(GroupBy { host: false, paths: false, tags: false }) && group_by("user").is_err());
     }

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::policy::{Candidate, Judged, Policy};
 use crate::format::record::{PINNED, Snapshot, SnapshotId};
+use crate::printable;
 
 /// The properties that the snapshots of a group share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ pub fn objections(all: &[Snapshot], forgotten: &[SnapshotId]) -> Vec<String> {
         .values()
         .filter(|(is_left, _)| !is_left)
         .map(|(_, s)| {
-            let paths: Vec<_> = s.paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
+            let paths: Vec<_> = s.paths.iter().map(|path| printable::name(path)).collect();
             format!("no snapshot of host {} with {} would be left", s.host, paths.join(" "))
         })
         .collect();

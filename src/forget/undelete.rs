@@ -61,5 +61,9 @@ fn is_kept(ctx: &Context, repo: &Repository, state: &State, snapshot: &Snapshot)
 
 fn gone(snapshot: &Snapshot) -> Error {
     let text = format!("snapshot {} cannot be shown again: its data is gone", snapshot.id.short());
-    Error::damaged(text).hint(format!("`nfreezer check {}` lists what of it is left", snapshot.id.short()))
+    let id = snapshot.id.short();
+    Error::damaged(text).hint(format!(
+        "`nfreezer prune` deletes data of forgotten snapshots after 14 days; `nfreezer restore {id} --target DIR` restores \
+         the parts that other snapshots still need"
+    ))
 }
