@@ -167,7 +167,8 @@ fn space(ctx: &Context, storage: &dyn Storage) -> Result<Finding> {
     let Some(space) = storage.space(ctx)? else {
         return Ok(Finding::ok("space", "unknown: the server does not report it"));
     };
-    let text = format!("{} MiB of {} MiB are free", space.free >> 20, space.total >> 20);
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let text = format!("{:.1} GiB of {:.1} GiB are free", gib(space.free), gib(space.total));
     let finding = if space.free < LITTLE_SPACE.0 || space.free < space.total / LITTLE_SPACE.1 {
         Finding::warning("space", text, "`nfreezer forget` with a policy and `nfreezer prune` free space")
     } else {

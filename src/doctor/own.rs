@@ -4,13 +4,16 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, background};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::name::{Name, ObjectId};
-use crate::repo::random;
+use crate::repo::{parallel, random};
 use crate::storage::Storage;
 
 /// Time for the removal, also after Ctrl-C.
 const REMOVAL: Duration = Duration::from_secs(20);
+
+/// Objects that are removed at once.
+const THREADS: usize = 8;
 
 /// Objects of this run, under all names that they may have.
 pub struct Own<'s> {
@@ -46,18 +49,18 @@ impl<'s> Own<'s> {
     pub fn remove_all(&self) -> Vec<(Name, u64)> {
         let ctx = background().with_deadline(Instant::now() + REMOVAL);
         let names = std::mem::take(&mut *self.names.lock().expect("no holder panics"));
-        let mut left = Vec::new();
-        for name in names {
-            let size = self.storage.size(&ctx, &name);
-            let is_gone = |e: &crate::error::Error| e.kind() == Kind::Missing;
-            if size.as_ref().is_err_and(is_gone) {
-                continue;
-            }
-            let removed = self.storage.remove(&ctx, &name);
-            if removed.is_err() || !self.storage.size(&ctx, &name).is_err_and(|e| is_gone(&e)) {
-                left.push((name, size.unwrap_or(0)));
-            }
+        parallel(THREADS, names, |name| self.remove(&ctx, name)).into_iter().flatten().collect()
+    }
+
+    /// Removes an object. Returns it if it is still there, or may be.
+    fn remove(&self, ctx: &Context, name: Name) -> Option<(Name, u64)> {
+        let is_gone = |e: &Error| e.kind() == Kind::Missing;
+        let size = self.storage.size(ctx, &name);
+        if size.as_ref().is_err_and(is_gone) {
+            return None;
         }
-        left
+        let removed = self.storage.remove(ctx, &name);
+        let is_left = removed.is_err() || !self.storage.size(ctx, &name).is_err_and(|e| is_gone(&e));
+        is_left.then(|| (name, size.unwrap_or(0)))
     }
 }
