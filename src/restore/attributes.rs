@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Gid, IFlags, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, IFlags, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::saved::Saved;
@@ -43,18 +43,35 @@ pub(super) fn of_open(run: &Run<'_>, fd: &OwnedFd, node: &Node, is_new: bool, pa
 /// Returns whether an existing inode has all attributes as they would be set.
 pub(super) fn are_set(run: &Run<'_>, fd: &OwnedFd, node: &Node, path: &dyn Fn() -> Vec<u8>) -> bool {
     let (Ok(stat), Some(saved)) = (rustix::fs::fstat(fd), read_saved(run, node, path)) else { return false };
+    are_equal(run, node, &stat, &saved, &Inode::Open(fd))
+        && stat.st_mode & 0o7777 == u32::from(node.attrs.mode)
+        && inode_flags::read(fd).is_ok_and(|flags| flags & inode_flags::SAVED == saved.flags)
+}
+
+/// Returns the same as [`are_set`] for a special file or symbolic link that is held by an `O_PATH` descriptor.
+pub(super) fn are_set_of_path(
+    run: &Run<'_>,
+    fd: &OwnedFd,
+    node: &Node,
+    symlink: bool,
+    path: &dyn Fn() -> Vec<u8>,
+) -> bool {
+    let (Ok(stat), Some(saved)) = (rustix::fs::fstat(fd), read_saved(run, node, path)) else { return false };
+    are_equal(run, node, &stat, &saved, &Inode::Path(&proc_path(fd)))
+        && (symlink || stat.st_mode & 0o7777 == u32::from(node.attrs.mode))
+}
+
+/// Compares time, owner and extended attributes.
+fn are_equal(run: &Run<'_>, node: &Node, stat: &Stat, saved: &Saved, inode: &Inode<'_>) -> bool {
     let time = times(node).last_modification;
     #[allow(clippy::unnecessary_cast)] // types differ between architectures
     let is_time = (stat.st_mtime as i64, stat.st_mtime_nsec as i64) == (time.tv_sec, time.tv_nsec as i64);
-    let inode = Inode::Open(fd);
     let has = |(name, value): &(Vec<u8>, Vec<u8>)| inode.get(name).is_ok_and(|there| there == *value);
     let is_foreign = |name: &[u8]| is_removable(name) && !saved.xattrs.iter().any(|(known, _)| known == name);
     is_time
         && (stat.st_uid, stat.st_gid) == run.owners.of(&node.attrs)
-        && stat.st_mode & 0o7777 == u32::from(node.attrs.mode)
         && saved.xattrs.iter().all(has)
         && inode.list().is_ok_and(|names| !xattr::names(&names).any(is_foreign))
-        && inode_flags::read(fd).is_ok_and(|flags| flags & inode_flags::SAVED == saved.flags)
 }
 
 fn read_saved(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>) -> Option<Saved> {

@@ -65,6 +65,16 @@ fn dress(run: &Run<'_>, held: &Held, node: &Node, name: &[u8]) -> Result<(u64, u
     Ok(dir::identity(&stat))
 }
 
+/// Returns whether the existing entry is the same, with equal attributes.
+pub(super) fn is_unchanged(run: &Run<'_>, held: &Held, node: &Node, stat: &Stat) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let symlink = matches!(node.content, Content::Symlink(_));
+    is_equal(held, node, stat)
+        && stat.st_nlink == 1
+        && rustix::fs::openat(&held.fd, &node.name, flags, Mode::empty())
+            .is_ok_and(|fd| attributes::are_set_of_path(run, &fd, node, symlink, &|| held.path(&node.name)))
+}
+
 fn is_of_kind(stat: &Stat, content: &Content) -> bool {
     let device = |(major, minor): (u32, u32)| stat.st_rdev == rustix::fs::makedev(major, minor);
     match (FileType::from_raw_mode(stat.st_mode), content) {

@@ -76,6 +76,10 @@ fn next(run: &Run<'_>, held: &Held, node: &Node, is_file: bool) -> Result<Next> 
         }
         Overwrite::Always | Overwrite::IfNewer | Overwrite::IfChanged => {}
     }
+    if run.options.overwrite.compares() && !is_file && node.nlink < 2 && node::is_unchanged(run, held, node, &stat) {
+        add(&run.tally.existing, 1);
+        return Ok(Next::Leave);
+    }
     if FileType::from_raw_mode(stat.st_mode).is_dir() {
         if !run.options.delete {
             return Err(Error::new(Kind::Exists, "a directory is in its place; --delete would remove it"));
