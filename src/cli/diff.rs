@@ -11,6 +11,7 @@ use super::filter::FilterArgs;
 use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
+use super::snapshot::paths;
 use super::table::{self, Columns};
 use super::values::{rules, snapshot_and_path};
 use super::{escape, human, signals};
@@ -19,18 +20,17 @@ use crate::error::{self, Error, Result};
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
 use crate::format::reference::Ref;
+use crate::repo::State;
 use crate::trees::Trees;
 
 /// Arguments of `diff`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The old snapshot and a path in it
-    #[arg(
-        value_name = "SNAPSHOT[:PATH]",
-        default_value = "latest~1",
-        default_value_if("with", clap::builder::ArgPredicate::IsPresent, "latest")
-    )]
-    old: OsString,
+    ///
+    /// By default the last one of the same host and sources before `latest`; with --with, `latest`.
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    old: Option<OsString>,
     /// The new snapshot [default: latest]
     ///
     /// Without a path, the path of the old one holds.
@@ -86,7 +86,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let (printer, old, new) = match &args.with {
         Some(dir) => {
             let dir = std::path::absolute(dir).map_err(|e| Error::io(format!("find {}", escape::path(dir)), e))?;
-            let old = select(&args.old, Some(dir.as_os_str().as_bytes()))?;
+            let old = args.old.clone().unwrap_or_else(|| "latest".into());
+            let old = select(&old, Some(dir.as_os_str().as_bytes()))?;
             let excludes = |path: &[u8], folder: bool| excluded.verdict(path, folder).is_some_and(|v| v.excluded);
             let disk = Disk { dir: &dir, contents: args.content, attributes: args.metadata, excludes: &excludes };
             let mut printer = Printer::new(args, out, &old.path, dir.as_os_str().as_bytes());
@@ -94,8 +95,12 @@ pub fn run(args: &Args) -> Result<u8> {
             (printer, old, None)
         }
         None => {
-            let old = select(&args.old, None)?;
+            let old = match &args.old {
+                Some(old) => select(old, None)?,
+                None => select(&previous(&state, &args.filter)?.into(), None)?,
+            };
             let new = select(args.new.as_ref().unwrap_or(&"latest".into()), Some(&old.path))?;
+            warn_of_sources(&mut out, &old.snapshot, &new.snapshot)?;
             let mut printer = Printer::new(args, out, &old.path, &new.path);
             let (from, to) = (old.page.as_ref(), new.page.as_ref());
             printer.compare(|report| diff::snapshots(ctx, &trees, from, to, report))?;
@@ -103,6 +108,24 @@ pub fn run(args: &Args) -> Result<u8> {
         }
     };
     printer.finish(&old, new.as_ref())
+}
+
+/// Returns the id of the last snapshot before `latest` of the same host and sources; `latest~1` if there is none.
+fn previous(state: &State, filter: &FilterArgs) -> Result<String> {
+    let latest = filter.select(state, "latest")?;
+    let snapshots = state.snapshots();
+    let is_earlier = |s: &&Snapshot| !s.partial && s.group == latest.group && s.id != latest.id && filter.passes(s);
+    let earlier = snapshots.iter().rev().filter(is_earlier).find(|s| s.time <= latest.time);
+    Ok(earlier.map_or_else(|| "latest~1".to_owned(), |snapshot| snapshot.id.to_string()))
+}
+
+/// Warns if two snapshots have different sources, since then most differences are no changes.
+fn warn_of_sources(out: &mut Output, old: &Snapshot, new: &Snapshot) -> Result<()> {
+    if old.group == new.group {
+        return Ok(());
+    }
+    let named = |s: &Snapshot| format!("{} of {}: {}", s.id.short(), escape::text(s.host.as_bytes()), paths(s));
+    output::warning(out, &format!("the snapshots have different sources: {}; {}", named(old), named(new)))
 }
 
 /// A directory of a snapshot.
@@ -185,6 +208,7 @@ impl<'a> Printer<'a> {
             self.print_folders()?;
         }
         if !self.args.output.quiet {
+            self.print_names(old, new)?;
             self.print_sums()?;
         }
         let s = self.summary;
@@ -223,6 +247,12 @@ impl<'a> Printer<'a> {
             })
             .collect();
         table::print(&mut self.out, &COLUMNS, &rows)
+    }
+
+    fn print_names(&mut self, old: &Top, new: Option<&Top>) -> Result<()> {
+        let named = |top: &Top| format!("{} of {}", top.snapshot.id.short(), human::time(top.snapshot.time));
+        let new = new.map_or_else(|| escape::text(&shown(&self.bases[1], b"")), named);
+        self.out.line(format_args!("Compared: {} with {new}", named(old)))
     }
 
     fn print_sums(&mut self) -> Result<()> {

@@ -92,6 +92,16 @@ impl FilterArgs {
         Ok((snapshot, path))
     }
 
+    /// Returns all snapshots that pass the filters. Fails if there are snapshots, and none passes.
+    pub fn all(&self, state: &State) -> Result<Vec<Snapshot>> {
+        let snapshots = state.snapshots();
+        let passing: Vec<_> = snapshots.iter().filter(|snapshot| self.passes(snapshot)).cloned().collect();
+        if passing.is_empty() && !snapshots.is_empty() {
+            return Err(Error::failed("no snapshot passes the filters").hint(existing(state)));
+        }
+        Ok(passing)
+    }
+
     /// Returns whether a snapshot passes all filters.
     pub fn passes(&self, snapshot: &Snapshot) -> bool {
         passes(snapshot, self.host.as_deref(), &self.paths, &self.tags)

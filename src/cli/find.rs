@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<u8> {
 /// Returns the snapshots to search, the oldest first.
 fn snapshots(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
     let mut all = if args.snapshot.is_empty() {
-        state.snapshots().into_iter().filter(|snapshot| args.filter.passes(snapshot)).collect()
+        args.filter.all(state)?
     } else {
         args.snapshot.iter().map(|text| args.filter.select(state, text)).collect::<Result<Vec<_>>>()?
     };

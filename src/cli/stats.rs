@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<u8> {
 
 fn selected(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
     if args.snapshots.is_empty() {
-        return Ok(state.snapshots().into_iter().filter(|snapshot| args.filter.passes(snapshot)).collect());
+        return args.filter.all(state);
     }
     let mut named = args.snapshots.iter().map(|text| args.filter.select(state, text)).collect::<Result<Vec<_>>>()?;
     named.sort_by_key(|snapshot| snapshot.id);

@@ -204,3 +204,69 @@ fn the_last_successful_runs_are_remembered() {
     env.nfreezer(["check"]).fails(4);
     assert_eq!(remembered_runs(&env), before, "a check that finds damage is no success");
 }
+
+#[test]
+fn diff_names_its_snapshots_and_compares_those_of_the_same_sources() {
+    let env = Env::with_repository();
+    env.write("a/file", "1");
+    env.write("b/other", "1");
+    env.nfreezer(["push", "a"]).done();
+    env.nfreezer(["push", "b"]).done();
+    let ids = |host: &str| {
+        let objects = env.nfreezer(["snapshots", "--json", "--path", host]).exits(0).objects();
+        let snapshots = objects.iter().filter(|object| object["type"] == "snapshot");
+        snapshots.map(|s| s["short_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Nothing of the same sources is before the latest one: the sources are named.
+    let different = env.nfreezer(["diff"]).exits(0);
+    assert!(different.stderr.contains("the snapshots have different sources"), "{different:?}");
+    env.write("a/file", "22");
+    env.nfreezer(["push", "a"]).done();
+    let same = env.nfreezer(["diff"]).exits(0);
+    assert_eq!(same.stderr, "");
+    assert!(same.stdout.contains("M    ") && !same.stdout.contains("other"), "{}", same.stdout);
+    let ids = ids(env.path("a").to_str().unwrap());
+    assert!(same.stdout.contains(&format!("Compared: {} of ", ids[0])), "{}", same.stdout);
+    assert!(same.stdout.contains(&format!(" with {} of ", ids[1])), "{}", same.stdout);
+    let disk = env.nfreezer(["diff", "--with", "a"]).exits(0).stdout;
+    assert!(disk.contains(&format!("Compared: {} of ", ids[1])) && disk.contains("/a\n"), "{disk}");
+}
+
+#[test]
+fn a_filter_without_a_match_is_an_error() {
+    let env = Env::with_repository();
+    env.write("tree/a", "1");
+    env.nfreezer(["push", "tree"]).done();
+    for command in [&["find", "a"][..], &["stats"]] {
+        let failed = env.nfreezer([command, &["--host", "nobody"]].concat()).exits(1).stderr;
+        assert!(failed.contains("no snapshot passes the filters") && failed.contains("hint: hosts: "), "{failed}");
+    }
+    let empty = Env::with_repository();
+    empty.nfreezer(["stats"]).done();
+    empty.nfreezer(["find", "a"]).done();
+}
+
+#[test]
+fn links_and_pipes_that_are_unchanged_stay_the_same_inodes() {
+    use std::os::unix::fs::MetadataExt;
+    let env = Env::with_repository();
+    env.write("tree/a", "1");
+    std::os::unix::fs::symlink("a", env.path("tree/link")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(env.path("tree/pipe")).status().unwrap().success());
+    env.nfreezer(["push", "tree"]).done();
+    let what = in_latest(&env, "tree");
+    let restore = || {
+        let words = [OsStr::new("restore"), &what, OsStr::new("--target"), OsStr::new("out")];
+        env.nfreezer([&words[..], &["--overwrite", "if-changed"].map(OsStr::new)].concat()).exits(0)
+    };
+    drop(restore());
+    let inode = |name: &str| env.path("out").join(name).symlink_metadata().unwrap().ino();
+    let before = ["link", "pipe"].map(inode);
+    drop(restore());
+    assert_eq!(["link", "pipe"].map(inode), before);
+    // A change of the attributes alone is undone.
+    let pipe = env.path("out/pipe");
+    std::fs::set_permissions(&pipe, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    drop(restore());
+    assert_eq!(pipe.metadata().unwrap().mode(), env.path("tree/pipe").metadata().unwrap().mode());
+}
