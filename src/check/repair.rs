@@ -12,7 +12,7 @@ use super::survey::{Outcome, Survey, Tally};
 use super::{Badly, Examined, Finding, Options, Report, examine, interrupted};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::format::record::{Action, Head, Mark, NewSection, REPLACES, Snapshot, SnapshotId};
+use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::repo::{Repository, State, random};
@@ -190,9 +190,7 @@ fn survey(
 /// The snapshot with another root.
 fn replacement(snapshot: &Snapshot, root: Ref) -> Result<Snapshot> {
     let mut new = Snapshot { id: SnapshotId(random()?), root: Some(root), ..snapshot.clone() };
-    new.extra.retain(|extra| extra.0 != REPLACES);
-    new.extra.push((REPLACES, snapshot.id.0.to_vec().into()));
-    new.extra.sort_by_key(|extra| extra.0);
+    new.set_replaces(&snapshot.id);
     new.shorten_paths();
     Ok(new)
 }

@@ -18,6 +18,7 @@ mod arguments;
 mod base32;
 mod calendar;
 mod check;
+mod copy;
 mod diff;
 mod doctor;
 mod dump;
@@ -74,6 +75,7 @@ mod status;
 mod systemd;
 mod table;
 mod tag;
+mod target;
 mod terminal;
 mod undelete;
 mod values;
@@ -87,7 +89,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}Usage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "Also: accept, doctor, import-v0, profile, rewrite, run, schedule, status, tag,\nundelete. `nfreezer --help` lists all.",
+    after_help = "Also: accept, copy, doctor, import-v0, profile, rewrite, run, schedule, status,\ntag, undelete. `nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -125,6 +127,9 @@ enum Command {
     /// Replace snapshots by ones that lack some files
     #[command(hide = true)]
     Rewrite(Box<rewrite::Args>),
+    /// Copy snapshots into another repository
+    #[command(hide = true)]
+    Copy(Box<copy::Args>),
     /// Show forgotten snapshots again
     #[command(alias = "undo", hide = true)]
     Undelete(undelete::Args),
@@ -188,6 +193,7 @@ impl Command {
             Command::Forget(args) => args.output.json,
             Command::Tag(args) => args.output.json,
             Command::Rewrite(args) => args.output.json,
+            Command::Copy(args) => args.progress.output.json,
             Command::Undelete(args) => args.output.json,
             Command::Ls(args) => args.output.json,
             Command::Diff(args) => args.output.json,
@@ -215,8 +221,8 @@ impl Command {
 }
 
 /// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
-const FURTHER: [&str; 10] =
-    ["accept", "doctor", "import-v0", "profile", "rewrite", "run", "schedule", "status", "tag", "undelete"];
+const FURTHER: [&str; 11] =
+    ["accept", "copy", "doctor", "import-v0", "profile", "rewrite", "run", "schedule", "status", "tag", "undelete"];
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
@@ -281,6 +287,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Forget(args) => forget::run(&args),
         Command::Tag(args) => tag::run(&args),
         Command::Rewrite(args) => rewrite::run(&args),
+        Command::Copy(args) => copy::run(&args),
         Command::Undelete(args) => undelete::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Diff(args) => diff::run(&args),
@@ -442,7 +449,7 @@ mod tests {
             let error = arguments::explain(&refused, &Cli::command());
             (error.to_string(), error.hint_text().unwrap_or_default().to_owned())
         };
-        for command in ["rm", "gc", "locate", "info", "copy", "describe", "recreate", "cache", "serve"] {
+        for command in ["rm", "gc", "locate", "info", "sync", "describe", "recreate", "cache", "serve"] {
             let (text, hint) = explain(&format!("nfreezer {command}"));
             assert!(!text.contains("unrecognized") && hint.contains("nfreezer "), "{command}: {text} / {hint}");
         }

@@ -32,9 +32,22 @@ pub struct AddressArgs {
     pub repository_file: Option<PathBuf>,
 }
 
+/// The repository to which options and variables belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// The one of `--repo`.
+    #[default]
+    Main,
+    /// The one of `--to`.
+    Target,
+}
+
 /// Sources of the passphrase, and the second factor.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct SecretArgs {
+    /// The repository that they open.
+    #[arg(skip)]
+    pub role: Role,
     /// Read the passphrase from FILE
     ///
     /// One newline at the end is removed. [env: NFREEZER_PASSWORD_FILE; the passphrase itself: NFREEZER_PASSWORD]
@@ -240,7 +253,11 @@ fn first_line(file: &Path) -> Result<String> {
 impl SecretArgs {
     /// Returns the path of the local key.
     pub fn local_key_path(&self) -> Option<PathBuf> {
-        self.local_key.clone().or_else(|| variable("NFREEZER_LOCAL_KEY").map(PathBuf::from))
+        let name = match self.role {
+            Role::Main => "NFREEZER_LOCAL_KEY",
+            Role::Target => "NFREEZER_TO_LOCAL_KEY",
+        };
+        self.local_key.clone().or_else(|| variable(name).map(PathBuf::from))
     }
 }
 
@@ -262,7 +279,8 @@ impl SeenArgs {
 impl OpenArgs {
     /// Returns the first 8 bytes of the id of the record that must exist.
     pub fn expected_head(&self) -> Result<Option<u64>> {
-        let variable = || variable("NFREEZER_EXPECT_HEAD").map(|id| id.to_string_lossy().into_owned());
+        let id = variable("NFREEZER_EXPECT_HEAD").filter(|_| self.secret.role == Role::Main);
+        let variable = || id.map(|id| id.to_string_lossy().into_owned());
         self.expect_head.clone().or_else(variable).map(|id| head(&id)).transpose()
     }
 }

@@ -44,9 +44,9 @@ const ANSWERS: &[Answer] = &[
         hint: "use `nfreezer stats`; folders: `nfreezer diff --stat`, or `nfreezer ls --ncdu latest | ncdu -f -`",
     },
     Answer {
-        commands: &["copy", "sync", "sync-to", "transfer", "replicate"],
-        message: "nfreezer does not copy snapshots between repositories yet",
-        hint: "use `nfreezer push` for each of the two repositories",
+        commands: &["sync", "sync-to", "transfer", "replicate"],
+        message: "the command that copies snapshots into another repository is `copy`",
+        hint: "use `nfreezer copy --to REPO`",
     },
     Answer {
         commands: &["comment", "describe", "rename", "annotate"],

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use super::environment::variable;
-use super::options::SecretArgs;
+use super::options::{Role, SecretArgs};
 use super::private_files::{read_private, read_secret};
 use super::terminal::Terminal;
 use super::{escape, generated, output};
@@ -39,7 +39,10 @@ impl<'g> Given<'g> {
     /// The sources of the repository's passphrase.
     pub fn of(secret: &'g SecretArgs) -> Self {
         let (file, command) = (secret.password_file.as_deref(), secret.password_command.as_deref());
-        Given { option: "password", variable: "NFREEZER_PASSWORD", file, command }
+        match secret.role {
+            Role::Main => Given { option: "password", variable: "NFREEZER_PASSWORD", file, command },
+            Role::Target => Given { option: "to-password", variable: "NFREEZER_TO_PASSWORD", file, command },
+        }
     }
 
     /// Refuses two sources, before anything is connected.

@@ -32,5 +32,8 @@ pub fn fields(s: &Snapshot) -> Map<String, Value> {
         "unreadable": stats.unreadable, "milliseconds": stats.milliseconds,
     }));
     output::put_paths(&mut fields, "paths", &s.paths);
+    if let Some(original) = s.copy_of() {
+        fields.insert("copy_of".into(), original.to_string().into());
+    }
     fields
 }

@@ -50,6 +50,8 @@ pub type Extra = (u32, serde_bytes::ByteBuf);
 pub const BEGUN: u32 = 1;
 /// The key in [`Snapshot::extra`] for the id of the snapshot that this one replaces.
 pub const REPLACES: u32 = 2;
+/// The key in [`Snapshot::extra`] for the id of the snapshot that this one is a copy of.
+pub const COPY_OF: u32 = 3;
 /// The tag of a pinned snapshot, which is never forgotten by a policy.
 pub const PINNED: &str = "pinned";
 

@@ -103,7 +103,7 @@ impl Run<'_> {
     pub fn read_chunks(&self, place: &PackRef, entries: Vec<Entry>) -> Result<Chunks> {
         let read = |entry: Entry| {
             let stored = self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(*place), SPAN)?;
-            Ok((entry, stored))
+            Ok((entry, stored.stored))
         };
         entries.into_iter().map(read).collect()
     }

@@ -1,7 +1,7 @@
 //! Attempts to take the snapshot. An attempt is repeated, with everything stored by then, if other clients condemned
 //! packs meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,24 +12,31 @@ use serde_bytes::ByteBuf;
 
 use super::advice;
 use super::budget::Budget;
+use super::compare::copies::{self, Copied};
 use super::compare::parents::Parents;
 use super::compare::times;
 use super::counts::Counts;
 use super::options::{Options, Summary};
 use super::pipeline::{self, Done, Setup, Sources};
+use super::read::saved::Saved;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::format::record::{NOT_SYNCED, Snapshot, SnapshotId, Stats};
+use crate::format::record::{COPY_OF, NOT_SYNCED, Snapshot, SnapshotId, Stats};
+use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::progress::Event;
 use crate::repo::{Repository, State};
 use crate::time::Time;
+use crate::trees::names_condemned_since;
 
 /// Bytes of the index for each byte of memory that the index can use: its fingerprints, and room for whole sections.
 const FINGERPRINTS: u64 = 6;
 
 /// Packs whose presence a push verifies: 1 MB of listings at most. If there are more, each push verifies other ones.
 const VERIFIED: u64 = 4096;
+
+/// Memory of the search for condemned packs in the tree of a copy.
+const MEMORY: u64 = 8 << 20;
 
 /// Attempts before the push fails because packs were condemned meanwhile.
 const ATTEMPTS: usize = 4;
@@ -70,13 +77,19 @@ fn attempt(
     let mut state = repo.state(ctx)?;
     state.warnings().iter().for_each(|text| ctx.warn(text));
     state.warning_details().iter().for_each(|text| ctx.event(Event::Detail { text }));
-    let draft = draft(repo, options, begun, paths);
-    let Chosen { parents, newest, missing } = choose_parents(ctx, repo, options, &state, &draft, begun)?;
+    let draft = match sources.saved() {
+        Some(saved) => copy_draft(repo, saved.snapshot),
+        None => draft(repo, options, begun, paths),
+    };
+    let Chosen { parents, newest, missing, copies } = match sources.saved() {
+        Some(saved) => choose_copies(ctx, repo, &state, saved)?,
+        None => choose_parents(ctx, repo, options, &state, &draft, begun)?,
+    };
     let cores = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
     let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
     let cache = repo.set_cache(budget.cache);
     let parents = &parents;
-    let setup = Setup { repo, options, ctx, parents, budget, started, missing, outdated, draft, newest };
+    let setup = Setup { repo, options, ctx, parents, budget, started, missing, outdated, draft, newest, copies };
     let done = pipeline::run(&setup, sources, &mut state);
     repo.set_cache(cache);
     let done = done?;
@@ -109,6 +122,8 @@ struct Chosen {
     newest: Option<Snapshot>,
     /// Packs that the server does not have. They are condemned in `parents`.
     missing: BTreeSet<ObjectId>,
+    /// What a snapshot of another repository is compared with; the copies are `parents`.
+    copies: Vec<Copied>,
 }
 
 fn choose_parents(
@@ -122,12 +137,29 @@ fn choose_parents(
     let mut parents = Parents::choose(state, &options.host, draft.group, begun);
     let newest = parents.snapshots.iter().find(|s| !s.partial && s.group == draft.group).cloned();
     apply_options(&mut parents, options, state, begun)?;
+    let missing = missing(ctx, repo, state, &mut parents)?;
+    Ok(Chosen { parents, newest: newest.filter(|_| options.skip_if_unchanged), missing, copies: Vec::new() })
+}
+
+/// Returns packs that the server does not have, and condemns them in `parents`.
+fn missing(ctx: &Context, repo: &Repository, state: &State, parents: &mut Parents) -> Result<BTreeSet<ObjectId>> {
     let missing = repo.absent_packs(ctx, state, VERIFIED)?;
     if !missing.is_empty() {
         ctx.warn(&missing_text(missing.len()));
         parents.condemn(&missing);
     }
-    Ok(Chosen { parents, newest: newest.filter(|_| options.skip_if_unchanged), missing })
+    Ok(missing)
+}
+
+fn choose_copies(ctx: &Context, repo: &Repository, state: &State, saved: &Saved<'_>) -> Result<Chosen> {
+    let mut copies = copies::choose(&state.snapshots(), saved.others, saved.snapshot);
+    let mut parents = Parents::of(copies.iter().map(|copied| copied.copy.clone()).collect(), state);
+    let missing = missing(ctx, repo, state, &mut parents)?;
+    for copied in copies.iter_mut().filter(|copied| copied.original.is_some() && missing.is_empty()) {
+        let root: Vec<Ref> = copied.copy.root.into_iter().collect();
+        copied.is_intact = !names_condemned_since(ctx, repo, state, &HashSet::new(), &root, MEMORY)?;
+    }
+    Ok(Chosen { parents, newest: None, missing, copies })
 }
 
 /// Merges records. A failure is only a warning: the snapshot is committed.
@@ -155,7 +187,7 @@ fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun:
 
 /// The summary without the figures of the storage.
 fn summary(setup: &Setup<'_>, counts: &Counts<'_>, done: Done) -> Summary {
-    let stats = done.committed.snapshot.stats;
+    let stats = done.stats;
     Summary {
         snapshot: done.committed.snapshot,
         record: done.committed.record,
@@ -187,25 +219,36 @@ fn draft(repo: &Repository, options: &Options, begun: Time, paths: &[PathBuf]) -
         time: options.time.unwrap_or(begun),
         host: options.host.clone(),
         user: options.user.clone(),
-        group: group(repo, &options.host, &paths),
+        group: repo.group(&options.host, paths.iter().copied()),
         paths: paths.into_iter().map(|path| ByteBuf::from(path.to_vec())).collect(),
         more_paths: 0,
         tags: sorted(&options.tags),
         description: options.description.clone(),
         root: None,
         partial: false,
-        warnings: if repo.storage().capabilities().durable_put { 0 } else { NOT_SYNCED },
+        warnings: not_synced(repo),
         stats: Stats::default(),
         program: concat!("nfreezer ", env!("CARGO_PKG_VERSION")).into(),
         extra: times::note_begin(options.time.unwrap_or(begun), begun),
     }
 }
 
-/// `name_hash(2, host || 0 || path || 0 || ..)`
-fn group(repo: &Repository, host: &str, paths: &[&[u8]]) -> u64 {
-    let parts = std::iter::once(host.as_bytes()).chain(paths.iter().copied());
-    let bytes: Vec<u8> = parts.flat_map(|part| part.iter().copied().chain([0])).collect();
-    repo.keys().name_hash(2, &bytes)
+/// The copy of a snapshot of another repository, without id, root and figures.
+fn copy_draft(repo: &Repository, original: &Snapshot) -> Snapshot {
+    let mut draft = Snapshot {
+        id: SnapshotId::default(),
+        group: repo.group(&original.host, original.paths.iter().map(|path| path.as_slice())),
+        root: None,
+        stats: Stats::default(),
+        warnings: original.warnings & !NOT_SYNCED | not_synced(repo),
+        ..original.clone()
+    };
+    draft.set_extra(COPY_OF, original.origin().0.to_vec());
+    draft
+}
+
+fn not_synced(repo: &Repository) -> u32 {
+    if repo.storage().capabilities().durable_put { 0 } else { NOT_SYNCED }
 }
 
 fn sorted(tags: &[String]) -> Vec<String> {

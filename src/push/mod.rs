@@ -21,6 +21,7 @@ mod advice;
 mod attempt;
 mod budget;
 mod compare;
+mod copy;
 mod counts;
 mod options;
 mod pack;
@@ -36,6 +37,7 @@ use pipeline::Sources;
 use walk::sources;
 
 pub use budget::LEAST;
+pub use copy::{Copied, Copier, Existing};
 pub use options::{Options, Summary};
 pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
 pub use tree::checkpoint::Checkpoints;

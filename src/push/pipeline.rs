@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::budget::Budget;
+use super::compare::copies::Copied;
 use super::compare::parents::Parents;
 use super::compare::renames::Renames;
 use super::options::Options;
@@ -21,26 +22,27 @@ use super::read::attributes::Nodes;
 use super::read::handover::Task;
 use super::read::item::Batch;
 use super::read::partial::PartialFiles;
+use super::read::saved::{Reading, Saved};
 use super::read::stream::Stream;
 use super::read::worker::Worker;
 use super::read::workspace::Workspace;
 use super::tree::checkpoint::Checkpointer;
 use super::tree::ledger::{Committed, Ledger};
 use super::tree::pack_store::PackStore;
-use super::tree::tally::Tally;
 use super::tree::writer::TreeWriter;
 use super::walk::batcher::Batcher;
 use super::walk::picker::Picker;
+use super::walk::saved::SavedWalk;
 use super::walk::sources::Plan;
 use super::walk::streams::Streams;
 use super::walk::walker::Walk;
 use crate::context::{Context, Group};
 use crate::error::Result;
-use crate::format::record::Snapshot;
+use crate::format::record::{Snapshot, Stats};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::repo::{Index, Repository, State};
-use crate::trees::{Lookup, MetaPack, Trees};
+use crate::trees::{Fetch, Lookup, MetaPack, Trees};
 
 /// Batches between the walk and the workers.
 const BATCHES: usize = 8;
@@ -54,12 +56,27 @@ const LAST: Duration = Duration::from_secs(10);
 /// The hint of a push that ended early and committed the stored packs.
 const RESUMES: &str = "run the same push again: it continues with the data that was stored so far";
 
+/// The same for a copy.
+const RESUMES_COPY: &str = "run the same copy again: it continues with the data that was stored so far";
+
+/// Threads that fetch contents of another repository early: files of an old snapshot lie in many small packs.
+const EARLY: usize = 16;
+
 /// The things to save.
 pub enum Sources<'s> {
     /// Files below these paths.
     Files(&'s Plan, &'s [PathBuf]),
     /// Streams in tree order.
     Streams(&'s mut dyn Iterator<Item = Result<Stream>>),
+    /// A snapshot of another repository.
+    Saved(&'s Saved<'s>),
+}
+
+impl<'s> Sources<'s> {
+    /// Returns the snapshot of another repository.
+    pub fn saved(&self) -> Option<&'s Saved<'s>> {
+        if let Sources::Saved(saved) = self { Some(saved) } else { None }
+    }
 }
 
 /// The inputs of a run.
@@ -78,11 +95,15 @@ pub struct Setup<'r> {
     pub draft: Snapshot,
     /// The newest whole snapshot of the group, if none is made for the same tree.
     pub newest: Option<Snapshot>,
+    /// What a snapshot of another repository is compared with; the copies are `parents`.
+    pub copies: Vec<Copied>,
 }
 
 /// The results of a run.
 pub struct Done {
     pub committed: Committed,
+    /// Figures of the run.
+    pub stats: Stats,
     pub unchanged: u64,
     pub renamed: u64,
     /// Bytes of files that were read.
@@ -134,6 +155,8 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
     let mut data = DataPacks::new(ctx, repo, packs_in, budget.open);
     data.full_packs = full_packs;
     let queue = Queue::new(ctx, budget.nodes);
+    let fetch = sources.saved().map(|saved| Fetch::new(saved.trees));
+    let reading = sources.saved().zip(fetch.as_ref()).map(|(saved, fetch)| Reading { saved, fetch });
     let work = Workspace {
         repo,
         ctx,
@@ -146,6 +169,7 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
         partial: &PartialFiles::default(),
         idle: &AtomicUsize::new(0),
         unsteady: &AtomicU64::new(0),
+        reading,
         index_damage_reported: &AtomicBool::new(false),
     };
     let meta = MetaPack::new(repo, setup.options.compression.max(1))?;
@@ -153,15 +177,18 @@ pub fn run(setup: &Setup<'_>, sources: &mut Sources<'_>, state: &mut State) -> R
     let checkpointer = Checkpointer::new(setup.options.checkpoints, budget.chunks);
     let mut tree = TreeWriter::new(work, store, ledger(setup, work, &finish, state), checkpointer);
     let outcome = Pipeline::new(&group, work, setup, packs_out).run(sources, &mut tree);
+    let resumes = if reading.is_some() { RESUMES_COPY } else { RESUMES };
     let committed = group.result().and_then(|()| tree.finish(outcome.root, setup.newest.as_ref()));
     let committed = committed
-        .map_err(|error| if tree.keep() && error.hint_text().is_none() { error.hint(RESUMES) } else { error })?;
-    Ok(done(work, committed, tree.tally(), outcome.read))
+        .map_err(|error| if tree.keep() && error.hint_text().is_none() { error.hint(resumes) } else { error })?;
+    Ok(done(work, committed, &tree, outcome.read))
 }
 
-fn done(work: Workspace<'_>, committed: Committed, tally: &Tally, read: u64) -> Done {
+fn done(work: Workspace<'_>, committed: Committed, tree: &TreeWriter<'_>, read: u64) -> Done {
+    let tally = tree.tally();
     Done {
         committed,
+        stats: tree.figures(tally.stats),
         unchanged: tally.unchanged,
         renamed: tally.renamed,
         read,
@@ -182,6 +209,7 @@ fn ledger<'r>(setup: &Setup<'r>, work: Workspace<'r>, finish: &'r Context<'r>, s
         packs: &work.data.packs,
         index: work.index,
         started: setup.started,
+        figures: work.reading.map(|reading| reading.saved.snapshot.stats),
         draft: setup.draft.clone(),
         partial: None,
         missing: setup.missing.clone(),
@@ -211,9 +239,17 @@ impl<'p> Pipeline<'p> {
                 running.push(scope.spawn(move || workers.run(offer)));
             }
             drop(tasks_in);
+            let (early, wanted) = crossbeam_channel::bounded(2 * EARLY);
+            if let Some(Reading { fetch, .. }) = work.reading {
+                for _ in 0..EARLY {
+                    let wanted: Receiver<Ref> = wanted.clone();
+                    scope.spawn(move || fetch_early(work.ctx, fetch, &wanted));
+                }
+            }
+            drop(wanted);
             let tree = scope.spawn(|| group.run(|| tree.run()));
             let batcher = Batcher::new(work.ctx, work.queue, batches_in);
-            group.run(|| walk(setup, work, sources, batcher));
+            group.run(|| walk(setup, work, sources, batcher, early));
             let read = running.into_iter().filter_map(|worker| worker.join().expect("it does not panic")).sum();
             group.run(|| work.data.finish());
             Outcome { root: tree.join().expect("it does not panic").flatten(), read }
@@ -238,9 +274,20 @@ impl Workers<'_> {
     }
 }
 
+/// The body of a thread that fetches contents of another repository early.
+fn fetch_early(ctx: &Context, fetch: &Fetch<'_>, wanted: &Receiver<Ref>) {
+    wanted.iter().filter(|_| !ctx.is_stopped()).for_each(|r| fetch.touch(ctx, &r));
+}
+
 /// The body of the walk's thread.
-fn walk(setup: &Setup<'_>, work: Workspace<'_>, sources: &mut Sources<'_>, batcher: Batcher<'_>) -> Result<()> {
-    let Workspace { trees, nodes, .. } = work;
+fn walk(
+    setup: &Setup<'_>,
+    work: Workspace<'_>,
+    sources: &mut Sources<'_>,
+    batcher: Batcher<'_>,
+    early: Sender<Ref>,
+) -> Result<()> {
+    let Workspace { trees, nodes, data, .. } = work;
     let Setup { options, ctx, parents, .. } = *setup;
     match sources {
         Sources::Files(plan, paths) => {
@@ -252,6 +299,10 @@ fn walk(setup: &Setup<'_>, work: Workspace<'_>, sources: &mut Sources<'_>, batch
         }
         Sources::Streams(streams) => {
             Streams { trees, ctx, parents, nodes, time: setup.draft.time }.run(streams, batcher)
+        }
+        Sources::Saved(_) => {
+            let Some(reading) = work.reading else { return Ok(()) };
+            SavedWalk { reading, ctx, copies: &setup.copies, parents, trees, data, early }.run(batcher)
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
 //! | `presence`, `inspect`, `inventory` | packs that the server shows; questions of `check` and of `prune` |
 //! | `marks` | snapshots, forgotten ones, and their tags; commit changes of them |
+//! | `lineage` | where a snapshot comes from: its group, the one it replaces, the one it is a copy of |
 //! | `select` | the snapshot that a user names |
 
 mod clock;
@@ -27,6 +28,7 @@ mod inspect;
 mod inventory;
 pub mod keys;
 mod latest;
+mod lineage;
 mod log;
 mod marks;
 mod merge;
@@ -54,6 +56,7 @@ pub use latest::latest_first;
 pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
 pub use presence::is_most;
+pub use read::StoredChunk;
 pub use rollback::Alarm;
 pub use state::{SectionKey, State};
 pub use supersede::{Claim, Contents, lacks};

@@ -19,6 +19,14 @@ use crate::name::Name;
 /// Metadata is fetched in parts of 1 MiB, since neighbours in a pack are neighbours in the tree.
 const META_SPAN: Span = Span::Blocks(16);
 
+/// A verified chunk.
+pub struct StoredChunk {
+    /// Its contents.
+    pub plain: Vec<u8>,
+    /// Its stored form, which does not depend on keys.
+    pub stored: Vec<u8>,
+}
+
 impl Repository {
     /// Returns the plaintext of a whole chunk, verified by its tags and its id.
     pub fn chunk(&self, ctx: &Context, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
@@ -35,11 +43,11 @@ impl Repository {
         here.then(|| self.whole(kind, r, stored).ok()).flatten()
     }
 
-    /// Returns the stored form of a whole chunk, whose contents are verified by its id.
-    pub fn stored_chunk(&self, ctx: &Context, kind: ChunkKind, r: &Ref, span: Span) -> Result<Vec<u8>> {
+    /// Returns a whole chunk, verified by its id, in its stored form too.
+    pub fn stored_chunk(&self, ctx: &Context, kind: ChunkKind, r: &Ref, span: Span) -> Result<StoredChunk> {
         let range = u64::from(r.offset)..u64::from(r.offset) + u64::from(r.stored);
         let stored = self.fetcher.read(ctx, &object(kind, &r.pack), range, span)?;
-        self.whole(kind, r, stored.clone()).map(|_| stored)
+        self.whole(kind, r, stored.clone()).map(|plain| StoredChunk { plain, stored })
     }
 
     fn whole(&self, kind: ChunkKind, r: &Ref, stored: Vec<u8>) -> Result<Vec<u8>> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::codec;
-use crate::format::record::{Action, BEGUN, Head, Mark, NewSection, PINNED, REPLACES, Snapshot, SnapshotId};
+use crate::format::record::{Action, BEGUN, Head, Mark, NewSection, PINNED, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
 use crate::repo::{Repository, State, random};
 use crate::time::Time;
@@ -120,9 +120,7 @@ fn replacement(repo: &Repository, old: &Snapshot, tree: Without, options: &Optio
         return Ok(None);
     }
     new.id = SnapshotId(random()?);
-    new.extra.retain(|extra| extra.0 != REPLACES);
-    new.extra.push((REPLACES, old.id.0.to_vec().into()));
-    new.extra.sort_by_key(|extra| extra.0);
+    new.set_replaces(&old.id);
     if new.shorten_paths() {
         return Ok(Some(new));
     }
@@ -132,15 +130,12 @@ fn replacement(repo: &Repository, old: &Snapshot, tree: Without, options: &Optio
 fn change(repo: &Repository, s: &mut Snapshot, metadata: &Metadata) {
     if let Some(host) = metadata.host.as_ref().filter(|host| **host != s.host) {
         s.host.clone_from(host);
-        let parts = std::iter::once(host.as_bytes()).chain(s.paths.iter().map(|path| path.as_slice()));
-        let bytes: Vec<u8> = parts.flat_map(|part| part.iter().copied().chain([0])).collect();
-        s.group = repo.keys().name_hash(2, &bytes);
+        s.group = repo.group(host, s.paths.iter().map(|path| path.as_slice()));
     }
     if let Some(time) = metadata.time.filter(|time| *time != s.time) {
         // Pushes compare the times of files with the real start of the push.
         if !s.extra.iter().any(|extra| extra.0 == BEGUN) {
-            s.extra.push((BEGUN, codec::encode(&s.time).into()));
-            s.extra.sort_by_key(|extra| extra.0);
+            s.set_extra(BEGUN, codec::encode(&s.time));
         }
         s.time = time;
     }

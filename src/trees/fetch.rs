@@ -15,7 +15,7 @@ use crate::crypto::seal::BLOCK;
 use crate::error::Result;
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
-use crate::repo::Span;
+use crate::repo::{Span, StoredChunk};
 
 /// Blocks of a stretch: 4 MiB.
 const STRETCH: u32 = 64;
@@ -56,6 +56,15 @@ impl<'a> Fetch<'a> {
     /// the new place.
     pub fn located(&self, ctx: &Context, r: &Ref) -> Ref {
         self.trees.lookup().locate(ctx, self.trees.repo(), ChunkKind::Data, r)
+    }
+
+    /// Waits until more chunks may be announced. Then [`Fetch::announce`] does not wait, if no other thread announces chunks.
+    pub fn wait_for_room(&self, ctx: &Context) -> Result<()> {
+        let mut wanted = self.wanted.lock().expect("no holder panics");
+        while wanted.queued >= WINDOW {
+            wanted = ctx.wait(&self.less, wanted)?;
+        }
+        Ok(())
     }
 
     /// Announces chunks that will be needed, and waits while too many bytes are queued. A stretch that has become worth it goes to
@@ -111,10 +120,19 @@ impl<'a> Fetch<'a> {
 
     /// Returns the contents of a chunk, verified by their id; from where the index has them if they cannot be read at their place.
     pub fn chunk(&self, ctx: &Context, r: &Ref) -> Result<Vec<u8>> {
-        let span = match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
+        self.trees.chunk(ctx, r, self.span(r))
+    }
+
+    /// Returns a chunk like [`Fetch::chunk`], in its stored form too.
+    pub fn stored_chunk(&self, ctx: &Context, r: &Ref) -> Result<StoredChunk> {
+        let (kind, span, repo) = (ChunkKind::Data, self.span(r), self.trees.repo());
+        self.trees.read(ctx, kind, r, |r| repo.stored_chunk(ctx, kind, r, span))
+    }
+
+    fn span(&self, r: &Ref) -> Span {
+        match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
             Some((_, _, true)) => Span::Blocks(STRETCH),
             _ => Span::Exact,
-        };
-        self.trees.chunk(ctx, r, span)
+        }
     }
 }

@@ -5,6 +5,7 @@ mod harness;
 
 mod account;
 mod cli;
+mod copy;
 mod doctor;
 mod durable;
 mod everyday;

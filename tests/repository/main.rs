@@ -4,6 +4,7 @@
 mod harness;
 
 mod check;
+mod copy;
 mod diff;
 mod dump;
 mod find;

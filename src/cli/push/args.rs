@@ -14,7 +14,7 @@ const SNAPSHOT: &str = "Snapshot";
 const PROCESS: &str = "Process";
 
 /// Refuses too little memory before the passphrase is asked for.
-fn memory(text: &str) -> Result<u64, String> {
+pub fn memory(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;
     let least = crate::push::LEAST >> 20;
     if bytes >> 20 < least { Err(format!("a push needs at least {least}M")) } else { Ok(bytes) }

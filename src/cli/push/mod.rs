@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use args::{Args, Padding};
+pub use args::{Args, Padding, memory};
 
 use super::environment::{host, state_folder, user};
 use super::exit::{INCOMPLETE, OK};

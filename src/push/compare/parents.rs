@@ -41,6 +41,11 @@ impl Parents {
         if snapshots.iter().all(|s| s.partial) {
             snapshots.extend(all.iter().rev().find(|s| s.host == host && !s.partial).cloned());
         }
+        Parents::of(snapshots, state)
+    }
+
+    /// Returns these snapshots of a state as parents.
+    pub fn of(snapshots: Vec<Snapshot>, state: &State) -> Self {
         Parents { snapshots, condemned: state.condemned_packs() }
     }
 
@@ -92,7 +97,8 @@ impl Parents {
             && self.content_lasts(ctx, trees, node)
     }
 
-    fn content_lasts(&self, ctx: &Context, trees: &Trees<'_>, node: &Node) -> bool {
+    /// Returns whether no part of the contents is in a condemned pack.
+    pub fn content_lasts(&self, ctx: &Context, trees: &Trees<'_>, node: &Node) -> bool {
         match &node.content {
             Content::File(extents) => extents.iter().all(|extent| self.extent_lasts(extent)),
             Content::Large { list, .. } if self.condemned.is_empty() => self.lasts(list),

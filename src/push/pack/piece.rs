@@ -17,6 +17,23 @@ pub enum Piece {
 }
 
 impl Piece {
+    /// Returns the bytes of a piece that is not new.
+    pub fn len(&self) -> u64 {
+        match self {
+            Piece::Known(_, place) => place.len.into(),
+            Piece::Hole(len) => *len,
+            Piece::New(_) | Piece::Awaited => 0,
+        }
+    }
+
+    /// Appends a piece to those of a file. Two holes become one.
+    pub fn append(pieces: &mut Vec<Piece>, piece: Piece) {
+        match (pieces.last_mut(), piece) {
+            (Some(Piece::Hole(before)), Piece::Hole(len)) => *before += len,
+            (_, piece) => pieces.push(piece),
+        }
+    }
+
     /// Returns whether two reads of a file found the same content.
     pub fn same(a: &[Piece], b: &[Piece]) -> bool {
         let content = |piece: &Piece| match piece {

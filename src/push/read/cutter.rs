@@ -16,6 +16,7 @@ use crate::progress::Event;
 use crate::push::pack::chunks::Place;
 use crate::push::pack::data_packs::NewChunk;
 use crate::push::pack::piece::Piece;
+use crate::repo::StoredChunk;
 
 /// Stored bytes from which on a chunk goes to its pack at once.
 const AT_ONCE: usize = 128 << 10;
@@ -71,32 +72,54 @@ impl<'w> Cutter<'w> {
 
     /// Finds a chunk in this push or in the repository, or adds it.
     pub fn chunk(&mut self, plain: &[u8]) -> Result<Piece> {
-        let Workspace { repo, ctx, data, .. } = self.work;
-        self.read += plain.len() as u64;
-        ctx.event(Event::Done { files: 0, bytes: plain.len() as u64 });
-        let id = repo.keys().chunk_id(ChunkKind::Data, plain);
-        if data.chunks.has(&id, plain.len())? {
-            return Ok(Piece::New(id));
+        self.count(plain.len() as u64);
+        let id = self.work.repo.keys().chunk_id(ChunkKind::Data, plain);
+        if let Some(piece) = self.known(id, plain.len())? {
+            return Ok(piece);
         }
-        if let Some(place) = self.find(&id, plain.len())? {
-            return Ok(Piece::Known(id, place));
-        }
-        if data.chunks.claim(id, plain.len())? {
-            self.add(id, plain)?;
+        if self.work.data.chunks.claim(id, plain.len())? {
+            let packed = self.packer.as_mut().and_then(|packer| packer.pack(plain));
+            self.add(NewChunk { id, len: plain.len(), stored: packed.as_deref().unwrap_or(plain) })?;
         }
         Ok(Piece::New(id))
     }
 
-    /// Compresses a chunk that was claimed, and puts it into a pack, alone or with other small ones.
-    fn add(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
-        let packed = self.packer.as_mut().and_then(|packer| packer.pack(plain));
-        let stored = packed.as_deref().unwrap_or(plain);
-        if stored.len() >= AT_ONCE {
-            return self.work.data.add(std::iter::once(NewChunk { id, len: plain.len(), stored }));
+    /// Processes a chunk of another repository like [`Cutter::chunk`], and keeps its stored form. Returns its id too.
+    pub fn stored(&mut self, chunk: &StoredChunk) -> Result<(ChunkId, Piece)> {
+        let len = chunk.plain.len();
+        self.count(len as u64);
+        let id = self.work.repo.keys().chunk_id(ChunkKind::Data, &chunk.plain);
+        if let Some(piece) = self.known(id, len)? {
+            return Ok((id, piece));
+        }
+        if self.work.data.chunks.claim(id, len)? {
+            self.add(NewChunk { id, len, stored: &chunk.stored })?;
+        }
+        Ok((id, Piece::New(id)))
+    }
+
+    /// Counts bytes of files that were read.
+    pub fn count(&mut self, bytes: u64) {
+        self.read += bytes;
+        self.work.ctx.event(Event::Done { files: 0, bytes });
+    }
+
+    /// Finds a chunk in this push or in the repository.
+    pub fn known(&self, id: ChunkId, len: usize) -> Result<Option<Piece>> {
+        if self.work.data.chunks.has(&id, len)? {
+            return Ok(Some(Piece::New(id)));
+        }
+        Ok(self.find(&id, len)?.map(|place| Piece::Known(id, place)))
+    }
+
+    /// Puts a chunk that was claimed into a pack, alone or with other small ones.
+    fn add(&mut self, chunk: NewChunk<'_>) -> Result<()> {
+        if chunk.stored.len() >= AT_ONCE {
+            return self.work.data.add(std::iter::once(chunk));
         }
         let start = self.small.len();
-        self.small.extend_from_slice(stored);
-        self.collected.push(SmallChunk { id, len: plain.len(), at: start..self.small.len() });
+        self.small.extend_from_slice(chunk.stored);
+        self.collected.push(SmallChunk { id: chunk.id, len: chunk.len, at: start..self.small.len() });
         if self.small.len() >= TOGETHER { self.flush() } else { Ok(()) }
     }
 

@@ -7,7 +7,7 @@ use rustix::fs::Stat;
 use super::dir::Dir;
 use super::stream::{Failure, Opener};
 use crate::format::node::{Content, Node};
-use crate::format::reference::Ref;
+use crate::format::reference::{Extent, Ref};
 use crate::push::pack::piece::Piece;
 
 /// Neighbouring steps of the walk. Small files share a batch, so that passing them between threads costs little.
@@ -34,6 +34,8 @@ pub enum Item {
     File(Box<Job>),
     /// A stream to read.
     Stream(Box<StreamJob>),
+    /// A part of a file of another repository, to be read there.
+    Saved(Box<SavedPart>),
     /// A further link to a file that came before. `old`: its node in a parent.
     Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.
@@ -102,4 +104,34 @@ pub struct StreamJob {
     pub open: Option<Opener>,
     /// Its contents, unless `node.content` is unreadable.
     pub pieces: Vec<Piece>,
+}
+
+/// A part of a file of another repository. The worker reads the extents and adds their pieces. All parts of a file follow each
+/// other.
+pub struct SavedPart {
+    pub path: Vec<u8>,
+    /// The file, without its contents.
+    pub node: Node,
+    /// Its node in a parent.
+    pub old: Option<Box<Node>>,
+    pub extents: Vec<Extent>,
+    /// Chunks that were announced to [`super::saved::Saved::fetch`].
+    pub announced: Vec<Ref>,
+    pub pieces: Vec<Piece>,
+    pub is_last: bool,
+}
+
+impl SavedPart {
+    /// Takes the contents so far out, as a part that is not the last one.
+    pub fn split(&mut self) -> SavedPart {
+        SavedPart {
+            path: self.path.clone(),
+            node: self.node.clone(),
+            old: None,
+            extents: std::mem::take(&mut self.extents),
+            announced: std::mem::take(&mut self.announced),
+            pieces: std::mem::take(&mut self.pieces),
+            is_last: false,
+        }
+    }
 }

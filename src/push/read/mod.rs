@@ -12,6 +12,8 @@ pub mod item;
 pub mod open_file;
 pub mod partial;
 pub mod reader;
+pub mod saved;
+pub mod saved_reader;
 pub mod stream;
 pub mod stream_reader;
 pub mod worker;

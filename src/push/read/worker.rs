@@ -76,11 +76,13 @@ impl<'w> Worker<'w> {
             match item {
                 Item::File(job) => self.reader.file(job)?,
                 Item::Stream(job) => self.reader.stream(job)?,
+                Item::Saved(part) => self.reader.saved(part)?,
                 _ => {}
             }
         }
         self.reader.cutter.flush()?;
-        ctx.event(Event::Done { files: batch.files as u64, bytes: 0 });
+        let unfinished = batch.items.iter().filter(|item| matches!(item, Item::Saved(part) if !part.is_last)).count();
+        ctx.event(Event::Done { files: (batch.files - unfinished) as u64, bytes: 0 });
         queue.put(number, batch);
         partial.end(number);
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use super::attributes::Nodes;
 use super::item::Batch;
 use super::partial::PartialFiles;
+use super::saved::Reading;
 use crate::context::Context;
 use crate::push::pack::data_packs::DataPacks;
 use crate::push::pack::queue::Queue;
@@ -29,6 +30,8 @@ pub struct Workspace<'w> {
     pub idle: &'w AtomicUsize,
     /// Files that changed each time they were read.
     pub unsteady: &'w AtomicU64,
+    /// The snapshot of another repository that is being copied.
+    pub reading: Option<Reading<'w>>,
     /// Whether the damaged index was reported.
     pub index_damage_reported: &'w AtomicBool,
 }

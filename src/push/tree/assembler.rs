@@ -93,9 +93,14 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         Ok(())
     }
 
-    /// Adds a node that is not a directory. `link`: further links to it may follow.
+    /// Adds a node that is complete: no directory, or one whose pages are stored. `link`: further links to it may follow.
     pub fn node(&mut self, node: Node, change: Change, link: Option<Link>) -> Result<()> {
         let node = self.store_xattrs(node)?;
+        if let Content::Directory(top) = &node.content {
+            top.iter().for_each(|top| self.spread.add(top));
+            let above = self.top_of_stack()?;
+            above.directories = above.directories.saturating_add(1);
+        }
         if let Some(link) = link {
             self.links.remember(link, &node);
         }

@@ -31,6 +31,8 @@ pub struct Ledger<'c> {
     pub packs: &'c Packs<'c>,
     pub index: &'c Index,
     pub started: Instant,
+    /// Figures of the snapshot that is copied. A copy has them too.
+    pub figures: Option<Stats>,
     /// The snapshot to be, without id, root and figures.
     pub draft: Snapshot,
     /// The last partial snapshot of this push.
@@ -100,6 +102,7 @@ impl Ledger<'_> {
 
     fn snapshot(&self, root: Option<Ref>, stats: Stats, partial: bool) -> Result<Snapshot> {
         let stats = Stats { milliseconds: self.started.elapsed().as_millis() as u64, ..stats };
+        let stats = self.figures.filter(|_| !partial).unwrap_or(stats);
         let mut snapshot = Snapshot { id: SnapshotId(random()?), root, stats, partial, ..self.draft.clone() };
         if snapshot.shorten_paths() {
             Ok(snapshot)
@@ -108,10 +111,11 @@ impl Ledger<'_> {
         }
     }
 
-    /// Returns the partial snapshots of the same host and paths.
+    /// Returns the partial snapshots of the same host and paths, of a copy those of the same copied snapshot.
     fn partial_snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        let all = self.state.snapshots().into_iter();
-        all.filter(|s| s.partial && s.group == self.draft.group && s.host == self.draft.host)
+        let draft = &self.draft;
+        let is_same = |s: &Snapshot| s.group == draft.group && s.host == draft.host && s.copy_of() == draft.copy_of();
+        self.state.snapshots().into_iter().filter(move |s| s.partial && is_same(s))
     }
 
     fn commit(

@@ -20,7 +20,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts a node that is not a directory.
+    /// Counts a node that is complete when it is added.
     pub fn node(&mut self, node: &Node, change: Change) {
         match &node.content {
             Content::File(_) | Content::Large { .. } => {
@@ -33,6 +33,7 @@ impl Tally {
                     Change::Renamed => self.renamed += 1,
                 }
             }
+            Content::Directory(_) => self.directory(),
             Content::Unreadable(_) => self.stats.unreadable += 1,
             _ => self.stats.others += 1,
         }

@@ -14,7 +14,7 @@ use crate::format::record::{Snapshot, Stats};
 use crate::format::reference::Ref;
 use crate::push::pack::piece::Piece;
 use crate::push::pack::queue::Next;
-use crate::push::read::item::{Batch, Item, Link};
+use crate::push::read::item::{Batch, Item, Link, SavedPart};
 use crate::push::read::partial::PartialFile;
 use crate::push::read::workspace::Workspace;
 
@@ -25,6 +25,8 @@ pub struct TreeWriter<'c> {
     ledger: Ledger<'c>,
     checkpointer: Checkpointer,
     position: Position,
+    /// A file of another repository of which parts are still to come.
+    growing: Option<PartialFile>,
 }
 
 /// Where the writer is in the order of the walk.
@@ -39,7 +41,7 @@ enum Position {
 impl<'c> TreeWriter<'c> {
     pub fn new(work: Workspace<'c>, store: PackStore<'c>, ledger: Ledger<'c>, checkpointer: Checkpointer) -> Self {
         let assembler = Assembler::new(work.repo.keys(), work.ctx, store);
-        TreeWriter { work, assembler, ledger, checkpointer, position: Position::BetweenBatches }
+        TreeWriter { work, assembler, ledger, checkpointer, position: Position::BetweenBatches, growing: None }
     }
 
     /// Takes all steps. Returns the top page of the root.
@@ -90,6 +92,7 @@ impl<'c> TreeWriter<'c> {
             Item::File(job) if job.gone => Ok(()),
             Item::File(job) => self.file(job.node, job.pieces, job.link, job.old.as_deref()),
             Item::Stream(job) => self.file(job.node, job.pieces, None, job.old.as_deref()),
+            Item::Saved(part) => self.part(*part),
             Item::Link { node, link, old } => self.assembler.link(node, link, old.as_deref()),
             Item::Leave => self.assembler.leave(),
         }
@@ -104,6 +107,17 @@ impl<'c> TreeWriter<'c> {
             self.assembler.grow(file.new)?;
         }
         self.assembler.file(node, link, old)
+    }
+
+    /// Adds a part to a file of another repository. The last part completes the file.
+    fn part(&mut self, part: SavedPart) -> Result<()> {
+        let mut file = self.growing.take().unwrap_or_else(|| PartialFile::new(part.node, Vec::new()));
+        part.pieces.into_iter().for_each(|piece| Piece::append(&mut file.pieces, piece));
+        if part.is_last {
+            return self.file(file.node, file.pieces, None, part.old.as_deref());
+        }
+        self.growing = Some(file);
+        Ok(())
     }
 
     /// Waits until the server has acknowledged all packs that hold the file's contents.
@@ -160,8 +174,12 @@ impl<'c> TreeWriter<'c> {
     }
 
     /// The beginning of the file that comes next in the tree, if it is being read or waits for packs.
-    fn beginning(&self) -> Result<Option<PartialFile>> {
+    fn beginning(&mut self) -> Result<Option<PartialFile>> {
         let Workspace { last, partial, queue, data, index, .. } = self.work;
+        if let Some(file) = &mut self.growing {
+            file.resolve(last, data, index, false)?;
+            return Ok(Some(file.clone()));
+        }
         match &self.position {
             Position::Waiting(file) => Ok(Some(PartialFile::clone(file))),
             Position::BetweenBatches => partial.get(last, queue.next_number(), data, index),
@@ -200,7 +218,7 @@ impl<'c> TreeWriter<'c> {
     }
 
     /// Adds the bytes that were stored to the figures of the tree.
-    fn figures(&self, stats: Stats) -> Stats {
+    pub fn figures(&self, stats: Stats) -> Stats {
         let (data, meta) = (self.work.data, &self.assembler.store.meta);
         Stats { added: data.added() + meta.added(), stored: data.written() + meta.stored(), ..stats }
     }

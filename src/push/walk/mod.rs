@@ -10,6 +10,7 @@ pub mod levels;
 pub mod listing;
 pub mod mount_points;
 pub mod picker;
+pub mod saved;
 pub mod select;
 pub mod sources;
 pub mod special;
