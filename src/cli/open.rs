@@ -99,8 +99,8 @@ fn storage_options(args: &ConnectionArgs, json: bool) -> Result<storage::Options
     Ok(storage::Options {
         retry_for: args.retry_for.unwrap_or(default.retry_for),
         retry_first: args.retry_for.is_some(),
-        limit_upload: args.limit_upload,
-        limit_download: args.limit_download,
+        limit_upload: args.limit_upload.clone(),
+        limit_download: args.limit_download.clone(),
         notice: Arc::new(move |text| warnings::warn(json, text)),
         ssh: SshOptions {
             transport: match args.transport {

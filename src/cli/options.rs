@@ -10,9 +10,10 @@ use clap::ValueEnum;
 
 use super::environment::{self, variable};
 use super::escape;
-use super::values::{duration, rate};
+use super::values::{duration, limit};
 use crate::error::{Error, Kind, Result};
 use crate::seen::SeenStore;
+use crate::storage::Limit;
 
 const REPOSITORY: &str = "Repository";
 const CONNECTION: &str = "Connection";
@@ -151,16 +152,14 @@ pub struct ConnectionArgs {
     /// Applies when a connection was lost (by default for 15m) and, if it is given, to the first connection.
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = CONNECTION, hide_short_help = true)]
     pub retry_for: Option<Duration>,
-    /// Limit the upload per second: 500K, 1.5M
+    /// Limit the upload per second: 500K, 1.5M; by time: `08:00,2M 19:00,off`
     ///
     /// A plain number counts KiB.
-    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = CONNECTION, hide_short_help = true)]
-    pub limit_upload: Option<u64>,
-    /// Limit the download per second: 500K, 1.5M
-    ///
-    /// A plain number counts KiB.
-    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = CONNECTION, hide_short_help = true)]
-    pub limit_download: Option<u64>,
+    #[arg(long, value_name = "RATE", value_parser = limit, help_heading = CONNECTION, hide_short_help = true)]
+    pub limit_upload: Option<Limit>,
+    /// Limit the download per second, like the upload
+    #[arg(long, value_name = "RATE", value_parser = limit, help_heading = CONNECTION, hide_short_help = true)]
+    pub limit_download: Option<Limit>,
 }
 
 /// The SSH program.

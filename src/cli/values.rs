@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::forget::{GroupBy, Within};
 use crate::moment::moment;
 use crate::pattern::{self, Rules};
+use crate::storage::Limit;
 use crate::time::Time;
 
 /// Parses `90s`, `15m`, `1h30m`, `2h`, `1d`; a plain number counts seconds.
@@ -53,8 +54,31 @@ fn scaled(number: &str, shift: u32) -> Option<u64> {
     u64::try_from(bytes).ok()
 }
 
+/// Parses a rate, or a timetable in the local zone: `08:00,2M 19:00,off`.
+pub fn limit(text: &str) -> Result<Limit, String> {
+    if !text.contains(',') {
+        return rate(text).map(Limit::from);
+    }
+    let wrong = || "write a timetable such as `08:00,2M 19:00,off`, each time once".to_owned();
+    let change = |entry: &str| {
+        let (at, what) = entry.split_once(',').ok_or_else(wrong)?;
+        let at = time_of_day(at)?;
+        let minute = u16::from(at.hour().unsigned_abs()) * 60 + u16::from(at.minute().unsigned_abs());
+        Ok((minute, if what == "off" { None } else { Some(rate(what)?) }))
+    };
+    let changes = text.split_whitespace().map(change).collect::<Result<_, String>>()?;
+    Limit::timetable(changes).ok_or_else(wrong)
+}
+
+/// Parses `03:00`.
+pub fn time_of_day(text: &str) -> Result<jiff::civil::Time, String> {
+    let parts = text.split_once(':').and_then(|(hour, minute)| Some((hour.parse().ok()?, minute.parse().ok()?)));
+    let time = parts.and_then(|(hour, minute)| jiff::civil::Time::new(hour, minute, 0, 0).ok());
+    time.ok_or_else(|| "write a time such as 03:00".to_owned())
+}
+
 /// Parses `500K`, `1.5M`, `2M/s` into bytes per second; a plain number counts KiB, as in restic.
-pub fn rate(text: &str) -> Result<u64, String> {
+fn rate(text: &str) -> Result<u64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let is_plain = number.bytes().all(|b| b.is_ascii_digit());
     let rate = size(&if is_plain { format!("{number}K") } else { number.into() });
@@ -265,6 +289,13 @@ mod tests {
         assert_eq!(rates, [500 << 10, 2 << 20, 100 << 10, 1 << 20, 3 << 19, 10 << 20]);
         for bad in ["", "0", "0M", "fast", "-1", "/s"] {
             rate(bad).unwrap_err();
+        }
+        assert_eq!(limit("2M"), Ok(Limit::from(2 << 20)));
+        let day = limit("19:00,off 8:30,2M 12:00,100").unwrap();
+        let at = [0, 8 * 60 + 29, 8 * 60 + 30, 12 * 60, 19 * 60].map(|minute| day.at(minute));
+        assert_eq!(at, [None, None, Some(2 << 20), Some(100 << 10), None]);
+        for bad in ["", "off", "08:00,", "08:00,2M 08:00,off", "24:00,2M", "08:00 2M", "08:00,2M, 19:00,off", ","] {
+            limit(bad).unwrap_err();
         }
     }
 

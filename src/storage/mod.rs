@@ -29,7 +29,6 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::name::{Folder, Name};
-use net::pace::Pace;
 use net::retry::Reconnecting;
 use sftp::Sftp;
 
@@ -52,6 +51,7 @@ pub use local::Local;
 pub use location::{Location, Remote};
 pub use memory::Memory;
 pub use net::Notice;
+pub use net::limit::Limit;
 pub use options::Options;
 pub use rclone::Rclone;
 pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, command_words, on_server};
@@ -97,7 +97,7 @@ fn object_store(_: &Context, bucket: &Bucket, _: Options) -> Result<Box<dyn Stor
 }
 
 fn sftp(ctx: &Context, remote: &Remote, options: Options, address: String) -> Result<Sftp> {
-    let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
+    let (upload, download) = options.paces();
     let traffic = Arc::new(sftp::Traffic { upload, download, ..sftp::Traffic::default() });
     let dialer = sftp::ssh::Dialer::new(
         remote,

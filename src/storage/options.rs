@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::S3Options;
+use super::net::limit::Limit;
+use super::net::pace::Pace;
 use super::net::{Notice, RetryOptions};
 use super::sftp::ssh::SshOptions;
 
@@ -17,9 +19,9 @@ pub struct Options {
     /// Longest pause between two attempts to connect, except after a refused login.
     pub longest_pause: Duration,
     /// Most bytes sent per second, as the protocol counts them, without what SSH and TCP add.
-    pub limit_upload: Option<u64>,
+    pub limit_upload: Option<Limit>,
     /// Most bytes requested per second.
-    pub limit_download: Option<u64>,
+    pub limit_download: Option<Limit>,
     /// Receives news of the connection.
     pub notice: Notice,
     /// How to reach a server by SSH.
@@ -44,6 +46,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Returns what keeps the limits of upload and download.
+    pub(super) fn paces(&self) -> (Option<Pace>, Option<Pace>) {
+        (self.limit_upload.clone().map(Pace::new), self.limit_download.clone().map(Pace::new))
+    }
+
     /// Returns the part that concerns lost connections.
     pub(super) fn retry(&self) -> RetryOptions {
         let Options { retry_for, retry_first, longest_pause, .. } = *self;

@@ -119,7 +119,7 @@ fn connections_that_are_cut_all_the_time_cost_no_byte() {
 #[test]
 fn a_server_that_is_killed_and_comes_back_elsewhere_is_found_again() {
     let mut far = Far::with(&tree(300));
-    let mount = far.mount(Duration::from_secs(60), |o| o.limit_download = Some(4 << 20));
+    let mount = far.mount(Duration::from_secs(60), |o| o.limit_download = Some((4 << 20).into()));
     let target = tempfile::tempdir().unwrap();
     let mut copy = copy(&mount, target.path());
     let copied = || fs::read_dir(target.path()).unwrap().count();
@@ -167,7 +167,7 @@ fn a_server_that_stops_is_an_error_in_time_and_answers_when_it_goes_on() {
 #[test]
 fn a_copy_from_a_server_that_is_gone_ends_with_a_clear_error() {
     let mut far = Far::with(&tree(300));
-    let mount = far.mount(Duration::from_secs(2), |o| o.limit_download = Some(2 << 20));
+    let mount = far.mount(Duration::from_secs(2), |o| o.limit_download = Some((2 << 20).into()));
     let target = tempfile::tempdir().unwrap();
     let mut copy = copy(&mount, target.path());
     eventually("the copy has begun", || fs::read_dir(target.path()).unwrap().count() > 20);

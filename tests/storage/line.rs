@@ -152,7 +152,7 @@ fn a_push_gets_through_although_every_connection_is_killed_after_a_moment() {
     let line = behind(Setup::default());
     let (heard, notice) = listener();
     // 40 MB/s: what four puts send at once would never be done before the next cut, one at a time is
-    let limit_upload = Some(40_000_000);
+    let limit_upload = Some(40_000_000.into());
     let options = Options { notice, limit_upload, retry_for: Duration::from_secs(600), ..line.sshd.options() };
     let storage = open(background(), &line.location, options).expect("connected");
     let (ended, cuts) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -273,7 +273,8 @@ fn limits_hold() {
     let line = behind(Setup::default());
     for transport in [Transport::Ssh2, Transport::OpenSsh] {
         let rate = 2_000_000;
-        let limits = Options { limit_upload: Some(rate), limit_download: Some(rate), ..line.sshd.options() };
+        let limits =
+            Options { limit_upload: Some(rate.into()), limit_download: Some(rate.into()), ..line.sshd.options() };
         let storage = open(
             background(),
             &line.location,

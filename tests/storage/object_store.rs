@@ -227,7 +227,7 @@ fn an_idle_connection_that_the_store_closed_is_replaced_silently() {
 #[test]
 fn limits_of_the_rate_hold() {
     let store = Store::start();
-    let limits = Options { limit_upload: Some(400_000), limit_download: Some(400_000), ..options() };
+    let limits = Options { limit_upload: Some(400_000.into()), limit_download: Some(400_000.into()), ..options() };
     let storage = store.open(limits).expect("open");
     let (name, bytes) = (Name::Pack(fresh()), noise(1, 200_000));
     let started = Instant::now();

@@ -2,6 +2,8 @@
 
 use jiff::civil::Time;
 
+use crate::cli::values::time_of_day as time;
+
 /// The days of the week as systemd writes them, from Sunday as cron counts them.
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
@@ -28,12 +30,6 @@ pub fn weekly(text: &str) -> Result<When, String> {
     let day = day.to_ascii_lowercase();
     let number = DAYS.iter().position(|name| day.starts_with(&name.to_ascii_lowercase())).ok_or_else(wrong)?;
     Ok(When::Weekly(number, time(at.trim())?))
-}
-
-fn time(text: &str) -> Result<Time, String> {
-    let parts = text.split_once(':').and_then(|(hour, minute)| Some((hour.parse().ok()?, minute.parse().ok()?)));
-    let time = parts.and_then(|(hour, minute)| Time::new(hour, minute, 0, 0).ok());
-    time.ok_or_else(|| "write a time such as 03:00".to_owned())
 }
 
 impl When {

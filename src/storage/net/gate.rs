@@ -5,11 +5,14 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use super::limit::Limit;
 use crate::context::Context;
 use crate::error::Result;
 
 /// Lets puts in.
 pub struct Gate {
+    /// The upload limit.
+    rate: Option<Limit>,
     state: Mutex<GateState>,
     changed: Condvar,
 }
@@ -18,8 +21,6 @@ struct GateState {
     running: usize,
     running_bytes: u64,
     limit: usize,
-    /// Most bytes of several running puts: what the rate limit lets through in [`HALF_DONE`] seconds.
-    most_bytes: u64,
 }
 
 /// Seconds of the rate limit that running puts may take together.
@@ -40,18 +41,23 @@ pub struct Pass<'a> {
 }
 
 impl GateState {
-    fn admits(&self, bytes: u64) -> bool {
-        let fits = self.running == 0 || self.running_bytes + bytes <= self.most_bytes;
+    fn admits(&self, bytes: u64, most_bytes: u64) -> bool {
+        let fits = self.running == 0 || self.running_bytes + bytes <= most_bytes;
         self.running < self.limit && fits
     }
 }
 
 impl Gate {
-    /// Makes a gate. `rate`: the upload limit in bytes per second.
-    pub fn new(rate: Option<u64>) -> Self {
-        let most_bytes = rate.map_or(u64::MAX, |rate| rate.saturating_mul(HALF_DONE));
-        let state = GateState { running: 0, running_bytes: 0, limit: FIRST, most_bytes };
-        Gate { state: Mutex::new(state), changed: Condvar::new() }
+    /// Makes a gate. `rate`: the upload limit.
+    pub fn new(rate: Option<Limit>) -> Self {
+        let state = GateState { running: 0, running_bytes: 0, limit: FIRST };
+        Gate { rate, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Returns the most bytes of several running puts: what the rate limit lets through in [`HALF_DONE`] seconds.
+    fn most_bytes(&self) -> u64 {
+        let rate = self.rate.as_ref().and_then(Limit::now);
+        rate.map_or(u64::MAX, |rate| rate.saturating_mul(HALF_DONE))
     }
 
     /// Waits until one more put of `bytes` bytes may run.
@@ -61,7 +67,7 @@ impl Gate {
         }
         let size = bytes as u64;
         let mut state = self.state.lock().expect("no holder panics");
-        while !state.admits(size) {
+        while !state.admits(size, self.most_bytes()) {
             state = ctx.wait(&self.changed, state)?;
         }
         state.running += 1;
@@ -146,7 +152,7 @@ mod tests {
     #[test]
     fn a_low_limit_lets_in_few_and_never_keeps_out_what_is_small() {
         for (rate, most) in [(1, 1), (2 << 20, 1), (8 << 20, 5)] {
-            let gate = Gate::new(Some(rate));
+            let gate = Gate::new(Some(rate.into()));
             (0..9).for_each(|_| gate.stored(SMALL, Duration::ZERO));
             let mut passes: Vec<_> = (0..most).map(|_| gate.enter(&stopped(), PACK).unwrap()).collect();
             assert!(gate.enter(&stopped(), PACK).is_err(), "{rate}");

@@ -4,6 +4,7 @@
 //! Out: their results, after as many attempts as the options allow, and news of lost connections for the user.
 
 pub mod gate;
+pub mod limit;
 pub mod pace;
 pub mod retry;
 

@@ -1,8 +1,10 @@
 //! `--limit-upload`, `--limit-download`: requests are let go one after the other, each at the time at which those before it are
-//! paid for. No credit is saved up while the line is idle, so there are no bursts.
+//! paid for. No credit is saved up while the line is idle, so there are no bursts. The rate may change while a run goes on.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use super::limit::Limit;
 
 /// Largest share of the limit for one request, as a time, so that requests are spread evenly.
 const SHARE: Duration = Duration::from_millis(100);
@@ -11,14 +13,21 @@ const LEAST: usize = 4 << 10;
 
 /// Limits the bytes per second of all callers together.
 pub struct Pace {
-    rate: u64,
+    limit: Limit,
+    /// The rate at this moment.
+    rate: fn(&Limit) -> Option<u64>,
     next: Mutex<Option<Instant>>,
 }
 
 impl Pace {
-    /// `rate`: bytes a second; at least 1.
-    pub fn new(rate: u64) -> Self {
-        Pace { rate: rate.max(1), next: Mutex::new(None) }
+    /// Makes one without a past.
+    pub fn new(limit: Limit) -> Self {
+        Pace { limit, rate: Limit::now, next: Mutex::new(None) }
+    }
+
+    /// Returns the bytes per second at this moment, at least 1.
+    fn rate(&self) -> Option<f64> {
+        (self.rate)(&self.limit).map(|rate| rate.max(1) as f64)
     }
 
     /// When `bytes` that are ready at `now` may go. They count as gone.
@@ -26,26 +35,28 @@ impl Pace {
         let mut next = self.next.lock().expect("no holder panics");
         let due = next.map_or(now, |next| next.max(now));
         // a day at most, so that no arithmetic of times fails
-        let cost = (bytes as f64 / self.rate as f64).min(86_400.0);
+        let cost = self.rate().map_or(0.0, |rate| (bytes as f64 / rate).min(86_400.0));
         *next = Some(due + Duration::from_secs_f64(cost));
         due
     }
 
     /// The largest packet that passes evenly.
     pub fn packet(&self, most: usize) -> usize {
-        let share = (self.rate as f64 * SHARE.as_secs_f64()) as usize;
+        let share = self.rate().map_or(most, |rate| (rate * SHARE.as_secs_f64()) as usize);
         most.min(share.max(LEAST))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
     use super::*;
 
     #[test]
     fn the_rate_is_kept_without_bursts() {
         let start = Instant::now();
-        let pace = Pace::new(1_000_000);
+        let pace = Pace::new(1_000_000.into());
         assert_eq!(pace.packet(255 << 10), 100_000);
         let mut now = start;
         let mut sent: Vec<(Instant, usize)> = Vec::new();
@@ -67,12 +78,32 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_changes_while_requests_go_on() {
+        static MINUTE: AtomicU16 = AtomicU16::new(18 * 60);
+        let limit = Limit::timetable(vec![(8 * 60, Some(100_000)), (19 * 60, None)]).unwrap();
+        let rate = |limit: &Limit| limit.at(MINUTE.load(Ordering::Relaxed));
+        let pace = Pace { rate, ..Pace::new(limit) };
+        let start = Instant::now();
+        assert_eq!((pace.book(50_000, start), pace.packet(64 << 10)), (start, 10_000));
+        let second = pace.book(50_000, start);
+        assert_eq!(second - start, Duration::from_millis(500));
+        MINUTE.store(19 * 60, Ordering::Relaxed);
+        // The request before is paid for, and then there is no limit.
+        let third = pace.book(1 << 30, second);
+        assert_eq!(third - start, Duration::from_secs(1));
+        assert_eq!((pace.book(1 << 30, third), pace.packet(64 << 10)), (third, 64 << 10));
+        MINUTE.store(8 * 60, Ordering::Relaxed);
+        let limited = pace.book(50_000, third);
+        assert_eq!(pace.book(1, limited) - limited, Duration::from_millis(500));
+    }
+
+    #[test]
     fn extreme_rates_are_harmless() {
         let now = Instant::now();
-        let slow = Pace::new(0);
+        let slow = Pace::new(0.into());
         assert_eq!((slow.book(usize::MAX, now), slow.packet(255 << 10)), (now, LEAST));
         assert!(slow.book(1, now) > now);
-        let fast = Pace::new(u64::MAX);
+        let fast = Pace::new(u64::MAX.into());
         assert_eq!((fast.book(1 << 30, now), fast.packet(1000)), (now, 1000));
     }
 }

@@ -31,7 +31,6 @@ use runtime::Engine;
 use super::bucket::Bucket;
 use super::net::Fault;
 use super::net::gate::Gate;
-use super::net::pace::Pace;
 use super::net::retry::Reconnecting;
 use super::{Capabilities, Entry, MAX_ENTRIES, Options, Storage};
 use crate::context::Context;
@@ -61,7 +60,7 @@ const FRESH: Duration = Duration::from_secs(10);
 impl S3 {
     /// Opens a bucket: finds the credentials and connects.
     pub fn open(ctx: &Context, bucket: &Bucket, options: Options) -> Result<Self> {
-        let (upload, download) = (options.limit_upload.map(Pace::new), options.limit_download.map(Pace::new));
+        let (upload, download) = options.paces();
         let traffic = Arc::new(Traffic { upload, download, ..Traffic::default() });
         let exclusive = Arc::new(Exclusive::default());
         let dialer = Dialer {

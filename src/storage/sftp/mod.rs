@@ -25,6 +25,7 @@ pub use session::{NOT_SFTP, Session, Times, Traffic};
 
 use super::net::Fault;
 use super::net::gate::Gate;
+use super::net::limit::Limit;
 use super::net::retry::Reconnecting;
 use super::{Attack, Capabilities, Entry, Extensions, Space, Storage};
 use crate::context::Context;
@@ -63,8 +64,8 @@ impl Sftp {
         Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
     }
 
-    /// Returns the storage with an upload limit in bytes per second.
-    pub fn limited(self, rate: Option<u64>) -> Self {
+    /// Returns the storage with an upload limit.
+    pub fn limited(self, rate: Option<Limit>) -> Self {
         Sftp { puts: Gate::new(rate), ..self }
     }
 }
