@@ -16,6 +16,7 @@ use output::Output;
 mod accept;
 mod arguments;
 mod base32;
+mod bucket_setup;
 mod calendar;
 mod check;
 mod copy;

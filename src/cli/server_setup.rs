@@ -1,5 +1,6 @@
 //! `nfreezer server-setup --append-only`: what a server needs so that a client's key can add to a repository and read it, but
-//! neither change nor remove anything. Prints a script for the account on the server, or runs it there.
+//! neither change nor remove anything. Prints a script for the account on the server, or runs it there. For a bucket, the recipe
+//! comes from [`super::bucket_setup`].
 
 use std::fs;
 use std::io::Write;
@@ -8,13 +9,14 @@ use std::process::Stdio;
 
 use serde_json::json;
 
+use super::bucket_setup::Recipe;
 use super::escape;
 use super::exit::OK;
 use super::open::ssh_options;
 use super::options::{AddressArgs, JsonArgs, SshArgs};
 use super::output::{self, Output};
 use crate::error::{Error, Kind, Result};
-use crate::storage::{Location, Remote, on_server};
+use crate::storage::{Bucket, Location, Remote, on_server};
 
 /// Requests of SFTP that change existing files.
 pub const DENIED: &str = "remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data";
@@ -27,7 +29,7 @@ const USUAL: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 /// Arguments of `server-setup`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The repository on the server; by default that of -r
+    /// The repository on the server or in a bucket; by default that of -r
     #[arg(value_name = "USER@HOST:/PATH")]
     place: Option<String>,
     /// The client may add and read, but not change or remove
@@ -53,9 +55,12 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<u8> {
     let place = args.place.clone().map_or_else(|| args.address.get(), Ok)?;
     let location = Location::parse(&place)?;
+    if let Location::S3(bucket) = &location {
+        return print_recipe(args, bucket);
+    }
     let remote = location.remote().ok_or_else(|| {
         Error::new(Kind::Usage, format!("{location} is on no SSH server that could be set up"))
-            .hint("give user@host:/path")
+            .hint("give user@host:/path, or s3://HOST/BUCKET/FOLDER")
     })?;
     if args.install && args.key.is_none() {
         return Err(Error::new(Kind::Usage, "--install needs --key FILE.pub: the key that may only add from then on")
@@ -73,6 +78,20 @@ pub fn run(args: &Args) -> Result<u8> {
         out.line(script.trim_end())?;
     }
     let fields = json!({ "installed": args.install, "line": line(&key), "script": script });
+    out.object("summary", output::object(fields))?;
+    out.flush().map(|()| OK)
+}
+
+/// Prints the policies and commands for a bucket.
+fn print_recipe(args: &Args, bucket: &Bucket) -> Result<u8> {
+    if args.install || args.key.is_some() {
+        let text = "--install and --key are for SSH servers: a bucket is set up with the tools of its store";
+        return Err(Error::new(Kind::Usage, text).hint("run the printed commands"));
+    }
+    let Recipe { client, bucket, script } = Recipe::new(bucket);
+    let mut out = Output::new(args.output.json);
+    out.line(script.trim_end())?;
+    let fields = json!({ "installed": false, "client_policy": client, "bucket_policy": bucket, "script": script });
     out.object("summary", output::object(fields))?;
     out.flush().map(|()| OK)
 }

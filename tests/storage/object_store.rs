@@ -158,7 +158,10 @@ fn refusals_have_hints_and_exit_codes_and_no_message_shows_a_secret() {
         let all = format!("{error} {error:?} {:?} {:?}", error.hint_text(), std::error::Error::source(&error));
         assert!(!all.contains(SECRET) && !all.contains('\u{1b}'), "{all}");
     }
-    let sent = format!("{:?}", store.seen());
+    let seen = store.seen();
+    let puts = seen.iter().filter(|request| request.method == "PUT");
+    assert!(puts.into_iter().all(|put| put.headers.contains_key("x-amz-checksum-sha256")), "object lock demands it");
+    let sent = format!("{seen:?}");
     assert!(sent.contains(KEY_ID) && !sent.contains(SECRET), "the secret signs, and is not sent");
     assert!(!storage.address().contains(KEY_ID));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::Request;
 use object_store::RetryConfig;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::client::HttpRequestBody;
 
 use super::body::Traffic;
@@ -133,6 +133,8 @@ impl Dialer {
             .with_crypto_provider(Arc::new(Crypto))
             .with_http_connector(Service(http))
             .with_disable_bulk_delete(true)
+            // The store compares it with what came; a bucket with object lock demands one.
+            .with_checksum_algorithm(Checksum::SHA256)
             // Only storage/net repeats.
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
         for name in SERVICES {
