@@ -210,6 +210,23 @@ fn a_request_ends_with_its_context_and_a_silent_store_is_given_up() {
 }
 
 #[test]
+fn doctor_learns_whether_the_policy_lets_a_key_replace_and_delete() {
+    let store = Store::start();
+    let mut env = Env::new();
+    env.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
+    env.set("NFREEZER_REPOSITORY", &store.address());
+    env.nfreezer(["init"]).done();
+    let open = env.nfreezer(["doctor"]);
+    assert!(open.stdout.contains("an object can be overwritten, deleted"), "{open:?}");
+    store.script(|request| {
+        let replaces = request.method == "PUT" && !request.headers.contains_key("if-none-match");
+        (replaces || request.method == "DELETE").then(|| Reply::error(403, "AccessDenied"))
+    });
+    let closed = env.nfreezer(["doctor"]);
+    assert!(closed.stdout.contains("objects can be added, and not changed or deleted"), "{closed:?}");
+}
+
+#[test]
 fn an_idle_connection_that_the_store_closed_is_replaced_silently() {
     let store = Store::start();
     let heard = Arc::new(Mutex::new(Vec::<String>::new()));

@@ -219,6 +219,13 @@ impl Client {
         Ok(bytes.is_empty() || self.read(ctx, name, 0, bytes.len())? == *bytes)
     }
 
+    /// Tries to replace an object, without the condition that it does not exist.
+    pub fn replace(&self, ctx: &Context, name: &Name) -> Result<(), Fault> {
+        let path = self.path(name)?;
+        let put = self.engine.wait(ctx, || {}, self.store.put(&path, Bytes::from_static(b"x").into()))?;
+        put.map(drop).map_err(|e| fault(&e, "replace", &name.path()))
+    }
+
     /// Removes an object.
     pub fn remove(&self, ctx: &Context, name: &Name) -> Result<(), Fault> {
         let path = self.path(name)?;

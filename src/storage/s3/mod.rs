@@ -32,9 +32,9 @@ use super::bucket::Bucket;
 use super::net::Fault;
 use super::net::gate::Gate;
 use super::net::retry::Reconnecting;
-use super::{Capabilities, Entry, MAX_ENTRIES, Options, Storage};
+use super::{Attack, Capabilities, Entry, MAX_ENTRIES, Options, Storage};
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
 /// A repository in a bucket.
@@ -88,7 +88,7 @@ impl S3 {
         let silent = ctx.detached();
         let second = self.connections.run(ctx, |client, _| client.put(&silent, &Name::Config, bytes, false));
         match second {
-            Err(e) if e.kind() == crate::error::Kind::Exists => Ok(()),
+            Err(e) if e.kind() == Kind::Exists => Ok(()),
             Ok(()) => {
                 self.exclusive.set(false);
                 ctx.warn("the object store does not refuse to replace an object (it ignores If-None-Match)");
@@ -181,6 +181,17 @@ impl Storage for S3 {
 
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
         self.connections.run(ctx, |client, _| client.remove(ctx, name))
+    }
+
+    /// A store knows no second names.
+    fn attack(&self, ctx: &Context, name: &Name, attack: Attack) -> Result<()> {
+        if attack != Attack::Overwrite {
+            return Ok(());
+        }
+        match self.connections.run(ctx, |client, _| client.replace(ctx, name)) {
+            Err(e) if e.kind() == Kind::Connection => Err(e),
+            _ => Ok(()),
+        }
     }
 
     fn capabilities(&self) -> Capabilities {
