@@ -37,7 +37,10 @@
 
 use std::fmt;
 
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::consts::U16;
+use aes::cipher::inout::InOutBuf;
+use aes::cipher::typenum::Unsigned;
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit};
 use aes::{Aes256Enc, Block};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -52,11 +55,18 @@ const WINDOW: usize = 64;
 const STRICT: u64 = (1 << 20) - 1;
 const LOOSE: u64 = (1 << 18) - 1;
 
-/// Positions of one call of AES: its key schedule and the lanes' 64 bytes of warm-up are spread over them.
-const BATCH: usize = 2048;
+/// Positions of a lane before the next look at what was found, over which 64 bytes of warm-up are spread. Not a power of
+/// two: the lanes would compete for the same lines of the processor's cache.
+const STRETCH: usize = 2112;
+
+/// Positions of a lane in one call of AES.
+const STEPS: usize = 64;
 
 /// An element of F^2.
 type Pair = [u64; 2];
+
+/// The blocks of all lanes for one step; each has two big-endian words.
+type Row<const N: usize> = [[[u8; 8]; 2]; N];
 
 /// The secret of the cut decisions: T, x^64 T and the AES-256 key schedule; all wiped on drop.
 pub struct ChunkerKey {
@@ -102,55 +112,128 @@ impl ChunkerKey {
 
     /// Returns the least n in `from..to` where the masked bits of v(n) are 0. `from` must be above 64.
     fn first(&self, data: &[u8], from: usize, to: usize, mask: u64) -> Option<usize> {
-        let mut blocks = [Block::default(); BATCH];
-        for from in (from..to).step_by(BATCH) {
-            let count = BATCH.min(to - from);
-            // The second half begins at the last position of the first half where `count` is odd.
-            let half = count.div_ceil(2);
-            let (near, far) = blocks[..2 * half].split_at_mut(half);
-            self.digests(data, [from, from + count - half], [near, far]);
-            self.prf.encrypt_blocks(&mut blocks[..2 * half]);
-            // v and mask are swapped alike, so that a little-endian machine need not swap v at all.
-            let hit = |block: &Block| {
-                block.first_chunk().is_some_and(|v| u64::from_be_bytes(*v).swap_bytes() & mask.swap_bytes() == 0)
-            };
-            if let Some(i) = blocks[..2 * half].iter().position(hit) {
-                return Some(if i < half { from + i } else { from + count - 2 * half + i });
-            }
-        }
-        None
+        let mut found = None;
+        self.prf.encrypt_with_backend(Search { key: self, data, from, to, mask, found: &mut found });
+        found
     }
 
-    /// Writes H(n), H(n+1), ... for both n, into as many blocks each: two lanes, as a step waits for the one before.
+    /// Returns H(n) for each n.
+    #[inline(always)]
+    fn hashes<const N: usize>(&self, data: &[u8], n: [usize; N]) -> [Pair; N] {
+        let windows = n.map(|n| &data[n - WINDOW..n]);
+        let mut hashes = [[0; 2]; N];
+        (0..WINDOW).for_each(|i| step(&mut hashes, &windows.map(|window| self.enters[usize::from(window[i])])));
+        hashes
+    }
+
+    /// Writes H(n), H(n+1), ... for each n into the rows. `hashes`: H(n-1), then the last of them.
     ///
     /// `H(n+1) = x H(n) + T[data[n]] + x^64 T[data[n-64]]`
-    fn digests(&self, data: &[u8], n: [usize; 2], [near, far]: [&mut [Block]; 2]) {
-        let count = near.len();
-        let [(g_out, g_in), (h_out, h_in)] = n.map(|n| (&data[n - 1 - WINDOW..][..count], &data[n - 1..][..count]));
-        let [g_window, h_window] = n.map(|n| &data[n - 1 - WINDOW..n - 1]);
-        let (mut g, mut h) = ([0; 2], [0; 2]);
-        for (&a, &b) in g_window.iter().zip(h_window) {
-            g = step(g, self.enters[usize::from(a)]);
-            h = step(h, self.enters[usize::from(b)]);
+    #[inline(always)]
+    fn digests<const N: usize>(&self, data: &[u8], n: [usize; N], hashes: &mut [Pair; N], rows: &mut [Row<N>]) {
+        let enters = n.map(|n| &data[n - 1..][..rows.len()]);
+        let leaves = n.map(|n| &data[n - 1 - WINDOW..][..rows.len()]);
+        let mut sums = *hashes;
+        for (i, row) in rows.iter_mut().enumerate() {
+            let mut add = [[0; 2]; N];
+            for (lane, add) in add.iter_mut().enumerate() {
+                let (t, u) = (self.enters[usize::from(enters[lane][i])], self.leaves[usize::from(leaves[lane][i])]);
+                *add = [t[0] ^ u[0], t[1] ^ u[1]];
+            }
+            step(&mut sums, &add);
+            for (word, sum) in row.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                *word = sum.to_be_bytes();
+            }
         }
-        let change = |(&enters, &leaves): (&u8, &u8)| {
-            let (t, u) = (self.enters[usize::from(enters)], self.leaves[usize::from(leaves)]);
-            [t[0] ^ u[0], t[1] ^ u[1]]
-        };
-        let lanes = g_in.iter().zip(g_out).zip(h_in.iter().zip(h_out));
-        for ((near, far), (g_bytes, h_bytes)) in near.iter_mut().zip(far).zip(lanes) {
-            g = step(g, change(g_bytes));
-            h = step(h, change(h_bytes));
-            *near = block(g);
-            *far = block(h);
-        }
+        *hashes = sums;
     }
 }
 
-/// x hash + add
+/// A search in N lanes. `aes` calls it in a function that is compiled for the instructions that it uses itself, such as
+/// AVX-512, so the loops here use them too.
+struct Search<'a> {
+    key: &'a ChunkerKey,
+    data: &'a [u8],
+    from: usize,
+    to: usize,
+    mask: u64,
+    found: &'a mut Option<usize>,
+}
+
+impl BlockSizeUser for Search<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Search<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, aes: &B) {
+        // Eight lanes need registers of 256 bits, as an AES has that takes many blocks at once.
+        if B::ParBlocksSize::USIZE > 16 { self.run::<8, B>(aes) } else { self.run::<4, B>(aes) }
+    }
+}
+
+impl Search<'_> {
+    #[inline(always)]
+    fn run<const N: usize, B: BlockCipherEncBackend<BlockSize = U16>>(mut self, aes: &B) {
+        while self.from < self.to && self.found.is_none() {
+            let count = (N * STRETCH).min(self.to - self.from);
+            *self.found = self.stretch::<N, B>(aes, count);
+            self.from += count;
+        }
+    }
+
+    /// Searches the next `count` positions. Each lane has a part of them; the last ones overlap where the parts do not add
+    /// up to `count`.
+    #[inline(always)]
+    fn stretch<const N: usize, B: BlockCipherEncBackend<BlockSize = U16>>(
+        &self,
+        aes: &B,
+        count: usize,
+    ) -> Option<usize> {
+        let length = count.div_ceil(N);
+        let starts = std::array::from_fn(|lane| self.from + (lane * length).min(count - length));
+        let mut hashes = self.key.hashes::<N>(self.data, starts.map(|n| n - 1));
+        let (mut rows, mut least) = ([[[[0; 8]; 2]; N]; STEPS], usize::MAX);
+        let mask = self.mask;
+        for at in (0..length).step_by(STEPS) {
+            let rows = &mut rows[..STEPS.min(length - at)];
+            self.key.digests(self.data, starts.map(|n| n + at), &mut hashes, rows);
+            let blocks = Block::slice_as_chunks_mut(rows.as_flattened_mut().as_flattened_mut().as_flattened_mut()).0;
+            let (groups, rest) = InOutBuf::from(blocks).into_chunks::<B::ParBlocksSize>();
+            groups.into_iter().for_each(|group| aes.encrypt_par_blocks(group));
+            aes.encrypt_tail_blocks(rest);
+            for (i, row) in rows.iter().enumerate() {
+                // Without `any` and `fold`, which the compiler does not always merge into this function.
+                let mut any = false;
+                for block in row {
+                    any |= is_hit(block, mask);
+                }
+                if any {
+                    for (n, block) in starts.iter().zip(row) {
+                        if is_hit(block, mask) {
+                            least = least.min(n + at + i);
+                        }
+                    }
+                }
+            }
+        }
+        (least < usize::MAX).then_some(least)
+    }
+}
+
+/// Returns whether the masked bits of v(n) are 0. v and mask are swapped alike, so that a little-endian machine need not swap
+/// v at all.
 #[inline(always)]
-fn step(hash: Pair, add: Pair) -> Pair {
-    [times_x(hash[0]) ^ add[0], times_x(hash[1]) ^ add[1]]
+fn is_hit(block: &[[u8; 8]; 2], mask: u64) -> bool {
+    u64::from_be_bytes(block[0]).swap_bytes() & mask.swap_bytes() == 0
+}
+
+/// Multiplies each hash by x and adds to it.
+#[inline(always)]
+fn step<const N: usize>(hashes: &mut [Pair; N], add: &[Pair; N]) {
+    for (hash, add) in hashes.as_flattened_mut().iter_mut().zip(add.as_flattened()) {
+        *hash = times_x(*hash) ^ add;
+    }
 }
 
 /// x a in F, without a branch.
@@ -159,16 +242,14 @@ fn times_x(a: u64) -> u64 {
     (a << 1) ^ ((a as i64 >> 63) as u64 & 0b11011)
 }
 
-#[inline(always)]
-fn block(hash: Pair) -> Block {
-    (u128::from(hash[0]) << 64 | u128::from(hash[1])).to_be_bytes().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
+
+    /// Positions between two looks at what was found, on a machine with eight lanes.
+    const BATCH: usize = 8 * STRETCH;
 
     /// SHA-256(label || be64(0)) || SHA-256(label || be64(1)) || ..., cut to `len`.
     fn stream(label: &str, len: usize) -> Vec<u8> {
@@ -241,8 +322,13 @@ mod tests {
 
     /// All n in 65.. where the masked bits of v(n) are zero.
     fn hits(key: &ChunkerKey, data: &[u8], mask: u64) -> Vec<usize> {
-        let next = |n: &usize| key.first(data, n + 1, data.len() + 1, mask);
-        std::iter::successors(key.first(data, WINDOW + 1, data.len() + 1, mask), next).collect()
+        let end = data.len() + 1;
+        // A search looks at whole stretches. Most hits here are nearer.
+        let next = |n: &usize| {
+            let near = end.min(n + 1000);
+            key.first(data, n + 1, near, mask).or_else(|| key.first(data, near, end, mask))
+        };
+        std::iter::successors(next(&WINDOW), next).collect()
     }
 
     fn assert_within_5_sigma(hits: usize, trials: usize, probability: f64) {
@@ -292,14 +378,34 @@ mod tests {
         assert_eq!(hits(&key, few, 0xff), all);
     }
 
-    proptest! {
-        #[test]
-        fn every_stretch_is_direct(from in 65_usize..5000, length in 0_usize..2 * BATCH + 70, bits in 0_u32..13) {
-            let (key, direct) = (key("b"), Direct::new("b"));
-            let data = random("stretches", 10_000);
-            let (to, mask) = (from + length, (1 << bits) - 1);
-            prop_assert_eq!(key.first(&data, from, to, mask), direct.first(&data, from, to, mask));
+    /// The search of a machine whose AES takes few blocks at once.
+    struct FourLanes<'a>(Search<'a>);
+
+    impl BlockSizeUser for FourLanes<'_> {
+        type BlockSize = U16;
+    }
+
+    impl BlockCipherEncClosure for FourLanes<'_> {
+        fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, aes: &B) {
+            self.0.run::<4, B>(aes);
         }
+    }
+
+    #[test]
+    fn every_stretch_is_direct_in_any_number_of_lanes() {
+        let (key, direct) = (key("b"), Direct::new("b"));
+        let data = random("stretches", 40_000);
+        let v: Vec<u64> = (WINDOW..=data.len()).map(|n| direct.v(&data[n - WINDOW..n])).collect();
+        let lengths = prop_oneof![0..1200_usize, BATCH / 2 - 70..BATCH / 2 + 70, BATCH - 70..2 * BATCH + 70];
+        proptest!(|(from in 65..5000_usize, length in lengths, bits in 0..18_u32)| {
+            let (to, mask) = (from + length, (1 << bits) - 1);
+            let expected = (from..to).find(|n| v[n - WINDOW] & mask == 0);
+            prop_assert_eq!(key.first(&data, from, to, mask), expected);
+            let mut found = None;
+            let search = Search { key: &key, data: &data, from, to, mask, found: &mut found };
+            key.prf.encrypt_with_backend(FourLanes(search));
+            prop_assert_eq!(found, expected);
+        });
     }
 
     #[test]
