@@ -1,7 +1,9 @@
 //! Verified chunks, fetched in large stretches where neighbours will be wanted too, and ahead of their use.
 //!
 //! The walk announces each reference that it queues. For each stretch of 4 MiB of a pack the number of wanted bytes is
-//! counted. A stretch that several references want is fetched as a whole, once and early; a single chunk is fetched alone.
+//! counted. A stretch of which most bytes are wanted, or many small chunks, is fetched as a whole, once and early. Other
+//! chunks are fetched alone: files that were pushed at the same time lie between each other, and what is fetched for the
+//! next file would leave the cache before the walk comes to it.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex};
@@ -24,8 +26,10 @@ const WINDOW: u64 = 48 << 20;
 /// Packs below this size, in bytes, are of pushes that changed little. Their chunks are fetched early one by one, since a
 /// tree has few in each of many.
 const SMALL_PACK: u32 = 4 << 20;
-/// References and bytes in a stretch from which on it is fetched as a whole.
-const NEIGHBOURS: (u32, u64) = (4, 1 << 20);
+/// Small chunks in a stretch from which on it is fetched as a whole, and their average length at most.
+const SMALL: (u32, u64) = (4, 128 << 10);
+/// Wanted bytes in a stretch from which on it is fetched as a whole: 7/8, since a chunk may begin in the stretch before.
+const MOST: u64 = (STRETCH as u64 * BLOCK as u64) / 8 * 7;
 
 type Place = (ObjectId, u32);
 
@@ -44,6 +48,10 @@ pub struct Fetch<'a> {
 
 fn place(r: &Ref) -> Place {
     (r.pack.id, r.offset / (STRETCH * BLOCK as u32))
+}
+
+fn is_worth_it(count: u32, bytes: u64) -> bool {
+    bytes >= MOST || count >= SMALL.0 && bytes <= u64::from(count) * SMALL.1
 }
 
 impl<'a> Fetch<'a> {
@@ -82,7 +90,7 @@ impl<'a> Fetch<'a> {
             *bytes += u64::from(r.stored);
             if r.pack.len < SMALL_PACK {
                 worth.push(*r);
-            } else if !*asked && (*count >= NEIGHBOURS.0 || *bytes >= NEIGHBOURS.1) {
+            } else if !*asked && is_worth_it(*count, *bytes) {
                 *asked = true;
                 worth.push(*r);
             }
@@ -130,9 +138,10 @@ impl<'a> Fetch<'a> {
     }
 
     fn span(&self, r: &Ref) -> Span {
-        match self.wanted.lock().expect("no holder panics").stretches.get(&place(r)) {
-            Some((_, _, true)) => Span::Blocks(STRETCH),
-            _ => Span::Exact,
-        }
+        let last = Ref { offset: r.offset + r.stored.saturating_sub(1), ..*r };
+        let wanted = self.wanted.lock().expect("no holder panics");
+        // A chunk that reaches into the next stretch does not fetch all of that.
+        let is_asked = [r, &last].iter().all(|r| matches!(wanted.stretches.get(&place(r)), Some((_, _, true))));
+        if is_asked { Span::Blocks(STRETCH) } else { Span::Exact }
     }
 }

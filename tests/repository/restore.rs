@@ -3,6 +3,7 @@
 
 mod choose;
 mod damage;
+mod fetched;
 mod flags;
 mod hostile;
 mod names;
