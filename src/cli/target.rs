@@ -4,19 +4,18 @@ use std::path::PathBuf;
 
 use super::options::{AddressArgs, ConnectionArgs, OpenArgs, Role, SecretArgs, SshArgs};
 
-/// As that of the other repository, so that `-h` fits one screen.
-const TARGET: &str = "Repository";
+const TARGET: &str = "Target";
 
 /// A second repository, with a passphrase of its own.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TargetArgs {
-    /// The repository to copy into
+    /// The repository to copy into (passphrase: --to-password-file)
     #[arg(long, value_name = "REPO", help_heading = TARGET)]
     pub to: String,
     /// Read its passphrase from FILE
     ///
     /// One newline at the end is removed. [env: NFREEZER_TO_PASSWORD_FILE; the passphrase itself: NFREEZER_TO_PASSWORD]
-    #[arg(long, value_name = "FILE", help_heading = TARGET, alias = "to-passphrase-file")]
+    #[arg(long, value_name = "FILE", help_heading = TARGET, alias = "to-passphrase-file", hide_short_help = true)]
     pub to_password_file: Option<PathBuf>,
     /// Read it from the output of a shell command [env: NFREEZER_TO_PASSWORD_COMMAND]
     #[arg(long, value_name = "COMMAND", help_heading = TARGET, alias = "to-passphrase-command",
