@@ -157,7 +157,7 @@ enum Command {
     ServerSetup(server_setup::Args),
     /// List, add, remove, export and import keys; change the passphrase
     Key(key::Args),
-    /// Run a profile: push, forget, and prune and check when due
+    /// Run a profile: push, copy, forget, and prune and check when due
     #[command(hide = true)]
     Run(run::Args),
     /// Let systemd or cron run a profile

@@ -157,6 +157,23 @@ fn a_command_is_saved_and_one_that_fails_is_not() {
 }
 
 #[test]
+fn snapshots_are_copied_and_a_second_repository_that_is_absent_stops_nothing() {
+    let mut env = with_profile(
+        "[push]\nsources = [\"WORK/documents\"]\n[[copy]]\nto = \"WORK/second\"\n[[copy]]\nto = \"WORK/absent\"\n\
+         [forget]\nkeep-last = 1",
+    );
+    let second = env.path("second");
+    env.nfreezer(["init", "-r", second.to_str().unwrap()]).done();
+    env.set("NFREEZER_TO_PASSWORD", crate::harness::cli::PASSPHRASE);
+    let output = env.nfreezer(["run", "home", "--json"]).exits(10);
+    let summary = summary(&output);
+    assert_eq!(steps(&summary), ["push 0", "copy 0", "copy 10", "forget 0"]);
+    assert_eq!(summary["steps"][1]["summary"]["copied"].as_array().unwrap().len(), 1);
+    let listed = env.nfreezer(["snapshots", "--json", "-r", second.to_str().unwrap()]).exits(0).objects();
+    assert_eq!(listed.len(), 2, "one snapshot and the summary");
+}
+
+#[test]
 fn a_failing_hook_before_stops_the_run() {
     let env = with_profile(
         "[push]\nsources = [\"WORK/documents\"]\n[hooks]\nbefore = [\"exit 5\", \"echo no >> WORK/hooks\"]\n\

@@ -35,7 +35,7 @@ pub struct Profile {
 
 /// One command of a run.
 pub struct Step {
-    /// `push`, `forget`, `prune` or `check`.
+    /// `push`, `copy`, `forget`, `prune` or `check`.
     pub command: &'static str,
     /// The least time between two runs of it.
     pub every: Option<Duration>,

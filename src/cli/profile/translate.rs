@@ -18,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::storage::Location;
 
 /// The tables that are commands, in the order of a run.
-const COMMANDS: [&str; 4] = ["push", "forget", "prune", "check"];
+const COMMANDS: [&str; 5] = ["push", "copy", "forget", "prune", "check"];
+/// The tables that may occur several times.
+const REPEATED: [&str; 2] = ["push", "copy"];
 /// Options that a profile does not set: `run` sets them, or they need a terminal, or another key stands for them.
 const NOT_IN_PROFILES: [&str; 10] =
     ["help", "json", "quiet", "verbose", "dry-run", "stdin", "stdin-from-command", "repo", "time", "prune"];
@@ -50,7 +52,8 @@ impl<'t> Translator<'t, '_> {
         }
         for name in COMMANDS {
             let Some(entry) = self.top.get(name) else { continue };
-            for table in if name == "push" { self.text.tables(entry)? } else { vec![self.text.table(entry)?] } {
+            for table in if REPEATED.contains(&name) { self.text.tables(entry)? } else { vec![self.text.table(entry)?] }
+            {
                 profile.steps.push(self.step(name, &table)?);
             }
         }
@@ -76,7 +79,7 @@ impl<'t> Translator<'t, '_> {
             return Ok(());
         }
         if entry.value.get_ref().is_table() {
-            return Err(self.unknown(entry, "the tables are [push], [forget], [prune], [check] and [hooks]"));
+            return Err(self.unknown(entry, "the tables are [push], [copy], [forget], [prune], [check] and [hooks]"));
         }
         let hint = match entry.key {
             "password" | "passphrase" => {
@@ -135,6 +138,7 @@ impl<'t> Translator<'t, '_> {
         for entry in &table.entries {
             match (entry.key, self.option(name, entry.key)) {
                 ("every", _) if ["prune", "check"].contains(&name) => step.every = Some(self.every(entry)?),
+                ("to", Some(_)) => step.arguments.push(format!("--to={}", self.repository(entry)?)),
                 ("sources", _) if name == "push" => behind = self.sources(entry)?,
                 ("stdin-from-command", _) if name == "push" => {
                     step.arguments.push("--stdin-from-command".into());

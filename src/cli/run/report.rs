@@ -47,6 +47,7 @@ impl Ended {
         }
         match self.name {
             "push" => format!("push: {}", self.push()),
+            "copy" => format!("copy: {} copied", human::count(self.length("copied"), "snapshot")),
             "forget" => format!("forget: {} forgotten", human::count(self.length("forgotten"), "snapshot")),
             "prune" => format!("prune: condemned {}, deleted {}", self.amount("condemned"), self.amount("deleted")),
             "check" => format!("check: {}, no damage", human::count(self.number("snapshots"), "snapshot")),
