@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::json;
 
+use super::completion;
 use super::exit::OK;
 use super::options::JsonArgs;
 use super::output::{self, Output};
@@ -78,5 +79,14 @@ fn write(file: &Path, bytes: &[u8]) -> Result<()> {
 fn completions(shell: Shell) -> String {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut super::Cli::command(), "nfreezer", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    let text = String::from_utf8_lossy(&text);
+    match shell {
+        Shell::Bash => format!("{text}{}", completion::BASH),
+        Shell::Fish => format!("{text}{}", completion::FISH),
+        // The file is the body of a function, and its last lines call it.
+        _ => {
+            let renamed = text.replace("\n_nfreezer() {", "\n_nfreezer_options() {");
+            renamed.replace("\nif [ \"$funcstack[1]\"", &format!("\n{}\nif [ \"$funcstack[1]\"", completion::ZSH))
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod base32;
 mod bucket_setup;
 mod calendar;
 mod check;
+mod completion;
 mod copy;
 mod diff;
 mod doctor;
@@ -175,6 +176,9 @@ enum Command {
     /// Show how old the newest snapshots are, for monitors
     #[command(hide = true)]
     Status(Box<status::Args>),
+    /// Print values for the completions of shells
+    #[command(hide = true)]
+    Complete(completion::Args),
     /// Show the version
     #[command(hide = true)]
     Version(JsonArgs),
@@ -200,7 +204,7 @@ impl Command {
             Command::Diff(args) => args.output.json,
             Command::Find(args) => args.output.json,
             Command::Stats(args) => args.output.json,
-            Command::Dump(_) => false,
+            Command::Dump(_) | Command::Complete(_) => false,
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
             Command::Repair(args) => args.progress.output.json,
@@ -310,6 +314,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Complete(args) => completion::run(&args),
         Command::Version(args) => version(args),
         Command::Unlock(args) => unlock(args),
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::harness::cli::Env;
 
@@ -35,6 +36,83 @@ fn bash_completes_commands_and_options() {
     };
     assert_eq!(completed("nfreezer snap").trim(), "snapshots");
     assert_eq!(completed("nfreezer restore --over").trim(), "--overwrite");
+}
+
+/// A repository with a folder of unusual names in the latest snapshot.
+fn with_snapshot() -> (Env, String) {
+    let mut env = Env::with_repository();
+    for name in ["letters/ann's note.txt", "letters/bob.txt", "lists/x", "tab\there"] {
+        env.write(&format!("source/{name}"), "x");
+    }
+    let source = env.path("source");
+    env.nfreezer(["push", "-q", "--host", "laptop", "--tag", "nightly", source.to_str().unwrap()]).done();
+    env.set("PATH", "/usr/bin:/bin");
+    (env, source.to_str().unwrap().to_owned())
+}
+
+fn complete(env: &Env, words: &[&str]) -> Vec<String> {
+    let output = env.nfreezer(["complete", "--"].iter().chain(words)).exits(0);
+    output.stdout.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn snapshots_paths_hosts_and_tags_are_completed() {
+    let (env, source) = with_snapshot();
+    let all = complete(&env, &["forget", ""]);
+    assert!(all.len() == 2 && all[0] == "latest", "{all:?}");
+    assert_eq!(complete(&env, &["forget", &all[1][..2]]), [all[1].clone()]);
+    assert_eq!(complete(&env, &["restore", "la"]), ["latest:/"]);
+    let top = format!("latest:{source}/");
+    assert_eq!(complete(&env, &["ls", &format!("{top}l")]), [format!("{top}letters/"), format!("{top}lists/")]);
+    assert_eq!(complete(&env, &["ls", &format!("{top}letters/b")]), [format!("{top}letters/bob.txt")]);
+    assert_eq!(complete(&env, &["ls", &format!("{top}t")]), [format!("{top}tab\\there")]);
+    assert_eq!(complete(&env, &["restore", &top, "letters/b"]), ["letters/bob.txt"]);
+    assert_eq!(complete(&env, &["ls", "--host", ""]), ["laptop"]);
+    assert_eq!(complete(&env, &["forget", "--tag", "n"]), ["nightly"]);
+    assert!(complete(&env, &["ls", "latest:/nosuch/"]).is_empty());
+    assert!(complete(&env, &["ls", "-r", "/nosuch", ""]).is_empty());
+}
+
+#[test]
+fn a_completion_never_prompts_and_writes_nothing() {
+    let (mut env, _) = with_snapshot();
+    let state = env.home().join(".local/state/nfreezer");
+    fs::remove_dir_all(&state).unwrap();
+    assert_eq!(complete(&env, &["ls", ""]).len(), 2);
+    assert!(!state.exists(), "heads are not remembered");
+    env.unset("NFREEZER_PASSWORD");
+    assert!(complete(&env, &["ls", ""]).is_empty(), "the passphrase would be typed");
+    env.set("NFREEZER_PASSWORD_COMMAND", "sleep 60");
+    let begun = Instant::now();
+    let slow = env.nfreezer(["complete", "--", "ls", ""]);
+    assert!(slow.stdout.is_empty() && slow.stderr.is_empty(), "{slow:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "a slow command is given up");
+}
+
+#[test]
+fn bash_completes_values() {
+    let (env, source) = with_snapshot();
+    env.nfreezer(["generate", "--bash-completion", "bash"]).done();
+    let completed = |line: &str| {
+        let script = format!(
+            "source {}; COMP_LINE='{line}' COMP_POINT={}; _nfreezer_values {} '' ''; echo \"${{COMPREPLY[@]}}\"",
+            env.path("bash").display(),
+            line.len(),
+            env!("CARGO_BIN_EXE_nfreezer"),
+        );
+        let mut command = Command::new("bash");
+        let prepared = env.command([""; 0]);
+        command.args(["--norc", "-c", &script]).env_clear();
+        command.envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.output().expect("bash runs");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    assert_eq!(completed("nfreezer restore late"), "latest:/");
+    assert_eq!(completed(&format!("nfreezer restore latest:{source}/letters/")), {
+        format!("{source}/letters/ann\\'s\\ note.txt {source}/letters/bob.txt")
+    });
+    assert_eq!(completed("nfreezer ls --host "), "laptop");
+    assert_eq!(completed("nfreezer forget lat"), "latest");
 }
 
 #[test]

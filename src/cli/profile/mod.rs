@@ -117,6 +117,11 @@ pub fn name_of(profile: &str) -> Result<String> {
     find::name_of(profile)
 }
 
+/// Returns the names of all profiles with the paths of their files.
+pub fn names() -> Result<Vec<(String, PathBuf)>> {
+    Ok(find::all()?.into_iter().map(|found| (found.name, found.path)).collect())
+}
+
 /// Finds, reads and parses a profile. `cli` is the parser of the command line.
 pub fn load(profile: &str, cli: &Command) -> Result<Loaded> {
     parse(find::find(profile)?, cli)
