@@ -224,7 +224,7 @@ fn diff_names_its_snapshots_and_compares_those_of_the_same_sources() {
     env.nfreezer(["push", "a"]).done();
     let same = env.nfreezer(["diff"]).exits(0);
     assert_eq!(same.stderr, "");
-    assert!(same.stdout.contains("M    ") && !same.stdout.contains("other"), "{}", same.stdout);
+    assert!(same.stdout.contains("M    ") && !same.stdout.contains("b/other"), "{}", same.stdout);
     let ids = ids(env.path("a").to_str().unwrap());
     assert!(same.stdout.contains(&format!("Compared: {} of ", ids[0])), "{}", same.stdout);
     assert!(same.stdout.contains(&format!(" with {} of ", ids[1])), "{}", same.stdout);
