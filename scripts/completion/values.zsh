@@ -10,7 +10,7 @@ _nfreezer_values() {
     done
     (( $#values )) || return 1
     [[ ${values[1]} == */ ]] && end=(-S '')
-    compadd -V nfreezer -l -d shown $end -a values
+    compadd -V nfreezer -l -d shown "${end[@]}" -a values
 }
 
 _nfreezer() {
