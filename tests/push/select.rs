@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -303,6 +303,33 @@ fn one_file_system_keeps_mount_points_as_empty_folders() {
     options.sources.push(setup.path("a/mnt/deep"));
     let summary = setup.push(&options);
     assert_eq!(setup.saved(&summary), ["a/", "a/mnt/", "a/mnt/deep/", "a/mnt/deep/file", "a/x", "z"]);
+}
+
+#[test]
+fn one_file_system_keeps_the_files_of_an_overlay_whose_layers_are_on_other_devices() {
+    if !needs_root("file systems of its own") {
+        return;
+    }
+    let setup = Setup::with(&["z"]);
+    let [low, high] = ["../low", "../high"].map(|name| setup.path(name));
+    let _layers = [Mount::tmpfs(&low), Mount::tmpfs(&high)];
+    write(low.join("deep/low"), "x");
+    write(low.join("deep/proc"), "named like a mount point");
+    symlink("low", low.join("deep/link")).unwrap();
+    for folder in ["upper", "work"] {
+        std::fs::create_dir(high.join(folder)).unwrap();
+    }
+    let [low, high] = [low, high].map(|path| path.display().to_string());
+    let layers = format!("lowerdir={low},upperdir={high}/upper,workdir={high}/work,xino=off");
+    let _overlay = Mount::run(&["-t", "overlay", "overlay", "-o", &layers], &setup.path("a"));
+    write(setup.path("a/deep/high"), "y");
+    let device = |name: &str| setup.path(name).symlink_metadata().unwrap().dev();
+    assert!(device("a/deep/low") != device("a/deep") && device("a/deep/high") != device("a/deep"));
+    let mut options = setup.options(with(Select::default(), |select| select.one_file_system = true));
+    options.sources = vec![setup.path("a")];
+    let summary = setup.push(&options);
+    let names = ["a/", "a/deep/", "a/deep/high", "a/deep/link", "a/deep/low", "a/deep/proc"];
+    assert_eq!((setup.saved(&summary), summary.excluded), (names.map(String::from).to_vec(), 0));
 }
 
 #[test]

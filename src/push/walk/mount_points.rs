@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
+use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::context::Context;
@@ -80,4 +80,10 @@ pub fn look(dir: &Arc<Dir>, name: &[u8], follow: bool) -> Result<Statx, Errno> {
         statx(&dir.fd, name, flags, StatxFlags::BASIC_STATS)
             .or_else(|_| statx(&dir.fd, name, flags, StatxFlags::empty()))
     })
+}
+
+/// Returns whether something may be mounted at an entry. Kernels before 5.8 do not know.
+pub fn may_be_mount(found: &Statx) -> bool {
+    let is_known = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    !is_known || found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }

@@ -68,11 +68,11 @@ impl<'w> Picker<'w> {
 
     /// Returns whether an entry below a source is excluded by its status, and reports it.
     pub fn excludes(&self, dir: &Arc<Dir>, name: &[u8], stat: &Stat) -> bool {
-        let is_large = || self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most);
+        // A file on another device than its directory is no mount: overlayfs shows the devices of its layers.
         let excluded = match attributes::kind(stat) {
             FileType::Directory => self.state == Some(attributes::id(stat)),
-            FileType::RegularFile => self.is_elsewhere(attributes::id(stat).0) || is_large(),
-            _ => self.is_elsewhere(attributes::id(stat).0),
+            FileType::RegularFile => self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most),
+            _ => false,
         };
         let excluded = excluded || self.select.nodump && is_nodump(dir, name);
         if excluded {

@@ -191,7 +191,8 @@ impl<'w> Walker<'w> {
     /// Returns the status of another file system that is mounted at an entry, as far as it is known without asking it.
     fn mounted_at(&self, dir: &Arc<Dir>, name: &[u8], follow: bool) -> Option<Statx> {
         let here = self.levels.last()?.id.0;
-        mount_points::look(dir, name, follow).ok().filter(|statx| attributes::device(statx) != here)
+        let found = mount_points::look(dir, name, follow).ok()?;
+        (attributes::device(&found) != here && mount_points::may_be_mount(&found)).then_some(found)
     }
 
     /// Decides whether the walk stays out of a mount. Then saves its mount point as an empty directory, or reports it.
