@@ -13,7 +13,7 @@ const DAYS: u32 = 30;
 pub struct Recipe {
     /// For the client's key: it lists, reads and adds.
     pub client: Value,
-    /// For the bucket: whoever puts an object must ask that it does not exist.
+    /// For the bucket: a put must ask that the object does not exist.
     pub bucket: Value,
     /// Writes both into files and applies them with the tools of AWS.
     pub script: String,

@@ -19,7 +19,7 @@ const FAILED: u8 = 1;
 /// Arguments of `doctor`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The repository; by default that of -r
+    /// The repository; by default the one of -r
     #[arg(value_name = "REPO")]
     place: Option<String>,
     /// Leave out the tests that write

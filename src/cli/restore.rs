@@ -47,7 +47,7 @@ pub struct Args {
     overwrite: OverwriteArg,
     /// Restore only matching entries: `*.tex`, `thesis/`
     ///
-    /// The patterns are those of `push --exclude`, for paths in the snapshot: `docs/` matches a folder of this name
+    /// The patterns are the same as for `push --exclude`, for paths in the snapshot: `docs/` matches a folder of this name
     /// anywhere, `/home/me/docs/` only that one. A matching folder is restored with all that is in it.
     #[arg(long, value_name = "PATTERN")]
     include: Vec<OsString>,

@@ -29,7 +29,7 @@ const USUAL: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 /// Arguments of `server-setup`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The repository on the server or in a bucket; by default that of -r
+    /// The repository on the server or in a bucket; by default the one of -r
     #[arg(value_name = "USER@HOST:/PATH")]
     place: Option<String>,
     /// The client may add and read, but not change or remove

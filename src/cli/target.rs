@@ -33,7 +33,7 @@ pub struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// Returns the options that open the target. `main`: those of the other repository.
+    /// Returns the options that open the target. `main`: the options of the other repository.
     pub fn open(&self, main: &OpenArgs) -> OpenArgs {
         let ssh = SshArgs { option: self.to_option.clone(), ..main.connection.ssh.clone() };
         OpenArgs {

@@ -55,7 +55,7 @@ const WINDOW: usize = 64;
 const STRICT: u64 = (1 << 20) - 1;
 const LOOSE: u64 = (1 << 18) - 1;
 
-/// Positions of a lane before the next look at what was found, over which 64 bytes of warm-up are spread. Not a power of
+/// Positions of a lane before the next look at the candidates, over which 64 bytes of warm-up are spread. Not a power of
 /// two: the lanes would compete for the same lines of the processor's cache.
 const STRETCH: usize = 2112;
 
@@ -248,7 +248,7 @@ mod tests {
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
-    /// Positions between two looks at what was found, on a machine with eight lanes.
+    /// Positions between two looks at the candidates, on a machine with eight lanes.
     const BATCH: usize = 8 * STRETCH;
 
     /// SHA-256(label || be64(0)) || SHA-256(label || be64(1)) || ..., cut to `len`.

@@ -1,4 +1,4 @@
-//! Which changes the server allows, judged by what has become of an object, not by what the server answers.
+//! Which changes the server allows, judged by the state of an object afterwards, not by the server's answers.
 
 use super::own::Own;
 use super::{Finding, Level};

@@ -75,7 +75,7 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// Returns those of a state.
+    /// Returns the copies and originals of a state.
     pub fn of(state: &State) -> Self {
         let origins = |all: Vec<Snapshot>| all.iter().filter(|s| !s.partial).map(Snapshot::origin).collect();
         Existing { shown: origins(state.snapshots()), forgotten: origins(state.forgotten()) }

@@ -1,5 +1,5 @@
-//! Lets a test run days in seconds. In debug builds, `NFREEZER_TEST_CLOCK` makes the clocks of this machine, and that of a
-//! local storage, fast by so many seconds. Release builds ignore it.
+//! Lets a test run days in seconds. In debug builds, `NFREEZER_TEST_CLOCK` makes the clocks of this machine and of a
+//! local storage fast by this number of seconds. Release builds ignore it.
 
 use std::fs::File;
 use std::io;

@@ -165,7 +165,7 @@ impl<'t> Translator<'t, '_> {
         Ok(step)
     }
 
-    /// Restricts `forget` to snapshots of the host whose name `push` gives, unless the profile says otherwise.
+    /// Restricts `forget` to snapshots of the host that `push` would record, unless the profile says otherwise.
     fn own_host(&self, table: &Table<'t>) -> Result<Option<String>> {
         if !table.entries.iter().any(|entry| entry.key.starts_with("keep-")) {
             return Err(self

@@ -1,4 +1,4 @@
-//! Executes one step: a process of this program with `--json`, whose standard error stays that of the run.
+//! Executes one step: a process of this program with `--json`, which shares its standard error with the run.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

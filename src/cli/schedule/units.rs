@@ -13,7 +13,7 @@ const SYSTEM: &str = "/etc/systemd/system";
 const MARK: &str = "# Written by `nfreezer schedule install`.";
 const PROFILE: &str = "# Profile: ";
 
-/// A manager of units: that of the system, or that of a user.
+/// A manager of units, of the system or of a user.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
     System,

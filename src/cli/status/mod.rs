@@ -76,7 +76,7 @@ impl Status {
     }
 }
 
-/// Prints the state; the exit code is 16 if a limit is exceeded. With `--quiet` prints only what is wrong.
+/// Prints the state; the exit code is 16 if a limit is exceeded. With `--quiet` prints only faults.
 pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);

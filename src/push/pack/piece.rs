@@ -26,7 +26,7 @@ impl Piece {
         }
     }
 
-    /// Appends a piece to those of a file. Two holes become one.
+    /// Appends a piece to a file. Two holes become one.
     pub fn append(pieces: &mut Vec<Piece>, piece: Piece) {
         match (pieces.last_mut(), piece) {
             (Some(Piece::Hole(before)), Piece::Hole(len)) => *before += len,

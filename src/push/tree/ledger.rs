@@ -111,7 +111,7 @@ impl Ledger<'_> {
         }
     }
 
-    /// Returns the partial snapshots of the same host and paths, of a copy those of the same copied snapshot.
+    /// Returns the partial snapshots of the same host and paths, of a copy the partial copies of the same snapshot.
     fn partial_snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
         let draft = &self.draft;
         let is_same = |s: &Snapshot| s.group == draft.group && s.host == draft.host && s.copy_of() == draft.copy_of();

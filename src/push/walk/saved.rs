@@ -24,7 +24,7 @@ use crate::trees::{Entries, Trees, check_size, lacks_parts};
 
 /// Plaintext of a part of a file.
 const PART: u64 = 4 << 20;
-/// Extents of a part: those of a sparse file may be short.
+/// Extents of a part. The extents of a sparse file may be short.
 const EXTENTS: usize = 256;
 
 /// The inputs of a walk.

@@ -28,12 +28,12 @@ impl Exclusive {
     const YES: u8 = 1;
     const NO: u8 = 2;
 
-    /// Notes what was seen. A refusal proves it; so does a put that replaced something.
+    /// Notes whether puts are exclusive: a refusal shows that they are, a replaced object that they are not.
     pub fn set(&self, is_exclusive: bool) {
         self.0.store(if is_exclusive { Self::YES } else { Self::NO }, Ordering::Relaxed);
     }
 
-    /// Returns what is known.
+    /// Returns whether puts are exclusive; `None` if no answer has shown it yet.
     pub fn get(&self) -> Option<bool> {
         match self.0.load(Ordering::Relaxed) {
             Self::YES => Some(true),

@@ -112,7 +112,7 @@ impl Dialer {
         SERVICES.iter().any(|name| is_set(name)) || is_aws && !is_off
     }
 
-    /// Asks AWS for the region of the bucket; it tells that without a login.
+    /// Asks AWS for the region of the bucket, which needs no login.
     fn region(&self) -> Result<String, DialError> {
         let endpoint = of_aws("s3.amazonaws.com");
         let http = self.http(endpoint.clone())?;

@@ -1,4 +1,4 @@
-//! What a store answers instead of success, and what becomes of it: a repetition, or an error with a hint.
+//! From the answers of a store that are no success to a repetition, or to an error with a hint.
 
 use std::error::Error as _;
 use std::fmt;
@@ -119,7 +119,7 @@ impl Refusal {
         self.status == 501 || self.code == "NotImplemented"
     }
 
-    /// Returns the failure of what was `doing` with `what`.
+    /// Returns the fault of an operation: `doing` is its verb, `what` its object.
     pub fn fault(&self, doing: &str, what: &str) -> Fault {
         if self.is_busy() {
             return Fault::Busy(self.to_string());
@@ -178,7 +178,7 @@ pub fn refusal(error: &object_store::Error) -> Option<&Refusal> {
     }
 }
 
-/// Returns the failure of what was `doing` with `what`.
+/// Returns the fault of an operation: `doing` is its verb, `what` its object.
 pub fn fault(error: &object_store::Error, doing: &str, what: &str) -> Fault {
     match problem(error) {
         Some(Problem::Lost(why) | Problem::Unreachable(why)) => Fault::Lost(why.clone()),

@@ -1,6 +1,6 @@
 //! Carries the requests of the crate object_store: connections that are used again, limits of time and size, rate limits.
 //!
-//! In: signed requests. Out: whole answers of success, or a [`Problem`] that says what is known about the failure. Nothing is
+//! In: signed requests. Out: whole answers of success, or a [`Problem`] with the known facts about the failure. Nothing is
 //! repeated here, except on another connection when an idle one turns out to be closed before it took the request.
 
 use std::fmt;

@@ -99,7 +99,7 @@ impl S3 {
     }
 }
 
-/// Lists a folder page by page, and counts what is not ours.
+/// Lists a folder page by page, and counts foreign objects.
 fn scan(connections: &Reconnecting<Client>, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize)> {
     let (mut entries, mut foreign, mut after) = (Vec::new(), 0, None);
     loop {
