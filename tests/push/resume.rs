@@ -159,7 +159,8 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
         assert_eq!(setup.snapshots(), [whole.snapshot], "the unfinished one has ended");
     }
     assert!(inside >= 3, "the big file was never found unfinished");
-    assert!(most > total / 2, "{most} of {total}");
+    // Contents count up to the first chunk whose pack is not stored. A slow thread may hold one for several packs.
+    assert!(most > total / 4, "{most} of {total}");
 }
 
 #[test]
