@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::node::{Content, Node};
 use crate::format::reference::{Extent, Ref};
 use crate::printable;
-use crate::trees::{Below, Fetch, LinkKey, Trees, check_size};
+use crate::trees::{Announced, Below, Fetch, LinkKey, Trees, check_size};
 
 /// Threads that fetch and verify; most of them wait for the server.
 const THREADS: usize = 12;
@@ -83,16 +83,7 @@ struct Part<'f> {
     chunk: Receiver<Result<Vec<u8>>>,
     len: u64,
     _share: Share<'f>,
-    _announced: Announced<'f>,
-}
-
-/// A reference that counts as queued until this is dropped.
-struct Announced<'f>(&'f Fetch<'f>, Ref);
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        self.0.done(&[self.1]);
-    }
+    _announced: Announced<'f, [Ref; 1]>,
 }
 
 /// A chunk to fetch, and where it goes.
@@ -213,7 +204,7 @@ impl Walk<'_, '_> {
     fn part(&self, r: Ref) -> Result<()> {
         let share = self.allowance.take(self.ctx, r.len.into())?;
         self.fetch.announce(&[r], &self.early);
-        let announced = Announced(self.fetch, r);
+        let announced = self.fetch.announced([r]);
         let (to, chunk) = bounded(1);
         self.ctx.send(&self.jobs, (r, to))?;
         let part = Part { chunk, len: r.len.into(), _share: share, _announced: announced };

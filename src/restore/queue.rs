@@ -105,7 +105,7 @@ fn do_job(run: &Run<'_>, job: Job) {
     match job {
         Job::Existing(file) => finish::existing(run, *file),
         Job::Part(file, offset, refs) => {
-            let _announced = Announced(run, &refs);
+            let _announced = run.fetch.announced(&refs);
             if let Err(e) = file.write(run, offset, &refs) {
                 let (kind, text) = (e.kind(), e.to_string());
                 if matches!(kind, Kind::Connection | Kind::NoSpace) {
@@ -115,14 +115,5 @@ fn do_job(run: &Run<'_>, job: Job) {
             }
             finish::release(run, file);
         }
-    }
-}
-
-/// References that count as queued until this is dropped, whatever happens.
-struct Announced<'r, 'a>(&'r Run<'a>, &'r [Ref]);
-
-impl Drop for Announced<'_, '_> {
-    fn drop(&mut self) {
-        self.0.fetch.done(self.1);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The walk announces each reference that it queues. For each stretch of 4 MiB of a pack the number of wanted bytes is
 //! counted. A stretch of which most bytes are wanted, or many small chunks, is fetched as a whole, once and early. Other
-//! chunks are fetched alone: files that were pushed at the same time lie between each other, and what is fetched for the
+//! chunks are fetched alone: files that were pushed at the same time lie between each other, and the stretch of the
 //! next file would leave the cache before the walk comes to it.
 
 use std::collections::HashMap;
@@ -54,6 +54,18 @@ fn is_worth_it(count: u32, bytes: u64) -> bool {
     bytes >= MOST || count >= SMALL.0 && bytes <= u64::from(count) * SMALL.1
 }
 
+/// Announced chunks. They count as queued until this is dropped.
+pub struct Announced<'f, R: AsRef<[Ref]>> {
+    fetch: &'f Fetch<'f>,
+    refs: R,
+}
+
+impl<R: AsRef<[Ref]>> Drop for Announced<'_, R> {
+    fn drop(&mut self) {
+        self.fetch.done(self.refs.as_ref());
+    }
+}
+
 impl<'a> Fetch<'a> {
     /// Makes a fetcher with nothing announced.
     pub fn new(trees: &'a Trees<'a>) -> Self {
@@ -102,8 +114,12 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Notes that these are done.
-    pub fn done(&self, refs: &[Ref]) {
+    /// Returns these announced chunks, which count as queued until the result is dropped, whatever happens.
+    pub fn announced<R: AsRef<[Ref]>>(&self, refs: R) -> Announced<'_, R> {
+        Announced { fetch: self, refs }
+    }
+
+    fn done(&self, refs: &[Ref]) {
         let mut wanted = self.wanted.lock().expect("no holder panics");
         for r in refs {
             wanted.queued -= u64::from(r.stored);

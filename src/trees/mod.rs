@@ -53,7 +53,7 @@ pub use deep::deep;
 pub use directory::{Directory, Which};
 pub use entries::Entries;
 pub use extents::Extents;
-pub use fetch::Fetch;
+pub use fetch::{Announced, Fetch};
 pub use link_key::LinkKey;
 pub use lockstep::{Lockstep, Step};
 pub use named::names_condemned_since;

@@ -7,16 +7,7 @@ use super::saved::Reading;
 use crate::error::Result;
 use crate::format::reference::{Extent, Ref};
 use crate::push::pack::piece::Piece;
-use crate::trees::{Fetch, lacks_parts};
-
-/// References that count as announced until this is dropped, whatever happens.
-struct Announced<'s>(&'s Fetch<'s>, Vec<Ref>);
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        self.0.done(&self.1);
-    }
-}
+use crate::trees::lacks_parts;
 
 impl Reader<'_> {
     /// Reads a part of a file of the other repository.
@@ -26,7 +17,7 @@ impl Reader<'_> {
     /// A chunk cannot be read anywhere. In a file that `repair` has marked, a hole takes its place.
     pub fn saved(&mut self, part: &mut SavedPart) -> Result<()> {
         let Some(reading) = self.cutter.work.reading else { return Ok(()) };
-        let _announced = Announced(reading.fetch, std::mem::take(&mut part.announced));
+        let _announced = reading.fetch.announced(std::mem::take(&mut part.announced));
         for extent in std::mem::take(&mut part.extents) {
             let piece = match extent {
                 Extent::Hole(len) => Piece::Hole(len),
