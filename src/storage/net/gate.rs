@@ -3,8 +3,9 @@
 //! interrupted push loses its unfinished uploads.
 
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Fault;
 use super::limit::Limit;
 use crate::context::Context;
 use crate::error::Result;
@@ -60,8 +61,21 @@ impl Gate {
         rate.map_or(u64::MAX, |rate| rate.saturating_mul(HALF_DONE))
     }
 
+    /// Runs a put of `bytes` bytes once it may run, and learns from its end.
+    pub fn run(&self, ctx: &Context, bytes: usize, put: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
+        let _pass = self.enter(ctx, bytes)?;
+        let started = Instant::now();
+        let done = put();
+        match &done {
+            Ok(()) => self.stored(bytes, started.elapsed()),
+            Err(Fault::Lost(_) | Fault::Busy(_)) => self.broken(),
+            Err(Fault::Final(_)) => {}
+        }
+        done
+    }
+
     /// Waits until one more put of `bytes` bytes may run.
-    pub fn enter(&self, ctx: &Context, bytes: usize) -> Result<Option<Pass<'_>>> {
+    fn enter(&self, ctx: &Context, bytes: usize) -> Result<Option<Pass<'_>>> {
         if bytes < SMALL {
             return Ok(None);
         }
@@ -76,7 +90,7 @@ impl Gate {
     }
 
     /// Reports a put that succeeded after `took`.
-    pub fn stored(&self, bytes: usize, took: Duration) {
+    fn stored(&self, bytes: usize, took: Duration) {
         let mut state = self.state.lock().expect("no holder panics");
         state.limit = match took {
             _ if bytes < SMALL => state.limit,
@@ -87,8 +101,8 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// The connection broke under a put: half as many.
-    pub fn broken(&self) {
+    /// The connection broke under a put, or the server was busy: half as many.
+    fn broken(&self) {
         let mut state = self.state.lock().expect("no holder panics");
         state.limit = (state.limit.min(state.running) / 2).max(1);
     }

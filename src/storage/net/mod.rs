@@ -1,8 +1,10 @@
-//! Services for every backend on a server, whatever its protocol: retries, rate limits, admission of uploads.
+//! Services for every backend on a server, whatever its protocol: retries, rate limits, admission of uploads, listings ahead
+//! of their use.
 //!
 //! In: a way to connect ([`Dial`]) and operations on a [`Connection`] that report how they failed ([`Fault`]).
 //! Out: their results, after as many attempts as the options allow, and news of lost connections for the user.
 
+pub mod expected;
 pub mod gate;
 pub mod limit;
 pub mod pace;

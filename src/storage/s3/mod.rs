@@ -16,10 +16,6 @@ mod runtime;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use std::sync::Mutex;
 
 use body::Traffic;
 use bytes::Bytes;
@@ -29,7 +25,7 @@ use http::Limits;
 use runtime::Engine;
 
 use super::bucket::Bucket;
-use super::net::Fault;
+use super::net::expected::Expected;
 use super::net::gate::Gate;
 use super::net::retry::Reconnecting;
 use super::{Attack, Capabilities, Entry, MAX_ENTRIES, Options, Storage};
@@ -44,18 +40,8 @@ pub struct S3 {
     exclusive: Arc<Exclusive>,
     address: String,
     puts: Gate,
-    expected: Mutex<Option<Expected>>,
+    expected: Expected,
 }
-
-/// A listing that was begun before it was asked for.
-struct Expected {
-    folder: Folder,
-    since: Instant,
-    entries: JoinHandle<Result<Vec<Entry>>>,
-}
-
-/// A listing that was begun earlier than this is not what the caller wants.
-const FRESH: Duration = Duration::from_secs(10);
 
 impl S3 {
     /// Opens a bucket: finds the credentials and connects.
@@ -78,7 +64,7 @@ impl S3 {
             exclusive,
             address: bucket.to_string(),
             puts: Gate::new(options.limit_upload),
-            expected: Mutex::default(),
+            expected: Expected::default(),
         })
     }
 
@@ -128,20 +114,12 @@ impl Storage for S3 {
     fn expect(&self, ctx: &Context, folder: Folder) {
         let connections = self.connections.clone();
         let ctx = ctx.detached();
-        let list = move || scan(&connections, &ctx, folder).map(|(entries, _)| entries);
-        let thread = std::thread::Builder::new().name("list".into()).spawn(list);
-        let expected = thread.ok().map(|entries| Expected { folder, since: Instant::now(), entries });
-        *self.expected.lock().expect("no holder panics") = expected;
+        self.expected.begin(folder, move || scan(&connections, &ctx, folder).map(|(entries, _)| entries));
     }
 
     fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
-        let expected = self.expected.lock().expect("no holder panics").take_if(|e| e.folder == folder);
-        if let Some(expected) = expected.filter(|e| e.since.elapsed() < FRESH)
-            && let Ok(Ok(entries)) = expected.entries.join()
-        {
-            return Ok(entries);
-        }
-        scan(&self.connections, ctx, folder).map(|(entries, _)| entries)
+        let list = || scan(&self.connections, ctx, folder).map(|(entries, _)| entries);
+        self.expected.take(folder).map_or_else(list, Ok)
     }
 
     fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
@@ -165,17 +143,8 @@ impl Storage for S3 {
 
     fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
         let bytes = Bytes::copy_from_slice(bytes);
-        self.connections.run(ctx, |client, again| {
-            let _pass = self.puts.enter(ctx, bytes.len())?;
-            let started = Instant::now();
-            let put = client.put(ctx, name, &bytes, again);
-            match &put {
-                Ok(()) => self.puts.stored(bytes.len(), started.elapsed()),
-                Err(Fault::Lost(_) | Fault::Busy(_)) => self.puts.broken(),
-                Err(Fault::Final(_)) => {}
-            }
-            put
-        })?;
+        self.connections
+            .run(ctx, |client, again| self.puts.run(ctx, bytes.len(), || client.put(ctx, name, &bytes, again)))?;
         if *name == Name::Config && self.exclusive.get().is_none() { self.probe(ctx, &bytes) } else { Ok(()) }
     }
 

@@ -14,16 +14,14 @@ pub mod ssh;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 pub use connection::SftpConnection;
 pub use packet::printable;
 pub use session::{NOT_SFTP, Session, Times, Traffic};
 
-use super::net::Fault;
+use super::net::expected::Expected;
 use super::net::gate::Gate;
 use super::net::limit::Limit;
 use super::net::retry::Reconnecting;
@@ -39,18 +37,8 @@ pub struct Sftp {
     address: String,
     syncs: bool,
     puts: Gate,
-    expected: Mutex<Option<Expected>>,
+    expected: Expected,
 }
-
-/// A listing that was begun before it was asked for.
-struct Expected {
-    folder: Folder,
-    since: Instant,
-    entries: JoinHandle<Result<Vec<Entry>>>,
-}
-
-/// A listing that was begun earlier than this is not what the caller wants.
-const FRESH: Duration = Duration::from_secs(10);
 
 impl Sftp {
     /// Makes a storage on these connections. They count their bytes in `traffic`.
@@ -61,13 +49,17 @@ impl Sftp {
         address: String,
     ) -> Result<Self> {
         let syncs = connections.run(ctx, |connection, _| Ok(connection.session.features().extensions.fsync))?;
-        Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Mutex::default() })
+        Ok(Sftp { connections, traffic, address, syncs, puts: Gate::new(None), expected: Expected::default() })
     }
 
     /// Returns the storage with an upload limit.
     pub fn limited(self, rate: Option<Limit>) -> Self {
         Sftp { puts: Gate::new(rate), ..self }
     }
+}
+
+fn list(connections: &Reconnecting<SftpConnection>, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
+    connections.run(ctx, |connection, _| connection.scan(ctx, folder)).map(|(entries, _)| entries)
 }
 
 impl Storage for Sftp {
@@ -78,21 +70,11 @@ impl Storage for Sftp {
     fn expect(&self, ctx: &Context, folder: Folder) {
         let connections = self.connections.clone();
         let ctx = ctx.detached();
-        let list =
-            move || connections.run(&ctx, |connection, _| connection.scan(&ctx, folder)).map(|(entries, _)| entries);
-        let thread = std::thread::Builder::new().name("list".into()).spawn(list);
-        let expected = thread.ok().map(|entries| Expected { folder, since: Instant::now(), entries });
-        *self.expected.lock().expect("no holder panics") = expected;
+        self.expected.begin(folder, move || list(&connections, &ctx, folder));
     }
 
     fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>> {
-        let expected = self.expected.lock().expect("no holder panics").take_if(|e| e.folder == folder);
-        if let Some(expected) = expected.filter(|e| e.since.elapsed() < FRESH)
-            && let Ok(Ok(entries)) = expected.entries.join()
-        {
-            return Ok(entries);
-        }
-        self.connections.run(ctx, |connection, _| connection.scan(ctx, folder)).map(|(entries, _)| entries)
+        self.expected.take(folder).map_or_else(|| list(&self.connections, ctx, folder), Ok)
     }
 
     fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
@@ -108,17 +90,8 @@ impl Storage for Sftp {
     }
 
     fn put(&self, ctx: &Context, name: &Name, bytes: &[u8]) -> Result<()> {
-        self.connections.run(ctx, |connection, again| {
-            let _pass = self.puts.enter(ctx, bytes.len())?;
-            let started = Instant::now();
-            let put = connection.put(ctx, name, bytes, again);
-            match &put {
-                Ok(()) => self.puts.stored(bytes.len(), started.elapsed()),
-                Err(Fault::Lost(_)) => self.puts.broken(),
-                Err(Fault::Final(_) | Fault::Busy(_)) => {}
-            }
-            put
-        })
+        self.connections
+            .run(ctx, |connection, again| self.puts.run(ctx, bytes.len(), || connection.put(ctx, name, bytes, again)))
     }
 
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {

@@ -19,6 +19,7 @@ use super::{Session, Sftp, SftpConnection, Times};
 use crate::context::background;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name, ObjectId};
+use crate::storage::net::expected::FRESH;
 use crate::storage::net::retry::Reconnecting;
 use crate::storage::net::{Dial, DialError, Fault};
 use crate::storage::{Local, Options, Storage};
@@ -292,18 +293,9 @@ fn a_listing_that_was_begun_long_ago_is_not_used() {
     let dial = Breaking { root: root.display().to_string(), cut: usize::MAX, dials: AtomicUsize::new(0) };
     let connections = Reconnecting::new(background(), Box::new(dial), patient().retry()).expect("connected");
     let storage = Sftp::new(background(), connections, Arc::default(), String::new()).expect("connected");
-    let with_expected = |change: &dyn Fn(&mut super::Expected)| {
-        let mut expected = storage.expected.lock().expect("no holder panics");
-        change(expected.as_mut().expect("a listing was begun"));
-    };
-    for (sequence, age, listed) in [(1, Duration::ZERO, 0), (2, super::FRESH, 2)] {
+    for (sequence, age, listed) in [(1, Duration::ZERO, 0), (2, FRESH, 2)] {
         storage.expect(background(), Folder::Log);
-        with_expected(&|expected| {
-            while !expected.entries.is_finished() {
-                std::thread::yield_now();
-            }
-            expected.since -= age;
-        });
+        storage.expected.age(age);
         let name = Name::Record { sequence, id: ObjectId([9; 32]) };
         storage.put(background(), &name, b"a record").expect("a new object");
         assert_eq!(storage.list(background(), Folder::Log).expect("a listing").len(), listed, "begun {age:?} ago");
