@@ -137,7 +137,7 @@ fn snapshots(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
 }
 
 fn matches(args: &Args, patterns: &Rules, path: &[u8], node: &Node) -> bool {
-    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
+    let is_file = node.content.is_file();
     let is_directory = matches!(node.content, Content::Directory(_));
     let bytes = node.content.size();
     args.newer.is_none_or(|time| node.mtime > time)

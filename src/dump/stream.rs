@@ -53,12 +53,8 @@ pub struct Entry {
 impl Entry {
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
-        is_file(&self.node)
+        self.node.content.is_file()
     }
-}
-
-fn is_file(node: &Node) -> bool {
-    matches!(node.content, Content::File(_) | Content::Large { .. })
 }
 
 /// How the holes of a file are written.
@@ -168,7 +164,7 @@ impl Walk<'_, '_> {
 
     fn entry(&self, path: Vec<u8>, node: Node, link: Option<Vec<u8>>) -> Result<()> {
         let content = node.content.clone();
-        let has_contents = is_file(&node) && link.is_none();
+        let has_contents = content.is_file() && link.is_none();
         let data = if has_contents { self.data(&content).map_err(|e| damaged(&path, &e))? } else { None };
         self.ctx.send(&self.items, Item::Entry(Box::new(Entry { path: path.clone(), node, link, data })))?;
         if !has_contents {

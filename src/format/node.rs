@@ -96,6 +96,11 @@ pub enum Content {
 }
 
 impl Content {
+    /// Returns whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Content::File(_) | Content::Large { .. })
+    }
+
     /// Returns the size in bytes as `stat` shows it.
     pub fn size(&self) -> u64 {
         match self {

@@ -104,7 +104,7 @@ fn is_newer(node: &Node, stat: &Stat) -> bool {
 /// Looks at the existing entry and at other names of the same file, then restores or queues the node.
 fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
     folded::note(run, held, &node.name)?;
-    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
+    let is_file = node.content.is_file();
     let replace = match next(run, held, &node, is_file)? {
         Next::Make { replace } => replace,
         Next::Compare => {

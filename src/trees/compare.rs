@@ -250,11 +250,10 @@ impl<'c> Comparison<'c> {
 
     /// Returns whether two nodes have one type and the same content. Directories always do: their entries are compared one by one.
     fn same_content(&mut self, old: &Node, new: &Node) -> Result<bool> {
-        let is_file = |node: &Node| matches!(node.content, Content::File(_) | Content::Large { .. });
         match (&old.content, &new.content) {
             (Content::Directory(_), Content::Directory(_)) => Ok(true),
             (Content::Large { list: a, .. }, Content::Large { list: b, .. }) if a.id == b.id => Ok(true),
-            (a, b) if is_file(old) && is_file(new) => Ok(a.size() == b.size() && self.same_extents(a, b)?),
+            (a, b) if a.is_file() && b.is_file() => Ok(a.size() == b.size() && self.same_extents(a, b)?),
             (a, b) => Ok(a == b),
         }
     }

@@ -86,8 +86,7 @@ pub const PARTIAL_SUFFIX: &[u8] = b".nfreezer-partial";
 
 /// Returns whether `repair` has marked a file of which something is lost on the server.
 pub fn lacks_parts(node: &Node) -> bool {
-    let is_file = matches!(node.content, Content::File(_) | Content::Large { .. });
-    is_file && node.flags == node::PARTIAL | node::CHANGED && node.ctime == 0
+    node.content.is_file() && node.flags == node::PARTIAL | node::CHANGED && node.ctime == 0
 }
 
 /// Reads the trees of a repository. Every chunk is read from its place or, if that is missing or damaged, from any other

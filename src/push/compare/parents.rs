@@ -81,7 +81,7 @@ impl Parents {
 
     /// Returns whether the node has the whole contents of a regular file of this size, in packs that last.
     pub fn has_contents(&self, ctx: &Context, trees: &Trees<'_>, node: &Node, stat: &Stat) -> bool {
-        matches!(node.content, Content::File(_) | Content::Large { .. })
+        node.content.is_file()
             && node.content.size() == stat.st_size as u64
             && node.flags & (PARTIAL | CHANGED) == 0
             && self.content_lasts(ctx, trees, node)
@@ -90,7 +90,7 @@ impl Parents {
     /// Returns whether `old` is the beginning of this file.
     pub fn same_beginning(&self, ctx: &Context, trees: &Trees<'_>, old: &OldNode, stat: &Stat) -> bool {
         let node = &old.node;
-        matches!(node.content, Content::File(_) | Content::Large { .. })
+        node.content.is_file()
             && node.flags & (PARTIAL | CHANGED) == PARTIAL
             && node.content.size() <= stat.st_size as u64
             && self.untouched(old, stat)

@@ -299,7 +299,7 @@ fn same_directory(pair: &Pair, top: Option<&Ref>) -> Option<Ref> {
 /// Returns whether the copy has the contents of this file. A file of which something was lost may have been read again since.
 fn has_contents(pair: &Pair, node: &Node) -> bool {
     let copy = &pair.copy.node;
-    is_file(copy)
+    copy.content.is_file()
         && !lacks_parts(&pair.original)
         && same_contents(&pair.original.content, &node.content)
         && copy.content.size() == node.content.size()
@@ -309,11 +309,10 @@ fn has_contents(pair: &Pair, node: &Node) -> bool {
 /// Returns whether the copy has the beginning of this file.
 fn has_beginning(pair: &Pair, node: &Node) -> bool {
     let copy = &pair.copy.node;
-    pair.is_unfinished && is_file(copy) && copy.flags & PARTIAL != 0 && copy.content.size() < node.content.size()
-}
-
-fn is_file(node: &Node) -> bool {
-    matches!(node.content, Content::File(_) | Content::Large { .. })
+    pair.is_unfinished
+        && copy.content.is_file()
+        && copy.flags & PARTIAL != 0
+        && copy.content.size() < node.content.size()
 }
 
 /// Returns whether two files of one repository have the same chunks and holes.
