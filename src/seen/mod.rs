@@ -105,12 +105,7 @@ impl SeenStore {
     /// Returns the facts about a repository. Fails with [`Kind::Damaged`] if the file was not written by this program.
     pub fn of(&self, repository: &[u8; 32]) -> Result<Option<Seen>> {
         let path = self.path(repository);
-        match read(&path, LARGEST) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(damaged(&path)),
-            Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
-            Ok(bytes) => file::decode(&bytes, repository).map(Some).ok_or_else(|| damaged(&path)),
-        }
+        decoded(&path, LARGEST, |bytes| file::decode(bytes, repository))
     }
 
     /// Returns the repository that was last seen at this address.
@@ -126,13 +121,7 @@ impl SeenStore {
         let path = self.path(repository);
         let failed = |e| Error::io(format!("remember the newest heads in {}", path.display()), e);
         let _lock = self.lock().map_err(failed)?;
-        let before = match self.of(repository) {
-            Err(e) if e.kind() == Kind::Damaged => {
-                fs::rename(&path, path.with_extension("damaged")).map_err(failed)?;
-                None
-            }
-            other => other?,
-        };
+        let before = or_set_aside(self.of(repository), &path, "damaged", failed)?;
         let mut seen = before.clone().unwrap_or_default();
         change(&mut seen);
         seen.shorten();
@@ -199,6 +188,32 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_data()?;
     fs::rename(&new, path)
+}
+
+/// Reads and decodes a file; `None` without one. Fails with [`Kind::Damaged`] if `decode` does not know its bytes.
+fn decoded<T>(path: &Path, largest: u64, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
+    match read(path, largest) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(damaged(path)),
+        Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
+        Ok(bytes) => decode(&bytes).map(Some).ok_or_else(|| damaged(path)),
+    }
+}
+
+/// Renames a file that was found damaged, so that it counts as absent.
+fn or_set_aside<T: Default>(
+    found: Result<T>,
+    path: &Path,
+    extension: &str,
+    failed: impl FnOnce(io::Error) -> Error,
+) -> Result<T> {
+    match found {
+        Err(e) if e.kind() == Kind::Damaged => {
+            fs::rename(path, path.with_extension(extension)).map_err(failed)?;
+            Ok(T::default())
+        }
+        other => other,
+    }
 }
 
 fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {

@@ -4,11 +4,10 @@
 //! never done.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use super::file::sum;
-use super::{SeenStore, copy_name, damaged, read, replace};
-use crate::error::{Error, Kind, Result};
+use super::{SeenStore, copy_name, decoded, or_set_aside, replace};
+use crate::error::{Error, Result};
 
 const MAGIC: &str = "nfreezer runs 1";
 /// Largest file that is read.
@@ -76,16 +75,11 @@ impl Runs {
 
 impl SeenStore {
     /// Returns the last runs on a copy of a repository. Without a file, all count as never done. Fails with
-    /// [`Kind::Damaged`] if the file was not written by this program.
+    /// [`crate::error::Kind::Damaged`] if the file was not written by this program.
     pub fn runs(&self, repository: &[u8; 32], address: &str) -> Result<Runs> {
         let copy = copy_name(repository, address);
         let path = self.folder.join(format!("{copy}.runs"));
-        match read(&path, LARGEST) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Runs::default()),
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(damaged(&path)),
-            Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
-            Ok(bytes) => Runs::decode(&bytes, &copy).ok_or_else(|| damaged(&path)),
-        }
+        decoded(&path, LARGEST, |bytes| Runs::decode(bytes, &copy)).map(Option::unwrap_or_default)
     }
 
     /// Stores that a run on a copy of a repository succeeded at this time. A damaged file is renamed.
@@ -94,13 +88,7 @@ impl SeenStore {
         let path = self.folder.join(format!("{copy}.runs"));
         let failed = |e| Error::io(format!("remember in {} when the last run was", path.display()), e);
         let _lock = self.lock().map_err(failed)?;
-        let mut runs = match self.runs(repository, address) {
-            Err(e) if e.kind() == Kind::Damaged => {
-                std::fs::rename(&path, path.with_extension("runs-damaged")).map_err(failed)?;
-                Runs::default()
-            }
-            other => other?,
-        };
+        let mut runs = or_set_aside(self.runs(repository, address), &path, "runs-damaged", failed)?;
         runs.times.insert(run, now);
         if run == Run::CheckData {
             runs.times.insert(Run::Check, now);
@@ -112,6 +100,7 @@ impl SeenStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     const ID: [u8; 32] = [7; 32];
 

@@ -5,11 +5,10 @@
 //! copy of a repository has one text file beside the file of seen heads. Ids that a look does not show are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use super::file::sum;
-use super::{SeenStore, copy_name, damaged, read};
-use crate::error::{Error, Kind, Result};
+use super::{SeenStore, copy_name, decoded, or_set_aside};
+use crate::error::{Error, Result};
 use crate::name::hex;
 
 const MAGIC: &str = "nfreezer sights 1";
@@ -120,12 +119,7 @@ impl SeenStore {
     pub fn sights(&self, repository: &[u8; 32], address: &str, kind: &str) -> Result<Sights> {
         let copy = copy_name(repository, address);
         let path = self.folder.join(format!("{copy}.{kind}"));
-        match read(&path, LARGEST) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Sights::default()),
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(damaged(&path)),
-            Err(e) => Err(Error::io(format!("read {}", path.display()), e)),
-            Ok(bytes) => Sights::decode(&bytes, &copy).ok_or_else(|| damaged(&path)),
-        }
+        decoded(&path, LARGEST, |bytes| Sights::decode(bytes, &copy)).map(Option::unwrap_or_default)
     }
 
     /// Takes a look and stores it, on top of the looks of other processes. A damaged file is renamed, and this look counts
@@ -142,13 +136,8 @@ impl SeenStore {
         let path = self.folder.join(format!("{copy}.{kind}"));
         let failed = |e| Error::io(format!("remember in {} when snapshots appeared", path.display()), e);
         let _lock = self.lock().map_err(failed)?;
-        let mut sights = match self.sights(repository, address, kind) {
-            Err(e) if e.kind() == Kind::Damaged => {
-                std::fs::rename(&path, path.with_extension(format!("{kind}-damaged"))).map_err(failed)?;
-                Sights::default()
-            }
-            other => other?,
-        };
+        let found = self.sights(repository, address, kind);
+        let mut sights = or_set_aside(found, &path, &format!("{kind}-damaged"), failed)?;
         sights.look(present, now);
         super::replace(&path, &sights.encode(&copy)).map_err(failed)?;
         Ok(sights)
@@ -158,6 +147,7 @@ impl SeenStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     const A: SightId = [1; 32];
     const B: SightId = [2; 32];
