@@ -26,7 +26,7 @@ use super::{escape, human, profile, signals, snapshot};
 use crate::error::Result;
 use crate::format::node::Content;
 use crate::format::record::Snapshot;
-use crate::repo::Repository;
+use crate::repo::{Repository, State};
 use crate::storage::NoPrompt;
 use crate::trees::Trees;
 use place::{Place, Wanted};
@@ -106,8 +106,8 @@ fn in_repository(place: &Place) -> Option<Vec<Candidate>> {
     Some(match place.wanted {
         Wanted::Host => distinct(snapshots.into_iter().map(|s| s.host)),
         Wanted::Tag => distinct(snapshots.into_iter().flat_map(|s| s.tags)),
-        Wanted::PathBelow(top) => below(&repo, &folder_of(&repo, top)?, place.current)?,
-        Wanted::SnapshotAndPath if place.current.contains(':') => paths(&repo, place.current)?,
+        Wanted::PathBelow(top) => below(&repo, &folder_of(&repo, &state, top)?, place.current)?,
+        Wanted::SnapshotAndPath if place.current.contains(':') => paths(&repo, &state, place.current)?,
         Wanted::SnapshotAndPath => names(&snapshots, ":/"),
         _ => names(&snapshots, ""),
     })
@@ -139,20 +139,19 @@ struct Folder {
 }
 
 /// Returns the folder that `SNAPSHOT:PATH` names.
-fn folder_of(repo: &Repository, text: &str) -> Option<Folder> {
+fn folder_of(repo: &Repository, state: &State, text: &str) -> Option<Folder> {
     let (snapshot, path) = snapshot_and_path(OsStr::new(text)).ok()?;
-    let state = repo.state(signals::context()).ok()?;
-    let (snapshot, path) = FilterArgs::default().locate(repo, &state, &snapshot, path).ok()?;
+    let (snapshot, path) = FilterArgs::default().locate(repo, state, &snapshot, path).ok()?;
     Some(Folder { snapshot, path })
 }
 
 /// Returns the entries of the folder in which `SNAPSHOT:PATH` ends.
-fn paths(repo: &Repository, current: &str) -> Option<Vec<Candidate>> {
+fn paths(repo: &Repository, state: &State, current: &str) -> Option<Vec<Candidate>> {
     let Some(slash) = current.rfind('/') else {
         return Some(vec![(format!("{current}/"), String::new())]);
     };
     let top = &current[..=slash];
-    let folder = folder_of(repo, top)?;
+    let folder = folder_of(repo, state, top)?;
     entries(repo, &folder, b"", top)
 }
 
