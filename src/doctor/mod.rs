@@ -13,12 +13,14 @@ mod own;
 mod protection;
 mod speed;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use crate::context::Context;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::name::Name;
+use crate::repo::Repository;
 use crate::storage::{Extensions, Storage};
+use crate::time::Time;
 use own::Own;
 
 /// Free space below which the server is nearly full, in bytes, and as a part of all.
@@ -46,7 +48,7 @@ pub struct Finding {
     pub level: Level,
     /// The result, for people.
     pub text: String,
-    /// What to do about it.
+    /// Advice for the user.
     pub advice: Option<String>,
     /// Measured values, with their units in the names.
     pub values: Vec<(&'static str, i64)>,
@@ -125,18 +127,14 @@ fn written(ctx: &Context, storage: &dyn Storage, own: &Own<'_>, show: &mut dyn F
 }
 
 fn repository(ctx: &Context, storage: &dyn Storage, show: &mut dyn FnMut(Finding)) -> Result<bool> {
-    let absent = |text| Finding::failure("repository", text, "`nfreezer init` makes a repository; then run this again");
-    match storage.size(ctx, &Name::Config) {
-        Ok(_) => {
-            show(Finding::ok("repository", "it exists"));
-            Ok(true)
-        }
-        Err(e) if matches!(e.kind(), Kind::Missing | Kind::NoRepository) => {
-            show(absent("there is none at this address"));
-            Ok(false)
-        }
-        Err(e) => Err(e),
-    }
+    let is_there = Repository::exists(ctx, storage)?;
+    show(if is_there {
+        Finding::ok("repository", "it exists")
+    } else {
+        let advice = "`nfreezer init` makes a repository; then run this again";
+        Finding::failure("repository", "there is none at this address", advice)
+    });
+    Ok(is_there)
 }
 
 fn announced(extensions: Extensions) -> Finding {
@@ -209,8 +207,7 @@ fn clock(ctx: &Context, storage: &dyn Storage, name: &Name, before: i64, after: 
 }
 
 fn unix_time() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    Time::from(SystemTime::now()).seconds
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ use super::output::{self, Output};
 use super::profile::{self, Loaded, Step};
 use super::{escape, human, priority};
 use crate::error::{Error, Result};
-use crate::time::Time;
 use hook::Hook;
 use report::{Ended, Report, is_failure};
 
@@ -177,9 +176,4 @@ fn code_of(status: std::process::ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// Returns a time as text for scripts.
-fn rfc3339(time: Time) -> String {
-    human::rfc3339(time)
 }

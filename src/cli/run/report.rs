@@ -155,7 +155,7 @@ impl Report {
     pub fn fields(&self) -> Map<String, Value> {
         let list = |ended: &[Ended]| ended.iter().map(Ended::fields).collect::<Vec<_>>();
         output::object(json!({
-            "profile": self.profile, "started": super::rfc3339(self.started), "seconds": self.seconds,
+            "profile": self.profile, "started": human::rfc3339(self.started), "seconds": self.seconds,
             "dry_run": self.is_dry_run, "code": self.code(), "error": self.failure(),
             "steps": list(&self.steps), "hooks": list(&self.hooks),
         }))
