@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 use net::retry::Reconnecting;
 use sftp::Sftp;
@@ -91,7 +91,6 @@ fn object_store(ctx: &Context, bucket: &Bucket, options: Options) -> Result<Box<
 
 #[cfg(not(feature = "s3"))]
 fn object_store(_: &Context, bucket: &Bucket, _: Options) -> Result<Box<dyn Storage>> {
-    use crate::error::Kind;
     Err(Error::new(Kind::Usage, format!("this build has no S3, so {bucket} cannot be opened"))
         .hint("build nfreezer with its default features, or let rclone serve the bucket: rclone:REMOTE:PATH"))
 }
@@ -108,6 +107,11 @@ fn sftp(ctx: &Context, remote: &Remote, options: Options, address: String) -> Re
     )?;
     let connections = Reconnecting::new(ctx, Box::new(dialer), options.retry())?;
     Ok(Sftp::new(ctx, connections, traffic, address)?.limited(options.limit_upload))
+}
+
+/// Returns the error for a put of an object that is there.
+fn taken(name: &Name) -> Error {
+    Error::new(Kind::Exists, format!("object {name} exists already"))
 }
 
 /// Whether `name` within `folder` is one of the folders that `init` makes.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use super::{Attack, Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder, test_clock};
+use super::{Attack, Capabilities, Entry, FULL_DISK, MAX_ENTRIES, Space, Storage, is_own_folder, taken, test_clock};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -162,9 +162,7 @@ impl Storage for Local {
         let path = self.place(&name.path());
         let mut file = match self.create(name) {
             Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
-            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(taken(name)),
             Err(e) => return Err(self.failed("create", &path, Kind::Failed, e)),
         };
         let failed = |e| {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use super::{Capabilities, Entry, Storage};
+use super::{Capabilities, Entry, Storage, taken};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -102,7 +102,7 @@ impl Storage for Memory {
         let mut objects = self.objects.lock().expect("no holder panics");
         ctx.check()?;
         if objects.contains_key(name) {
-            return Err(Error::new(Kind::Exists, format!("object {name} exists already")));
+            return Err(taken(name));
         }
         self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         ctx.event(Event::Sent { bytes: bytes.len() as u64 });

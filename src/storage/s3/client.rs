@@ -18,7 +18,7 @@ use crate::error::{Error, Kind};
 use crate::name::{Folder, Name};
 use crate::progress::Event;
 use crate::storage::net::{Connection, Fault};
-use crate::storage::{Entry, is_own_folder};
+use crate::storage::{Entry, is_own_folder, taken};
 
 /// Whether the store refuses to create what exists.
 #[derive(Default)]
@@ -138,7 +138,7 @@ impl Client {
 
     /// Creates an object. `again` means that an earlier try may have created it already.
     pub fn put(&self, ctx: &Context, name: &Name, bytes: &Bytes, again: bool) -> Result<(), Fault> {
-        let taken = || Fault::Final(Error::new(Kind::Exists, format!("object {name} exists already")));
+        let taken = || Fault::Final(taken(name));
         if self.exclusive.get() == Some(false) {
             return match self.look(ctx, name) {
                 Err(Fault::Final(e)) if e.kind() == Kind::Missing => {
@@ -176,9 +176,7 @@ impl Client {
         let put = self.engine.wait(ctx, report, self.store.put_opts(&path, bytes.clone().into(), options));
         let put = put.map_err(Fault::Final).and_then(|put| {
             put.map_err(|e| match errors::refusal(&e) {
-                Some(refusal) if is_conditional && refusal.is_taken() => {
-                    Fault::Final(Error::new(Kind::Exists, format!("object {name} exists already")))
-                }
+                Some(refusal) if is_conditional && refusal.is_taken() => Fault::Final(taken(name)),
                 Some(refusal) if is_conditional && refusal.is_not_implemented() => {
                     self.exclusive.set(false);
                     refusal.fault(doing, &name.path())

@@ -11,6 +11,7 @@ use crate::storage::sftp::packet::{self, Reply, Request};
 use crate::storage::sftp::parts::Writes;
 use crate::storage::sftp::session::call::Call;
 use crate::storage::sftp::session::{Ask, SMALL};
+use crate::storage::taken;
 
 /// The first refusal, with the tag of its request; the size at the end.
 type Written = (Option<(u32, Refusal)>, Option<u64>);
@@ -146,7 +147,7 @@ impl SftpConnection {
         refusal: Refusal,
     ) -> Result<(), Fault> {
         let path = self.path(&name.path());
-        let exists = || Fault::Final(Error::new(Kind::Exists, format!("object {name} exists already")));
+        let exists = || Fault::Final(taken(name));
         if refusal.code == packet::NO_SUCH_FILE {
             let folder = self.path(&name.folder().path());
             let text = format!("cannot create {path}: the folder {folder} is not there");
