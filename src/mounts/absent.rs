@@ -10,7 +10,7 @@ use super::{table, unescaped};
 
 /// The table of file systems.
 const FSTAB: &str = "/etc/fstab";
-/// The units of the administrator. Those of packages are not looked at, since most of them are not in use.
+/// The units of the administrator. Most units of packages are not in use, so they are not read.
 const UNITS: &str = "/etc/systemd/system";
 /// Folders in which desktops mount removable disks.
 const REMOVABLE: [&str; 2] = ["/media", "/run/media"];

@@ -122,7 +122,7 @@ struct Chosen {
     newest: Option<Snapshot>,
     /// Packs that the server does not have. They are condemned in `parents`.
     missing: BTreeSet<ObjectId>,
-    /// What a snapshot of another repository is compared with; the copies are `parents`.
+    /// The pairs of snapshots with which a snapshot of another repository is compared; the copies are `parents`.
     copies: Vec<Copied>,
 }
 

@@ -51,7 +51,7 @@ impl<'c> Copier<'c> {
     }
 }
 
-/// What became of a snapshot that was to be copied.
+/// The result of copying a snapshot.
 pub enum Copied {
     /// It is copied.
     Whole(Box<Summary>),

@@ -95,7 +95,7 @@ pub struct Setup<'r> {
     pub draft: Snapshot,
     /// The newest whole snapshot of the group, if none is made for the same tree.
     pub newest: Option<Snapshot>,
-    /// What a snapshot of another repository is compared with; the copies are `parents`.
+    /// The pairs of snapshots with which a snapshot of another repository is compared; the copies are `parents`.
     pub copies: Vec<Copied>,
 }
 

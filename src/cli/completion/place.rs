@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 use crate::cli::arguments::options_behind_command;
 use crate::cli::options::OpenArgs;
 
-/// What the last word is.
+/// The kind of the last word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'w> {
     Snapshot,

@@ -114,7 +114,7 @@ pub fn in_home(text: &str) -> String {
     }
 }
 
-/// Refuses a path that is not absolute: a timer starts in another folder than a shell.
+/// Returns whether a path is absolute. Other paths are refused, because a timer starts in another folder than a shell.
 pub fn is_absolute(path: &str) -> bool {
     Path::new(path).is_absolute()
 }

@@ -31,7 +31,7 @@ const EXTENTS: usize = 256;
 pub struct SavedWalk<'w> {
     pub reading: Reading<'w>,
     pub ctx: &'w Context<'w>,
-    /// What the snapshot is compared with; the copies are `parents`.
+    /// The pairs of snapshots with which this one is compared; the copies are `parents`.
     pub copies: &'w [Copied],
     pub parents: &'w Parents,
     /// The trees of the copies.

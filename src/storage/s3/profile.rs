@@ -10,7 +10,7 @@ use crate::storage::bucket::S3Options;
 /// Settings of a profile that get credentials by other ways.
 const UNSUPPORTED: [&str; 5] = ["credential_process", "sso_session", "sso_start_url", "role_arn", "source_profile"];
 
-/// What the environment and the profile say.
+/// The settings in the environment and in the profile.
 #[derive(Default)]
 pub struct Settings {
     /// The key; none where a service of the machine hands it out.
