@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use super::run::{Run, Step};
 use super::survey::Survey;
 use super::{ATTEMPTS, Amount, doubt};
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Head;
 use crate::name::{Name, ObjectId};
 use crate::repo::parallel;
 
-/// Objects that are deleted at the same time.
+/// Requests to delete objects at the same time. The clock is looked at after all of them.
 const WRITERS: usize = 8;
-/// Objects between two looks at the clock.
-const BATCH: usize = 64;
+/// Most objects that could not be deleted and are named.
+const NAMED: usize = 10;
 
 impl Run<'_> {
     /// Deletes condemned objects.
@@ -71,7 +72,8 @@ impl Run<'_> {
         let all: Vec<(Name, u64)> = packs.chain(records).collect();
         let bytes = all.iter().map(|(_, size)| size).sum();
         self.begin("deleting", "object", Amount { objects: all.len() as u64, bytes });
-        for batch in all.chunks(BATCH) {
+        let mut rest = &all[..];
+        while !rest.is_empty() {
             self.ctx.check()?;
             if survey.watch.elapsed(self.repo.clock()) >= self.options.grace / 2 && !self.options.exclusive {
                 let text = "the run took too long (was this machine suspended?), so the rest was not deleted";
@@ -81,14 +83,47 @@ impl Run<'_> {
                 self.report.is_stopped_early = true;
                 return Ok(());
             }
-            let storage = self.repo.storage();
-            let removed = parallel(WRITERS, batch.to_vec(), |(name, size)| (size, storage.remove(self.ctx, &name)));
-            for (size, result) in removed {
-                result.map_err(|e| e.while_doing("cannot delete"))?;
-                self.report.deleted.add(size);
-                self.ctx.done(1, size);
-            }
+            let at_once = self.repo.storage().removed_at_once().max(1);
+            let (now, later) = rest.split_at(rest.len().min(at_once * WRITERS));
+            self.remove_batches(now.chunks(at_once).collect())?;
+            rest = later;
         }
         Ok(())
     }
+
+    /// Deletes batches of objects at once, and counts the deleted ones.
+    fn remove_batches(&mut self, batches: Vec<&[(Name, u64)]>) -> Result<()> {
+        let (storage, ctx) = (self.repo.storage(), self.ctx);
+        let results = parallel(WRITERS, batches, |batch| {
+            let names: Vec<Name> = batch.iter().map(|(name, _)| *name).collect();
+            let refused = storage.remove_all(ctx, &names)?;
+            let is_gone = |name: &Name| refused.iter().all(|(other, _)| other != name);
+            let mut gone = Amount::default();
+            batch.iter().filter(|(name, _)| is_gone(name)).for_each(|(_, size)| gone.add(*size));
+            ctx.done(gone.objects, gone.bytes);
+            Ok((gone, refused))
+        });
+        let (mut refused, mut failed) = (Vec::new(), None);
+        for result in results {
+            match result {
+                Ok((gone, others)) => {
+                    self.report.deleted.objects += gone.objects;
+                    self.report.deleted.bytes += gone.bytes;
+                    refused.extend(others);
+                }
+                Err(e) => failed = failed.or(Some(e)),
+            }
+        }
+        failed.map_or_else(|| not_deleted(ctx, refused), |e: Error| Err(e.while_doing("cannot delete")))
+    }
+}
+
+/// Fails if objects could not be deleted. Names the others in warnings.
+fn not_deleted(ctx: &Context, refused: Vec<(Name, Error)>) -> Result<()> {
+    let count = refused.len();
+    let mut errors = refused.into_iter();
+    let Some((_, first)) = errors.next() else { return Ok(()) };
+    errors.take(NAMED).for_each(|(_, e)| ctx.warn(&e.to_string()));
+    let first = first.while_doing("cannot delete");
+    Err(if count > 1 { first.while_doing(format_args!("{count} objects were not deleted")) } else { first })
 }

@@ -60,6 +60,9 @@ pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, command_words, on_s
 const FULL_DISK: &str = "free space there, then run the same command again; while no other client writes, \
     `nfreezer prune --exclusive` frees a full disk";
 
+/// Objects of one [`Storage::remove_all`] where each of them costs a request.
+const REMOVED_AT_ONCE: usize = 8;
+
 /// A listing with more names than this is refused.
 const MAX_ENTRIES: usize = 10_000_000;
 
@@ -112,6 +115,19 @@ fn sftp(ctx: &Context, remote: &Remote, options: Options, address: String) -> Re
 /// Returns the error for a put of an object that is there.
 fn taken(name: &Name) -> Error {
     Error::new(Kind::Exists, format!("object {name} exists already"))
+}
+
+/// Removes objects one by one, see [`Storage::remove_all`].
+fn remove_singly<S: Storage + ?Sized>(storage: &S, ctx: &Context, names: &[Name]) -> Result<Vec<(Name, Error)>> {
+    let mut refused = Vec::new();
+    for name in names {
+        match storage.remove(ctx, name) {
+            Ok(()) => {}
+            Err(e) if e.kind() == Kind::Failed => refused.push((*name, e)),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(refused)
 }
 
 /// Whether `name` within `folder` is one of the folders that `init` makes.
@@ -204,6 +220,17 @@ pub trait Storage: Send + Sync {
 
     /// Removes an object; one that is not there is removed already.
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()>;
+
+    /// Returns the most objects for which one [`Storage::remove_all`] is worth its while. Several may run at once.
+    fn removed_at_once(&self) -> usize {
+        REMOVED_AT_ONCE
+    }
+
+    /// Removes objects, by fewer requests where the backend can. Returns the objects that the server refuses to remove, each
+    /// with its error. Fails where nothing more can be removed: a lost connection, the user's stop.
+    fn remove_all(&self, ctx: &Context, names: &[Name]) -> Result<Vec<(Name, Error)>> {
+        remove_singly(self, ctx, names)
+    }
 
     /// Returns the space on the file system of the root folder; `None` if the backend cannot tell: a server without
     /// `statvfs@openssh.com`, or one that refuses or answers nonsense. Only a lost connection and a missing root folder are

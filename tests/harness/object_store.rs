@@ -253,6 +253,15 @@ impl State {
         let tag = |bytes: &[u8]| ("ETag".to_owned(), format!("\"{:x}-{}\"", bytes.len(), bytes.first().unwrap_or(&0)));
         match &*request.method {
             "GET" if key.is_empty() => (200, Vec::new(), self.list(&objects, &request.query).into_bytes()),
+            "POST" if request.query.contains_key("delete") => {
+                let body = String::from_utf8_lossy(&request.body);
+                let keys = body.split("<Key>").skip(1).filter_map(|part| part.split("</Key>").next());
+                let gone = keys.map(|key| {
+                    objects.remove(key);
+                    format!("<Deleted><Key>{key}</Key></Deleted>")
+                });
+                (200, Vec::new(), format!("<DeleteResult>{}</DeleteResult>", gone.collect::<String>()).into_bytes())
+            }
             "PUT" => {
                 let is_conditional = request.headers.get("if-none-match").is_some_and(|value| value == "*");
                 if is_conditional && !self.replaces.load(Ordering::Relaxed) && objects.contains_key(key) {

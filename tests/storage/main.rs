@@ -113,6 +113,10 @@ fn suite_with(storage: &dyn Storage, exclusive: bool) {
 
     storage.remove(background(), &pack).expect("removed");
     storage.remove(background(), &pack).expect("removed already");
+    let many: Vec<Name> = (0..12).map(|_| Name::Pack(fresh())).collect();
+    many[..10].iter().for_each(|name| storage.put(background(), name, b"x").expect("a new object"));
+    assert!(storage.remove_all(background(), &many).expect("all are gone").is_empty());
+    many.iter().for_each(|name| assert_eq!(kind(storage.size(background(), name)), Kind::Missing, "{name}"));
     assert_eq!(kind(storage.size(background(), &pack)), Kind::Missing);
     assert_eq!(kind(storage.read(background(), &pack, 0, 1)), Kind::Missing);
     let (sent, received) = storage.traffic();

@@ -89,6 +89,73 @@ fn a_put_whose_answer_was_lost_is_resolved_by_reading_back() {
     assert_eq!(kind(storage.put(background(), &name, &bytes)), Kind::Exists);
 }
 
+/// Puts objects, and returns their names.
+fn put_many(storage: &dyn Storage, count: usize) -> Vec<Name> {
+    let names: Vec<Name> = (0..count).map(|_| Name::Pack(fresh())).collect();
+    names.iter().for_each(|name| storage.put(background(), name, b"bytes").expect("a new object"));
+    names
+}
+
+/// The requests that delete something.
+fn deletes(store: &Store) -> (usize, usize) {
+    let seen = store.seen();
+    let count = |method: &str| seen.iter().filter(|request| request.method == method).count();
+    (count("POST"), count("DELETE"))
+}
+
+#[test]
+fn many_objects_are_removed_by_few_requests() {
+    let store = Store::start();
+    let storage = store.storage();
+    let mut names = put_many(&*storage, 30);
+    names.extend((0..2000).map(|_| Name::Pack(fresh()))); // gone already
+    store.seen();
+    assert!(storage.remove_all(background(), &names).expect("removed").is_empty());
+    assert_eq!(deletes(&store), (3, 0));
+    assert!(store.objects().is_empty());
+    // A store without such a request.
+    store.script(|request| (request.method == "POST").then(|| Reply::error(501, "NotImplemented")));
+    let names = put_many(&*storage, 30);
+    store.seen();
+    assert!(storage.remove_all(background(), &names[..10]).expect("removed").is_empty());
+    assert!(storage.remove_all(background(), &names[10..]).expect("removed").is_empty());
+    assert_eq!(deletes(&store), (1, 30), "it is asked once");
+    assert!(store.objects().is_empty());
+}
+
+#[test]
+fn an_answer_about_many_objects_is_believed_for_each_that_it_names() {
+    let store = Store::start();
+    let storage = store.storage();
+    let names = put_many(&*storage, 4);
+    let key = |i: usize| format!("<Key>repo/{}</Key>", names[i].path());
+    let of = |i: usize, code: &str| format!("<Error>{}<Code>{code}</Code><Message>no</Message></Error>", key(i));
+    let other = "<Error><Key>../../x</Key><Code>AccessDenied</Code></Error><Deleted><Key>y</Key></Deleted>";
+    // The first one is refused, the second and the last one are to be removed again, the third one is gone already.
+    let (first, busy, gone) = (of(0, "AccessDenied"), of(1, "InternalError"), of(2, "NoSuchKey"));
+    let body = format!("<?xml version=\"1.0\"?><DeleteResult>{first}{busy}{gone}{other}</DeleteResult>");
+    store.next("POST", 1, move || Reply::Answer(200, Vec::new(), body.clone()));
+    store.seen();
+    let refused = storage.remove_all(background(), &names).expect("an answer");
+    assert_eq!(refused.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [names[0]]);
+    let text = refused[0].1.to_string();
+    assert!(text.contains(&names[0].path()) && text.contains("AccessDenied"), "{text}");
+    assert_eq!(deletes(&store), (1, 2));
+    // No answer at all: the store is asked for each.
+    for body in ["", "<html>Welcome</html>", "<DeleteResult><Deleted>", "<DeleteResult>&lol;</DeleteResult>"] {
+        let storage = store.storage();
+        let names = put_many(&*storage, 2);
+        store.next("POST", 1, move || Reply::Answer(200, Vec::new(), body.into()));
+        assert!(storage.remove_all(background(), &names).expect("removed").is_empty(), "{body}");
+        names.iter().for_each(|name| assert_eq!(kind(storage.size(background(), name)), Kind::Missing));
+    }
+    let impatient = store.open(Options { retry_for: Duration::ZERO, ..options() }).expect("open");
+    store.next("POST", usize::MAX, || Reply::Closed);
+    store.seen();
+    assert_eq!(kind(impatient.remove_all(background(), &names)), Kind::Connection);
+    assert_eq!(deletes(&store).1, 0, "a lost connection is no reason to go on");
+}
+
 #[test]
 fn a_busy_store_is_asked_again() {
     let store = Store::start();

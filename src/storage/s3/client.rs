@@ -13,6 +13,7 @@ use super::body::Call;
 use super::errors::{self, fault};
 use super::http::ANSWER;
 use super::runtime::Engine;
+use super::signed::Signed;
 use crate::context::Context;
 use crate::error::{Error, Kind};
 use crate::name::{Folder, Name};
@@ -46,6 +47,7 @@ impl Exclusive {
 /// A bucket and the folder of the repository in it.
 pub struct Client {
     pub store: AmazonS3,
+    pub signed: Signed,
     pub prefix: String,
     pub engine: Arc<Engine>,
     pub exclusive: Arc<Exclusive>,
@@ -67,7 +69,8 @@ pub struct Page {
 }
 
 impl Client {
-    fn key(&self, path: &str) -> String {
+    /// Returns the key of a path in the repository.
+    pub fn key(&self, path: &str) -> String {
         if self.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) }
     }
 

@@ -16,6 +16,7 @@ use super::errors::{self, Problem};
 use super::http::{Http, Limits, Service};
 use super::profile::{Keys, Settings};
 use super::runtime::Engine;
+use super::signed::Signed;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::printable;
@@ -76,9 +77,12 @@ impl Dial for Dialer {
         if is_aws {
             self.exclusive.set(true);
         }
+        let bucket = format!("{}/{}", endpoint.url(), self.bucket.bucket);
+        let signed = Signed { http: Arc::clone(&http), bucket, region: region.clone() };
         let store = self.store(&endpoint, region, settings.keys, http).map_err(last)?;
         Ok(Client {
             store,
+            signed,
             prefix: self.bucket.prefix.clone(),
             engine: Arc::clone(&self.engine),
             exclusive: Arc::clone(&self.exclusive),

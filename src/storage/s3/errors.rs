@@ -3,8 +3,10 @@
 use std::error::Error as _;
 use std::fmt;
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
 
+use super::xml;
 use crate::error::{Error, Kind};
 use crate::printable;
 use crate::storage::FULL_DISK;
@@ -66,11 +68,15 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Returns the text of an element of XML.
+/// Returns the text of an element of an answer.
 fn element(body: &str, name: &str) -> Option<String> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(printable::excerpt(text.trim().as_bytes()))
+    xml::text(body, name).map(|text| printable::excerpt(text.trim().as_bytes()))
+}
+
+/// Returns the refusal in an answer that is no success.
+pub fn refused(answer: &Response<Bytes>) -> Option<Refusal> {
+    let status = answer.status();
+    (!status.is_success()).then(|| Refusal::new(status.as_u16(), answer.headers(), answer.body()))
 }
 
 impl Refusal {
@@ -85,6 +91,17 @@ impl Refusal {
             region: header("x-amz-bucket-region").or_else(|| element(&body, "Region")),
             location: header("location").or_else(|| element(&body, "Endpoint")),
         }
+    }
+
+    /// Takes the part of a successful answer apart that refuses one of many objects.
+    pub fn of_object(part: &str) -> Self {
+        let (code, message) = (element(part, "Code").unwrap_or_default(), element(part, "Message").unwrap_or_default());
+        let status = match &*code {
+            "NoSuchKey" | "NoSuchVersion" => 404,
+            "AccessDenied" => 403,
+            _ => 200,
+        };
+        Refusal { status, code, message, region: None, location: None }
     }
 
     /// Returns whether the store may serve the same request later.
@@ -129,7 +146,7 @@ impl Refusal {
         Fault::Final(match (self.status, &*self.code) {
             _ if self.is_full() => error(Kind::NoSpace).hint(FULL_DISK),
             (_, "NoSuchBucket") => error(Kind::NoRepository).hint("check the name, or create the bucket with the tools of the store"),
-            (_, "NoSuchKey") | (404, "") => error(Kind::Missing),
+            (_, "NoSuchKey" | "NoSuchVersion") | (404, "") => error(Kind::Missing),
             (416, _) | (_, "InvalidRange") => Error::damaged(format!("object {what} ends too early")),
             (_, "RequestTimeTooSkewed") => error(Kind::Connection)
                 .hint("the clocks of this machine and of the store differ: set the right time (`timedatectl`)"),
@@ -181,12 +198,21 @@ pub fn refusal(error: &object_store::Error) -> Option<&Refusal> {
 /// Returns the fault of an operation: `doing` is its verb, `what` its object.
 pub fn fault(error: &object_store::Error, doing: &str, what: &str) -> Fault {
     match problem(error) {
-        Some(Problem::Lost(why) | Problem::Unreachable(why)) => Fault::Lost(why.clone()),
-        Some(Problem::Refused(refusal)) => refusal.fault(doing, what),
-        Some(Problem::Certificate(why)) => Fault::Final(certificate(why)),
-        Some(Problem::Credentials(why)) => Fault::Final(no_credentials(why)),
-        Some(Problem::Strange(why)) => Fault::Final(strange(doing, what, why)),
+        Some(problem) => problem.fault(doing, what),
         None => Fault::Final(strange(doing, what, &printable::excerpt(error.to_string().as_bytes()))),
+    }
+}
+
+impl Problem {
+    /// Returns the fault of an operation: `doing` is its verb, `what` its object.
+    pub fn fault(&self, doing: &str, what: &str) -> Fault {
+        match self {
+            Problem::Lost(why) | Problem::Unreachable(why) => Fault::Lost(why.clone()),
+            Problem::Refused(refusal) => refusal.fault(doing, what),
+            Problem::Certificate(why) => Fault::Final(certificate(why)),
+            Problem::Credentials(why) => Fault::Final(no_credentials(why)),
+            Problem::Strange(why) => Fault::Final(strange(doing, what, why)),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ use openssl::ssl::SslConnector;
 
 use super::body::{Call, Outgoing, Traffic};
 use super::connect::connect;
-use super::errors::{Problem, Refusal};
+use super::errors::{self, Problem};
+use super::xml;
 use crate::printable;
 use crate::storage::bucket::Endpoint;
 
@@ -202,8 +203,7 @@ fn prepare(request: &mut Request<Outgoing>, to: &Endpoint) -> Result<(), Problem
 
 /// Returns whether an answer is a whole listing. The crate takes any XML and HTML for an empty one.
 fn is_list(body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(body);
-    text.contains("<ListBucketResult") && text.trim_end().ends_with("</ListBucketResult>")
+    xml::is_whole(&String::from_utf8_lossy(body), "ListBucketResult")
 }
 
 /// The service that object_store calls.
@@ -229,14 +229,13 @@ impl HttpService for Service {
         let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
         let failed = |problem| HttpError::new(HttpErrorKind::Unknown, problem);
         match self.0.exchange(request).await {
-            Ok(answer) if is_own && !answer.status().is_success() => {
-                let refusal = Refusal::new(answer.status().as_u16(), answer.headers(), answer.body());
-                Err(failed(Problem::Refused(refusal)))
-            }
-            Ok(answer) if is_own && is_listing && !is_list(answer.body()) => {
+            Ok(answer) if is_own && is_listing && answer.status().is_success() && !is_list(answer.body()) => {
                 Err(failed(Problem::Strange("what came is no listing".into())))
             }
             Ok(mut answer) => {
+                if let Some(refusal) = errors::refused(&answer).filter(|_| is_own) {
+                    return Err(failed(Problem::Refused(refusal)));
+                }
                 // rclone answers so when a range is all of the object.
                 if answer.status() == StatusCode::OK && answer.headers().contains_key(CONTENT_RANGE) {
                     *answer.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -4,6 +4,7 @@
 //! once), [`dial`] (credentials, region). Asynchronous code runs in [`runtime`] alone. An object is put by one request, which
 //! the store obeys wholly or not at all, so there are no torsos.
 
+mod batch;
 mod body;
 mod client;
 mod connect;
@@ -13,9 +14,11 @@ mod errors;
 mod http;
 mod profile;
 mod runtime;
+mod signed;
+mod xml;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use body::Traffic;
 use bytes::Bytes;
@@ -41,6 +44,8 @@ pub struct S3 {
     address: String,
     puts: Gate,
     expected: Expected,
+    /// The store cannot remove many objects by one request.
+    removes_singly: AtomicBool,
 }
 
 impl S3 {
@@ -65,6 +70,7 @@ impl S3 {
             address: bucket.to_string(),
             puts: Gate::new(options.limit_upload),
             expected: Expected::default(),
+            removes_singly: AtomicBool::new(false),
         })
     }
 
@@ -150,6 +156,33 @@ impl Storage for S3 {
 
     fn remove(&self, ctx: &Context, name: &Name) -> Result<()> {
         self.connections.run(ctx, |client, _| client.remove(ctx, name))
+    }
+
+    fn removed_at_once(&self) -> usize {
+        if self.removes_singly.load(Ordering::Relaxed) { super::REMOVED_AT_ONCE } else { batch::MOST }
+    }
+
+    fn remove_all(&self, ctx: &Context, names: &[Name]) -> Result<Vec<(Name, Error)>> {
+        let mut refused = Vec::new();
+        for names in names.chunks(batch::MOST) {
+            let removed = if self.removes_singly.load(Ordering::Relaxed) {
+                None
+            } else {
+                self.connections.run(ctx, |client, _| client.remove_batch(ctx, names))?
+            };
+            let open = match removed {
+                Some(removed) => {
+                    refused.extend(removed.refused);
+                    removed.open
+                }
+                None => {
+                    self.removes_singly.store(true, Ordering::Relaxed);
+                    names.to_vec()
+                }
+            };
+            refused.extend(super::remove_singly(self, ctx, &open)?);
+        }
+        Ok(refused)
     }
 
     /// A store knows no second names.
