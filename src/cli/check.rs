@@ -3,7 +3,7 @@
 use super::exit::{DAMAGED, OK, TAMPERING};
 use super::figures::Work;
 use super::findings::{Findings, fields};
-use super::open::{read_state_verbosely, remember_run, to_read};
+use super::open::{read_state_verbosely, remember_run, to_check};
 use super::options::{ProgressArgs, ReadArgs};
 use super::output::Output;
 use super::progress::Reporter;
@@ -46,7 +46,7 @@ pub struct Args {
 /// Checks; the exit code is 4 if anything is damaged, 15 if records are missing.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
-    let repo = to_read(&args.repository, output)?;
+    let repo = to_check(&args.repository, output)?;
     let mut out = Output::new(output.json);
     let state = read_state_verbosely(&repo, &mut out, args.progress)?;
     let snapshots = args.snapshots.iter().map(|text| state.select_to_read(text, |_| true)).collect::<Result<_>>()?;

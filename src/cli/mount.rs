@@ -15,7 +15,7 @@ use super::environment::host;
 use super::exit::OK;
 use super::filter::FilterArgs;
 use super::journal::Journal;
-use super::open::{read_state, to_read_with};
+use super::open::{read_state, to_mount};
 use super::options::{AddressArgs, JsonArgs, OutputArgs, ReadArgs};
 use super::output::{self, Output};
 use super::systemd::Manager;
@@ -68,7 +68,7 @@ pub struct Args {
     refresh: Duration,
     /// Memory for decrypted blocks
     #[arg(long, value_name = "SIZE", default_value = "96M", value_parser = size, hide_short_help = true)]
-    cache_size: u64,
+    memory_cache: u64,
     /// Unmount after this time without use: 15m, 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     idle_unmount: Option<Duration>,
@@ -188,8 +188,8 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
     let keep = mount::Keep { nonempty: args.nonempty, repository: location.local_path(), sources: &[] };
     let dir = mount::prepare(dir, keep, &|line| log(line))?;
     let _diverted = divert(&log, &manager);
-    let repo = to_read_with(&args.repository, args.output, |options| impatient(options, args.io_timeout))?;
-    repo.set_cache(args.cache_size as usize);
+    let repo = to_mount(&args.repository, args.output, |options| impatient(options, args.io_timeout))?;
+    repo.set_cache(args.memory_cache as usize);
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| args.filter.locate(&repo, &state, &snapshot, path)).transpose()?;
@@ -199,7 +199,7 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
         zone: jiff::tz::TimeZone::system(),
         at,
         shared_inodes: args.shared_inodes,
-        cache: args.cache_size as usize,
+        cache: args.memory_cache as usize,
     };
     let options = mount_options(args, view, &state, log);
     out.object("summary", Default::default())?;

@@ -14,7 +14,7 @@ use super::terminal::Terminal;
 use super::{environment, escape, local_key, output, paper_key, signals, warnings};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
-use crate::repo::{Access, Alarm, Repository, State};
+use crate::repo::{Access, Alarm, CacheUse, Repository, State};
 use crate::seen::Run;
 use crate::storage::{self, Dry, Location, SshOptions, Storage};
 
@@ -37,15 +37,34 @@ pub fn to_read(args: &ReadArgs, output: OutputArgs) -> Result<Repository> {
     to_read_with(args, output, |_| ())
 }
 
+/// Opens a repository to check it: reads past the disk cache.
+pub fn to_check(args: &ReadArgs, output: OutputArgs) -> Result<Repository> {
+    to_read(&ReadArgs { open: args.open.past_cache(), ..args.clone() }, output)
+}
+
 /// Opens a repository to read, with changed options of the storage.
 pub fn to_read_with(
     args: &ReadArgs,
     output: OutputArgs,
     change: impl FnOnce(&mut storage::Options),
 ) -> Result<Repository> {
+    to_read_as(args, output, CacheUse::Read, change)
+}
+
+/// Opens a repository to mount it, with changed options of the storage.
+pub fn to_mount(args: &ReadArgs, output: OutputArgs, change: impl FnOnce(&mut storage::Options)) -> Result<Repository> {
+    to_read_as(args, output, CacheUse::Mount, change)
+}
+
+fn to_read_as(
+    args: &ReadArgs,
+    output: OutputArgs,
+    cache_use: CacheUse,
+    change: impl FnOnce(&mut storage::Options),
+) -> Result<Repository> {
     let open = &args.open;
     Given::of(&open.secret).check()?;
-    let access = Access { accept_rollback: args.accept_rollback, ..access(open)? };
+    let access = Access { accept_rollback: args.accept_rollback, cache_use, ..access(open, output)? };
     let location = Location::parse(&open.address.get()?)?;
     let mut options = storage_options(&open.connection, output.json)?;
     change(&mut options);
@@ -55,14 +74,15 @@ pub fn to_read_with(
 /// Opens a repository whose present state is to be accepted, whatever was seen before.
 pub fn to_accept(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     Given::of(&open.secret).check()?;
-    let access = Access { accept_rollback: true, ..access(open)? };
+    let access = Access { accept_rollback: true, ..access(open, output)? };
     unlock(storage(&open.address, &open.connection, output)?, &access, open, output)
 }
 
 /// Opens a repository to write. A dry run writes nothing to it.
 pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result<Repository> {
     Given::of(&open.secret).check()?;
-    let access = Access { dry_run: is_dry_run, ..access(open)? };
+    let cache_use = if is_dry_run { CacheUse::DryRun } else { CacheUse::Write };
+    let access = Access { dry_run: is_dry_run, cache_use, ..access(open, output)? };
     let storage = storage(&open.address, &open.connection, output)?;
     let storage = if is_dry_run { Arc::new(Dry::new(storage)) as Arc<dyn Storage> } else { storage };
     unlock(storage, &access, open, output)
@@ -70,13 +90,14 @@ pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result
 
 /// Opens a repository to write on a storage that is open already.
 pub fn to_write_on(storage: Arc<dyn Storage>, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
-    unlock(storage, &access(open)?, open, output)
+    let access = Access { cache_use: CacheUse::Write, ..access(open, output)? };
+    unlock(storage, &access, open, output)
 }
 
 /// Opens a repository to add key files, which need the master key.
 pub fn to_add_keys(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     Given::of(&open.secret).check()?;
-    let access = Access { forgets_master_key: false, ..access(open)? };
+    let access = Access { forgets_master_key: false, ..access(open, output)? };
     unlock(storage(&open.address, &open.connection, output)?, &access, open, output)
 }
 
@@ -161,7 +182,7 @@ pub fn given_local_key(secret: &SecretArgs) -> Result<Option<LocalKey>> {
 }
 
 /// Returns what a repository is checked against.
-fn access(open: &OpenArgs) -> Result<Access> {
+fn access(open: &OpenArgs, output: OutputArgs) -> Result<Access> {
     let seen = open.seen.store();
     if seen.is_none() && !open.seen.is_off() {
         output::notice(
@@ -175,6 +196,7 @@ fn access(open: &OpenArgs) -> Result<Access> {
         expect_head: open.expected_head()?,
         local_key: given_local_key(&open.secret)?,
         key_file: open.key_file.as_deref().map(paper_key::read).transpose()?,
+        cache: open.cache.folder(output.json)?,
         alarm: alarm().clone(),
         ..Access::default()
     })

@@ -3,21 +3,26 @@
 //! In: the command line. Out: plain values. The first line of each text is the one that `-h` shows; `hide_short_help`
 //! marks the options that only `--help` lists.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::environment::{self, variable};
-use super::escape;
-use super::values::{duration, limit};
+use super::values::{duration, limit, size};
+use super::{escape, warnings};
 use crate::error::{Error, Kind, Result};
 use crate::seen::SeenStore;
-use crate::storage::Limit;
+use crate::storage::{CacheFolder, LEAST_DISK_CACHE, Limit};
 
 const REPOSITORY: &str = "Repository";
 const CONNECTION: &str = "Connection";
 const OUTPUT: &str = "Output";
+
+/// Default size of the disk cache in bytes: the metadata of a repository with about 20 million files.
+const CAPACITY: u64 = 1 << 30;
 
 /// The address of the repository.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -73,6 +78,23 @@ pub struct SeenArgs {
     pub no_memory: bool,
 }
 
+/// The disk cache.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct CacheArgs {
+    /// Keep encrypted blocks of the repository in DIR, so that they are fetched once
+    ///
+    /// The folder is made if it does not exist, and may be deleted at any time. `check`, `repair` and `prune` read past it.
+    /// [env: NFREEZER_CACHE]
+    #[arg(long, value_name = "DIR", help_heading = REPOSITORY, hide_short_help = true)]
+    pub cache: Option<PathBuf>,
+    /// Size of that folder: 64M at least, 1G by default [env: NFREEZER_CACHE_SIZE]
+    #[arg(long, value_name = "SIZE", value_parser = cache_size, help_heading = REPOSITORY, hide_short_help = true)]
+    pub cache_size: Option<u64>,
+    /// The command reads past the cache.
+    #[arg(skip)]
+    pub is_bypassed: bool,
+}
+
 /// Options of every command that opens a repository.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct OpenArgs {
@@ -95,6 +117,9 @@ pub struct OpenArgs {
     /// ID is the `head` of the receipt that a push printed. [env: NFREEZER_EXPECT_HEAD]
     #[arg(long, value_name = "ID", help_heading = REPOSITORY, hide_short_help = true)]
     pub expect_head: Option<String>,
+    /// The disk cache.
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// The connection.
     #[command(flatten)]
     pub connection: ConnectionArgs,
@@ -275,7 +300,56 @@ impl SeenArgs {
     }
 }
 
+impl CacheArgs {
+    /// Returns the folder, if one is given. A folder that cannot be made is a warning.
+    pub fn folder(&self, json: bool) -> Result<Option<CacheFolder>> {
+        let Some(dir) = self.path() else {
+            return match self.cache_size.filter(|_| !self.is_bypassed) {
+                Some(_) => Err(Error::new(Kind::Usage, "--cache-size: no cache is given").hint("add --cache DIR")),
+                None => Ok(None),
+            };
+        };
+        // A mount in the background leaves the folder it was started in.
+        let dir = std::path::absolute(dir).map_err(|e| Error::io("find the folder of the cache", e))?;
+        let notice = Arc::new(move |text: &str| warnings::warn(json, text));
+        match CacheFolder::open(&dir, self.capacity()?, notice) {
+            Err(e) if e.kind() != Kind::Usage => {
+                warnings::warn(json, &format!("{e}: this run continues without a cache"));
+                Ok(None)
+            }
+            folder => folder.map(Some),
+        }
+    }
+
+    /// Returns the path of the cache, if there is one.
+    pub fn path(&self) -> Option<PathBuf> {
+        let path = self.cache.clone().or_else(|| variable("NFREEZER_CACHE").map(PathBuf::from));
+        path.filter(|_| !self.is_bypassed)
+    }
+
+    fn capacity(&self) -> Result<u64> {
+        let of_environment = |text: OsString| {
+            cache_size(&text.to_string_lossy())
+                .map_err(|why| Error::new(Kind::Usage, format!("NFREEZER_CACHE_SIZE: {why}")))
+        };
+        let given = self.cache_size.map(Ok).or_else(|| variable("NFREEZER_CACHE_SIZE").map(of_environment));
+        given.unwrap_or(Ok(CAPACITY))
+    }
+}
+
+/// Parses the size of the disk cache.
+fn cache_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    let least = LEAST_DISK_CACHE >> 20;
+    if bytes < LEAST_DISK_CACHE { Err(format!("the cache needs at least {least}M")) } else { Ok(bytes) }
+}
+
 impl OpenArgs {
+    /// Returns these options without the disk cache, for commands that judge what the server has.
+    pub fn past_cache(&self) -> OpenArgs {
+        OpenArgs { cache: CacheArgs { is_bypassed: true, ..self.cache.clone() }, ..self.clone() }
+    }
+
     /// Returns the first 8 bytes of the id of the record that must exist.
     pub fn expected_head(&self) -> Result<Option<u64>> {
         let id = variable("NFREEZER_EXPECT_HEAD").filter(|_| self.secret.role == Role::Main);

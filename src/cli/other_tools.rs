@@ -60,8 +60,8 @@ const ANSWERS: &[Answer] = &[
     },
     Answer {
         commands: &["cache"],
-        message: "nfreezer has no cache on disk",
-        hint: "`nfreezer mount --cache-size SIZE` sets the cache in memory",
+        message: "nfreezer has no command for its cache on disk, which is a plain folder",
+        hint: "`nfreezer push --cache DIR` uses one; delete the folder to empty it",
     },
     Answer {
         commands: &["rebuild-index", "reindex", "recover", "fix"],

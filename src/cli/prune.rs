@@ -74,7 +74,7 @@ fn unused(text: &str) -> Result<Unused, String> {
 
 /// Prunes; the exit code is 15 if a doubt prevented the deletion.
 pub fn run(args: &Args) -> Result<u8> {
-    let repo = to_write(&args.repository, args.progress.output, args.dry_run)?;
+    let repo = to_write(&args.repository.past_cache(), args.progress.output, args.dry_run)?;
     let options = Options {
         keep_forgotten: args.keep_forgotten,
         exclusive: args.exclusive,

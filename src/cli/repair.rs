@@ -46,7 +46,7 @@ pub struct Args {
 /// Repairs; the exit code is 0 if everything possible was done.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
-    let repo = to_write(&args.repository, output, args.dry_run)?;
+    let repo = to_write(&args.repository.past_cache(), output, args.dry_run)?;
     let mut out = Output::new(output.json);
     let mut state = read_state_verbosely(&repo, &mut out, args.progress)?;
     let options = check::Options {

@@ -45,6 +45,7 @@ impl TargetArgs {
                 local_key: self.to_local_key.clone(),
             },
             seen: main.seen.clone(),
+            cache: main.cache.clone(),
             connection: ConnectionArgs { ssh, ..main.connection.clone() },
             ..OpenArgs::default()
         }

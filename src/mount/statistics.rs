@@ -44,9 +44,10 @@ impl Counters {
         [
             self.requests_line(queued),
             format!(
-                "blocks: {} from memory, {} fetched in {} reads of {} bytes, {} stretches ahead",
+                "blocks: {} from memory, {} from the disk cache, {} fetched in {} reads of {} bytes, {} stretches ahead",
                 cache.hits,
-                cache.misses,
+                cache.from_disk,
+                cache.misses.saturating_sub(cache.from_disk),
                 cache.reads,
                 cache.bytes,
                 count(&self.ahead)

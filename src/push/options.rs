@@ -35,9 +35,9 @@ pub struct Options {
     pub select: Arc<Select>,
     /// Directories, by (device, inode), that are excluded with a warning: the repository itself.
     pub exclude_dev_ino: Vec<(u64, u64)>,
-    /// The folder with the state of this program, by (device, inode), which is excluded below a source: it changes with each
-    /// run.
-    pub state_dev_ino: Option<(u64, u64)>,
+    /// The folders with the state and the cache of this program, by (device, inode), which are excluded below a source: they
+    /// change with each run.
+    pub own_dev_ino: Vec<(u64, u64)>,
     /// Devices that are excluded with a warning: mounted backups.
     pub exclude_devices: Vec<u64>,
     /// Reads all files again, without a comparison with earlier snapshots.
@@ -72,7 +72,7 @@ impl Default for Options {
             compression: 3,
             select: Arc::default(),
             exclude_dev_ino: Vec::new(),
-            state_dev_ino: None,
+            own_dev_ino: Vec::new(),
             exclude_devices: Vec::new(),
             force: false,
             parent: None,

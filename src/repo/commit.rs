@@ -143,7 +143,11 @@ impl Repository {
                 Err(e) if e.kind() == Kind::Exists => {
                     *buffer = seal::open(&self.keys, kind, id, std::mem::take(buffer))?
                 }
-                other => return other.map(|()| id),
+                Err(e) => return Err(e),
+                Ok(()) => {
+                    self.fetcher.disk().iter().for_each(|disk| disk.add_own(kind, &name(id), &id, buffer));
+                    return Ok(id);
+                }
             }
         }
         Err(Error::failed(format!("the server reported {ATTEMPTS} times that a new random name already exists")))

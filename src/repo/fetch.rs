@@ -8,12 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use lru::LruCache;
 
+use super::disk::{CacheUse, Disk, Found};
+use super::object::{Block, Object, Opened};
 use crate::context::Context;
 use crate::crypto::keys::Keys;
-use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType, Opener};
+use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType};
 use crate::error::{Error, Kind, Result};
-use crate::name::{Name, ObjectId};
-use crate::storage::Storage;
+use crate::name::ObjectId;
+use crate::storage::{DiskCache, Storage};
 
 /// The blocks to fetch around the requested bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,21 +26,12 @@ pub enum Span {
     Blocks(u32),
 }
 
-/// An object, as known before its first byte is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Object {
-    pub name: Name,
-    pub id: ObjectId,
-    pub kind: ObjectType,
-    pub len: u64,
-}
-
 /// Statistics of the cache since the repository was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Blocks found in the cache.
     pub hits: u64,
-    /// Blocks that were fetched.
+    /// Blocks that were not, and came from the disk cache or the server.
     pub misses: u64,
     /// Ranged reads sent to the storage.
     pub reads: u64,
@@ -50,6 +43,8 @@ pub struct CacheStats {
     pub metadata: u64,
     /// Sealed bytes of records.
     pub records: u64,
+    /// Blocks read from the disk cache.
+    pub from_disk: u64,
 }
 
 /// A block: object and number.
@@ -58,8 +53,8 @@ type BlockKey = (ObjectId, u32);
 /// Blocks in memory, with one bound. Blocks that are not file contents (names, lists, the index) keep half of the
 /// capacity, so that reading a large file does not evict the names.
 struct BlockCache {
-    contents: LruCache<BlockKey, Arc<[u8]>>,
-    others: LruCache<BlockKey, Arc<[u8]>>,
+    contents: LruCache<BlockKey, Block>,
+    others: LruCache<BlockKey, Block>,
     capacity: usize,
 }
 
@@ -68,15 +63,15 @@ impl BlockCache {
         BlockCache { contents: LruCache::unbounded(), others: LruCache::unbounded(), capacity }
     }
 
-    fn of(&mut self, kind: ObjectType) -> &mut LruCache<BlockKey, Arc<[u8]>> {
+    fn of(&mut self, kind: ObjectType) -> &mut LruCache<BlockKey, Block> {
         if kind == ObjectType::Data { &mut self.contents } else { &mut self.others }
     }
 
-    fn get(&mut self, object: &Object, block: u32) -> Option<Arc<[u8]>> {
+    fn get(&mut self, object: &Object, block: u32) -> Option<Block> {
         self.of(object.kind).get(&(object.id, block)).cloned()
     }
 
-    fn put(&mut self, kind: ObjectType, key: BlockKey, plain: Arc<[u8]>) {
+    fn put(&mut self, kind: ObjectType, key: BlockKey, plain: Block) {
         self.of(kind).put(key, plain);
         self.shrink();
     }
@@ -92,7 +87,7 @@ impl BlockCache {
 
 struct Inner {
     blocks: BlockCache,
-    openers: LruCache<ObjectId, Arc<Opener>>,
+    openers: LruCache<ObjectId, Arc<Opened>>,
     pending: HashSet<BlockKey>,
     stats: CacheStats,
 }
@@ -102,6 +97,7 @@ pub(super) struct Fetcher {
     keys: Arc<Keys>,
     inner: Mutex<Inner>,
     arrived: Condvar,
+    disk: Option<Disk>,
 }
 
 /// Most verified headers in memory, about 1 KiB each.
@@ -123,7 +119,18 @@ impl Fetcher {
             pending: HashSet::new(),
             stats: CacheStats::default(),
         };
-        Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new() }
+        Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new(), disk: None }
+    }
+
+    /// Uses a disk cache, if there is one.
+    pub fn with_disk(self, cache: Option<DiskCache>, usage: CacheUse) -> Self {
+        let disk = cache.map(|cache| Disk::new(cache, usage, &self.storage, &self.keys));
+        Fetcher { disk, ..self }
+    }
+
+    /// Returns the disk cache.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     /// Sets the capacity in bytes. Returns the previous capacity.
@@ -138,8 +145,9 @@ impl Fetcher {
         self.lock().stats
     }
 
-    /// Drops all blocks and headers, so that the next read returns the current bytes of the storage.
+    /// Drops all blocks and headers and leaves the disk cache, so that the next read returns the current bytes of the storage.
     pub fn forget(&self) {
+        self.disk.iter().for_each(Disk::bypass);
         let mut inner = self.lock();
         inner.blocks = BlockCache::new(inner.blocks.capacity);
         inner.openers.clear();
@@ -174,7 +182,12 @@ impl Fetcher {
         while at < range.end {
             let first = (at / BLOCK as u64) as u32;
             let end = range.end.div_ceil(BLOCK as u64).min(u64::from(first) + (PIECE / BLOCK) as u64) as u32;
-            for (i, plain) in (first..).zip(self.fetch(ctx, object, first..end, first)?) {
+            let run = first..end;
+            let blocks = match self.on_disk(ctx, object, run.clone(), first) {
+                Found::Blocks(_, blocks, _) if blocks.len() == run.len() => blocks,
+                _ => self.fetch(ctx, object, run, first)?,
+            };
+            for (i, plain) in (first..).zip(blocks) {
                 let damaged = || Error::damaged(format!("object {} is damaged in block {i}", object.id));
                 let (plain, start) = (plain.ok_or_else(damaged)?, u64::from(i) * BLOCK as u64);
                 let to = (range.end - start).min(plain.len() as u64);
@@ -205,7 +218,7 @@ impl Fetcher {
     }
 
     /// Returns one block. Fetches up to `end` (of the caller's range) and over `span` if it is not in the cache.
-    fn block(&self, ctx: &Context, object: &Object, block: u32, end: u32, span: Span) -> Result<Arc<[u8]>> {
+    fn block(&self, ctx: &Context, object: &Object, block: u32, end: u32, span: Span) -> Result<Block> {
         let mut inner = self.lock();
         let mut counted = false;
         loop {
@@ -222,12 +235,15 @@ impl Fetcher {
         let run = self.claim(&mut inner, object, block, end, span);
         drop(inner);
         let claim = Claim { fetcher: self, object, run: run.clone() };
-        // If a neighbour is damaged or cut off, the block is fetched alone.
-        let (from, blocks) = match self.fetch(ctx, object, run.clone(), block) {
-            Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
-                (block, self.fetch(ctx, object, block..block + 1, block)?)
-            }
-            other => (run.start, other?),
+        let (from, blocks) = match self.on_disk(ctx, object, run, block) {
+            Found::Blocks(from, blocks, _) => (from, blocks),
+            // If a neighbour is damaged or cut off, the block is fetched alone.
+            Found::Nothing(run) => match self.fetch(ctx, object, run.clone(), block) {
+                Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
+                    (block, self.fetch(ctx, object, block..block + 1, block)?)
+                }
+                other => (run.start, other?),
+            },
         };
         let wanted = blocks[(block - from) as usize].clone();
         claim.fill(from, blocks);
@@ -255,7 +271,7 @@ impl Fetcher {
 
     /// Reads a run of blocks past the cache. Blocks that are damaged or cut off are `None`. Fails if the object is missing
     /// or its header is damaged.
-    pub fn verify(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<Vec<Option<Arc<[u8]>>>> {
+    pub fn verify(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<Vec<Option<Block>>> {
         match self.fetch(ctx, object, run.clone(), u32::MAX) {
             // The object may only end early.
             Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
@@ -273,7 +289,7 @@ impl Fetcher {
     }
 
     /// Fetches a run of blocks. Fails if `wanted` is damaged; other damaged blocks are `None`.
-    fn fetch(&self, ctx: &Context, object: &Object, run: Range<u32>, wanted: u32) -> Result<Vec<Option<Arc<[u8]>>>> {
+    fn fetch(&self, ctx: &Context, object: &Object, run: Range<u32>, wanted: u32) -> Result<Vec<Option<Block>>> {
         let (offset, len) = seal::block_place(object.len, run.start.into(), run.end.into());
         let known = self.lock().openers.get(&object.id).cloned();
         // A near header is part of the same read, a far one is read at the same time.
@@ -286,22 +302,38 @@ impl Fetcher {
             (sealed, header.map(|h| h.join().expect("reading does not panic")))
         });
         let mut sealed = sealed?;
-        let opener = match (known, header) {
-            (Some(opener), _) => opener,
+        let opened = match (known, header) {
+            (Some(opened), _) => opened,
             (None, Some(header)) => self.opener(object, &header?)?,
             (None, None) => self.opener(object, &sealed)?,
         };
+        let sealed = &mut sealed[(offset - from) as usize..];
+        let disk = self.disk.as_ref().filter(|disk| disk.keeps(object.kind));
+        let copy = disk.map(|disk| (disk, sealed.to_vec()));
         let mut blocks = Vec::with_capacity(run.len());
-        for i in run {
-            let (start, len) = opener.place(i.into(), u64::from(i) + 1);
-            let start = (start - from) as usize;
-            match opener.open(i.into(), &mut sealed[start..start + len]) {
-                Ok(plain) => blocks.push(Some(Arc::from(plain))),
+        for (i, block) in run.clone().zip(opened.open(run.clone(), sealed)) {
+            match block {
                 Err(e) if i == wanted => return Err(e),
-                Err(_) => blocks.push(None),
+                block => blocks.push(block.ok()),
             }
         }
+        if let Some((disk, copy)) = copy {
+            disk.add(object, &opened, run.start, &copy, &blocks);
+        }
         Ok(blocks)
+    }
+
+    /// Looks for a block on the disk.
+    fn on_disk(&self, ctx: &Context, object: &Object, run: Range<u32>, wanted: u32) -> Found {
+        let Some(disk) = &self.disk else { return Found::Nothing(run) };
+        let known = self.lock().openers.get(&object.id).cloned();
+        let found = disk.find(ctx, object, known, run, wanted);
+        if let Found::Blocks(_, blocks, opened) = &found {
+            let mut inner = self.lock();
+            inner.stats.from_disk += blocks.len() as u64;
+            inner.openers.put(object.id, Arc::clone(opened));
+        }
+        found
     }
 
     fn read_sealed(&self, ctx: &Context, object: &Object, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -317,10 +349,10 @@ impl Fetcher {
         Ok(bytes)
     }
 
-    fn opener(&self, object: &Object, header: &[u8]) -> Result<Arc<Opener>> {
-        let opener = Arc::new(Opener::new(&self.keys, object.kind, object.id, object.len, header)?);
-        self.lock().openers.put(object.id, Arc::clone(&opener));
-        Ok(opener)
+    fn opener(&self, object: &Object, header: &[u8]) -> Result<Arc<Opened>> {
+        let opened = Arc::new(Opened::new(&self.keys, object, header)?);
+        self.lock().openers.put(object.id, Arc::clone(&opened));
+        Ok(opened)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -336,7 +368,7 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    fn fill(&self, from: u32, blocks: Vec<Option<Arc<[u8]>>>) {
+    fn fill(&self, from: u32, blocks: Vec<Option<Block>>) {
         let mut inner = self.fetcher.lock();
         for (i, plain) in (from..).zip(blocks) {
             if let Some(plain) = plain {

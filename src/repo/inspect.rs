@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::fetch::Object;
+use super::object::Object;
 use super::state::{LiveSection, SectionKey, State};
 use super::{Repository, parallel};
 use crate::context::Context;
@@ -112,7 +112,7 @@ fn has_class(size: u64) -> bool {
 }
 
 impl Repository {
-    /// Drops all blocks in memory, so that the next read returns the current bytes of the storage.
+    /// Drops all blocks in memory and leaves the disk cache, so that the next read returns the current bytes of the storage.
     pub fn forget_blocks(&self) {
         self.fetcher.forget();
     }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::fetch::{Object, Span};
+use super::fetch::Span;
+use super::object::Object;
 use super::state::{Known, State};
 use super::{Repository, parallel};
 use crate::context::Context;

@@ -8,7 +8,8 @@
 //! | `supersede`, `verify` | a superseding record contains everything that it supersedes |
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
 //! | `sights` | when this machine saw ids of the log first |
-//! | `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
+//! | `object`, `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
+//! | `disk` | when blocks of the disk cache count |
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
 //! | `presence`, `inspect`, `inventory` | packs that the server shows; questions of `check` and of `prune` |
@@ -20,6 +21,7 @@ mod clock;
 mod commit;
 #[cfg(test)]
 pub(crate) mod deterministic;
+mod disk;
 mod fetch;
 mod fingerprints;
 mod forks;
@@ -33,6 +35,7 @@ mod log;
 mod marks;
 mod merge;
 mod missing_records;
+mod object;
 mod open;
 mod presence;
 mod read;
@@ -48,6 +51,7 @@ mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
 pub use commit::{Commit, GRACE};
+pub use disk::CacheUse;
 pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};
 pub use inspect::{Faults, Incomplete, Tables};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::disk::CacheUse;
 use super::fetch::Fetcher;
 use super::rollback::{Alarm, RollbackGuard};
 use super::unlock::{KeyFiles, Unlocking};
@@ -15,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::keyfile::{self, KeyInfo};
 use crate::name::{Folder, Name, ObjectId};
 use crate::seen::{Seen, SeenKey, SeenStore};
-use crate::storage::Storage;
+use crate::storage::{CacheFolder, Storage};
 use crate::time::Time;
 
 /// Default capacity of the block cache, in bytes.
@@ -38,6 +39,10 @@ pub struct Access {
     pub forgets_master_key: bool,
     /// A key file that the user has kept, used instead of the key files of the repository.
     pub key_file: Option<Vec<u8>>,
+    /// The folder of the disk cache.
+    pub cache: Option<CacheFolder>,
+    /// How the disk cache is used.
+    pub cache_use: CacheUse,
     /// Set if the server shows a suspicious state although the operation continues.
     pub alarm: Alarm,
 }
@@ -80,7 +85,8 @@ impl Repository {
         if let Some(store) = &guard.store {
             guard.remembered(store.bind(&guard.address, &id.0));
         }
-        let repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        let mut repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        repo.fetcher = access.with_disk(repo.fetcher, &id);
         repo.check_key(key)?;
         repo.remember_created();
         Ok(repo)
@@ -161,6 +167,7 @@ impl Repository {
         let unlocking = Unlocking::new(ctx, &*storage, &guard, &id, local_key, opened_before);
         let (master, key, info) = unlocking.run(keys?, passphrase)?;
         let mut repo = Self::with_master(storage, master, id, guard, (key.id, info));
+        repo.fetcher = access.with_disk(repo.fetcher, &id);
         if access.forgets_master_key {
             repo.master = None;
         }
@@ -205,6 +212,7 @@ impl Repository {
         let guard = access.rollback_guard(&*storage);
         guard.proven.store(true, Ordering::Relaxed);
         let fetcher = Fetcher::new(Arc::clone(&storage), Arc::clone(&self.keys), DEFAULT_CACHE);
+        let fetcher = access.with_disk(fetcher, &self.id);
         let (keys, opened_by, master) = (Arc::clone(&self.keys), self.opened_by.clone(), self.master.clone());
         let (clock, grace, looks_again) = (Arc::clone(&self.clock), self.grace, self.looks_again);
         Repository {
@@ -228,6 +236,10 @@ impl Repository {
 }
 
 impl Access {
+    fn with_disk(&self, fetcher: Fetcher, id: &RepoId) -> Fetcher {
+        fetcher.with_disk(self.cache.as_ref().map(|folder| folder.of(&id.0)), self.cache_use)
+    }
+
     fn rollback_guard(&self, storage: &dyn Storage) -> RollbackGuard {
         RollbackGuard {
             store: self.seen.clone(),

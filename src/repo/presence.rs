@@ -32,6 +32,7 @@ impl Repository {
         let listed = parallel(READERS, shards, |shard| {
             for entry in self.storage.list(ctx, Folder::PackShard(shard))? {
                 if let Name::Pack(id) = entry.name {
+                    self.fetcher.disk().iter().for_each(|disk| disk.show(id, entry.size));
                     take(id, &entry);
                 }
             }

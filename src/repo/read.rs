@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::Repository;
-use super::fetch::{Object, Span};
+use super::fetch::Span;
+use super::object::Object;
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::ObjectType;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::fetch::Object;
+use super::object::Object;
 use super::supersede::Claim;
 use crate::crypto::seal::ObjectType;
 use crate::format::ancestry::prefix;

@@ -33,6 +33,7 @@ use net::retry::Reconnecting;
 use sftp::Sftp;
 
 mod bucket;
+mod cache;
 mod dry;
 mod local;
 mod location;
@@ -46,6 +47,7 @@ mod sftp;
 pub mod test_clock;
 
 pub use bucket::{Bucket, Endpoint, S3Options};
+pub use cache::{CacheFolder, CachedObject, DiskCache, LEAST_DISK_CACHE, Part, Sort};
 pub use dry::Dry;
 pub use local::Local;
 pub use location::{Location, Remote};

@@ -6,6 +6,7 @@ mod harness;
 mod account;
 mod cli;
 mod copy;
+mod disk_cache;
 mod doctor;
 mod durable;
 mod everyday;

@@ -4,6 +4,7 @@
 mod harness;
 
 mod mount;
+mod mount_cached;
 mod mount_fidelity;
 mod mount_line;
 mod mount_living;

@@ -6,6 +6,7 @@ mod harness;
 mod check;
 mod copy;
 mod diff;
+mod disk_cache;
 mod dump;
 mod find;
 mod forget;

@@ -17,6 +17,7 @@ use super::environment::{host, state_folder, user};
 use super::exit::{INCOMPLETE, OK};
 use super::figures::Work;
 use super::open::{remember_run, to_write};
+use super::options::OpenArgs;
 use super::output::Output;
 use super::progress::Reporter;
 use super::{init, priority, signals};
@@ -92,7 +93,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         select,
         exclude_dev_ino: own.folder.iter().map(|(_, id)| *id).collect(),
-        state_dev_ino: own_state(),
+        own_dev_ino: own_folders(&args.repository),
         exclude_devices: own.mounted.clone(),
         force: args.force,
         parent: args.parent.clone(),
@@ -102,10 +103,10 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
     })
 }
 
-/// Returns the device and inode of the folder with the state of this program.
-fn own_state() -> Option<(u64, u64)> {
-    let meta = state_folder()?.metadata().ok()?;
-    Some((meta.dev(), meta.ino()))
+/// Returns the device and inode of the folders with the state and the cache of this program.
+fn own_folders(repository: &OpenArgs) -> Vec<(u64, u64)> {
+    let folders = state_folder().into_iter().chain(repository.cache.path());
+    folders.filter_map(|folder| folder.metadata().ok()).map(|meta| (meta.dev(), meta.ino())).collect()
 }
 
 fn checkpoints(interval: std::time::Duration) -> push::Checkpoints {

@@ -30,8 +30,8 @@ pub struct Picker<'w> {
     home: Vec<u64>,
     /// Devices that are excluded: mounted backups.
     foreign: &'w [u64],
-    /// The directory with the state of this program, which is excluded.
-    state: Option<(u64, u64)>,
+    /// The directories with the state and the cache of this program, which are excluded.
+    own: &'w [(u64, u64)],
     /// The ignore files of the directories from the root to the current one.
     ignores: Vec<IgnoreFile>,
 }
@@ -49,8 +49,8 @@ impl<'w> Picker<'w> {
     pub fn new(options: &'w Options, ctx: &'w Context<'w>, sources: &[PathBuf]) -> Self {
         let select = &*options.select;
         let home = if select.one_file_system { devices(sources) } else { Vec::new() };
-        let (foreign, state) = (&options.exclude_devices, options.state_dev_ino);
-        Picker { select, ctx, home, foreign, state, ignores: Vec::new() }
+        let (foreign, own) = (&options.exclude_devices, &options.own_dev_ino);
+        Picker { select, ctx, home, foreign, own, ignores: Vec::new() }
     }
 
     /// Returns whether a pattern excludes an entry below a source, and reports it.
@@ -70,7 +70,7 @@ impl<'w> Picker<'w> {
     pub fn excludes(&self, dir: &Arc<Dir>, name: &[u8], stat: &Stat) -> bool {
         // A file on another device than its directory is no mount: overlayfs shows the devices of its layers.
         let excluded = match attributes::kind(stat) {
-            FileType::Directory => self.state == Some(attributes::id(stat)),
+            FileType::Directory => self.own.contains(&attributes::id(stat)),
             FileType::RegularFile => self.select.larger_than.is_some_and(|most| stat.st_size as u64 > most),
             _ => false,
         };
