@@ -138,7 +138,7 @@ fn in_background(arguments: &[OsString]) -> Result<u8> {
         .arg0("nfreezer")
         .args(options)
         .arg("--background-child")
-        // Many threads that hand blocks to each other fragment an arena each: 90 MiB more at the peak (docs/benchmarks.md).
+        // Many threads that hand blocks to each other fragment an arena each: 90 MiB more at the peak (docs/measurements.md).
         .env("MALLOC_ARENA_MAX", "2")
         .args(rest)
         .stdout(Stdio::piped())
