@@ -11,8 +11,8 @@ use crate::vfs::{Ahead, Mode, PackRange};
 /// Queues the fetches that an advice asks for. The ranges are found on a worker thread if the reference list of the file
 /// is not in memory.
 pub fn schedule(core: &Arc<Core>, advice: Ahead) {
-    if advice == Ahead::Tree {
-        return run(core, |ctx, core| core.vfs.walk_ahead(ctx));
+    if matches!(advice, Ahead::Tree | Ahead::Heads) {
+        return run(core, move |ctx, core| core.vfs.walk_ahead(ctx, &advice));
     }
     match core.vfs.plan(&advice, Mode::Cached) {
         Ok(ranges) => schedule_ranges(core, &advice, ranges),

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use crate::harness::cli::Env;
+use crate::harness::faults::Between;
 use crate::harness::mounted::{Mounted, eventually, run, serving};
 use crate::harness::repository;
+use crate::harness::rounds::Rounds;
 use crate::harness::stalled::{Stall, Stalled};
 use crate::harness::tree::noise;
 use crate::harness::writer::{Body, Item, Segment, Writer};
@@ -143,6 +145,27 @@ fn the_beginnings_of_photos_cost_little_through_the_kernel_too() {
     }
     let each = (repo.cache_stats().bytes - before) / 50;
     assert!(each <= 200 << 10, "{each} bytes for the beginning of a photo");
+}
+
+#[test]
+fn previews_of_a_folder_wait_for_few_round_trips() {
+    let photos = Item::dir((0..120).map(|i| (format!("{i:03}.jpg"), noisy(i + 1, 600_000 + i * 1111))));
+    let (memory, state) = pushed(&photos);
+    let storage = Between::<Rounds, Memory>::with(memory, Rounds::default());
+    let repo = cold(storage.clone());
+    let mount = Mounted::new(Arc::clone(&repo), state);
+    let folder = mount.path("latest");
+    run("ls", &["-l", folder.to_str().unwrap()]);
+    storage.rule.take();
+    for i in 0..120 {
+        let mut begin = vec![0; 64 << 10];
+        File::open(folder.join(format!("{i:03}.jpg"))).unwrap().read_exact_at(&mut begin, 0).unwrap();
+        assert!(begin == noise(i + 1, 64 << 10));
+    }
+    let reads = storage.rule.take();
+    println!("{reads:?}");
+    assert!(reads.rounds <= 30, "{reads:?}");
+    assert!(reads.bytes <= 120 * (200 << 10), "{reads:?}");
 }
 
 /// Peak memory of a process, in MiB.

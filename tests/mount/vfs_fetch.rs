@@ -1,5 +1,6 @@
 //! What the mount fetches and when, without a kernel: counted in requests and bytes, never in time.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::harness::faults::{Gone, gone};
@@ -12,7 +13,7 @@ use nfreezer::name::Folder;
 use nfreezer::repo::{Repository, State};
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
-use nfreezer::vfs::{Fault, Mode, Options, Vfs, inode};
+use nfreezer::vfs::{Ahead, Fault, Mode, Options, Vfs, inode};
 
 const MIB: usize = 1 << 20;
 
@@ -200,9 +201,55 @@ fn the_beginning_of_a_photo_costs_little() {
     for i in 0..20 {
         let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch(background())).unwrap();
         // The kernel asks for 128 KiB where a program asks for 64.
-        let bytes = vfs.read(ino, 0, 128 << 10, Mode::Fetch(background()), &|ahead| panic!("{ahead:?}")).unwrap();
+        let advise = |ahead| assert_eq!(ahead, Ahead::Heads);
+        let bytes = vfs.read(ino, 0, 128 << 10, Mode::Fetch(background()), &advise).unwrap();
         assert!(bytes == noise(i, 3_000_000 + i as usize * 1111)[..128 << 10]);
     }
     let each = (vfs.repository().cache_stats().bytes - before) / 20;
     assert!(each <= 200 << 10, "{each} bytes for the beginning of a photo");
+}
+
+/// Reads the heads of these photos of 60, and follows the advice. Returns the heads that waited, and the bytes that were
+/// fetched for contents.
+fn heads(repo: &Repo, photos: impl IntoIterator<Item = u64>) -> (u32, u64) {
+    let vfs = repo.vfs(96 * MIB);
+    let mut waits = 0;
+    for i in photos {
+        let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch(background())).unwrap();
+        let advice = RefCell::new(Vec::new());
+        let read = |mode| vfs.read(ino, 0, HEAD as u32, mode, &|ahead| advice.borrow_mut().push(ahead));
+        let bytes = read(Mode::Cached).or_else(|_| {
+            waits += 1;
+            read(Mode::Fetch(background()))
+        });
+        assert!(bytes.unwrap() == noise(i, HEAD));
+        advice.take().iter().for_each(|ahead| vfs.walk_ahead(background(), ahead));
+    }
+    (waits, vfs.repository().cache_stats().contents)
+}
+
+/// Bytes that the kernel asks for where a program reads 64 KiB.
+const HEAD: usize = 128 << 10;
+
+#[test]
+fn the_heads_of_photos_are_fetched_before_they_are_read() {
+    let photo = |i: u64| Item::new(Body::File(vec![Segment::Noise(i, 600_000 + i * 1111)]));
+    let sidecar = |i: u64| Item::new(Body::File(vec![Segment::Noise(1000 + i, 300_000)]));
+    let photos = (0..60).map(|i| (format!("{i:02}.jpg"), photo(i)));
+    let repo = Repo::of(&Item::dir(photos.chain((0..60).map(|i| (format!("{i:02}.raw"), sidecar(i))))));
+    // Three blocks, and the headers of the packs.
+    let each = 3 * 65_600 + 1000;
+    for backwards in [false, true] {
+        let (waits, bytes) = heads(&repo, (0..60).map(|i| if backwards { 59 - i } else { i }));
+        assert_eq!(waits, 3, "backwards {backwards}");
+        assert!(bytes <= 60 * each, "backwards {backwards}: {bytes}");
+    }
+    let (_, bytes) = heads(&repo, 0..30);
+    assert!(bytes <= 34 * each, "{bytes}: few heads are fetched after the reader has stopped");
+    let (waits, bytes) = heads(&repo, (0..60).map(|i| i * 23 % 60));
+    assert!(waits == 60 && bytes <= 60 * each, "here and there: {waits}, {bytes}");
+    let (waits, bytes) = heads(&repo, (0..60).step_by(4));
+    assert!(waits == 15 && bytes <= 17 * each, "every fourth: {waits}, {bytes}");
+    let (waits, bytes) = heads(&repo, (0..60).step_by(2));
+    assert!(waits < 20 && bytes <= (30 + 30) * each, "every second: {waits}, {bytes}");
 }

@@ -63,7 +63,7 @@ impl Copy<'_> {
         assert_eq!(bytes.unwrap().len() as u64, size);
         for ahead in advice.take() {
             match ahead {
-                Ahead::Tree if self.follows_tree => self.vfs.walk_ahead(background()),
+                Ahead::Tree if self.follows_tree => self.vfs.walk_ahead(background(), &ahead),
                 Ahead::Tree => {}
                 ahead => {
                     for range in self.vfs.plan(&ahead, Mode::Fetch(background())).unwrap() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind};
 use crate::format::list::List;
-use crate::format::node::Content;
+use crate::format::node::{Content, Node};
 use crate::format::reference::{Extent, Ref};
 use crate::trees::ListBranch;
 use crate::vfs::attr::Fault;
@@ -17,6 +17,8 @@ use crate::vfs::{Mode, Vfs};
 pub(super) struct FileLayout {
     /// Inode number of the directory in which the file was first seen.
     pub dir: u64,
+    /// Position in that directory.
+    pub position: u32,
     /// Bytes of the file.
     pub size: u64,
     root: ExtentsRoot,
@@ -45,21 +47,26 @@ impl Segment {
     }
 }
 
+impl FileLayout {
+    /// Returns the layout of a node; `None` if it is not a file.
+    pub fn of(dir: u64, position: u32, node: &Node) -> Option<FileLayout> {
+        let root = extents_root(&node.content)?;
+        Some(FileLayout { dir, position, size: node.content.size(), root })
+    }
+}
+
 impl Vfs {
     /// Returns the layout of a file.
     pub(super) fn layout(&self, ino: u64, mode: Mode) -> Result<Arc<FileLayout>, Fault> {
         if let Some(file) = self.contents.layouts.lock().expect("no holder panics").get(&ino) {
             return Ok(Arc::clone(file));
         }
-        let dir = match self.known_inode(ino) {
-            Some(Inode::Entry(dir, _)) => dir.attr.ino,
-            _ => ino,
+        let (dir, position) = match self.known_inode(ino) {
+            Some(Inode::Entry(dir, position)) => (dir.attr.ino, position),
+            _ => (ino, 0),
         };
-        let file = self.with_node(ino, mode, |node| {
-            let root = extents_root(&node.content)?;
-            Some(Arc::new(FileLayout { dir, size: node.content.size(), root }))
-        })?;
-        let file = file.ok_or(Fault::Invalid)?;
+        let file = self.with_node(ino, mode, |node| FileLayout::of(dir, position, node))?;
+        let file = Arc::new(file.ok_or(Fault::Invalid)?);
         self.contents.layouts.lock().expect("no holder panics").put(ino, Arc::clone(&file));
         Ok(file)
     }

@@ -5,10 +5,14 @@
 //! - [`layout`]: from a range of a file to segments, each a hole or a part of a chunk.
 //! - [`chunk`]: from a part of a chunk to its bytes, from memory or from the storage.
 //! - [`pattern`]: recognises sequential readers. [`ahead`]: from its advice to ranges of packs.
-//! - [`tree_ahead`]: the files that a copy reads next, in many packs. [`tree_walk`]: their order.
+//! - [`heads`]: recognises readers that take the first bytes of the files of a directory.
+//! - [`tree_ahead`]: the files that a copy reads next, in many packs, or the heads that a reader takes next.
+//!   [`tree_walk`], [`head_walk`]: their order.
 
 mod ahead;
 mod chunk;
+mod head_walk;
+mod heads;
 mod layout;
 mod pattern;
 mod tree_ahead;
@@ -17,7 +21,6 @@ mod tree_walk;
 pub use ahead::PackRange;
 pub(super) use pattern::AccessPatterns;
 pub use pattern::Ahead;
-use tree_ahead::TreeAdvice;
 pub(super) use tree_ahead::TreeAhead;
 
 use std::num::NonZeroUsize;
@@ -37,7 +40,9 @@ use crate::vfs::cache::Cache;
 use crate::vfs::failures::RecentFailures;
 use crate::vfs::{Mode, Vfs, readme};
 use chunk::ChunkPart;
+use heads::FileRead;
 use layout::{FileLayout, Segment, malformed_list};
+use tree_ahead::TreeAdvice;
 
 /// Capacity for decompressed frames, in bytes.
 const FRAMES: usize = 24 << 20;
@@ -92,18 +97,7 @@ impl Vfs {
         if in_memory.is_none() && mode.is_cached() {
             return Err(Fault::Wait);
         }
-        let span = if self.patterns.by_pack(file.dir, ino, &range, file.size) {
-            let tree = self.advise_by_tree(&file, ino, &range, &segments, in_memory.is_none());
-            if tree.walks {
-                advise(Ahead::Tree);
-            }
-            if tree.is_expected { Span::Exact } else { self.advise_by_pack(&segments, advise) }
-        } else {
-            if let Some(ahead) = self.patterns.file(ino, &range, file.size, in_memory.is_none()) {
-                advise(ahead);
-            }
-            Span::Exact
-        };
+        let span = self.advise_on(&file, ino, &range, &segments, in_memory.is_none(), advise);
         match (in_memory, mode) {
             (Some(bytes), _) => Ok(bytes),
             (None, Mode::Fetch(ctx)) => Ok(self.fetch(ctx, segments, span)?),
@@ -111,23 +105,46 @@ impl Vfs {
         }
     }
 
-    /// Notes for the walk over the tree that a file is read.
-    fn advise_by_tree(
+    /// Notes a read, advises what to fetch ahead, and returns how much to fetch around it. `waits`: not all of it is in
+    /// memory.
+    fn advise_on(
         &self,
         file: &FileLayout,
         ino: u64,
         range: &Range<u64>,
         of: &[Segment],
         waits: bool,
-    ) -> TreeAdvice {
+        advise: &dyn Fn(Ahead),
+    ) -> Span {
+        let FileLayout { dir, position, size, .. } = *file;
+        let pattern = self.patterns.note(&FileRead { dir, position, ino, range: range.clone(), size });
         let first = of.iter().find_map(|segment| if let Segment::Chunk(r, _) = segment { Some(r.id) } else { None });
-        match first {
-            Some(first) if range.start == 0 && file.size <= tree_walk::LARGEST => {
-                let is_whole = self.patterns.reads_whole_files(file.dir);
-                self.ahead.note(ino, &first, waits, is_whole, self.options.cache as u64 / 6)
+        let first = first.filter(|_| range.start == 0);
+        let most = self.options.cache as u64 / 6;
+        let heads = first.map(|first| self.heads.note_head(ino, &first, waits, pattern.heads, most));
+        let heads: TreeAdvice = heads.unwrap_or_default();
+        if heads.walks {
+            advise(Ahead::Heads);
+        }
+        if !pattern.by_pack {
+            if let Some(ahead) = self.patterns.file(ino, range, size, waits) {
+                advise(ahead);
+            }
+            return Span::Exact;
+        }
+        if heads.is_expected {
+            return Span::Exact;
+        }
+        let tree = match first {
+            Some(first) if size <= tree_walk::LARGEST => {
+                self.ahead.note(ino, &first, waits, self.patterns.reads_whole_files(dir), most)
             }
             _ => TreeAdvice::default(),
+        };
+        if tree.walks {
+            advise(Ahead::Tree);
         }
+        if tree.is_expected { Span::Exact } else { self.advise_by_pack(of, advise) }
     }
 
     /// Replaces a reference to a pack that was dropped, if the place of the chunk is known.

@@ -16,6 +16,7 @@ use std::sync::Mutex;
 
 use lru::LruCache;
 
+use super::heads::{FileRead, HeadPattern, HeadReads};
 use crate::crypto::seal::BLOCK;
 use crate::format::reference::{PackRef, Ref};
 use crate::name::ObjectId;
@@ -61,6 +62,8 @@ pub enum Ahead {
     Pack(PackRef, Range<u32>),
     /// The files that come next in the tree; see [`crate::vfs::Vfs::walk_ahead`].
     Tree,
+    /// The heads of the files that come next in a directory; see [`crate::vfs::Vfs::walk_ahead`].
+    Heads,
 }
 
 /// Advice for one chunk of a file that is read by pack.
@@ -70,6 +73,15 @@ pub struct PackAdvice {
     pub span: Span,
     /// The range to fetch after it.
     pub ahead: Option<Ahead>,
+}
+
+/// Advice for a read, from the reads of the same directory.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DirAdvice {
+    /// The file is read by pack, as one of many.
+    pub by_pack: bool,
+    /// A head is read, and so were the last ones in order.
+    pub heads: Option<HeadPattern>,
 }
 
 /// The patterns of the reads so far.
@@ -87,6 +99,25 @@ struct DirPattern {
     whole: u32,
     /// The file that was begun last, until its end is read.
     open: Option<u64>,
+    /// How the heads of the files are read.
+    heads: HeadReads,
+}
+
+impl DirPattern {
+    fn by_pack(&mut self, read: &FileRead) -> bool {
+        if read.range.start == 0 && self.open != Some(read.ino) {
+            if self.open.is_some() {
+                self.whole /= 2;
+            }
+            self.open = Some(read.ino);
+        }
+        let reads_whole_files = self.whole >= 2;
+        if read.range.end >= read.size && self.open == Some(read.ino) {
+            self.whole = self.whole.saturating_add(1);
+            self.open = None;
+        }
+        read.size <= SMALL || (read.size <= MEDIUM && reads_whole_files)
+    }
 }
 
 /// A sequential reader of a file.
@@ -119,23 +150,16 @@ impl AccessPatterns {
         }
     }
 
-    /// Returns whether a file is read by pack, as one of many. Called for each read: of `range` of a file of `size` bytes
-    /// in the directory `dir`.
-    pub fn by_pack(&self, dir: u64, ino: u64, range: &Range<u64>, size: u64) -> bool {
+    /// Notes a read. Called for each read, before the other methods.
+    pub fn note(&self, read: &FileRead) -> DirAdvice {
         let mut directories = self.directories.lock().expect("no holder panics");
-        let pattern = directories.get_or_insert_mut(dir, DirPattern::default);
-        if range.start == 0 && pattern.open != Some(ino) {
-            if pattern.open.is_some() {
-                pattern.whole /= 2;
-            }
-            pattern.open = Some(ino);
+        let pattern = directories.get_or_insert_mut(read.dir, DirPattern::default);
+        let by_pack = pattern.by_pack(read);
+        if read.size <= SMALL {
+            return DirAdvice { by_pack, heads: None };
         }
-        let reads_whole_files = pattern.whole >= 2;
-        if range.end >= size && pattern.open == Some(ino) {
-            pattern.whole = pattern.whole.saturating_add(1);
-            pattern.open = None;
-        }
-        size <= SMALL || (size <= MEDIUM && reads_whole_files)
+        pattern.heads.note(read);
+        DirAdvice { by_pack, heads: if read.range.start == 0 { pattern.heads.pattern() } else { None } }
     }
 
     /// Returns whether the last files of a directory were read to their ends.
@@ -295,7 +319,7 @@ mod tests {
         assert_eq!([0, 2, 7].map(|i: usize| advice[i].span), [Span::Exact, Span::Blocks(16), Span::Blocks(64)]);
         let ahead = advice.iter().filter_map(|a| a.ahead.clone()).flat_map(|a| match a {
             Ahead::Pack(_, range) => range,
-            Ahead::File(..) | Ahead::Tree => unreachable!(),
+            _ => unreachable!(),
         });
         assert!(ahead.eq(1 << 20..16 << 20), "each further stretch once");
         assert_eq!(file(2, 0).span, Span::Blocks(16), "the next pack goes on");
@@ -306,11 +330,15 @@ mod tests {
     #[test]
     fn photos_are_read_by_pack_only_where_they_are_read_whole() {
         let readers = AccessPatterns::new(MIB);
-        let preview = |ino| readers.by_pack(1, ino, &(0..MIB / 8), 4 * MIB);
-        let copy = |ino| (0..4).map(|i| readers.by_pack(1, ino, &(i * MIB..(i + 1) * MIB), 4 * MIB)).last().unwrap();
+        let by_pack = |dir, ino, range, size| {
+            let position = ino as u32;
+            readers.note(&FileRead { dir, position, ino, range, size }).by_pack
+        };
+        let preview = |ino| by_pack(1, ino, 0..MIB / 8, 4 * MIB);
+        let copy = |ino| (0..4).fold(false, |_, i| by_pack(1, ino, i * MIB..(i + 1) * MIB, 4 * MIB));
         assert_eq!((1..5).map(preview).collect::<Vec<_>>(), [false; 4]);
         assert_eq!((5..9).map(copy).collect::<Vec<_>>(), [false, false, true, true]);
         assert_eq!((9..13).map(preview).collect::<Vec<_>>(), [true, true, false, false]);
-        assert!(readers.by_pack(2, 77, &(0..100), 100) && !readers.by_pack(2, 78, &(0..100), 1 << 30));
+        assert!(by_pack(2, 77, 0..100, 100) && !by_pack(2, 78, 0..100, 1 << 30));
     }
 }

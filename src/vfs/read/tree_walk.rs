@@ -1,6 +1,7 @@
 //! The walk of the read-ahead in a tree: the files that a copy of a directory reads next, in the order in which programs
 //! read them: `cp` by inode number, which is the place on the server ([`crate::vfs::inode`]), others by name.
 
+use super::ahead::Piece;
 use crate::context::Context;
 use crate::format::node::{Content, Node};
 use crate::format::page::Page;
@@ -36,10 +37,13 @@ type Place = (u16, u64);
 
 impl TreeWalk {
     /// Returns the chunks of the next file; an empty list for a file without any. `None` after the last file.
-    pub fn next(&mut self, ctx: &Context, vfs: &Vfs) -> Option<Vec<Ref>> {
+    pub fn next(&mut self, ctx: &Context, vfs: &Vfs) -> Option<Vec<Piece>> {
         while let Some(level) = self.rest.last_mut() {
             match level.pop() {
-                Some(Item::File(chunks)) => return Some(chunks),
+                Some(Item::File(chunks)) => {
+                    let pieces = chunks.into_iter().map(|chunk| Piece { chunk, part: 0..chunk.len });
+                    return Some(pieces.collect());
+                }
                 Some(Item::Directory(page)) if self.rest.len() < DEPTH => {
                     // A directory that cannot be read is reported to its reader.
                     let entries = vfs.entries(ctx, &page).unwrap_or_default();
