@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::exit::{DAMAGED, OK};
 use super::figures::Work;
 use super::filter::FilterArgs;
-use super::open::{read_state, to_read, to_write};
+use super::open::{read_state, to_push, to_read};
 use super::options::{ProgressArgs, ReadArgs};
 use super::output::{self, Output};
 use super::passphrase::Given;
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<u8> {
     }
     let ctx = signals::catch_and_commit();
     let from = to_read(&args.repository, output)?;
-    let to = to_write(&target, output, args.dry_run).map_err(|e| e.while_doing(&args.target.to))?;
+    let to = to_push(&target, output, args.dry_run).map_err(|e| e.while_doing(&args.target.to))?;
     if from.id() == to.id() {
         return Err(same_repository());
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::exit::OK;
-use super::open::{storage, to_write_on};
+use super::open::{storage, to_push_on};
 use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, SecretArgs, SeenArgs};
 use super::output::{self, Output};
 use super::passphrase::Given;
@@ -92,7 +92,7 @@ pub fn open_or_make(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     Given::of(&open.secret).check()?;
     let storage = storage(&open.address, &open.connection, output)?;
     if Repository::exists(signals::context(), &*storage)? {
-        return to_write_on(storage, open, output);
+        return to_push_on(storage, open, output);
     }
     let cost = KdfCost::DEFAULT;
     let plan = Plan { secret: &open.secret, seen: &open.seen, output, cost, generates: false, is_forced: false };

@@ -80,17 +80,26 @@ pub fn to_accept(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
 
 /// Opens a repository to write. A dry run writes nothing to it.
 pub fn to_write(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result<Repository> {
+    to_write_as(open, output, is_dry_run, false)
+}
+
+/// Opens a repository to push to it. A dry run writes nothing to it.
+pub fn to_push(open: &OpenArgs, output: OutputArgs, is_dry_run: bool) -> Result<Repository> {
+    to_write_as(open, output, is_dry_run, true)
+}
+
+fn to_write_as(open: &OpenArgs, output: OutputArgs, is_dry_run: bool, lists_packs: bool) -> Result<Repository> {
     Given::of(&open.secret).check()?;
     let cache_use = if is_dry_run { CacheUse::DryRun } else { CacheUse::Write };
-    let access = Access { dry_run: is_dry_run, cache_use, ..access(open, output)? };
+    let access = Access { dry_run: is_dry_run, cache_use, lists_packs, ..access(open, output)? };
     let storage = storage(&open.address, &open.connection, output)?;
     let storage = if is_dry_run { Arc::new(Dry::new(storage)) as Arc<dyn Storage> } else { storage };
     unlock(storage, &access, open, output)
 }
 
-/// Opens a repository to write on a storage that is open already.
-pub fn to_write_on(storage: Arc<dyn Storage>, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
-    let access = Access { cache_use: CacheUse::Write, ..access(open, output)? };
+/// Opens a repository to push to it, on a storage that is open already.
+pub fn to_push_on(storage: Arc<dyn Storage>, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    let access = Access { cache_use: CacheUse::Write, lists_packs: true, ..access(open, output)? };
     unlock(storage, &access, open, output)
 }
 

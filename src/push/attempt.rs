@@ -25,15 +25,12 @@ use crate::format::record::{COPY_OF, NOT_SYNCED, Snapshot, SnapshotId, Stats};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::progress::Event;
-use crate::repo::{Repository, State};
+use crate::repo::{Repository, State, VERIFIED};
 use crate::time::Time;
 use crate::trees::names_condemned_since;
 
 /// Bytes of the index for each byte of memory that the index can use: its fingerprints, and room for whole sections.
 const FINGERPRINTS: u64 = 6;
-
-/// Packs whose presence a push verifies: 1 MB of listings at most. If there are more, each push verifies other ones.
-const VERIFIED: u64 = 4096;
 
 /// Memory of the search for condemned packs in the tree of a copy.
 const MEMORY: u64 = 8 << 20;

@@ -63,6 +63,16 @@ impl Disk {
         self.is_bypassed.store(true, Ordering::Relaxed);
     }
 
+    /// Notes the number of packs for the next command that lists them.
+    pub fn note_packs(&self, count: u64) {
+        if self.usage == CacheUse::Write
+            && !self.is_bypassed.load(Ordering::Relaxed)
+            && self.cache.noted_packs() != Some(count)
+        {
+            self.cache.note_packs(count);
+        }
+    }
+
     /// Returns whether blocks of this kind are added.
     pub fn keeps(&self, kind: ObjectType) -> bool {
         let is_wanted = kind != ObjectType::Data || self.usage == CacheUse::Mount;

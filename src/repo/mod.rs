@@ -59,7 +59,7 @@ pub use inventory::Condemnation;
 pub use latest::latest_first;
 pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
-pub use presence::is_most;
+pub use presence::{VERIFIED, is_most};
 pub use read::StoredChunk;
 pub use rollback::Alarm;
 pub use state::{SectionKey, State};

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::disk::CacheUse;
 use super::fetch::Fetcher;
+use super::presence::expect_packs;
 use super::rollback::{Alarm, RollbackGuard};
 use super::unlock::{KeyFiles, Unlocking};
 use super::{Clock, GRACE, Repository, SystemClock, now, random};
@@ -43,6 +44,8 @@ pub struct Access {
     pub cache: Option<CacheFolder>,
     /// How the disk cache is used.
     pub cache_use: CacheUse,
+    /// The operation verifies the presence of packs soon, as a push does.
+    pub lists_packs: bool,
     /// Set if the server shows a suspicious state although the operation continues.
     pub alarm: Alarm,
 }
@@ -162,6 +165,9 @@ impl Repository {
         };
         let id = keyfile::decode_config(&config)?;
         guard.check_identity(&id)?;
+        if let (Some(cache), true) = (&access.cache, access.lists_packs) {
+            expect_packs(ctx, &*storage, &cache.of(&id.0));
+        }
         guard.is_first_contact = guard.store.is_some() && guard.seen(&id).is_none();
         let local_key = access.local_key.as_ref();
         let unlocking = Unlocking::new(ctx, &*storage, &guard, &id, local_key, opened_before);

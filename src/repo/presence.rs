@@ -7,10 +7,12 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::reference::PackRef;
 use crate::name::{Folder, Name, ObjectId};
-use crate::storage::Entry;
+use crate::storage::{DiskCache, Entry, Storage};
 
+/// Packs whose presence a push verifies: 1 MB of listings at most. If there are more, each push verifies other ones.
+pub const VERIFIED: u64 = 4096;
 /// Folders that are listed, and packs that are queried, at the same time.
-const READERS: usize = 8;
+const READERS: usize = 16;
 /// Most packs that are queried one by one after a listing without them, since a listing is not atomic.
 const ASKED: usize = 256;
 /// Fewest missing packs that may have another cause than damage.
@@ -19,6 +21,14 @@ const MANY: usize = 8;
 /// Returns whether this number of missing packs suggests another cause than damage, such as a disk that is not mounted.
 pub fn is_most(missing: usize, all: usize) -> bool {
     missing >= MANY && 2 * missing > all
+}
+
+/// Begins to list the packs of a repository that has few, as far as the disk cache knows, while it is being unlocked.
+/// [`Repository::absent_packs`] asks for each pack that such a listing does not show.
+pub(super) fn expect_packs(ctx: &Context, storage: &dyn Storage, cache: &DiskCache) {
+    if cache.noted_packs().is_some_and(|count| (1..=VERIFIED).contains(&count)) {
+        (0..16).for_each(|shard| storage.expect(ctx, Folder::PackShard(shard)));
+    }
 }
 
 impl Repository {
@@ -67,6 +77,7 @@ impl Repository {
     /// Fails if most packs are missing, since a disk of the server may not be mounted.
     pub fn absent_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
         let listed = state.listed_packs();
+        self.fetcher.disk().iter().for_each(|disk| disk.note_packs(listed));
         if listed == 0 {
             return Ok(BTreeSet::new());
         }

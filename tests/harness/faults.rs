@@ -60,6 +60,9 @@ pub trait Rule: Send + Sync {
     /// Answers a call, from the storage or by itself.
     fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer>;
 
+    /// Takes the hint that a folder is listed soon.
+    fn expect(&self, _: Folder) {}
+
     fn syncs(&self) -> bool {
         true
     }
@@ -107,6 +110,9 @@ impl<R: Rule, S: Storage> Storage for Between<R, S> {
             Answer::Entries(entries) => Ok(entries),
             other => panic!("{other:?} is no listing"),
         }
+    }
+    fn expect(&self, _: &Context, folder: Folder) {
+        self.rule.expect(folder);
     }
     fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize> {
         match self.rule.call(ctx, &*self.inner, Call::Foreign(folder))? {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
+use crate::harness::repository::passphrase;
 use crate::harness::root::{Filesystem, needs_root};
 use crate::harness::saved::Saved;
 use crate::harness::tree::{assert_same, in_snapshot, on_disk};
@@ -43,6 +44,10 @@ impl Rule for Watched {
             *self.bytes.lock().unwrap() += len;
         }
         call.of(ctx, storage)
+    }
+
+    fn expect(&self, folder: Folder) {
+        self.calls.lock().unwrap().push(format!("Expect({folder:?})"));
     }
 }
 
@@ -110,7 +115,7 @@ impl World {
                 if path.is_dir() { open.push(path) } else { files.push(path) }
             }
         }
-        files.retain(|path| !path.ends_with("CACHEDIR.TAG"));
+        files.retain(|path| !path.ends_with("CACHEDIR.TAG") && !path.ends_with("packs"));
         files.sort();
         files
     }
@@ -147,6 +152,32 @@ fn a_push_without_changes_reads_nothing_of_what_earlier_pushes_wrote_or_read() {
     assert_eq!(world.push().new, 1);
     assert_eq!(world.calls("read log/"), [""; 0]);
     assert!(world.warnings.lock().unwrap().is_empty());
+}
+
+/// Only a command that lists the packs, and only once the cache knows that they are few.
+#[test]
+fn a_push_begins_to_list_the_packs_before_the_passphrase_is_known() {
+    let world = World::new();
+    let open = |lists_packs| {
+        let cache = Some(CacheFolder::open(&world.cache(), 1 << 30, Arc::new(|_| ())).unwrap());
+        let access = Access { cache, cache_use: CacheUse::Write, lists_packs, ..Access::default() };
+        Repository::open_with(background(), world.saved.memory.clone(), &access, || Ok(passphrase())).unwrap()
+    };
+    let begun = || world.calls("Expect(PackShard").len();
+    world.push_with(&open(true));
+    world.push_with(&open(true)); // The first one found no packs.
+    begun();
+    drop(open(false));
+    assert_eq!(begun(), 0);
+    let repo = open(true);
+    assert_eq!(begun(), 16);
+    assert_eq!(world.push_with(&repo).unchanged, 62);
+    // A file of nonsense is no hint.
+    let noted = fs::read_dir(world.cache()).unwrap().map(|entry| entry.unwrap().path().join("packs"));
+    noted.filter(|path| path.exists()).for_each(|path| fs::write(path, "9999999").unwrap());
+    begun();
+    drop(open(true));
+    assert_eq!(begun(), 0);
 }
 
 #[test]

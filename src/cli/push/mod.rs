@@ -16,7 +16,7 @@ pub use args::{Args, Padding, memory};
 use super::environment::{host, state_folder, user};
 use super::exit::{INCOMPLETE, OK};
 use super::figures::Work;
-use super::open::{remember_run, to_write};
+use super::open::{remember_run, to_push};
 use super::options::OpenArgs;
 use super::output::Output;
 use super::progress::Reporter;
@@ -76,7 +76,7 @@ fn open(args: &Args) -> Result<Repository> {
     if args.init && !args.dry_run {
         return init::open_or_make(&args.repository, args.progress.output);
     }
-    to_write(&args.repository, args.progress.output, args.dry_run)
+    to_push(&args.repository, args.progress.output, args.dry_run)
 }
 
 fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Select>) -> Result<push::Options> {

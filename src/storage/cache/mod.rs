@@ -31,6 +31,8 @@ pub const LEAST_DISK_CACHE: u64 = 64 << 20;
 
 /// The folder is swept before each write of this share of its capacity.
 const SHARE: u64 = 16;
+/// The file with the number of packs.
+const PACKS: &str = "packs";
 /// Most bytes that are written between two looks at the capacity.
 const PIECE: usize = 1 << 20;
 /// A file that was used this long ago, in seconds, is marked as used again.
@@ -110,6 +112,7 @@ pub struct DiskCache {
 
 /// The folders of the two sorts, held open.
 struct Folders {
+    repository: OwnedFd,
     contents: OwnedFd,
     others: OwnedFd,
 }
@@ -172,6 +175,26 @@ impl DiskCache {
         }
     }
 
+    /// Returns the number of packs that was noted last. A hint, without any check.
+    pub fn noted_packs(&self) -> Option<u64> {
+        let folders = self.folders(false).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = CachedObject(openat(&folders.repository, PACKS, flags, Mode::empty()).ok()?.into());
+        String::from_utf8(file.at(0, 20)).ok()?.trim().parse().ok()
+    }
+
+    /// Notes the number of packs of the repository.
+    pub fn note_packs(&self, count: u64) {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let noted = self.folders(true).and_then(|folders| {
+            let file = File::from(openat(&folders.repository, PACKS, flags, Mode::RUSR | Mode::WUSR)?);
+            file.write_all_at(count.to_string().as_bytes(), 0)
+        });
+        // The next push is a little slower then.
+        drop(noted);
+    }
+
     fn write(&self, sort: Sort, id: &ObjectId, parts: &[Part<'_>]) -> io::Result<()> {
         for part in parts {
             for (i, piece) in part.bytes.chunks(PIECE).enumerate() {
@@ -223,7 +246,8 @@ impl DiskCache {
         let root = root.map_err(|e| io::Error::other(e.to_string()))?;
         let repository = folder::below(&root, &self.repository, makes)?;
         let sort = |sort: Sort| folder::below(&repository, sort.folder(), makes);
-        let folders = Arc::new(Folders { contents: sort(Sort::Contents)?, others: sort(Sort::Others)? });
+        let (contents, others) = (sort(Sort::Contents)?, sort(Sort::Others)?);
+        let folders = Arc::new(Folders { repository, contents, others });
         *open = Some(Arc::clone(&folders));
         Ok(folders)
     }

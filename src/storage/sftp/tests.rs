@@ -295,7 +295,7 @@ fn a_listing_that_was_begun_long_ago_is_not_used() {
     let storage = Sftp::new(background(), connections, Arc::default(), String::new()).expect("connected");
     for (sequence, age, listed) in [(1, Duration::ZERO, 0), (2, FRESH, 2)] {
         storage.expect(background(), Folder::Log);
-        storage.expected.age(age);
+        storage.expected.age(Folder::Log, age);
         let name = Name::Record { sequence, id: ObjectId([9; 32]) };
         storage.put(background(), &name, b"a record").expect("a new object");
         assert_eq!(storage.list(background(), Folder::Log).expect("a listing").len(), listed, "begun {age:?} ago");
