@@ -33,6 +33,10 @@ push_rows() {
   forget_repositories
   "$nfreezer" init "${nf_options[@]}"
   pushes nfreezer "$link" "$nfreezer" push "${nf_options[@]}"
+  local cached=("$nfreezer" push "${nf_options[@]}" --cache "$WORK/cache" "$WORK/data/A")
+  timeout "$LIMIT" "${cached[@]}" > /dev/null 2>&1 || true
+  row nfreezer "$link" "push of A with a disk cache, no change" "${cached[@]}"
+  rm -rf "$WORK/cache"
   rm -rf "$WORK/server/nfreezer-$link"
   if wanted restic && have restic; then
     export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-$link"

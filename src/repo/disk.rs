@@ -175,3 +175,59 @@ fn has(file: &CachedObject, object: &Object, block: u32) -> bool {
 fn sort(kind: ObjectType) -> Sort {
     if kind == ObjectType::Data { Sort::Contents } else { Sort::Others }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::context::background;
+    use crate::crypto::kdf::KdfCost;
+    use crate::crypto::secret::Passphrase;
+    use crate::repo::fetch::Span;
+    use crate::repo::{Access, Repository};
+    use crate::storage::{CacheFolder, Memory};
+
+    /// A section of the index is streamed past the memory. Each of its blocks may be bad on the disk.
+    #[test]
+    fn a_stream_asks_the_server_for_blocks_that_are_bad_on_the_disk() {
+        let (memory, dir) = (Arc::<Memory>::default(), tempfile::tempdir().unwrap());
+        let passphrase = Passphrase::new("test".into()).unwrap();
+        let repo = Repository::init(background(), memory.clone(), &passphrase, KdfCost::DEFAULT, "").unwrap();
+        let plain: Vec<u8> = (0..400_000_u32).map(|i| (i / 7) as u8).collect();
+        let pack = repo.put_pack(background(), ObjectType::Data, &mut plain.clone()).unwrap();
+        let object = Object { name: Name::Pack(pack.id), id: pack.id, kind: ObjectType::Data, len: pack.len.into() };
+        let process = || {
+            let cache = Some(CacheFolder::open(dir.path(), 0, Arc::new(|_| ())).unwrap());
+            let access = Access { cache, cache_use: CacheUse::Mount, ..Access::default() };
+            repo.behind_with(memory.clone(), &access)
+        };
+        let stream = |from_disk| {
+            let (repo, mut read) = (process(), Vec::new());
+            repo.fetcher.stream(background(), &object, 0..object.len, |piece| read.extend_from_slice(piece)).unwrap();
+            assert!(read == plain);
+            assert_eq!(repo.cache_stats().from_disk > 0 && repo.cache_stats().reads == 0, from_disk);
+        };
+        stream(false);
+        stream(true);
+        let path = dir.path().join(crate::name::hex(&repo.id().0)).join("contents").join(pack.id.to_string());
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        for block in 0..seal::blocks(object.len) {
+            let at = seal::block_place(object.len, block, block + 1).0 + 9;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            stream(false);
+            stream(true);
+            // Single blocks beside a bad one are still used.
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            let repo = process();
+            let (bad, other) = (block as u32, if block == 0 { 3 } else { 0 });
+            let byte_of = |block: u32| u64::from(block) * 65_536..u64::from(block) * 65_536 + 1;
+            for (block, reads) in [(other, 0), (bad, 1)] {
+                repo.fetcher.read(background(), &object, byte_of(block), Span::Exact).unwrap();
+                assert_eq!(repo.cache_stats().reads, reads);
+            }
+        }
+    }
+}

@@ -184,7 +184,7 @@ impl Fetcher {
             let end = range.end.div_ceil(BLOCK as u64).min(u64::from(first) + (PIECE / BLOCK) as u64) as u32;
             let run = first..end;
             let blocks = match self.on_disk(ctx, object, run.clone(), first) {
-                Found::Blocks(_, blocks, _) if blocks.len() == run.len() => blocks,
+                Found::Blocks(_, blocks, _) if blocks.iter().flatten().count() == run.len() => blocks,
                 _ => self.fetch(ctx, object, run, first)?,
             };
             for (i, plain) in (first..).zip(blocks) {
