@@ -1,7 +1,7 @@
 //! The clients: the operations that each repeats, and the memory that survives its death.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,9 +10,12 @@ use std::time::Duration;
 use crate::context::background;
 use crate::error::{Error, Result};
 use crate::forget::undelete as show_again;
-use crate::format::record::{Action, Head, Mark, SnapshotId};
+use crate::format::record::{Action, Head, Mark, Snapshot, SnapshotId};
+use crate::format::reference::Ref;
+use crate::name::ObjectId;
 use crate::repo::{Access, Repository, deterministic};
 use crate::seen::SeenStore;
+use crate::trees::{Reachable, Scope, Trees};
 
 use super::base::base;
 use super::dice::Dice;
@@ -156,13 +159,20 @@ fn undelete_late(machine: &mut Machine, model: &mut Model) {
     }
     machine.run("forget", forget_one);
     for _ in 0..300 {
-        if machine.world.turn(machine.client, 1200).dropping > 0 {
+        let dropping = machine.world.turn(machine.client, 1200).dropping.clone();
+        if !dropping.is_empty() && undelete_one(machine, |repo, s| names_any(repo, s, &dropping)).is_ok_and(|done| done)
+        {
             break;
         }
     }
-    if let Err(e) = undelete(machine) {
-        machine.note(&format!("undelete fails: {e}"));
-    }
+}
+
+/// Returns whether the tree of a snapshot names one of these packs.
+fn names_any(repo: &Repository, snapshot: &Snapshot, packs: &BTreeSet<ObjectId>) -> bool {
+    let (trees, condemned) = (Trees::new(repo), HashSet::new());
+    let scope = Scope { is_wanted: &|id| packs.contains(id), condemned: &condemned, memory: 1 << 20 };
+    let roots: Vec<Ref> = snapshot.root.into_iter().collect();
+    Reachable::of(background(), &trees, &roots, &scope).is_ok_and(|found| found.packs().next().is_some())
 }
 
 /// See [`Script::Return`].
@@ -251,8 +261,13 @@ fn forget(machine: &mut Machine, which: impl FnOnce(usize) -> Option<usize>) -> 
     repo.commit(ctx, &mut state, Head { marks: vec![mark], ..Head::default() }, &[]).map(drop)
 }
 
-/// Undeletes one of the client's snapshots, which must not lose anything from then on.
 fn undelete(machine: &mut Machine) -> Result<()> {
+    undelete_one(machine, |_, _| true).map(drop)
+}
+
+/// Undeletes one of the client's snapshots that are wanted. It must not lose anything from then on. Returns whether there was
+/// one.
+fn undelete_one(machine: &mut Machine, is_wanted: impl Fn(&Repository, &Snapshot) -> bool) -> Result<bool> {
     let ctx = background();
     let repo = machine.open();
     let mut state = repo.state(ctx)?;
@@ -260,13 +275,14 @@ fn undelete(machine: &mut Machine) -> Result<()> {
         let journal = machine.journal.lock().unwrap();
         journal.saved.iter().filter(|saved| saved.client == machine.client).map(|saved| saved.id).collect()
     };
-    let own: Vec<_> = state.forgotten().into_iter().filter(|s| saved.contains(&s.id)).collect();
+    let own = state.forgotten().into_iter().filter(|s| saved.contains(&s.id) && is_wanted(&repo, s));
+    let own: Vec<_> = own.collect();
     if own.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let snapshot = &own[machine.dice.roll(own.len() as i64) as usize];
     show_again(ctx, &repo, &mut state, std::slice::from_ref(snapshot))?;
     machine.note(&format!("has undeleted snapshot {}", snapshot.id.short()));
     machine.journal.lock().unwrap().forgotten.remove(&snapshot.id);
-    Ok(())
+    Ok(true)
 }

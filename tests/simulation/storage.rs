@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::crypto::seal::{self, ObjectType};
 use crate::error::{Error, Kind, Result};
 use crate::format::record;
-use crate::name::{Folder, Name};
+use crate::name::{Folder, Name, ObjectId};
 use crate::repo::Clock;
 use crate::storage::{Capabilities, Entry, Storage};
 use crate::time::Time;
@@ -148,11 +148,11 @@ impl Storage for Line {
         ctx.check()?;
         if matches!(name, Name::Record { .. }) {
             let is_steered = self.world.lock().plan.script == Some(Script::Undelete);
-            let is_drop = is_steered && drops_packs(name, bytes)?;
-            let nap = if is_drop { 3000 } else { self.nap(true) };
-            self.world.lock().dropping += usize::from(is_drop);
-            drop(self.world.turn(self.client, nap));
-            self.world.lock().dropping -= usize::from(is_drop);
+            let dropped = if is_steered { dropped_packs(name, bytes)? } else { Vec::new() };
+            let nap = if dropped.is_empty() { self.nap(true) } else { 3000 };
+            self.world.lock().dropping.extend(&dropped);
+            let mut inner = self.world.turn(self.client, nap);
+            inner.dropping.retain(|id| !dropped.contains(id));
         }
         let put = |inner: &mut Inner| {
             let Inner { server, plan, dice, now, .. } = inner;
@@ -184,12 +184,12 @@ impl Storage for Line {
     }
 }
 
-/// Returns whether an object is a record that drops packs.
-fn drops_packs(name: &Name, bytes: &[u8]) -> Result<bool> {
-    let Name::Record { sequence, id } = *name else { return Ok(false) };
+/// Returns the packs that a record drops.
+fn dropped_packs(name: &Name, bytes: &[u8]) -> Result<Vec<ObjectId>> {
+    let Name::Record { sequence, id } = *name else { return Ok(Vec::new()) };
     let plain = seal::open(base().repo.keys(), ObjectType::Record, id, bytes.to_vec())?;
     let end = record::head_end(plain[..4].try_into().expect("a record begins with its length"))?;
-    Ok(!record::decode(sequence, &plain[..end])?.head.dropped.is_empty())
+    Ok(record::decode(sequence, &plain[..end])?.head.dropped)
 }
 
 /// The server may deny that it has a pack.

@@ -1,7 +1,10 @@
 //! The scheduler. Each client is a thread, but only one of them runs at a time: a client passes the turn on with every
 //! request. The seed selects the next client and the time that passes, so equal seeds make equal runs.
 
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
+
+use crate::name::ObjectId;
 
 use super::dice::Dice;
 use super::plan::{Plan, Seconds};
@@ -26,8 +29,8 @@ pub struct Inner {
     turn: usize,
     trace: Option<Vec<String>>,
     pub requests: u64,
-    /// Pruners that are suspended before they put a drop record.
-    pub dropping: usize,
+    /// Packs in the drop records of pruners that are suspended before they put them.
+    pub dropping: BTreeSet<ObjectId>,
     /// All clients behave from now on: no faults, true clocks.
     pub is_calm: bool,
 }
