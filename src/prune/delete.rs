@@ -12,7 +12,7 @@ use crate::name::{Name, ObjectId};
 use crate::repo::parallel;
 
 /// Requests to delete objects at the same time. The clock is looked at after all of them.
-const WRITERS: usize = 8;
+const WRITERS: usize = 32;
 /// Most objects that could not be deleted and are named.
 const NAMED: usize = 10;
 

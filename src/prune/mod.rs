@@ -29,6 +29,9 @@ pub use plan::{Amount, Plan};
 /// Attempts before the run ends because other clients write all the time.
 const ATTEMPTS: usize = 4;
 
+/// Bytes of the block cache after the survey.
+const CACHE: usize = 32 << 20;
+
 /// How much unused data may stay in packs that are in use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unused {
@@ -159,7 +162,11 @@ pub fn prune(
         if attempt == 0 {
             show(&plan)?;
         }
-        if let run::Step::Done = run.execute(survey, &plan)? {
+        // The survey holds the chunks of all trees from now on, so other readers get less.
+        let cache = repo.set_cache(CACHE);
+        let step = run.execute(survey, &plan);
+        repo.set_cache(cache);
+        if let run::Step::Done = step? {
             return Ok(run.report);
         }
     }

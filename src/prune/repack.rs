@@ -17,8 +17,8 @@ use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::repo::{Repository, Span, parallel};
 
-/// Packs that are read at the same time, and the bytes of their files: 4 full packs, or many small ones.
-const READ: (usize, u64) = (32, 65 << 20);
+/// Packs that are read at the same time, and the bytes of their files: 2 full packs, or many small ones.
+const READ: (usize, u64) = (32, 33 << 20);
 /// Packs that one record condemns, and the bytes of their files: a run that is interrupted has done the work of the records
 /// before.
 const BATCH: (usize, u64) = (4096, 1 << 30);

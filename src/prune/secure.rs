@@ -1,9 +1,9 @@
 //! Makes sure that every needed chunk of packs that are about to be deleted has another place: one that was read in this
 //! run, or a copy.
 
-use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard};
 
 use super::repack::{Copier, Live};
 use super::run::Run;
@@ -15,38 +15,51 @@ use crate::format::pack::Entry;
 use crate::format::record::Head;
 use crate::format::reference::{PackRef, Ref};
 use crate::name::ObjectId;
-use crate::repo::{Index, IndexRow, Span};
+use crate::repo::{Index, IndexRow, Span, parallel};
 
 /// Chunks are read in parts of 1 MiB.
 const SPAN: Span = Span::Blocks(16);
+/// Packs whose chunks are looked for at the same time.
+const READERS: usize = 16;
+/// Bytes of memory for the index.
+const INDEX: usize = 48 << 20;
 
 /// Where else chunks may be.
 struct Places {
     index: Index,
     /// Sizes of packs that the server was asked for in this run.
-    sizes: RefCell<HashMap<ObjectId, Option<u64>>>,
+    sizes: Mutex<HashMap<ObjectId, Option<u64>>>,
+}
+
+impl Places {
+    fn sizes(&self) -> MutexGuard<'_, HashMap<ObjectId, Option<u64>>> {
+        self.sizes.lock().expect("no holder panics")
+    }
 }
 
 impl Run<'_> {
     /// Returns the packs of `ids` that may be deleted. `None`: another client has written.
     pub fn secure(&mut self, survey: &mut Survey, ids: &BTreeSet<ObjectId>) -> Result<Option<BTreeSet<ObjectId>>> {
-        let places = Places { index: Index::new(&survey.state), sizes: RefCell::default() };
+        let index = Index::new(&survey.state).with_memory(INDEX);
+        let places = Places { index, sizes: Mutex::default() };
         let (mut copier, mut safe, mut copies) = (Copier::new(self.ctx, self.repo), BTreeSet::new(), BTreeSet::new());
-        for id in ids {
+        let is_needed = |id: &ObjectId| survey.packs.get(id).is_some_and(|pack| pack.is_live());
+        let (needed, unneeded): (Vec<_>, Vec<_>) =
+            ids.iter().copied().partition(|id| is_needed(id) && self.options.rules.fresh_liveness);
+        safe.extend(unneeded);
+        for batch in needed.chunks(READERS) {
             self.ctx.check()?;
-            let is_needed = survey.packs.get(id).is_some_and(|pack| pack.is_live());
-            if !is_needed || !self.options.rules.fresh_liveness {
-                safe.insert(*id);
-                continue;
-            }
-            match self.secure_pack(survey, &places, ids, id, &mut copier) {
-                Ok(false) => drop(safe.insert(*id)),
-                Ok(true) => drop(copies.insert(*id)),
-                Err(e) if e.kind().is_damage() => {
-                    let text = format!("pack {} is condemned and still needed, so it stays: {e}", id.short());
-                    self.report.warnings.push(text);
+            let read = parallel(READERS, batch.to_vec(), |id| (id, self.lonely(survey, &places, ids, &id)));
+            for (id, lonely) in read {
+                match lonely.and_then(|lonely| self.copy_lonely(lonely, &mut copier)) {
+                    Ok(false) => drop(safe.insert(id)),
+                    Ok(true) => drop(copies.insert(id)),
+                    Err(e) if e.kind().is_damage() => {
+                        let text = format!("pack {} is condemned and still needed, so it stays: {e}", id.short());
+                        self.report.warnings.push(text);
+                    }
+                    Err(e) => return Err(e),
                 }
-                Err(e) => return Err(e),
             }
         }
         if !copies.is_empty() {
@@ -60,15 +73,8 @@ impl Run<'_> {
         Ok(Some(safe))
     }
 
-    /// Looks for other places of all needed chunks of a pack, and copies those that have none. Returns whether it copied.
-    fn secure_pack(
-        &self,
-        survey: &Survey,
-        places: &Places,
-        ids: &BTreeSet<ObjectId>,
-        id: &ObjectId,
-        copier: &mut Copier<'_>,
-    ) -> Result<bool> {
+    /// Returns the needed chunks of a pack that have no other place.
+    fn lonely(&self, survey: &Survey, places: &Places, ids: &BTreeSet<ObjectId>, id: &ObjectId) -> Result<Live> {
         let Live { place, kind, entries } = self.live_entries(survey, id)?;
         let mut lonely = Vec::new();
         for entry in entries {
@@ -76,14 +82,20 @@ impl Run<'_> {
                 lonely.push(entry);
             }
         }
-        if lonely.is_empty() {
+        Ok(Live { place, kind, entries: lonely })
+    }
+
+    /// Copies chunks without another place, of metadata the whole pack. Returns whether there were any.
+    fn copy_lonely(&self, lonely: Live, copier: &mut Copier<'_>) -> Result<bool> {
+        let Live { place, kind, entries } = lonely;
+        if entries.is_empty() {
             return Ok(false);
         }
         if kind == ObjectType::Meta {
             copier.copy_pack(&place)?;
             return Ok(true);
         }
-        let chunks = self.read_chunks(&place, lonely)?;
+        let chunks = self.read_chunks(&place, entries)?;
         chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
         Ok(true)
     }
@@ -114,9 +126,9 @@ impl Run<'_> {
             return Ok(());
         }
         let PackRef { id, len } = place.pack;
-        let asked = known.sizes.borrow().get(&id).copied();
+        let asked = known.sizes().get(&id).copied();
         let size = asked.map_or_else(|| self.repo.pack_size(self.ctx, &id), Ok)?;
-        known.sizes.borrow_mut().insert(id, size);
+        known.sizes().insert(id, size);
         if size != Some(PackRef { id, len }.file_len()) {
             return Err(Error::damaged("a pack has another size"));
         }

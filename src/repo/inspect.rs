@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::object::Object;
 use super::state::{LiveSection, SectionKey, State};
 use super::{Repository, parallel};
+use crate::allowance::Allowance;
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{ObjectType, plain_len};
@@ -19,8 +20,12 @@ use crate::format::record::SectionKind;
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
-/// Sections that are read at the same time.
-const READERS: usize = 4;
+/// Sections that are read at the same time, ..
+const READERS: usize = 32;
+/// .. and their bytes: many small ones, or few large ones.
+const IN_FLIGHT: u64 = 16 << 20;
+/// Bytes in memory of a large section that is read in pieces.
+const PIECES: u64 = 4 << 20;
 
 /// Takes a row of the index: a pack, and the entry of a chunk in it.
 pub type TakeRow<'a> = dyn Fn(&PackRef, &Entry) + Sync + 'a;
@@ -120,8 +125,10 @@ impl Repository {
     /// Reads all live packs sections.
     pub fn tables(&self, ctx: &Context, state: &State) -> Result<Tables> {
         let sections = state.distinct(|kind| *kind == SectionKind::Packs);
+        let allowance = Allowance::new(IN_FLIGHT);
         let read = parallel(READERS, sections, |place| {
-            let rows = self.section(ctx, &place).and_then(|bytes| index::decode_packs(&bytes));
+            let share = allowance.take(ctx, place.section.len.into());
+            let rows = share.and_then(|_share| index::decode_packs(&self.section(ctx, &place)?));
             (place.key(), rows)
         });
         let mut tables = Tables { problems: state.unplaced(), ..Tables::default() };
@@ -182,10 +189,12 @@ impl Repository {
         done: &(dyn Fn(u64) -> Result<()> + Sync),
     ) -> Result<(u64, Vec<(SectionKey, Error)>)> {
         let sections = state.distinct(|kind| matches!(kind, SectionKind::Index { .. }));
-        let (mut entries, mut problems) = (0, Vec::new());
+        let (mut entries, mut problems, allowance) = (0, Vec::new(), Allowance::new(IN_FLIGHT));
         for (key, result) in parallel(READERS, sections, |place| {
             let packs = place.packs.as_deref().and_then(|packs| tables.rows.get(&packs.key()));
-            (place.key(), done(0).and_then(|()| self.walk_index(ctx, &place, packs, take, done)))
+            let share =
+                allowance.take(ctx, PIECES.min(place.section.len.into())).and_then(|share| done(0).map(|()| share));
+            (place.key(), share.and_then(|_share| self.walk_index(ctx, &place, packs, take, done)))
         }) {
             match result {
                 Ok(rows) => entries += rows,

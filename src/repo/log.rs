@@ -16,8 +16,8 @@ use crate::name::{Folder, Name, ObjectId};
 use crate::seen::SeenHead;
 use crate::storage::Entry;
 
-/// Records that are read at the same time.
-const READERS: usize = 16;
+/// Records that are read at the same time: most of them are small.
+const READERS: usize = 48;
 /// Records up to this size are read whole, with one round trip.
 const WHOLE: u64 = 256 << 10;
 /// Most listings of the log in one refresh.

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, ObjectId};
 
 /// Records that are read at the same time.
-const READERS: usize = 16;
+const READERS: usize = 48;
 
 impl State {
     /// Returns the claims that were found false, each with the part of the superseded record that is lacking.

@@ -22,6 +22,8 @@ pub struct Reads {
     pub reads: usize,
     /// Bytes.
     pub bytes: usize,
+    /// Most reads that were going on at the same time.
+    pub most: usize,
 }
 
 /// The rule that counts.
@@ -43,6 +45,7 @@ impl Rule for Rounds {
         state.0 += 1;
         state.1.reads += 1;
         state.1.bytes += bytes;
+        state.1.most = state.1.most.max(state.0);
         drop(state);
         thread::sleep(DELAY);
         let answer = call.of(ctx, storage);

@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("window", &["crypto"]),
     ("storage", &["context", "progress"]),
     ("seen", &[]),
-    ("repo", &["context", "crypto", "format", "storage", "seen", "moment"]),
+    ("repo", &["allowance", "context", "crypto", "format", "storage", "seen", "moment"]),
     ("trees", &["allowance", "context", "crypto", "format", "progress", "repo"]),
     (
         "push",
@@ -66,6 +66,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "format",
             "holes",
             "inode_flags",
+            "mounts",
             "pattern",
             "repo",
             "trees",

@@ -20,6 +20,7 @@ mod recover;
 mod repair;
 mod restore;
 mod rewrite;
+mod rounds;
 mod stats;
 mod supersede;
 mod witness;

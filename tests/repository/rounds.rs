@@ -1,0 +1,97 @@
+//! Commands do not wait for one round trip after another, by counts of the storage.
+
+use std::sync::Arc;
+
+use nfreezer::check;
+use nfreezer::context::background;
+use nfreezer::crypto::keys::{ChunkId, ChunkKind};
+use nfreezer::crypto::seal::ObjectType;
+use nfreezer::format::index;
+use nfreezer::format::pack::Entry;
+use nfreezer::format::record::{Action, Head};
+use nfreezer::format::reference::PackRef;
+use nfreezer::format::sections::index_sections;
+use nfreezer::name::ObjectId;
+use nfreezer::prune::{self, Unused};
+use nfreezer::repo::{Access, Repository, random};
+use nfreezer::seen::SeenStore;
+
+use crate::harness::faults::Between;
+use crate::harness::repository;
+use crate::harness::rounds::Rounds;
+use crate::harness::saved::Saved;
+
+fn counted() -> Saved<Between<Rounds>> {
+    Saved::on(Arc::default())
+}
+
+/// Adds records that follow none of each other, each with a table of packs and a part of the index.
+fn add_records(repo: &Repository, count: usize) {
+    let state = repo.state(background()).unwrap();
+    for _ in 0..count {
+        let pack = PackRef { id: ObjectId(random().unwrap()), len: 1 << 16 };
+        let id = ChunkId(random().unwrap());
+        let entry = Entry { id, kind: ChunkKind::Data, offset: 0, stored: 10, len: 10 };
+        let sections = index_sections(&[(pack, ObjectType::Data)], index::rows(&[(0, entry)]), 0);
+        repo.commit_at_once(background(), &state, Head::default(), &sections).unwrap();
+    }
+}
+
+#[test]
+fn a_log_of_a_thousand_records_is_read_many_records_at_a_time() {
+    let saved = counted();
+    saved.write("file", 1, 1000);
+    saved.push();
+    add_records(&saved.repo, 1000);
+    let count = |work: &dyn Fn(&Repository)| {
+        let repo = repository::open(saved.memory.clone());
+        saved.memory.take();
+        work(&repo);
+        saved.memory.take()
+    };
+    let opened = count(&|repo| drop(repo.state(background()).unwrap()));
+    let checked = count(&|repo| {
+        let state = repo.state(background()).unwrap();
+        check::check(background(), repo, &state, &check::Options::default(), &mut |_| ()).unwrap();
+    });
+    let options = prune::Options { yes: true, ..prune::Options::default() };
+    let planned = count(&|repo| drop(prune::plan(background(), repo, &options).unwrap()));
+    println!("opened: {opened:?}\nchecked: {checked:?}\nplanned: {planned:?}");
+    for reads in [opened, checked, planned] {
+        assert!(reads.reads >= 1000 && reads.rounds <= 50 && reads.most >= 32, "{reads:?}");
+    }
+}
+
+#[test]
+fn packs_whose_chunks_have_other_places_are_secured_many_at_a_time() {
+    let saved = counted();
+    let mut snapshots = Vec::new();
+    for version in 0..60u64 {
+        (0..4).for_each(|i| saved.write(&format!("d{}/{i}", version % 7), version * 10 + i, 30_000));
+        snapshots.push(saved.push().snapshot);
+    }
+    let mut state = saved.repo.state(background()).unwrap();
+    let forgotten = snapshots[..59].iter().step_by(2).map(|s| (s.id, Action::Forget));
+    saved.repo.commit_marks(background(), &mut state, forgotten).unwrap();
+    let before = saved.packs().len();
+    let seen = tempfile::tempdir().unwrap();
+    let access = Access { seen: Some(SeenStore::at(seen.path())), ..Access::default() };
+    let open = || Repository::open_with(background(), saved.memory.clone(), &access, || Ok(repository::passphrase()));
+    open().unwrap().state(background()).unwrap();
+    let repo = open().unwrap();
+    saved.memory.take();
+    let options = prune::Options {
+        exclusive: true,
+        yes: true,
+        keep_forgotten: std::time::Duration::ZERO,
+        max_unused: Unused::Bytes(0),
+        ..prune::Options::default()
+    };
+    let report = prune::prune(background(), &repo, &options, &mut |_| Ok(())).unwrap();
+    let reads = saved.memory.take();
+    println!("{before} packs, {report:?}, {reads:?}");
+    assert!(report.repacked.objects >= 20 && report.deleted.objects > report.repacked.objects, "{report:?}");
+    assert!(reads.rounds <= 60, "{reads:?} for {report:?}");
+    saved.repo.forget_blocks();
+    saved.assert_restores(snapshots.last().unwrap());
+}
