@@ -152,9 +152,11 @@ fn choose_copies(ctx: &Context, repo: &Repository, state: &State, saved: &Saved<
     let mut copies = copies::choose(&state.snapshots(), saved.others, saved.snapshot);
     let mut parents = Parents::of(copies.iter().map(|copied| copied.copy.clone()).collect(), state);
     let missing = missing(ctx, repo, state, &mut parents)?;
+    saved.searched.begin(state.condemned_packs());
     for copied in copies.iter_mut().filter(|copied| copied.original.is_some() && missing.is_empty()) {
         let root: Vec<Ref> = copied.copy.root.into_iter().collect();
-        copied.is_intact = !names_condemned_since(ctx, repo, state, &HashSet::new(), &root, MEMORY)?;
+        let search = |known: &HashSet<ObjectId>| names_condemned_since(ctx, repo, state, known, &root, MEMORY);
+        copied.is_intact = saved.searched.is_intact(&copied.copy.id, search)?;
     }
     Ok(Chosen { parents, newest: None, missing, copies })
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::attempt;
 use super::options::{Options, Summary};
 use super::pipeline::Sources;
-use super::read::saved::{CopiedChunks, Saved};
+use super::read::saved::{CopiedChunks, Saved, SearchedCopies};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::record::{Action, Snapshot, SnapshotId};
@@ -18,12 +18,14 @@ pub struct Copier<'c> {
     trees: &'c Trees<'c>,
     snapshots: &'c [Snapshot],
     copied: CopiedChunks,
+    searched: SearchedCopies,
 }
 
 impl<'c> Copier<'c> {
     /// Makes a copier of these snapshots: all that the other repository shows.
     pub fn new(trees: &'c Trees<'c>, snapshots: &'c [Snapshot]) -> Self {
-        Copier { trees, snapshots, copied: CopiedChunks::default() }
+        let (copied, searched) = Default::default();
+        Copier { trees, snapshots, copied, searched }
     }
 
     /// Copies one of the snapshots into `repo`. Of `options`, only `memory`, `checkpoints` and `full_packs` count. Contents
@@ -39,6 +41,7 @@ impl<'c> Copier<'c> {
             snapshot,
             others: self.snapshots,
             copied: &self.copied,
+            searched: &self.searched,
             is_damaged: AtomicBool::new(false),
         };
         match attempt::save(ctx, repo, options, &[], Sources::Saved(&saved)) {
@@ -46,7 +49,11 @@ impl<'c> Copier<'c> {
                 forget_unfinished(ctx, repo, snapshot)?;
                 Ok(Copied::Damaged(e))
             }
-            copied => copied.map(|summary| Copied::Whole(Box::new(summary))),
+            copied => {
+                let summary = copied?;
+                self.searched.complete(summary.snapshot.id);
+                Ok(Copied::Whole(Box::new(summary)))
+            }
         }
     }
 }

@@ -1,14 +1,16 @@
 //! A snapshot of another repository, which is copied.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use lru::LruCache;
 
 use crate::crypto::keys::ChunkId;
-use crate::error::Error;
-use crate::format::record::Snapshot;
+use crate::error::{Error, Result};
+use crate::format::record::{Snapshot, SnapshotId};
+use crate::name::ObjectId;
 use crate::trees::{Fetch, Trees};
 
 /// Chunks whose ids in both repositories are remembered.
@@ -22,6 +24,7 @@ pub struct Saved<'s> {
     /// The snapshots of that repository.
     pub others: &'s [Snapshot],
     pub copied: &'s CopiedChunks,
+    pub searched: &'s SearchedCopies,
     /// Whether something of the snapshot could not be read.
     pub is_damaged: AtomicBool,
 }
@@ -70,5 +73,83 @@ impl CopiedChunks {
     /// Remembers a chunk that was copied.
     pub fn put(&self, id: ChunkId, new: ChunkId) {
         self.0.lock().expect("no holder panics").put(id, new);
+    }
+}
+
+/// The copies whose trees were searched for condemned packs. A tree is read once, since later only packs that were condemned
+/// meanwhile count.
+#[derive(Default)]
+pub struct SearchedCopies(Mutex<Searched>);
+
+#[derive(Default)]
+struct Searched {
+    /// The packs that were condemned when the latest copy began. Its tree names none of them.
+    condemned: Arc<HashSet<ObjectId>>,
+    /// The packs that were condemned when a tree was searched that names none of them.
+    intact: HashMap<SnapshotId, Arc<HashSet<ObjectId>>>,
+}
+
+impl SearchedCopies {
+    fn lock(&self) -> MutexGuard<'_, Searched> {
+        self.0.lock().expect("no holder panics")
+    }
+
+    /// Notes the packs that are condemned when a copy begins.
+    pub fn begin(&self, condemned: HashSet<ObjectId>) {
+        self.lock().condemned = Arc::new(condemned);
+    }
+
+    /// Notes the copy that was begun last and that is complete.
+    pub fn complete(&self, copy: SnapshotId) {
+        let mut searched = self.lock();
+        let condemned = Arc::clone(&searched.condemned);
+        searched.intact.insert(copy, condemned);
+    }
+
+    /// Returns whether the tree of a copy names no condemned pack. Calls `names_condemned_since` with the packs that it is
+    /// known not to name.
+    pub fn is_intact(
+        &self,
+        copy: &SnapshotId,
+        names_condemned_since: impl FnOnce(&HashSet<ObjectId>) -> Result<bool>,
+    ) -> Result<bool> {
+        let (condemned, known) = {
+            let searched = self.lock();
+            (Arc::clone(&searched.condemned), searched.intact.get(copy).cloned().unwrap_or_default())
+        };
+        let is_intact = !names_condemned_since(&known)?;
+        if is_intact {
+            self.lock().intact.insert(*copy, condemned);
+        }
+        Ok(is_intact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tree_is_searched_for_the_packs_that_were_condemned_since_the_last_search() {
+        let packs = |ids: &[u8]| ids.iter().map(|id| ObjectId([*id; 32])).collect::<HashSet<_>>();
+        let [one, two] = [1, 2].map(|id| SnapshotId([id; 16]));
+        let searched = SearchedCopies::default();
+        let known = |copy: &SnapshotId, names: bool| {
+            let mut known = None;
+            let search = |ids: &HashSet<ObjectId>| {
+                known = Some(ids.clone());
+                Ok(names)
+            };
+            assert_eq!(searched.is_intact(copy, search).unwrap(), !names);
+            known.unwrap()
+        };
+        searched.begin(packs(&[7]));
+        assert_eq!(known(&one, false), packs(&[]), "nothing is known about the tree");
+        assert_eq!(known(&one, false), packs(&[7]), "all packs are known");
+        searched.complete(two);
+        searched.begin(packs(&[7, 8]));
+        assert_eq!(known(&two, false), packs(&[7]), "a new copy names no pack that was condemned when it began");
+        assert_eq!(known(&one, true), packs(&[7]));
+        assert_eq!(known(&one, false), packs(&[7]), "a tree that names a condemned pack proves nothing");
     }
 }
