@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::absent::absent_disk;
 use super::exit::OK;
 use super::open::{storage, to_push_on};
 use super::options::{AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, SecretArgs, SeenArgs};
@@ -13,8 +14,7 @@ use super::passphrase::Given;
 use super::values::size;
 use super::{escape, key, signals};
 use crate::crypto::kdf::KdfCost;
-use crate::error::{Error, Kind, Result};
-use crate::mounts::{self, AbsentDisk};
+use crate::error::Result;
 use crate::name::hex;
 use crate::repo::{Access, Repository, Unlock};
 use crate::storage::Storage;
@@ -125,17 +125,10 @@ fn check_place(storage: &dyn Storage, seen: &SeenArgs) -> Result<()> {
     if let Some(store) = seen.store() {
         Repository::check_never_seen(&store, &storage.address())?;
     }
-    let Some(absent) = storage.local_path().and_then(mounts::absent_disk) else { return Ok(()) };
-    let why = match absent {
-        AbsentDisk::Named { place, file } => {
-            let [place, file] = [place, file].map(|path| escape::path(&path));
-            format!("{file} names the mount point {place}, and nothing is mounted there")
-        }
-        AbsentDisk::Removable => "no disk is mounted at it or above it".to_owned(),
-    };
-    let text = format!("the disk of {} seems not to be mounted: {why}", escape::text(storage.address().as_bytes()));
-    let hint = "mount it; `nfreezer init --yes` makes a repository in the folder as it is";
-    Err(Error::new(Kind::NoRepository, text).hint(hint))
+    match absent_disk(storage) {
+        None => Ok(()),
+        Some(e) => Err(e.hint("mount it; `nfreezer init --yes` makes a repository in the folder as it is")),
+    }
 }
 
 fn print(plan: &Plan<'_>, out: &mut Output, made: &Made) -> Result<Map<String, Value>> {

@@ -13,6 +13,7 @@ use exit::{OK, exit_code};
 use options::JsonArgs;
 use output::Output;
 
+mod absent;
 mod accept;
 mod arguments;
 mod base32;

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
+use super::absent::absent_disk;
 use super::exit::{OK, TAMPERING};
 use super::options::{
     AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ProgressArgs, ReadArgs, SecretArgs, SshArgs, TransportArg,
@@ -212,7 +213,7 @@ fn access(open: &OpenArgs, output: OutputArgs) -> Result<Access> {
 }
 
 fn unlock(storage: Arc<dyn Storage>, access: &Access, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
-    let repo = with_tries(&storage, access, open)?;
+    let repo = with_tries(&storage, access, open).map_err(|e| named_mount_point(e, &*storage))?;
     if repo.is_first_contact() && !output.quiet && !output.json {
         output::notice(
             "nfreezer: first use of this repository on this machine: from now on its newest heads are remembered, \
@@ -220,6 +221,12 @@ fn unlock(storage: Arc<dyn Storage>, access: &Access, open: &OpenArgs, output: O
         );
     }
     Ok(repo)
+}
+
+/// Names the mount point if there is no repository because its disk is not mounted.
+fn named_mount_point(e: Error, storage: &dyn Storage) -> Error {
+    let absent = if e.kind() == Kind::NoRepository { absent_disk(storage) } else { None };
+    absent.map_or(e, |absent| absent.hint("mount it; `nfreezer init` makes a repository on a new disk"))
 }
 
 /// Asks again where a passphrase is typed and wrong. Tries a generated passphrase as it was printed, too.

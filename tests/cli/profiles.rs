@@ -140,8 +140,12 @@ fn profiles_are_found_listed_and_checked() {
     env.nfreezer(["profile", "check", path.to_str().unwrap()]).done();
     let missing = env.nfreezer(["profile", "show", "nas"]).exits(2).stderr;
     assert!(missing.contains("there is no profile nas") && missing.contains("/etc/nfreezer/nas.toml"), "{missing}");
-    // Everyone may write a line that runs a command as this user.
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let refused = env.nfreezer(["profile", "check", "home"]).exits(2).stderr;
-    assert!(refused.contains("other users may change the profile"), "{refused}");
+    // Everyone, or a group, may write a line that runs a command as this user.
+    for mode in [0o666, 0o606, 0o660] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let refused = env.nfreezer(["profile", "check", "home"]).exits(2).stderr;
+        assert!(refused.contains("other users may change the profile") && refused.contains("chmod go-w"), "{refused}");
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    env.nfreezer(["profile", "check", "home"]).done();
 }

@@ -1,4 +1,4 @@
-//! `push --init` and `init` notice a disk that is not mounted.
+//! Commands notice a disk that is not mounted.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -82,6 +82,11 @@ fn nothing_is_written_to_an_empty_mount_point() {
             refused.contains("/etc/fstab names the mount point") && refused.contains("not to be mounted"),
             "{refused}"
         );
+    }
+    for command in [&["push", "-r", "usb/backup", "tree"][..], &["snapshots", "-r", "usb/backup"]] {
+        let refused = mounted(&env, &named, command).exits(10).stderr;
+        let expected = format!("/etc/fstab names the mount point {}", place.display());
+        assert!(refused.contains(&expected) && !refused.contains("no repository"), "{refused}");
     }
     assert!(is_empty(&place));
     let made = mounted(&env, &disk, &push).exits(0).stdout;

@@ -90,7 +90,7 @@ impl Found {
         let file = File::open(&self.path).map_err(|e| missing(failed(e)))?;
         let meta = file.metadata().map_err(failed)?;
         let own = rustix::process::geteuid().as_raw();
-        if (meta.uid() != own && meta.uid() != 0) || meta.mode() & 0o002 != 0 {
+        if (meta.uid() != own && meta.uid() != 0) || meta.mode() & 0o022 != 0 {
             let text = format!("other users may change the profile {name}, and it runs commands");
             return Err(Error::new(Kind::Usage, text)
                 .hint(format!("make it yours: `chown {own} {name}` and `chmod go-w {name}`")));
