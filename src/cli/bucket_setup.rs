@@ -65,7 +65,7 @@ fn script(place: &Bucket, client: &Value, bucket: &Value) -> String {
     let text = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
     let (client, bucket) = (text(client), text(bucket));
     format!(
-        "# For whoever owns the bucket {name}, with a key that may do everything. Read it, then run it with sh.\n\
+        "# For the owner of the bucket {name}, with a key that may do everything. Read it, then run it with sh.\n\
          #\n\
          # 1. The policy for the client's key (at AWS: of its IAM user; MinIO, Ceph and others attach it with their own tools).\n\
          #    The key lists, reads and adds. It may not delete, and not change the bucket.\n\
@@ -90,9 +90,9 @@ fn script(place: &Bucket, client: &Value, bucket: &Value) -> String {
 
 fn limits() -> String {
     let text = "This does not protect from:\n\
-        - reading: whoever has the key reads all objects, and with the passphrase all that was ever saved\n\
+        - reading: a thief with the key reads all objects, and with the passphrase all that was ever saved\n\
         - new things: a thief can add snapshots (also false ones, which are then `latest`) and cost you money\n\
-        - the provider, and whoever has the account or a key that may do everything\n\
+        - the provider, the owner of the account, and a thief with a key that may do everything\n\
         - the past: what a thief did before this was set up\n\
         `forget`, `prune` and `key remove` need another key. Deleted objects cost money until their versions expire: add a\n\
         rule of a life cycle for noncurrent versions, and none for current ones.\n\

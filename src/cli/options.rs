@@ -142,7 +142,7 @@ pub struct SshArgs {
     /// An SSH key file
     ///
     /// It is tried before those of the agent and the usual ones.
-    #[arg(short, long, value_name = "FILE", help_heading = CONNECTION)]
+    #[arg(short, long, value_name = "FILE", help_heading = REPOSITORY)]
     pub identity: Vec<PathBuf>,
     /// The SSH port, if the address contains none
     #[arg(long, help_heading = CONNECTION, hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..))]

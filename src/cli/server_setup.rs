@@ -137,11 +137,11 @@ fn script(remote: &Remote, key: &str) -> String {
 /// Returns the attacks that remain possible, as comment lines.
 fn limits() -> impl Iterator<Item = &'static str> {
     "This does not protect from:\n\
-     - reading: whoever has the key and the passphrase reads all that was ever saved, and the key alone reads every file that the\n  \
+     - reading: a thief with the key and the passphrase reads all that was ever saved, and the key alone reads every file that the\n  \
        account may read on the server\n\
      - new things: a thief can add snapshots (also false ones, which are then `latest`), fill the disk, and make files in\n  \
        folders that everybody may write to (/tmp)\n\
-     - the server: its owner, root, and whoever logs in to this account by another key or a password can do everything\n\
+     - the server: its owner, root, and users who log in to this account by another key or a password can do everything\n\
      - other accounts that the key opens, and files that this account owns outside of the folders that were locked\n\
      - programs that this account runs: without ChrootDirectory a thief can write into their memory through /proc where the\n  \
        kernel allows it (kernel.yama.ptrace_scope 0), and so become the account\n\

@@ -55,12 +55,12 @@ pub fn judge(allowed: Allowed, is_server: bool) -> Finding {
         (true, _) if is_server => Finding::warning(
             "protection",
             text,
-            "whoever takes over this machine can delete the backup: see `nfreezer server-setup --append-only`",
+            "an attacker on this machine can delete the backup: see `nfreezer server-setup --append-only`",
         ),
         (true, _) => Finding::warning(
             "protection",
             text,
-            "whoever takes over this machine can delete the backup: keep a second one on another machine",
+            "an attacker on this machine can delete the backup: keep a second one on another machine",
         ),
     };
     debug_assert!(finding.level != Level::Ok || !delete);

@@ -1,8 +1,10 @@
 //! The mount table of the kernel. Reading it does not wait for any file system.
 
 mod absent;
+mod within;
 
 pub use absent::{AbsentDisk, absent_disk};
+pub use within::{FolderId, is_within};
 
 use rustix::fs::{major, makedev, minor};
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::dir::{Identity, identity, join};
 use crate::error::{Error, Kind, Result};
+use crate::mounts::is_within;
 
 /// The paths of a target, for people.
 pub(super) struct Paths {
@@ -35,8 +36,7 @@ pub(super) fn check_outside(repository: &Path, target: &Path) -> Result<()> {
     let absolute = std::path::absolute(target).map_err(|e| Error::io("find the target", e))?;
     // The target may not exist yet; then its nearest existing directory counts.
     let existing = absolute.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_default();
-    let own = identity_of(repository);
-    if own.is_some() && existing.ancestors().any(|path| identity_of(path) == own) {
+    if identity_of(repository).is_some_and(|own| is_within(&existing, own)) {
         let text = format!("cannot restore into {}: it is the repository itself, or lies in it", target.display());
         return Err(Error::new(Kind::Usage, text).hint("give another folder with --target"));
     }

@@ -93,7 +93,7 @@ pub struct Args {
     /// Stay on the file systems of the sources
     ///
     /// Mount points are saved as empty folders.
-    #[arg(short = 'x', long, hide_short_help = true)]
+    #[arg(short = 'x', long)]
     pub one_file_system: bool,
 
     /// A label for the snapshot; may be repeated

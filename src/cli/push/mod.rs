@@ -92,7 +92,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         patience: args.source_timeout,
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         select,
-        exclude_dev_ino: own.folder.iter().map(|(_, id)| *id).collect(),
+        exclude_dev_ino: own.folder.into_iter().collect(),
         own_dev_ino: own_folders(&args.repository),
         exclude_devices: own.mounted.clone(),
         force: args.force,

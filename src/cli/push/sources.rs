@@ -144,8 +144,8 @@ fn expand(path: &[u8]) -> Result<Vec<OsString>> {
 /// The files that must not be saved into themselves.
 #[derive(Default)]
 pub struct Own {
-    /// The folder of a local repository, without links on its way, and its device and inode.
-    pub folder: Option<(PathBuf, (u64, u64))>,
+    /// The folder of a local repository.
+    pub folder: Option<mounts::FolderId>,
     /// The devices of mounted backups.
     pub mounted: Vec<u64>,
 }
@@ -168,24 +168,20 @@ impl Own {
         let real =
             source.parent().zip(source.file_name()).and_then(|(up, name)| Some(up.canonicalize().ok()?.join(name)));
         let real = real.unwrap_or_else(|| source.to_path_buf());
-        let id = |path: &Path| path.symlink_metadata().ok().map(|m| (m.dev(), m.ino()));
-        if let Some((folder, own)) = &self.folder
-            && (real.starts_with(folder) || real.ancestors().any(|path| id(path) == Some(*own)))
-        {
+        if self.folder.is_some_and(|folder| mounts::is_within(&real, folder)) {
             return refuse("it is the repository itself, or lies in it");
         }
-        match id(&real) {
-            Some((device, _)) if self.mounted.contains(&device) => refuse("it lies in a mounted backup"),
+        match real.symlink_metadata() {
+            Ok(meta) if self.mounted.contains(&meta.dev()) => refuse("it lies in a mounted backup"),
             _ => Ok(()),
         }
     }
 }
 
-fn own_folder(address: &AddressArgs) -> Option<(PathBuf, (u64, u64))> {
+fn own_folder(address: &AddressArgs) -> Option<mounts::FolderId> {
     let location = Location::parse(&address.get().ok()?).ok()?;
-    let path = location.local_path()?;
-    let (path, meta) = (path.canonicalize().ok()?, path.metadata().ok()?);
-    Some((path, (meta.dev(), meta.ino())))
+    let meta = location.local_path()?.metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// `nfreezer backup SRC user@host:/path` is how the Python tool was called.
