@@ -18,7 +18,7 @@ use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::{Folder, Name};
 use nfreezer::push::{Summary, push};
-use nfreezer::repo::{Access, CacheUse, Repository};
+use nfreezer::repo::{Access, CacheUse, Repository, Span};
 use nfreezer::storage::{CacheFolder, Memory, Storage};
 
 /// Notes the calls, and is away when it is told to be.
@@ -290,8 +290,7 @@ fn a_pack_that_the_server_lost_is_missing_for_writers_and_shown_to_readers() {
     let snapshot = world.push().snapshot;
     let root = snapshot.root.unwrap();
     world.inner().remove(background(), &Name::Pack(root.pack.id)).unwrap();
-    let read =
-        |cache_use| world.process(cache_use).chunk(background(), ChunkKind::Page, &root, nfreezer::repo::Span::Exact);
+    let read = |cache_use| world.process(cache_use).chunk(background(), ChunkKind::Page, &root, Span::Exact);
     for reader in [CacheUse::Read, CacheUse::Mount] {
         read(reader).unwrap();
     }
@@ -309,6 +308,31 @@ fn a_pack_that_the_server_lost_is_missing_for_writers_and_shown_to_readers() {
     assert_ne!(again.snapshot.root, Some(root));
     let without = world.saved.repo.behind(world.saved.memory.clone());
     assert_same(&in_snapshot(&without, &again.snapshot, &world.saved.top()), &on_disk(&world.saved.top()));
+}
+
+#[test]
+fn what_a_server_sends_wrong_is_never_kept_and_a_copy_elsewhere_shares_the_rest() {
+    let world = World::new();
+    let root = world.push_with(&world.saved.repo).snapshot.root.unwrap();
+    let read = |repo: &Repository| repo.chunk(background(), ChunkKind::Page, &root, Span::Exact);
+    let kind = |repo: &Repository| read(repo).map(drop).unwrap_err().kind();
+    let name = Name::Pack(root.pack.id);
+    let right = world.inner().get(&name).unwrap();
+    let wrong: Vec<u8> = right.iter().map(|byte| byte ^ 1).collect();
+    let after_header = [&right[..72], &wrong[72..]].concat();
+    for bad in [wrong, after_header] {
+        world.inner().overwrite(&name, bad);
+        assert_eq!(kind(&world.process(CacheUse::Mount)), Kind::Damaged);
+        world.go(true);
+        assert_eq!(kind(&world.process(CacheUse::Mount)), Kind::Connection);
+        world.go(false);
+    }
+    world.inner().overwrite(&name, right);
+    read(&world.process(CacheUse::Mount)).unwrap();
+    // The same repository at another address: an empty place shows that nothing is read there.
+    let cache = Some(CacheFolder::open(&world.cache(), 1 << 30, Arc::new(|_| ())).unwrap());
+    let access = Access { cache, ..Access::default() };
+    read(&world.saved.repo.behind_with(Arc::<Memory>::default(), &access)).unwrap();
 }
 
 #[test]
