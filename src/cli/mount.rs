@@ -31,6 +31,10 @@ use crate::vfs;
 /// The line by which the child reports that the folder shows the backup.
 const READY: &str = "ready";
 
+/// Variable of the C library: the number of its heaps. Threads that hand blocks to each other fragment a heap each, with 90
+/// MiB more at the peak (docs/measurements.md).
+const ARENAS: &str = "MALLOC_ARENA_MAX";
+
 /// Arguments of `mount`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -110,6 +114,10 @@ pub struct UmountArgs {
 
 /// Mounts; in the background unless `-f` is given. `arguments` are those of this call, without the program's name.
 pub fn run(args: &Args, arguments: &[OsString]) -> Result<u8> {
+    if args.foreground && std::env::var_os(ARENAS).is_none() {
+        // Returns only if this program cannot be run again; then the mount takes more memory.
+        drop(this_program().map(|mut program| program.args(arguments).exec()));
+    }
     if args.foreground || args.background_child {
         return serve(args);
     }
@@ -131,15 +139,10 @@ pub fn umount(args: &UmountArgs) -> Result<u8> {
 
 /// Runs this program again with the same arguments and returns when that has mounted or failed.
 fn in_background(arguments: &[OsString]) -> Result<u8> {
-    let failed = |e| Error::io("start the process that serves the mount", e);
     let (options, rest) = arguments.split_at(arguments.iter().position(|a| a == "--").unwrap_or(arguments.len()));
-    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-        // The file may bear another name, see [`super::mount_helper`].
-        .arg0("nfreezer")
+    let mut child = this_program()?
         .args(options)
         .arg("--background-child")
-        // Many threads that hand blocks to each other fragment an arena each: 90 MiB more at the peak (docs/measurements.md).
-        .env("MALLOC_ARENA_MAX", "2")
         .args(rest)
         .stdout(Stdio::piped())
         .spawn()
@@ -153,6 +156,21 @@ fn in_background(arguments: &[OsString]) -> Result<u8> {
     }
     let status = child.wait().map_err(failed)?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(1))
+}
+
+/// Returns a call of this program for a process that serves a mount.
+fn this_program() -> Result<Command> {
+    let mut program = Command::new(std::env::current_exe().map_err(failed)?);
+    // The file may bear another name, see [`super::mount_helper`].
+    program.arg0("nfreezer");
+    if std::env::var_os(ARENAS).is_none() {
+        program.env(ARENAS, "1");
+    }
+    Ok(program)
+}
+
+fn failed(e: std::io::Error) -> Error {
+    Error::io("start the process that serves the mount", e)
 }
 
 /// Mounts, and creates the folder for it. After a failure a folder that was created here is removed.
@@ -190,6 +208,7 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
     let _diverted = divert(&log, &manager);
     let repo = to_mount(&args.repository, args.output, |options| impatient(options, args.io_timeout))?;
     repo.set_cache(args.memory_cache as usize);
+    repo.bound_reads();
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
     let at = what.map(|(snapshot, path)| args.filter.locate(&repo, &state, &snapshot, path)).transpose()?;

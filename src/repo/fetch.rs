@@ -1,13 +1,13 @@
 //! Verified blocks. A block is fetched once for all readers that wait for it, and kept in a cache that is bounded in
 //! bytes. The cache holds only blocks with a valid commitment and tag.
 
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use lru::LruCache;
 
+use super::block_cache::BlockCache;
 use super::disk::{CacheUse, Disk, Found};
 use super::object::{Block, Object, Opened};
 use crate::context::Context;
@@ -47,48 +47,9 @@ pub struct CacheStats {
     pub from_disk: u64,
 }
 
-/// A block: object and number.
-type BlockKey = (ObjectId, u32);
-
-/// Blocks in memory, with one bound. Blocks that are not file contents (names, lists, the index) keep half of the
-/// capacity, so that reading a large file does not evict the names.
-struct BlockCache {
-    contents: LruCache<BlockKey, Block>,
-    others: LruCache<BlockKey, Block>,
-    capacity: usize,
-}
-
-impl BlockCache {
-    fn new(capacity: usize) -> Self {
-        BlockCache { contents: LruCache::unbounded(), others: LruCache::unbounded(), capacity }
-    }
-
-    fn of(&mut self, kind: ObjectType) -> &mut LruCache<BlockKey, Block> {
-        if kind == ObjectType::Data { &mut self.contents } else { &mut self.others }
-    }
-
-    fn get(&mut self, object: &Object, block: u32) -> Option<Block> {
-        self.of(object.kind).get(&(object.id, block)).cloned()
-    }
-
-    fn put(&mut self, kind: ObjectType, key: BlockKey, plain: Block) {
-        self.of(kind).put(key, plain);
-        self.shrink();
-    }
-
-    fn shrink(&mut self) {
-        while self.contents.len() + self.others.len() > self.capacity {
-            let others = self.others.len() > self.capacity / 2 || self.contents.is_empty();
-            let oldest = if others { self.others.pop_lru() } else { self.contents.pop_lru() };
-            drop(oldest);
-        }
-    }
-}
-
 struct Inner {
     blocks: BlockCache,
     openers: LruCache<ObjectId, Arc<Opened>>,
-    pending: HashSet<BlockKey>,
     stats: CacheStats,
 }
 
@@ -106,19 +67,10 @@ const OPENERS: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 /// Bytes of one read of [`Fetcher::stream`]. One thread uses half of a connection with 100 MB/s and 20 ms.
 const PIECE: usize = 2 << 20;
 
-/// Returns the number of blocks in a capacity of `bytes`, at least one.
-fn blocks(bytes: usize) -> usize {
-    (bytes / BLOCK).max(1)
-}
-
 impl Fetcher {
     pub fn new(storage: Arc<dyn Storage>, keys: Arc<Keys>, cache: usize) -> Self {
-        let inner = Inner {
-            blocks: BlockCache::new(blocks(cache)),
-            openers: LruCache::new(OPENERS),
-            pending: HashSet::new(),
-            stats: CacheStats::default(),
-        };
+        let inner =
+            Inner { blocks: BlockCache::new(cache), openers: LruCache::new(OPENERS), stats: CacheStats::default() };
         Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new(), disk: None }
     }
 
@@ -135,10 +87,12 @@ impl Fetcher {
 
     /// Sets the capacity in bytes. Returns the previous capacity.
     pub fn set_cache(&self, bytes: usize) -> usize {
-        let mut inner = self.lock();
-        let before = std::mem::replace(&mut inner.blocks.capacity, blocks(bytes)) * BLOCK;
-        inner.blocks.shrink();
-        before
+        self.lock().blocks.set_capacity(bytes)
+    }
+
+    /// Counts blocks that are being fetched as part of the capacity.
+    pub fn count_pending(&self) {
+        self.lock().blocks.count_pending();
     }
 
     pub fn stats(&self) -> CacheStats {
@@ -149,7 +103,7 @@ impl Fetcher {
     pub fn forget(&self) {
         self.disk.iter().for_each(Disk::bypass);
         let mut inner = self.lock();
-        inner.blocks = BlockCache::new(inner.blocks.capacity);
+        inner.blocks.clear();
         inner.openers.clear();
     }
 
@@ -226,7 +180,7 @@ impl Fetcher {
                 inner.stats.hits += u64::from(!counted);
                 return Ok(plain);
             }
-            if !inner.pending.contains(&(object.id, block)) {
+            if !inner.blocks.is_pending(object, block) {
                 break;
             }
             counted = true;
@@ -258,13 +212,12 @@ impl Fetcher {
             Span::Blocks(n) => (block / n * n, end.max(block / n * n + n)),
         };
         // At most half of the cache, so that fetched blocks are not evicted before they are used; at most 4 MiB.
-        let most = (inner.blocks.capacity as u32 / 2).clamp(1, 64);
-        let blocks = inner.blocks.of(object.kind);
-        let free = |i: &u32| !inner.pending.contains(&(object.id, *i)) && !blocks.contains(&(object.id, *i));
+        let most = (inner.blocks.capacity() as u32 / 2).clamp(1, 64);
+        let free = |i: &u32| inner.blocks.is_free(object, *i);
         let stop = (block + 1..high.min(total).min(block + most)).find(|i| !free(i));
         let stop = stop.unwrap_or(high.min(total).min(block + most)).max(block + 1);
         let start = (low.max(stop.saturating_sub(most))..block).rev().take_while(free).last().unwrap_or(block);
-        inner.pending.extend((start..stop).map(|i| (object.id, i)));
+        inner.blocks.claim(object, start..stop);
         inner.stats.misses += u64::from(stop - start);
         start..stop
     }
@@ -372,7 +325,7 @@ impl Claim<'_> {
         let mut inner = self.fetcher.lock();
         for (i, plain) in (from..).zip(blocks) {
             if let Some(plain) = plain {
-                inner.blocks.put(self.object.kind, (self.object.id, i), plain);
+                inner.blocks.put(self.object, i, plain);
             }
         }
     }
@@ -380,11 +333,7 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let mut inner = self.fetcher.lock();
-        self.run.clone().for_each(|i| {
-            inner.pending.remove(&(self.object.id, i));
-        });
-        drop(inner);
+        self.fetcher.lock().blocks.release(self.object, self.run.clone());
         self.fetcher.arrived.notify_all();
     }
 }

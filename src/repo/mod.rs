@@ -8,7 +8,7 @@
 //! | `supersede`, `verify` | a superseding record contains everything that it supersedes |
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
 //! | `sights` | when this machine saw ids of the log first |
-//! | `object`, `fetch`, `read` | verified blocks and their cache; chunks, pages and lists |
+//! | `object`, `fetch`, `block_cache`, `read` | verified blocks and their cache; chunks, pages and lists |
 //! | `disk` | when blocks of the disk cache count |
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
@@ -17,6 +17,7 @@
 //! | `lineage` | where a snapshot comes from: its group, the one it replaces, the one it is a copy of |
 //! | `select` | the snapshot that a user names |
 
+mod block_cache;
 mod clock;
 mod commit;
 #[cfg(test)]

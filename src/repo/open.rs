@@ -239,6 +239,11 @@ impl Repository {
     pub fn set_cache(&self, bytes: usize) -> usize {
         self.fetcher.set_cache(bytes)
     }
+
+    /// Makes the capacity of the block cache a bound that includes the blocks that are being fetched.
+    pub fn bound_reads(&self) {
+        self.fetcher.count_pending();
+    }
 }
 
 impl Access {

@@ -17,8 +17,8 @@ use crate::name::ObjectId;
 use crate::repo::{Repository, State};
 use crate::trees::{Branch, HasPage, Lookup, Trees};
 
-/// Capacity for decoded directory pages, in bytes; about 90,000 nodes.
-const PAGES: usize = 32 << 20;
+/// Capacity for decoded directory pages, in bytes; about 45,000 nodes.
+const PAGES: usize = 16 << 20;
 /// Capacity for decoded reference lists, in bytes; about 200 GiB of files.
 const LISTS: usize = 16 << 20;
 /// Capacity for extended attributes that have a chunk of their own, in bytes.

@@ -45,7 +45,7 @@ use layout::{FileLayout, Segment, malformed_list};
 use tree_ahead::TreeAdvice;
 
 /// Capacity for decompressed frames, in bytes.
-const FRAMES: usize = 24 << 20;
+const FRAMES: usize = 12 << 20;
 /// Files whose layouts are kept, so that a read needs no page of their directory.
 const LAYOUTS: NonZeroUsize = NonZeroUsize::new(2048).expect("positive");
 /// Segments that one read fetches at the same time.
