@@ -1,4 +1,4 @@
-//! What the program takes from the account and from the terminal of its user.
+//! The home folder that the program takes from the user's account, and prompts at the user's terminal.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::harness::root::needs_root;
 
 // ------------------------------------------------------------------------------------------------- local memory
 
-/// Runs the program without HOME and XDG variables, as an account with this home folder, in a mount namespace in which
-/// `/var/lib` is the folder `varlib` of the environment.
+/// Runs the program without HOME and XDG variables, as an account with this home folder. In its mount namespace, the
+/// folder `varlib` of the environment is mounted on `/var/lib`.
 fn without_home(env: &Env, uid: u32, home: &str, program: &Path, arguments: &[&str]) -> Output {
     let passwd = env.write("passwd", format!("tester:x:{uid}:{uid}::{home}:/bin/sh\n"));
     fs::create_dir_all(env.path("varlib")).unwrap();
@@ -61,8 +61,8 @@ fn without_home_and_xdg_variables_the_memory_is_in_the_home_of_the_account_or_be
 
 // ------------------------------------------------------------------------------------------------- the terminal
 
-/// Runs the program at a terminal of its own and types these lines, each at a prompt with the echo off. Returns what the
-/// terminal showed.
+/// Runs the program on its own terminal and types these lines, each at a prompt with the echo off. Returns the text
+/// that the terminal showed.
 fn at_terminal(env: &Env, arguments: &[&str], lines: &[&str]) -> Output {
     let script = "
 import os, pty, sys, termios, time

@@ -1,4 +1,4 @@
-//! The command line through the binary: exit codes, sources of the passphrase, JSON, what reaches a terminal.
+//! The command line through the binary: exit codes, sources of the passphrase, JSON, output on a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -122,7 +122,7 @@ fn the_passphrase_comes_from_exactly_one_place() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let output = env.nfreezer(["snapshots", "-p", "pass"]).success();
     assert!(output.stderr.contains("chmod 600"), "{}", output.stderr);
-    // On the command line there is no way.
+    // No option takes the passphrase itself.
     env.nfreezer(["snapshots", "--password", PASSPHRASE]).fails(2);
 }
 
@@ -173,7 +173,7 @@ fn names_of_others_are_escaped_in_messages() {
     assert!(!output.stderr.contains(['\u{1b}', '\u{202e}']), "{}", output.stderr);
 }
 
-/// A tree with hostile names, pushed as `/…/source`.
+/// Makes a repository with one snapshot: a tree with hostile names, pushed as `/…/source`.
 fn with_snapshot() -> Env {
     let env = Env::with_repository();
     env.write("source/plain", "plain");
@@ -220,7 +220,7 @@ fn push_ls_snapshots_and_restore_work_together() {
     let output = env.nfreezer(["restore", &inside, "--target", "out"]).success();
     assert!(output.stdout.contains("restored 3 files"), "{}", output.stdout);
     assert_eq!(fs::read(env.path("out/sub/esc\u{1b}[2J\u{202e}\nx")).unwrap(), b"hostile");
-    // Again: nothing to do. Then somebody changes a file: it is not clobbered silently.
+    // A second restore has nothing to do. A file that was changed since then is not overwritten silently.
     env.nfreezer(["restore", &inside, "-t", "out"]).done();
     env.write("out/plain", "mine!");
     let output = env.nfreezer(["restore", &inside, "-t", "out"]).exits(1);
@@ -228,7 +228,7 @@ fn push_ls_snapshots_and_restore_work_together() {
     assert_eq!(fs::read(env.path("out/plain")).unwrap(), b"mine!");
     env.nfreezer(["restore", &inside, "-t", "out", "--overwrite", "if-changed"]).done();
     assert_eq!(fs::read(env.path("out/plain")).unwrap(), b"plain");
-    // One file, without progress and words.
+    // Restores one file with `-q`, which prints nothing.
     let output = env.nfreezer(["restore", &format!("{inside}/plain"), "-t", "one", "-q"]).success();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
     assert_eq!(fs::read(env.path("one/plain")).unwrap(), b"plain");
@@ -275,7 +275,7 @@ fn damage_is_told_and_exits_with_4() {
     env.nfreezer(["push", "source/big"]).done();
     env.write("source/small", noise(100));
     env.nfreezer(["push", "source"]).done();
-    // The largest pack is that of `big`.
+    // The largest pack holds `big`.
     let shards = fs::read_dir(env.path("repo/packs")).unwrap().flat_map(|s| fs::read_dir(s.unwrap().path()).unwrap());
     let pack = shards.map(|p| p.unwrap().path()).max_by_key(|p| p.metadata().unwrap().len()).unwrap();
     let mut bytes = fs::read(&pack).unwrap();
@@ -349,7 +349,7 @@ fn a_real_server_is_trusted_only_when_told_so_and_serves_the_whole_path() {
     let sshd = crate::harness::sshd::Sshd::start();
     let mut env = Env::new();
     let address = format!("sftp://{}@127.0.0.1:{}/{}/repo", sshd.user, sshd.port, sshd.files().display());
-    // Known hosts of its own, also for `ssh`, which knows no HOME.
+    // The test has its own known hosts. `ssh` gets them by its configuration, because it ignores HOME.
     let known = env.path("known_hosts");
     let config = env.write("ssh_config", format!("UserKnownHostsFile {}\nIdentityAgent none\n", known.display()));
     let option = format!("ssh.config={}", config.display());

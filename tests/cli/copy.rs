@@ -1,4 +1,4 @@
-//! `copy` as it is typed: two passphrases, filters, what it prints, and its exit codes.
+//! The command line of `copy`: two passphrases, filters, output, and exit codes.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::harness::cli::Env;
 
 const OTHER: &str = "another passphrase";
 
-/// A repository with three snapshots, and an empty one with another passphrase.
+/// Makes a repository with three snapshots, and an empty one with another passphrase.
 fn two_repositories() -> Env {
     let mut env = Env::with_repository();
     for (host, tag, text) in [("laptop", "home", "1"), ("server", "etc", "2"), ("laptop", "home", "3")] {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::harness::cli::Env;
 
-/// The files below a folder.
+/// Returns the files below a folder.
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let below = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     below.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
@@ -31,7 +31,7 @@ fn commands_use_the_cache_and_those_that_judge_the_server_read_past_it() {
     env.nfreezer(["ls", "--recursive", "latest"]).done();
     env.nfreezer(["check"]).fails(4);
     env.nfreezer(["prune"]).fails(15);
-    // It may be deleted; then the damage shows.
+    // The cache may be deleted. Then the damage shows.
     fs::remove_dir_all(&cache).unwrap();
     env.nfreezer(["ls", "latest"]).fails(4);
 }
@@ -56,7 +56,7 @@ fn a_folder_or_a_size_that_cannot_be_used_is_named() {
     let error = env.nfreezer(["push", "tree"]).exits(2).stderr;
     assert!(error.contains("NFREEZER_CACHE_SIZE: write a size such as"), "{error}");
     env.unset("NFREEZER_CACHE_SIZE");
-    // A place where nothing can be made is no reason to make no backup.
+    // A push runs without a cache, and warns, where the cache folder cannot be made.
     env.set("NFREEZER_CACHE", "/proc/nfreezer");
     let warned = env.nfreezer(["push", "tree"]).exits(0).stderr;
     assert!(warned.contains("cannot make the cache /proc/nfreezer") && warned.contains("without a cache"), "{warned}");

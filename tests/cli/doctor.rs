@@ -10,7 +10,7 @@ use crate::harness::cli::{Env, Output};
 use crate::harness::root::needs_root;
 use crate::harness::sshd::{APPEND_ONLY, Setup, Sshd};
 
-/// All files below a folder with their contents.
+/// Returns all files below a folder with their contents.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -31,7 +31,7 @@ struct Client {
 }
 
 impl Client {
-    /// A repository with one snapshot on a server.
+    /// Starts a server and makes a repository with one snapshot on it.
     fn new(setup: Setup) -> Client {
         let (env, sshd) = (Env::new(), Sshd::with(setup));
         let config = format!("ssh.config={}", sshd.client_config(&env.home(), sshd.port).display());
@@ -97,12 +97,12 @@ fn doctor_sees_an_append_only_server_and_names_what_it_left() {
     named.sort();
     assert_eq!(named, new, "all that is left is named");
     assert!((1..=4).contains(&new.len()) && before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)));
-    // They count as packs that nothing uses; `prune` with a full key removes them.
+    // The objects left behind count as unused packs; `prune` with a full key removes them.
     client.nfreezer(&["check", "--read-data", "-r", &client.address]).done();
     fs::write(client.sshd.authorized_keys(), key).unwrap();
     client.nfreezer(&["prune", "--exclusive", "--yes", "-r", &client.address]).done();
     assert!(new.iter().all(|path| !path.exists()), "{new:?}");
-    // Without -P some changes are possible although files cannot be removed: a hole.
+    // A server that refuses only `remove` and `rmdir` still allows other changes of files: a hole.
     let hole = r#"restrict,command="internal-sftp -P remove,rmdir" "#;
     let key = fs::read_to_string(client.sshd.authorized_keys()).unwrap();
     fs::write(client.sshd.authorized_keys(), format!("{hole}{key}")).unwrap();

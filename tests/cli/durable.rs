@@ -1,5 +1,5 @@
-//! What the program reports as saved in a local folder is on the disk: each object is synced, then its folder, and only then
-//! the record that names it is begun. `strace` shows the system calls.
+//! Everything that the program reports as saved in a local folder is on the disk. Each object is synced, then its
+//! folder, and only then does the record that names the object begin. `strace` shows the system calls.
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,7 +36,7 @@ impl Trace {
         Trace(lines.filter_map(|(process, call)| whole(process, call.trim_start(), &mut begun)).collect())
     }
 
-    /// Where the first call is that satisfies a condition.
+    /// Returns the position of the first call that satisfies a condition.
     fn first(&self, is: impl Fn(&str) -> bool) -> Option<usize> {
         self.0.iter().position(|call| is(call))
     }
@@ -47,7 +47,7 @@ impl Trace {
         self.first(is).unwrap_or_else(|| panic!("{} is not created", path.display()))
     }
 
-    /// Where a file or folder is synced first after a place.
+    /// Returns the position of the first sync of a file or folder after a position.
     #[track_caller]
     fn synced(&self, path: &Path, after: usize) -> usize {
         let of = format!("<{}>)", path.display());
@@ -60,7 +60,8 @@ impl Trace {
         after + at.unwrap_or_else(|| panic!("{} is not synced in time", path.display()))
     }
 
-    /// Checks that an object is synced after it was made, and then its folder. Returns when that is done.
+    /// Checks that an object is synced after it was made, and then its folder. Returns the position of the folder's
+    /// sync.
     #[track_caller]
     fn stored(&self, path: &Path) -> usize {
         let synced = self.synced(path, self.created(path));
@@ -80,7 +81,7 @@ fn whole(process: &str, call: &str, begun: &mut HashMap<String, String>) -> Opti
     }
 }
 
-/// Every file below a folder.
+/// Returns every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {

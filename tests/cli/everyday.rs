@@ -1,4 +1,4 @@
-//! Small things that a user meets in the first days.
+//! Small details that users meet in their first days.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,7 @@ fn a_home_with_the_own_state_is_unchanged_after_a_push() {
     assert!(second.stdout.contains("nothing has changed"), "{}", second.stdout);
     assert!(second.stdout.contains("1 left out"), "{}", second.stdout);
     assert!(second.stderr.contains(&format!("excluded {}", state.display())), "{}", second.stderr);
-    // As a source it is saved.
+    // The state folder is saved if it is a source itself.
     env.nfreezer([OsStr::new("push"), state.as_os_str()]).done();
     let mut what = OsString::from("latest:");
     what.push(&state);
@@ -81,7 +81,7 @@ fn a_path_is_accepted_as_it_is_printed() {
     let words = [OsStr::new("restore"), &in_latest(&env, "tree"), OsStr::new(name)];
     env.nfreezer([&words[..], &target("three")[..]].concat()).done();
     assert_eq!(std::fs::read(env.path("three").join(bytes)).unwrap(), b"contents");
-    // A path that exists as typed is that path.
+    // A path that exists exactly as typed is used as typed, without unescaping.
     env.nfreezer([&[OsStr::new("restore"), &place(r"lite\x41ral")], &target("two")[..]].concat()).done();
     assert_eq!(std::fs::read(env.path(r"two/lite\x41ral")).unwrap(), b"literal");
     let missing = env.nfreezer([OsStr::new("ls"), &place(r"no\xff")]).exits(1).stderr;
@@ -172,7 +172,7 @@ fn a_refused_forget_claims_nothing() {
     assert!(output.stdout.contains(": forgotten"), "{output:?}");
 }
 
-/// The file of the last runs in the state folder of `env`, as text.
+/// Returns the text of the file that remembers the last runs, from the state folder of `env`.
 fn remembered_runs(env: &Env) -> String {
     let folder = env.home().join(".local/state/nfreezer");
     let files = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
@@ -217,7 +217,7 @@ fn diff_names_its_snapshots_and_compares_those_of_the_same_sources() {
         let snapshots = objects.iter().filter(|object| object["type"] == "snapshot");
         snapshots.map(|s| s["short_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    // Nothing of the same sources is before the latest one: the sources are named.
+    // No older snapshot has the sources of the latest one, so `diff` warns that the sources differ.
     let different = env.nfreezer(["diff"]).exits(0);
     assert!(different.stderr.contains("the snapshots have different sources"), "{different:?}");
     env.write("a/file", "22");
@@ -264,7 +264,7 @@ fn links_and_pipes_that_are_unchanged_stay_the_same_inodes() {
     let before = ["link", "pipe"].map(inode);
     drop(restore());
     assert_eq!(["link", "pipe"].map(inode), before);
-    // A change of the attributes alone is undone.
+    // A restore also undoes a change of the attributes alone.
     let pipe = env.path("out/pipe");
     std::fs::set_permissions(&pipe, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
     drop(restore());

@@ -38,7 +38,7 @@ fn bash_completes_commands_and_options() {
     assert_eq!(completed("nfreezer restore --over").trim(), "--overwrite");
 }
 
-/// A repository with a folder of unusual names in the latest snapshot.
+/// Makes a repository whose latest snapshot holds a folder of unusual names.
 fn with_snapshot() -> (Env, String) {
     let mut env = Env::with_repository();
     for name in ["letters/ann's note.txt", "letters/bob.txt", "lists/x", "tab\there"] {

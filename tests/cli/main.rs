@@ -1,4 +1,4 @@
-//! The program as it is used: through its binary.
+//! The commands, run through the binary.
 
 #[path = "../harness/mod.rs"]
 mod harness;

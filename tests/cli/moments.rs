@@ -1,8 +1,8 @@
-//! Snapshots by time, by path and by tag, as they are typed.
+//! Selection of snapshots by time, path and tag on the command line.
 
 use crate::harness::cli::Env;
 
-/// Two snapshots of `tree` and a newer one of `other`.
+/// Makes a repository with two snapshots of `tree` and a newer one of `other`.
 fn repository() -> Env {
     let env = Env::with_repository();
     for (contents, time) in [("old", "2020-01-05 10:00:00"), ("new", "3 days ago")] {

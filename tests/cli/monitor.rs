@@ -1,4 +1,4 @@
-//! `status`: what a monitor learns.
+//! `status`: its output for a monitor.
 
 use crate::harness::cli::Env;
 
@@ -69,7 +69,7 @@ fn status_as_json_and_as_a_textfile() {
     ] {
         assert!(text.lines().any(|have| have.starts_with(&line)), "{line}\n{text}");
     }
-    // Each metric has its HELP and TYPE in front of its samples, once.
+    // Each metric has one HELP and one TYPE line in front of its samples.
     let mut known = String::new();
     for line in text.lines() {
         match line.strip_prefix("# TYPE ") {

@@ -1,10 +1,10 @@
-//! Profiles: what `profile` shows and refuses.
+//! Profiles: the output of `profile`, and the profiles that it refuses.
 
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::cli::Env;
 
-/// Writes a profile into the folder of the user.
+/// Writes a profile into the user's folder of profiles.
 pub fn write_profile(env: &Env, name: &str, text: &str) {
     let folder = env.home().join(".config/nfreezer");
     std::fs::create_dir_all(&folder).unwrap();
@@ -135,12 +135,12 @@ fn profiles_are_found_listed_and_checked() {
     let checked = env.nfreezer(["profile", "check"]).exits(0);
     assert_eq!(checked.stdout, "profile home: no errors\n");
     assert!(checked.stderr.contains("no passphrase") && checked.stderr.contains("/no/such does not exist"));
-    // By a path, too.
+    // A profile can also be named by its path.
     let path = env.home().join(".config/nfreezer/home.toml");
     env.nfreezer(["profile", "check", path.to_str().unwrap()]).done();
     let missing = env.nfreezer(["profile", "show", "nas"]).exits(2).stderr;
     assert!(missing.contains("there is no profile nas") && missing.contains("/etc/nfreezer/nas.toml"), "{missing}");
-    // Everyone, or a group, may write a line that runs a command as this user.
+    // With these modes every user, or a group, may add a line that runs a command as this user.
     for mode in [0o666, 0o606, 0o660] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let refused = env.nfreezer(["profile", "check", "home"]).exits(2).stderr;

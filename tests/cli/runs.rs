@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::cli::{Env, Output};
 use crate::profiles::write_profile;
 
-/// A repository and the head of a profile that names it.
+/// Makes a repository and a profile that consists of its address and these lines.
 fn with_profile(rest: &str) -> Env {
     let mut env = Env::with_repository();
     let repo = env.path("repo");
@@ -25,7 +25,7 @@ fn summary(output: &Output) -> Value {
     output.objects().pop().unwrap()
 }
 
-/// What happened to each step: its exit code, or `skipped`.
+/// Returns the outcome of each step: its exit code, or `skipped`.
 fn steps(summary: &Value) -> Vec<String> {
     let of = |step: &Value| match step["skipped"].as_str() {
         Some(_) => format!("{} skipped", step["command"].as_str().unwrap()),
@@ -34,7 +34,7 @@ fn steps(summary: &Value) -> Vec<String> {
     summary["steps"].as_array().unwrap().iter().map(of).collect()
 }
 
-/// The lines that the hooks have appended, and the summaries that they read.
+/// Returns the lines that the hooks have appended and the summaries that they read, and clears both.
 fn hooked(env: &Env) -> (Vec<String>, Vec<Value>) {
     let read = |name: &str| fs::read_to_string(env.path(name)).unwrap_or_default();
     let summaries = read("summaries").lines().map(|line| serde_json::from_str(line).unwrap()).collect();

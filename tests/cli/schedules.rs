@@ -1,4 +1,4 @@
-//! `schedule`: what it writes, by a `systemctl` and a `crontab` that only take notes.
+//! `schedule`: the files that it writes, and its calls of a fake `systemctl` and a fake `crontab`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::harness::cli::Env;
 use crate::profiles::write_profile;
 
-/// A profile, and programs that take notes: `systemctl` ends with this code, `crontab` keeps a file.
+/// Makes a profile and the fake programs: `systemctl` logs its calls and exits with this code, `crontab` keeps a file.
 fn env(systemctl: u8) -> Env {
     let mut env = Env::without_passphrase();
     write_profile(&env, "home", "repository = \"me@nas:/b\"\n[push]\nsources = [\"/etc\"]\n");
@@ -70,7 +70,7 @@ fn a_timer_of_systemd_is_written_listed_and_removed() {
     let listed = env.nfreezer(["schedule", "list", "--json"]).exits(0).objects();
     let ours = listed.iter().find(|object| object["file"] == profile.to_str().unwrap()).unwrap();
     assert_eq!((&ours["when"], &ours["next"]), (&"*-*-* 03:05:00".into(), &"Mon 03:12".into()));
-    // Without the profile, too.
+    // `remove` works without the profile, too.
     fs::remove_file(&profile).unwrap();
     calls(&env);
     env.nfreezer(["schedule", "remove", "home"]).done();

@@ -1,4 +1,4 @@
-//! What must not be found: passphrases and keys, in what a process shows to others or leaves behind.
+//! Passphrases and keys are not found in anything that a process shows to others or leaves behind.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -16,7 +16,7 @@ use nfreezer::name::{ObjectId, hex};
 
 const SECRET: &str = "zebra-canyon-4711-lantern-osprey";
 
-/// A repository whose passphrase comes from a file or a command; nothing is in the environment.
+/// Makes a repository whose passphrase comes from a file or a command; the environment holds no passphrase.
 fn repository() -> Env {
     let mut env = Env::without_passphrase();
     env.set("NFREEZER_REPOSITORY", "repo");
@@ -27,7 +27,8 @@ fn repository() -> Env {
     env
 }
 
-/// The master key, and the fingerprint that is derived like the keys that work with it, found as their owner can.
+/// Returns the master key, and the fingerprint that is derived in the same way as the working keys. Their owner can
+/// compute both.
 fn master(env: &Env) -> ([u8; 32], [u8; 16]) {
     let id = decode_config(&fs::read(env.path("repo/config")).unwrap()).unwrap();
     let entry = fs::read_dir(env.path("repo/keys")).unwrap().next().unwrap().unwrap();
@@ -38,7 +39,7 @@ fn master(env: &Env) -> ([u8; 32], [u8; 16]) {
     (*master.expose(), Keys::derive(&master, &id).fingerprint())
 }
 
-/// A push that has opened the repository and waits for what a fifo will give. It runs until it is dropped.
+/// A push that has opened the repository and waits for input from a fifo. It runs until it is dropped.
 struct Waiting {
     child: Child,
     fifo: std::path::PathBuf,
@@ -49,7 +50,7 @@ impl Waiting {
         let fifo = env.path("fifo");
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let mut command = env.command(["push", "--stdin"].iter().chain(options));
-        // A shell that keeps the fifo open, so that the push reads and nothing comes.
+        // The fifo stays open for writing, so the push waits for data that never arrives.
         let file = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
         let child = command.stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let waiting = Waiting { child, fifo };
@@ -57,7 +58,7 @@ impl Waiting {
         waiting
     }
 
-    /// Its worker threads are there: the passphrase has done its work.
+    /// Waits until the worker threads exist: by then the passphrase has been used.
     fn until_it_has_opened(&self) {
         let begun = Instant::now();
         let named = |name: &str| fs::read_dir(self.proc(name)).map_or(0, |threads| threads.count());
@@ -71,7 +72,7 @@ impl Waiting {
         format!("/proc/{}/{name}", self.child.id())
     }
 
-    /// Everything that it has in memory, read as root can.
+    /// Returns the writable memory of the process, read as root.
     fn memory(&self) -> Vec<u8> {
         let maps = fs::read_to_string(self.proc("maps")).unwrap();
         let mut memory = fs::File::open(self.proc("mem")).unwrap();
@@ -127,7 +128,8 @@ fn t81_no_core_is_dumped_and_no_other_process_of_the_user_may_look() {
     let limits = fs::read_to_string(waiting.proc("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"], "{limits}");
-    // What is not dumpable belongs to root in /proc, whoever runs it: no debugger, no /proc/PID/mem for that user.
+    // In /proc, the files of a process that is not dumpable belong to root: its user can attach no debugger and cannot
+    // read /proc/PID/mem.
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(waiting.proc("mem")).unwrap());
     assert_eq!(owner, 0);
     assert!(Command::new("kill").args(["-ABRT", &waiting.child.id().to_string()]).status().unwrap().success());
@@ -141,7 +143,7 @@ fn t81_nobody_else_of_the_same_user_reads_the_memory() {
         return;
     }
     let env = repository();
-    // As `nobody`, in a place where it may read and write.
+    // The push runs as an unprivileged user, in a folder that this user may read and write.
     let root = env.path("").parent().unwrap().to_owned();
     let script = r#"
         chmod 755 "$1" && chown -R 65534:65534 "$1" && cd "$1/work" && mkfifo fifo && chmod 666 fifo && exec 3<>fifo

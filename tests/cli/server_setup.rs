@@ -1,5 +1,5 @@
-//! `server-setup --append-only` against a real sshd: it locks an account, everything works through the key, and a thief of the
-//! key who speaks SFTP by hand, or asks sshd for more, changes nothing.
+//! `server-setup --append-only` against a real sshd locks an account. The client does all its work through the key. A
+//! thief of the key changes nothing, neither with hand-made SFTP requests nor with other requests to sshd.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ use crate::harness::cli::Env;
 use crate::harness::root::needs_root;
 use crate::harness::sshd::{Setup, Sshd, keygen};
 
-/// A server with an account whose home is the account's own, read by sshd as it is by default.
+/// A server whose account owns its home; sshd reads the keys there as it does by default.
 struct Server {
     sshd: Sshd,
     env: Env,
     repository: PathBuf,
-    /// For the key that may do everything, and for the client's.
+    /// SSH configurations: for the key that may do everything, and for the client's key.
     configs: [PathBuf; 2],
     public: PathBuf,
 }
@@ -37,7 +37,7 @@ impl Server {
         let public = client.with_extension("pub");
         fs::create_dir(home.join(".ssh")).unwrap();
         let read = |path: &Path| fs::read_to_string(path).unwrap();
-        // Both keys may do everything at first; start files are there, and a program that runs at login.
+        // At first both keys may do everything. The home has start files, which run at login.
         let keys = read(&sshd.authorized_keys()) + "# a note\n" + &read(&public);
         for (name, text) in
             [(".ssh/authorized_keys", &*keys), (".ssh/authorized_keys2", &*keys), (".profile", "true\n")]
@@ -81,7 +81,8 @@ impl Server {
         ssh
     }
 
-    /// Every path in the account's home with its mode, owner and contents, but for what sshd and the test write.
+    /// Returns every path in the account's home with its mode, owner and contents, except files that sshd and the test
+    /// write.
     fn everything(&self) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
         let mut found = BTreeMap::new();
         let mut rest = vec![self.sshd.scratch().to_owned()];
@@ -98,7 +99,7 @@ impl Server {
     }
 }
 
-/// SFTP by hand: what a client of ours would never send.
+/// An SFTP client that sends requests by hand, among them requests that nfreezer never sends.
 struct Thief {
     child: Child,
     to: ChildStdin,
@@ -124,7 +125,7 @@ impl Thief {
         packet
     }
 
-    /// Sends a request; the handle it gives, or the status.
+    /// Sends a request. Returns the handle of the answer, or the status as the error.
     fn ask(&mut self, kind: u8, fields: &[Field<'_>]) -> Result<Vec<u8>, u32> {
         let mut body = vec![kind, 0, 0, 0, 7];
         for field in fields {
@@ -181,7 +182,7 @@ const OWNER: u32 = 2;
 const MODE: u32 = 4;
 const TIMES: u32 = 8;
 
-/// Everything SFTP has to change what is there, tried on one path.
+/// Tries every SFTP request that can change a file or folder on one path.
 fn attack(thief: &mut Thief, path: &Path) {
     let target = path.to_str().unwrap().as_bytes();
     let other = [target, b".other"].concat();
@@ -194,7 +195,7 @@ fn attack(thief: &mut Thief, path: &Path) {
     thief.refused("RENAME over it", 18, &[Text(b"/etc/hostname"), Text(target)]);
     thief.refused("SYMLINK", 20, &[Text(b"/etc/passwd"), Text(&other)]);
     for handle in [false, true] {
-        // A handle that was opened for reading must not change anything either.
+        // A handle that was opened for reading must not allow changes either.
         let opened = if handle { thief.ask(3, &[Text(target), Number(READ), Number(0)]) } else { Err(0) };
         let (kind, on) = match (handle, &opened) {
             (true, Ok(handle)) => (10, &handle[..]),
@@ -219,8 +220,9 @@ fn attack(thief: &mut Thief, path: &Path) {
     thief.refused("lsetstat", 200, &[Text(b"lsetstat@openssh.com"), Text(target), Number(MODE), Number(0o777)]);
 }
 
-/// The processes of the account, by way of /proc: no memory to write and no environment to read. These are its SFTP servers;
-/// the kernel closes all other processes to it anyway. (A process reaches its own open files, which is its own connection.)
+/// Attacks the processes of the account through /proc: their memory cannot be written and their environment cannot be
+/// read. These processes are SFTP servers of the account; the kernel closes all other processes to it anyway. (A
+/// process reaches its own open files, which are its own connection.)
 fn attack_processes(thief: &mut Thief, server: &Server) {
     let account = fs::metadata(server.sshd.files()).unwrap().uid();
     let mut tried = 0;
@@ -264,7 +266,7 @@ fn programs_of_the_account_are_warned_of() {
         .args(["--reuid", &account, "--clear-groups", "setsid", "sleep", "600"])
         .spawn()
         .unwrap();
-    // Until then it is still setpriv, of root.
+    // Before that, the process is still `setpriv`, which belongs to root.
     let comm = format!("/proc/{}/comm", program.id());
     while fs::read_to_string(&comm).unwrap() != "sleep\n" {
         std::thread::yield_now();
@@ -291,7 +293,7 @@ fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
     assert!(said.stdout.contains("other keys of this account that can do everything: 2"), "{}", said.stdout);
     assert!(said.stdout.contains("can still be overwritten") && said.stdout.contains("/public\n"), "{}", said.stdout);
     assert!(said.stdout.contains("This does not protect from:"), "{}", said.stdout);
-    // Once more, as after a change of the key's comment: the result is the same.
+    // Installs the key again, as after a change of its comment. The result is the same.
     let before = server.everything();
     drop(server.install().success());
     assert!(before == server.everything(), "a second run changes nothing");
@@ -354,7 +356,7 @@ fn a_thief_of_the_key_changes_nothing_and_the_client_does_all_its_work() {
     assert!(before == server.everything(), "nothing was changed, removed or added");
     attack_processes(&mut thief, &server);
 
-    // New objects are what the key is for; they cannot be changed once they are closed.
+    // The key may make new objects. They cannot be changed once they are closed.
     let new = server.repository.join("log/new");
     let path = new.to_str().unwrap().as_bytes();
     let handle = thief.ask(3, &[Text(path), Number(WRITE | CREATE), Number(MODE), Number(0o777)]).unwrap();
@@ -397,7 +399,7 @@ fn the_key_opens_nothing_but_sftp() {
     assert!(said.contains("remote port forwarding failed"), "{said}");
     let said = says(&["-o", "ExitOnForwardFailure=yes", "-R", "/tmp/nfreezer-thief:127.0.0.1:1", "-N", "server"]);
     assert!(said.contains("remote port forwarding failed"), "{said}");
-    // Agent, X11 and start files: what sshd says of the key at each login.
+    // At each login sshd logs the options of the key. They allow no agent, no X11 and no start files.
     let log = server.sshd.log();
     let last = log.lines().rfind(|line| line.contains("key options:")).unwrap_or_else(|| panic!("{log}"));
     assert!(last.contains(" command"), "{last}");
@@ -416,7 +418,7 @@ fn the_installed_openssh_has_no_request_that_is_not_known() {
     for request in text.lines() {
         assert!(known.contains(&request), "{request} is new: does it change anything?");
     }
-    // What is documented is what is printed.
+    // The README documents the line that is printed.
     let line = crate::harness::sshd::APPEND_ONLY.trim();
     assert!(line.contains(&format!("internal-sftp -P {DENIED} -u 0377")), "{line}");
     assert!(include_str!("../../README.md").contains(line));

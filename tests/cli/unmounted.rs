@@ -7,7 +7,7 @@ use crate::harness::cli::{Env, Output};
 use crate::harness::process::within;
 use crate::harness::root::needs_root;
 
-/// Runs nfreezer in a mount namespace of its own, after a script for `sh` that may mount.
+/// Runs nfreezer in its own mount namespace, after a script for `sh` that may mount.
 fn mounted(env: &Env, script: &str, arguments: &[&str]) -> Output {
     let mut outer = Command::new("unshare");
     let script = format!("set -e; {script}; exec setsid --wait \"$@\"");

@@ -1,4 +1,5 @@
-//! The main job through the binary, a real sshd and the real kernel: what goes in comes out, and the server learns nothing.
+//! The main job through the binary, a real sshd and the real kernel: backups come back unchanged, and the server learns
+//! nothing.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
@@ -13,10 +14,10 @@ use crate::harness::sshd::{Setup, Sshd};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nfreezer");
-/// The account of those who are not root.
+/// The user id of clients that are not root.
 const NOBODY: u32 = 65534;
 
-/// Somebody who runs nfreezer: an own home, and a repository.
+/// A user of nfreezer with a home folder and a repository.
 struct Client {
     home: TempDir,
     repository: String,
@@ -24,7 +25,7 @@ struct Client {
 }
 
 impl Client {
-    /// With a repository on this server, as root or as `nobody`.
+    /// Makes a client of a repository on this server, with this user id or as root.
     fn of(sshd: &Sshd, uid: Option<u32>) -> Client {
         let repository = sshd.files().join("repository").display().to_string();
         let client = Client::new(format!("server:{repository}"), uid);
@@ -59,7 +60,7 @@ impl Client {
         folder
     }
 
-    /// Any program as this client, in a hermetic environment.
+    /// Returns a command that runs a program as this client, in a hermetic environment.
     fn command(&self, program: &str) -> Command {
         let mut command = match self.uid {
             None => Command::new(program),
@@ -94,7 +95,7 @@ impl Client {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The summary of a push that ends with this code, as JSON.
+    /// Runs a push that must end with this code. Returns its summary as JSON.
     fn push(&self, sources: &[&str], code: Option<i32>) -> serde_json::Value {
         let output = self.nfreezer(&[&["push", "--json"], sources].concat());
         assert_eq!(output.status.code(), code, "push {sources:?}: {}", text(&output));
@@ -140,7 +141,7 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// What rsync would change to make `to` what `from` is.
+/// Returns the changes that rsync would make to turn `to` into a copy of `from`.
 fn difference(client: &Client, from: &Path, to: &Path, without: &[&Path]) -> String {
     let mut rsync = client.command("rsync");
     rsync.args(without.iter().map(|path| format!("--exclude=/{}", path.display())));
@@ -149,7 +150,7 @@ fn difference(client: &Client, from: &Path, to: &Path, without: &[&Path]) -> Str
     text(&output).trim().strip_prefix("exit status: 0").map_or_else(|| text(&output), |rest| rest.trim().to_owned())
 }
 
-/// Every file below a folder.
+/// Returns every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -168,8 +169,8 @@ fn python_folders() -> Vec<PathBuf> {
     entries.filter(|p| p.is_dir() && p.file_name().unwrap().to_string_lossy().starts_with("python3")).collect()
 }
 
-/// Copies the first thousands of files of a folder of the system, with all their attributes: the folder itself may change
-/// at any time. What vanishes meanwhile is left out.
+/// Copies the first 6000 files and links of a system folder, with all their attributes, because the folder itself may
+/// change at any time. Files that vanish meanwhile are left out.
 fn copy_part(from: &Path, to: &Path) -> PathBuf {
     let script = r#"
         cd / && find "$1" \( -type f -o -type l \) -print0 2>/dev/null | LC_ALL=C sort -z | head -zn 6000 |
@@ -180,7 +181,7 @@ fn copy_part(from: &Path, to: &Path) -> PathBuf {
     to.join(below)
 }
 
-/// What below these folders this client cannot read.
+/// Returns the paths below these folders that this client cannot read.
 fn unreadable(client: &Client, sources: &[&str]) -> Vec<PathBuf> {
     let mut find = client.command("find");
     find.args(sources).args(["(", "-type", "d", "-o", "-type", "f", ")", "!", "-readable", "-prune", "-print"]);
@@ -237,7 +238,7 @@ fn usr_share_and_python_come_back_to_an_ordinary_user() {
     whole_way(Some(NOBODY));
 }
 
-/// A small tree of the client's own.
+/// Makes a small tree of the client's own.
 fn small_tree(client: &Client) -> PathBuf {
     let tree = client.folder("tree");
     for (name, size) in [("letters/to-alice.txt", 300), ("letters/to-bob.txt", 70_000), ("photos/image.raw", 3_000_000)]
@@ -299,7 +300,7 @@ fn the_server_sees_no_name_no_content_and_few_sizes() {
     let client = Client::of(&sshd, None);
     let tree = small_tree(&client);
     client.ok(&["init"]);
-    // Attributes of each kind: a time, an owner that has a name, an extended attribute, the target of a link.
+    // Sets attributes of each kind: a time, an owner with a name, an extended attribute, the target of a link.
     let letter = tree.join("letters/to-bob.txt");
     crate::harness::tree::set_mtime(&letter, 1_234_567_890, 0);
     let attribute =
@@ -311,7 +312,7 @@ fn the_server_sees_no_name_no_content_and_few_sizes() {
     let user = rustix::fs::stat(&letter).unwrap().st_uid;
     let user = nix::unistd::User::from_uid(user.into()).unwrap().map_or("no name".into(), |user| user.name);
     let words = ["letters", "alice", "image.raw", "secret sentence", "telltale", "photos", "nfreezer 0", &user];
-    // The time as a number and as the format encodes it. Shorter words occur in sealed bytes by chance.
+    // The time is searched for as a number and as the format encodes it. Shorter words occur in sealed bytes by chance.
     let mtime: &[&[u8]] = &[&1_234_567_890u64.to_be_bytes(), b"\xa4\x8b\xb0\x99\x09"];
     for file in files(&sshd.files().join("repository")) {
         let bytes = fs::read(&file).unwrap();
@@ -403,7 +404,7 @@ fn a_push_killed_at_any_moment_loses_nothing() {
     for round in 0..12 {
         let mut push = client.command_nfreezer(&["push", "-q", more.to_str().unwrap()]);
         let mut push = push.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // From right after the start to about the end of a whole push.
+        // The kills happen between the start of a push and about the end of a whole push.
         let until = Instant::now() + Duration::from_millis(60 * round + 100);
         while Instant::now() < until && push.try_wait().unwrap().is_none() {
             std::thread::yield_now();
@@ -435,7 +436,7 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
     let tree = small_tree(&client);
     client.ok(&["init"]);
     client.push(&[tree.to_str().unwrap()], Some(0));
-    // The photo has packs of its own in a second push, so that a pack without the letters exists.
+    // A second push stores the photo in its own packs, so that a pack without the letters exists.
     let photo = tree.join("photos/second.raw");
     fs::write(
         &photo,
@@ -524,7 +525,7 @@ fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
     let after: Vec<_> = files(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
     assert!(before == after, "nothing that exists was altered or removed, and nothing was added: {}", text(&sftp));
 
-    // Check, repair and healing need no more than that.
+    // Check, repair and healing need no other permissions.
     client.ok(&["check", "--read-data"]);
     let packs = files(&repository.join("packs"));
     fs::remove_file(packs.iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap()).unwrap();

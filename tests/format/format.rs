@@ -1,5 +1,5 @@
-//! The format as a stranger sees it: every vector of `docs/format.md` is what the code makes, known answers of the
-//! primitives, and hostile bytes for every decoder.
+//! The format from the outside: the code makes every vector of `docs/format.md`, the primitives produce known answers,
+//! and every decoder reads hostile bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn key_file(lanes: u32) -> (ObjectId, Vec<u8>) {
 
 const PACK_A: PackRef = PackRef { id: ObjectId([0xaa; 32]), len: 1 << 24 };
 const PACK_B: PackRef = PackRef { id: ObjectId([0xbb; 32]), len: 65536 };
-/// The pack that the pages of the vectors are in.
+/// Pack that holds the pages of the vectors.
 const OWN: PackRef = PackRef { id: ObjectId([0xcc; 32]), len: 65536 };
 
 fn reference(byte: u8, pack: PackRef, offset: u32, stored: u32, len: u32) -> Ref {
@@ -69,7 +69,7 @@ fn node(name: &str, mode: u16, content: Content) -> Node {
     }
 }
 
-/// One node of each kind and every optional part.
+/// Returns a page with one node of each kind and every optional part.
 fn leaf() -> Page {
     let mut before_1970 = node("b", 0o644, Content::File(vec![Extent::Data(reference(1, PACK_A, 1000, 50, 100))]));
     (before_1970.mtime, before_1970.ctime, before_1970.inode) = (Time::new(-1, 999_999_999), -1, 299);
@@ -144,7 +144,7 @@ fn entry(byte: u8, kind: ChunkKind, offset: u32, stored: u32, len: u32) -> pack:
     pack::Entry { id: ChunkId([byte; 16]), kind, offset, stored, len }
 }
 
-/// A record with everything that a head can hold.
+/// Returns a record with everything that a head can hold.
 fn head_and_sections() -> (Head, Vec<NewSection>) {
     let mark = |sequence, record, action| Mark {
         sequence,
@@ -187,7 +187,7 @@ fn head_and_sections() -> (Head, Vec<NewSection>) {
     (head, sections)
 }
 
-/// SHA-256(label || be64(0)) || SHA-256(label || be64(1)) || .., cut to `len`.
+/// Returns SHA-256(label || be64(0)) || SHA-256(label || be64(1)) || .., cut to `len`.
 fn stream(label: &str, len: usize) -> Vec<u8> {
     let block = |i: u64| Sha256::new().chain_update(label).chain_update(i.to_be_bytes()).finalize();
     let mut bytes: Vec<u8> = (0..len.div_ceil(32) as u64).flat_map(block).collect();
@@ -202,13 +202,13 @@ fn pack_plain() -> Vec<u8> {
     builder.finish(false).0
 }
 
-/// Every vector of the document, by name.
+/// Returns every vector of the document, by name.
 fn vectors() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut put = |name: &str, value: String| assert!(all.insert(name.to_owned(), value).is_none(), "{name} twice");
     let keys = keys();
 
-    // 3: keys, by the bare primitives as the document says, not by our code.
+    // 3: keys, made with bare primitives as the document describes, not by nfreezer's code.
     let (prk, hkdf) = Hkdf::<Sha256>::extract(Some(&[b"nfreezer/v1".as_slice(), &[2; 32]].concat()), &[1; 32]);
     put("prk", hex(&prk));
     for purpose in ["object", "object-id", "chunk-id", "name-hash", "chunker-prf", "chunker-table"] {
@@ -287,7 +287,7 @@ fn end_of_index(plain: &[u8]) -> usize {
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/format.md");
 
-/// The lines `name = value` of the fenced blocks called `vectors`; indented lines continue a value.
+/// Returns the lines `name = value` of the fenced blocks called `vectors`; indented lines continue a value.
 fn documented(text: &str) -> BTreeMap<String, String> {
     let mut found: Vec<(String, String)> = Vec::new();
     for block in text.split("\n```vectors\n").skip(1) {
@@ -311,7 +311,7 @@ fn documented(text: &str) -> BTreeMap<String, String> {
 fn t75_every_vector_of_the_document_is_what_the_code_makes() {
     let text = std::fs::read_to_string(DOCUMENT).unwrap();
     let (mut documented, made) = (documented(&text), vectors());
-    // Compressed bytes differ between versions of zstd: the document's are read, not made.
+    // Compressed bytes differ between versions of zstd, so the bytes of the document are read, not made.
     let compressed = unhex(&documented.remove("compressed chunk").expect("the document holds a compressed chunk"));
     let plain = vec![0; 300 << 10];
     let mut r = reference(0, PACK_A, 0, compressed.len() as u32, plain.len() as u32);
@@ -469,12 +469,12 @@ fn t20_t23_a_flipped_bit_of_a_key_file_is_a_wrong_passphrase() {
     for byte in 0..file.len() {
         let mut bad = file.clone();
         bad[byte] ^= 1 << (byte % 8);
-        // Under its old name it does not even get to the KDF; the server may give it its new name.
+        // Under its old name the file does not even reach the KDF. The server may rename it to fit.
         assert_eq!(try_key(&bad, &id).unwrap_err().kind(), Kind::Damaged, "byte {byte}");
         let parsed = KeyFile::parse(&named(&bad), &RepoId([2; 32]), &bad);
         match byte {
             0..44 => assert_eq!(parsed.err().unwrap().kind(), Kind::Damaged, "byte {byte}"),
-            // Whoever asks for less than the floor or for more than the bound is refused before Argon2 runs.
+            // A cost below the floor or above the bound is refused before Argon2 runs.
             44..56 if parsed.is_err() => assert_eq!(parsed.err().unwrap().kind(), Kind::Passphrase),
             _ if byte % 12 == 0 || byte == 55 || byte == 120 || byte == 263 => {
                 assert_eq!(
@@ -526,7 +526,7 @@ fn t27_a_key_file_of_another_repository_and_an_unknown_kdf_or_flag_are_refused()
     }
 }
 
-/// The AES key, nonce and tag are right, only the commitment is not: what a file made for two passphrases would look like.
+/// The AES key, nonce and tag are right, and only the commitment is wrong, as in a file made for two passphrases.
 #[test]
 fn t26_the_commitment_is_compared_before_anything_is_decrypted() {
     let (_, mut file) = key_file(4);
@@ -560,7 +560,7 @@ fn t29_a_config_of_another_length_magic_or_version_is_refused() {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- what is written is read
+// --------------------------------------------------------------------------------------------------------- round trips
 
 fn some_ref() -> impl Strategy<Value = Ref> {
     let pack = prop_oneof![
@@ -718,7 +718,7 @@ fn t65_records_come_back() {
         assert_eq!(section.sha256, Sha256::digest(&new.bytes)[..]);
     }
     assert!(record::decode(8, &plain[..end]).is_err(), "under the name of another sequence");
-    // A section of a whole block moves all of them to blocks.
+    // A section of a whole block moves all sections to block boundaries.
     let long = NewSection { kind: SectionKind::Ancestry, bytes: vec![1; 65536 + 8], fences: Vec::new() };
     let plain = record::encode(Head { sequence: 1, ..Head::default() }, &[long]).unwrap();
     let end = record::head_end(plain[..4].try_into().unwrap()).unwrap();
@@ -728,7 +728,7 @@ fn t65_records_come_back() {
 
 // ---------------------------------------------------------------------------------------------------------- hostile bytes
 
-/// Everything that takes bytes from a repository. Whatever is taken must be what its writer would have made.
+/// Decodes bytes with every decoder of repository data. Accepted bytes must equal the encoding of the decoded value.
 fn feed(bytes: &[u8]) {
     if let Ok(page) = Page::decode(bytes, &OWN) {
         assert_eq!(page.encode(&OWN), bytes);
@@ -822,7 +822,7 @@ proptest! {
     }
 }
 
-/// Counts of 2^32 and 2^64 in front of nothing, at every place where a count stands.
+/// The counts 2^32 and 2^64 without data behind them, at every place where a count stands.
 #[test]
 fn t57_claimed_counts_reserve_nothing() {
     for count in [vec![0xff; 4], vec![0xff; 9]] {
@@ -1026,7 +1026,7 @@ fn t63_zstd_bombs_and_frames_that_are_not_exactly_one_part_are_refused() {
     assert_eq!(unpack(&good, 1000).unwrap(), part);
     let skippable = [0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4];
     let half = zstd(&part[..500]);
-    // Claims 2^40 bytes, in the frame header's 8-byte field.
+    // The 8-byte field of the frame header claims 2^40 bytes.
     let claims = [&[0x28, 0xb5, 0x2f, 0xfd, 0xe0][..], &[0, 0, 0, 0, 0, 1, 0, 0], &[0x03, 0, 0]].concat();
     let cases = [
         ("ten gigabytes in a few bytes", zstd(&vec![0; 64 << 20])),

@@ -1,5 +1,5 @@
-//! What hostile bytes may cost (T57): a decoder never reserves much more than the bytes it was given. One test per
-//! process would do; a counting allocator needs `unsafe`, so it has a file of its own.
+//! The memory that hostile bytes may cost (T57): a decoder never reserves much more than the size of its input. One
+//! test per process would do; a counting allocator needs `unsafe`, so it has a file of its own.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -42,7 +42,7 @@ fn add(bytes: isize) {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Most bytes that were reserved at once during `work`.
+/// Returns the most bytes that were reserved at once during `work`.
 fn peak<T>(work: impl FnOnce() -> T) -> usize {
     let before = NOW.get();
     PEAK.set(before);
@@ -51,7 +51,8 @@ fn peak<T>(work: impl FnOnce() -> T) -> usize {
 }
 
 const OWN: PackRef = PackRef { id: ObjectId([0xcc; 32]), len: 65536 };
-/// serde reserves at most 1 MiB for a sequence whose claimed length it has not seen; three of them can be nested.
+/// Allowance in bytes: serde reserves at most 1 MiB for a sequence whose claimed length it has not seen; three of them
+/// can be nested.
 const FIXED: usize = 4 << 20;
 
 fn varint(mut n: u64) -> Vec<u8> {
@@ -89,7 +90,7 @@ fn t57_decoding_reserves_in_proportion_to_its_input() {
     }
 }
 
-/// What encodes most tightly and decodes to most: a page of nothing but the smallest nodes.
+/// The densest encoding with the largest decoded value: a page of nothing but the smallest nodes.
 #[test]
 fn t57_the_largest_page_of_the_smallest_nodes_costs_little() {
     let owner = [0, 0, 0, 0, 0, 0];

@@ -1,4 +1,4 @@
-//! The index answers as a model does, whatever memory it may use, and uses no more than that.
+//! The index answers like a model with any memory allowance, and stays within the allowance.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn reopen(memory: &Arc<Memory>) -> Repository {
     repository::open(memory.clone())
 }
 
-/// Ids as a PRF makes them.
+/// Returns an id that looks like the output of a PRF.
 fn id(n: u64) -> ChunkId {
     let mix = |x: u64| {
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,7 +35,7 @@ fn pack(n: u64) -> PackRef {
     PackRef { id: ObjectId([id(n + (1 << 40)).0, id(n + (2 << 40)).0].concat().try_into().unwrap()), len: 16 << 20 }
 }
 
-/// The sections of a record that says that chunks `from..to` are in pack `from / 1000`.
+/// Returns the sections of a record that lists chunks `from..to` in pack `from / 1000`.
 fn sections(from: u64, to: u64) -> Vec<NewSection> {
     let entry = |n| Entry { id: id(n), kind: ChunkKind::Data, offset: (n % 1000) as u32 * 100, stored: 100, len: 100 };
     let mut entries: Vec<_> = (from..to).map(|n| (0, entry(n))).collect();
@@ -121,7 +121,7 @@ fn a_large_section_is_read_past_the_cache() {
     assert!(repo.cache_stats().misses - misses < 10, "and not into the cache");
 }
 
-/// The sections of a record as one that supersedes it names them.
+/// Returns the sections of a record as a superseding record names them.
 fn named_sections(repo: &Repository, state: &State, id: ObjectId, head: Head, new: &[NewSection]) -> Vec<Section> {
     let sequence = state.sequence(&id).unwrap();
     let size = repo.storage().size(background(), &Name::Record { sequence, id }).unwrap();
@@ -145,7 +145,7 @@ fn what_was_just_committed_is_found_and_nothing_is_fetched_for_it() {
         let mut named = Vec::new();
         for round in 1..6 {
             let superseded = last.into_iter().collect();
-            // Each record takes the place of the one before, naming its sections, as checkpoints of a long push do.
+            // Each record supersedes the one before and names its sections, as checkpoints of a long push do.
             let from = (round + 100 * (1 + allowance as u64 % 7)) * 1000;
             let head = Head { superseded, sections: named.clone(), ..Head::default() };
             let mut new = sections(from, from + 1000);
@@ -211,7 +211,7 @@ fn damage_hides_a_chunk_and_no_other() {
             }
         }
     }
-    // To find the first id of a block, the one before it is read too (docs/format.md, 10.5).
+    // A search for the first id of a block also reads the block before it (docs/format.md, 10.5).
     assert_eq!((well + hidden, hidden), (60_000, 2049));
     memory.remove(background(), &name).unwrap();
     let repo = reopen(&memory);

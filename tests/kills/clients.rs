@@ -1,5 +1,5 @@
 //! Many clients, one repository, no lock: four processes push changing trees over a real sshd and are killed at random.
-//! What was reported as saved is there in the end, and the log was merged meanwhile.
+//! Every snapshot reported as saved is there in the end, and the log was merged meanwhile.
 //!
 //! `NFREEZER_ROUNDS=50 cargo test --test kills clients -- --nocapture` for more rounds than CI runs.
 
@@ -21,7 +21,7 @@ use nfreezer::storage::Local;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// One machine: its home, its tree, and what it was told to be saved.
+/// One machine: its home, its tree, and the snapshots reported to it as saved.
 struct Client {
     number: u64,
     home: TempDir,
@@ -49,7 +49,7 @@ impl Client {
         command
     }
 
-    /// Some files of all sizes, several of which change, come and go; one is also in the trees of the others.
+    /// Writes files of all sizes, several of which change, come and go. One is also in the trees of the others.
     fn change(&self, round: u64, dice: &mut Dice) {
         let top = self.top();
         let seed = round * 1000 + self.number;
@@ -69,7 +69,7 @@ impl Client {
             .unwrap()
     }
 
-    /// What the push that has ended said; true if it saved a snapshot.
+    /// Reads the report of an ended push. Returns true if the push saved a snapshot.
     fn ended(&mut self, child: Child, killed: bool) -> bool {
         let output = child.wait_with_output().unwrap();
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -88,7 +88,8 @@ fn rounds() -> u64 {
     std::env::var("NFREEZER_ROUNDS").map_or(5, |n| n.parse().expect("NFREEZER_ROUNDS is a number"))
 }
 
-/// One round: all four push at once, about half of them are stopped at a random moment. Gives the longest push.
+/// Runs one round: all four push at once, about half of them are stopped at a random moment. Returns the longest time
+/// of a push so far.
 fn round(clients: &mut [Client], dice: &mut Dice, longest: Duration) -> Duration {
     let mut running: Vec<_> = clients
         .iter()

@@ -1,4 +1,4 @@
-//! What happens to a push through a real server when it is killed, asked to end, or loses the server for a while.
+//! A push through a real server that is killed, asked to end, or loses the server for a while.
 
 use nfreezer::context::background;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::harness::tree::{assert_same, check_partial, in_snapshot, noise, on_di
 use crate::{Client, ended, number, succeeded};
 
 const PACK: u64 = 16 << 20;
-/// Bytes in the tree, and the limit at which a push of it takes some seconds.
+/// Bytes in the tree; with `LIMIT` a push of it takes some seconds.
 const SIZE: u64 = 192 << 20;
 const LIMIT: [&str; 4] = ["--limit-upload", "32M", "--checkpoint", "1s"];
 
@@ -24,7 +24,7 @@ struct Line {
     dir: tempfile::TempDir,
 }
 
-/// A server behind a proxy, and a large file with small ones before it.
+/// Starts a server behind a proxy, and writes a large file with small ones before it.
 fn line() -> Line {
     let sshd = Sshd::start();
     let repository = sshd.files().join("repository");
@@ -47,7 +47,7 @@ impl Line {
         self.dir.path().join("top")
     }
 
-    /// A push that is in the middle: so many packs are on the server.
+    /// Starts a push and waits until this number of full packs is on the server.
     fn push_until(&self, packs: usize) -> Child {
         let mut child = self.client.push(&self.top(), &LIMIT);
         while full_packs(&self.client.repository) < packs {
@@ -57,7 +57,7 @@ impl Line {
         child
     }
 
-    /// Bytes that the only snapshot, a partial one, holds; they are those on the disk.
+    /// Compares the only snapshot, a partial one, with the disk. Returns the number of bytes that it holds.
     fn partial(&self) -> Option<u64> {
         let repo = self.client.open();
         let snapshots = repo.state(background()).unwrap().snapshots();
@@ -66,7 +66,7 @@ impl Line {
         Some(check_partial(&repo, partial, &self.top(), &on_disk(&self.top())))
     }
 
-    /// The next push without a limit ends, and goes on behind these bytes.
+    /// Runs the next push to its end without a limit, and checks that it goes on behind these bytes.
     fn goes_on(&self, bytes: u64) {
         let summary = succeeded(self.client.push(&self.top(), &[]));
         let [read, sent] = ["read", "sent"].map(|name| summary[name].as_u64().unwrap());
@@ -98,7 +98,7 @@ fn pack_sizes(repository: &Path) -> impl Iterator<Item = u64> {
     packs.filter_map(|pack| pack.unwrap().metadata().ok()).map(|meta| meta.len())
 }
 
-/// The exit code of a process that is given half a minute to end, and the time that it took.
+/// Waits up to half a minute for a process to end. Returns its exit code, the time that it took, and its output.
 fn ends(mut child: Child) -> (Option<i32>, Duration, String) {
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -144,13 +144,14 @@ fn a_push_that_is_asked_to_end_does_so_and_keeps_what_it_has() {
 
 #[test]
 fn on_a_slow_line_little_is_half_done_when_a_push_is_asked_to_end() {
-    // In memory, since a disk that is busy with other work may take seconds to sync the first pack.
+    // The repository is in memory, since a disk that is busy with other work may take seconds to sync the first pack.
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let line = line_to(Sshd::start(), memory.path().join("repository"));
-    // All that could be on its way at once takes longer than this push goes on.
+    // At this limit, sending all packs that could be in flight at once takes longer than this push runs.
     let mut child = line.client.push(&line.top(), &["--limit-upload", "4M"]);
     let repository = &line.client.repository;
-    // One or two packs are sent at a time. A busy machine does not measure the line well, and then there are up to four.
+    // One or two packs are sent at a time. On a busy machine the line is not measured well, and up to four packs are
+    // sent.
     while full_packs(repository) < 3 || pack_sizes(repository).count() < 4 {
         assert!(child.try_wait().unwrap().is_none(), "it ended too early");
         std::thread::sleep(Duration::from_millis(2)); // between two looks at the folder
@@ -184,7 +185,7 @@ fn a_push_goes_on_when_its_server_comes_back() {
     let child = line.push_until(3);
     line.sshd.stop();
     let outage = Duration::from_secs(number("NFREEZER_OUTAGE", 5));
-    std::thread::sleep(outage); // what is tested
+    std::thread::sleep(outage); // the outage under test
     line.sshd.resume();
     let back = Instant::now();
     let summary = succeeded(child);

@@ -1,5 +1,5 @@
-//! The binary is killed at random moments of pushes of a changing tree: what was reported as saved is there and whole,
-//! what is unfinished holds what it claims, and the next push ends well.
+//! The binary is killed at random moments of pushes of a changing tree. Snapshots reported as saved are there and
+//! whole, unfinished ones hold the contents that they claim, and the next push ends well.
 //!
 //! `NFREEZER_KILLS=200 NFREEZER_MIB=100 NFREEZER_SEED=7 cargo test --test kills killed -- --nocapture`
 //! for more of them than CI does.
@@ -29,11 +29,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tree::Tree;
 
-/// Who pushes, and where to.
+/// A client that pushes into a repository.
 struct Client {
     env: Env,
     arguments: Vec<String>,
-    /// Where the repository is on this machine.
+    /// Folder of the repository on this machine.
     repository: PathBuf,
 }
 
@@ -44,12 +44,12 @@ impl Client {
         Client { arguments: vec!["-r".into(), repository.display().to_string()], repository, env }.init()
     }
 
-    /// Through this port, at which the server or a proxy of it listens.
+    /// Makes a client that connects to this port of the server or of a proxy.
     fn of(sshd: &Sshd, port: u16) -> Client {
         Client::with(sshd, port, sshd.files().join("repository"))
     }
 
-    /// With the repository in this folder of the server.
+    /// Makes a client with the repository in this folder of the server.
     fn with(sshd: &Sshd, port: u16, repository: std::path::PathBuf) -> Client {
         let env = Env::new();
         let config = format!("ssh.config={}", sshd.client_config(&env.home(), port).display());
@@ -82,7 +82,7 @@ impl Client {
     }
 }
 
-/// What a push that has ended said at last.
+/// The result of an ended push.
 struct Ended {
     code: Option<i32>,
     summary: Option<Value>,
@@ -98,7 +98,7 @@ fn ended(child: Child) -> Ended {
     Ended { code: output.status.code(), summary, text: format!("{} {stdout} {stderr}", output.status) }
 }
 
-/// The summary of a push that nobody stopped.
+/// Waits for a push that must succeed, and returns its summary.
 fn succeeded(child: Child) -> Value {
     let ended = ended(child);
     assert_eq!(ended.code, Some(0), "{}", ended.text);
@@ -109,18 +109,19 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// When the process is killed.
+/// The moment at which the process is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// So long after it was started.
+    /// This time after its start.
     After(Duration),
-    /// So long after a record has appeared: a checkpoint, or the end.
+    /// This time after a record has appeared: of a checkpoint, or of the end.
     Record(Duration),
-    /// It stands still for a while, so that a checkpoint is due; so long after the record of that.
+    /// The process is paused the first time after its start, until a checkpoint is due. It is killed the second time
+    /// after a record has appeared.
     Checkpoint(Duration, Duration),
 }
 
-/// How it went so far.
+/// Counters of a run.
 #[derive(Debug, Default)]
 struct Counts {
     kills: u64,
@@ -139,7 +140,7 @@ struct Run<'a> {
     tree: Tree,
     took: Duration,
     counts: Counts,
-    /// All that was reported as saved, and what it was.
+    /// Snapshots reported as saved, and their contents.
     saved: Vec<(String, Model)>,
 }
 
@@ -156,7 +157,7 @@ impl Run<'_> {
         }
     }
 
-    /// A push that is killed, while the tree changes or not; true if it did not end before.
+    /// Runs a push that is killed, while the tree changes or not. Returns false if the push ended before.
     fn kill(&mut self, moment: Moment, busy: bool) -> bool {
         let (before, start) = (self.client.records(), Instant::now());
         let more: &[&str] = if let Moment::Checkpoint(..) = moment { &["--checkpoint", "1s"] } else { &[] };
@@ -197,7 +198,7 @@ impl Run<'_> {
         killed
     }
 
-    /// Looks at all that the push has left, whether or not it said so.
+    /// Checks all snapshots that the push has left, also unreported ones.
     fn look(&mut self, summary: Option<&Value>, busy: bool, killed: bool) {
         let reported = summary.map(|s| s["snapshot"].as_str().unwrap().to_owned());
         for snapshot in self.repo.state(background()).unwrap().snapshots() {
@@ -209,7 +210,7 @@ impl Run<'_> {
             self.counts.partial += u64::from(snapshot.partial);
             self.counts.unreported += u64::from(killed && !snapshot.partial && reported.is_none());
             if !snapshot.partial {
-                self.saved.push((id, model)); // also if nobody was told: it is there, so it has to stay
+                self.saved.push((id, model)); // also if it was not reported: it is there, so it has to stay
             }
         }
         if let Some(id) = reported {
@@ -217,7 +218,7 @@ impl Run<'_> {
         }
     }
 
-    /// One that was made by the push that has just ended, and what is in it.
+    /// Checks a snapshot of the push that has just ended, and returns its contents.
     fn check(&mut self, snapshot: &Snapshot, busy: bool) -> Model {
         let top = self.tree.top();
         match (busy, snapshot.partial) {
@@ -238,7 +239,7 @@ impl Run<'_> {
         }
     }
 
-    /// A push that ends, of a tree that keeps still.
+    /// Runs a push to its end, of a tree that does not change.
     fn finish(&mut self) {
         let start = Instant::now();
         let summary = succeeded(self.client.push(&self.tree.top(), &[]));
@@ -274,7 +275,7 @@ fn killed_at_random(client: &Client, kills: u64, seed: u64) {
             }
             run.counts.busy += u64::from(busy);
             if busy {
-                break; // a later partial snapshot may be this one's still, of which only versions are known
+                break; // a later partial snapshot may stem from this one, of which only versions are known
             }
         }
         run.finish();

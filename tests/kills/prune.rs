@@ -1,9 +1,9 @@
-//! Four clients push changing trees and forget snapshots while a fifth one prunes all the time with a grace time of seconds,
-//! over a real sshd. All of them are killed at random. Everything that was saved and kept can be restored in the end, and
-//! hardly anything else is left.
+//! Four clients push changing trees and forget snapshots while a fifth one prunes all the time with a grace time of
+//! seconds, over a real sshd. All of them are killed at random. In the end every kept snapshot can be restored, and
+//! hardly any other data is left.
 //!
-//! Each client is a process of its own: this test program, which runs [`client_process`] with its orders in the environment,
-//! because the program itself has no such short grace time.
+//! Each client is a separate process: this test program, which runs [`client_process`] with its orders in the
+//! environment, because the program itself does not allow a grace time of seconds.
 //!
 //! `NFREEZER_MINUTES=30 cargo test --test kills prune -- --nocapture` for longer than CI does.
 
@@ -34,10 +34,10 @@ use tempfile::TempDir;
 
 const GRACE: Duration = Duration::from_secs(6);
 const CLIENTS: u64 = 4;
-/// Snapshots that a client keeps.
+/// Number of snapshots that a client keeps.
 const KEPT: usize = 3;
 
-/// Orders of a client process.
+/// Environment variables with the orders of a client process.
 const ORDER: &str = "NFREEZER_TEST_ORDER";
 const HOME: &str = "NFREEZER_TEST_HOME";
 const ADDRESS: &str = "NFREEZER_TEST_ADDRESS";
@@ -115,7 +115,7 @@ fn minutes() -> f64 {
     std::env::var("NFREEZER_MINUTES").map_or(0.3, |n| n.parse().expect("NFREEZER_MINUTES is a number"))
 }
 
-/// What a client does until the end.
+/// Changes, pushes and forgets as one client until `end`.
 fn pushes(client: &Client, saved: &Mutex<Vec<Saved>>, end: Instant) {
     let mut dice = Dice(client.number + 1);
     let mut longest = Duration::from_secs(2);
@@ -131,7 +131,7 @@ fn pushes(client: &Client, saved: &Mutex<Vec<Saved>>, end: Instant) {
             let mut saved = saved.lock().unwrap();
             let own: Vec<&mut Saved> = saved.iter_mut().filter(|s| s.client == client.number && s.is_kept).collect();
             let is_enough = own.len() > KEPT;
-            // A killed process may have forgotten it or not.
+            // A killed process may or may not have forgotten the snapshot.
             own.into_iter().next().filter(|_| is_enough).map(|s| {
                 s.is_kept = false;
                 s.id.clone()
@@ -171,13 +171,13 @@ fn clients_and_a_prune_that_are_killed_at_random_lose_nothing_that_was_saved() {
             while Instant::now() < end {
                 println!("prune: {}", prune_once(&mut dice, Some(Duration::from_secs(8))));
                 largest.fetch_max(size(&path), Ordering::Relaxed);
-                std::thread::sleep(GRACE / 4); // the grace time of what it condemned passes
+                std::thread::sleep(GRACE / 4); // the grace time of the condemned packs passes
             }
         });
     });
     for _ in 0..6 {
         println!("in the end: {}", prune_once(&mut Dice(1), None));
-        std::thread::sleep(GRACE + Duration::from_secs(1)); // the grace time of what was condemned passes
+        std::thread::sleep(GRACE + Duration::from_secs(1)); // the grace time of the condemned packs passes
     }
     let repo = open(Arc::new(Local::new(&path)));
     let saved = saved.into_inner().unwrap();
@@ -193,7 +193,8 @@ fn clients_and_a_prune_that_are_killed_at_random_lose_nothing_that_was_saved() {
     assert!(deleted.into_inner() > 0, "nothing was ever deleted");
 }
 
-/// Restores all kept snapshots, compares them with what was pushed, and reads every pack. Returns the bytes that they need.
+/// Restores all kept snapshots, compares them with the pushed trees, and reads every pack. Returns the bytes that they
+/// need.
 fn verify(repo: &Repository, clients: &[Client], saved: &[Saved]) -> u64 {
     let state = repo.state(background()).unwrap();
     let snapshots = state.snapshots();
@@ -227,7 +228,7 @@ fn size(folder: &Path) -> u64 {
 /// Errors that other clients or a slow machine cause: nothing was lost, and the next run may succeed.
 const IN_THE_WAY: [&str; 3] = ["other clients write all the time", "took too long", "condemned while the push went on"];
 
-/// Returns the value, or prints why there is none this time.
+/// Returns the value, or prints the reason why there is none this time.
 fn unless_in_the_way<T>(result: Result<T>) -> Option<T> {
     match result {
         Err(e) if IN_THE_WAY.iter().any(|text| e.to_string().contains(text)) => {
@@ -238,7 +239,7 @@ fn unless_in_the_way<T>(result: Result<T>) -> Option<T> {
     }
 }
 
-/// A process of a client. It prints its answer.
+/// Runs one order of a client and prints the answer.
 #[test]
 #[ignore = "started by the test above"]
 fn client_process() {

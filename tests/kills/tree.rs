@@ -1,4 +1,4 @@
-//! A tree that changes at random, and every version of every content that was ever in it.
+//! A tree that changes at random, with every version of every content that was ever in it.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::harness::tree::{Model, What, flagged, in_partial, noise, on_disk, wri
 
 const BLOCK: usize = 64 << 10;
 
-/// What tells the contents of one file from all others.
+/// Returns a digest that identifies the contents of a file.
 fn key(what: &What) -> [u8; 32] {
     Sha256::digest(format!("{what:?}")).into()
 }
@@ -25,13 +25,13 @@ pub struct Tree {
     dir: tempfile::TempDir,
     pub dice: Dice,
     next: u64,
-    /// All contents of small files; what is in the tree by renaming was noted before.
+    /// Digests of all contents of small files; renames add none.
     versions: HashSet<[u8; 32]>,
-    /// What is in the file that only grows.
+    /// Contents of the file that only grows.
     log: Vec<u8>,
-    /// What is in the big file, and the versions of it since [`Tree::change`]; the last one is what it is now.
+    /// Contents of the big file. `bigs` holds its versions since [`Tree::change`], the present one last.
     big: Vec<u8>,
-    /// About how long it is.
+    /// Approximate size of the big file in bytes.
     size: usize,
     bigs: Vec<What>,
 }
@@ -57,7 +57,7 @@ impl Tree {
         self.top().join("m/big")
     }
 
-    /// Contents that were never there before.
+    /// Makes contents that were never in the tree before.
     fn fresh(&mut self, len: usize) -> Vec<u8> {
         self.next += 1;
         noise(self.next, len)
@@ -68,7 +68,7 @@ impl Tree {
         self.top().join(format!("{}{a}/s{b}", if a < 4 { "a" } else { "z" }))
     }
 
-    /// Puts new contents there in one step, whatever was there.
+    /// Puts new contents at a path in one step, whatever was there.
     fn put(&mut self, path: &Path) {
         let len = match self.dice.roll(12) {
             0 => 0,
@@ -99,7 +99,7 @@ impl Tree {
         std::io::Write::write_all(&mut &file, &more).unwrap();
     }
 
-    /// One of the small files.
+    /// Picks one of the small files.
     fn some(&mut self) -> Option<PathBuf> {
         let folder = self.folder();
         let mut all: Vec<_> = fs::read_dir(folder).ok()?.map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
@@ -107,7 +107,7 @@ impl Tree {
         (!all.is_empty()).then(|| all.swap_remove(self.dice.roll(all.len() as u64) as usize))
     }
 
-    /// One change that is complete when this returns, and of which a reader sees nothing half but a shorter log.
+    /// Makes one change that is complete on return. A reader sees no half of it, except a shorter log.
     pub fn step(&mut self) {
         match self.dice.roll(10) {
             0 | 1 => self.add(),
@@ -141,7 +141,7 @@ impl Tree {
         File::options().write(true).open(self.big_path()).unwrap().write_all_at(&bytes, at as u64).unwrap();
     }
 
-    /// Changes between two pushes: many small ones, and the big file grows, changes or gets something put in.
+    /// Makes the changes between two pushes: many small ones, and the big file grows, changes or gets an insertion.
     pub fn change(&mut self) {
         let len = (1 << 20) + self.dice.roll(self.size as u64 / 3) as usize;
         let new = self.fresh(len);
@@ -173,7 +173,7 @@ impl Tree {
         (0..steps).for_each(|_| self.step());
     }
 
-    /// The whole tree as it is; the memory of the versions and the disk must agree.
+    /// Returns the whole tree on the disk, and checks that it agrees with the recorded versions.
     pub fn model(&self) -> Model {
         let model = on_disk(&self.top());
         let what = |path: &str| model[path.as_bytes()].what.clone();
@@ -181,7 +181,8 @@ impl Tree {
         model
     }
 
-    /// Each complete file of a snapshot that was made while the tree changed is a version that existed. Gives what is in it.
+    /// Checks that each complete file of a snapshot made while the tree changed is a version that existed. Returns the
+    /// contents of the snapshot.
     pub fn check_versions(&self, repo: &Repository, snapshot: &Snapshot) -> Model {
         let top = self.top();
         let (saved, flags) = (in_partial(repo, snapshot, &top), flagged(repo, snapshot));

@@ -1,4 +1,5 @@
-//! A push may die at any moment: what was saved before stays whole, nothing half is ever shown, and the next push succeeds.
+//! A push may die at any moment. Earlier snapshots stay whole, no half-saved snapshot is ever shown, and the next push
+//! succeeds.
 
 use std::path::{Path, PathBuf};
 
@@ -24,14 +25,16 @@ fn save(repo: &Repository, top: &Path) -> nfreezer::error::Result<Summary> {
     push(background(), repo, &options)
 }
 
-/// A few folders and files, and one file that differs in each round: two data packs, one metadata pack, one record.
+/// Writes a few folders and files, one of which differs in each round. A push of them stores two data packs, one
+/// metadata pack and one record.
 fn change(top: &Path, round: u64) {
     write(top.join("changing"), noise(round, 18 << 20));
     write(top.join(format!("{}/new", round % 3)), noise(round, 3000));
     write(top.join("d/same"), b"same");
 }
 
-/// Rounds of a push that fails, a check of all that was saved, and a push that does not, until one is not hit any more.
+/// Repeats a failing push, a check of everything saved, and a push without a fault, until a push ends before its fault.
+/// Returns the number of failed pushes.
 fn rounds(repo: &Repository, arm: impl Fn(i64), disarm: impl Fn()) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path().join("top");
@@ -68,7 +71,7 @@ fn check(repo: &Repository, snapshot: &Snapshot, model: &Model) {
 fn a_server_that_goes_away_at_any_call_costs_only_that_push() {
     let storage = gone(Memory::default());
     let repo = repository::init(storage.clone());
-    // Not each single one: many of them list folders.
+    // Only about every third call fails, because many calls list folders.
     let calls = rounds(&repo, |n| storage.arm(3 * n + n % 3), || storage.disarm());
     assert!(calls >= 8, "only {calls} calls were made to fail");
 }

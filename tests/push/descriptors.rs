@@ -1,4 +1,4 @@
-//! Push and restore with few descriptors: no file is lost for want of them.
+//! Push and restore with few descriptors: no file is lost because none is free.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,11 +11,11 @@ use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use crate::harness::cli::{Env, Output};
 use crate::harness::sshd::Sshd;
 
-/// Folders with a small file each.
+/// Number of folders, each with a small file.
 const FOLDERS: usize = 1500;
-/// Folders inside each other: their path is longer than the kernel takes.
+/// Number of folders inside each other; their path is longer than the kernel accepts.
 const LEVELS: usize = 600;
-/// Descriptors of a process that uses this limit.
+/// Shell command that runs a program with at most 128 descriptors.
 const LIMIT: &str = "ulimit -n 128 && exec \"$0\" \"$@\"";
 
 fn many_folders(top: &Path) {
@@ -55,7 +55,7 @@ fn assert_all_there(top: &Path) {
     }
 }
 
-/// Runs the program where only 128 descriptors are allowed.
+/// Runs the program with at most 128 descriptors.
 fn limited(env: &Env, arguments: &[&str], options: &[&str]) -> Output {
     let command = env.command(arguments.iter().chain(options));
     let mut shell = Command::new("sh");

@@ -15,7 +15,7 @@ use nfreezer::repo::{Clock, Repository, SystemClock};
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
 
-/// Seconds by which the clock of a machine is ahead.
+/// A clock of a machine that was suspended, ahead of the real one by this number of seconds.
 #[derive(Default)]
 struct Suspended(AtomicU64);
 
@@ -31,7 +31,7 @@ impl Clock for Suspended {
 
 type Deed = Box<dyn FnMut() + Send>;
 
-/// Does something once, just before the next record is put.
+/// Calls a function once, just before the next record is put.
 #[derive(Default)]
 struct BeforeRecord(Mutex<Option<Deed>>, AtomicBool);
 
@@ -47,7 +47,7 @@ impl Rule for BeforeRecord {
     }
 }
 
-/// A pushed folder, its client on a storage in which `deed` happens between the two listings of the next commit.
+/// Pushes the folder with a client on a storage that calls `deed` between the two listings of the next commit.
 fn push_with(saved: &Saved, clock: Arc<dyn Clock>, deed: Deed) -> Snapshot {
     let storage =
         Between::<_, Memory>::with(saved.memory.clone(), BeforeRecord(Mutex::new(Some(deed)), AtomicBool::default()));
@@ -123,7 +123,7 @@ fn a_writer_that_slept_between_its_listings_begins_again() {
     assert!(!packs(&saved, &snapshot).contains(&gone));
     saved.assert_restores(&snapshot);
 
-    // Also if nothing was condemned as far as the second listing shows.
+    // The writer also begins again if the second listing shows no condemned packs.
     saved.write("e", 9, 1000);
     let clock = Arc::<Suspended>::default();
     let asleep = Arc::clone(&clock);

@@ -1,4 +1,4 @@
-//! Mounts below a source that hang or belong to another user: they never stop a push.
+//! Mounts below a source that hang or belong to another user never stop a push.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,10 +21,10 @@ use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{self, Options};
 use nfreezer::trees::Trees;
 
-/// A push that takes longer waits for the mount.
+/// Most time that a push takes unless it waits for the mount.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A mounted backup in the folder `top/dead` whose process is stopped, and `top/file` beside it.
+/// A mounted backup at `top/dead` whose process is stopped, and `top/file` beside it.
 struct Stopped {
     env: Env,
     mount: PathBuf,
@@ -49,7 +49,7 @@ impl Stopped {
         Stopped { env, mount, serving }
     }
 
-    /// Pushes `top` with these options; nothing is reported but what is expected.
+    /// Pushes `top` with these options and checks the exit code, the time, and the saved files. Returns the messages.
     #[track_caller]
     fn push(&self, options: &[&str], code: i32) -> String {
         let start = Instant::now();
@@ -89,7 +89,7 @@ fn a_mounted_backup_that_hangs_is_left_out_by_its_device() {
     }
 }
 
-/// Keeps what is left out.
+/// Collects the skipped paths, with the reasons.
 #[derive(Default)]
 struct Skipped(Mutex<Vec<String>>);
 
@@ -135,7 +135,7 @@ fn a_mount_that_does_not_answer_is_reported_and_the_rest_is_saved() {
 fn a_mount_that_stops_while_it_is_open_is_given_up() {
     let stopped = Stopped::new();
     signal(stopped.serving, Signal::CONT);
-    // The names below the mount are known to the kernel; its files are not.
+    // The kernel knows the names below the mount, but not its files.
     assert!(stopped.mount.join("latest").read_dir().unwrap().count() > 0);
     signal(stopped.serving, Signal::STOP);
     let (summary, skipped) = push_top(&stopped, false);
@@ -160,7 +160,7 @@ fn sigterm_ends_a_command_that_waits_for_a_mount() {
     }
 }
 
-/// Returns whether the thread of the command is in a call on a file.
+/// Returns whether a thread of the command is in a system call on a file.
 fn waits_for_fuse(threads: &Path) -> bool {
     let calls =
         [libc::SYS_openat, libc::SYS_statx, libc::SYS_readlink, libc::SYS_newfstatat].map(|call| call.to_string());
@@ -232,7 +232,7 @@ fn a_mount_of_another_user_is_reported_and_the_rest_is_saved() {
     assert_eq!(seen, [(2, vec![theirs]), (2, Vec::new())]);
 }
 
-/// Unmounts it when dropped.
+/// Unmounts this folder when dropped.
 struct Unmounted(PathBuf);
 
 impl Drop for Unmounted {

@@ -1,5 +1,5 @@
-//! What `import-v0` promises: repositories that the real Python program made come over whole; whatever a server does to one,
-//! what is damaged is named and never taken for data, and the rest comes over.
+//! Promises of `import-v0`: a repository that the real Python program made is imported whole. Whatever a server does to
+//! one, damaged files are named and never taken for data, and the rest is imported.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
 use sha2::{Digest, Sha256};
 
-/// What was reported.
+/// Skipped paths with the reasons, and warnings.
 #[derive(Default)]
 struct Said(Mutex<(Vec<String>, Vec<String>)>);
 
@@ -42,7 +42,7 @@ fn old_passphrase() -> Result<Passphrase> {
     Ok(Passphrase::new("old".into()).unwrap())
 }
 
-/// What came out of an old repository: contents or the error of each file, what was skipped, what was warned of.
+/// Result of an import: the contents or the error of each file, the skipped paths, and the warnings.
 #[derive(Debug, PartialEq)]
 struct Came {
     files: BTreeMap<String, std::result::Result<Vec<u8>, String>>,
@@ -60,7 +60,7 @@ impl Came {
     }
 }
 
-/// Reads everything.
+/// Reads all files of an old repository.
 fn import(storage: Arc<dyn Storage>) -> Result<Came> {
     let said = Said::default();
     let old = OldRepository::open(&background().with_progress(&said), storage, old_passphrase)?;
@@ -130,7 +130,7 @@ fn times_are_kept_to_the_nanosecond_and_folders_have_the_latest_of_theirs() {
 fn contents_of_any_length_come_in_pieces() {
     let mut v0 = V0::new();
     let big = noise(3, (3 << 20) + 5);
-    // A piece is 1 MiB with the header of 48 bytes in it.
+    // A piece has 1 MiB, including its header of 48 bytes.
     let lengths = [0, 1, 15, 16, 17, (1 << 20) - 49, (1 << 20) - 48, (1 << 20) - 47, (2 << 20) - 48, (3 << 20) + 5];
     for len in lengths {
         v0.file(format!("{len}").as_bytes(), 1, &big[..len]);
@@ -149,7 +149,7 @@ fn many_small_files_come_through_the_budget() {
     for number in 0..60 {
         v0.entry(id, 1, Sha256::digest(&contents).into(), format!("{number}").as_bytes());
     }
-    // All are announced before the first one is read, as a push may do it.
+    // All files are announced before the first one is read. A push may do the same.
     let old = OldRepository::open(&background().with_progress(&Said::default()), Arc::new(v0.finish()), old_passphrase)
         .unwrap();
     let all: Vec<_> = old.items().filter_map(|item| item.file).collect();
@@ -173,7 +173,7 @@ fn a_changed_byte_anywhere_in_the_contents_is_found() {
         storage.overwrite(&Name::OldObject(id), bytes);
         import(storage.clone()).unwrap()
     };
-    // Salt, nonce, tag, and all of the ciphertext.
+    // Every fourth byte is changed: in the salt, the nonce, the tag, and all of the ciphertext.
     for at in (0..small_object.len()).step_by(4) {
         assert_eq!(
             damaged(small, small_object.clone(), at).errors(),
@@ -323,7 +323,7 @@ fn a_wrong_passphrase_is_told_before_anything_else() {
         (Kind::Passphrase, "wrong passphrase of the old repository")
     );
     assert!(said.0.into_inner().unwrap().0.is_empty());
-    // An index of many salts is not tried to its end.
+    // The import does not try all salts of an index that has many.
     let mut v0 = right();
     for number in 0..200u8 {
         let mut block = v0.run.block([1; 16], 1, [0; 32], b"x");
@@ -386,7 +386,7 @@ fn damaged_contents_are_saved_as_unreadable_and_never_as_data() {
     assert_eq!(said, ["/big: its contents are damaged (their tag is wrong)"]);
 }
 
-// The binary, on what the real program made.
+// The binary, on repositories that the real program made.
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v0").join(name)
@@ -401,7 +401,7 @@ fn with_repository() -> Env {
     env
 }
 
-/// What `NAME.txt` says, of what is below a folder.
+/// Returns the lines of `NAME.txt` for the files below a folder.
 fn listing(top: &Path) -> Vec<String> {
     let (mut lines, mut open) = (Vec::new(), vec![top.to_path_buf()]);
     while let Some(folder) = open.pop() {
@@ -472,7 +472,7 @@ fn the_snapshot_says_where_it_comes_from_and_how_old_it_is() {
     assert_eq!(snapshot["description"], format!("from the Python nFreezer at {source}"));
     let names = env.nfreezer(["ls"]).success().stdout;
     assert_eq!(names, "comes back\nelsewhere/\nempty\nplain.txt\nsub/\n");
-    // Once more, with a time of its own: everything is read, nothing is new.
+    // A second import, with its own time, reads everything and stores nothing new.
     let again =
         ["import-v0", source, "--host", "gone", "--time", "2021-01-01T00:00:00Z", "--json", "--description", "x"];
     let summary = env.nfreezer(again).success().objects().pop().unwrap();
@@ -530,7 +530,7 @@ fn damage_exits_with_3_and_bad_calls_have_their_codes() {
             objects.push(to);
         }
     }
-    // The one of 600 bytes is `elsewhere/moved`.
+    // The object with 600 bytes of contents is `elsewhere/moved`.
     let mut bytes = fs::read(&objects[0]).unwrap();
     bytes[300] ^= 1;
     fs::write(&objects[0], bytes).unwrap();
@@ -573,7 +573,7 @@ fn the_old_passphrase_has_sources_of_its_own() {
     let source = source.to_str().unwrap();
     let file = env.write("old", "old passphrase\n");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    // An option beats the environment.
+    // An option takes precedence over the environment.
     env.set("NFREEZER_OLD_PASSWORD", "wrong");
     env.nfreezer(["import-v0", source, "--old-password-file", "old"]).done();
     env.nfreezer(["import-v0", source, "--old-password-command", "cat old"]).done();

@@ -1,4 +1,4 @@
-//! What a push saves, of files and of streams, and what it does when it is interrupted.
+//! The contents that a push saves, from files and streams, and its behaviour when it is interrupted.
 
 #[path = "../harness/mod.rs"]
 mod harness;

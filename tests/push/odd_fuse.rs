@@ -1,5 +1,5 @@
-//! A file system of a program with a folder of files. One of the extended attributes of the first file cannot be read. The
-//! last file is stale, as files of NFS are that were replaced on the server.
+//! A FUSE file system with a folder of files. One of the extended attributes of the first file cannot be read. The last
+//! file is stale, like a file on NFS that was replaced on the server.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -13,20 +13,20 @@ use fuser::{
     ReplyXattr, Request,
 };
 
-/// Files `file0` .. in the root.
+/// Number of files in the root: `file0`, `file1`, ..
 pub const FILES: u64 = 5;
 const NAMES: &[u8] = b"user.a\0user.bad\0nfreezer.flags\0user.z\0";
 const KEEP: Duration = Duration::from_secs(1);
 
 struct Odd {
-    /// Questions for flags of inodes.
+    /// Number of requests for flags of inodes.
     asked: Arc<AtomicUsize>,
 }
 
-/// A mount of it; dropped, it is unmounted.
+/// A mount of this file system, unmounted on drop.
 pub struct OddMount {
     _session: BackgroundSession,
-    /// Questions for flags of inodes.
+    /// Number of requests for flags of inodes.
     pub asked: Arc<AtomicUsize>,
 }
 

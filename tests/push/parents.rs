@@ -1,5 +1,5 @@
-//! What a push takes over from its parent unread, and what it must not believe. The parents here are forged: one node says
-//! something that the disk does not, so it shows in the next snapshot whether the file was read.
+//! Facts that a push takes over from its parent unread, and claims that it must not believe. The parents here are
+//! forged: one node differs from the disk, so the next snapshot shows whether the file was read.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -54,14 +54,14 @@ impl Case {
         entry.in_pack(self.repo.put_pack(background(), object, &mut builder.finish(false).0).unwrap())
     }
 
-    /// Commits a copy of the snapshot, a moment younger, in which the node at `path` is changed.
+    /// Commits a copy of the snapshot, one nanosecond younger, in which the node at `path` is changed.
     fn forge(&self, snapshot: &Snapshot, path: &Path, change: &dyn Fn(&mut Node)) {
         let mut time = snapshot.time;
         time.nanoseconds += 1;
         self.forge_at(time, snapshot, path, change);
     }
 
-    /// The same, begun at this time.
+    /// Commits such a copy that began at `time`.
     fn forge_at(&self, time: Time, snapshot: &Snapshot, path: &Path, change: &dyn Fn(&mut Node)) {
         let parts: Vec<&[u8]> = path.as_os_str().as_bytes().split(|byte| *byte == b'/').skip(1).collect();
         let root = Some(self.page(snapshot.root.as_ref(), &parts, change));
@@ -130,8 +130,8 @@ fn a_file_of_another_device_with_the_same_inode_number_size_and_mtime_is_not_the
     assert_eq!((second.read, second.renamed), (LEN as u64, 0));
 }
 
-/// Moves a file into a new folder, so that its ctime is the one of both folders. Returns what a push read whose parent has
-/// other contents for the old path: nothing if it took the file for the moved one.
+/// Moves a file into a new folder, so that its ctime equals the ctimes of both folders. Pushes it with a parent that
+/// has other contents for the old path. Returns the bytes read: none if the push took the file for the moved one.
 fn read_after_move(prepare: impl Fn(&Case, Time) -> Time) -> u64 {
     let case = Case::new();
     let [old, new] = ["a/f", "b/f"].map(|name| case.top().join(name));

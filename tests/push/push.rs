@@ -1,4 +1,4 @@
-//! What `push` promises, on a storage in memory.
+//! Promises of `push`, on a storage in memory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -295,7 +295,7 @@ fn full_packs_have_one_size_and_little_is_left_empty() {
 
 // ------------------------------------------------------------------------------------------------ under change
 
-/// Keeps what is reported, and does something at chosen events.
+/// Collects the skipped paths and the warnings.
 #[derive(Default)]
 struct Log {
     skipped: Mutex<Vec<(Vec<u8>, String)>>,
@@ -411,7 +411,8 @@ fn what_cannot_be_read_is_reported_and_recorded_and_the_rest_is_saved() {
         return unreadable_for_this_user();
     }
     use std::os::unix::process::CommandExt;
-    // Root can read everything, so nobody runs this test, from a copy of the binary that it may read.
+    // Root can read everything, so an unprivileged user runs this test, from a copy of the binary that this user may
+    // read.
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let exe = dir.path().join("push-test");
@@ -478,7 +479,7 @@ fn a_damaged_parent_is_read_around() {
     ));
 }
 
-/// Asks to stop when so many files are done.
+/// Asks a push to stop when this number of files is done.
 struct StopAfter(std::sync::atomic::AtomicU64, Arc<std::sync::atomic::AtomicI32>);
 
 impl Progress for StopAfter {

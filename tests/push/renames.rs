@@ -1,4 +1,4 @@
-//! What was renamed or moved is not read again, but only where nothing else can have happened to it.
+//! Renamed or moved files are not read again, but only where nothing else can have happened to them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -33,7 +33,8 @@ impl Case {
         Case { repo, dir }
     }
 
-    /// Where the temporary files are, and memory: file systems differ in what a rename touches.
+    /// Returns a case in the folder of temporary files and one in memory: file systems differ in the times that a
+    /// rename changes.
     fn everywhere() -> Vec<Case> {
         vec![Case::new(), Case::at(tempfile::tempdir_in("/dev/shm").unwrap())]
     }
@@ -46,7 +47,7 @@ impl Case {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
-    /// Pushes `sources` when all that is there has come to rest, and compares everything.
+    /// Pushes `sources` once all their files have come to rest, and compares everything.
     fn push(&self, sources: &[&str]) -> Summary {
         self.push_while(sources, &Silent)
     }
@@ -71,7 +72,7 @@ impl Case {
     }
 }
 
-/// Does something when something happens.
+/// Calls a function on every event.
 struct During<F: Fn(&Event<'_>) + Send + Sync>(F);
 
 impl<F: Fn(&Event<'_>) + Send + Sync> Progress for During<F> {
@@ -80,7 +81,7 @@ impl<F: Fn(&Event<'_>) + Send + Sync> Progress for During<F> {
     }
 }
 
-/// Read, renamed, new, changed, unchanged.
+/// Returns the counters of a summary: bytes read, and files renamed, new, changed, unchanged.
 fn counts(s: &Summary) -> (u64, u64, u64, u64, u64) {
     (s.read, s.renamed, s.new, s.changed, s.unchanged)
 }
@@ -93,7 +94,7 @@ fn mtime(path: &Path) -> Time {
 #[test]
 fn a_file_that_was_renamed_by_itself_is_not_read() {
     for case in Case::everywhere() {
-        // Each rename is the last thing that happens to one of its folders, so that a machine that stalls does not matter.
+        // Each rename is the last change of one of its folders, so a machine that stalls does not matter.
         for name in ["1/a", "2/b", "3/c", "4/large", "5/empty", "below/stays"] {
             let len = if name == "4/large" { 5 << 20 } else { 1000 };
             write(case.path("top").join(name), if name == "5/empty" { Vec::new() } else { noise(7, len) });
@@ -120,7 +121,7 @@ fn files_that_take_each_others_names_are_not_read() {
     let case = Case::new();
     (0..5).for_each(|i| write(case.path(&format!("top/log.{i}")), noise(i, 5000)));
     case.push(&["top"]);
-    // The last one is near to the change of the folder, how many others are depends on the machine.
+    // The last file is close to the last change of the folder. The number of other such files depends on the machine.
     let fits = |s: &Summary| s.read == (5 - s.renamed - s.unchanged) * 5000 && s.renamed > 0 && s.packs == 1;
     (0..5).rev().for_each(|i| case.mv(&format!("top/log.{i}"), &format!("top/log.{}", i + 1)));
     let rotated = case.push(&["top"]);
@@ -140,7 +141,7 @@ fn many_files_moved_one_by_one_are_saved_right_and_their_contents_not_sent() {
     case.push(&["top"]);
     (0..1500).for_each(|i| case.mv(&format!("top/a/{i}"), &format!("top/b/{i}")));
     let second = case.push(&["top"]);
-    // How many of them are near enough to the folder's last change depends on the machine.
+    // The number of files that are close enough to the folder's last change depends on the machine.
     assert_eq!((second.renamed + second.new, second.read), (1500, second.new * 300));
     assert!(second.renamed > 0 && second.stored < 300 << 10, "{second:?}");
 }
@@ -198,9 +199,9 @@ fn links_in_a_moved_folder_are_not_read_and_a_renamed_link_is() {
     assert_eq!(case.push(&["top"]).read, 5000, "as the ctime of all its links changed");
 }
 
-// ------------------------------------------------------------------------------------------------ what proves nothing
+// ----------------------------------------------------------------------------------------- changes that prove nothing
 
-/// Saves a file, lets `change` do something to it that ends at `top/new`, and tells whether it was read again.
+/// Saves a file, calls `change`, which leaves the file at `top/new`, and returns whether the next push read it again.
 fn is_read_after(prepare: impl Fn(&Path), change: impl Fn(&Case)) -> bool {
     let case = Case::new();
     write(case.path("top/old"), noise(1, 4000));
@@ -270,7 +271,7 @@ fn another_file_has_got_its_inode_number_and_its_times() {
     }
     case.push(&["top"]);
     let time = mtime(&case.path("top/0"));
-    // File systems give numbers that became free to the next files.
+    // File systems reuse freed inode numbers for the next files.
     for i in 0..50 {
         fs::remove_file(case.path(&format!("top/{i}"))).unwrap();
     }

@@ -1,4 +1,4 @@
-//! A push that is interrupted keeps what it has stored, with the part of the tree that it knows; the next one goes on
+//! An interrupted push keeps the contents that it has stored, with the known part of the tree. The next push goes on
 //! from there, also inside a file.
 
 use std::fs;
@@ -41,7 +41,7 @@ impl Setup {
         Setup { repo, storage, dir: tempfile::tempdir().unwrap(), stop: Arc::default() }
     }
 
-    /// The same files, an empty repository.
+    /// Returns a setup with the same files and an empty repository.
     fn empty(self) -> Self {
         Setup { dir: self.dir, ..Setup::new() }
     }
@@ -57,7 +57,7 @@ impl Setup {
         push(&ctx, &self.repo, &options)
     }
 
-    /// A push that nothing interrupts; compares what it saved.
+    /// Runs a push without interruption and compares the snapshot with the disk.
     fn push(&self, checkpoints: Checkpoints) -> Summary {
         self.stop.store(0, Ordering::SeqCst);
         self.storage.after_put(|_| Ok(()));
@@ -67,7 +67,7 @@ impl Setup {
         summary
     }
 
-    /// A push that is asked to stop as soon as so many packs are there.
+    /// Runs a push that is asked to stop as soon as this number of packs is stored.
     fn interrupted(&self, packs: usize, checkpoints: Checkpoints) -> Error {
         self.stop.store(0, Ordering::SeqCst);
         let (stop, mut left) = (Arc::clone(&self.stop), packs);
@@ -93,7 +93,7 @@ impl Setup {
         self.storage.list(background(), Folder::Log).unwrap().len()
     }
 
-    /// The nodes that are unfinished files: path and bytes that are there.
+    /// Returns the unfinished files of a snapshot: the paths and the numbers of saved bytes.
     fn beginnings(&self, snapshot: &Snapshot) -> Vec<(Vec<u8>, u64)> {
         let flagged = tree::flagged(&self.repo, snapshot).into_iter().filter(|(_, flags)| flags & PARTIAL != 0);
         flagged
@@ -103,13 +103,14 @@ impl Setup {
             .collect()
     }
 
-    /// What the snapshot claims is so on the disk: whole files are equal, a beginning is one. Gives the bytes in it.
+    /// Checks the claims of the snapshot against the disk: whole files are equal, and unfinished files are beginnings
+    /// of files. Returns the number of bytes in it.
     fn check(&self, snapshot: &Snapshot) -> u64 {
         tree::check_partial(&self.repo, snapshot, &self.top(), &on_disk(&self.top()))
     }
 }
 
-/// Small files in folders, a big file among them, small files behind it.
+/// Writes small files in folders, then a big file, then more small files. Returns the number of bytes.
 fn mixed(top: &Path) -> u64 {
     let mut bytes = 0;
     let mut file = |name: String, seed: u64, len: usize| {
@@ -147,7 +148,7 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
         assert!(added <= stored, "only contents that are stored count: {added} of {stored}");
         most = most.max(bytes);
         inside += setup.beginnings(partial).len();
-        let stored = packs as u64 * (PACK - (512 << 10)); // what does not fit stays empty
+        let stored = packs as u64 * (PACK - (512 << 10)); // the end of a pack may stay empty
         let whole = setup.push(NEVER);
         assert_eq!(whole.parent, Some(partial.id));
         assert!(whole.read <= total - bytes, "{} of {total} read, {bytes} were saved", whole.read);
@@ -159,7 +160,8 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
         assert_eq!(setup.snapshots(), [whole.snapshot], "the unfinished one has ended");
     }
     assert!(inside >= 3, "the big file was never found unfinished");
-    // Contents count up to the first chunk whose pack is not stored. A slow thread may hold one for several packs.
+    // Contents count up to the first chunk whose pack is not stored. A slow thread may hold a chunk while several packs
+    // fill.
     assert!(most > total / 4, "{most} of {total}");
 }
 
@@ -169,7 +171,7 @@ fn a_push_that_is_stopped_early_leaves_the_unfinished_snapshot_that_got_further(
     let total = mixed(&setup.top());
     setup.interrupted(6, NEVER);
     let [far] = &setup.snapshots()[..] else { panic!("one unfinished snapshot") };
-    // New files in front of all others fill packs before anything behind them can be in the tree.
+    // New files in front of all others fill packs before any later file can be in the tree.
     (0..20).for_each(|i| write(setup.top().join(format!("0/{i}")), noise(4000 + i, 1 << 20)));
     write(setup.top().join("1"), noise(5000, 4 * PACK as usize));
     tree::settle();
@@ -205,14 +207,14 @@ fn a_client_that_is_killed_sends_again_only_what_followed_the_last_checkpoint() 
     let mut records = 0;
     setup.storage.after_put(move |name| {
         records += u64::from(matches!(name, Name::Record { .. }));
-        // The record is there, but nobody here hears of it any more.
+        // The record is stored, but the client does not learn of it.
         if records >= 3 { Err(Error::new(Kind::Connection, "killed")) } else { Ok(()) }
     });
     assert_eq!(setup.try_push(ALWAYS).unwrap_err().kind(), Kind::Connection);
     let partial = setup.snapshots().pop().unwrap();
     assert!(partial.partial);
     let bytes = setup.check(&partial);
-    // How many of them depends on which packs were stored first.
+    // The number of bytes read again depends on the order in which the packs were stored.
     let whole = setup.push(NEVER);
     assert!(whole.read <= total - bytes && whole.sent < total - bytes + PACK, "{} {}", whole.read, whole.sent);
     assert_eq!(setup.snapshots(), [whole.snapshot]);
@@ -227,13 +229,13 @@ fn nothing_new_makes_no_record() {
     assert_eq!(setup.try_push(ALWAYS).unwrap_err().kind(), Kind::Interrupted(2));
     assert_eq!(setup.records(), records);
     setup.push(ALWAYS);
-    // Everything is there already: many steps, and none of them is worth a record.
+    // Everything is stored already: the push has many steps, and none of them is worth a record.
     let records = setup.records();
     setup.push(ALWAYS);
     assert_eq!(setup.records(), records + 1);
 }
 
-/// Directories on several levels, with more pages than fit into a metadata pack: targets of links do not shrink.
+/// Makes directories on several levels, with more pages than fit into a metadata pack: targets of links do not shrink.
 fn heavy(top: &Path, links: u64) {
     let target = |i| noise(i, 3500).iter().map(|byte| (byte % 255) + 1).collect::<Vec<u8>>();
     for i in 0..links {
@@ -296,7 +298,7 @@ fn few_chunks_in_memory_make_more_records_and_the_same_index() {
     let file = |i: u64| setup.top().join(format!("{}/{i}", i % 13));
     (0..2600).for_each(|i| write(file(i), noise(i % 2200, 20_000)));
     let first = setup.push(Checkpoints { chunks: Some(100), ..NEVER });
-    // How many depends on how far the walk is ahead of the packs.
+    // The number of records depends on how far the walk is ahead of the packs.
     assert!(setup.records() >= 2, "{}", setup.records());
     assert!(first.sent < 2200 * 20_000 + 2 * PACK, "contents of this push are found again: {}", first.sent);
     fs::rename(setup.top(), setup.dir.path().join("old")).unwrap();
@@ -309,7 +311,7 @@ fn few_chunks_in_memory_make_more_records_and_the_same_index() {
 #[test]
 fn a_file_that_was_touched_is_not_gone_on_with() {
     for grow in [true, false] {
-        // The first pack is the first to be stored nearly always: without it there is no beginning.
+        // Nearly always the first pack is stored first. Otherwise the snapshot has no beginning of the file.
         let begun = || {
             let setup = Setup::new();
             write(setup.top().join("big"), noise(1, 80 << 20));
@@ -385,7 +387,8 @@ fn a_time_that_was_given_proves_nothing_about_files() {
     let first = given(later);
     assert_eq!(first.snapshot.time, Time::new(later, 5));
     assert_eq!(first.snapshot.extra.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [1], "the real beginning");
-    // Written to after the real beginning and before the time on the snapshot: only the former counts.
+    // The file is written to after the real beginning and before the time on the snapshot. Only the real beginning
+    // counts.
     let path = setup.top().join("f");
     let (mtime, old) = (path.metadata().unwrap().modified().unwrap(), fs::read(&path).unwrap());
     assert_eq!(old, b"1");
@@ -393,7 +396,7 @@ fn a_time_that_was_given_proves_nothing_about_files() {
     fs::File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
     let second = setup.push(NEVER);
     assert_eq!((second.parent, second.read), (Some(first.snapshot.id), 1));
-    // And a time long ago does not make files look as if they had been touched since.
+    // A time long ago does not make files look as if they had been touched since then.
     tree::settle();
     given(1_000_000_000);
     let options = Options { sources: vec![setup.top()], host: "host".into(), ..Options::default() };

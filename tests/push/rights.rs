@@ -137,7 +137,7 @@ fn files_and_folders_with_the_flag_nodump_are_left_out_on_request() {
     settle();
     let all = ["cache", "cache/below", "kept", "kept/f", "kept/one", "one", "other"];
     assert_eq!(case.saved(&case.push(false)), all);
-    // The source itself is never left out. Files that the parent has are left out as well.
+    // The source itself is never left out. Files of the parent snapshot are left out as well.
     let less = case.push(true);
     assert_eq!(case.saved(&less), ["kept", "kept/f", "other"]);
     assert_eq!((less.excluded, less.read), (3, 0));

@@ -1,4 +1,4 @@
-//! A tree that many pushes have changed stays together on the server.
+//! The pages of a tree stay together on the server after many pushes.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use nfreezer::format::reference::Ref;
 use nfreezer::name::ObjectId;
 use nfreezer::trees::{Visit, walk};
 
-/// The packs in which the pages of trees lie, and the pages.
+/// The packs that hold the pages of trees, and the number of pages.
 #[derive(Default)]
 struct Pages(Mutex<(HashSet<ObjectId>, usize)>);
 
@@ -40,7 +40,7 @@ fn pages(saved: &Saved, snapshot: &Snapshot) -> (usize, usize) {
     (packs.len(), pages)
 }
 
-/// 60 directories, of which each push changes two.
+/// Makes 60 directories and pushes `count` times, each time after a change in two of them.
 fn many_pushes(count: u64) -> (Saved, Vec<Snapshot>) {
     let saved = Saved::new();
     for d in 0..60 {

@@ -1,4 +1,4 @@
-//! What `push` leaves out, and what it makes of its sources: by the library, and through the binary.
+//! Files that `push` leaves out, and its treatment of sources, through the library and through the binary.
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ use nfreezer::push::{Options, Select, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Dry, Memory, Storage};
 
-/// A pack that is not full is padded to less than this.
+/// Upper bound of the padding of a pack that is not full, in bytes.
 const STEP: u64 = 2 << 20;
 
 struct Setup {
@@ -30,7 +30,7 @@ struct Setup {
     seen: Seen,
 }
 
-/// What was said, each with its path below the folder of the test.
+/// Skipped and excluded paths and warnings, one line for each.
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
 
@@ -78,7 +78,7 @@ impl Setup {
         push(&background().with_progress(&self.seen), &self.repo, options).unwrap()
     }
 
-    /// The names in the snapshot; folders end in a slash.
+    /// Returns the names in the snapshot; names of folders end in a slash.
     fn saved(&self, summary: &Summary) -> Vec<String> {
         let model = in_snapshot(&self.repo, &summary.snapshot, &self.path(""));
         let name = |(path, seen): (&Vec<u8>, &crate::harness::tree::Seen)| {
@@ -95,7 +95,7 @@ impl Setup {
         summary
     }
 
-    /// What was said, with paths below the top.
+    /// Returns the lines of the last push, with paths below the top.
     fn said(&self) -> Vec<String> {
         let top = self.path("").display().to_string();
         self.seen.0.lock().unwrap().iter().map(|line| line.replace(&top, "")).collect()
@@ -237,7 +237,7 @@ fn ignore_files_speak_gitignore() {
     assert_eq!((summary.excluded, summary.skipped), (7, 0));
     let all = setup.push(&setup.options(Select::default()));
     assert_eq!(all.excluded, 0, "without the option they are files like others");
-    // The rules of one folder end with it, and what the command line leaves out no ignore file takes back.
+    // The rules of an ignore file end with its folder. No ignore file takes back an exclusion of the command line.
     setup.check(
         with(patterns(&["t", "keep.o"]), |select| select.ignore_files = true),
         &[".nfreezerignore", "b/", "b/build", "b/root"],
@@ -265,7 +265,7 @@ fn an_ignore_file_that_cannot_be_used_is_reported() {
     assert!(["a/x", "b/x", "d/x"].iter().all(|x| saved.iter().any(|s| s == x)), "{saved:?}");
 }
 
-/// A file system of its own on this folder, for as long as it lives.
+/// A separate file system on this folder, unmounted on drop.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -298,7 +298,7 @@ fn one_file_system_keeps_mount_points_as_empty_folders() {
     let summary = setup.check(select.clone(), &["a/", "a/mnt/", "a/x", "z"]);
     assert_eq!((setup.said(), summary.excluded), (vec!["excluded a/mnt/".to_owned()], 1));
     setup.check(Select::default(), &["a/", "a/mnt/", "a/mnt/deep/", "a/mnt/deep/file", "a/x", "z"]);
-    // A source on that file system makes it one that we stay on.
+    // A source on that file system adds it to the file systems that the push stays on.
     let mut options = setup.options(select);
     options.sources.push(setup.path("a/mnt/deep"));
     let summary = setup.push(&options);
@@ -415,7 +415,7 @@ fn a_dry_run_writes_nothing_and_says_what_a_push_then_sends() {
     assert!(setup.repo.state(background()).unwrap().snapshots().is_empty());
     let real = setup.push(&setup.options(Select::default()));
     assert_eq!((simulated.packs, simulated.new, simulated.read), (real.packs, real.new, real.read));
-    // Packs are filled in another order, and references in the metadata are longer or shorter by a few bytes.
+    // The dry run fills packs in another order, and references in the metadata are longer or shorter by a few bytes.
     assert!(simulated.added.abs_diff(real.added) < 1000, "{} and {}", simulated.added, real.added);
     assert!(simulated.stored.abs_diff(real.stored) <= real.packs * STEP, "{} and {}", simulated.stored, real.stored);
     assert!(simulated.sent.abs_diff(real.sent) <= real.packs * STEP + 1000, "{} and {}", simulated.sent, real.sent);
@@ -425,7 +425,7 @@ fn a_dry_run_writes_nothing_and_says_what_a_push_then_sends() {
 
 // ------------------------------------------------------------------------------------------------ through the binary
 
-/// The names below `top` in the newest snapshot.
+/// Returns the names below `top` in the newest snapshot.
 fn listed(env: &Env) -> Vec<String> {
     let top = format!("latest:{}", env.path("top").canonicalize().unwrap().display());
     env.nfreezer(["ls", "-R", &top]).success().stdout.lines().map(str::to_owned).collect()
@@ -740,7 +740,7 @@ fn a_push_warns_about_what_was_probably_not_meant() {
     fs::remove_file(setup.path("a")).unwrap();
     setup.push(&setup.options(Select::default()));
     assert_eq!(warnings(&setup), ["the snapshot is empty: the sources hold no files"]);
-    // The parent of a push of other sources is another snapshot of the host: there is nothing to compare.
+    // The parent of a push of other sources is another snapshot of the host, so there is nothing to compare.
     fs::write(setup.path("small"), "s").unwrap();
     fs::write(setup.path("large"), [1; 100]).unwrap();
     setup.push(&setup.options(Select::default()));

@@ -1,4 +1,4 @@
-//! What the sizes of objects reveal to the server.
+//! Information that the sizes of objects reveal to the server.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What `push_streams` promises: sources that are no files, on a storage in memory.
+//! Promises of `push_streams`, on a storage in memory: sources that are not files.
 
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -41,7 +41,7 @@ fn save(repo: &Repository, streams: Vec<Result<Stream>>) -> Result<Summary> {
     push_streams(background(), repo, &options(), streams.into_iter())
 }
 
-/// Gives a little at a time, and says in between that there is nothing yet.
+/// A reader that returns a little data at a time, and in between reports that there is none yet.
 struct Slow(Vec<u8>, bool);
 
 impl Read for Slow {
@@ -57,7 +57,7 @@ impl Read for Slow {
     }
 }
 
-/// So many bytes, then this error.
+/// A reader that returns this number of bytes, then this error.
 struct Breaks(usize, fn() -> io::Error);
 
 impl Read for Breaks {
@@ -68,7 +68,7 @@ impl Read for Breaks {
     }
 }
 
-/// Breaks when the first pack is stored.
+/// A reader that fails once the first pack is stored.
 struct OnceStored(Arc<Memory>);
 
 impl Read for OnceStored {

@@ -1,4 +1,4 @@
-//! What is saved is what was there, whatever happens to it while it is saved, and whatever its times say.
+//! A push saves the true contents, whatever happens to a file while it is saved, and whatever its times claim.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -32,7 +32,7 @@ struct Case {
     skipped: Mutex<Vec<(Vec<u8>, String)>>,
 }
 
-/// Keeps what is reported and does something at events.
+/// Collects reports and calls a function on every event.
 struct Meddler<'c>(&'c Case, &'c (dyn Fn(&Event<'_>) + Send + Sync));
 
 impl Progress for Meddler<'_> {
@@ -76,7 +76,7 @@ impl Case {
         in_snapshot(&self.repo, &summary.snapshot, &self.path(""))
     }
 
-    /// The next push finds all as it is, and says nothing.
+    /// Checks that the next push saves everything unchanged and reports nothing.
     fn assert_next_push_is_clean(&self) {
         self.skipped.lock().unwrap().clear();
         let summary = self.push();
@@ -101,7 +101,7 @@ impl Case {
     }
 }
 
-/// A chunk of a large file was dealt with.
+/// Returns whether the event reports a finished chunk of a large file.
 fn chunk_done(event: &Event<'_>) -> bool {
     matches!(event, Event::Done { files: 0, bytes: 1.. })
 }

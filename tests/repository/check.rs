@@ -1,4 +1,4 @@
-//! `check` finds what is damaged, says whose files are hit, and takes nothing for damage that is none.
+//! `check` finds damage, names the affected files, and reports no damage where there is none.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,7 +29,7 @@ fn clean((report, told): (Report, Told)) -> Report {
     report
 }
 
-/// Two folders with files of several data packs; two snapshots that share most of it.
+/// Makes two folders with files of several data packs, and two snapshots that share most of them.
 fn two() -> (Saved, Snapshot, Snapshot) {
     let saved = Saved::new();
     for i in 0..4 {
@@ -72,7 +72,7 @@ fn what_snapshots_share_is_walked_once() {
     let often = clean(saved.check(&structure()));
     assert_eq!((often.snapshots, often.pages, often.references), (6, once.pages, once.references));
     assert_eq!(often.files, 300);
-    // With no memory for that the result is the same.
+    // The result is the same without memory for shared pages.
     clean(saved.check(&Options { memory: 0, ..structure() }));
 }
 
@@ -94,7 +94,7 @@ fn a_lost_pack_is_told_with_the_files_of_all_snapshots_that_need_it() {
         assert!(told.hit(snapshot, &saved.top()).iter().all(|(_, what)| *what == Lost::Contents));
     }
     assert_eq!((report.damaged_packs, report.hit, report.paths), (1, 2, 2 * hit.len() as u64));
-    // Only one snapshot: only that is told.
+    // A check of only one snapshot reports only that snapshot.
     let only = Options { snapshots: vec![first.clone()], ..structure() };
     let (report, told) = saved.check(&only);
     assert_eq!((report.snapshots, report.hit, told.hit(&second, &saved.top()).len()), (1, 1, 0));
@@ -132,7 +132,7 @@ fn a_flipped_bit_is_found_by_reading_and_hits_only_the_files_of_its_block() {
     let in_block: BTreeSet<String> = all.filter(|name| saved.chunks(&second, name).iter().any(is_in_block)).collect();
     assert_eq!(hit.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>(), in_block);
     assert_eq!(report.damaged_packs, 1);
-    // Random blocks find it as well, if they are many.
+    // An audit of many random blocks finds the flipped bit, too.
     let (report, _) = saved.check(&Options { audit: Some(512 << 20), ..structure() });
     let audit = report.audit.unwrap();
     assert!(audit.bad > 0 && audit.intact.is_none() && report.is_damaged(), "{audit:?}");
@@ -142,7 +142,7 @@ fn a_flipped_bit_is_found_by_reading_and_hits_only_the_files_of_its_block() {
 fn an_audit_counts_the_blocks_of_a_missing_pack_as_bad() {
     let (saved, first, _) = two();
     saved.remove(&saved.chunk_of(&first, "a/large0"));
-    // Enough samples that the pack, several per cent of the data, is drawn for certain.
+    // The audit draws enough samples to hit the pack, which is several per cent of the data.
     let (report, _) = saved.check(&Options { audit: Some(64 << 20), ..structure() });
     let audit = report.audit.unwrap();
     assert!(audit.bad > 0 && audit.intact.is_none() && report.is_damaged(), "{audit:?}");
@@ -181,18 +181,18 @@ fn t35_records_that_are_missing_torn_or_damaged_are_told_apart() {
     let record = saved.push().record.unwrap();
     let [_, two, three] = saved.records()[..] else { panic!() };
     assert!(three.file().ends_with(&record.to_string()));
-    // What an interrupted commit leaves is no damage.
+    // The rest of an interrupted commit is no damage.
     let torn = Name::Record { sequence: 4, id: ObjectId([0x77; 32]) };
     saved.memory.put(background(), &torn, &saved.memory.get(&three).unwrap()[..3000]).unwrap();
     let (report, told) = saved.check(&structure());
     assert_eq!((report.torn_records, report.is_damaged(), told.objects.len()), (1, false, 0), "{told:?}");
-    // The last one, whole in size and wrong inside.
+    // The last record has the right size and wrong contents.
     saved.flip_at(&three, 90);
     let (report, told) = saved.check(&structure());
     assert_eq!((report.damaged_records.len(), told.objects.len(), report.is_rolled_back()), (1, 1, false));
     assert!(told.names()[0].contains(&record.to_string()));
     saved.flip_at(&three, 90);
-    // One that another one follows.
+    // A record is missing, and another one follows it.
     let bytes = saved.memory.get(&two).unwrap();
     saved.memory.remove(background(), &two).unwrap();
     let (report, told) = saved.check(&structure());
@@ -216,7 +216,7 @@ fn t39_a_damaged_index_is_told_and_hits_no_files() {
     let (report, told) = saved.check(&structure());
     assert_eq!((report.damaged_indexes.len(), report.hit, told.objects.len()), (1, 0, 1), "{told:?}");
     assert!(report.is_damaged());
-    // A snapshot alone needs no index.
+    // A check of snapshots alone needs no index.
     let state = saved.repo.state(background()).unwrap();
     clean(saved.check(&Options { snapshots: state.snapshots(), ..structure() }));
 }
@@ -273,7 +273,7 @@ fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
     assert!(audit.stdout.contains("99 % sure that at least 86.59 % of the data is intact"), "{audit:?}");
     env.nfreezer(["check", "-r", "repo", "--read-data", "--audit", "2M"]).fails(2);
     env.nfreezer(["check", "-r", "repo", "nosuch"]).fails(2);
-    // The larger pack is that of the contents.
+    // The larger pack holds the contents.
     let packs = walk(&env.path("repo/packs"));
     let data = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     std::fs::remove_file(data).unwrap();
@@ -291,7 +291,7 @@ fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
         (&summary["type"], &summary["lost_paths"], &summary["damaged"]),
         (&"summary".into(), &2.into(), &true.into())
     );
-    // A record that another one follows.
+    // Removes a record that another one follows.
     env.nfreezer(["push", "-r", "repo", "src"]).done();
     let mut log = walk(&env.path("repo/log"));
     log.sort();
@@ -305,16 +305,16 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     folder.read_dir().unwrap().flat_map(|entry| below(entry.unwrap())).collect()
 }
 
-/// Counts the reads that are in flight at the same time. A read waits a moment for others, so that the figure does not
-/// depend on the speed of the machine.
+/// Counts the reads that are in flight at the same time. A read waits up to 100 ms for others, so that the figure does
+/// not depend on the speed of the machine.
 #[derive(Default)]
 struct InFlight {
-    /// Now, and at most.
+    /// Number of reads in flight: now, and at most.
     reads: Mutex<(usize, usize)>,
     changed: Condvar,
 }
 
-/// Reads that a check sends at the same time, at least.
+/// Least number of reads that a check must send at the same time.
 const TOGETHER: usize = 24;
 
 impl Rule for InFlight {
@@ -351,7 +351,7 @@ fn many_small_packs_are_read_at_the_same_time() {
         assert!(!report.is_damaged() && report.packs.0 >= 60, "{report:?}");
         let most = storage.reads.lock().unwrap().1;
         assert!(most >= TOGETHER, "{most} reads at the same time");
-        // The newest tree alone lies in few packs, so only the second check of contents sends many reads then.
+        // Without the older snapshots, the tree lies in few packs. Then only the check of contents sends many reads.
         let mut state = saved.repo.state(background()).unwrap();
         saved.repo.commit_marks(background(), &mut state, old.drain(..)).unwrap();
     }

@@ -63,7 +63,7 @@ fn snapshots(repo: &Repository) -> Vec<Snapshot> {
     repo.state(background()).unwrap().snapshots()
 }
 
-/// A file with more extents than one page of a reference list holds.
+/// Writes a file with more extents than one page of a reference list holds.
 fn long_list(setup: &Setup) {
     let file = File::create(setup.from.top().join("long-list")).unwrap();
     (0..1700).for_each(|i| file.write_all_at(&noise(i, 4096), i << 17).unwrap());
@@ -146,7 +146,7 @@ fn an_interrupted_copy_goes_on_where_it_stopped_and_sends_nothing_twice() {
     let done = setup.copy(&snapshot);
     let before = partial.stats;
     assert!(done.read <= total - before.bytes, "{} read after {}", done.read, before.bytes);
-    // The contents of the two packs are not sent again, also of files that are not complete yet.
+    // The contents of the two packs are not sent again, not even contents of files that are incomplete.
     assert!(done.added < total - (24 << 20), "{} of {total}", done.added);
     assert!(done.added + before.added < total + (1 << 20), "{} and {} of {total}", done.added, before.added);
     assert_eq!(snapshots(&setup.to), [done.snapshot], "the unfinished one has ended");
@@ -171,7 +171,7 @@ fn a_damaged_snapshot_is_named_and_not_copied_and_the_others_are() {
     assert!(error.hint_text().unwrap().contains("nfreezer repair"));
     assert_eq!(snapshots(&setup.to).len(), 1, "no part of it is shown");
     setup.copy(&third);
-    // What `repair` makes of it can be copied, with a hole where contents are lost.
+    // The repaired snapshot can be copied, with a hole where contents are lost.
     let (repaired, _) = setup.from.repair(&CheckOptions { read: Some(Part::All), ..CheckOptions::default() }, true);
     let (_, Some(by)) = repaired.replaced[0] else { panic!("one snapshot is replaced") };
     let state = setup.from.repo.state(background()).unwrap();
@@ -197,7 +197,7 @@ fn a_copy_of_a_copy_has_the_same_origin_and_contents() {
         let existing = Existing::of(&repo.state(background()).unwrap());
         assert!([&first, &copied, &again].iter().all(|snapshot| existing.has(snapshot, true)));
     }
-    // The next snapshot reaches the last repository directly: the copies there are compared all the same.
+    // The next snapshot is copied to the last repository directly, and is still compared with the copies there.
     setup.from.write("new", 1, 1000);
     let second = setup.from.push().snapshot;
     assert_eq!(copy(background(), &setup.from.repo, &last, &second).unwrap().read, 1000);

@@ -1,4 +1,5 @@
-//! `diff` names what differs between two snapshots, or a snapshot and the disk, and reads only what differs.
+//! `diff` names the differences between two snapshots, or a snapshot and the disk, and reads only the parts that
+//! differ.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +28,7 @@ fn letter(modifier: Modifier) -> char {
     }
 }
 
-/// Shows an entry below `top` as a line.
+/// Formats an entry below `top` as a line.
 fn line(entry: &Entry, top: &str) -> String {
     let text = |path: &[u8]| String::from_utf8(path.to_vec()).unwrap().replacen(top, "", 1);
     let from = entry.from.as_ref().map(|from| format!("{} -> ", text(from))).unwrap_or_default();
@@ -61,7 +62,7 @@ fn with_disk(saved: &Saved, old: &Snapshot, contents: bool, attributes: bool) ->
     found
 }
 
-/// Makes one difference of every kind; files of old times only, so that nothing depends on the clock.
+/// Makes one difference of every kind. All files have old times, so that nothing depends on the clock.
 fn change(saved: &Saved) {
     let top = saved.top();
     fs::rename(top.join("folder"), top.join("new name")).unwrap();

@@ -1,4 +1,4 @@
-//! The disk cache: what it saves, that nothing in it can do harm, and that it never decides what the server has.
+//! The disk cache saves reads. Nothing in it can do harm, and it never decides which objects the server has.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -21,7 +21,7 @@ use nfreezer::push::{Summary, push};
 use nfreezer::repo::{Access, CacheUse, Repository, Span};
 use nfreezer::storage::{CacheFolder, Memory, Storage};
 
-/// Notes the calls, and is away when it is told to be.
+/// Records the calls, and fails all calls while `is_gone` is set.
 #[derive(Default)]
 struct Watched {
     calls: Mutex<Vec<String>>,
@@ -58,7 +58,8 @@ struct World {
 }
 
 impl World {
-    /// A repository on a watched server, 60 small files in 4 folders, two large ones, and an empty folder for the cache.
+    /// Makes a repository on a watched server, 60 small files in 4 folders, two large ones, and an empty folder for the
+    /// cache.
     fn new() -> Self {
         let saved = Saved::on(Between::with(Memory::default(), Watched::default()));
         (0..60).for_each(|i| saved.write(&format!("{:02}/{i}", i / 15), i, 2000));
@@ -71,7 +72,7 @@ impl World {
         self.dir.path().join("cache")
     }
 
-    /// The repository as a new process sees it, with the cache.
+    /// Returns the repository as a new process opens it, with the cache.
     fn process(&self, cache_use: CacheUse) -> Repository {
         let warnings = Arc::clone(&self.warnings);
         let notice = Arc::new(move |text: &str| warnings.lock().unwrap().push(text.to_owned()));
@@ -87,7 +88,7 @@ impl World {
         self.push_with(&self.process(CacheUse::Write))
     }
 
-    /// The calls of the server since the last call, those that begin so.
+    /// Takes the recorded calls of the server and returns those that begin with `begin`.
     fn calls(&self, begin: &str) -> Vec<String> {
         let calls = std::mem::take(&mut *self.saved.memory.calls.lock().unwrap());
         calls.into_iter().filter(|call| call.starts_with(begin)).collect()
@@ -107,7 +108,7 @@ impl World {
         self.saved.memory.is_gone.store(is_gone, Ordering::SeqCst);
     }
 
-    /// The files of the cache.
+    /// Returns the files of the cache.
     fn files(&self) -> Vec<PathBuf> {
         let (mut files, mut open) = (Vec::new(), vec![self.cache()]);
         while let Some(folder) = open.pop() {
@@ -142,7 +143,7 @@ fn a_push_without_changes_reads_nothing_of_what_earlier_pushes_wrote_or_read() {
     for other in ["List", "Size", "put "] {
         assert_eq!(count(&warm, other), count(&cold, other), "the cache answers no {other}: {warm:?}");
     }
-    // Own objects need not be read either: a cache that only one push has filled.
+    // A push need not read its own objects from the server either. Here only one push has filled the cache.
     fs::remove_dir_all(world.cache()).unwrap();
     world.saved.write("00/new", 999, 100);
     let first = world.push();
@@ -154,7 +155,7 @@ fn a_push_without_changes_reads_nothing_of_what_earlier_pushes_wrote_or_read() {
     assert!(world.warnings.lock().unwrap().is_empty());
 }
 
-/// Only a command that lists the packs, and only once the cache knows that they are few.
+/// Only a command that lists the packs does so, and only once the cache knows that they are few.
 #[test]
 fn a_push_begins_to_list_the_packs_before_the_passphrase_is_known() {
     let world = World::new();
@@ -172,7 +173,7 @@ fn a_push_begins_to_list_the_packs_before_the_passphrase_is_known() {
     let repo = open(true);
     assert_eq!(begun(), 16);
     assert_eq!(world.push_with(&repo).unchanged, 62);
-    // A file of nonsense is no hint.
+    // A file with a nonsensical number is ignored.
     let noted = fs::read_dir(world.cache()).unwrap().map(|entry| entry.unwrap().path().join("packs"));
     noted.filter(|path| path.exists()).for_each(|path| fs::write(path, "9999999").unwrap());
     begun();
@@ -188,7 +189,7 @@ fn a_dry_run_adds_nothing_of_its_own() {
     let before = world.files().len();
     world.saved.write("00/new", 999, 100);
     world.push_with(&world.process(CacheUse::DryRun));
-    // Of the record and the pack that it has stored, nothing; of the record of the push before, which it read, one.
+    // The dry run adds no record or pack of its own. It adds one record that it read, from the push before.
     assert_eq!(world.files().len(), before + 1);
 }
 
@@ -202,10 +203,10 @@ fn a_push_leaves_contents_out_and_a_mount_keeps_them() {
     world.calls("");
     world.assert_reads(&snapshot);
     assert_eq!(world.calls("read "), [""; 0]);
-    // A server that is gone is not noticed.
+    // A reader does not notice that the server is gone.
     world.go(true);
     world.assert_reads(&snapshot);
-    // The cache holds nothing in clear, and each of its bytes is one of the server.
+    // The cache holds no plaintext, and each of its bytes equals the byte on the server.
     world.go(false);
     for path in world.files() {
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -254,7 +255,7 @@ fn whatever_happens_to_the_files_of_the_cache_the_data_is_right_and_they_heal() 
         world.go(false);
     }
     assert!(world.warnings.lock().unwrap().is_empty());
-    // A folder in the place of a file.
+    // A folder takes the place of a file of the cache.
     let file = world.files().remove(0);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
@@ -283,7 +284,7 @@ fn shorten(path: &PathBuf, len: u64) {
     file.set_len(len.min(before)).unwrap();
 }
 
-/// The first rule of a writer: what only the cache has is not there.
+/// The first rule of a writer: an object that only the cache has does not exist.
 #[test]
 fn a_pack_that_the_server_lost_is_missing_for_writers_and_shown_to_readers() {
     let world = World::new();
@@ -297,13 +298,13 @@ fn a_pack_that_the_server_lost_is_missing_for_writers_and_shown_to_readers() {
     for writer in [CacheUse::Write, CacheUse::DryRun] {
         assert_eq!(read(writer).unwrap_err().kind(), Kind::Missing, "{writer:?}");
     }
-    // A pack that was cut is not there either.
+    // A truncated pack does not exist either.
     let (memory, repo) = (world.inner(), world.process(CacheUse::Write));
     let other = world.saved.packs()[0].0;
     let bytes = memory.get(&Name::Pack(other)).unwrap();
     memory.overwrite(&Name::Pack(other), bytes[..bytes.len() - 1].to_vec());
     drop(repo);
-    // The next push says so, refers to nothing that is lost, and its snapshot can be read without the cache.
+    // The next push reports the loss and refers to no lost pack. Its snapshot can be read without the cache.
     let again = world.push();
     assert_ne!(again.snapshot.root, Some(root));
     let without = world.saved.repo.behind(world.saved.memory.clone());
@@ -397,7 +398,7 @@ fn a_full_disk_is_one_warning_and_no_error() {
     let warnings = std::mem::take(&mut *world.warnings.lock().unwrap());
     assert!(!warnings.is_empty() && warnings.len() <= 3, "one for each process: {warnings:?}");
     assert!(warnings[0].contains("cannot add to the cache") && warnings[0].contains("No space left"), "{warnings:?}");
-    // The same where nothing can be written at all.
+    // Reads also work where the cache cannot be written at all.
     remount("remount,ro");
     world.assert_reads(&snapshot);
     drop(disk);

@@ -1,4 +1,4 @@
-//! `dump` writes verified contents in order: files as they are, folders as archives that other programs read.
+//! `dump` writes verified contents in order: files unchanged, folders as archives that other programs read.
 
 use std::fs;
 use std::io::Read;
@@ -31,7 +31,7 @@ fn archive(repo: &Repository, s: &Snapshot, top: &Path, format: Format) -> (Vec<
     (out, summary)
 }
 
-/// Runs a program that reads an archive, and fails the test if it fails or complains.
+/// Runs a program on an archive. Checks that the program succeeds, and returns its output.
 fn read(program: &str, arguments: &[&str], archive: &[u8], into: &Path) -> String {
     let file = into.with_extension("archive");
     fs::write(&file, archive).unwrap();
@@ -42,7 +42,7 @@ fn read(program: &str, arguments: &[&str], archive: &[u8], into: &Path) -> Strin
     text
 }
 
-/// Removes what an archive does not hold: the top itself and sockets.
+/// Removes the entries that an archive does not hold: the top folder itself and sockets.
 fn archived(mut model: Model) -> Model {
     model.remove([].as_slice());
     model.retain(|_, seen| seen.what != What::Socket);
@@ -105,7 +105,7 @@ fn damaged_contents_end_an_archive_without_its_end_and_are_named() {
     let nfreezer::format::reference::Extent::Data(r) = extents[0] else { panic!("no hole") };
     saved.flip(&r);
     saved.repo.forget_blocks();
-    // Several threads fill a pack, so the neighbour of a file in it may be any other one.
+    // Several threads fill a pack, so any other file may be the neighbour of a file in it.
     let block = r.offset / 65536;
     let is_hit = |name: &String| {
         let c = saved.chunk_of(&snapshot, name);
@@ -115,7 +115,7 @@ fn damaged_contents_end_an_archive_without_its_end_and_are_named() {
     for format in [Format::Tar, Format::Zip] {
         let (bytes, result) = archive(&saved.repo, &snapshot, &saved.top(), format);
         let error = result.unwrap_err();
-        // The block may also have the end of the file that lies before it in the pack.
+        // The block may also hold the end of the preceding file in the pack.
         let text = error.to_string();
         let is_named = hit.iter().any(|name| text.contains(name));
         assert!(error.kind().is_damage() && is_named, "{format:?}: {error}");
@@ -140,7 +140,7 @@ fn contents_are_fetched_ahead_of_the_output() {
     let (bytes, summary) = archive(&repo, &snapshot, &saved.top(), Format::Tar);
     assert_eq!((summary.unwrap().files, bytes.len() % 512), (601, 0));
     let reads = saved.memory.take();
-    // One after the other, 600 files and 40 chunks would be 640 rounds.
+    // Fetched one after the other, 600 files and 40 chunks would take 640 rounds.
     assert!(reads.rounds < 40, "{reads:?}");
 }
 

@@ -1,4 +1,4 @@
-//! `find` groups equal nodes of many snapshots, and reads what they share once.
+//! `find` groups equal nodes of many snapshots, and reads shared pages once.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::harness::tree::write;
 /// A path with its versions: the first and the last snapshot of each, and the number of snapshots.
 type Found = (String, Vec<(usize, usize, usize)>);
 
-/// Returns each path that ends so, with the first and last snapshot and the number of snapshots of each version.
+/// Returns each path that ends with `end`, with the first and last snapshot and the number of snapshots of each
+/// version.
 fn search(repo: &Repository, snapshots: &[Snapshot], end: &str) -> Vec<Found> {
     let mut all = Vec::new();
     let found = &mut |path: &[u8], versions: Vec<find::Version>| {

@@ -67,7 +67,7 @@ fn packs(repo: &Path) -> Vec<PathBuf> {
     packs
 }
 
-/// A server that hides a pack during `repair --yes` must not take a snapshot away for good.
+/// A server that hides a pack during `repair --yes` must not remove a snapshot for good.
 #[test]
 fn what_repair_forgets_is_shown_again_by_the_command_that_it_prints() {
     let env = Env::with_repository();
@@ -132,7 +132,7 @@ const DAY: i64 = 24 * 3600;
 /// 2026-06-30 12:00 UTC.
 const NOW: i64 = 1_782_820_800;
 
-/// A client with a memory, whose clock shows `NOW`.
+/// Returns a client with a memory, and its clock, which shows `NOW`.
 fn client(saved: &Saved, folder: &tempfile::TempDir) -> (Repository, Arc<SetClock>) {
     let clock = Arc::new(SetClock(AtomicI64::new(NOW)));
     let access = Access { seen: Some(SeenStore::at(folder.path())), ..Access::default() };
@@ -147,7 +147,7 @@ fn add(repo: &Repository, id: u8, seconds: i64) {
     repo.commit(background(), &mut repo.state(background()).unwrap(), head, &[]).unwrap();
 }
 
-/// The ids that a policy keeps.
+/// Returns the ids that a policy keeps.
 fn kept(repo: &Repository, policy: &Policy) -> Vec<u8> {
     let state = repo.state(background()).unwrap();
     let candidates = forget::candidates(repo, &state, state.snapshots()).unwrap();
@@ -156,7 +156,7 @@ fn kept(repo: &Repository, policy: &Policy) -> Vec<u8> {
     all.filter(|judged| !judged.reasons.is_empty()).map(|judged| judged.candidate.snapshot.id.0[0]).collect()
 }
 
-/// A thief with the passphrase writes snapshots with chosen dates and in any number. Those that were there before stay.
+/// A thief with the passphrase writes snapshots with chosen dates and in any number. The older snapshots stay.
 #[test]
 fn dates_in_records_and_a_flood_push_no_old_snapshots_out() {
     let (saved, folder) = (Saved::new(), tempfile::tempdir().unwrap());
@@ -165,7 +165,7 @@ fn dates_in_records_and_a_flood_push_no_old_snapshots_out() {
     let daily = Policy { counts: [0, 0, 5, 0, 0, 0], ..Policy::default() };
     let last = Policy { counts: [5, 0, 0, 0, 0, 0], ..Policy::default() };
     assert_eq!(kept(&repo, &daily), [5, 6, 7, 8, 9], "own dates count on the first look");
-    // Until the next look, a day later, snapshots appear from the future and from each of the next 50 days.
+    // Before the next look, a day later, snapshots appear that are dated 10 to 59 days after the first look.
     clock.0.store(NOW + DAY, SeqCst);
     (100..150).for_each(|i| add(&saved.repo, i, NOW + DAY * i64::from(i - 90)));
     let old = |kept: Vec<u8>| kept.into_iter().filter(|id| *id < 100).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! After damage the next push brings back whatever is still on the disk, also for the snapshots before it.
+//! After damage the next push restores all contents that are still on the disk, also for earlier snapshots.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn reading() -> Options {
     Options { read: Some(Part::All), ..Options::default() }
 }
 
-/// Files of several packs, and two snapshots of them.
+/// Makes files of several packs, and two snapshots of them.
 fn saved() -> (Saved, Snapshot, Snapshot) {
     let saved = Saved::new();
     saved.write("a/large", 1, 20 << 20);
@@ -60,7 +60,7 @@ fn a_push_sends_again_what_was_in_a_missing_pack() {
     let (_keep, target, summary) = saved.restore(&first);
     assert_eq!(summary.damaged, 0, "the oldest one is whole as well");
     assert_eq!(fs::read(target.join("a/large")).unwrap(), noise(1, 20 << 20));
-    // Nothing more is sent the next time.
+    // The next push sends nothing more.
     assert_eq!(saved.push().packs, 1, "a page for what was removed just now");
 }
 
@@ -69,7 +69,7 @@ fn t37_new_contents_are_not_taken_for_known_ones_in_a_pack_that_is_gone() {
     let (saved, first, _) = saved();
     saved.remove(&saved.chunk_of(&first, "b/3"));
     fs::remove_dir_all(saved.top().join("b")).unwrap();
-    saved.write("copy", 13, 3000); // what b/3 was
+    saved.write("copy", 13, 3000); // the contents of b/3
     let snapshot = saved.push().snapshot;
     saved.assert_read_everywhere(&snapshot);
     let (report, told) = saved.check(&Options { snapshots: vec![snapshot], ..reading() });
@@ -141,7 +141,7 @@ fn repaired_at_once_and_pushed_afterwards() {
     let healed = saved.push().snapshot;
     is_whole(&saved);
     saved.assert_read_everywhere(&healed);
-    // The snapshots that were forgotten are whole again too: their chunks are back.
+    // The forgotten snapshots are whole again too, because their chunks are back.
     let forgotten = saved.repo.state(background()).unwrap().forgotten();
     assert!(!forgotten.is_empty());
     saved.assert_read_everywhere(&forgotten[forgotten.len() - 1]);
@@ -160,7 +160,7 @@ fn lost_folders_are_healed_for_the_newest_snapshot() {
     is_whole(&saved);
 }
 
-/// Every pack that a snapshot's files refer to.
+/// Returns every pack that a snapshot's files refer to.
 fn packs_of(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Vec<ObjectId> {
     let mut open = vec![Trees::new(repo).at(background(), snapshot, top.display().to_string().as_bytes()).unwrap()];
     let mut packs = Vec::new();
@@ -176,7 +176,7 @@ fn packs_of(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Vec<ObjectId>
     packs
 }
 
-/// Somebody else condemns packs when the push reads its first file.
+/// Another client, which condemns packs when the push reads its first file.
 struct Prune<'r> {
     repo: &'r Repository,
     packs: Mutex<Vec<ObjectId>>,

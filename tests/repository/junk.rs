@@ -1,4 +1,4 @@
-//! Files in `log/` that are no records: anyone who can write there can make many of them.
+//! Files in `log/` that are not records: any client with write access can make many of them.
 
 use std::fs;
 

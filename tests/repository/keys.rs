@@ -1,4 +1,4 @@
-//! The keys of a repository: several passphrases, a second factor, a page of paper, and the ways they fail.
+//! The keys of a repository: several passphrases, a second factor, a printed page, and their failures.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -26,7 +26,7 @@ fn pass(text: &str) -> Passphrase {
     Passphrase::new(text.into()).unwrap()
 }
 
-/// With the local key that consists of this byte.
+/// Returns a passphrase with the local key that consists of this byte.
 fn both(text: &str, local: u8) -> Passphrase {
     pass(text).with_local_key(Some(Secret::new([local; 32])))
 }
@@ -67,16 +67,17 @@ fn a_local_key_is_needed_beside_the_passphrase() {
         panic!("no question that cannot be answered")
     }));
     assert!(error.to_string().contains("need a local key") && error.hint_text().unwrap().contains("--local-key"));
-    // A further key file without one is the owner's choice, and then the others say what they need.
+    // The owner may add a key file without a local key. The other key files still report that they need one.
     let repo = open(&server, "one", Some(7)).unwrap();
     repo.add_key(background(), unlock(&pass("plain"))).unwrap();
     open(&server, "plain", None).unwrap();
-    // With a local key the others are not tried: anyone may have made them.
+    // With a local key, key files without one are not tried: any client may have made them.
     assert!(passphrase_error(open(&server, "plain", Some(1))).to_string().contains("passphrase or local key"));
     assert!(passphrase_error(open(&server, "one", None)).hint_text().unwrap().contains("--local-key"));
 }
 
-/// Another client makes a repository at the same place, between the look at it and the put of `config` or after it.
+/// A client that makes a repository at the same place, either between the first look at it and the put of `config` or
+/// after that put.
 struct Race {
     exclusive: bool,
 }
@@ -89,7 +90,7 @@ impl Rule for Race {
             storage.put(ctx, name, &other)?;
             return call.of(ctx, storage);
         }
-        // As rclone serves SFTP: what comes later replaces what was there.
+        // Behaves like SFTP served by rclone: a later file replaces an existing one.
         let done = call.of(ctx, storage)?;
         storage.remove(ctx, name)?;
         storage.put(ctx, name, &other)?;
@@ -166,7 +167,7 @@ fn every_passphrase_opens_and_the_last_key_stays() {
     let second = repo.add_key(background(), unlock(&pass("two"))).unwrap();
     assert_eq!(open(&server, "two", None).unwrap().opened_by().0, &second);
     assert_eq!(open(&server, "one", None).unwrap().opened_by().1.label, "first");
-    // One that does not open does not count as another one.
+    // A key file that does not open does not count as another key.
     server.overwrite(&Name::Key(ObjectId([9; 32])), vec![0; 264]);
     assert_eq!(repo.key_files(background()).unwrap().iter().filter(|key| key.what.is_ok()).count(), 2);
     repo.remove_key(background(), &first).unwrap();
@@ -216,7 +217,7 @@ fn an_older_and_cheaper_key_file_is_no_replacement() {
     let error = open(false).err().unwrap();
     assert!(error.kind() == Kind::Tampering && error.to_string().contains("easier to guess"), "{error}");
     assert_eq!(open(true).unwrap().state(background()).unwrap().warnings().len(), 1);
-    // Beside the other one it does not matter: what worked is tried first.
+    // Beside the newer key file the older one does no harm: the key file that worked is tried first.
     server.overwrite(&Name::Key(dear), bytes);
     assert_eq!(*open(false).unwrap().opened_by().0, dear);
 }
@@ -240,7 +241,7 @@ fn a_repository_whose_keys_are_lost_opens_with_the_exported_file() {
     import("one", Some(&local)).unwrap();
     import("one", Some(&local)).unwrap();
     open(&server, "one", Some(7)).unwrap();
-    // Not into another repository.
+    // The file is not imported into another repository.
     let other = Arc::<Memory>::default();
     Repository::init(background(), other.clone(), &pass("one"), KdfCost::DEFAULT, "").unwrap();
     assert_eq!(
@@ -258,7 +259,7 @@ fn t20_t30_a_key_file_is_used_whole_or_not_at_all() {
     let (master, read) = KeyFile::parse(&name, &id, &file).unwrap().open(&one).unwrap();
     assert_eq!((master.expose(), read), (&[1; 32], info));
     assert!(wrap(&KeyInfo { created: 1, label: "x".repeat(64) }).is_err());
-    // Bits of every field, under a name that fits: the layout is refused, or the key.
+    // Flips bits of every field, under a name that fits: either the layout or the key is refused.
     for at in [0, 8, 40, 41, 42, 43, 47, 51, 55, 56, 87, 88, 119, 120, 247, 248, 263] {
         let mut bytes = file.clone();
         bytes[at] ^= 1;
@@ -273,7 +274,7 @@ fn environment() -> Env {
     env
 }
 
-/// The keys as `key list --json` shows them.
+/// Returns the keys that `key list --json` shows.
 fn listed(env: &Env) -> Vec<Value> {
     let mut objects = env.nfreezer(["key", "list", "--json"]).success().objects();
     assert_eq!(objects.pop().unwrap()["keys"], objects.len());
@@ -308,7 +309,7 @@ fn keys_are_added_listed_changed_and_removed() {
         shown.contains("laptop\\x1b[2J") && shown.contains(&first[..8]) && shown.contains("64.0 MiB x 3 (4)"),
         "{shown}"
     );
-    // The passphrase is changed by adding and then removing; the label stays.
+    // `passwd` adds a key and then removes the old one; the label stays.
     env.set("NFREEZER_NEW_PASSWORD", "third");
     says(env.nfreezer(["key", "passwd"]), 0, "revokes nothing");
     says(env.nfreezer(["snapshots"]), 12, "wrong passphrase");
@@ -355,7 +356,7 @@ fn the_local_key_of_the_command_line() {
     says(other.nfreezer(["init"]), 2, "is not a local key");
     assert_eq!(fs::read(env.path("wrong")).unwrap(), b"letters");
     assert!(!other.path("repo/config").exists());
-    // A reader by the document alone gets on with it too.
+    // A reader that is written from the format document alone handles the local key, too.
     let recover = |key: &str| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.py");
         let mut python = std::process::Command::new("python3");
@@ -366,7 +367,7 @@ fn the_local_key_of_the_command_line() {
         output.status.code()
     };
     assert_eq!([recover("second"), recover("/dev/null")], [Some(0), Some(12)]);
-    // It stays needed by what passwd makes, and can be left out or changed.
+    // A key made by `passwd` still needs the local key. The local key can also be left out or changed.
     env.set("NFREEZER_LOCAL_KEY", "second").set("NFREEZER_NEW_PASSWORD", "new");
     env.nfreezer(["key", "passwd"]).done();
     env.set("NFREEZER_PASSWORD", "new").set("NFREEZER_NEW_PASSWORD", "newer");
@@ -463,7 +464,7 @@ fn an_append_only_server_refuses_to_remove_keys_and_that_is_said() {
     env.set("NFREEZER_REPOSITORY", &repository).set("NFREEZER_NEW_PASSWORD", "second");
     let ssh = |env: &Env, rest: &[&str]| env.nfreezer(["-o", &option].iter().chain(rest));
     ssh(&env, &["init"]).done();
-    // From here on the same server takes the key only with the line of the README in front of it.
+    // From here on the same server accepts the key only with the line of the README in front of it.
     let key = fs::read_to_string(sshd.authorized_keys()).unwrap();
     fs::write(sshd.authorized_keys(), format!("{}{key}", crate::harness::sshd::APPEND_ONLY)).unwrap();
     let failed = ssh(&env, &["key", "passwd"]).exits(1);
@@ -475,7 +476,7 @@ fn an_append_only_server_refuses_to_remove_keys_and_that_is_said() {
     let id = first.iter().find(|key| key["opened"] == true).unwrap()["id"].as_str().unwrap().to_owned();
     env.set("NFREEZER_PASSWORD", "second");
     says(ssh(&env, &["key", "remove", &id]), 1, "append-only");
-    // From an account with full access it goes.
+    // An account with full access removes the key.
     env.nfreezer(["key", "remove", &id, "-r", place.to_str().unwrap()]).done();
     ssh(&env, &["snapshots"]).done();
 }

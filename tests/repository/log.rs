@@ -1,4 +1,4 @@
-//! The state of a repository is the fold of its log: records side by side, marks, torsos, records that are gone.
+//! The state of a repository is the fold of its log: concurrent records, marks, incomplete records, missing records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -185,7 +185,7 @@ fn what_cannot_be_read_or_understood_is_not_merged() {
     let torn = record(&memory, repo.commit(background(), &mut state, snapshot(1), &[]).unwrap());
     let well = memory.get(&torn).unwrap();
     memory.overwrite(&torn, well[..well.len() - 1].to_vec());
-    // Its head is well, a block of its index is not.
+    // The head of this record is intact, but a block of its index is not.
     let holed =
         repo.commit(background(), &mut repo.state(background()).unwrap(), snapshot(2), &chunks(0..9000, 1)).unwrap();
     let name = record(&memory, holed);
@@ -217,7 +217,7 @@ fn what_cannot_be_read_or_understood_is_not_merged() {
     assert!(gone.contains(&torn) && gone.contains(&name), "once they can be read they are");
 }
 
-/// Packs and index of a record that says that these chunks are in this pack.
+/// Returns the sections of a record that lists these chunks in this pack.
 fn chunks(ids: impl IntoIterator<Item = u32>, pack: u32) -> Vec<NewSection> {
     let entry = |n| Entry { id: chunk(n), kind: ChunkKind::Data, offset: n, stored: 10, len: 10 };
     let mut entries: Vec<_> = ids.into_iter().map(|n| (0, entry(n))).collect();
@@ -236,7 +236,7 @@ fn pack_id(n: u32) -> ObjectId {
     ObjectId(Sha256::digest([b"pack".as_slice(), &n.to_be_bytes()].concat()).into())
 }
 
-/// Heads of all records that are there, read without the library's idea of what counts.
+/// Returns the heads of all records, read without the library's choice of records that count.
 fn heads(memory: &Memory, repo: &Repository) -> BTreeMap<ObjectId, (Name, Head)> {
     let mut heads = BTreeMap::new();
     for entry in memory.list(background(), Folder::Log).unwrap() {
@@ -250,7 +250,7 @@ fn heads(memory: &Memory, repo: &Repository) -> BTreeMap<ObjectId, (Name, Head)>
     heads
 }
 
-/// Records that prune may remove: superseded, and no record in force names a section of them.
+/// Returns the records that prune may remove: superseded ones of which no record in force names a section.
 fn superseded(memory: &Memory, repo: &Repository) -> Vec<Name> {
     let heads = heads(memory, repo);
     let gone: BTreeSet<_> = heads.values().flat_map(|(_, head)| head.superseded.iter().copied()).collect();
@@ -260,7 +260,7 @@ fn superseded(memory: &Memory, repo: &Repository) -> Vec<Name> {
     free.map(|(_, (name, _))| *name).collect()
 }
 
-/// A client's own view of a common storage: its listing can be held back, as one that was made before others committed.
+/// A client's own view of a shared storage. Its listing can be held, as if it was made before others committed.
 #[derive(Default)]
 struct View {
     listing: Mutex<Option<Vec<storage::Entry>>>,
@@ -280,7 +280,7 @@ impl Rule for View {
             }
             Call::Read(name, ..) if hidden(name) => Err(Error::new(Kind::Missing, "hidden")),
             Call::Put(name @ Name::Record { .. }, bytes) => {
-                // A client sees its own records, also in a listing that is held.
+                // A client sees its own records, also in a held listing.
                 if let Some(held) = &mut *self.listing.lock().unwrap() {
                     held.push(storage::Entry { name: *name, size: bytes.len() as u64, mtime: 0 });
                 }
@@ -305,14 +305,14 @@ impl Client {
         Client { window, repo, state }
     }
 
-    /// From now on its listings are those of now, or fresh ones again.
+    /// Freezes the client's listings at the current state, or makes them fresh again.
     fn hold(&self, hold: bool) {
         let listing = hold.then(|| self.window.inner.list(background(), Folder::Log).unwrap());
         *self.window.listing.lock().unwrap() = listing;
     }
 }
 
-/// What all commits that were made say together; merges are no part of it.
+/// The combined contents of all commits; merges are not among them.
 #[derive(Default)]
 struct Truth {
     commits: Vec<(ObjectId, Head)>,
@@ -322,7 +322,7 @@ struct Truth {
 }
 
 impl Truth {
-    /// Tags by snapshot, and what is forgotten.
+    /// Returns the tags by snapshot, and the forgotten snapshots.
     fn fold(&self) -> (BTreeMap<SnapshotId, Vec<String>>, BTreeSet<SnapshotId>) {
         let snapshots = self.commits.iter().flat_map(|(_, head)| head.snapshots.iter());
         let mut tags: BTreeMap<_, _> = snapshots.map(|s| (s.id, s.tags.clone())).collect();
@@ -364,7 +364,7 @@ impl Truth {
         assert_eq!(index.find(background(), repo, &chunk(u32::MAX)).unwrap(), None);
     }
 
-    /// Of the log as it is, and as it is without what prune may remove.
+    /// Checks the unchanged log, and the log without the records that prune may remove.
     fn assert(&self, memory: &Memory, reader: &Client) {
         for hidden in [Vec::new(), superseded(memory, &reader.repo)] {
             *reader.window.hidden.lock().unwrap() = hidden.into_iter().collect();
@@ -376,7 +376,7 @@ impl Truth {
     }
 }
 
-/// A small generator of choices, from a seed.
+/// A small generator of choices from a seed.
 struct Dice(u64);
 
 impl Dice {
@@ -433,7 +433,7 @@ fn merges_lose_nothing_and_change_nothing_whoever_makes_them_when() {
             let id = client.repo.commit(background(), &mut client.state, head, &sections).unwrap();
             truth.commits.push((id, heads(&memory, &reader.repo).remove(&id).unwrap().1));
             if dice.roll(12) == 0 {
-                // All see the same listing, so they merge the same records.
+                // All clients see the same listing, so they merge the same records.
                 clients.iter().for_each(|client| client.hold(true));
                 for client in &mut clients {
                     merges += u32::from(client.repo.merge(background(), &mut client.state).unwrap());
@@ -501,7 +501,7 @@ fn recover_py_restores_from_a_merged_log_whose_old_records_are_gone() {
     }
 }
 
-/// Moves what is in data packs to new ones, as prune will do it.
+/// Moves the chunks of data packs to new packs, as prune does.
 fn move_data_packs(repo: &Repository) {
     let mut state = repo.state(background()).unwrap();
     let (mut dropped, mut packs, mut entries) = (Vec::new(), Vec::new(), Vec::new());

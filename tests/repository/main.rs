@@ -1,4 +1,4 @@
-//! What a repository keeps: its log, keys and heads; what check, repair and restore make of it, also after damage.
+//! Repositories: their logs, keys and heads, and `check`, `repair` and `restore`, also after damage.
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,4 +1,4 @@
-//! What a client has seen it does not unlearn: a server that goes back, hides, exchanges or forks is found out.
+//! A client remembers the heads it has seen: a server that rolls back, hides, exchanges or forks records is detected.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ fn unlock(passphrase: &Passphrase) -> Unlock<'_> {
 struct Client {
     folder: TempDir,
     alarm: Alarm,
-    /// What it has open: each command reads the log anew, and the key derivation takes its time.
+    /// Open repositories, kept because the key derivation takes time. Each command still reads the log anew.
     opened: Mutex<Vec<(Arc<Memory>, Arc<Repository>)>>,
 }
 
@@ -66,7 +66,7 @@ impl Client {
         repo.commit(background(), &mut repo.state(background()).unwrap(), snapshot(id, false), &[]).unwrap()
     }
 
-    /// What a command that reads says.
+    /// Returns the warnings of a command that reads.
     fn read(&self, server: &Arc<Memory>) -> Result<Vec<String>> {
         self.open(server).state(background()).map(|state| state.warnings())
     }
@@ -104,7 +104,7 @@ fn snapshot(id: u8, partial: bool) -> Head {
     Head { snapshots: vec![snapshot], ..Head::default() }
 }
 
-/// What a server has at this moment, kept to be shown again.
+/// Copies the present contents of a server, to be shown again later.
 fn copy(server: &Memory) -> Arc<Memory> {
     let copy = Arc::<Memory>::default();
     for folder in [Folder::Root, Folder::Keys, Folder::Log] {
@@ -120,7 +120,7 @@ fn record(server: &Memory, id: ObjectId) -> Name {
     names.find(|name| matches!(name, Name::Record { id: found, .. } if *found == id)).unwrap()
 }
 
-/// A record that a client wrote at this time, having seen only these.
+/// Puts a record as if a client wrote it at this time, having seen only the records `seen`.
 fn put(client: &Client, server: &Arc<Memory>, mut head: Head, sequence: u32, time: i64, seen: &[ObjectId]) -> ObjectId {
     head.sequence = sequence;
     head.time = time;
@@ -158,7 +158,7 @@ fn t33_the_newest_record_is_hidden() {
     assert!(error.to_string().contains(&newest.short()) && error.to_string().contains("sequence 2, of 20"), "{error}");
     assert!(error.hint_text().unwrap().contains("`nfreezer accept`"), "the hint says how to accept it: {error:?}");
     assert_eq!(client.heads(&id), [newest], "what was seen stays remembered");
-    // One that is cut off is as good as hidden.
+    // A truncated record counts as a hidden one.
     server.overwrite(&name, bytes[..100].to_vec());
     assert!(tampering(client.read(&server)).to_string().contains("is damaged now"));
     server.overwrite(&name, bytes);
@@ -176,7 +176,7 @@ fn t36_the_state_of_last_week_comes_back_and_nothing_is_written_to_it() {
     let repo = client.open(&old);
     tampering(repo.commit(background(), &mut Default::default(), snapshot(4, false), &[]));
     assert_eq!(old.list(background(), Folder::Log).unwrap().len(), 1, "nothing was written");
-    // Who wants to look can, with a warning, and it is not remembered.
+    // With `accept_rollback` the old state can be read. It causes a warning and is not remembered.
     let access = Access { accept_rollback: true, ..client.access() };
     let state = client.open_as(&old, access).unwrap().state(background()).unwrap();
     assert_eq!((state.snapshots().len(), state.warnings().len()), (1, 1), "{:?}", state.warnings());
@@ -211,7 +211,7 @@ fn t35_an_older_record_is_hidden() {
     assert!(warnings.len() == 1 && warnings[0].contains(&first.to_string()), "{warnings:?}");
     assert!(client.alarm.load(SeqCst), "the command ends with exit code 15");
     assert_eq!(client.open(&server).state(background()).unwrap().snapshots().len(), 1, "the others are usable");
-    // Also for who has never seen it, since the other one names it.
+    // A client that has never seen the record detects the loss, too, because the other record names it.
     let stranger = Client::new();
     assert_eq!(stranger.read(&server).unwrap().len(), 1);
     assert!(stranger.alarm.load(SeqCst));
@@ -245,12 +245,12 @@ fn t28_another_repository_at_the_same_address() {
     tampering(asked);
     let access = Access { accept_rollback: true, ..client.access() };
     assert_eq!(client.open_as(&other, access).unwrap().state(background()).unwrap().warnings().len(), 1);
-    // Who makes a new one there knows what he does.
+    // A client that makes a new repository there accepts it.
     let fresh = Arc::<Memory>::default();
     Repository::init_with(background(), fresh.clone(), unlock(&passphrase()), &client.access()).unwrap();
     assert_eq!(client.read(&fresh).unwrap(), [""; 0]);
     tampering(client.open_as(&server, client.access()));
-    // An empty folder is no repository, and the message says that there was one.
+    // An empty folder is no repository, and the message mentions that there was one.
     let error = client.open_as(&Arc::default(), client.access()).err().unwrap();
     assert!(error.kind() == Kind::NoRepository && error.to_string().contains("any more"), "{error}");
 }
@@ -274,7 +274,7 @@ fn t41_forked_views_are_found_when_they_are_joined() {
     let base = put(&writer, &server, snapshot(1, false), 1, now - 90_000, &[]);
     let first = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
     anna.read(&server).unwrap();
-    // Another client was shown only the base, hours later, twice.
+    // Hours later another client writes two records. The server had shown it only the base.
     let late = put(&writer, &server, snapshot(3, false), 2, now - 40_000, &[base]);
     put(&writer, &server, snapshot(4, false), 3, now - 10_000, &[late]);
     let warnings = anna.read(&server).unwrap();
@@ -297,11 +297,11 @@ fn pushes_side_by_side_are_no_fork() {
     let one = put(&writer, &server, snapshot(2, false), 2, now - 80_000, &[base]);
     let two = put(&writer, &server, snapshot(3, false), 2, now - 79_000, &[base]);
     let joined = put(&writer, &server, snapshot(4, false), 3, now - 60_000, &[one, two]);
-    // A push that ended early is put on top of what was known when it began.
+    // A push that ended early follows the heads that were known at its beginning.
     let early = put(&writer, &server, snapshot(5, true), 3, now - 20_000, &[one]);
     let last = put(&writer, &server, snapshot(6, false), 4, now - 10_000, &[joined, early]);
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
-    // What follows a record that was merged meanwhile follows what that one followed.
+    // A record that follows a meanwhile merged record also follows the predecessors of that record.
     let mut merged = Head { superseded: vec![last.min(one), last.max(one)], ..snapshot(7, false) };
     merged.snapshots.extend([2, 6].into_iter().flat_map(|id| snapshot(id, false).snapshots));
     merged.snapshots.sort_by_key(|s| s.id);
@@ -344,7 +344,7 @@ fn t45_a_damaged_memory_is_none_and_a_missing_one_harmless() {
     }
     std::fs::remove_file(&path).unwrap();
     assert_eq!(client.read(&server).unwrap(), [""; 0]);
-    // A folder that cannot be written is told, and that is all.
+    // A folder that cannot be written only causes a warning.
     let nowhere = Access { seen: Some(Remembered::at("/proc/nowhere")), ..Access::default() };
     let warnings = client.open_as(&server, nowhere).unwrap().state(background()).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("cannot tell"), "{warnings:?}");
@@ -385,7 +385,7 @@ fn t25_the_key_file_that_worked_is_tried_first() {
     client.read(&server).unwrap();
     let key = server.list(background(), Folder::Keys).unwrap()[0].name;
     let bytes = server.get(&key).unwrap();
-    // More key files than are tried, all of them cheaper and in front.
+    // The server adds more key files than a client tries, all of them cheaper and in front.
     for i in 0..40u8 {
         server.overwrite(&Name::Key(ObjectId([i; 32])), bytes[..263].to_vec());
     }
@@ -462,7 +462,7 @@ fn every_command_that_reads_says_so_with_exit_code_15() {
     says(env.nfreezer(["snapshots", "--expect-head", "12"]), 2, "--expect-head");
     run("mv repo old; mv new repo");
     assert_eq!(env.nfreezer(["snapshots"]).success().stderr, "");
-    // A record that is gone, though the other names it: what can be done is done, and the exit code says it.
+    // A record is gone, though the other one names it. The commands do their work, and the exit code reports the loss.
     run("chmod -R u+w repo; rm repo/log/00000001-*");
     says(env.nfreezer(["snapshots"]), 15, "is missing");
     says(env.nfreezer(["push", "source"]), 15, "is missing");
@@ -492,7 +492,8 @@ fn the_first_contact_is_said_once() {
     assert!(!state.exists());
 }
 
-/// Replaces all key files by one of an attacker, who has guessed the passphrase: it holds a master key of the attacker's.
+/// Replaces all key files by a key file of an attacker, who has guessed the passphrase. It holds the attacker's master
+/// key.
 fn forge_key(server: &Memory, id: &[u8; 32]) {
     for entry in server.list(background(), Folder::Keys).unwrap() {
         server.remove(background(), &entry.name).unwrap();
@@ -562,7 +563,7 @@ fn a_copy_that_lags_is_reported_and_only_the_same_address_can_go_back() {
     for said in [env.nfreezer(["snapshots"]).exits(0), at_copy(&["snapshots"]).exits(0)] {
         assert!(!said.stderr.contains("is behind the copy"), "{}", said.stderr);
     }
-    // The copy is synchronised from an older state of itself.
+    // A synchronisation sets the copy back to an older state.
     copy("copy", "newer");
     copy("repo", "copy");
     says(at_copy(&["push", "tree"]), 15, "`nfreezer accept` accepts it for good");
@@ -570,7 +571,7 @@ fn a_copy_that_lags_is_reported_and_only_the_same_address_can_go_back() {
     let said = at_copy(&["accept"]).exits(0);
     assert!(said.stdout.contains("is accepted, with 2 snapshots"), "{}", said.stdout);
     at_copy(&["push", "tree"]).done();
-    // Another repository in its place is accepted in the same way.
+    // `accept` also accepts another repository in its place.
     std::fs::remove_dir_all(env.path("copy")).unwrap();
     env.nfreezer(["init", "-r", "other"]).done();
     copy("other", "copy");

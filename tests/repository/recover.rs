@@ -39,9 +39,9 @@ fn open(path: &Path) -> Repository {
     Repository::open(background(), Arc::new(Local::new(path)), || Ok(passphrase())).unwrap()
 }
 
-// ---------------------------------------------------------------------------------------------- what is in a repository
+// ---------------------------------------------------------------------------------------- the contents of a repository
 
-/// One line for each entry of a snapshot, as the library reads it.
+/// Returns one line for each entry of a snapshot, as the library reads it.
 fn describe(repo: &Repository, state: &State, snapshot: &Snapshot) -> String {
     let mut out = format!(
         "snapshot {} {:?} {} {:?} {:?}\n",
@@ -220,8 +220,8 @@ fn init(path: &Path) -> Repository {
     Repository::init(background(), Arc::new(Local::new(path)), &passphrase(), cost, "golden").unwrap()
 }
 
-/// Every kind of node and every structure: directories of several pages, lists of two levels, compressed chunks of
-/// several frames, attributes in a chunk, holes, hard links; a forgotten and a partial snapshot.
+/// Makes every kind of node and every structure: directories of several pages, lists of two levels, compressed chunks
+/// of several frames, attributes in a chunk, holes, hard links; a forgotten and a partial snapshot.
 fn make_kinds(path: &Path) {
     let repo = init(path);
     let mut data = Filling::new(ObjectType::Data);
@@ -315,8 +315,8 @@ fn make_kinds(path: &Path) {
     repo.commit(background(), &mut state, Head { snapshots: vec![partial], ..Head::default() }, &[]).unwrap();
 }
 
-/// What prune leaves: a pack that is gone and whose chunk lives elsewhere, a merged record, the records that it
-/// superseded gone, and a concurrent record that still names one of them.
+/// Makes the result of a prune: a missing pack whose chunk lives elsewhere, a merged record whose superseded records
+/// are gone, and a concurrent record that still names one of them.
 fn make_pruned(path: &Path) {
     let repo = init(path);
     let mut data = Filling::new(ObjectType::Data);
@@ -348,7 +348,7 @@ fn make_pruned(path: &Path) {
     let ancestry = NewSection { kind: SectionKind::Ancestry, bytes: ancestry, fences: Vec::new() };
     let mut all = sections(&packs);
     all.push(ancestry);
-    // The other writer's listing did not hold the merged record yet.
+    // The other writer's listing did not contain the merged record yet.
     let mark = Mark {
         sequence: 0,
         record: None,
@@ -371,8 +371,8 @@ fn make_pruned(path: &Path) {
     repo.storage().remove(background(), &Name::Pack(old_pack.id)).unwrap();
 }
 
-/// What nfreezer itself keeps among the extended attributes: names of users and groups in ACLs, flags, and an attribute of
-/// a later version; in a node, in a chunk, and of folders.
+/// Makes nodes with nfreezer's own extended attributes: names of users and groups in ACLs, flags, and an attribute of a
+/// later version. The attributes are in a node, in a chunk, and on folders.
 fn make_rights(path: &Path) {
     let repo = init(path);
     let mut data = Filling::new(ObjectType::Data);
@@ -432,7 +432,7 @@ fn make_the_golden_repositories() {
 
 // ------------------------------------------------------------------------------------------------------------- the tests
 
-/// A copy of a golden repository that may be damaged; with the folders that git does not keep.
+/// Copies a golden repository, so that it may be damaged, and adds the folders that git does not keep.
 fn copy(name: &str) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     for folder in nfreezer::name::Folder::all() {
@@ -514,7 +514,7 @@ fn recover_ignores_a_record_that_hides_others() {
     assert!(errors.contains("claims to contain record"), "{errors}");
 }
 
-/// Compares a restored tree with what the library reads of the snapshot.
+/// Compares a restored tree with the nodes that the library reads from the snapshot.
 fn compare(repo: &Path, which: &str, target: &Path) {
     let repo = open(repo);
     let state = repo.state(background()).unwrap();
@@ -612,7 +612,7 @@ fn recover_restores_everything_but_the_damaged_file_and_exits_4() {
     let Extent::Data(r) = extents[0] else { panic!() };
     let pack = repo.path().join(Name::Pack(r.pack.id).path());
     let mut bytes = std::fs::read(&pack).unwrap();
-    // In the block in which the chunk ends: chunks before that block stay whole.
+    // Damages the block in which the chunk ends: chunks before that block stay whole.
     let block = (r.offset + r.stored - 1) / 65536;
     let at = 72 + block as usize * 65552 + 100;
     bytes[at] ^= 1;
@@ -647,7 +647,7 @@ fn t60_recover_never_leaves_its_folder_and_refuses_forbidden_and_doubled_names()
             meta.page(&repo, &Page::Leaf(names.iter().map(|n| node(n, 0o644, Content::File(vec![]))).collect()))
         })
         .collect();
-    // Two pages, each in order: a symbolic link, then a folder of the same name with a file in it.
+    // Two pages, each in order, hold a symbolic link and a folder of the same name with a file in it.
     let inner = meta.page(&repo, &Page::Leaf(vec![node(b"evil", 0o644, Content::File(vec![]))]));
     let first = meta.page(&repo, &Page::Leaf(vec![link(b"twice")]));
     let second = meta.page(&repo, &Page::Leaf(vec![node(b"twice", 0o755, Content::Directory(Some(inner)))]));
@@ -671,7 +671,7 @@ fn t60_recover_never_leaves_its_folder_and_refuses_forbidden_and_doubled_names()
     }
 }
 
-/// The vectors of `docs/format.md`, made or read by an implementation that shares no code with ours.
+/// The vectors of `docs/format.md`, made or read by an implementation that shares no code with nfreezer.
 const INDEPENDENT: &str = r#"
 import hashlib, hmac, importlib.util, re, struct, sys
 spec = importlib.util.spec_from_file_location("recover", sys.argv[1])

@@ -1,4 +1,4 @@
-//! `repair` keeps whatever can be read, says what is lost, and takes nothing away unless it is told to.
+//! `repair` keeps all readable data, reports the losses, and removes nothing without consent.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn reading() -> Options {
     Options { read: Some(Part::All), ..Options::default() }
 }
 
-/// A lost pack of contents that is not on the disk any more, and a folder that is whole.
+/// Makes a snapshot that has lost a pack of contents. The file is no longer on the disk, and the other folder is whole.
 fn lost<S: Storage + 'static>(saved: &Saved<S>) -> Snapshot {
     saved.write("a/gone", 1, 17 << 20);
     saved.write("a/small", 2, 100);
@@ -51,7 +51,7 @@ fn without_consent_packs_are_marked_and_nothing_else_changes() {
     let state = saved.repo.state(background()).unwrap();
     assert_eq!((state.snapshots(), state.forgotten()), (vec![snapshot.clone()], vec![]));
     assert!(state.condemned_packs().contains(&repaired.condemned[0]));
-    // Now the packs are known, the loss is not.
+    // Now the packs are known to be lost, but the loss of the file is not.
     let (report, told) = saved.check(&Options::default());
     assert_eq!((report.damaged_packs, report.paths, told.objects.len()), (0, 1, 0));
     assert!(report.is_damaged());
@@ -72,7 +72,7 @@ fn with_consent_a_snapshot_is_replaced_by_one_whose_losses_are_known() {
     assert_eq!((shown.id, shown.time, &shown.paths), (new, snapshot.time, &snapshot.paths));
     assert_eq!(state.forgotten(), [snapshot], "forgotten, not removed");
     assert!(shown.extra.iter().any(|(key, value)| *key == 2 && value.as_slice() == old.0), "{:?}", shown.extra);
-    // The file keeps what there is of it, and no push takes it for whole.
+    // The file keeps its remaining contents, and no push takes it for whole.
     let gone = node(&saved, shown, "a/gone");
     assert_eq!((gone.flags, gone.ctime, gone.content.size()), (PARTIAL | CHANGED, 0, 17 << 20));
     let (report, told) = saved.check(&reading());
@@ -106,7 +106,7 @@ fn a_lost_page_loses_its_entries_and_no_others() {
         Trees::new(&saved.repo).entries(background(), page.as_ref()).map(|node| node.unwrap().name).collect()
     };
     assert_eq!(names(&snapshot).len(), 2500);
-    // A page that is not the top one and has a block of its own.
+    // The damaged page is not the top one and lies in a different block.
     use nfreezer::format::page::Page;
     let Page::Upper(rows) = saved.repo.page(background(), &saved.chunk_of(&snapshot, "big")).unwrap() else {
         panic!("one page")
@@ -133,7 +133,7 @@ fn a_lost_page_loses_its_entries_and_no_others() {
     assert_eq!(stand_in.content, Content::Unreadable(LOST));
     let (report, told) = saved.check(&reading());
     assert!(!report.is_damaged(), "{report:?} {told:?}");
-    // The rest of the files is where it was, and the next push makes all whole again.
+    // The other files are where they were, and the next push makes the snapshot whole again.
     saved.assert_restores(&saved.push().snapshot);
 }
 
@@ -147,7 +147,7 @@ fn a_lost_folder_stays_with_its_name() {
     let second = saved.push().snapshot;
     saved.remove(&saved.chunk_of(&first, "a"));
     let (repaired, _) = saved.repair(&Options::default(), true);
-    // Of the first snapshot the root is lost.
+    // The first snapshot has lost its root.
     assert_eq!(repaired.replaced.len(), 2);
     assert_eq!(repaired.replaced.iter().find(|(old, _)| *old == first.id), Some(&(first.id, None)));
     let [shown] = &saved.repo.state(background()).unwrap().snapshots()[..] else { panic!() };
@@ -175,7 +175,7 @@ fn lost_records_are_given_up_only_when_told_to() {
     assert!(state.warnings().is_empty(), "{:?}", state.warnings());
     let (report, _) = saved.check(&reading());
     assert!(!report.is_rolled_back() && !report.is_damaged() && report.snapshots == 2, "{report:?}");
-    // And it stays so over merges.
+    // Merges do not bring the warnings back.
     for i in 0..20 {
         saved.write("f", 100 + i, 100);
         saved.push();
@@ -203,7 +203,7 @@ fn a_damaged_index_is_made_anew() {
     let state = saved.repo.state(background()).unwrap();
     assert_eq!(state.snapshots(), [first, second]);
     assert!(state.warnings().is_empty());
-    // What was in the damaged part is known again: under new names nothing is sent but pages.
+    // The chunks in the damaged part are known again: after a rename a push sends only pages.
     fs::rename(saved.top().join("0"), saved.top().join("moved")).unwrap();
     let options = nfreezer::push::Options { force: true, ..saved.options() };
     let summary = nfreezer::push::push(background(), &saved.repo, &options).unwrap();
@@ -231,7 +231,7 @@ fn when_most_is_missing_nobody_decides_that_alone() {
     saved.assert_restores(&saved.push().snapshot);
 }
 
-/// What is shown, and which packs are marked.
+/// Returns the snapshots that are shown, and the number of condemned packs.
 fn shown<S: Storage + 'static>(saved: &Saved<S>) -> (Vec<Snapshot>, usize) {
     let state = saved.repo.state(background()).unwrap();
     (state.snapshots(), state.condemned_packs().len())
@@ -305,7 +305,7 @@ fn a_copy_without_its_empty_folders_is_whole() {
         remove_empty(&env.path("repo"));
         env.nfreezer(command).done();
     }
-    // new packs go to folders that are missing
+    // New packs go to missing folders.
     for round in 0..4 {
         remove_empty(&env.path("repo"));
         env.write(&format!("src/{round}"), noise(round, 1000));
@@ -313,11 +313,11 @@ fn a_copy_without_its_empty_folders_is_whole() {
     }
     let check = env.nfreezer(["check", "--read-data"]).success();
     assert!(!check.stderr.contains("missing"), "{}", check.stderr);
-    // without any key file no passphrase opens the repository
+    // Without any key file no passphrase opens the repository.
     fs::rename(env.path("repo/keys"), env.path("keys")).unwrap();
     let refused = env.nfreezer(["push", "src"]).exits(4);
     assert!(refused.stderr.contains("has lost its key files") && refused.stderr.contains("--key-file"), "{refused:?}");
-    // packs that are gone with their folders are lost packs
+    // Packs that are gone with their folders are lost packs.
     fs::rename(env.path("keys"), env.path("repo/keys")).unwrap();
     fs::remove_dir_all(env.path("repo/packs")).unwrap();
     let refused = env.nfreezer(["push", "src"]).exits(4);

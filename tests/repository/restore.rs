@@ -1,5 +1,5 @@
-//! Restore: everything comes back ([`hostile`]: and nothing leaves the target; [`damage`]: and damage stays where it is).
-//! On `Memory`, with trees written directly or by `push`.
+//! Restore: everything comes back. Nothing leaves the target ([`hostile`]), and damage stays where it is ([`damage`]).
+//! The tests use `Memory`, with trees written directly or by `push`.
 
 mod choose;
 mod damage;
@@ -22,7 +22,7 @@ use nfreezer::push;
 use nfreezer::time::Time;
 use support::*;
 
-/// Whether the file system of a folder has user attributes, which older ones in memory do not.
+/// Returns whether the file system of a folder has user attributes, which older ones in memory lack.
 fn knows_user_attributes(folder: &Path) -> bool {
     let probe = tempfile::NamedTempFile::new_in(folder).unwrap();
     crate::harness::tree::set_xattr(probe.path(), "user.probe", b"1")
@@ -109,7 +109,7 @@ fn all_kinds_come_back() {
     }
     assert!(!at(b"gone").exists());
 
-    // Once more: all is there, nothing is written.
+    // A second restore finds everything and writes nothing.
     let (again, _) = plain(&repo, &s, &out);
     assert_eq!((again.files, again.existing, again.failed), (0, 11 + summary.others, 0));
 }
@@ -184,7 +184,7 @@ fn a_deep_and_wide_tree_needs_no_more_descriptors_than_there_are() {
     let path = out.join("deep").join("d/".repeat(1500)).join("bottom");
     assert_eq!(fs::read(path).unwrap(), b"bottom");
     assert_eq!(fs::metadata(out.join("deep/d/d")).unwrap().mode() & 0o7777, 0o555);
-    // Directories without write permission: help the cleaning up, where this is not root.
+    // Directories without write permission must be made writable before a user other than root can delete them.
     assert!(Command::new("chmod").args(["-R", "u+w"]).arg(keep.path()).status().unwrap().success());
 }
 

@@ -23,7 +23,7 @@ fn nodes(saved: &Saved, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, Node> {
             let below = [path.as_slice(), b"/", &node.name].concat();
             if let Content::Directory(page) = node.content {
                 open.push((below.clone(), page));
-                // A directory names other pages; what is in them is compared node by node.
+                // A directory names other pages; their entries are compared node by node.
                 node.content = Content::Directory(None);
             }
             found.insert(below, node);
@@ -94,7 +94,7 @@ fn a_secret_is_left_out_of_all_snapshots_and_everything_else_is_equal() {
     assert_eq!(fs::read_dir(target.join("many")).unwrap().count(), 3000);
     let (report, _) = saved.check(&Options::default());
     assert!(!report.is_damaged() && !report.is_rolled_back(), "{report:?}");
-    // What is rewritten again stays.
+    // A second rewrite changes nothing.
     assert!(rewritten(&saved, &shown, &options).iter().all(|one| one.new.is_none()));
 }
 

@@ -1,4 +1,4 @@
-//! `stats` counts each chunk once, and tells unique from shared ones. `ls --ncdu` prints what ncdu reads.
+//! `stats` counts each chunk once, and distinguishes unique from shared chunks. `ls --ncdu` prints the input of ncdu.
 
 use std::fs;
 

@@ -23,7 +23,7 @@ fn records(saved: &Saved) -> Vec<ObjectId> {
     ids
 }
 
-/// Three snapshots, of which one is forgotten.
+/// Makes three snapshots and forgets the first one.
 fn three(saved: &Saved) -> Vec<Snapshot> {
     let snapshots: Vec<Snapshot> = (1..=3)
         .map(|seed| {
@@ -36,7 +36,7 @@ fn three(saved: &Saved) -> Vec<Snapshot> {
     snapshots
 }
 
-/// A client with a memory, and whether it was alarmed.
+/// Returns a client with a memory, and its alarm.
 fn client(saved: &Saved, folder: &tempfile::TempDir) -> (Repository, Alarm) {
     let alarm = Alarm::default();
     let access = Access { seen: Some(SeenStore::at(folder.path())), alarm: alarm.clone(), ..Access::default() };
@@ -44,7 +44,7 @@ fn client(saved: &Saved, folder: &tempfile::TempDir) -> (Repository, Alarm) {
     (repo, alarm)
 }
 
-/// A forged record with the passphrase: it claims to contain all records, and contains these snapshots.
+/// Commits a forged record with the passphrase. It claims to contain all records, but contains only these snapshots.
 fn forge(saved: &Saved, snapshots: &[Snapshot]) -> ObjectId {
     let head = Head { superseded: records(saved), snapshots: snapshots.to_vec(), ..Head::default() };
     saved.repo.commit(background(), &mut saved.repo.state(background()).unwrap(), head, &[]).unwrap()
@@ -58,7 +58,7 @@ fn a_record_that_hides_all_others_is_ignored_by_a_client_with_a_memory() {
         let (repo, alarm) = client(&saved, &memory);
         assert_eq!(repo.state(background()).unwrap().snapshots(), snapshots[1..]);
         assert!(!alarm.load(SeqCst));
-        // The newest snapshot, whose record is the one that the client remembers, may be in the forged record.
+        // The forged record may contain the newest snapshot, whose record the client remembers.
         let forged = forge(&saved, &snapshots[3 - kept..]);
         for _ in 0..2 {
             let (repo, alarm) = client(&saved, &memory);

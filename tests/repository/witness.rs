@@ -1,5 +1,5 @@
-//! What a client has seen, in the cases that are not a plain rollback: damaged and unlisted records, processes without a
-//! memory, key files that are easier to guess, and other repositories that were accepted.
+//! The memory of a client in cases that are not a plain rollback: damaged and unlisted records, processes without a
+//! memory, key files that are easier to guess, and accepted other repositories.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -135,7 +135,7 @@ fn commands_on_a_log_with_a_damaged_older_record_end_with_15_also_beside_other_d
         assert!(output.stderr.contains("incomplete record"), "{command:?}: {}", output.stderr);
     }
     assert!(env.nfreezer(["check"]).exits(4).stdout.contains("damaged: log/"), "to `check` it is damage");
-    // Where the record is gone and packs are damaged too, the log comes first.
+    // If a record is gone and packs are damaged too, the exit code reports the log.
     fs::remove_file(&records[0]).unwrap();
     let packs =
         fs::read_dir(env.path("repo/packs")).unwrap().flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
@@ -149,7 +149,7 @@ fn commands_on_a_log_with_a_damaged_older_record_end_with_15_also_beside_other_d
     env.nfreezer(["check", "--read-data"]).fails(15);
 }
 
-/// A server, and a client that remembers what key file opened it.
+/// A server, and a client that remembers the key file that opened it.
 struct Keyed {
     server: Arc<Memory>,
     folder: tempfile::TempDir,

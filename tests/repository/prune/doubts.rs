@@ -1,4 +1,4 @@
-//! Any doubt deletes nothing.
+//! `prune` deletes nothing in case of doubt.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::prune::Options;
 use nfreezer::storage::{Memory, Storage};
 
-/// A world in which the next run deletes a pack.
+/// Makes a world in which the next run deletes a pack.
 fn ready() -> (World, ObjectId) {
     let (world, _, pack) = World::forgotten();
     run(&world.client("a"), &options()).unwrap();
@@ -29,7 +29,7 @@ fn a_machine_without_memory_only_condemns() {
         let repo = world.saved.repo.behind(world.saved.memory.clone()).with_clock(world.clock.clone());
         doubts(run(&repo, &options()), "no memory");
     }
-    // One that sees the condemnation for the first time waits from then on.
+    // A machine that sees the condemnation for the first time starts to wait then.
     let repo = world.client("new");
     assert_eq!(run(&repo, &options()).unwrap().deleted.objects, 0);
     world.clock.set(6 * DAY);
@@ -71,7 +71,7 @@ fn a_condemnation_of_1970_or_2100_changes_nothing() {
 #[derive(Default)]
 struct Hide {
     records: Vec<Name>,
-    /// Only in the listing with this number.
+    /// Number of the only listing that hides the records; without it, all listings do.
     only: Option<usize>,
     listings: Mutex<usize>,
 }
@@ -102,7 +102,7 @@ fn a_hidden_head_is_noticed_with_memory_and_only_condemned_without() {
     world.client("a").state(background()).unwrap();
     refused(run(&world.client_on("a", hiding()), &options()), "older state");
     world.clock.set(4 * DAY);
-    // A machine without memory takes the pack for an orphan. It condemns it, and no more.
+    // A machine without memory takes the pack for an orphan. It only condemns the pack.
     run(&world.client_on("new", hiding()), &options()).unwrap();
     world.clock.set(6 * DAY);
     run(&world.client("new"), &options()).unwrap();
@@ -167,7 +167,7 @@ fn no_snapshots_and_most_packs_need_consent() {
     assert!(run(&repo, &Options { yes: true, ..options() }).unwrap().condemned.objects > 10);
 }
 
-/// A row of the index says that a chunk of the condemned pack is in another one, too.
+/// A row of the index claims that a chunk of the condemned pack is also in another pack.
 #[test]
 fn a_poisoned_row_of_the_index_does_not_let_the_only_good_place_go() {
     let (world, first, pack) = World::forgotten();
@@ -231,7 +231,7 @@ fn a_snapshot_of_a_push_that_was_killed_before_its_second_look_is_forgotten() {
     let lost = late.forgotten().remove(0);
     run(&world.client("a"), &options()).unwrap();
     assert!(!world.has(&pack));
-    // Its first look was before the drop, and it was killed after its record.
+    // The push looked for the first time before the drop, and was killed after it put its record.
     let snapshot = Snapshot { id: SnapshotId([7; 16]), ..lost };
     let head = Head { snapshots: vec![snapshot.clone()], ..Head::default() };
     world.client("late").commit_at_once(background(), &late, head, &[]).unwrap();

@@ -1,4 +1,4 @@
-//! What `prune` condemns, deletes and refuses to delete.
+//! `prune`: the packs that it condemns, deletes, and refuses to delete.
 
 mod doubts;
 mod phases;

@@ -1,4 +1,4 @@
-//! The two phases, repacking, and what happens in between.
+//! The two phases of `prune`, repacking, and events between the phases.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -178,7 +178,7 @@ fn a_run_that_was_killed_between_drop_and_delete_is_continued() {
     world.assert_whole();
 }
 
-/// Runs something once, when the drop record is put.
+/// Calls a function once, when the drop record is put.
 struct AtDrop(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl Rule for AtDrop {
@@ -201,7 +201,7 @@ fn a_snapshot_that_arrives_with_the_drop_record_keeps_its_chunks() {
     world.clock.set(2 * DAY);
     let (other, again) = (world.saved.repo.behind(world.saved.memory.clone()), first.clone());
     let deed = move || {
-        // A writer that does not look again: only the fold after the drop record sees it.
+        // This writer does not look again, so only the fold after the drop record sees its snapshot.
         let snapshot =
             nfreezer::format::record::Snapshot { id: nfreezer::format::record::SnapshotId([9; 16]), ..again };
         let mut state = other.state(background()).unwrap();
@@ -220,7 +220,7 @@ fn an_interrupted_push_and_a_prune_leave_a_repository_that_the_next_push_complet
     let (world, _, _) = World::forgotten();
     let repo = world.client("a");
     world.saved.write("large", 77, 3 << 20);
-    // The push ends after some chunks are stored, with a last commit that looks nothing up.
+    // The push ends after some chunks are stored. Its last commit looks nothing up.
     let signal = Arc::new(std::sync::atomic::AtomicI32::new(0));
     let stopping = Stop(Arc::clone(&signal));
     let ctx = Context::new(&stopping, signal);
@@ -247,7 +247,7 @@ impl nfreezer::progress::Progress for Stop {
     }
 }
 
-/// A disk with room for so many bytes.
+/// A disk with room for this number of bytes.
 struct Full(u64);
 
 impl Rule for Full {
@@ -269,7 +269,7 @@ fn an_exclusive_prune_frees_a_full_disk_and_the_interrupted_push_continues() {
     let folders = || nfreezer::name::Folder::all();
     let used =
         || -> u64 { folders().flat_map(|f| world.saved.memory.list(background(), f).unwrap()).map(|e| e.size).sum() };
-    // So full that no record fits. An interrupted push has left a pack that no record names.
+    // The disk is too full for any record. An interrupted push has left a pack that no record names.
     let orphan =
         world.saved.repo.put_pack(background(), nfreezer::crypto::seal::ObjectType::Data, &mut vec![7; 70_000]);
     let room = used() + 1000;

@@ -1,7 +1,7 @@
-//! The memory of a plan for 10,000,000 chunks and 1,000 snapshots, and its time over a slow line. The data packs are sparse
-//! files: a plan reads metadata.
+//! The memory of a plan for 10,000,000 chunks and 1,000 snapshots, and its time over a slow line. The data packs are
+//! sparse files, because a plan reads only metadata.
 //!
-//! `cargo test --test repository scale -- --ignored --nocapture`; `NFREEZER_CHUNKS` is another number of chunks.
+//! `cargo test --test repository scale -- --ignored --nocapture`; `NFREEZER_CHUNKS` sets another number of chunks.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,15 +33,15 @@ use crate::harness::sshd::Sshd;
 
 const FILES: u64 = 1000;
 const SNAPSHOTS: u64 = 1000;
-/// Bytes of a chunk.
+/// Size of a chunk in bytes.
 const CHUNK: u32 = 10_000;
-/// Chunks of a data pack.
+/// Number of chunks in a data pack.
 const IN_PACK: u64 = 1600;
-/// Rows of a page of a list.
+/// Number of rows in a page of a list.
 const ROWS: usize = 3000;
-/// Most bytes of memory of the whole process.
+/// Upper bound of the memory of the whole process, in bytes.
 const MOST: u64 = 256 << 20;
-/// Orders of the process that is measured.
+/// Environment variables with the orders of the measured process.
 const HOME: &str = "NFREEZER_TEST_HOME";
 const ADDRESS: &str = "NFREEZER_TEST_ADDRESS";
 
@@ -63,13 +63,13 @@ fn a_plan_for_ten_million_chunks_stays_within_256_mib() {
     assert!(far.seconds < 60.0, "{} s", far.seconds);
 }
 
-/// The peak of a process in bytes, and the seconds of its plan.
+/// Peak memory of a process in bytes, and time of its plan in seconds.
 struct Measured {
     peak: u64,
     seconds: f64,
 }
 
-/// Plans in a process of its own, on the disk or over a line with this delay each way.
+/// Plans in a separate process, on the disk or over a line with this delay each way.
 fn measure(sshd: &Sshd, delay: Option<Duration>) -> Measured {
     let home = tempfile::tempdir().unwrap();
     let proxy = delay.map(|delay| Proxy::start(sshd.port, delay));
@@ -126,7 +126,7 @@ struct Maker {
     repo: Repository,
     folder: PathBuf,
     state: State,
-    /// Chunks so far.
+    /// Number of chunks so far.
     count: u64,
     packs: Vec<(PackRef, ObjectType)>,
     entries: Vec<(u32, Entry)>,
@@ -174,7 +174,7 @@ impl Maker {
         }
     }
 
-    /// Makes data packs with chunks that no other file has.
+    /// Makes data packs with chunks that no other file has. Returns the extents.
     fn contents(&mut self, count: u64) -> Vec<Extent> {
         let mut extents = Vec::new();
         for first in (0..count).step_by(IN_PACK as usize) {

@@ -1,4 +1,4 @@
-//! A repository in memory, clients with memories of their own, and a clock that the test sets.
+//! A repository in memory, clients with their own memories, and a clock that the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,7 +21,7 @@ use nfreezer::trees::Trees;
 pub const HOUR: i64 = 3600;
 pub const DAY: i64 = 24 * HOUR;
 
-/// The clock of the system, moved.
+/// The system's clock, moved by a number of seconds.
 #[derive(Default)]
 pub struct Moved(AtomicI64);
 
@@ -57,7 +57,7 @@ impl World {
         World { saved, clock, memories: tempfile::tempdir().unwrap() }
     }
 
-    /// Files in two snapshots. The first one is forgotten and alone needs one of the packs, which is returned.
+    /// Makes snapshots, and forgets the only one that needs a certain pack. Returns that snapshot and that pack.
     pub fn forgotten() -> (Self, Snapshot, ObjectId) {
         loop {
             let world = World::new();
@@ -71,7 +71,7 @@ impl World {
             std::fs::remove_file(world.saved.top().join("gone")).unwrap();
             let last = world.saved.push().snapshot;
             world.forget(&first);
-            // Seldom, the push of `gone` stores the page of `kept` again, and the last snapshot needs it there.
+            // In rare cases the push of `gone` stores the page of `kept` again, and the last snapshot needs that page.
             if world.page_of(&last, "kept").pack != first.root.unwrap().pack {
                 return (world, first, pack);
             }
@@ -105,7 +105,7 @@ impl World {
         self.saved.memory.get(&Name::Pack(*pack)).is_some()
     }
 
-    /// Everything that is not forgotten can be read.
+    /// Checks that all snapshots can be read, except forgotten ones.
     pub fn assert_whole(&self) {
         let options = nfreezer::check::Options { read: Some(nfreezer::check::Part::All), ..Default::default() };
         let (report, told) = self.saved.check(&options);
@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-/// No snapshot that is forgotten is kept, and nothing is repacked.
+/// Returns options that keep no forgotten snapshot and repack nothing.
 pub fn options() -> Options {
     Options { keep_forgotten: Duration::ZERO, max_unused: prune::Unused::Unlimited, ..Options::default() }
 }

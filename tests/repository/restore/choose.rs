@@ -1,4 +1,4 @@
-//! Restores of a part, deletions, dry runs and verification.
+//! Partial restores, deletions, dry runs and verification.
 
 use super::races::Once;
 use super::support::*;
@@ -11,7 +11,7 @@ fn patterns(texts: &[&str]) -> Patterns {
     Patterns::new(&texts.iter().map(pattern).collect::<Vec<_>>()).unwrap()
 }
 
-/// `a/{one,two.tex,sub/{three.tex,four}}` and `b/five`, with `/` as source.
+/// Makes a snapshot of `a/{one,two.tex,sub/{three.tex,four}}` and `b/five`, with `/` as source.
 fn sample(repo: &Repository) -> Snapshot {
     let sub = node("sub", 0o750, directory(repo, vec![file(repo, "three.tex", b"3"), file(repo, "four", b"4")]));
     let a = vec![file(repo, "one", b"1"), file(repo, "two.tex", b"2"), sub];
@@ -20,7 +20,7 @@ fn sample(repo: &Repository) -> Snapshot {
     Snapshot { paths: vec![b"/".to_vec().into()], ..snapshot(repo, nodes) }
 }
 
-/// All paths below a folder; those of folders end with a slash.
+/// Returns all paths below a folder; paths of folders end with a slash.
 fn paths(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];
@@ -166,7 +166,7 @@ fn a_folder_that_is_swapped_for_a_link_while_it_is_deleted_leads_nowhere() {
         fs::create_dir_all(out.join("a/extra")).unwrap();
         (0..30).for_each(|n| fs::write(out.join(format!("a/extra/{n:02}")), "x").unwrap());
         fs::create_dir_all(out.join("a/later/below")).unwrap();
-        // The first deletion is that of a/extra/00; a/later comes after it.
+        // The first deletion removes a/extra/00; a/later comes after it.
         let swap = || {
             let from = if i % 2 == 0 { out.join("a/later") } else { out.join("a/extra") };
             fs::rename(&from, keep.path().join(format!("away{i}"))).unwrap();

@@ -1,4 +1,4 @@
-//! Damage and interruption stay where they are: all else is restored, and no torso gets a name.
+//! Damage and interruption stay where they are: all other files are restored, and no partial file gets its final name.
 
 use nfreezer::context::background;
 use nfreezer::format::record::{NewSection, SectionKind};
@@ -50,7 +50,7 @@ fn t19_damage_is_reported_and_all_else_is_restored() {
     for absent in ["flipped", "link1", "link2", "long"] {
         assert!(!out.join(absent).exists(), "{absent}");
     }
-    // What is left of a file is there, under a name that nobody takes for the file.
+    // The rest of a file is kept under a name that cannot be mistaken for the file.
     let rest = [long[0].as_slice(), &[0; 2 << 20], &long[2], &[0; 10]].concat();
     assert!(fs::read(out.join("long.nfreezer-partial")).unwrap() == rest);
     assert_eq!(fs::read(out.join("good")).unwrap(), b"good");

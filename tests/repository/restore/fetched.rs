@@ -7,7 +7,7 @@ fn files(repo: &Repository, refs: &[Ref], name: impl Fn(usize) -> String) -> Sna
     snapshot(repo, refs.iter().enumerate().map(one).collect())
 }
 
-/// Restores and returns the ranged reads of the storage and the bytes of contents that they fetched.
+/// Restores a snapshot. Returns the number of ranged reads and the bytes of contents that they fetched.
 fn fetched(repo: &Repository, s: &Snapshot, count: u64) -> (u64, u64) {
     let (_keep, out) = target();
     let before = repo.cache_stats();
@@ -24,7 +24,8 @@ fn large_files_that_lie_between_each_other_in_packs_are_fetched_once() {
     let contents: Vec<Vec<u8>> = (0..count).map(|i| noise(i, chunk)).collect();
     let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
     let refs: Vec<Ref> = contents.chunks(14).flat_map(|pack| chunks(&repo, ChunkKind::Data, pack)).collect();
-    // Every second chunk belongs to what is restored first: more than is announced at a time.
+    // Every second chunk belongs to the files that are restored first. They have more chunks than are announced at a
+    // time.
     let s = files(&repo, &refs, |i| format!("{}{i:03}", i % 2));
     repo.set_cache(32 << 20);
     let (_, bytes) = fetched(&repo, &s, count);
@@ -41,7 +42,7 @@ fn small_files_are_fetched_once_and_many_at_a_time() {
     let refs = chunks(&repo, ChunkKind::Data, &contents);
     let s = files(&repo, &refs, |i| format!("{i:03}"));
     let (reads, bytes) = fetched(&repo, &s, 700);
-    // With the padding and the table at the end of the last stretch.
+    // The limit includes the padding and the table at the end of the last stretch.
     let most = u64::from(refs[0].pack.len) + u64::from(refs[0].pack.len / 50);
     assert!(bytes <= most, "{bytes} bytes were fetched of a pack of {}", refs[0].pack.len);
     assert!(reads < 60, "{reads} reads");

@@ -7,7 +7,7 @@ use nfreezer::format::own::FLAGS;
 use nfreezer::push;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-/// Flags of ext4. Not among them is `j`, which needs a capability that root in a container may lack.
+/// Flags of ext4, without `j`, which needs a capability that root in a container may lack.
 const ALL: [(&str, IFlags); 7] = [
     ("append", IFlags::APPEND),
     ("dirsync/", IFlags::DIRSYNC),
@@ -28,7 +28,7 @@ fn unlock(path: &Path) {
     ioctl_setflags(&file, ioctl_getflags(&file).unwrap() - IFlags::IMMUTABLE - IFlags::APPEND).unwrap();
 }
 
-/// The flags of all files and folders below a path that are in [`ALL`].
+/// Returns the flags of all files and folders below a path, limited to [`ALL`].
 fn flags_below(top: &Path) -> BTreeMap<PathBuf, IFlags> {
     let known = ALL.iter().fold(IFlags::empty(), |all, (_, flags)| all | *flags);
     let mut found = BTreeMap::new();
@@ -46,7 +46,7 @@ fn flags_below(top: &Path) -> BTreeMap<PathBuf, IFlags> {
     found
 }
 
-/// A tree with every flag; locked files with two names, and locked folders with contents.
+/// Makes a tree with every flag, locked files with several names, and locked folders with contents.
 fn flagged(top: &Path) {
     for (name, flags) in ALL {
         let path = top.join(name);
@@ -111,7 +111,7 @@ fn flags_are_saved_and_come_back_last() {
     assert_eq!((second.read, second.new, second.changed, second.packs), (0, 0, 0, 0), "nothing is read or sent again");
     assert_eq!(first.snapshot.root, second.snapshot.root);
 
-    // What is locked and as saved is no failure.
+    // A locked entry that is already as saved is no failure.
     let (summary, seen) = restore_to(&repo, &first.snapshot, &source, &out, Overwrite::Never);
     assert_eq!((summary.failed, summary.flags), (0, 0), "{:?}", seen.skipped);
 }
@@ -170,7 +170,7 @@ fn flags_that_cannot_be_set_are_counted_and_no_failure() {
         node.xattrs = Xattrs::Inline(vec![(FLAGS.to_vec(), value.to_vec())]);
         node
     };
-    // Journal and topdir, of which no file system in memory knows; then flags of a hostile writer: encrypted, verity.
+    // Journal and topdir, which no file system in memory supports; then flags of a hostile writer: encrypted, verity.
     let odd = with(file(&repo, "odd", b"x"), &[0x80, 0x80, 0x09]);
     let never = with(file(&repo, "never", b"x"), &[0x80, 0x90, 0xc0, 0x00]);
     let malformed = with(file(&repo, "malformed", b"x"), &[0xd0, 0x00]);

@@ -1,4 +1,4 @@
-//! Nothing leaves the target, whatever the snapshot says and whoever else writes there.
+//! Nothing leaves the target, whatever the snapshot contains and other users write there.
 
 use super::support::*;
 
@@ -9,7 +9,7 @@ fn t66_a_symbolic_link_is_never_a_way_out() {
     let victim = keep.path().join("victim");
     fs::create_dir(&victim).unwrap();
     let to_victim = Content::Symlink(victim.as_os_str().as_bytes().to_vec());
-    // The format refuses two entries of one name; so the link comes first, by another restore into the same target.
+    // The format refuses two entries of one name, so another restore into the same target makes the link first.
     let first = snapshot(&repo, vec![node("evil", 0o777, to_victim)]);
     plain(&repo, &first, &out);
     let evil = directory(&repo, vec![file(&repo, "passwd", b"evil")]);
@@ -48,7 +48,7 @@ fn t67_no_hard_link_to_what_was_there_before() {
     fs::create_dir(&out).unwrap();
     let outside = keep.path().join("outside");
     fs::write(&outside, "same").unwrap();
-    // A name in the target that is somebody's file, with the very contents that are restored.
+    // A name in the target is a hard link to a file elsewhere, with the very contents that are restored.
     fs::hard_link(&outside, out.join("a")).unwrap();
     symlink(&outside, out.join("c")).unwrap();
     let shared = file(&repo, "a", b"same");
@@ -142,7 +142,7 @@ fn t68_a_directory_that_is_swapped_for_a_link_again_and_again_leads_nowhere() {
             }
         });
         let options = Options { overwrite: Overwrite::Always, ..Options::default() };
-        // A swap that meets a restore costs it entries; it must have happened, or the test shows nothing.
+        // A swap during a restore costs the restore some entries. Without such a swap the test shows nothing.
         let mut met = 0;
         for round in 0..1000 {
             let result = restore(&background().with_progress(&Seen::default()), &repo, &s, b"", &out, &options);

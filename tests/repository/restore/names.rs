@@ -8,18 +8,18 @@ use nfreezer::format::own::ACL_NAMES;
 
 const NONE: u32 = u32::MAX;
 
-/// An ACL of these entries: tag, permissions, number.
+/// Returns an ACL of these entries: tag, permissions, number.
 fn acl_of(entries: &[(u8, u8, u32)]) -> Vec<u8> {
     let entry = |(tag, bits, id): &(u8, u8, u32)| [&[*tag, 0, *bits, 0][..], &id.swap_bytes().to_be_bytes()].concat();
     [&[2, 0, 0, 0][..], &entries.iter().map(entry).collect::<Vec<_>>().concat()].concat()
 }
 
-/// `u::rw-,u:4711:rw-,u:4712:r--,g::---,g:4711:r--,m::rw-,o::---`.
+/// Returns the ACL `u::rw-,u:4711:rw-,u:4712:r--,g::---,g:4711:r--,m::rw-,o::---`.
 fn saved() -> Vec<u8> {
     acl_of(&[(1, 6, NONE), (2, 6, 4711), (2, 4, 4712), (4, 0, NONE), (8, 4, 4711), (16, 6, NONE), (32, 0, NONE)])
 }
 
-/// The value of the attribute with these names: group or user, number, name.
+/// Returns the value of the attribute with these names: group or user, number, name.
 fn names(all: &[(bool, u32, &str)]) -> Vec<u8> {
     let name = |id: nfreezer::acl::Named| {
         let found = all.iter().find(|(group, number, _)| (*group, *number) == (id.group, id.id));
@@ -54,7 +54,7 @@ fn acl_entries_map_by_name_like_owners() {
         let (summary, seen) = run(&repo, &s, &out, &Options { numeric_ids, ..Options::default() });
         assert_eq!((seen.skipped(), summary.attributes), (Vec::new(), 0));
         let first = if numeric_ids { 4711 } else { nobody };
-        // An unknown name keeps its number, and no name makes root of what was not root.
+        // An unknown name keeps its number. No name turns another user or group into root.
         let mut expected = vec![format!("user:{first}:rw-"), "user:4712:r--".into(), "group:4711:r--".into()];
         expected[..2].sort_by_key(|line| line.split(':').nth(1).unwrap().parse::<u32>().unwrap());
         assert_eq!(numbers(&out.join("f")), expected);

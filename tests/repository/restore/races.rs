@@ -1,8 +1,8 @@
-//! What another process does in the target while a restore is at work.
+//! Actions of another process in the target during a restore.
 
 use super::support::*;
 
-/// Does something once, at the first event that asks for it.
+/// Calls a function once, at the first event that satisfies `when`.
 pub struct Once<F> {
     deed: Mutex<Option<F>>,
     when: fn(&Event<'_>) -> bool,
@@ -34,7 +34,7 @@ impl<F: FnOnce() + Send> Progress for Once<F> {
 fn t68_the_way_up_out_of_a_folder_that_was_moved_away_is_not_taken() {
     const DEPTH: usize = 90;
     let Repo { repo, .. } = repo();
-    // At the bottom an entry that the walk reports itself, so that the folder is moved while the walk is there.
+    // The walk itself reports the entry at the bottom, so the folder is moved while the walk is there.
     let mut nodes = vec![node("unreadable", 0o600, Content::Unreadable(libc::EACCES as u32))];
     for level in (0..DEPTH).rev() {
         nodes = vec![node(format!("d{level:02}"), 0o751, directory(&repo, nodes)), node("z", 0o644, Content::Fifo)];

@@ -10,7 +10,7 @@ fn if_changed() -> Options {
     Options { overwrite: Overwrite::IfChanged, ..Options::default() }
 }
 
-/// Pushes a folder with one file. Returns it opened anew, with nothing in memory, the snapshot and the folder.
+/// Pushes a folder with one file. Returns the repository, opened anew without cached data, the snapshot and the folder.
 fn pushed(contents: &[u8]) -> (Repository, Snapshot, tempfile::TempDir, PathBuf) {
     let Repo { repo, memory } = repo();
     let keep = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ fn over(repo: &Repository, s: &Snapshot, source: &Path, progress: &dyn Progress)
 fn a_file_that_changed_in_places_fetches_the_chunks_of_these_places_only() {
     let saved = noise(1, 64 * MIB);
     let (repo, s, _keep, source) = pushed(&saved);
-    // A byte that shifts all that follows, and a part with other contents.
+    // Inserts a byte that shifts the rest, and overwrites a part.
     let mut there = saved.clone();
     there.insert(20 * MIB, 7);
     there[50 * MIB..50 * MIB + 600_000].fill(1);
@@ -79,7 +79,7 @@ fn an_existing_file_that_changes_meanwhile_leads_to_no_wrong_byte() {
     ];
     for change in &meanwhile {
         fs::write(&image, &longer).unwrap();
-        // The new file is opened after the existing one was cut.
+        // The event comes when the new file is opened, after the existing one was cut into chunks.
         let once = Once::new(|event| matches!(event, Event::File { .. }), change);
         let summary = over(&repo, &s, &source, &once);
         assert!(once.is_done());

@@ -1,5 +1,4 @@
-//! No other user gets more access than the snapshot granted, and what is restored over an existing tree ends as it was
-//! saved.
+//! No other user gets more access than the snapshot granted. A restore over an existing tree leaves it as it was saved.
 
 use super::support::*;
 
@@ -22,7 +21,7 @@ fn over(repo: &Repository, s: &Snapshot, target: &Path, overwrite: Overwrite) ->
     summary
 }
 
-/// The access ACL `u::rw-,u:4711:rw-,g::---,m::rw-,o::---`.
+/// Returns the access ACL `u::rw-,u:4711:rw-,g::---,m::rw-,o::---`.
 fn saved_acl() -> Vec<u8> {
     let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.swap_bytes().to_be_bytes()].concat();
     let none = u32::MAX;
@@ -87,7 +86,7 @@ fn a_saved_acl_comes_back_and_without_it_the_group_gets_what_it_granted() {
     if !needs_root("a file system without ACLs") {
         return;
     }
-    // ramfs knows no ACLs.
+    // ramfs does not support ACLs.
     let ramfs = tempfile::tempdir().unwrap();
     assert!(Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(ramfs.path()).status().unwrap().success());
     let summary = over(&repo, &s, &ramfs.path().join("out"), Overwrite::Never);

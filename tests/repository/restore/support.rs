@@ -1,4 +1,4 @@
-//! A direct writer of trees, as hostile as a key holder can make them, and what a restore says.
+//! Writes trees directly, as hostile as a key holder can make them, and collects the reports of a restore.
 
 pub use std::collections::BTreeMap;
 pub use std::ffi::OsStr;
