@@ -80,6 +80,12 @@ if ! python3 -c 'import asyncssh' 2>/dev/null; then
   echo "setup: installing asyncssh, one of the SFTP servers of the tests" >&2
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q asyncssh || install python3-asyncssh
 fi
+if ! python3 -c 'import moto.server, flask_cors' 2>/dev/null; then
+  echo "setup: installing moto, one of the object stores of the tests" >&2
+  # What moto[s3] and its server need, without the modules of the other services.
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q moto==5.2.1 py-partiql-parser==0.6.3 PyYAML flask==3.1.3 \
+    flask-cors==6.0.2 || echo "setup: no moto from the Python registry" >&2
+fi
 # The rclone of a distribution may be too old to serve S3 (1.65 is the first version that does).
 if [ "$what" != use ] && ! rclone serve s3 --help >/dev/null 2>&1; then
   echo "setup: installing rclone, one of the object stores of the tests" >&2

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
-use crate::name::ObjectId;
+use crate::name::{Name, ObjectId};
 use crate::progress::Event;
-use crate::repo::{Repository, SectionKey, State};
+use crate::repo::{Deleted, Repository, SectionKey, State};
 use crate::trees::{Lookup, Trees, deep};
 
 pub use audit::{Audit, intact};
@@ -127,6 +127,8 @@ pub struct Report {
     pub audit: Option<Audit>,
     /// Records that the server has lost or hides.
     pub missing_records: Vec<ObjectId>,
+    /// Objects that were deleted although they are needed, and of which the server keeps a version.
+    pub deleted: Vec<Name>,
     /// Records that claim to contain others and do not.
     pub false_records: Vec<ObjectId>,
     /// Records that were complete once and cannot be read.
@@ -157,7 +159,8 @@ impl Report {
 
     /// Whether the log shows less than it must.
     pub fn is_rolled_back(&self) -> bool {
-        !self.missing_records.is_empty() || !self.false_records.is_empty()
+        let hides_records = self.deleted.iter().any(|name| matches!(name, Name::Record { .. }));
+        !self.missing_records.is_empty() || !self.false_records.is_empty() || hides_records
     }
 }
 
@@ -198,6 +201,7 @@ struct Examined<'r> {
     memory: u64,
     /// Something that a tree names may be lost.
     suspect: bool,
+    deleted: Deleted,
     indexes: Badly,
     report: Report,
 }
@@ -242,6 +246,7 @@ fn examine<'r>(
     if let Some(bytes) = options.audit {
         report.audit = Some(audit::run(repo, &mut packs, bytes, meter)?);
     }
+    let deleted = if whole { deleted(meter.ctx, repo, state, &packs, &mut report, found)? } else { Deleted::default() };
     report.damaged_packs = packs.report(found);
     suspect |= packs.is_suspect();
     let lookup = Lookup::fixed(state.clone()).with_memory((options.memory / 4) as usize);
@@ -249,7 +254,25 @@ fn examine<'r>(
     if !whole {
         report.unused = (0, 0); // other snapshots may need these packs
     }
-    Ok(Examined { snapshots, packs, trees, memory: options.memory, suspect, indexes: indexes_bad, report })
+    Ok(Examined { snapshots, packs, trees, memory: options.memory, suspect, deleted, indexes: indexes_bad, report })
+}
+
+/// Looks for versions of records that nothing explains and of packs that are missing.
+fn deleted(
+    ctx: &Context,
+    repo: &Repository,
+    state: &State,
+    packs: &Packs,
+    report: &mut Report,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+) -> Result<Deleted> {
+    let deleted = repo.deleted(ctx, &mut state.clone(), &packs.bad())?;
+    report.deleted = deleted.names().collect();
+    for name in &report.deleted {
+        let why = "deleted: the store keeps a version of it, which `nfreezer repair` brings back".to_owned();
+        found(Finding::Object { name: name.path(), why });
+    }
+    Ok(deleted)
 }
 
 fn log(state: &State, report: &mut Report, found: &mut (dyn FnMut(Finding<'_>) + Send)) {

@@ -14,12 +14,15 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::record::{Action, Head, Mark, NewSection, Snapshot, SnapshotId};
 use crate::format::reference::Ref;
-use crate::name::ObjectId;
+use crate::name::{Name, ObjectId};
 use crate::repo::{Repository, State, random};
 use crate::trees::{MetaPack, SelfRefs, deep};
 
 /// The level of zstd for new pages.
 const COMPRESSION: i32 = 3;
+
+/// Times that deleted objects are brought back, each after a look at the whole repository.
+const ROUNDS: usize = 3;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Consent {
 pub struct Repaired {
     /// The check before the repair.
     pub report: Report,
+    /// Deleted objects that the server had kept and that are back.
+    pub brought_back: Vec<Name>,
     /// Packs that nothing new refers to from now on.
     pub condemned: Vec<ObjectId>,
     /// Snapshots that are hit, each with the one that takes its place; none where nothing of it is left, or without `yes`.
@@ -65,7 +70,7 @@ pub fn repair(
 ) -> Result<Repaired> {
     let options = Options { snapshots: Vec::new(), audit: None, ..options.clone() };
     repo.verify_superseding(ctx, state).map_err(interrupted)?;
-    let mut examined = examine(ctx, repo, state, &options, found).map_err(interrupted)?;
+    let (mut examined, brought_back) = examine_and_bring_back(ctx, repo, state, &options, consent, found)?;
     if examined.packs.are_mostly_missing() && !consent.yes {
         let text = "most packs are missing: nothing was changed";
         return Err(Error::failed(text).hint(
@@ -84,7 +89,7 @@ pub fn repair(
     let given_up = report.missing_records.iter().chain(&report.damaged_records).copied().collect();
     let condemned = examined.packs.bad().into_iter().collect();
     let false_records = report.false_records.clone();
-    let mut repaired = Repaired { condemned, given_up, false_records, report, ..Repaired::default() };
+    let mut repaired = Repaired { brought_back, condemned, given_up, false_records, report, ..Repaired::default() };
     if consent.dry_run {
         repaired.replaced = outcomes.iter().map(|(snapshot, _)| (snapshot.id, None)).collect();
         return Ok(repaired);
@@ -105,6 +110,36 @@ pub fn repair(
     }
     repo.replace_false_records(&ctx.with_grace(Duration::MAX), state)?;
     Ok(repaired)
+}
+
+/// Examines the repository, brings deleted objects back that the server keeps, and examines it again: records that are back
+/// may need packs that were deleted too.
+fn examine_and_bring_back<'r>(
+    ctx: &Context,
+    repo: &'r Repository,
+    state: &mut State,
+    options: &Options,
+    consent: Consent,
+    found: &mut (dyn FnMut(Finding<'_>) + Send),
+) -> Result<(Examined<'r>, Vec<Name>)> {
+    let mut back = Vec::new();
+    for round in 0.. {
+        let mut findings = Vec::new();
+        let mut keep = |finding: Finding<'_>| {
+            if let Finding::Object { name, why } = finding {
+                findings.push((name, why));
+            }
+        };
+        let mut examined = examine(ctx, repo, state, options, &mut keep).map_err(interrupted)?;
+        if examined.report.deleted.is_empty() || consent.dry_run || round == ROUNDS {
+            findings.into_iter().for_each(|(name, why)| found(Finding::Object { name, why }));
+            return Ok((examined, back));
+        }
+        back.extend(repo.bring_back(ctx, std::mem::take(&mut examined.deleted))?);
+        repo.refresh(ctx, state)?;
+        repo.verify_superseding(ctx, state).map_err(interrupted)?;
+    }
+    Err(Error::failed("deleted objects were brought back again and again"))
 }
 
 /// Commits unless another client has condemned packs meanwhile, which new trees may name.

@@ -35,14 +35,14 @@ fn objects(place: &Bucket) -> String {
 
 fn client_policy(place: &Bucket) -> Value {
     let bucket = format!("arn:aws:s3:::{}", place.bucket);
-    let mut list = json!({ "Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": bucket });
+    let mut list = json!({ "Sid": "List", "Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketVersions"], "Resource": bucket });
     if !place.prefix.is_empty() {
         list["Condition"] = json!({ "StringLike": { "s3:prefix": format!("{}/*", place.prefix) } });
     }
     let objects = objects(place);
     json!({ "Version": "2012-10-17", "Statement": [
         list,
-        { "Sid": "ReadAndAdd", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": objects },
+        { "Sid": "ReadAndAdd", "Effect": "Allow", "Action": ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"], "Resource": objects },
     ] })
 }
 
@@ -96,7 +96,7 @@ fn limits() -> String {
         - the past: what a thief did before this was set up\n\
         `forget`, `prune` and `key remove` need another key. Deleted objects cost money until their versions expire: add a\n\
         rule of a life cycle for noncurrent versions, and none for current ones.\n\
-        nfreezer does not look for versions behind delete markers; the tools of the store bring them back.\n";
+        `check` finds objects that were deleted and of which the store keeps a version; `repair` brings them back.\n";
     text.lines().map(|line| format!("# {}\n", escape::text(line.as_bytes()))).collect()
 }
 

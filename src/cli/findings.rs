@@ -10,7 +10,7 @@ use super::progress::Reporter;
 use crate::check::{Finding, Lost, Report};
 use crate::error::Result;
 use crate::format::record::Snapshot;
-use crate::name::{ObjectId, hex};
+use crate::name::{Name, ObjectId, hex};
 
 /// Findings that are named without `-v`.
 const NAMED: u64 = 100;
@@ -110,6 +110,7 @@ pub fn fields(r: &Report) -> Map<String, Value> {
         "pages": r.pages, "references": r.references, "index_entries": r.entries,
         "packs": r.packs.0, "bytes": r.packs.1, "unused_packs": r.unused.0, "unused_bytes": r.unused.1,
         "torsos": r.torsos, "packs_read": r.read.0, "bytes_read": r.read.1, "audit": audit,
+        "deleted": r.deleted.iter().map(Name::path).collect::<Vec<_>>(),
         "missing_records": hex_ids(&r.missing_records), "false_records": hex_ids(&r.false_records),
          "damaged_records": hex_ids(&r.damaged_records),
         "damaged_indexes": hex_ids(&r.damaged_indexes), "torn_records": r.torn_records,

@@ -5,16 +5,17 @@ use serde_json::{Value, json};
 use super::exit::OK;
 use super::figures::Work;
 use super::findings::{Findings, fields, hex_ids};
-use super::open::{read_state_verbosely, to_write};
+use super::open::{read_state_verbosely, storage, to_write};
 use super::options::{OpenArgs, ProgressArgs};
 use super::output::{self, Output};
 use super::progress::Reporter;
 use super::values::{part, size};
 use super::{human, signals};
 use crate::check::{self, Consent, Part, Repaired};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::record::SnapshotId;
-use crate::name::hex;
+use crate::name::{Name, hex};
+use crate::repo::Repository;
 
 /// Arguments of `repair`.
 #[derive(clap::Args)]
@@ -46,9 +47,20 @@ pub struct Args {
 /// Repairs; the exit code is 0 if everything possible was done.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
-    let repo = to_write(&args.repository.past_cache(), output, args.dry_run)?;
     let mut out = Output::new(output.json);
-    let mut state = read_state_verbosely(&repo, &mut out, args.progress)?;
+    let mut back = bring_back_entrance(args)?;
+    let repo = to_write(&args.repository.past_cache(), output, args.dry_run)?;
+    let mut state = match read_state_verbosely(&repo, &mut out, args.progress) {
+        // This machine has seen records that are not there.
+        Err(e) if e.kind() == Kind::Tampering && !args.dry_run => {
+            back.extend(repo.bring_back_log(signals::context())?);
+            if back.is_empty() {
+                return Err(e);
+            }
+            read_state_verbosely(&repo, &mut out, args.progress)?
+        }
+        state => state?,
+    };
     let options = check::Options {
         read: if args.read_data { Some(Part::All) } else { args.read_data_subset },
         memory: args.memory,
@@ -62,12 +74,22 @@ pub fn run(args: &Args) -> Result<u8> {
     let result = check::repair(&ctx, &repo, &mut state, &options, consent, &mut take);
     reporter.finish();
     findings.finish(&mut out)?;
-    let repaired = result?;
+    let mut repaired = result?;
+    repaired.brought_back.splice(..0, back);
     if !output.quiet {
         print(&mut out, &repaired, consent)?;
     }
     out.object("summary", summary(&repaired, consent))?;
     out.flush().map(|()| OK)
+}
+
+/// Brings back what nothing opens without.
+fn bring_back_entrance(args: &Args) -> Result<Vec<Name>> {
+    if args.dry_run {
+        return Ok(Vec::new());
+    }
+    let OpenArgs { address, connection, .. } = &args.repository;
+    Repository::bring_back_entrance(signals::context(), &*storage(address, connection, args.progress.output)?)
 }
 
 fn summary(repaired: &Repaired, consent: Consent) -> serde_json::Map<String, Value> {
@@ -78,6 +100,7 @@ fn summary(repaired: &Repaired, consent: Consent) -> serde_json::Map<String, Val
         .collect();
     let mut fields = fields(&repaired.report);
     fields.extend(output::object(json!({
+        "brought_back": repaired.brought_back.iter().map(Name::path).collect::<Vec<_>>(),
         "condemned": hex_ids(&repaired.condemned), "replaced": replaced, "given_up": hex_ids(&repaired.given_up),
         "replaced_records": hex_ids(&repaired.false_records),
         "reindexed": repaired.reindexed, "record": repaired.record.map(|id| hex(&id.0)), "dry_run": consent.dry_run,
@@ -87,6 +110,13 @@ fn summary(repaired: &Repaired, consent: Consent) -> serde_json::Map<String, Val
 
 fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> {
     let Consent { yes, dry_run } = consent;
+    if !repaired.brought_back.is_empty() {
+        let objects = human::count(repaired.brought_back.len() as u64, "object");
+        out.line(format_args!("{objects} brought back, which had been deleted"))?;
+        if repaired.brought_back.iter().any(|name| matches!(name, Name::Key(_))) {
+            out.line("hint: key files that you had removed are back too: `nfreezer key list` shows all")?;
+        }
+    }
     if repaired.reindexed {
         out.line("the index was rebuilt where it was unreadable")?;
     } else if is_idle(repaired) {
@@ -121,7 +151,9 @@ fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> 
 /// Reports whether there was nothing to repair.
 fn is_idle(repaired: &Repaired) -> bool {
     let packs_and_records = [&repaired.condemned, &repaired.given_up, &repaired.false_records];
-    repaired.replaced.is_empty() && packs_and_records.iter().all(|ids| ids.is_empty())
+    repaired.replaced.is_empty()
+        && repaired.brought_back.is_empty()
+        && packs_and_records.iter().all(|ids| ids.is_empty())
 }
 
 fn replacement(old: SnapshotId, new: Option<SnapshotId>, consent: Consent) -> String {

@@ -143,7 +143,7 @@ impl Repository {
         Ok(read)
     }
 
-    fn read_ancestry(&self, ctx: &Context, state: &mut State) -> Result<()> {
+    pub(super) fn read_ancestry(&self, ctx: &Context, state: &mut State) -> Result<()> {
         let places = state.live().flat_map(|(id, _)| state.sections_of(id));
         let places: Vec<_> = places.filter(|place| place.section.kind == SectionKind::Ancestry).collect();
         for place in places {

@@ -20,6 +20,7 @@
 mod block_cache;
 mod clock;
 mod commit;
+mod deleted;
 #[cfg(test)]
 pub(crate) mod deterministic;
 mod disk;
@@ -52,6 +53,7 @@ mod verify;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
 pub use commit::{Commit, GRACE};
+pub use deleted::Deleted;
 pub use disk::CacheUse;
 pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};

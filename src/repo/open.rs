@@ -304,6 +304,10 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
         return e;
     }
     let address = storage.address();
+    if Repository::is_config_deleted(ctx, storage) {
+        let text = format!("the repository at {address} was deleted, and the store keeps versions of its objects");
+        return Error::new(Kind::NoRepository, text).hint("`nfreezer repair` brings the objects back");
+    }
     if let Some(seen) = before {
         return vanished(&address, seen);
     }

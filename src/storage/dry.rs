@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Capabilities, Entry, Space, Storage};
+use super::{Capabilities, Entry, Kept, Space, Storage};
 use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
@@ -71,6 +71,10 @@ impl Storage for Dry {
 
     fn remove(&self, _: &Context, _: &Name) -> Result<()> {
         Ok(())
+    }
+
+    fn kept(&self, ctx: &Context, folder: Folder) -> Result<Vec<Kept>> {
+        self.inner.kept(ctx, folder)
     }
 
     fn space(&self, ctx: &Context) -> Result<Option<Space>> {

@@ -149,6 +149,19 @@ pub struct Entry {
     pub mtime: i64,
 }
 
+/// A deleted object of which the server keeps a version, as the server claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub name: Name,
+    /// The size of the version in bytes.
+    pub size: u64,
+    /// The id of the version.
+    pub version: String,
+    /// The ids of the marks that hide it.
+    pub markers: Vec<String>,
+}
+
 /// The size of the file system that holds a repository, as the server claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -232,6 +245,17 @@ pub trait Storage: Send + Sync {
     /// with its error. Fails where nothing more can be removed: a lost connection, the user's stop.
     fn remove_all(&self, ctx: &Context, names: &[Name]) -> Result<Vec<(Name, Error)>> {
         remove_singly(self, ctx, names)
+    }
+
+    /// Returns the deleted objects of a folder of which the server keeps a version. None where it keeps no versions, or does not
+    /// show them.
+    fn kept(&self, _: &Context, _: Folder) -> Result<Vec<Kept>> {
+        Ok(Vec::new())
+    }
+
+    /// Brings a deleted object back.
+    fn bring_back(&self, _: &Context, kept: &Kept) -> Result<()> {
+        Err(Error::failed(format!("this kind of storage keeps no versions of {}", kept.name)))
     }
 
     /// Returns the space on the file system of the root folder; `None` if the backend cannot tell: a server without

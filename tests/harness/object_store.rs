@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -347,6 +347,69 @@ fn send(
     if is_head { Ok(()) } else { to.write_all(&body[..most.unwrap_or(body.len()).min(body.len())]) }
 }
 
+/// Waits until a server accepts connections.
+fn wait_for(process: &mut Child, port: u16, output: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let said = fs::read_to_string(output).unwrap_or_default();
+        let ended = process.try_wait().ok().flatten();
+        assert!(ended.is_none() && Instant::now() < deadline, "no S3 is served (run scripts/setup.sh tests): {said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running moto, which keeps versions in its bucket `bucket`. It verifies no signatures.
+pub struct Moto {
+    _folder: TempDir,
+    process: Child,
+    pub port: u16,
+}
+
+impl Moto {
+    pub fn start() -> Moto {
+        let folder = tempfile::Builder::new().prefix("nfreezer-moto-").tempdir().expect("a temporary folder");
+        let (port, output) = (free_port(), folder.path().join("output"));
+        let mut command = Command::new("python3");
+        command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&output).expect("a file"));
+        let mut process = command.spawn().expect("python3 runs");
+        wait_for(&mut process, port, &output);
+        let server = Moto { _folder: folder, process, port };
+        server.put("/bucket", "");
+        server.put("/bucket?versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>");
+        server
+    }
+
+    fn put(&self, target: &str, body: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it runs");
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/xml\r\nConnection: close\r\n",
+            self.port
+        );
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
+
+    pub fn address(&self, folder: &str) -> String {
+        format!("s3+http://127.0.0.1:{}/bucket/{folder}", self.port)
+    }
+
+    pub fn open(&self, folder: &str) -> Box<dyn Storage> {
+        let location = Location::parse(&self.address(folder)).expect("an address");
+        open(background(), &location, options()).unwrap_or_else(|e| panic!("{e:?}"))
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// A running `rclone serve s3` with the bucket `bucket`.
 pub struct Rclone {
     folder: TempDir,
@@ -365,19 +428,9 @@ impl Rclone {
         command.arg(folder.path().join("files")).env("HOME", folder.path());
         let output = fs::File::create(folder.path().join("output")).expect("a file");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let process = command.spawn().expect("rclone is not installed: run scripts/setup.sh tests");
-        let mut server = Rclone { folder, process, port };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let said = fs::read_to_string(server.folder.path().join("output")).unwrap_or_default();
-            let ended = server.process.try_wait().ok().flatten();
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "rclone serves no S3 (run scripts/setup.sh tests): {said}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
+        let mut process = command.spawn().expect("rclone is not installed: run scripts/setup.sh tests");
+        wait_for(&mut process, port, &folder.path().join("output"));
+        Rclone { folder, process, port }
     }
 
     /// The folder behind the bucket.

@@ -6,6 +6,7 @@ mod harness;
 mod faults;
 mod line;
 mod logins;
+mod moto;
 mod object_store;
 mod servers;
 

@@ -74,7 +74,8 @@ impl Client {
         if self.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.prefix) }
     }
 
-    fn path(&self, name: &Name) -> Result<Path, Fault> {
+    /// Returns the key of an object, for the crate.
+    pub fn path(&self, name: &Name) -> Result<Path, Fault> {
         Path::parse(self.key(&name.path())).map_err(|e| Fault::Final(Error::failed(format!("{name}: {e}"))))
     }
 

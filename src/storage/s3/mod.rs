@@ -15,6 +15,7 @@ mod http;
 mod profile;
 mod runtime;
 mod signed;
+mod versions;
 mod xml;
 
 use std::sync::Arc;
@@ -26,12 +27,13 @@ use client::{Client, Exclusive};
 use dial::Dialer;
 use http::Limits;
 use runtime::Engine;
+use versions::Versions;
 
 use super::bucket::Bucket;
 use super::net::expected::Expected;
 use super::net::gate::Gate;
 use super::net::retry::Reconnecting;
-use super::{Attack, Capabilities, Entry, MAX_ENTRIES, Options, Storage};
+use super::{Attack, Capabilities, Entry, Kept, MAX_ENTRIES, Options, Storage};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -183,6 +185,27 @@ impl Storage for S3 {
             refused.extend(super::remove_singly(self, ctx, &open)?);
         }
         Ok(refused)
+    }
+
+    fn kept(&self, ctx: &Context, folder: Folder) -> Result<Vec<Kept>> {
+        let mut versions = Versions::default();
+        loop {
+            self.connections.run(ctx, |client, _| client.versions(ctx, folder, &mut versions))?;
+            if versions.is_complete() {
+                return Ok(versions.kept());
+            }
+        }
+    }
+
+    fn bring_back(&self, ctx: &Context, kept: &Kept) -> Result<()> {
+        if self.connections.run(ctx, |client, _| client.unhide(ctx, kept))? {
+            return Ok(());
+        }
+        let bytes = self.connections.run(ctx, |client, _| client.version(ctx, kept))?;
+        match self.put(ctx, &kept.name, &bytes) {
+            Err(e) if e.kind() == Kind::Exists => Ok(()),
+            put => put,
+        }
     }
 
     /// A store knows no second names.

@@ -2,14 +2,26 @@
 //! the five of XML and characters by number, so a document cannot expand.
 
 /// Returns the contents of each element `<name>` of `body`, in their order.
-pub fn elements<'a>(body: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
-    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+pub fn elements<'a>(body: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    either(body, [name]).map(|(_, inner)| inner)
+}
+
+/// Returns the names and the contents of the elements with these names, in their order.
+pub fn either<'a, const N: usize>(body: &'a str, names: [&'a str; N]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let tags = names.map(|name| (name, format!("<{name}>"), format!("</{name}>")));
     let mut rest = body;
     std::iter::from_fn(move || {
-        let (_, after) = rest.split_once(&*open)?;
-        let (inner, after) = after.split_once(&*close)?;
-        rest = after;
-        Some(inner)
+        let mut from = rest;
+        loop {
+            let (_, after) = from.split_once('<')?;
+            let at = rest.len() - after.len() - 1;
+            if let Some((name, open, close)) = tags.iter().find(|(_, open, _)| rest[at..].starts_with(&**open)) {
+                let (inner, after) = rest[at + open.len()..].split_once(&**close)?;
+                rest = after;
+                return Some((*name, inner));
+            }
+            from = after;
+        }
     })
 }
 
@@ -74,6 +86,8 @@ mod tests {
         assert!(is_whole("<R/>", "R") && !is_whole("<R><M/>", "R"));
         let keys: Vec<_> = elements(body, "E").map(|e| text(e, "K").unwrap()).collect();
         assert_eq!(keys, ["a&b", "<AB"]);
+        let both: Vec<_> = either("<A>1</A><AB>2</AB><B>3</B><A>4</A><B>5", ["A", "B"]).collect();
+        assert_eq!(both, [("A", "1"), ("B", "3"), ("A", "4")]);
         assert_eq!((text(body, "M"), text("<K></K>", "K")), (None, Some(String::new())));
         assert_eq!(text(&format!("<K>{}</K>", escaped("<a&b>")), "K").unwrap(), "<a&b>");
     }

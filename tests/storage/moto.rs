@@ -1,0 +1,106 @@
+//! moto, a store that keeps versions: the contract, and the way back from a thief who deletes.
+
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::name::{Folder, Name, ObjectId};
+use nfreezer::push::{Options, push};
+use nfreezer::repo::Repository;
+use nfreezer::storage::{Capabilities, Kept, Storage};
+
+use crate::harness::cli::{Env, PASSPHRASE};
+use crate::harness::object_store::{KEY_ID, Moto, SECRET};
+use crate::{background, fresh, noise, run, suite};
+
+fn names(storage: &dyn Storage) -> Vec<Name> {
+    let folders = [Folder::Root].into_iter().chain(Folder::all());
+    folders.flat_map(|folder| storage.list(background(), folder).expect("a listing")).map(|entry| entry.name).collect()
+}
+
+#[test]
+fn a_store_with_versions() {
+    let server = Moto::start();
+    let storage = server.open("suite");
+    suite(&*storage);
+    assert_eq!(storage.capabilities(), Capabilities { durable_put: true, exclusive_create: true });
+
+    let storage = server.open("kept");
+    let mut ids: Vec<ObjectId> = (0..1100).map(|_| fresh()).collect();
+    ids.iter_mut().for_each(|id| id.0[0] = 0x30);
+    let packs: Vec<Name> = ids.into_iter().map(Name::Pack).collect();
+    assert!(storage.kept(background(), packs[0].folder()).expect("a listing").is_empty());
+    packs[..20].iter().for_each(|name| storage.put(background(), name, b"bytes").expect("a new object"));
+    storage.remove_all(background(), &packs[..20]).expect("removed");
+    storage.put(background(), &packs[0], b"again").expect("the name is free");
+    storage.remove(background(), &packs[0]).expect("removed again");
+    storage.remove(background(), &packs[0]).expect("a second marker");
+    storage.put(background(), &packs[1], b"again").expect("the name is free");
+    let kept = storage.kept(background(), packs[0].folder()).expect("a listing");
+    assert_eq!(kept.len(), 19, "the second one is there");
+    assert!(kept.iter().all(|kept| kept.size == 5 && packs[..20].contains(&kept.name)));
+    let first = kept.iter().find(|kept| kept.name == packs[0]).expect("it is kept");
+    storage.bring_back(background(), first).expect("back");
+    assert_eq!(storage.read(background(), &packs[0], 0, 5).expect("it is there"), b"again", "the newest version");
+    // Where no marker can be removed, the version is read and put.
+    let third = kept.iter().find(|kept| kept.name == packs[2]).expect("it is kept");
+    storage.bring_back(background(), &Kept { markers: Vec::new(), ..third.clone() }).expect("back");
+    assert_eq!(storage.read(background(), &packs[2], 0, 5).expect("it is there"), b"bytes");
+    thief(&server);
+}
+
+/// Deletes objects as a thief can, and brings them back.
+fn thief(server: &Moto) {
+    let mut env = Env::new();
+    env.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
+    env.set("NFREEZER_REPOSITORY", &server.address("repo"));
+    (0..3u64).for_each(|i| drop(env.write(&format!("src/{i}"), noise(i, 100_000))));
+    env.nfreezer(["init"]).done();
+    // Enough for a merge, whose records prune deletes.
+    let passphrase = || Ok(Passphrase::new(PASSPHRASE.into()).expect("long enough"));
+    let repo = Repository::open(background(), server.open("repo").into(), passphrase).expect("open");
+    let sources = vec![env.path("src")];
+    let options = Options { sources, host: "h".into(), user: "u".into(), memory: 104 << 20, ..Options::default() };
+    for n in 0..17u64 {
+        env.write("src/more", noise(50 + n, 60_000));
+        push(background(), &repo, &options).expect("pushed");
+    }
+    env.nfreezer(["forget", "--keep-last", "2", "--yes"]).done();
+    env.nfreezer(["prune", "--exclusive", "--keep-forgotten", "0d", "--yes"]).done();
+    let storage = server.open("repo");
+    assert!(!storage.kept(background(), Folder::Log).expect("a listing").is_empty(), "prune has deleted records");
+    env.nfreezer(["check"]).done();
+    let idle = env.nfreezer(["repair"]).success();
+    assert!(idle.stdout.contains("nothing is to be repaired"), "{idle:?}");
+
+    let all = names(&*storage);
+    let contents: Vec<Name> = all.iter().filter(|name| matches!(name, Name::Pack(_))).copied().collect();
+    storage.remove_all(background(), &contents[..1]).expect("a thief deletes");
+    let check = env.nfreezer(["check"]);
+    assert!(check.code == 4 && check.stdout.contains("1 object DELETED although needed"), "{check:?}");
+    let dry = env.nfreezer(["repair", "--dry-run"]).success();
+    assert!(names(&*storage).len() + 1 == all.len() && !dry.stdout.contains("brought back"), "{dry:?}");
+    let back = env.nfreezer(["repair"]).success();
+    assert!(back.stdout.contains("1 object brought back") && !back.stdout.contains("marked as lost"), "{back:?}");
+    env.nfreezer(["check", "--read-data"]).done();
+
+    // A machine that has seen nothing finds out about a record that no other one names.
+    let newest = all.iter().filter(|name| matches!(name, Name::Record { .. })).max_by_key(|name| name.path());
+    let newest = *newest.expect("a record");
+    storage.remove(background(), &newest).expect("a thief deletes");
+    let mut other = Env::new();
+    other.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
+    other.set("NFREEZER_REPOSITORY", &server.address("repo"));
+    let check = other.nfreezer(["check"]);
+    assert!(check.code == 15 && check.stdout.contains(&newest.path()), "{check:?}");
+    let back = env.nfreezer(["repair"]).success();
+    assert!(back.stdout.contains("brought back"), "the machine that has seen it: {back:?}");
+    env.nfreezer(["check"]).done();
+
+    storage.remove_all(background(), &all).expect("a thief deletes everything");
+    let gone = env.nfreezer(["check"]);
+    assert!(gone.code == 10 && gone.stderr.contains("was deleted, and the store keeps versions"), "{gone:?}");
+    let back = env.nfreezer(["repair"]).success();
+    assert!(back.stdout.contains("brought back") && back.stdout.contains("key list"), "{back:?}");
+    env.nfreezer(["check", "--read-data"]).done();
+    let source = env.path("src").display().to_string();
+    env.nfreezer(["restore", &format!("latest:{source}"), "--target", "out"]).done();
+    run("diff", &["-r", &source, &env.path("out").display().to_string()]);
+}
