@@ -7,7 +7,7 @@ home=$(pwd -P) me=$(id -u)
 repository=$(cd -- "$repository" 2>/dev/null && pwd -P) || die 'that folder is not there: run `nfreezer init` first'
 [ -f "$repository/config" ] || die "no repository is in $repository: run \`nfreezer init\` first"
 
-# Requests that nfreezer does not know are denied too.
+# Requests that nfreezer does not use are denied too.
 for server in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/lib/misc /usr/libexec; do
   [ -x "$server/sftp-server" ] || continue
   for request in $("$server/sftp-server" -Q requests 2>/dev/null); do

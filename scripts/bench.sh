@@ -21,7 +21,7 @@ RUNS=${RUNS:-1} SECTIONS=${SECTIONS:-push mount restore age year}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-4096} PHOTOS=${PHOTOS:-500} WORK=${WORK:-/dev/shm/nfreezer-bench}
 [ "$what" = age ] || scripts/setup.sh bench
 [ -n "${NO_BUILD:-}" ] || cargo build --release --locked --quiet --example delay_proxy --bin nfreezer
-# PROFILE=debug with NO_BUILD=1 measures a debug build: good for bytes and requests, not for seconds.
+# PROFILE=debug with NO_BUILD=1 measures a debug build. Its bytes and requests are valid, its times are not.
 nfreezer=$PWD/target/${PROFILE:-release}/nfreezer proxy=$PWD/target/${PROFILE:-release}/examples/delay_proxy
 port=${PORT:-2822}; near=$((port + 1)) far=$((port + 2))
 
@@ -81,7 +81,7 @@ for p in $port $near $far; do
   printf 'Host line%s\n HostName 127.0.0.1\n Port %s\n User root\n IdentityFile %s\n UserKnownHostsFile %s\n ControlMaster no\n' \
     "$p" "$p" "$WORK/home/.ssh/id_ed25519" "$WORK/home/.ssh/known_hosts" >> "$WORK/home/.ssh/config"
 done
-# OpenSSH looks in the account's home, not in $HOME.
+# OpenSSH reads files from the account's home, not from $HOME.
 ssh_command="ssh -F $WORK/home/.ssh/config"
 until timeout 5 $ssh_command line$near true 2>/dev/null; do :; done
 

@@ -8,7 +8,7 @@ look() { # look WORK COMMAND...: a row over the mount; processor time of the com
   local work=$1 before after cpu guard; shift; status=0
   if [ "$SECONDS" -ge "$until" ]; then dash "$work" "not tried: this tool's time is over"; return; fi
   read -r -a before <<< "$(count "$link")"; cpu=$(daemon_cpu)
-  # Nobody can be killed who waits for a file system that does not answer; without its server it does.
+  # A process that waits for a hanging file system cannot be killed. Its request fails once the server is killed.
   (sleep $((LIMIT + 10)); [ -z "$daemon" ] || kill -9 "$daemon") > /dev/null 2>&1 & guard=$!
   timeout -k 2 "$LIMIT" /usr/bin/time -o "$WORK/time" -f '%e %U %S' "$@" > /dev/null 2> "$WORK/log" || status=$?
   kill "$guard" 2> /dev/null || true
@@ -31,7 +31,7 @@ reading() { # reading ROOT: it shows the paths of the sources
   look "ls -lR over A" ls -lR "$A"
   mkdir -p "$WORK/out"
   look "cp -a of $small_count small files" cp -a "$1$small" "$WORK/out/"
-  # a round trip each at best: 50 s at 50 ms
+  # at least one round trip per read: 50 s at 50 ms
   LIMIT=$((LIMIT * 2)) look "first 64 KiB of $PHOTOS photos" python3 "$WORK/heads.py" "$1$WORK/data/P"
   LIMIT=$((LIMIT * 2)) look "1,000 random reads of 4 KiB" python3 "$WORK/random.py" "$1$WORK/data/B/random-1"
   look "cp of B" cp -r "$1$WORK/data/B" "$WORK/out/"
@@ -113,7 +113,7 @@ import os, sys
 for name in sorted(os.listdir(sys.argv[1])):
     f = os.open(os.path.join(sys.argv[1], name), os.O_RDONLY); os.pread(f, 65536, 0); os.close(f)
 EOF
-  # the folder of A whose files are nearest to 20,000
+  # the folder of A whose number of files is nearest to a fifth of FILES
   read -r small_count small <<< "$(cd "$WORK/data/A" && find . -type f -printf '%P\n' | awk -F/ -v most=$((FILES / 5)) '{
       path = ""; for (i = 1; i < NF && i <= 6; i++) { path = path (i > 1 ? "/" : "") $i; n[path]++ } }
     END { for (p in n) { d = n[p] > most ? n[p] - most : most - n[p]; if (best == "" || d < least) { best = p; least = d } } print n[best], best }')"

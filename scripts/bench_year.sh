@@ -5,7 +5,7 @@
 # into its own repository. Each week both keep 7 daily, 4 weekly and 12 monthly snapshots and prune. The tree, the changes
 # and the kept days are the same for both tools. The days go into local folders; the reads at the end cross the network.
 # KEEP_ALL=1 measures nfreezer alone, and keeps every snapshot: the plan of a prune then walks all trees.
-# The policy is computed here, since nfreezer's goes by the clock of the machine and not by the dates of the snapshots.
+# This script computes the policy, since nfreezer compares with the machine's clock and not with the snapshots' dates.
 DAYS=${DAYS:-365} A=$WORK/data/A mnt=$WORK/mnt
 options=(-o "ssh.config=$WORK/home/.ssh/config")
 unset RESTIC_CACHE_DIR
@@ -37,7 +37,7 @@ else:
     place = rng.choice(all_folders)
     os.rename(place, f"{place}-{day:03}")
 PY
-# Prints the days before DAY that the policy does not keep: of each of the last 7 days, 4 weeks and 12 months, the newest.
+# Prints the days before DAY that the policy drops. It keeps the newest of the last 7 days, 4 weeks and 12 months.
 cat > "$WORK/policy.py" <<'PY'
 import sys
 days = sorted(map(int, sys.argv[1:]), reverse=True)

@@ -48,14 +48,14 @@ figures() {
 }
 
 for manager in ${MANAGERS:-pcmanfm nemo}; do
-  # Nobody's settings and thumbnails.
+  # Default settings and no thumbnails.
   export HOME=$work/home-$manager XDG_RUNTIME_DIR=$work/run-$manager
   unset XDG_CACHE_HOME XDG_CONFIG_HOME
   mkdir -p -m 700 "$HOME" "$XDG_RUNTIME_DIR" "$HOME/copies"
   start=$(received)
   "$nfreezer" mount -q -r line:"$work/repo" -o ssh.config="$work/config" --log-file "$work/log" "latest:$photos" "$work/m"
   server=$(pgrep -f "background-child.*$work|$work/m.*background-child" | head -n 1)
-  # nemo shows no thumbnails of what it takes for remote unless it is told so.
+  # By default nemo shows no thumbnails on file systems that it considers remote.
   dbus-run-session -- bash -c "gsettings set org.nemo.preferences show-image-thumbnails always 2>/dev/null
     gsettings set org.nemo.preferences thumbnail-limit 33554432 2>/dev/null; exec $manager $work/m" >/dev/null 2>&1 & pids+=($!)
   since=$SECONDS

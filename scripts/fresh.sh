@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a command as root in a throw-away copy of a root folder, as on a machine of its own: with its own processes, mounts,
-# host name (laptop) and network (loopback alone, unless --network). The memory of this machine keeps what it writes until
-# it ends. /tmp, /home, /root and /run are empty.
+# Runs a command as root in a throw-away copy of a root folder, as on a separate machine: with its own processes,
+# mounts, host name (laptop) and network (loopback alone, unless --network). Written files are in memory until the
+# command ends. /tmp, /home, /root and /run are empty.
 #   scripts/fresh.sh [--network] [--bind FILE:PATH]... ROOT COMMAND...
 set -euo pipefail
 network=(--net); binds=()

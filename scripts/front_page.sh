@@ -15,7 +15,7 @@ fi
 
 if [ -e /front/nfreezer.deb ]; then dpkg -i /front/nfreezer.deb; fi
 
-# The machine: an account, a server at port 22, and the programs of others in the README.
+# The machine: an account, a server at port 22, and the other programs in the README.
 useradd --create-home --shell /bin/bash --password '*' me
 mkdir -p /run/sshd /backups /home/me/.ssh
 chown me /backups
@@ -40,7 +40,7 @@ printf '#!/bin/sh\ngrep -q "create table $1"\n' >/usr/local/bin/psql
 printf '#!/bin/sh\n[ "$*" = "-f -" ] && grep -q progname\n' >/usr/local/bin/ncdu
 chmod 755 /usr/local/bin/{pg_dump,psql,ncdu}
 
-# The files that the README speaks of, and the snapshot of the day before yesterday.
+# The files that the README mentions, and the snapshot of the day before yesterday.
 cd /home/me
 mkdir -p documents photos/2019 thesis work
 echo letter >letter.txt; echo letter >documents/letter-2.txt; echo thesis >thesis/1.tex; echo photo >photos/2019/1.jpg
@@ -48,7 +48,7 @@ echo letter >letter.txt; echo letter >documents/letter-2.txt; echo thesis >thesi
 chown -R me: /home/me
 chmod 700 .ssh
 
-# All indented commands of the first part and of "Everyday use", in order. What the front page leaves mounted is unmounted.
+# All indented commands of the first part and of "Everyday use", in order. The mount of the first part is unmounted.
 front=$(sed '/^## Set-up/,$d' /front/README.md | sed -n 's/^    //p')
 everyday=$(sed -n '/^## Everyday use/,/^## Append-only/p' /front/README.md | sed -n 's/^    //p')
 [ "$(wc -l <<<"$front")" -ge 5 ] && [ "$(wc -l <<<"$everyday")" -ge 25 ] ||

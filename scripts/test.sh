@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh tests
-# setup.sh finds an earlier rustup there, too.
+# The folder of an earlier rustup, as in setup.sh.
 export PATH="$PATH:$HOME/.cargo/bin"
 if [ ! -c /dev/fuse ]; then echo "test: there is no /dev/fuse here, the mount cannot be tested" >&2; exit 1; fi
 cargo fmt --check

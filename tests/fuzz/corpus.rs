@@ -1,4 +1,4 @@
-//! Runs every target on the corpus, the regressions and mutations of both, as an ordinary test.
+//! Runs every target on the corpus, the regressions, and mutations of both, as an ordinary test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::targets::TARGETS;
 
-/// Mutations of each target. `NFREEZER_MUTATIONS` sets a larger number, for machines without a nightly compiler.
+/// Number of mutations of each target. `NFREEZER_MUTATIONS` sets a larger one, for machines without a nightly compiler.
 const MUTATIONS: u64 = 1500;
 
 fn folder(name: &str, target: &str) -> PathBuf {

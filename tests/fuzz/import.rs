@@ -1,4 +1,4 @@
-//! The index of an old repository: the encrypted file, and one decrypted entry.
+//! Targets for the index of an old repository: the encrypted file, and one decrypted entry.
 
 #[allow(dead_code)]
 #[path = "../../src/import/crypt.rs"]
@@ -15,7 +15,7 @@ use nfreezer::crypto::secret::Passphrase;
 use nfreezer::name::Name;
 use nfreezer::storage::Memory;
 
-/// One decrypted entry.
+/// Decodes one decrypted entry.
 pub fn entry(data: &[u8]) {
     let mut files = HashMap::new();
     if index::enter(&mut files, data, 0).is_ok() {
@@ -23,7 +23,7 @@ pub fn entry(data: &[u8]) {
     }
 }
 
-/// The whole file, with equal salts, so that one key is derived instead of one for each block.
+/// Decodes the whole file. All salts are made equal, so that one key derivation suffices for all blocks.
 pub fn whole(data: &[u8]) {
     static KEYS: OnceLock<crypt::Keys> = OnceLock::new();
     let keys =
@@ -37,7 +37,7 @@ pub fn whole(data: &[u8]) {
     }
     let storage = Memory::default();
     storage.overwrite(&Name::OldIndex, bytes);
-    // Each salt that the search for the next block finds costs a key derivation: few are enough.
+    // The search for the next block derives a key for each salt that it finds. A few of them are enough.
     let deadline = std::time::Instant::now() + std::time::Duration::from_millis(200);
     let _ = index::read(&background().with_deadline(deadline), &storage, keys);
 }

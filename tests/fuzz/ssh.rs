@@ -1,4 +1,4 @@
-//! The user's SSH files, and the output of SSH commands.
+//! Targets for the user's SSH files and the output of SSH commands.
 
 #[allow(dead_code)]
 #[path = "../../src/storage/sftp/ssh/config.rs"]
@@ -12,7 +12,7 @@ mod known_hosts;
 
 use nfreezer::storage::{Remote, SshOptions as Options};
 
-/// A file of known hosts, and a random key, which no line may match.
+/// Reads a file of known hosts. No line may match a key that is in no file.
 pub fn known_hosts(data: &[u8]) {
     let mut file = tempfile();
     std::io::Write::write_all(&mut file.1, data).expect("written");
@@ -37,7 +37,7 @@ fn rand() -> u64 {
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// Output of `ssh -G`.
+/// Parses the output of `ssh -G`.
 pub fn config(data: &[u8]) {
     let remote = Remote { user: Some("me".into()), host: "host".into(), port: None, path: "/r".into() };
     let values = config::Values::parse(&String::from_utf8_lossy(data));

@@ -1,4 +1,4 @@
-//! The storage as the included sources see it from inside.
+//! Storage items under the names that the included sources import.
 #![allow(unused_imports)]
 
 pub use nfreezer::storage::*;

@@ -1,5 +1,5 @@
-//! The targets. A target must not panic, hang, or use much memory on any bytes. Bytes that a decoder accepts must equal the
-//! encoded value.
+//! The targets. A target must not panic, hang, or use much memory on any bytes. Bytes that a decoder accepts must equal
+//! the encoded value.
 
 use std::sync::OnceLock;
 
@@ -64,7 +64,7 @@ fn config(data: &[u8]) {
     }
 }
 
-/// A key file with the right name. Does not run the key derivation.
+/// Parses a key file with the right name. Does not run the key derivation.
 fn key_file(data: &[u8]) {
     let id = ObjectId(Sha256::digest(data).into());
     let repo = RepoId(data.get(8..40).and_then(|id| id.try_into().ok()).unwrap_or([2; 32]));
@@ -73,7 +73,7 @@ fn key_file(data: &[u8]) {
     }
 }
 
-/// A header and the blocks behind it: any bytes, and an object with some bytes changed.
+/// Opens a sealed object: any bytes, and a valid object with some changed bytes.
 fn object(data: &[u8]) {
     let id = ObjectId(data.get(8..40).and_then(|id| id.try_into().ok()).unwrap_or([3; 32]));
     let opened = seal::open(keys(), ObjectType::Data, id, data.to_vec());
@@ -166,7 +166,7 @@ fn list(data: &[u8]) {
     }
 }
 
-/// The attributes of nfreezer in a list, and ACLs.
+/// Decodes the attributes that nfreezer adds, and renumbers ACLs.
 fn own_attributes(data: &[u8]) {
     if let Ok(names) = Names::decode(data) {
         assert_eq!(names.encode(), data);
@@ -185,7 +185,7 @@ fn xattrs(data: &[u8]) {
     }
 }
 
-/// The first four bytes select the length of the chunk.
+/// Unpacks a stored chunk. The first four bytes select its length.
 fn stored_chunk(data: &[u8]) {
     let Some((len, data)) = data.split_first_chunk() else { return };
     let len = u32::from_be_bytes(*len) % (limits::CHUNK as u32 + 1);
@@ -211,7 +211,7 @@ fn sftp_reply(data: &[u8]) {
     }
 }
 
-/// The same packets, whole and in pieces. The bytes select the sizes of the pieces.
+/// Checks that a stream contains the same packets whole and in pieces. The bytes select the sizes of the pieces.
 fn sftp_stream(data: &[u8]) {
     let (mut whole, mut pieces) = (Vec::new(), Vec::new());
     let first = Frames::default().feed(data, |packet| {

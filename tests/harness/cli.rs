@@ -1,4 +1,5 @@
-//! The binary in an environment of its own: no configuration, agent or passphrase of whoever runs the tests gets in.
+//! Runs the binary in an isolated environment, without the configuration, agent and passphrase of the user who runs the
+//! tests.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 
 use super::process::{hermetic, within};
 
-/// The passphrase that [`Env`] gives through `NFREEZER_PASSWORD`.
+/// The passphrase that [`Env`] sets in `NFREEZER_PASSWORD`.
 pub const PASSPHRASE: &str = "correct horse battery staple";
 
 /// A home folder, a working folder and the variables of one user.
@@ -18,7 +19,7 @@ pub struct Env {
     variables: Vec<(String, String)>,
 }
 
-/// What a run said. Look at it.
+/// The exit code and the output of a run.
 #[derive(Debug)]
 #[must_use = "assert the exit code or compare the text"]
 pub struct Output {
@@ -28,14 +29,14 @@ pub struct Output {
 }
 
 impl Env {
-    /// With the passphrase in the environment.
+    /// Makes an environment that contains the passphrase.
     pub fn new() -> Self {
         let mut env = Self::without_passphrase();
         env.set("NFREEZER_PASSWORD", PASSPHRASE);
         env
     }
 
-    /// With an empty repository in the folder `repo`, which the environment names too.
+    /// Makes an environment with an empty repository in the folder `repo`, named by `NFREEZER_REPOSITORY`.
     pub fn with_repository() -> Self {
         let mut env = Env::new();
         let repo = env.path("repo");
@@ -52,7 +53,7 @@ impl Env {
         Env { root, variables: Vec::new() }
     }
 
-    /// Sets a variable for the runs to come.
+    /// Sets a variable for later runs.
     pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
         self.unset(name);
         self.variables.push((name.into(), value.into()));
@@ -68,12 +69,12 @@ impl Env {
         self.root.path().join("home")
     }
 
-    /// A path in the folder where the runs take place.
+    /// Returns a path in the working folder of the runs.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root.path().join("work").join(name)
     }
 
-    /// Writes a file there, with its folders.
+    /// Writes a file in the working folder, and creates its parent folders.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -90,19 +91,19 @@ impl Env {
         command
     }
 
-    /// Runs it to its end. There is no terminal, so a prompt is a failure.
+    /// Runs the binary and waits for its end. There is no terminal, so a prompt is a failure.
     pub fn nfreezer<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Output {
         Output::of(&mut without_terminal(&self.command(arguments)))
     }
 
-    /// Starts it in the background.
+    /// Starts the binary in the background.
     pub fn spawn<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Child {
         let mut command = without_terminal(&self.command(arguments));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }
 
-/// The same command in a session without `/dev/tty`.
+/// Returns the same command in a session without `/dev/tty`.
 fn without_terminal(command: &Command) -> Command {
     let mut outer = Command::new("setsid");
     outer.arg("--wait");
@@ -110,7 +111,7 @@ fn without_terminal(command: &Command) -> Command {
 }
 
 impl Output {
-    /// Runs a command to its end.
+    /// Runs a command and waits for its end.
     pub fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is printed is UTF-8");
@@ -118,25 +119,25 @@ impl Output {
         Output { code, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Fails the test unless it ended with 0.
+    /// Fails the test unless the run exited with 0.
     #[track_caller]
     pub fn success(self) -> Self {
         self.exits(0)
     }
 
-    /// [`Output::success`] where nothing more is to be looked at.
+    /// Like [`Output::success`], for tests that do not read the output.
     #[track_caller]
     pub fn done(self) {
         drop(self.exits(0));
     }
 
-    /// [`Output::exits`] where nothing more is to be looked at.
+    /// Like [`Output::exits`], for tests that do not read the output.
     #[track_caller]
     pub fn fails(self, code: i32) {
         drop(self.exits(code));
     }
 
-    /// Fails the test unless it ended so, or if it panicked.
+    /// Fails the test if the run exited with another code or panicked.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
@@ -144,7 +145,7 @@ impl Output {
         self
     }
 
-    /// The lines as JSON objects; the last one must be a summary or an error.
+    /// Returns the lines as JSON objects. The last one must be a summary or an error.
     #[track_caller]
     pub fn objects(&self) -> Vec<Value> {
         let objects: Vec<Value> =

@@ -1,4 +1,4 @@
-//! Bad days as storages: one storage that delegates, and rules that come between a caller and it.
+//! Storage faults: one storage that delegates to another one, and rules that intercept its calls.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -10,7 +10,7 @@ use nfreezer::error::{Error, Kind, Result};
 use nfreezer::name::{Folder, Name};
 use nfreezer::storage::{Capabilities, Entry, Memory, Storage};
 
-/// One call of a storage, with what it was given.
+/// One call of a storage, with its arguments.
 #[derive(Clone, Copy, Debug)]
 pub enum Call<'a> {
     CreateFolders,
@@ -22,7 +22,7 @@ pub enum Call<'a> {
     Remove(&'a Name),
 }
 
-/// What a call gives.
+/// The result of a call.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Done,
@@ -33,7 +33,7 @@ pub enum Answer {
 }
 
 impl Call<'_> {
-    /// Asks a storage.
+    /// Makes the call on a storage.
     pub fn of(self, ctx: &Context, storage: &dyn Storage) -> Result<Answer> {
         match self {
             Call::CreateFolders => storage.create_folders(ctx).map(|()| Answer::Done),
@@ -46,7 +46,7 @@ impl Call<'_> {
         }
     }
 
-    /// The object that it is about.
+    /// Returns the object that the call names.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Call::Size(name) | Call::Read(name, ..) | Call::Put(name, _) | Call::Remove(name) => Some(name),
@@ -55,12 +55,12 @@ impl Call<'_> {
     }
 }
 
-/// What stands between a caller and a storage.
+/// A rule that intercepts the calls of a storage.
 pub trait Rule: Send + Sync {
-    /// Answers a call, from the storage or by itself.
+    /// Answers a call, with or without the storage.
     fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer>;
 
-    /// Takes the hint that a folder is listed soon.
+    /// Receives the hint that a folder will be listed soon.
     fn expect(&self, _: Folder) {}
 
     fn syncs(&self) -> bool {
@@ -80,7 +80,7 @@ pub trait Rule: Send + Sync {
     }
 }
 
-/// The one storage of the tests that delegates. Its rule's own methods are its own.
+/// A storage that passes each call to its rule. It dereferences to the rule, whose methods are its own.
 #[derive(Default)]
 pub struct Between<R, S: ?Sized = Memory> {
     pub rule: R,
@@ -152,12 +152,12 @@ impl<R: Rule, S: Storage> Storage for Between<R, S> {
     }
 }
 
-/// Fails from the `n`-th call on once it is armed, as a server that went away.
+/// Once armed, fails from the `n`-th call on, like a server that went away.
 pub struct Countdown(AtomicI64);
 pub type Gone<S = Memory> = Between<Countdown, S>;
 
 impl Countdown {
-    /// The next `calls` calls succeed, then none does.
+    /// Lets the next `calls` calls succeed and all later ones fail.
     pub fn arm(&self, calls: i64) {
         self.0.store(calls, Ordering::SeqCst);
     }
@@ -166,7 +166,7 @@ impl Countdown {
         self.arm(i64::MAX);
     }
 
-    /// Calls since it was made or disarmed.
+    /// Returns the number of calls since the rule was created or disarmed.
     pub fn calls(&self) -> i64 {
         i64::MAX - self.0.load(Ordering::SeqCst)
     }
@@ -185,7 +185,8 @@ pub fn gone<S: Storage>(inner: impl Into<Arc<S>>) -> Arc<Gone<S>> {
     Between::with(inner, Countdown(AtomicI64::new(i64::MAX)))
 }
 
-/// The `n`-th put is cut in the middle and fails, as do all calls after it: a client killed while it was sending.
+/// Once armed, cuts the `n`-th put in the middle and fails it and all later calls, as if the client was killed during
+/// the upload.
 pub struct Cutter(AtomicI64);
 pub type Torn<S = Memory> = Between<Cutter, S>;
 

@@ -1,4 +1,4 @@
-//! A storage that tells a test what is being put, at the moment when it is there.
+//! A storage that calls the test after each put.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use super::faults::{Answer, Between, Call, Rule};
 
 type Told = Box<dyn FnMut(&Name) -> Result<()> + Send>;
 
-/// Calls a closure after each put and answers what that gives.
+/// Calls a closure with the name of each object after its put. An error of the closure is the result of the put.
 pub struct AfterPut(Mutex<Told>);
 pub type Hook<S = Memory> = Between<AfterPut, S>;
 

@@ -1,4 +1,4 @@
-//! What tests share: trees, bad days, real servers, a slow line, a hermetic environment.
+//! Test fixtures: trees, storage faults, real servers, a slow line, an isolated environment.
 #![allow(dead_code, unused_imports, missing_docs)]
 
 pub mod cli;
@@ -22,7 +22,7 @@ pub mod writer;
 
 pub use process::copy_program;
 
-/// A small generator of choices, from a seed.
+/// A small random number generator with a seed.
 pub struct Dice(pub u64);
 
 impl Dice {

@@ -1,4 +1,4 @@
-//! Real mounts for tests: mounted in this process, unmounted on drop, with a look for what is left behind.
+//! Real mounts for tests: mounted in this process, unmounted on drop, with a check for leftovers.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use nfreezer::repo::{Repository, State};
 
 pub use super::process::run;
 
-/// A mount of a repository in a folder of its own.
+/// A mount of a repository in a temporary folder.
 pub struct Mounted {
     mounted: Option<mount::Mounted>,
     dir: tempfile::TempDir,
@@ -46,7 +46,7 @@ impl Mounted {
         self.mounted.as_ref().unwrap()
     }
 
-    /// The figure before this word in the statistics.
+    /// Returns the number before this word in the statistics.
     pub fn count(&self, word: &str) -> u64 {
         let text = self.inner().statistics();
         let before = text.split(word).next().unwrap().trim_end();
@@ -69,13 +69,13 @@ impl Drop for Mounted {
     }
 }
 
-/// Fails where real mounts are not possible: a skipped test proves nothing.
+/// Fails if real mounts are not possible: a skipped test proves nothing.
 pub fn require_fuse() {
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     assert!(device.is_ok(), "/dev/fuse cannot be opened ({device:?}): run scripts/setup.sh as root");
 }
 
-/// The process in the background that serves the mount at this folder.
+/// Returns the background process that serves the mount at this folder.
 pub fn serving(dir: &Path) -> u32 {
     let mine = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -86,7 +86,7 @@ pub fn serving(dir: &Path) -> u32 {
     all.collect::<Vec<u32>>().into_iter().find(mine).expect("a process serves the mount")
 }
 
-/// Waits for something that will be true soon.
+/// Waits until the condition is true. Fails after 30 s.
 pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
@@ -95,7 +95,7 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// Starts a thread, and returns once it is blocked in the kernel, in a call that opens or reads a file.
+/// Starts a thread, and returns once it is blocked in a system call that opens or reads a file.
 pub fn blocked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -112,7 +112,7 @@ pub fn blocked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     thread
 }
 
-/// Descriptors of this process that belong to FUSE.
+/// Returns the number of descriptors of `/dev/fuse` in this process.
 pub fn fuse_descriptors() -> usize {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     fds.filter(|fd| {

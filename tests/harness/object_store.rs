@@ -1,4 +1,4 @@
-//! Object stores: a small one within the test, which misbehaves on request, and `rclone serve s3`.
+//! Object stores: a small one in the test process that misbehaves on request, and `rclone serve s3`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,22 +31,22 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// What the server does instead of its work.
+/// A scripted reaction of the server to a request.
 pub enum Reply {
     /// Answers with this status, these headers and this body.
     Answer(u16, Vec<(String, String)>, String),
-    /// Does its work, but closes the connection instead of answering.
+    /// Carries out the request, but closes the connection instead of answering.
     Lost,
-    /// Closes the connection.
+    /// Closes the connection without carrying out the request.
     Closed,
-    /// Does its work, and sends this much of the body of the answer only.
+    /// Carries out the request, and sends only this number of bytes of the answer's body.
     Cut(usize),
     /// Never answers.
     Silent,
 }
 
 impl Reply {
-    /// A refusal with a code of S3.
+    /// Returns a refusal with an S3 error code.
     pub fn error(status: u16, code: &str) -> Reply {
         let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>scripted</Message></Error>");
         Reply::Answer(status, Vec::new(), body)
@@ -65,7 +65,7 @@ struct State {
     stopped: AtomicBool,
 }
 
-/// A store in memory with the bucket `bucket`. It does not verify signatures.
+/// An in-memory store with the bucket `bucket`. It does not verify signatures.
 pub struct Store {
     pub port: u16,
     state: Arc<State>,
@@ -90,19 +90,19 @@ impl Store {
         Store { port, state }
     }
 
-    /// Replaces objects in spite of `If-None-Match`.
+    /// Makes the store replace objects in spite of `If-None-Match`.
     pub fn replacing(self) -> Store {
         self.state.replaces.store(true, Ordering::Relaxed);
         self
     }
 
-    /// Lists this number of names at a time.
+    /// Limits each page of a listing to this number of names.
     pub fn with_pages(self, names: usize) -> Store {
         self.state.page.store(names, Ordering::Relaxed);
         self
     }
 
-    /// Asks `script` before each request from now on.
+    /// Calls `script` before each request from now on.
     pub fn script(&self, script: impl FnMut(&Request) -> Option<Reply> + Send + 'static) {
         *self.state.script.lock().unwrap() = Some(Box::new(script));
     }
@@ -118,7 +118,7 @@ impl Store {
         });
     }
 
-    /// Returns the requests so far, and forgets them.
+    /// Returns the requests since the last call.
     pub fn seen(&self) -> Vec<Request> {
         std::mem::take(&mut *self.state.seen.lock().unwrap())
     }
@@ -151,7 +151,7 @@ impl Drop for Store {
     }
 }
 
-/// Options with the credentials of the tests.
+/// Returns options with the credentials of the tests.
 pub fn options() -> Options {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let environment =
@@ -433,7 +433,7 @@ impl Rclone {
         Rclone { folder, process, port }
     }
 
-    /// The folder behind the bucket.
+    /// Returns the folder that holds the bucket's files.
     pub fn bucket(&self) -> PathBuf {
         self.folder.path().join("files/bucket")
     }

@@ -1,10 +1,10 @@
-//! Programs that tests run: in an environment of their own, as another user, or under another program.
+//! Runs programs in an isolated environment, as another user, or under another program.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Clears the environment of a command except for a home folder, so that no configuration, agent or passphrase of the user
-/// who runs the tests gets in.
+/// Clears the environment of a command except for a home folder, so that the command does not see the configuration,
+/// agent or passphrase of the user who runs the tests.
 pub fn hermetic<'c>(command: &'c mut Command, home: &Path) -> &'c mut Command {
     command.env_clear().stdin(Stdio::null()).env("HOME", home);
     for (variable, folder) in [("CONFIG", ".config"), ("STATE", ".local/state"), ("CACHE", ".cache")] {
@@ -13,14 +13,14 @@ pub fn hermetic<'c>(command: &'c mut Command, home: &Path) -> &'c mut Command {
     command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("LANG", "C.UTF-8").env("TZ", "UTC")
 }
 
-/// Completes a program that runs another one, such as `setpriv` or `strace`, by the inner command: its arguments, folder and
-/// environment, but no variable of the user who runs the tests.
+/// Appends an inner command to a program that runs another one, such as `setpriv` or `strace`. Takes the arguments,
+/// folder and environment of the inner command, and no variable of the user who runs the tests.
 pub fn within(outer: Command, inner: &Command) -> Command {
     let program = inner.get_program().to_owned();
     within_as(outer, program.as_ref(), inner)
 }
 
-/// [`within`] with another copy of the inner program.
+/// Like [`within`], with another copy of the inner program.
 pub fn within_as(mut outer: Command, program: &Path, inner: &Command) -> Command {
     outer.arg(program).args(inner.get_args()).env_clear().stdin(Stdio::null());
     outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -30,7 +30,7 @@ pub fn within_as(mut outer: Command, program: &Path, inner: &Command) -> Command
     outer
 }
 
-/// Runs a program of the system and returns its standard output; fails unless it succeeds.
+/// Runs a system program and returns its standard output. Fails unless it succeeds.
 #[track_caller]
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
@@ -40,8 +40,8 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Copies a program so that another user may run it. By `cp`, since a file that this process has open for writing cannot be
-/// run ("text file busy") while a child of another test's thread, between fork and exec, still holds it open.
+/// Copies a program so that another user may run it. Uses `cp`: if this process wrote the file, a child of another
+/// test's thread could hold it open between fork and exec, and running it would fail with "text file busy".
 pub fn copy_program(program: impl AsRef<Path>, to: &Path) {
     let copied = Command::new("cp").arg(program.as_ref()).arg(to).status().unwrap();
     assert!(copied.success());

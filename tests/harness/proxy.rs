@@ -1,5 +1,5 @@
-//! A TCP proxy on the loopback that delays, cuts and refuses: the slow and bad lines of the tests. Acknowledgements stay
-//! local, so slow start is not simulated.
+//! A TCP proxy on the loopback that delays, cuts and refuses connections. TCP acknowledgements stay local, so slow
+//! start is not simulated.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Forwards connections to one port; ends with its owner.
+/// A proxy that forwards connections to one port. Ends on drop.
 pub struct Proxy {
     pub port: u16,
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ struct Shared {
     alive: AtomicUsize,
 }
 
-/// A connection that is forwarded.
+/// A forwarded connection, counted until it is dropped.
 struct Alive(Arc<Shared>);
 
 impl Drop for Alive {
@@ -38,7 +38,7 @@ impl Drop for Alive {
 }
 
 impl Proxy {
-    /// Listens on a free port and forwards to `target`, each way `delay` late.
+    /// Listens on a free port and forwards to `target`, with `delay` in each direction.
     pub fn start(target: u16, delay: Duration) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
@@ -75,34 +75,34 @@ impl Proxy {
         self.shared.target.store(target, Ordering::SeqCst);
     }
 
-    /// Cuts every connection that is open.
+    /// Cuts every open connection.
     pub fn cut(&self) {
         for socket in self.shared.open.lock().expect("no holder panics").drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// Whether new connections are forwarded, or closed at once.
+    /// Sets whether new connections are forwarded. Otherwise they are closed immediately.
     pub fn accept(&self, yes: bool) {
         self.shared.accepting.store(yes, Ordering::SeqCst);
     }
 
-    /// At most so many connections at once; those above are closed at once, as storage boxes do.
+    /// Limits the number of simultaneous connections. Further ones are closed immediately, as storage boxes do.
     pub fn most(&self, connections: usize) {
         self.shared.most.store(connections, Ordering::SeqCst);
     }
 
-    /// How many connections were closed at once so far.
+    /// Returns the number of connections that were closed immediately.
     pub fn refused(&self) -> usize {
         self.shared.refused.load(Ordering::SeqCst)
     }
 
-    /// Whether data is held back: connections stay open and nothing arrives.
+    /// Sets whether data is held back: connections stay open and nothing arrives.
     pub fn freeze(&self, yes: bool) {
         self.shared.frozen.store(yes, Ordering::SeqCst);
     }
 
-    /// How many connections were forwarded so far.
+    /// Returns the number of connections that were forwarded.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
@@ -131,7 +131,7 @@ impl Shared {
         self.pipe(server2, client2, alive);
     }
 
-    /// One direction: a thread reads and stamps, another waits for each stamp and writes.
+    /// Forwards one direction: one thread reads and adds a due time, another one waits until that time and writes.
     fn pipe(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream, alive: Arc<Alive>) {
         type Queue = (Mutex<VecDeque<(Instant, Vec<u8>)>>, Condvar);
         let queue: Arc<Queue> = Arc::default();

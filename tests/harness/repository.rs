@@ -1,4 +1,4 @@
-//! Repositories of tests: all have one passphrase, which is also the one of [`super::cli::Env`].
+//! Test repositories. All have the same passphrase, which [`super::cli::Env`] uses too.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ pub fn init(storage: Arc<dyn Storage>) -> Repository {
     Repository::init(background(), storage, &passphrase(), KdfCost::DEFAULT, "test").unwrap()
 }
 
-/// Opens a repository like a new process: nothing is in memory.
+/// Opens a repository like a new process, with empty caches.
 pub fn open(storage: Arc<dyn Storage>) -> Repository {
     Repository::open(background(), storage, || Ok(passphrase())).unwrap()
 }
 
-/// Makes a repository in memory.
+/// Makes an in-memory repository.
 pub fn in_memory() -> (Arc<Memory>, Repository) {
     let memory = Arc::<Memory>::default();
     (memory.clone(), init(memory))

@@ -1,14 +1,14 @@
-//! What only root can do, and what root cannot: be refused.
+//! Actions that need root, and commands that run without its rights.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// User and group of the account without rights, `nobody` on most systems.
+/// User and group id of an account without rights on most systems.
 pub const NOBODY: u32 = 65534;
 
-/// Returns whether this process is root. Otherwise reports on standard error, past the capture of the test runner, that
-/// the calling test was not run and what it needs root for.
+/// Returns whether this process runs as root. If not, reports on standard error, past the capture of the test runner,
+/// that the calling test was not run and why it needs root.
 #[must_use = "return from the test if this is false"]
 pub fn needs_root(what: &str) -> bool {
     if rustix::process::geteuid().is_root() {
@@ -20,26 +20,26 @@ pub fn needs_root(what: &str) -> bool {
     false
 }
 
-/// A command that `setpriv` runs as the account without rights.
+/// Returns a `setpriv` command that runs its arguments as the account without rights.
 pub fn as_nobody() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command
 }
 
-/// A file system of its own at a path, until it is dropped.
+/// A file system that is mounted at a path until it is dropped.
 pub struct Filesystem {
     path: PathBuf,
     _image: Option<tempfile::NamedTempFile>,
 }
 
 impl Filesystem {
-    /// One in memory, whose inode numbers begin anew.
+    /// Mounts a tmpfs, whose inode numbers start from the beginning.
     pub fn tmpfs(path: &Path) -> Filesystem {
         Filesystem::mount(path, &["-t", "tmpfs", "tmpfs"], None)
     }
 
-    /// One in a file of 32 MiB that `mkfs`, a program with its arguments, formats.
+    /// Mounts a 32 MiB image file, formatted by `mkfs`, a program with its arguments.
     pub fn image(path: &Path, mkfs: &str) -> Filesystem {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(32 << 20).unwrap();
@@ -58,7 +58,7 @@ impl Filesystem {
 
 impl Drop for Filesystem {
     fn drop(&mut self) {
-        // Lazily: something that looks at new mounts may hold it for a moment.
+        // Lazily: a program that scans new mounts may hold this one for a moment.
         drop(Command::new("umount").arg("-l").arg(&self.path).status());
     }
 }

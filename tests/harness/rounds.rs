@@ -1,4 +1,4 @@
-//! Counts how often a caller waits for a storage: reads that are sent at the same time are one round.
+//! Counts the rounds in which a caller waits for a storage. Simultaneous reads are one round.
 
 use std::sync::Mutex;
 use std::thread;
@@ -10,28 +10,28 @@ use nfreezer::storage::Storage;
 
 use super::faults::{Answer, Call, Rule};
 
-/// The time that each read takes, so that reads of one round overlap.
+/// Duration of each read, so that reads of one round overlap.
 const DELAY: Duration = Duration::from_millis(10);
 
-/// What was read.
+/// Counts of reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// How often reading began while no other read was going on.
+    /// Reads that began while no other read was in progress.
     pub rounds: usize,
-    /// Reads.
+    /// All reads.
     pub reads: usize,
-    /// Bytes.
+    /// Bytes requested by all reads.
     pub bytes: usize,
     /// Most reads that were going on at the same time.
     pub most: usize,
 }
 
-/// The rule that counts.
+/// The rule that counts reads.
 #[derive(Default)]
 pub struct Rounds(Mutex<(usize, Reads)>);
 
 impl Rounds {
-    /// What was read since the last call.
+    /// Returns the counts since the last call.
     pub fn take(&self) -> Reads {
         std::mem::take(&mut self.0.lock().unwrap().1)
     }

@@ -1,4 +1,4 @@
-//! A repository in memory that real pushes fill, and what can go wrong with its objects.
+//! An in-memory repository that is filled by real pushes, and damage to its objects.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,14 +21,14 @@ use nfreezer::vfs::{self, Entry, Kind, Mode, Vfs, inode};
 use super::repository;
 use super::tree::{assert_same, noise, on_disk, write};
 
-/// A repository, the folder that is pushed into it, and the objects.
+/// A repository, its objects, and the folder that is pushed into it.
 pub struct Saved<S = Memory> {
     pub memory: Arc<S>,
     pub repo: Repository,
     dir: tempfile::TempDir,
 }
 
-/// What a check has told: objects by path, and (snapshot, path) with what is lost.
+/// The findings of a check: objects with a message, and lost paths of snapshots.
 #[derive(Debug, Default)]
 pub struct Told {
     pub objects: Vec<(String, String)>,
@@ -40,7 +40,7 @@ impl Told {
         self.objects.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Paths below `top` that are hit in this snapshot.
+    /// Returns the paths below `top` that have lost data in this snapshot.
     pub fn hit(&self, snapshot: &Snapshot, top: &Path) -> Vec<(String, Lost)> {
         let of = self.paths.iter().filter(|(id, ..)| *id == snapshot.id);
         let top = format!("{}/", top.display());
@@ -53,7 +53,7 @@ impl Saved {
         Self::on(Arc::default())
     }
 
-    /// Flips a bit in the first block of a chunk.
+    /// Flips a bit in the first sealed block of a chunk.
     pub fn flip(&self, r: &Ref) {
         let block = u64::from(r.offset) / 65536;
         let (start, len) = block_place(r.pack.len.into(), block, block + 1);
@@ -68,7 +68,7 @@ impl Saved {
 }
 
 impl<S: Storage + 'static> Saved<S> {
-    /// A new repository on this storage.
+    /// Makes a new repository on this storage.
     pub fn on(memory: Arc<S>) -> Self {
         let repo = repository::init(memory.clone());
         Saved { memory, repo, dir: tempfile::tempdir().unwrap() }
@@ -111,12 +111,12 @@ impl<S: Storage + 'static> Saved<S> {
         Ok((repaired, told.into_inner().unwrap()))
     }
 
-    /// Marks what is lost; with `yes` also replaces what is hit.
+    /// Repairs the repository: marks lost objects, and with `yes` also replaces damaged snapshots.
     pub fn repair(&self, options: &Options, yes: bool) -> (Repaired, Told) {
         self.try_repair(options, Consent { yes, dry_run: false }).unwrap()
     }
 
-    /// Restores the folder that was pushed into a new one. Gives it with the figures.
+    /// Restores the pushed folder into a temporary one. Returns the temporary folder, the target in it and the summary.
     pub fn restore(&self, snapshot: &Snapshot) -> (tempfile::TempDir, PathBuf, restore::Summary) {
         self.repo.forget_blocks();
         let keep = tempfile::tempdir().unwrap();
@@ -126,15 +126,15 @@ impl<S: Storage + 'static> Saved<S> {
         (keep, target, summary)
     }
 
-    /// The snapshot holds what is on the disk now.
+    /// Checks that the snapshot equals the present contents of the folder.
     pub fn assert_restores(&self, snapshot: &Snapshot) {
         let (_keep, target, summary) = self.restore(snapshot);
         assert_eq!((summary.damaged, summary.failed), (0, 0));
         assert_same(&on_disk(&target), &on_disk(&self.top()));
     }
 
-    /// Checks that every reader finds what is on the disk now, with nothing in memory: a walk over the tree, as `ls` does
-    /// it, `restore`, and the mount's file system without a kernel.
+    /// Checks that every reader, with empty caches, finds the present contents of the folder: a walk over the tree like
+    /// `ls`, `restore`, and the mount's file system without a kernel.
     pub fn assert_read_everywhere(&self, snapshot: &Snapshot) {
         let disk = files(&self.top());
         self.repo.forget_blocks();
@@ -217,7 +217,7 @@ impl<S: Storage + 'static> Saved<S> {
         all
     }
 
-    /// The first chunk of a file, or the top page of a directory.
+    /// Returns the first chunk of a file, or the top page of a directory.
     pub fn chunk_of(&self, snapshot: &Snapshot, name: &str) -> Ref {
         let path = self.top().join(name).display().to_string();
         let content = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap().content;
@@ -227,7 +227,7 @@ impl<S: Storage + 'static> Saved<S> {
         }
     }
 
-    /// The chunks of a file.
+    /// Returns the chunks of a file.
     pub fn chunks(&self, snapshot: &Snapshot, name: &str) -> Vec<Ref> {
         let path = self.top().join(name).display().to_string();
         let content = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap().content;
@@ -244,7 +244,7 @@ impl<S: Storage + 'static> Saved<S> {
 /// Contents of files by path; `None` for directories.
 pub type Files = BTreeMap<String, Option<Vec<u8>>>;
 
-/// What is below `top` on the disk.
+/// Reads the files and directories below `top` on the disk.
 pub fn files(top: &Path) -> Files {
     let (mut found, mut open) = (Files::new(), vec![top.to_owned()]);
     while let Some(folder) = open.pop() {

@@ -1,4 +1,4 @@
-//! Other programs that serve SFTP, each with a temporary folder and throw-away keys: proftpd, asyncssh, rclone.
+//! SFTP servers besides OpenSSH, each with a temporary folder and throw-away keys: proftpd, asyncssh, rclone.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::sshd::{free_port, keygen, run, user, with_ssh};
 
-/// A server of asyncssh.
+/// Program of an asyncssh server.
 const ASYNCSSH: &str = r"
 import asyncio, asyncssh, sys
 async def main(port, host_key, keys):
@@ -28,12 +28,12 @@ pub struct Server {
     folder: TempDir,
     process: Child,
     port: u16,
-    /// The path on the server of [`Server::files`].
+    /// Path of [`Server::files`] on the server.
     root: String,
 }
 
 impl Server {
-    /// proftpd with mod_sftp. Needs root.
+    /// Starts proftpd with mod_sftp. Needs root.
     pub fn proftpd() -> Server {
         Server::start(|folder, port| {
             let at = |name: &str| folder.join(name).display().to_string();
@@ -58,7 +58,7 @@ impl Server {
         })
     }
 
-    /// asyncssh.
+    /// Starts an asyncssh server.
     pub fn asyncssh() -> Server {
         Server::start(|folder, port| {
             let at = |name: &str| folder.join(name).display().to_string();
@@ -68,7 +68,7 @@ impl Server {
         })
     }
 
-    /// `rclone serve sftp`.
+    /// Starts `rclone serve sftp`.
     pub fn rclone() -> Server {
         Server::start(|folder, port| {
             let at = |name: &str| folder.join(name).display().to_string();
@@ -110,17 +110,17 @@ impl Server {
         connected.is_some_and(|mut socket| socket.read_exact(&mut banner).is_ok() && &banner == b"SSH-")
     }
 
-    /// The folder that it serves.
+    /// Returns the folder that the server serves.
     pub fn files(&self) -> PathBuf {
         self.folder.path().join("files")
     }
 
-    /// The path on the server of something in that folder.
+    /// Returns the path on the server of an entry of that folder.
     pub fn path(&self, inner: &str) -> String {
         format!("{}/{inner}", self.root)
     }
 
-    /// A configuration of SSH in which the host `server` is this server.
+    /// Writes an SSH configuration in which the host `server` is this server.
     pub fn config(&self) -> PathBuf {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let config = format!(

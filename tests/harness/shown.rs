@@ -1,4 +1,4 @@
-//! A repository in memory whose snapshots are written by [`Writer`], and its tree asked without a kernel.
+//! An in-memory repository whose snapshots are written by [`Writer`], and lookups in its tree without a kernel.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,12 +42,12 @@ impl Repo {
         self.known = writer.commit_and_keep(&mut self.state, tree, change).1;
     }
 
-    /// Opened again: nothing is in memory.
+    /// Opens the repository again, with empty caches.
     pub fn cold(&self) -> Arc<Repository> {
         Arc::new(repository::open(self.memory.clone()))
     }
 
-    /// A new mount by a process that has some blocks in memory: opening costs what a passphrase costs.
+    /// Makes a new mount of the open repository, with its cached blocks. Avoids the key derivation of [`Self::cold`].
     pub fn warm(&self) -> Vfs {
         Vfs::new(background(), self.repo.clone(), self.state.clone(), Options::default()).unwrap()
     }
@@ -72,7 +72,7 @@ pub fn names(vfs: &Vfs, ino: u64) -> Vec<String> {
     listing(vfs, ino, 0, usize::MAX).into_iter().map(|e| e.0).skip(2).collect()
 }
 
-/// (name, inode number, next offset), at most so many.
+/// Returns at most `most` entries of a directory as (name, inode number, next offset).
 pub fn listing(vfs: &Vfs, ino: u64, offset: u64, most: usize) -> Vec<(String, u64, u64)> {
     let mut list = Vec::new();
     vfs.readdir(ino, offset, false, Mode::Fetch(background()), &mut |e| {

@@ -1,4 +1,4 @@
-//! A real SSH server of the test's own: free loopback port, throw-away keys, a temporary folder. Ends with its owner.
+//! A real SSH server for one test, with a free loopback port, throw-away keys and a temporary folder. Ends on drop.
 
 use std::fs;
 use std::io::Read;
@@ -15,23 +15,23 @@ use tempfile::TempDir;
 
 pub use super::process::run;
 
-/// Which program serves.
+/// The server program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     OpenSsh,
     Dropbear,
 }
 
-/// How a server is set up.
+/// Configuration of a server.
 pub struct Setup {
     pub program: Program,
-    /// In front of the key in `authorized_keys`.
+    /// Options in front of the key in `authorized_keys`.
     pub key_prefix: String,
-    /// The `Subsystem sftp` line's value.
+    /// Value of the line `Subsystem sftp`.
     pub sftp_server: String,
-    /// More lines of `sshd_config`; they come first, and the first value counts.
+    /// Further lines of `sshd_config`. They come first, since sshd uses the first value of an option.
     pub extra: String,
-    /// An account of the server's own with this password, in a mount namespace with another `/etc/passwd`. Needs root.
+    /// Password of a separate account, which exists in a mount namespace with another `/etc/passwd`. Needs root.
     pub account: Option<&'static str>,
 }
 
@@ -47,12 +47,12 @@ impl Default for Setup {
     }
 }
 
-/// The account of [`Setup::account`].
+/// Name of the account of [`Setup::account`].
 pub const ACCOUNT: &str = "nfztest";
-/// The next free number for an account: each server has one of its own, so that no process of one belongs to another.
+/// The next free user id. Each server has its own, so that processes of different servers have different users.
 static ACCOUNT_ID: AtomicU32 = AtomicU32::new(54_321);
 
-/// The line of design.md 9.
+/// The `authorized_keys` line in section 9 of design.md.
 pub const APPEND_ONLY: &str = r#"restrict,command="internal-sftp -P remove,rmdir,mkdir,rename,posix-rename,hardlink,setstat,fsetstat,lsetstat,symlink,copy-data -u 0377" "#;
 
 /// A running server.
@@ -65,25 +65,25 @@ pub struct Sshd {
     process: Option<Child>,
 }
 
-/// Returns options with some of those for SSH changed.
+/// Changes the SSH options and returns the options.
 pub fn with_ssh(mut options: Options, change: impl FnOnce(&mut SshOptions)) -> Options {
     change(&mut options.ssh);
     options
 }
 
 impl Sshd {
-    /// OpenSSH with internal-sftp, for the user who runs the tests.
+    /// Starts OpenSSH with internal-sftp, for the user who runs the tests.
     pub fn start() -> Sshd {
         Sshd::with(Setup::default())
     }
 
-    /// OpenSSH whose key may only add. Not for root, whom no file mode stops.
+    /// Starts OpenSSH with an append-only key. Root gets a separate account, since file modes do not restrict root.
     pub fn append_only() -> Sshd {
         let account = rustix::process::getuid().is_root().then_some("unused");
         Sshd::with(Setup { key_prefix: APPEND_ONLY.into(), account, ..Setup::default() })
     }
 
-    /// Dropbear with OpenSSH's sftp-server.
+    /// Starts Dropbear with OpenSSH's sftp-server.
     pub fn dropbear() -> Sshd {
         Sshd::with(Setup { program: Program::Dropbear, ..Setup::default() })
     }
@@ -132,7 +132,7 @@ impl Sshd {
         sshd
     }
 
-    /// Adds an account to copies of the system's files; its home is the scratch folder.
+    /// Adds an account to copies of the system's account files. Its home is the scratch folder.
     fn make_account(&mut self, password: &str) {
         assert!(rustix::process::getuid().is_root(), "the tests with an account of their own need root");
         let read = |file: &str| fs::read_to_string(file).expect("readable for root");
@@ -152,7 +152,7 @@ impl Sshd {
         fs::write(self.known_hosts(), format!("[127.0.0.1]:{} {}\n", self.port, public.trim())).expect("written");
     }
 
-    /// Starts the server (again) on the same port and waits until it answers.
+    /// Starts or restarts the server on its port and waits until it answers.
     pub fn resume(&mut self) {
         let mut command = match self.program {
             Program::OpenSsh => {
@@ -173,7 +173,7 @@ impl Sshd {
                 command
             }
             Program::Dropbear => {
-                // dropbear reads the keys in the account's home only: it gets another home in a mount namespace of its own
+                // dropbear reads keys only from the account's home, so a mount namespace replaces that folder
                 assert!(rustix::process::getuid().is_root(), "the tests with dropbear need root (a mount namespace)");
                 let mut command = Command::new("unshare");
                 let home = std::env::home_dir().expect("a home");
@@ -204,7 +204,7 @@ impl Sshd {
         }
     }
 
-    /// Stops the server and every session; the port stays ours.
+    /// Stops the server and every session. The port number is kept for [`Self::resume`].
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             kill_children(process.id());
@@ -213,7 +213,7 @@ impl Sshd {
         }
     }
 
-    /// Stops the server and starts it on another port. Clients that know the old one need a proxy.
+    /// Stops the server and starts it on another port. Clients that use the old port need a proxy.
     pub fn move_away(&mut self) {
         self.stop();
         let (old, new) = (self.port, free_port());
@@ -224,7 +224,8 @@ impl Sshd {
         self.resume();
     }
 
-    /// Stops every process of the server as SIGSTOP does, or lets them go on: the kernel keeps connections, nobody answers.
+    /// Sends SIGSTOP or SIGCONT to every process of the server. While they are stopped, connections stay open and
+    /// requests get no answer.
     pub fn freeze(&self, yes: bool) {
         let name = if yes { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
         let own = self.process.as_ref().map(Child::id);
@@ -242,7 +243,7 @@ impl Sshd {
         self.folder.path().join(name)
     }
 
-    /// A folder for what the server holds; made, but empty.
+    /// Returns the folder for the server's files, and creates it.
     pub fn files(&self) -> PathBuf {
         let files = self.at("files");
         fs::create_dir_all(&files).expect("a folder");
@@ -272,28 +273,28 @@ impl Sshd {
         fs::read_to_string(self.at("log")).unwrap_or_default()
     }
 
-    /// How many logins OpenSSH has accepted.
+    /// Returns the number of logins that OpenSSH has accepted.
     pub fn logins(&self) -> usize {
         self.log().lines().filter(|line| line.contains("Accepted publickey ")).count()
     }
 
-    /// A folder in which the test may keep what it likes.
+    /// Returns the temporary folder, in which the test may create files.
     pub fn scratch(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The address of a folder on the server.
+    /// Returns the address of a folder on the server.
     pub fn location(&self, path: &Path) -> Location {
         self.location_by(self.port, path)
     }
 
-    /// The same through another port (a proxy's).
+    /// Like [`Self::location`], through another port such as a proxy's.
     pub fn location_by(&self, port: u16, path: &Path) -> Location {
         let text = format!("sftp://{}@127.0.0.1:{port}/{}", self.user, path.display());
         Location::parse(&text).expect("an address")
     }
 
-    /// Options that use nothing of the user's own: no agent, no configuration, no known hosts.
+    /// Returns options without the user's agent, configuration and known hosts.
     pub fn options(&self) -> Options {
         let empty = self.at("ssh_config");
         fs::write(&empty, "IdentityFile none\n").expect("written");
@@ -307,7 +308,7 @@ impl Sshd {
         })
     }
 
-    /// A configuration file in this folder with which `server` is this server, by this port.
+    /// Writes a configuration file into this folder in which the host `server` is this server, through this port.
     pub fn client_config(&self, folder: &Path, port: u16) -> PathBuf {
         let config = format!(
             "Host server\n HostName 127.0.0.1\n Port {port}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n UserKnownHostsFile {}\n",
@@ -320,7 +321,7 @@ impl Sshd {
         file
     }
 
-    /// The storage in `files()/repo`, which need not exist.
+    /// Opens the storage in `files()/repo`, which need not exist.
     pub fn storage(&self, transport: Transport) -> Box<dyn Storage> {
         let options = with_ssh(self.options(), |ssh| {
             ssh.transport = transport;
@@ -329,7 +330,7 @@ impl Sshd {
             .unwrap_or_else(|e| panic!("{e:?}\n{}", self.log()))
     }
 
-    /// Lets a proxy's port pass for this server's.
+    /// Adds this server's host key to the known hosts for a proxy's port.
     pub fn trust_port(&self, port: u16) {
         let known = fs::read_to_string(self.known_hosts()).expect("a file");
         let line = known.lines().next().expect("a line").replace(&format!(":{}", self.port), &format!(":{port}"));
@@ -343,17 +344,17 @@ impl Drop for Sshd {
     }
 }
 
-/// Makes a key pair.
+/// Creates a key pair.
 pub fn keygen(file: &Path, kind: &str, passphrase: &str) {
     run("ssh-keygen", &["-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", &file.display().to_string()]);
 }
 
-/// The user who runs the tests.
+/// Returns the user who runs the tests.
 pub fn user() -> String {
     run("id", &["-un"]).trim().into()
 }
 
-/// A shell script in a mount namespace of its own, for which more arguments follow.
+/// Returns a command that runs a shell script in a new mount namespace. The caller adds the script's arguments.
 fn private_mounts(script: &str) -> Command {
     assert!(rustix::process::getuid().is_root(), "this test needs root (a mount namespace)");
     let mut command = Command::new("unshare");
@@ -365,7 +366,7 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// All descendants of a process, by /proc.
+/// Returns all descendants of a process, from /proc.
 pub fn descendants(parent: u32) -> Vec<u32> {
     let children = |parent: u32| -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
@@ -383,7 +384,7 @@ pub fn descendants(parent: u32) -> Vec<u32> {
     all
 }
 
-/// Sends a signal to one process that may have ended.
+/// Sends a signal to a process that may have ended.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);

@@ -1,4 +1,4 @@
-//! A storage that hangs when it is told to, for whatever touches large objects.
+//! A storage whose reads hang on request. By default only reads of large objects do.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
@@ -14,13 +14,13 @@ use super::faults::{Answer, Between, Call, Rule};
 pub struct Stall {
     hang: Mutex<bool>,
     go: Condvar,
-    /// Small objects too.
+    /// Whether reads of small objects hang too.
     pub metadata_too: AtomicBool,
-    /// What hangs once is not let go with the others, only when its caller has no more patience.
+    /// Whether a held read stays held after [`Stall::hang`] ends the stall, until its caller cancels it.
     pub for_ever: AtomicBool,
-    /// Reads of fewer bytes pass.
+    /// Shortest read that hangs, in bytes.
     pub least: AtomicUsize,
-    /// Reads that are or were held up.
+    /// Number of reads that were held, including present ones.
     pub held: AtomicUsize,
 }
 pub type Stalled = Between<Stall>;

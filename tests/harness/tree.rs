@@ -1,4 +1,4 @@
-//! Trees for tests: the disk and a snapshot are read into the same model and compared.
+//! Trees for tests. Reads a folder on the disk or in a snapshot into the same model, and compares models.
 
 mod make;
 
@@ -24,7 +24,7 @@ pub use make::{nasty, noise, set_mtime, set_xattr, settle, some_acl, write};
 /// A tree by path below its top, which is the empty path.
 pub type Model = BTreeMap<Vec<u8>, Seen>;
 
-/// All that must come back.
+/// All properties of an entry that a restore must reproduce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub what: What,
@@ -32,14 +32,14 @@ pub struct Seen {
     pub owner: (u32, u32),
     pub mtime: Time,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The first path in order that is the same file; of directories, 2 + their subdirectories.
+    /// For files, the first path in order with the same inode. For directories, 2 + the number of subdirectories.
     pub link: Result<Vec<u8>, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     Directory,
-    /// Size, and the hash of each 64 KiB that are not all zeros.
+    /// Size, and the hash of each 64 KiB block that is not all zeros.
     File(u64, BTreeMap<u64, [u8; 32]>),
     Symlink(Vec<u8>),
     Block(u32, u32),
@@ -52,7 +52,7 @@ pub enum What {
 const BLOCK: u64 = 64 << 10;
 
 impl What {
-    /// A file with these contents.
+    /// Returns a file with these contents.
     pub fn of(bytes: &[u8]) -> What {
         let mut hashes = BTreeMap::new();
         bytes.chunks(BLOCK as usize).enumerate().for_each(|(i, part)| add_block(&mut hashes, i as u64 * BLOCK, part));
@@ -62,7 +62,7 @@ impl What {
 
 // ---------------------------------------------------------------------------------------------------- from the disk
 
-/// What is on the disk at and below `top`.
+/// Reads the tree at and below `top` from the disk.
 pub fn on_disk(top: &Path) -> Model {
     let (mut model, mut links) = (Model::new(), HashMap::new());
     walk_disk(top, Vec::new(), &mut model, &mut links);
@@ -122,7 +122,7 @@ fn add_block(hashes: &mut BTreeMap<u64, [u8; 32]>, at: u64, block: &[u8]) {
     }
 }
 
-/// Without the attributes of nfreezer itself.
+/// Returns the extended attributes of a node without those that nfreezer adds.
 fn xattrs_in_snapshot(repo: &Repository, node: &Node) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut pairs = Trees::new(repo).xattrs(background(), node).unwrap();
     pairs.retain(|(name, _)| !nfreezer::format::own::is_own(name));
@@ -144,7 +144,7 @@ fn xattrs_on_disk(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 // ------------------------------------------------------------------------------------------------ from a snapshot
 
-/// What a snapshot holds at and below the absolute path `top`. Reads everything and panics at the first failure.
+/// Reads the tree at and below the absolute path `top` from a snapshot. Panics at the first failure.
 pub fn in_snapshot(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
     let node = Trees::new(repo).at(background(), snapshot, top.as_os_str().as_bytes()).unwrap();
     let (mut model, mut links) = (Model::new(), HashMap::new());
@@ -194,7 +194,7 @@ fn file_in_snapshot(repo: &Repository, content: &Content) -> What {
         let bytes = match extent.unwrap() {
             Extent::Data(r) => trees.chunk(background(), &r, Span::Exact).unwrap(),
             Extent::Hole(len) => {
-                // Zeros up to the end of the block, whole blocks by arithmetic, and the rest again as zeros.
+                // Fills the open block with zeros, skips whole zero blocks, and begins a block with the rest.
                 let fill = (BLOCK - block.len() as u64).min(len);
                 block.resize(block.len() + fill as usize, 0);
                 if block.len() as u64 == BLOCK {
@@ -228,7 +228,7 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
-/// The nodes below the root that bear a flag: absolute path and flags.
+/// Returns the absolute path and the flags of every node below the root that has a flag.
 pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> {
     let mut found = BTreeMap::new();
     let mut folders = vec![(Vec::new(), snapshot.root)];
@@ -247,7 +247,7 @@ pub fn flagged(repo: &Repository, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, u8> 
     found
 }
 
-/// What a partial snapshot holds at and below `top`; empty where it did not get that far.
+/// Reads the tree at and below `top` from a partial snapshot. Returns an empty tree if `top` is not in it.
 pub fn in_partial(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
     match Trees::new(repo).at(background(), snapshot, top.as_os_str().as_bytes()) {
         Ok(_) => in_snapshot(repo, snapshot, top),
@@ -255,8 +255,8 @@ pub fn in_partial(repo: &Repository, snapshot: &Snapshot, top: &Path) -> Model {
     }
 }
 
-/// What a partial snapshot of `top` claims is so on the disk: whole files are equal, a beginning is one. Gives the bytes
-/// in it.
+/// Checks a partial snapshot of `top` against the disk: complete files must be equal, and partial files must be
+/// prefixes. Returns the number of bytes in the snapshot.
 pub fn check_partial(repo: &Repository, snapshot: &Snapshot, top: &Path, disk: &Model) -> u64 {
     let (saved, flags) = (in_partial(repo, snapshot, top), flagged(repo, snapshot));
     let mut bytes = 0;
@@ -281,7 +281,7 @@ pub fn check_partial(repo: &Repository, snapshot: &Snapshot, top: &Path, disk: &
     bytes
 }
 
-/// Fails with the differing paths only: a model is long.
+/// Checks that two models are equal. Reports only the first differing path, since a model is long.
 pub fn assert_same(left: &Model, right: &Model) {
     let paths: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
     for path in paths {

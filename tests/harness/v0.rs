@@ -1,4 +1,4 @@
-//! Writes the format of the Python nFreezer 0.0.1 byte by byte, so that it can be written wrongly too.
+//! Writes the format of the Python nFreezer 0.0.1 byte by byte, valid or invalid.
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::consts::U16;
@@ -33,7 +33,7 @@ impl Run {
         Run { salt, key: sum[..16].try_into().unwrap(), nonces: u128::from(salt[0]) << 64 }
     }
 
-    /// `salt || nonce || tag || ciphertext`
+    /// Returns `salt || nonce || tag || ciphertext`.
     pub fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         self.nonces += 1;
         let nonce = (self.nonces ^ 0x0123_4567_89ab_cdef_0011_2233_4455_6677).to_be_bytes();
@@ -43,14 +43,14 @@ impl Run {
         [&self.salt, &nonce, tag.as_slice(), &sealed].concat()
     }
 
-    /// A block of `.files` around any zlib stream.
+    /// Returns a block of `.files` with any zlib stream.
     pub fn raw_block(&mut self, zlib: &[u8]) -> Vec<u8> {
         let sealed = self.seal(zlib);
         let len = u32::try_from(sealed.len()).unwrap().to_be_bytes();
         [len.into_iter().rev().collect(), sealed].concat()
     }
 
-    /// A block of `.files`.
+    /// Returns a block of `.files` with one entry.
     pub fn block(&mut self, contents: [u8; 16], mtime: u64, hash: [u8; 32], name: &[u8]) -> Vec<u8> {
         let little = |value: u64| value.to_be_bytes().into_iter().rev().collect::<Vec<u8>>();
         let entry = [&contents[..], &little(mtime), &little(7), &hash, name].concat();
@@ -71,7 +71,7 @@ impl V0 {
         V0 { storage: Memory::default(), index: Vec::new(), run: Run::new(b"old", 1), objects: 0 }
     }
 
-    /// Adds a file; gives the id of its contents.
+    /// Adds a file. Returns the id of its contents.
     pub fn file(&mut self, name: &[u8], mtime: u64, contents: &[u8]) -> [u8; 16] {
         self.objects += 1;
         let id = [self.objects; 16];
@@ -97,7 +97,7 @@ impl V0 {
         self.storage.overwrite(&Name::OldObject(id), bytes);
     }
 
-    /// With the index that was written so far.
+    /// Stores the index and returns the storage.
     pub fn finish(self) -> Memory {
         self.storage.overwrite(&Name::OldIndex, self.index);
         self.storage

@@ -1,4 +1,4 @@
-//! Writes trees into a repository without `push`: any shape of pages and lists, any node, any snapshot.
+//! Writes trees into a repository without `push`, with any shape of pages and lists, any node and any snapshot.
 
 mod item;
 
@@ -23,22 +23,22 @@ use nfreezer::time::Time;
 use super::tree::noise;
 pub use item::{Body, Item, Segment};
 
-/// How trees are laid out; small figures give many levels.
+/// A writer with the sizes of chunks, pages and lists. Small sizes produce many levels.
 pub struct Writer<'r> {
     pub repo: &'r Repository,
     pub chunk: usize,
     pub page_rows: usize,
     pub list_rows: usize,
-    /// Added to the figures of pages above others, as only a hostile writer would.
+    /// Error added to the counts in pages above other pages, as only a hostile writer would.
     pub lie: u64,
     data: Filling,
     meta: Filling,
-    /// Contents that are stored already, from [`Writer::commit_and_keep`].
+    /// Chunks of contents that are already stored, from [`Writer::commit_and_keep`].
     pub known: HashMap<ChunkId, Ref>,
     stats: Stats,
 }
 
-/// A pack that is being filled, and those before it. References to pack n name it `fake(n)` until it is stored.
+/// A pack that is being filled, and the stored packs before it. References to pack n use `fake(n)` until it is stored.
 #[derive(Default)]
 struct Filling {
     builder: Builder,
@@ -53,7 +53,7 @@ fn fake(kind: ObjectType, n: usize) -> PackRef {
     PackRef { id: ObjectId(id), len: 16 << 20 }
 }
 
-/// A number for a name in a directory.
+/// Returns an odd number that depends on a directory and a name in it.
 fn hash(parent: u64, name: &[u8]) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -77,12 +77,12 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Writes a tree and commits it as a snapshot, which `change` may alter before.
+    /// Writes a tree and commits it as a snapshot. `change` may alter the snapshot before the commit.
     pub fn commit(self, state: &mut State, tree: &Item, change: impl FnOnce(&mut Snapshot)) -> Snapshot {
         self.commit_and_keep(state, tree, change).0
     }
 
-    /// Gives also where all contents are now, for the next snapshot.
+    /// Like [`Writer::commit`]. Also returns the references of all contents, for the next snapshot.
     pub fn commit_and_keep(
         mut self,
         state: &mut State,
@@ -129,8 +129,8 @@ impl<'r> Writer<'r> {
         (packs, index)
     }
 
-    /// Stores all contents and gives nodes whose references are not final; directories hold their nodes aside. `path` is a
-    /// hash of the directory's path.
+    /// Stores all contents. Returns nodes with preliminary references; the nodes of directories are in [`Sub::below`].
+    /// `path` is a hash of the directory's path.
     fn contents(&mut self, entries: &BTreeMap<Vec<u8>, Item>, path: u64) -> Vec<Sub> {
         entries.iter().map(|(name, item)| self.node(name, item, hash(path, name))).collect()
     }
@@ -156,7 +156,7 @@ impl<'r> Writer<'r> {
         let attrs = Attrs { mode: item.mode, uid: item.uid, gid: item.gid, user, group, fs: 0 };
         let xattrs = Xattrs::Inline(item.xattrs.clone());
         let (mtime, nlink) = (item.mtime, item.nlink);
-        // A file of a source has an inode number, and keeps it.
+        // Without a given inode number, the hash of the path is the inode number, the same in each snapshot.
         let inode = if item.inode == 0 { path } else { item.inode };
         let node = Node {
             name: name.to_vec(),
@@ -247,7 +247,8 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Adds a page or list: encoded anew if the pack it would have been in is full.
+    /// Adds a page or list. If the pack is full, starts a new one and encodes again, since references within a pack
+    /// differ.
     fn add(&mut self, kind: ChunkKind, encode: &dyn Fn(&Self) -> Vec<u8>) -> Ref {
         let plain = encode(self);
         if self.meta.builder.room() < plain.len() {
@@ -344,7 +345,7 @@ impl<'r> Writer<'r> {
     }
 }
 
-/// A node, its extents and, of a directory, what is below it.
+/// A node, its extents, and the nodes in it if it is a directory.
 struct Sub {
     node: Node,
     extents: Vec<Extent>,

@@ -1,4 +1,4 @@
-//! An object counts as stored once the server has synced it: each put requests a sync, and fails if it is refused.
+//! An object counts as stored once the server has synced it. Each put requests a sync, and fails if it is refused.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn pack(first: u8) -> Name {
     Name::Pack(ObjectId([first; 32]))
 }
 
-/// Index of the last request that satisfies a condition.
+/// Returns the index of the last request that satisfies a condition.
 fn last(log: &[Ask], is: impl Fn(&Ask) -> bool) -> Option<usize> {
     log.iter().rposition(is)
 }
@@ -78,7 +78,8 @@ fn a_refused_sync_fails_the_put_and_no_record_follows() {
     });
 }
 
-/// A put whose connection ends at its sync, before the server did it, and is repeated; `again` answers the second sync.
+/// Puts an object. The connection ends before the server carries out the sync, and the put is repeated. `again` answers
+/// the second sync.
 fn put_twice(again: impl Fn(&Ask) -> Says + Send + Sync + 'static) -> (Result<()>, Vec<Ask>) {
     let server = serving(world(), true);
     let syncs = AtomicUsize::new(0);

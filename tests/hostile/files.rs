@@ -16,7 +16,7 @@ use crate::harness::writer::Writer;
 use crate::oracle::case;
 use crate::world::{init, item, told};
 
-/// Checks that every file with its final name is complete.
+/// Checks that every file with its final name is complete. Returns the number of these files.
 fn whole(out: &Path, contents: &[(String, Vec<u8>)]) -> usize {
     let there = contents.iter().filter(|(name, _)| out.join(name).exists());
     there.map(|(name, bytes)| assert!(fs::read(out.join(name)).unwrap() == *bytes, "{name} is a torso")).count()
@@ -77,7 +77,7 @@ fn t70e_a_restore_that_is_killed_leaves_whole_files_and_the_same_one_completes_i
         let arguments = ["-r", "repo", "restore", &format!("latest:{source}"), "--target", "out"];
         let mut child = env.command(arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
         let out = env.path("out");
-        // The kill comes between the first file and the last one, or soon after.
+        // The kill happens between the first file and the last one, or soon after.
         while whole_names(&out) < 2 && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }

@@ -63,7 +63,7 @@ fn t40_a_forgotten_snapshot_stays_forgotten_unless_the_mark_is_hidden() {
     });
 }
 
-/// A push through a lying server, and the result as an honest server shows it.
+/// Pushes through a lying server, and checks the result on an honest one.
 struct Pusher {
     memory: Arc<Memory>,
     repo: Repository,
@@ -151,7 +151,7 @@ fn t37_a_pack_that_is_gone_or_torn_is_not_relied_upon() {
                     None => pusher.memory.remove(background(), &pack).unwrap(),
                 }
             }
-            // The same contents again, as a new file: the index has their place.
+            // Pushes the same contents as a new file: the index contains their chunks.
             fs::rename(pusher.dir.path().join("f"), pusher.dir.path().join("g")).unwrap();
             pusher.write("g", 1);
             assert!(pusher.push(pusher.memory.clone()), "kept {keep:?}");

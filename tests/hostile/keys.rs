@@ -28,7 +28,7 @@ fn with_keys(files: &[(Name, Vec<u8>)]) -> (Option<Kind>, String, Arc<Liar>) {
     files.iter().for_each(|(name, bytes)| memory.overwrite(name, bytes.clone()));
     let storage = liar(memory);
     let opened = open(storage.clone());
-    // Neither the log nor a pack was requested, whatever the passphrase was.
+    // Neither the log nor a pack was requested, and no object was put.
     if opened.is_err() {
         let asked = storage.asked();
         assert!(asked.iter().all(|call| !call.starts_with("put") && !call.contains("Pack")), "{asked:?}");
@@ -70,7 +70,7 @@ fn t21_a_key_file_of_another_length_is_not_even_read() {
     });
 }
 
-/// The true key file with another cost, as only the server can write it: its commitment does not match.
+/// Returns the true key file with another cost. Only the server can write it, and its commitment does not match.
 fn costing(cost: [u32; 3]) -> (Name, Vec<u8>) {
     let mut file = world().bytes(&world().key());
     file[44..56].copy_from_slice(&cost.map(u32::to_be_bytes).concat());
@@ -106,7 +106,7 @@ fn t25_junk_key_files_lock_no_machine_out() {
     case(|| {
         let world = world();
         let (name, file) = (world.key(), world.bytes(&world.key()));
-        // Fifteen that would each take a minute; none is derived, since the true one costs less.
+        // Fifteen files that would each take a minute. None of their keys is derived, since the true one costs less.
         let costly = (0..15u8).map(|i| {
             let (_, mut file) = costing([2 << 20, 4, 1]);
             file[56] = i;
@@ -114,7 +114,7 @@ fn t25_junk_key_files_lock_no_machine_out() {
         });
         let files: Vec<_> = costly.chain([(name, file.clone())]).collect();
         assert_eq!(with_keys(&files).0, None);
-        // Well-formed ones that no passphrase opens, more than are read at a time.
+        // Well-formed files that no passphrase opens, more than are read at a time.
         let closed = (0..40u8).map(|i| {
             let (_, mut file) = costing([65536, 3, 4]);
             file[57] ^= 1 + i;
@@ -139,7 +139,7 @@ fn t27_a_key_file_of_another_repository_is_never_used() {
             keyfile::wrap(&Secret::new([7; 32]), &RepoId([8; 32]), &pass(), KdfCost::DEFAULT, &[9; 32], &info).unwrap();
         let (kind, text, _) = with_keys(&[(Name::Key(other.0), other.1.clone())]);
         assert!(kind == Some(Kind::Passphrase) && text.contains("another repository"), "{text}");
-        // With its id in the public config too it opens, but no record of the log does.
+        // With its id in the public config, the key file opens, but no record of the log does.
         let memory = world().memory();
         memory.overwrite(&Name::Config, keyfile::encode_config(&RepoId([8; 32])));
         memory.overwrite(&Name::Key(other.0), other.1);

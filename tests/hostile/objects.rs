@@ -25,7 +25,7 @@ fn with(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     look(world, memory).unwrap()
 }
 
-/// The five types of sealed objects and files: each record, pages and contents of the older snapshot.
+/// Returns objects of all types: each record, and the packs of the older snapshot's pages and contents.
 fn sealed(world: &World) -> Vec<Name> {
     let (meta, data) = world.packs(0);
     [world.records(), vec![meta, data]].concat()
@@ -110,7 +110,7 @@ fn t01_a_full_pack_at_all_its_seams_and_at_random_places() {
             assert_eq!(opener.open(i as u64, &mut bad).unwrap_err().kind(), Kind::Damaged, "bit {bit} of block {i}");
         };
         for i in 0..256 {
-            // One bit of each byte: the first and last 32 of the block, and its tag.
+            // One bit of each of these bytes: some of the first and last 32 of the block, and all of its tag.
             let bytes = [0, 13, 31, BLOCK - 32, BLOCK - 1].into_iter().chain(BLOCK..SEALED);
             bytes.for_each(|byte| refused(i, byte * 8 + (byte + i) % 8));
             assert!(opener.open(i as u64, &mut file[block(i)].to_vec()).unwrap() == &plain[i * BLOCK..(i + 1) * BLOCK]);
@@ -185,7 +185,7 @@ fn t02_what_is_left_of_a_cut_pack_comes_also_where_it_is_read_in_stretches() {
     });
 }
 
-/// Reads only the log, for tests with many variants of a record.
+/// Like [`with`], but reads only the log. For tests with many variants of a record.
 fn with_record(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     let memory = world.memory();
     memory.overwrite(name, bytes);
@@ -195,7 +195,7 @@ fn with_record(world: &World, name: &Name, bytes: Vec<u8>) -> Seen {
     Seen { warnings: state.warnings(), snapshots: snapshots.iter().map(|s| s.id).collect(), ..Seen::default() }
 }
 
-/// A chunk of contents, raw, alone in a pack.
+/// Stores an uncompressed chunk of contents alone in a pack.
 fn one_chunk(repo: &Repository, plain: &[u8]) -> Ref {
     use nfreezer::crypto::keys::ChunkKind;
     let mut builder = nfreezer::format::pack::Builder::default();
@@ -213,9 +213,9 @@ fn t03_what_was_appended_is_refused_or_never_read() {
             let again = [file.clone(), file[HEADER..].to_vec()].concat();
             for bad in more.into_iter().chain([again]) {
                 match name {
-                    // Its length follows from the file size.
+                    // The length of a record follows from the file size.
                     Name::Record { .. } => costs(world, &name, &with_record(world, &name, bad)),
-                    // Its length is in the reference: bytes behind the end are ignored.
+                    // The length of a pack is in the reference, so bytes behind its end are ignored.
                     _ => assert_eq!(with(world, &name, bad).lost.len(), 0),
                 }
             }
@@ -375,7 +375,7 @@ fn t12_an_object_of_one_type_in_the_place_of_another_is_refused() {
             let seen = look(world, memory).unwrap();
             assert_eq!((seen.snapshots.len(), seen.lost.len(), seen.warnings.len()), (2, 0, 1));
         }
-        // A reference to contents used as a reference to a page, and the other way round.
+        // Uses a reference to contents as a reference to a page, and the reverse.
         let (snapshot, _) = &world.truth[&world.snapshots[0]];
         let contents = world.refs(snapshot, "a")[0];
         let errors = [

@@ -14,9 +14,9 @@ pub const PASSPHRASE: &str = "a passphrase that nobody must see";
 /// Part of the contents of files, which no message may contain.
 pub const CONTENTS: &str = "what only the owner may read";
 
-/// Longest duration of a case on an idle machine.
+/// Longest permitted duration of a case on an idle machine.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Most memory of this process, with two cases at once and one key derivation of 64 MiB.
+/// Most memory of this process in KiB, with two cases at once and one key derivation of 64 MiB.
 const MEMORY_KIB: u64 = 512 << 10;
 /// Cases that run at once. The memory bound is for the whole process.
 const AT_ONCE: usize = 2;
@@ -74,7 +74,7 @@ impl Drop for Pass {
     }
 }
 
-/// Returns whether the thread belongs to the library: threads of tests have a module in their name.
+/// Records panics of library threads. Test threads have a module in their name.
 fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

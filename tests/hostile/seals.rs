@@ -29,14 +29,14 @@ use crate::world::{init, pass};
 
 const BLOCK: usize = 65_536;
 
-/// Every (key, nonce) that was used, with its output. Equal outputs are equal plaintexts.
+/// Every used (key, nonce) pair with its output. Equal outputs mean equal plaintexts.
 struct Observer {
     object_key: [u8; 32],
     seen: Mutex<HashMap<[u8; 16], u64>>,
     seals: AtomicU64,
 }
 
-/// Part 3 of the format: PRK, then the key of sealed objects.
+/// Derives the key of sealed objects by part 3 of the format.
 fn object_key(dek: &[u8; 32], repo: &RepoId) -> [u8; 32] {
     let salt = [b"nfreezer/v1".as_slice(), &repo.0].concat();
     let mut key = [0; 32];
@@ -49,7 +49,7 @@ impl Observer {
         Observer { object_key: object_key(dek, repo), seen: Mutex::default(), seals: AtomicU64::new(0) }
     }
 
-    /// Part 5.1 of the format. The type is the one whose commitment the header has.
+    /// Records the blocks of a sealed object by part 5.1 of the format. The header's commitment determines the type.
     fn sees(&self, file: &[u8]) {
         let (header, blocks) = file.split_at(72);
         assert_eq!(&header[..8], b"NFRZOBJ1");
@@ -95,7 +95,7 @@ fn t72_t73_t74_a_million_seals_by_many_threads_whatever_the_random_generator_doe
                 let work = move || {
                     let mut dice = Dice(thread);
                     for i in 0_u64..each {
-                        // A generator that is constant, one that repeats itself, two machines with the same one, and a good one.
+                        // Four random generators: constant, repeating, shared by two machines, and good.
                         let random = match i % 4 {
                             0 => [0; 32],
                             1 => [(i / 4 % 7) as u8; 32],
@@ -103,7 +103,7 @@ fn t72_t73_t74_a_million_seals_by_many_threads_whatever_the_random_generator_doe
                             _ => nfreezer::repo::random().unwrap(),
                         };
                         let kind = [ObjectType::Record, ObjectType::Data, ObjectType::Meta][i as usize % 3];
-                        // Contents of few lengths, most of them different; equal ones have equal objects.
+                        // Contents have few lengths and mostly differ. Equal contents have equal objects.
                         let mut plain = [i % 50_000, thread % 2, i].map(u64::to_be_bytes).concat();
                         plain.truncate(8 + dice.roll(17) as usize);
                         observer.sees(&seal(keys, kind, &random, &plain).1);
@@ -117,8 +117,8 @@ fn t72_t73_t74_a_million_seals_by_many_threads_whatever_the_random_generator_doe
     });
 }
 
-/// A pack of few possible chunks. A compressed one has one of two stored forms of equal length, as two versions of zstd
-/// make them from the same plaintext.
+/// Returns a pack of few possible chunks. A compressed chunk has one of two stored forms of equal length, as if two
+/// versions of zstd had compressed the same plaintext.
 fn pack_of_few(keys: &Keys, dice: &mut Dice) -> (Vec<u8>, Vec<pack::Entry>) {
     let mut builder = Builder::new(Vec::new());
     for _ in 0..dice.roll(4) {
@@ -140,7 +140,7 @@ fn t72_packs_whose_raw_chunks_are_not_hashed_again_use_no_pair_for_two_plaintext
         for i in 0..1000 {
             let (mut plain, entries) = pack_of_few(&keys, &mut dice);
             if i % 5 == 0 {
-                // The same table and another length, as `--pad full` makes it.
+                // The same table and another length, as with `--pad full`.
                 let table = plain.split_off(plain.len() - 4 - 28 * entries.len());
                 plain.resize(plain.len() + 16_384, 0);
                 plain.extend(table);
@@ -150,14 +150,14 @@ fn t72_packs_whose_raw_chunks_are_not_hashed_again_use_no_pair_for_two_plaintext
             let id = seal_in_place(&keys, ObjectType::Data, &[1; 32], hedge, &mut plain);
             observer.sees(&plain);
             assert_eq!(*ids.entry(id).or_insert_with(|| contents.clone()), contents, "one id for two plaintexts");
-            // An object that is hashed as a whole never has the id of one that is not.
+            // An object that is hashed as a whole never has the id of an object that is hashed in part.
             observer.sees(&seal(&keys, ObjectType::Data, &[1; 32], &contents).1);
         }
         assert!((300..990).contains(&ids.len()), "some packs are equal and most are not: {}", ids.len());
     });
 }
 
-/// Records all puts. Some fail, as on a bad network: the name is reported as taken, or the object is cut off.
+/// A rule that records all puts. Some fail, as on a bad network: the name is reported as taken, or the object is cut.
 struct Watch {
     observer: Observer,
     puts: AtomicUsize,

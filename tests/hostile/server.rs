@@ -31,7 +31,7 @@ fn pack(first: u8) -> Name {
     Name::Pack(ObjectId([first; 32]))
 }
 
-/// A server with the objects of the world, of either type.
+/// Starts a server with the objects of the world, with or without OpenSSH's extensions.
 pub fn serving(world: &World, openssh: bool) -> Arc<Server> {
     let server = Server::start(openssh);
     let memory = world.memory();
@@ -107,7 +107,7 @@ fn t48_a_name_that_is_taken_is_never_written_to() {
         client.put(background(), &pack(1), b"first").unwrap();
         assert_eq!(kind(client.put(background(), &pack(1), b"other")), Kind::Exists);
         assert_eq!(server.files()[&taken], b"first");
-        // A server for which everything exists: a new id each time, and an end.
+        // A server for which every object exists. The client tries a few new ids and then fails.
         server.script(|ask, _| match ask.kind {
             OPEN if ask.len & 0x20 != 0 => Says::Packets(vec![status(ask.id, 4, "")]),
             LSTAT => Says::Packets(vec![packet(105, ask.id, &[&attrs(5)])]),

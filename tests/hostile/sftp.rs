@@ -65,7 +65,7 @@ pub struct Server {
     place: tempfile::TempDir,
 }
 
-/// Carries bytes between its standard streams and a socket until either side ends.
+/// Program that carries bytes between its standard streams and a socket until either side ends.
 const BRIDGE: &str = r#"
 import os, select, socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -87,7 +87,7 @@ pub fn is_fsync(ask: &Ask) -> bool {
     ask.kind == EXTENDED && !ask.data.is_empty()
 }
 
-/// A packet of an answer, from its type on.
+/// Returns a packet of an answer, from its type on.
 pub fn packet(kind: u8, id: u32, parts: &[&[u8]]) -> Vec<u8> {
     [&[kind], id.to_be_bytes().as_slice(), &parts.concat()].concat()
 }
@@ -100,12 +100,12 @@ pub fn status(id: u32, code: u32, text: &str) -> Vec<u8> {
     packet(101, id, &[&code.to_be_bytes(), &string(text.as_bytes()), &string(b"")])
 }
 
-/// Attributes of a regular file of this size.
+/// Returns the attributes of a regular file of this size.
 pub fn attrs(size: u64) -> Vec<u8> {
     [5u32.to_be_bytes().as_slice(), &size.to_be_bytes(), &0o100_400u32.to_be_bytes()].concat()
 }
 
-/// One name of a listing.
+/// Returns one name of a listing.
 pub fn entry(name: &[u8], attrs: &[u8]) -> Vec<u8> {
     [string(name), string(b""), attrs.to_vec()].concat()
 }
@@ -341,7 +341,7 @@ impl Connection {
 
     fn handle(&mut self, ask: &Ask) -> Vec<u8> {
         let open = Some(Open { path: ask.path.clone(), listed: false });
-        // Unlike OpenSSH this does not take the freed number first. The client need not guess right here.
+        // Takes the lowest free number. OpenSSH takes the last freed number, so the client may guess wrong here.
         let number = match self.open.iter().position(Option::is_none) {
             Some(free) => {
                 self.open[free] = open;

@@ -15,7 +15,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All sources of the program and its tests.
+/// Returns all sources of the program and its tests.
 fn sources() -> Vec<(PathBuf, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root().join("src"), root().join("tests")]);
     while let Some(folder) = folders.pop() {

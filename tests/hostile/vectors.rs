@@ -1,5 +1,5 @@
-//! Known answers of the primitives, as they are used here (T75). RFC 4231, RFC 9106 and the vectors of the format itself are in
-//! `tests/format/format.rs`.
+//! Known answers of the primitives as nfreezer uses them (T75). RFC 4231, RFC 9106 and the vectors of the format itself
+//! are in `tests/format/format.rs`.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -34,7 +34,7 @@ fn t75_aes_256_gcm_answers_as_nist_says_and_refuses_its_wrong_tags() {
     assert_eq!((right, wrong), (50, 50));
 }
 
-/// The three cases of RFC 5869 with SHA-256 (A.1 to A.3).
+/// Checks the three cases of RFC 5869 with SHA-256 (A.1 to A.3).
 #[test]
 fn t75_hkdf_answers_as_rfc_5869_says() {
     let bytes = |range: std::ops::RangeInclusive<u8>| range.collect::<Vec<u8>>();

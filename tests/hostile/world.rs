@@ -1,4 +1,5 @@
-//! An honest repository, created once and copied for each case; and all ways to read a repository, compared with the truth.
+//! An honest repository, created once and copied for each case. Also reads a repository in all ways, and compares the
+//! results with the original files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,7 +35,7 @@ pub struct World {
     /// The repository on an honest storage.
     pub repo: Repository,
     pub truth: BTreeMap<SnapshotId, (Snapshot, Files)>,
-    /// Oldest first.
+    /// Snapshots, oldest first.
     pub snapshots: Vec<SnapshotId>,
     secrets: Vec<String>,
 }
@@ -43,7 +44,7 @@ pub fn pass() -> Passphrase {
     Passphrase::new(PASSPHRASE.into()).unwrap()
 }
 
-/// Only one key derivation at once: memory is counted.
+/// Opens a repository. Runs one key derivation at a time, since the oracle limits memory.
 pub fn open(storage: Arc<dyn Storage>) -> Result<Repository> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
@@ -127,7 +128,7 @@ impl World {
         World { objects, repo, truth, snapshots, secrets }
     }
 
-    /// A copy of all objects.
+    /// Returns a copy of all objects.
     pub fn memory(&self) -> Arc<Memory> {
         let memory = Memory::default();
         self.objects.iter().for_each(|(name, bytes)| memory.overwrite(name, bytes.clone()));
@@ -142,19 +143,19 @@ impl World {
         *self.objects.keys().find(|name| matches!(name, Name::Key(_))).unwrap()
     }
 
-    /// Records, oldest first.
+    /// Returns the records, oldest first.
     pub fn records(&self) -> Vec<Name> {
         self.objects.keys().filter(|name| matches!(name, Name::Record { .. })).copied().collect()
     }
 
-    /// The pack that holds the pages of a snapshot (0: the older one), and one that holds contents of it.
+    /// Returns the pack with the pages of a snapshot (0: the older one), and a pack with some of its contents.
     pub fn packs(&self, snapshot: usize) -> (Name, Name) {
         let (snapshot, _) = &self.truth[&self.snapshots[snapshot]];
         let data = self.refs(snapshot, "blocks")[0];
         (Name::Pack(snapshot.root.unwrap().pack.id), Name::Pack(data.pack.id))
     }
 
-    /// Returns the places of the contents of a file.
+    /// Returns the references of a file's chunks.
     pub fn refs(&self, snapshot: &Snapshot, path: &str) -> Vec<Ref> {
         let node = Trees::new(&self.repo).at(background(), snapshot, path.as_bytes()).unwrap();
         let trees = Trees::new(&self.repo);
@@ -166,13 +167,13 @@ impl World {
     }
 }
 
-/// Every object that a storage lists.
+/// Returns every object that a storage lists.
 pub fn names(storage: &dyn Storage) -> Vec<Name> {
     let folders = [Folder::Root].into_iter().chain(Folder::all());
     folders.flat_map(|folder| storage.list(background(), folder).unwrap()).map(|entry| entry.name).collect()
 }
 
-/// Result of reading everything.
+/// Result of [`look`].
 #[derive(Debug, Default)]
 pub struct Seen {
     pub snapshots: BTreeSet<SnapshotId>,
@@ -251,7 +252,7 @@ fn restored(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeMap<S
         gather(&out, &out, &mut there);
     }
     for (path, bytes) in &there {
-        // The rest of a damaged file has another name, with zeros for lost parts.
+        // A damaged file has another name and zeros in place of lost parts.
         let of = path.strip_suffix(".nfreezer-partial").and_then(|name| files.get(name));
         let rest = |whole: &Vec<u8>| {
             bytes.len() == whole.len() && bytes.iter().zip(whole).all(|(there, saved)| there == saved || *there == 0)

@@ -1,4 +1,4 @@
-//! Holds that the files of a layer do not import each other in a circle. A `mod.rs` and the files below it belong together.
+//! Checks that the files of a layer have no import cycle. A `mod.rs` and the files below it count as one module.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::source::{Modules, Names, module, sources};
 
 type Graph = BTreeMap<Names, BTreeSet<Names>>;
 
-/// Returns which module of a layer imports which other one.
+/// Returns the imports between modules of the same layer.
 fn graph() -> Graph {
     let sources = sources();
     let modules = Modules::of(&sources);
@@ -22,7 +22,7 @@ fn graph() -> Graph {
     graph
 }
 
-/// Returns the modules that can be reached from one, by one import or more.
+/// Returns the modules that are reachable from a module by one or more imports.
 fn reachable(graph: &Graph, from: &Names) -> BTreeSet<Names> {
     let (mut found, mut open) = (BTreeSet::new(), vec![from]);
     while let Some(at) = open.pop() {
@@ -35,7 +35,7 @@ fn reachable(graph: &Graph, from: &Names) -> BTreeSet<Names> {
     found
 }
 
-/// Returns the groups of modules that all reach each other.
+/// Returns the groups of modules that import each other.
 fn circles(graph: &Graph) -> BTreeSet<BTreeSet<String>> {
     let reach: BTreeMap<&Names, BTreeSet<Names>> = graph.keys().map(|from| (from, reachable(graph, from))).collect();
     let mut found = BTreeSet::new();

@@ -1,10 +1,10 @@
-//! Holds the documents: links lead somewhere, and prose is wrapped.
+//! Checks the documents: link targets exist, and prose is wrapped.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most columns of a line of prose. Tables and code are exempt.
+/// Most columns of a line of prose. Tables and code are exempt.
 const COLUMNS: usize = 100;
 
 /// Returns every document with its text.
@@ -16,7 +16,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// Returns the lines outside of fenced and indented code, without what stands in backquotes.
+/// Returns the lines outside of fenced and indented code, without text in backquotes.
 fn prose(text: &str) -> Vec<String> {
     let (mut lines, mut fenced, mut indented, mut blank) = (Vec::new(), false, false, true);
     for line in text.lines() {
@@ -33,7 +33,7 @@ fn prose(text: &str) -> Vec<String> {
     lines
 }
 
-/// Returns the anchor that a heading gets.
+/// Returns the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let letters = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' '));
     letters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -45,7 +45,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
 }
 
-/// Whether a link of the document at `from` leads to an existing file and heading.
+/// Returns whether a link of the document at `from` leads to an existing file and heading.
 fn leads_somewhere(link: &str, from: &Path) -> bool {
     if link.starts_with("http") {
         return true;
@@ -58,7 +58,7 @@ fn leads_somewhere(link: &str, from: &Path) -> bool {
     fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(heading))
 }
 
-/// Whether a line is exempt from wrapping: tables, headings, images and indented code.
+/// Returns whether a line is exempt from wrapping: tables, headings, images and indented code.
 fn is_exempt(line: &str) -> bool {
     line.starts_with("    ") || line.starts_with(['|', '#', '!'])
 }

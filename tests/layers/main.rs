@@ -1,4 +1,5 @@
-//! Holds the architecture: which layer may use which, what only one layer may name, and how long a file may grow.
+//! Checks the architecture: the imports between layers, names that only one layer may use, and the lengths of files and
+//! functions.
 
 mod cycles;
 mod documents;
@@ -10,7 +11,7 @@ use std::fs;
 
 use source::{Modules, Source, functions, module, sources};
 
-/// Each layer and what it may import beside itself, `name`, `error`, `time` and `printable`.
+/// Each layer and its permitted imports beside itself and [`EVERYWHERE`].
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("descriptors", &[]),
@@ -118,7 +119,7 @@ fn each_layer_imports_only_what_lies_below_it() {
         let allowed = LAYERS.iter().find(|(name, _)| *name == layer);
         let (_, allowed) = allowed.unwrap_or_else(|| panic!("{layer} is not in the table of layers"));
         for (path, home) in modules.imports(source) {
-            // What a layer below re-exports is used from where it is defined.
+            // Checks the layer in the path and the layer that defines the item, since a layer may re-export items.
             for import in [path.first(), home.first()].into_iter().flatten() {
                 let import = import.as_str();
                 if import != layer && !EVERYWHERE.contains(&import) && !allowed.contains(&import) {
@@ -173,7 +174,7 @@ fn no_file_is_longer_than_400_lines_and_each_says_why_it_exists() {
     }
 }
 
-/// Functions that are longer than the limit and are to be split.
+/// Functions that exceed the limit and should be split.
 const LONG_FUNCTIONS: [&str; 1] = ["open"];
 
 #[test]

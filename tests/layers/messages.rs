@@ -1,9 +1,9 @@
-//! Holds docs/troubleshooting.md: each message that it explains exists in the sources.
+//! Checks docs/troubleshooting.md: each message that it explains exists in the sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Texts that are not in the sources: those of clap and of the kernel.
+/// Texts of clap and of the kernel, which are not in the sources.
 const OF_OTHERS: [&str; 6] = [
     "unrecognized subcommand",
     "the following required arguments were not provided",
@@ -25,7 +25,7 @@ fn read(folder: &str) -> String {
     text
 }
 
-/// Joins string literals that are continued on the next line, and removes quotes.
+/// Joins string literals that continue on the next line, and removes quotes.
 fn plain(text: &str) -> String {
     let joined: String = text.split("\\\n").map(|part| [part.trim_start(), ""].concat()).collect();
     let words: Vec<&str> = joined.split_whitespace().collect();
@@ -67,7 +67,7 @@ fn the_messages_in_troubleshooting_exist() {
     for message in messages {
         count += 1;
         for part in fixed_parts(&plain(message)) {
-            // `cannot` and the verb are added where the error is made, `and` where two are joined.
+            // Code adds `cannot` and a verb to an error, and joins two errors by `and` or `but`.
             let object = part.strip_prefix("cannot ").and_then(|rest| Some(rest.split_once(' ')?.1)).unwrap_or(&part);
             let joined = ["and ", "but "].iter().find_map(|word| part.strip_prefix(word)).unwrap_or(&part);
             let known = [part.as_str(), object, joined].iter().any(|part| sources.contains(part));

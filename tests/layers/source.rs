@@ -1,26 +1,26 @@
-//! Reads the sources of the program: what is production code, which modules there are, and what each file imports.
+//! Reads the sources of the program: production code, modules, and the imports of each file.
 //!
-//! The text is taken as `rustfmt` leaves it: an item ends at the first line that is indented as its beginning and closes it.
+//! Relies on the format of `rustfmt`: an item ends at the first closing line with the indentation of its first line.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A path of names from the root of the crate.
+/// A path of names from the crate root.
 pub type Names = Vec<String>;
 
 /// A file of `src`.
 pub struct Source {
     pub path: PathBuf,
-    /// All of it.
+    /// The whole file.
     pub text: String,
-    /// Without what is compiled for tests only.
+    /// The file without items that are compiled only for tests.
     pub production: String,
     /// The production code without comments.
     pub code: String,
 }
 
-/// Returns all files of `src` that are not compiled for tests only.
+/// Returns all files of `src` except those that are compiled only for tests.
 pub fn sources() -> Vec<Source> {
     let (mut paths, mut folders) = (Vec::new(), vec![root()]);
     while let Some(folder) = folders.pop() {
@@ -51,7 +51,7 @@ fn read(path: PathBuf, test_only: &mut Vec<Names>) -> Source {
     Source { path, text, production, code }
 }
 
-/// Returns the module that a file is.
+/// Returns the module of a file.
 pub fn module(path: &Path) -> Names {
     let below = path.strip_prefix(root()).unwrap().with_extension("");
     let mut names: Names = below.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
@@ -61,7 +61,7 @@ pub fn module(path: &Path) -> Names {
     names
 }
 
-/// Returns the text without the items that are compiled for tests only, and the names of such modules in other files.
+/// Returns the text without items that are compiled only for tests, and the names of such modules in other files.
 fn production(text: &str) -> (String, Vec<String>) {
     let (mut kept, mut modules) = (Vec::new(), Vec::new());
     let mut lines = text.lines();
@@ -84,7 +84,7 @@ fn production(text: &str) -> (String, Vec<String>) {
     (kept.join("\n"), modules)
 }
 
-/// The modules of the crate and the names that each has from elsewhere.
+/// The modules of the crate, and the names that each module imports.
 pub struct Modules {
     pub files: BTreeMap<Names, PathBuf>,
     imported: BTreeMap<Names, BTreeMap<String, Names>>,
@@ -103,7 +103,7 @@ impl Modules {
         modules
     }
 
-    /// Returns a path from the root of the crate; `None` for one of another crate.
+    /// Returns a path from the crate root, or `None` for a path of another crate.
     fn absolute(&self, here: &Names, mut path: Names) -> Option<Names> {
         let mut base = here.clone();
         match path.first()?.as_str() {
@@ -123,7 +123,7 @@ impl Modules {
         Some([base, path].concat())
     }
 
-    /// Returns the module that defines what a path names, also where modules on the way re-export it.
+    /// Returns the module that defines the item at a path. Follows re-exports.
     fn home(&self, path: &Names, depth: usize) -> Names {
         let mut at = Names::new();
         for (i, name) in path.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Modules {
         at
     }
 
-    /// Returns what a file uses: each path as it is written, and the module that defines it.
+    /// Returns the imports of a file: each path from the crate root, and the module that defines the item.
     pub fn imports(&self, source: &Source) -> Vec<(Names, Names)> {
         let here = module(&source.path);
         let written = uses(&source.code).into_iter().map(|(path, _)| path).chain(inline(&source.code));
@@ -150,7 +150,7 @@ impl Modules {
     }
 }
 
-/// Returns the paths of all `use` declarations, each with the name that it brings in.
+/// Returns the paths of all `use` declarations, each with the imported name.
 fn uses(code: &str) -> Vec<(Names, Option<String>)> {
     let mut found = Vec::new();
     for statement in code.split_inclusive(';') {
@@ -212,7 +212,7 @@ fn names(path: &str) -> Names {
     path.split("::").map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Returns the paths that begin with `crate`, `self` or `super`, wherever they stand.
+/// Returns all paths that begin with `crate`, `self` or `super`.
 fn inline(code: &str) -> Vec<Names> {
     let mut found = Vec::new();
     for start in ["crate::", "super::", "self::"] {
@@ -228,7 +228,7 @@ fn inline(code: &str) -> Vec<Names> {
     found
 }
 
-/// Returns the name and the number of lines of each function that has a body.
+/// Returns the name and the number of lines of each function with a body of several lines.
 pub fn functions(production: &str) -> Vec<(String, usize)> {
     let lines: Vec<&str> = production.lines().collect();
     let mut found = Vec::new();
@@ -241,7 +241,7 @@ pub fn functions(production: &str) -> Vec<(String, usize)> {
             continue;
         }
         let indent = &line[..line.len() - code.len()];
-        // Without a body, or with one on the same line.
+        // No body, or a body on the same line.
         if code.ends_with([';', '}']) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The mounted tree, without a kernel (vfs) and with it.
+//! The mounted tree, without a kernel (vfs) and with one.
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,4 +1,4 @@
-//! Real mounts. They fail, and do not skip, where there is no FUSE.
+//! Real mounts. Without FUSE these tests fail instead of being skipped.
 
 use std::fs;
 use std::io::Read;
@@ -31,7 +31,7 @@ fn pushed(tree: &Item) -> (Arc<Memory>, Arc<Repository>, State) {
     (memory, repo, state)
 }
 
-/// The same repository with nothing in memory.
+/// Opens a repository with empty caches.
 fn cold(storage: Arc<dyn Storage>) -> Arc<Repository> {
     Arc::new(repository::open(storage))
 }
@@ -117,7 +117,7 @@ fn nothing_can_be_changed_and_the_options_are_there() {
 
 #[test]
 fn no_descriptor_is_left_behind() {
-    // Other tests of this process mount too, so it is a process of its own that is looked at.
+    // Other tests of this process mount too, so the test checks the descriptors of a separate process.
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "mount::one_mount_that_looks_at_its_descriptors", "--ignored"])
         .output()
@@ -234,7 +234,7 @@ fn requests_that_timed_out_leave_no_worker_behind() {
     let path = |i: usize| mount.path(&format!("latest/d{i}/f{i}"));
     fs::metadata(mount.path("latest")).unwrap();
     storage.metadata_too.store(true, SeqCst);
-    // What hangs now hangs for ever, unless the mount gives it up.
+    // Reads that hang from now on end only when the mount cancels them.
     storage.for_ever.store(true, SeqCst);
     storage.hang(true);
     std::thread::scope(|scope| {
@@ -295,8 +295,8 @@ fn where_it_does_not_mount() {
     refused(start(dir.path(), false), "not empty");
     let mounted = start(dir.path(), true).unwrap();
     refused(start(dir.path(), true), "mounted at");
-    // A desktop that looks at each new mount makes it busy for a moment, and so does a child of another test's thread that,
-    // between fork and exec, holds what this process had open in it.
+    // The mount can be busy for a moment: a desktop scans each new mount, and a child of another test's thread holds
+    // the open files of this process between fork and exec.
     eventually("it can be unmounted", || mount::release(dir.path(), false).is_ok());
     assert!(mounted.wait(Duration::from_secs(10)), "an umount from outside ends it");
     drop(mounted);
@@ -305,7 +305,8 @@ fn where_it_does_not_mount() {
     assert!(dir.path().join("file").exists());
 }
 
-/// Not a test: the process that [`Helper`] starts, with the mount's own signals. It mounts what all helpers mount.
+/// Serves a mount of [`stalled_tree`], with the signal handling of a mount. Not a test: [`Helper`] starts it as a
+/// process.
 #[test]
 #[ignore = "started by other tests"]
 fn helper() {
@@ -351,7 +352,7 @@ impl Helper {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let exe = std::env::current_exe().unwrap();
-        // An ordinary user must be able to run it and to mount on it.
+        // An ordinary user must be able to run the copy and to mount at the folder.
         let copy = dir.path().with_extension("exe");
         crate::harness::copy_program(exe, &copy);
         let folder = dir.path().join("m");

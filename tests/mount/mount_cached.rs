@@ -1,4 +1,4 @@
-//! A mount with a disk cache, whose server goes away.
+//! A mount with a disk cache whose server goes away.
 
 use std::fs;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn a_mount_whose_server_is_gone_shows_what_is_cached() {
     };
     let below = format!("latest{}/folder", saved.top().display());
     assert!(fs::read(mount().path(&below).join("read")).unwrap() == noise(1, 300_000));
-    // Another process, with nothing in memory.
+    // A second mount without blocks in memory.
     let mount = mount();
     saved.memory.arm(0);
     let folder = mount.path(&below);

@@ -1,5 +1,5 @@
-//! What a real mount shows beside names and contents, to the programs that people use: holes, made-up attributes, free
-//! space, inode numbers, and what is new.
+//! Properties of a real mount beside names and contents, read by common programs: holes, synthetic attributes, free
+//! space, inode numbers and new snapshots.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use nfreezer::repo::Repository;
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
 
-/// A folder that is pushed, as `/tmp/.../top`.
+/// A folder that is pushed, `/tmp/.../top`, and its repository.
 struct Source {
     repo: Arc<Repository>,
     dir: tempfile::TempDir,
@@ -50,7 +50,7 @@ impl Source {
         Mounted::with(Arc::clone(&self.repo), state, |o| o.refresh = Some(Duration::from_millis(50)))
     }
 
-    /// A path of the source below one of the folders of the mount.
+    /// Returns a path of the source in one of the mount's views.
     fn shown(&self, mount: &Mounted, view: &str, below: &str) -> PathBuf {
         mount.path(view).join(self.path(below).strip_prefix("/").unwrap())
     }
@@ -81,7 +81,7 @@ fn new_snapshots_show_in_every_folder_without_a_remount() {
     assert!(fs::metadata(at("versions", "new")).is_err() && fs::metadata(at("latest", "new")).is_err());
     let asked = rustix::fs::lgetxattr(at("latest", "letter.txt"), "user.note", &mut [0; 9]);
     assert_eq!(asked, Err(rustix::io::Errno::OPNOTSUPP), "so that programs stop asking");
-    // Who is in there stays, and sees what is new.
+    // A process whose working folder is in the mount sees new entries there.
     let inside = std::process::Command::new("sh")
         .current_dir(at("versions", ""))
         .args(["-c", "while ! ls | grep -q '^new$'; do sleep 0.05; done; ls letter.txt"])
@@ -201,6 +201,6 @@ fn free_space_and_numbers_of_every_mount() {
     assert_eq!(first, look());
     let there = first.iter().flatten().count();
     assert_eq!(there, 3 + 4 + 4 + 3 + 3 + 4 + 1, "{first:?}");
-    // The old file has one number wherever it is shown.
+    // The old file has the same inode number in every view.
     assert_eq!((first[6], first[24]), (first[22], first[6]));
 }

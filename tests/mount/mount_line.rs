@@ -1,5 +1,5 @@
-//! The line to the server breaks under a mount: real sshd, real FUSE. What is copied is right or an error, what is in memory stays
-//! readable, the mount answers again when the server does, and nobody hangs.
+//! Breaks the connection to the server under a mount, with a real sshd and real FUSE. Copied data is correct or the
+//! copy fails, cached data stays readable, the mount answers again once the server does, and no process hangs.
 
 use std::fs;
 use std::io::BufRead;
@@ -21,7 +21,7 @@ use nfreezer::mount;
 use nfreezer::repo::State;
 use nfreezer::storage::{self, Options};
 
-/// A server behind a proxy, and a repository on it with this tree.
+/// A server behind a proxy, and a repository on it with one tree.
 struct Far {
     sshd: Sshd,
     proxy: Proxy,
@@ -41,7 +41,7 @@ impl Far {
         Far { sshd, proxy, state }
     }
 
-    /// A mount through the proxy, as `nfreezer mount --io-timeout` makes it.
+    /// Mounts the repository through the proxy like `nfreezer mount --io-timeout`.
     fn mount(&self, io_timeout: Duration, change: impl FnOnce(&mut Options)) -> Mounted {
         let mut options = Options {
             longest_pause: Duration::from_millis(500),
@@ -59,7 +59,7 @@ impl Far {
     }
 }
 
-/// A folder of the server's files and a tree of it: `count` small files and one of 6 MB.
+/// Returns a tree of `count` small files, ten folders with one file each, and a file of 6 MB.
 fn tree(count: u64) -> Item {
     let small = (0..count).map(|i| (format!("small {i:04}"), Item::file(noise(i + 1, 3000 + i as usize * 7))));
     let folders = (0..10).map(|d| (format!("d{d}"), Item::dir([("f", Item::file(noise(1000 + d, 200_000)))])));
@@ -76,13 +76,13 @@ fn is_right(copy: &Path, count: u64) {
     assert!(fs::read(copy.join("big")).unwrap() == noise(77, 6_000_000));
 }
 
-/// `cp -a` of the whole snapshot into a folder, in the background.
+/// Starts `cp -a` of the whole snapshot into a folder, in the background.
 fn copy(mount: &Mounted, to: &Path) -> Child {
     let from = mount.path("latest/.");
     Command::new("cp").arg("-a").arg(from).arg(to).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// No process below this one waits in the kernel where no signal reaches it.
+/// Checks that no descendant of this process is in an uninterruptible wait.
 fn nobody_hangs() {
     eventually("no process is in state D", || {
         descendants(std::process::id()).iter().all(|pid| {
@@ -104,7 +104,7 @@ fn connections_that_are_cut_all_the_time_cost_no_byte() {
         if let Some(status) = copy.try_wait().unwrap() {
             break status;
         }
-        // Whenever something has come, so that a slow machine gets on too.
+        // Cuts after each 200 kB received, so that a slow machine makes progress too.
         if cuts < 6 && received() > before + 200_000 {
             far.proxy.cut();
             (cuts, before) = (cuts + 1, received());
@@ -125,7 +125,7 @@ fn a_server_that_is_killed_and_comes_back_elsewhere_is_found_again() {
     let copied = || fs::read_dir(target.path()).unwrap().count();
     eventually("the copy has begun", || copied() > 20);
     far.sshd.stop();
-    // What is in memory stays readable.
+    // Cached data stays readable.
     run("ls", &["-lR", mount.path("latest").to_str().unwrap()]);
     far.sshd.resume();
     far.sshd.move_away();
@@ -172,7 +172,7 @@ fn a_copy_from_a_server_that_is_gone_ends_with_a_clear_error() {
     let mut copy = copy(&mount, target.path());
     eventually("the copy has begun", || fs::read_dir(target.path()).unwrap().count() > 20);
     far.sshd.stop();
-    // It goes on to the next file after each error; what it has copied before is right.
+    // cp continues with the next file after each error. The files that it copied before are correct.
     let mut errors = std::io::BufReader::new(copy.stderr.take().unwrap()).lines().map(Result::unwrap);
     let mut said = errors.by_ref().find(|line| line.contains("Input/output error")).expect("the copy hits an error");
     far.sshd.resume();
@@ -190,7 +190,7 @@ fn a_copy_from_a_server_that_is_gone_ends_with_a_clear_error() {
     nobody_hangs();
 }
 
-/// A mount by the binary, through the proxy.
+/// A mount through the proxy, made by the binary.
 struct ByBinary {
     env: Env,
     dir: PathBuf,
@@ -209,7 +209,7 @@ impl ByBinary {
         ByBinary { env, dir, serving }
     }
 
-    /// Whether the process is gone (one that nobody waits for is a zombie).
+    /// Returns whether the process has ended. It stays a zombie if its parent does not wait for it.
     fn ended(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.serving)).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z ")
@@ -230,7 +230,7 @@ fn it_ends_by_umount_and_by_sigterm_while_the_server_is_gone() {
     let far = Far::with(&tree(3));
     for by_signal in [false, true] {
         let mount = ByBinary::start(&far);
-        // Now: a look at the folder itself fails between the end of the service and that of the mount.
+        // Resolves the path now: access to the folder fails between the end of the service and the end of the mount.
         let place = mount.dir.canonicalize().unwrap();
         let name = mount.dir.join("latest/small 0002");
         assert!(fs::read(&name).unwrap() == noise(3, 3014));

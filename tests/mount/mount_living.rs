@@ -1,4 +1,4 @@
-//! What it is like to live with a mount: starting, ending, mount(8) and fstab, systemd, logs. Through the binary.
+//! Operation of a mount through the binary: start and end, mount(8) and fstab, systemd, logs.
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
@@ -14,7 +14,8 @@ use crate::harness::mounted::{eventually, require_fuse};
 use crate::harness::process::{copy_program, hermetic, run};
 use crate::harness::root::{as_nobody, needs_root};
 
-/// A repository with one snapshot of `tree/letter`, which all tests here only read. The last one that has it takes it away.
+/// Returns a repository with one snapshot of `tree/letter`. All tests of this file share it and only read it. It is
+/// removed when the last test drops it.
 fn backup() -> Arc<Env> {
     static ENV: Mutex<Weak<Env>> = Mutex::new(Weak::new());
     let mut shared = ENV.lock().unwrap();
@@ -34,7 +35,7 @@ fn backup() -> Arc<Env> {
     })
 }
 
-/// A mount of [`backup`], at a folder of its own.
+/// A mount of [`backup`] in its own folder.
 struct Mount {
     env: Arc<Env>,
     dir: PathBuf,
@@ -62,7 +63,7 @@ impl Mount {
         nfreezer::mount::mounted_at(&self.dir).is_some()
     }
 
-    /// The process that serves it.
+    /// Returns the process that serves the mount.
     fn server(&self) -> Option<u32> {
         let all = fs::read_dir("/proc").unwrap().flatten();
         let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -100,7 +101,7 @@ fn the_command_returns_when_the_mount_answers_and_whatever_unmounts_it_ends_its_
         assert!(said.stdout.contains(&format!("mounted at {dir}")), "{said:?}");
         assert_eq!(fs::read(mount.letter()).unwrap(), b"dear", "{how}");
         match how.split(' ').collect::<Vec<_>>()[..] {
-            // A desktop that looks at each new mount makes it busy for a moment.
+            // A desktop scans each new mount, which makes it busy for a moment.
             ["nfreezer", ref words @ ..] => {
                 eventually(how, || mount.env.nfreezer([words, &[dir]].concat()).code == 0);
             }
@@ -144,7 +145,7 @@ fn where_the_command_refuses_to_mount_and_why() {
     env.write("tree/letter", "dear");
     env.nfreezer(["push", "tree"]).done();
     fs::remove_file(env.path("tree/letter")).unwrap();
-    // Before the passphrase is asked for, where that is possible.
+    // The refusals come before the request for the passphrase where that is possible.
     let refused = |place: &Path, options: &[&str], why: &str| {
         let said = env.nfreezer([&["mount", place.to_str().unwrap()], options].concat()).exits(1);
         assert!(said.stderr.contains(why), "{place:?}: {}", said.stderr);
@@ -166,7 +167,7 @@ fn where_the_command_refuses_to_mount_and_why() {
     assert!(nfreezer::mount::mounted_at(&mount).is_none());
 }
 
-/// Runs a script in a mount namespace in which /usr/sbin is a copy that may be changed.
+/// Runs a script in a mount namespace with a writable copy of /usr/sbin.
 fn with_own_sbin(script: &str) -> String {
     let env = backup();
     let work = env.path("sbin");
@@ -216,7 +217,7 @@ fn mount_8_and_fstab_know_it() {
         show
         "#,
     );
-    // In this order, with other lines in between.
+    // The output contains these texts in this order, with other lines in between.
     let expected = [
         "/repo fuse.nfreezer ro,nosuid,nodev,noexec,",
         "deartwice is no failure",
@@ -244,7 +245,7 @@ fn mount_8_and_fstab_know_it() {
     assert!(!options[1].contains("allow_other"), "{options:?}");
 }
 
-/// Ends a process in the foreground, whatever happens.
+/// A process in the foreground that is killed on drop.
 struct Foreground(Child);
 
 impl Drop for Foreground {
@@ -272,7 +273,7 @@ fn the_unit_tells_systemd_when_it_is_ready_and_when_it_stops() {
     {
         let mount = Mount::point(&format!("home{i}/Backup"));
         let home = mount.dir.parent().unwrap().to_str().unwrap();
-        // Where cargo or pip installs for one user.
+        // The folders into which cargo and pip install for one user.
         let bin = format!("{home}/{}", [".cargo/bin", ".local/bin"][i]);
         fs::create_dir_all(&bin).unwrap();
         symlink(env!("CARGO_BIN_EXE_nfreezer"), format!("{bin}/nfreezer")).unwrap();
@@ -334,7 +335,7 @@ fn messages_and_figures_go_to_the_log_file_with_their_time() {
 fn it_unmounts_when_nobody_uses_it() {
     let mount = Mount::new("idle", &["--idle-unmount", "1s", "--log-file", "idle.log"]);
     let open = fs::File::open(mount.letter()).unwrap();
-    // Long enough to be unmounted twice over, were it not in use.
+    // Longer than two idle periods, after which an unused mount is unmounted.
     std::thread::sleep(Duration::from_millis(3500));
     assert!(mount.is_mounted());
     drop(open);

@@ -1,4 +1,4 @@
-//! The mount under load: fio's own checks through every way to read, many readers and open files, and the memory that takes.
+//! The mount under load: fio's verification through all I/O engines, many readers and open files, and memory use.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -22,13 +22,13 @@ fn noisy(seed: u64, len: u64) -> Item {
     Item { mtime: Time::new(seed as i64, 0), ..Item::new(Body::File(vec![Segment::Noise(seed, len)])) }
 }
 
-/// What is in [`noisy`].
+/// Returns the contents of [`noisy`].
 fn body(seed: u64, len: u64) -> Vec<u8> {
     let part = |at: u64| noise(seed + (at << 20), (len - at).min(1 << 20) as usize);
     (0..len).step_by(1 << 20).flat_map(part).collect()
 }
 
-/// A repository in memory, and the same opened with nothing in its cache.
+/// Writes a tree into a new in-memory repository.
 fn pushed(tree: &Item) -> (Arc<Memory>, State) {
     let memory = Arc::<Memory>::default();
     let mut state = State::default();
@@ -51,7 +51,7 @@ fn fio_finds_every_block_right_however_it_reads() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         (output.status.success() && !said.contains("verify failed"), said)
     };
-    // One that does not compress, and one that does.
+    // One incompressible file, and one compressible file.
     let write = ["--rw=write", "--do_verify=0", "--ioengine=psync"];
     assert!(fio("noise", &[&write[..], &["--refill_buffers"]].concat()).0);
     assert!(fio("text", &[&write[..], &["--refill_buffers", "--buffer_compress_percentage=70"]].concat()).0);
@@ -61,7 +61,7 @@ fn fio_finds_every_block_right_however_it_reads() {
     let ways =
         [("psync", 0), ("psync", 1), ("mmap", 0), ("libaio", 0), ("libaio", 1), ("io_uring", 0), ("io_uring", 1)];
     for (engine, direct) in ways {
-        // A mount for each, so that each one's reads come to us and not from the kernel's memory.
+        // Each way has a new mount, so that its reads reach the mount and not the kernel's page cache.
         let mount = Mounted::new(cold(memory.clone()), state.clone());
         for file in ["noise", "text"] {
             let (engine, direct) = (format!("--ioengine={engine}"), format!("--direct={direct}"));
@@ -71,7 +71,7 @@ fn fio_finds_every_block_right_however_it_reads() {
             assert!(right, "{engine} {direct}: {said}");
         }
     }
-    // What it says of a wrong block.
+    // fio must detect wrong blocks.
     fs::write(source.path().join("noise"), vec![7; 6 << 20]).unwrap();
     assert!(!fio("noise", &["--readonly", "--rw=randread", "--ioengine=psync"]).0, "it would find nothing");
 }
@@ -90,7 +90,7 @@ fn sixty_four_readers_get_each_block_once() {
                     let i = (i + reader / 8) % 8;
                     let body = body(i + 1, 2_000_000);
                     let file = File::open(mount.path(&format!("latest/{i}"))).unwrap();
-                    // From another end each.
+                    // The readers start at different offsets.
                     for at in 0..10 {
                         let at = (at + reader) % 10 * 200_000;
                         let mut part = vec![0; 200_000];
@@ -113,7 +113,7 @@ fn somebody_who_looks_does_not_wait_for_a_copy() {
     let (memory, state) = pushed(&tree);
     let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::new(cold(storage.clone()), state);
-    // From now on everything that is fetched ahead hangs: it comes in stretches of 1 MiB, what somebody waits for does not.
+    // From now on read-ahead hangs. It reads at least 1 MiB at once, and reads with a waiting program are shorter.
     storage.least.store(1 << 20, SeqCst);
     storage.hang(true);
     std::thread::scope(|scope| {
@@ -168,7 +168,7 @@ fn previews_of_a_folder_wait_for_few_round_trips() {
     assert!(reads.bytes <= 120 * (200 << 10), "{reads:?}");
 }
 
-/// Peak memory of a process, in MiB.
+/// Returns the peak memory of a process in MiB.
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -217,6 +217,6 @@ fn five_hundred_open_files_and_a_copy_stay_within_the_memory() {
     });
 }
 
-/// MiB: the blocks with those that are being fetched (96), unpacked contents (12), folders and lists, replies, and the program
-/// itself; the key derivation has given its 64 MiB back before.
+/// Most memory in MiB: blocks, including blocks that are being fetched (96), unpacked contents (12), folders and lists,
+/// replies, and the program itself. The key derivation has released its 64 MiB before.
 const MOST: u64 = 192;

@@ -1,5 +1,5 @@
-//! Random trees are pushed in several versions, mounted, and compared with what was on the disk by random operations on
-//! every folder of the mount. By hand: `NFREEZER_ROUNDS=50 NFREEZER_SEED=7 cargo test --test mount mount_model`.
+//! Pushes several versions of random trees, mounts them, and compares every view with the pushed trees by random
+//! operations. By hand: `NFREEZER_ROUNDS=50 NFREEZER_SEED=7 cargo test --test mount mount_model`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use nfreezer::push::{self, push};
 use nfreezer::storage::Memory;
 use nfreezer::time::Time;
 
-/// Few names, so that what bears one changes its kind; with the ending that a version of it has.
+/// Names of entries, each with the extension of its versions. They are few, so that entries often change their kind.
 const NAMES: [(&str, &str); 9] = [
     ("a", ""),
     ("b.txt", ".txt"),
@@ -37,11 +37,11 @@ const SIZES: [usize; 8] = [0, 1, 100, 4096, 5000, 70_000, 300_000, 1_300_000];
 const VERSIONS: i64 = 5;
 const OPERATIONS: u64 = 500;
 
-/// What the disk shows of a node.
+/// A node on the disk.
 #[derive(Clone, Debug)]
 struct Node {
     kind: Kind,
-    /// Contents or target.
+    /// Contents of a file, or target of a link.
     bytes: Arc<Vec<u8>>,
     mode: u32,
     owner: (u32, u32),
@@ -62,7 +62,7 @@ enum Kind {
 type Tree = BTreeMap<PathBuf, Node>;
 
 struct Version {
-    /// In `snapshots/`.
+    /// Name in `snapshots/`.
     name: String,
     id: String,
     tree: Tree,
@@ -88,7 +88,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     names[..len].split(|b| *b == 0).filter(|name| !name.is_empty()).map(value).collect()
 }
 
-/// The disk at and below `path`.
+/// Reads the tree at and below `path` from the disk.
 fn scan(path: &Path, below: &Path, tree: &mut Tree) {
     let meta = fs::symlink_metadata(path).unwrap();
     let kind = kind(&meta);
@@ -132,7 +132,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// One change below `top`.
+/// Makes one random change below `top`.
 fn change(dice: &mut Dice, top: &Path) {
     let mut tree = Tree::new();
     scan(top, Path::new(""), &mut tree);
@@ -186,7 +186,7 @@ fn change(dice: &mut Dice, top: &Path) {
     }
 }
 
-/// A process that maps files: this one must not crash, and has no unsafe code.
+/// A separate process that maps files into memory. The test process must not crash and has no unsafe code.
 struct Mapper {
     child: Child,
     to: ChildStdin,
@@ -230,10 +230,10 @@ impl Drop for Mapper {
 struct Case {
     versions: Vec<Version>,
     mount: Mounted,
-    /// Where the source is below a snapshot.
+    /// Path of the source in a snapshot.
     top: PathBuf,
     mapper: Mapper,
-    /// Every path that ever was, and the names in it.
+    /// Every path that ever existed, with the names in it.
     ever: BTreeMap<PathBuf, BTreeSet<Vec<u8>>>,
 }
 
@@ -293,7 +293,7 @@ impl Case {
         if dice.roll(8) == 0 {
             let path = self.any_path(dice);
             let (there, known) = (fs::symlink_metadata(top.join(&path)).is_ok(), self.versions[at].tree.get(&path));
-            // A link on the way may lead somewhere.
+            // A symbolic link in the path may lead to an existing file.
             let through =
                 path.ancestors().skip(1).any(|p| self.versions[at].tree.get(p).is_some_and(|n| n.kind == Kind::Link));
             return assert!(through || there == known.is_some(), "{view} {path:?}");
@@ -315,7 +315,7 @@ impl Case {
         self.ever.keys().nth(dice.roll(self.ever.len() as u64) as usize).unwrap().clone()
     }
 
-    /// States of a path that was no folder: the first and the last version that had each.
+    /// Returns the states of a path while it was not a folder. Each state is its first and its last version.
     fn states(&self, path: &Path) -> Vec<(usize, usize)> {
         let (mut states, mut now): (Vec<(usize, usize)>, Option<&Node>) = (Vec::new(), None);
         for (i, node) in self.versions.iter().enumerate().filter_map(|(i, v)| Some((i, v.tree.get(path)?))) {
@@ -354,7 +354,8 @@ impl Case {
         self.versions.last()?.tree.get(path).map(|node| node.kind)
     }
 
-    /// The newest version that had no folder there, if none is there now; and whether there was a folder, and is none now.
+    /// Returns the newest version with a non-folder at the path, if there is none now. Also returns whether the path
+    /// was a folder and is none now.
     fn gone(&self, path: &Path) -> (Option<usize>, bool) {
         let had = |f: &dyn Fn(Kind) -> bool| {
             self.versions.iter().rposition(|v| v.tree.get(path).is_some_and(|node| f(node.kind)))
@@ -425,7 +426,7 @@ fn same_attributes(shown: &Path, node: &Node, tree: &Tree, path: &Path, links: b
     assert_eq!(found, (node.kind, len, node.mode, node.owner, nlink), "{shown:?}");
     assert_eq!((meta.mtime(), meta.mtime_nsec()), node.mtime, "{shown:?}");
     assert_eq!(xattrs(shown), node.xattrs, "{shown:?}");
-    // Links of one file are one file, and only they, unless they are equal in everything.
+    // Hard links of a file share an inode number. Other files share one only if all their properties are equal.
     let view = shown.ancestors().nth(path.components().count()).unwrap();
     if links && node.nlink > 1 && node.kind != Kind::Dir {
         for (other, _) in tree.iter().filter(|(_, n)| n.inode == node.inode) {

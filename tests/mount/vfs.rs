@@ -1,4 +1,4 @@
-//! The tree of the mount without a kernel, over a repository in memory.
+//! The tree of the mount without a kernel, over an in-memory repository.
 
 use std::collections::BTreeSet;
 
@@ -246,7 +246,7 @@ fn holes_lists_of_many_levels_and_the_end_of_the_file() {
     assert!(matches!(read(&vfs, lookup(&vfs, "latest").unwrap().ino, 0, 10), Err(Fault::Invalid)));
 }
 
-/// Flips a bit in the sealed block of each pack of data (they are the largest) that holds this plaintext byte.
+/// Flips a bit in the sealed block that holds this plaintext byte of the largest pack, which is the data pack.
 fn damage(repo: &Repo, at: usize) {
     let packs = (0..16).flat_map(|x| repo.memory.list(background(), Folder::PackShard(x)).unwrap());
     let pack = packs.max_by_key(|e| e.size).unwrap().name;
@@ -286,7 +286,7 @@ fn a_damaged_block_holds_up_no_other_block_of_the_same_read() {
     let cold = repo.cold();
     let vfs = Vfs::new(background(), cold.clone(), repo.state.clone(), Options::default()).unwrap();
     let f = lookup(&vfs, "latest/f").unwrap().ino;
-    cold.set_cache(0); // else the other blocks of the read that fails are in memory
+    cold.set_cache(0); // otherwise the failed read caches the other blocks
     read(&vfs, f, 0, 1 << 20).unwrap_err();
     for block in 0..16u64 {
         let bytes = read(&vfs, f, block * 65536 + 20_000, 4096);
@@ -401,7 +401,7 @@ fn attributes_of_every_kind_of_node() {
 
 #[test]
 fn where_the_mode_alone_decides_it_grants_no_more_than_the_acl() {
-    // For user 1000 read and write, for the group nothing; the mask is what the mode shows for the group.
+    // User 1000 may read and write, and the group has no rights. The mode shows the mask as the group's rights.
     let entries = [(0x01, 6, u32::MAX), (0x02, 6, 1000), (0x04, 0, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)];
     let mut acl = vec![2, 0, 0, 0];
     entries.iter().for_each(|(tag, bits, id)| {
@@ -437,7 +437,7 @@ fn a_dropped_pack_is_found_by_the_index_or_reported() {
     repo.memory.remove(background(), data).unwrap();
     let error = read(&vfs, f, 0, 10).unwrap_err();
     assert!(matches!(&error, Fault::Broken(e) if e.kind() == ErrorKind::Missing), "{error:?}");
-    // A record that drops the pack, and another place for the same chunk.
+    // Commits a record that drops the pack, and stores the same chunk in another pack.
     let mut state = repo.state.clone();
     let Name::Pack(id) = data else { unreachable!() };
     let head = nfreezer::format::record::Head { dropped: vec![*id], ..Default::default() };

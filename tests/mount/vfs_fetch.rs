@@ -1,4 +1,4 @@
-//! What the mount fetches and when, without a kernel: counted in requests and bytes, never in time.
+//! Fetches and read-ahead of the mount, without a kernel. Counts requests and bytes, and never measures time.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Repo {
         Repo { storage, repo, state }
     }
 
-    /// A mount of it with nothing in memory, and room for so many bytes of blocks.
+    /// Makes a mount with an empty block cache of `cache` bytes.
     fn vfs(&self, cache: usize) -> Vfs {
         let repo = repository::open(self.storage.clone());
         repo.set_cache(cache);
@@ -44,7 +44,7 @@ fn lookup(vfs: &Vfs, path: &str, mode: Mode) -> Result<u64, Fault> {
     path.split('/').try_fold(inode::ROOT, |ino, name| Ok(vfs.lookup(ino, name.as_bytes(), mode)?.unwrap().ino))
 }
 
-/// All names below a folder, as `find` asks for them.
+/// Visits all folders below a folder like `find`, and returns their number.
 fn find(vfs: &Vfs, ino: u64, mode: Mode) -> Result<usize, Fault> {
     let (mut offset, mut count) = (0, 0);
     loop {
@@ -93,7 +93,7 @@ fn blocks_in_memory_are_names_without_a_wait() {
     let vfs = repo.vfs(96 * MIB);
     lookup(&vfs, "latest/folder 3", Mode::Fetch(background())).unwrap();
     let calls = repo.storage.calls();
-    // Its neighbours came with the same stretch, and were never looked at.
+    // The pages of neighbouring folders arrived in the same read. No lookup has used them yet.
     assert!(lookup(&vfs, "latest/folder 4/file 1", Mode::Cached).is_ok());
     assert_eq!(repo.storage.calls(), calls);
 }
@@ -200,7 +200,7 @@ fn the_beginning_of_a_photo_costs_little() {
     let before = vfs.repository().cache_stats().bytes;
     for i in 0..20 {
         let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch(background())).unwrap();
-        // The kernel asks for 128 KiB where a program asks for 64.
+        // The kernel requests 128 KiB if a program reads 64 KiB.
         let advise = |ahead| assert_eq!(ahead, Ahead::Heads);
         let bytes = vfs.read(ino, 0, 128 << 10, Mode::Fetch(background()), &advise).unwrap();
         assert!(bytes == noise(i, 3_000_000 + i as usize * 1111)[..128 << 10]);
@@ -209,8 +209,8 @@ fn the_beginning_of_a_photo_costs_little() {
     assert!(each <= 200 << 10, "{each} bytes for the beginning of a photo");
 }
 
-/// Reads the heads of these photos of 60, and follows the advice. Returns the heads that waited, and the bytes that were
-/// fetched for contents.
+/// Reads the heads of some of 60 photos, and follows the advice. Returns the number of reads that waited, and the
+/// fetched bytes of contents.
 fn heads(repo: &Repo, photos: impl IntoIterator<Item = u64>) -> (u32, u64) {
     let vfs = repo.vfs(96 * MIB);
     let mut waits = 0;
@@ -228,7 +228,7 @@ fn heads(repo: &Repo, photos: impl IntoIterator<Item = u64>) -> (u32, u64) {
     (waits, vfs.repository().cache_stats().contents)
 }
 
-/// Bytes that the kernel asks for where a program reads 64 KiB.
+/// Bytes that the kernel requests if a program reads 64 KiB.
 const HEAD: usize = 128 << 10;
 
 #[test]
@@ -237,7 +237,7 @@ fn the_heads_of_photos_are_fetched_before_they_are_read() {
     let sidecar = |i: u64| Item::new(Body::File(vec![Segment::Noise(1000 + i, 300_000)]));
     let photos = (0..60).map(|i| (format!("{i:02}.jpg"), photo(i)));
     let repo = Repo::of(&Item::dir(photos.chain((0..60).map(|i| (format!("{i:02}.raw"), sidecar(i))))));
-    // Three blocks, and the headers of the packs.
+    // Three blocks of each photo, and the headers of the packs.
     let each = 3 * 65_600 + 1000;
     for backwards in [false, true] {
         let (waits, bytes) = heads(&repo, (0..60).map(|i| if backwards { 59 - i } else { i }));

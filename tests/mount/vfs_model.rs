@@ -1,4 +1,4 @@
-//! Random trees against a model, by random operations: what the tree of the mount shows is what was written.
+//! Compares the tree of the mount with random written trees, by random operations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ fn contents(segments: &[Segment]) -> Vec<u8> {
     segments.iter().flat_map(bytes).collect()
 }
 
-/// The shown entries of a directory of the model.
+/// Returns the entries of a model directory that the mount shows.
 fn shown(item: &Item) -> Vec<(&Vec<u8>, &Item)> {
     let Body::Directory(entries) = &item.body else { panic!("no directory") };
     entries.iter().filter(|(_, item)| !matches!(item.body, Body::Other(Content::Unreadable(_)))).collect()
@@ -87,7 +87,7 @@ fn same(attr: &Attr, item: &Item) {
     }
 }
 
-/// Asks for what is in memory first, as the mount does.
+/// Runs an operation on cached data first and fetches if necessary, as the mount does.
 fn both<T>(op: impl Fn(Mode) -> Result<T, Fault>) -> T {
     match op(Mode::Cached) {
         Err(Fault::Wait) => op(Mode::Fetch(background())).unwrap(),
@@ -128,7 +128,7 @@ fn compare(vfs: &Vfs, ino: u64, item: &Item, dice: &mut Dice) {
             vfs.forget(attr.ino, 1);
         }
         assert_eq!(both(|mode| vfs.getattr(attr.ino, mode)), *attr);
-        // A tree without any says so, and that nobody need ask again.
+        // `Unsupported` means that no node of the tree has attributes, and that programs can stop asking.
         let xattrs = both(|mode| match vfs.xattrs(attr.ino, mode) {
             Err(Fault::Unsupported) if !vfs.has_xattrs() => Ok(Arc::default()),
             other => other,
@@ -160,7 +160,7 @@ fn read(vfs: &Vfs, attr: &Attr, segments: &[Segment], dice: &mut Dice) {
             .iter()
             .for_each(|stretch| vfs.fetch_ahead(background(), stretch));
     }
-    // Whatever is called a hole is zeros, and following data and holes leads through the whole file.
+    // Holes contain only zeros, and alternating seeks for data and holes reach the end of the file.
     let mut at = 0;
     while at < attr.size {
         let data = match vfs.seek(attr.ino, at, Seek::Data, Mode::Fetch(background())) {

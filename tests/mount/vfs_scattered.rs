@@ -1,4 +1,4 @@
-//! Reads of a tree whose files lie in many small packs, without a kernel: counted in reads that wait, never in time.
+//! Reads of a tree whose files lie in many small packs, without a kernel. Counts waiting reads; never measures time.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use nfreezer::context::background;
 use nfreezer::format::record::Snapshot;
 use nfreezer::vfs::{Ahead, Fault, Kind, Mode, Options, Vfs, inode};
 
-/// 400 files of 6 kB in 20 directories. Each of 30 pushes changes 40 of them.
+/// Pushes 400 files of 6 kB in 20 directories, and then changes 40 of them before each of 30 more pushes.
 fn aged() -> (Saved, Snapshot) {
     let saved = Saved::new();
     let write = |i: u64, seed: u64| saved.write(&format!("{:02}/{i:03}", i / 20), seed, 6000 + seed as usize % 100);
@@ -75,7 +75,7 @@ impl Copy<'_> {
     }
 }
 
-/// Copies everything. Returns the reads that waited, and the bytes that were fetched.
+/// Copies everything. Returns the number of reads that waited, and the number of fetched bytes.
 fn copy(saved: &Saved, snapshot: &Snapshot, by_name: bool, follows_tree: bool) -> (u32, u64) {
     let repo = Arc::new(saved.repo.behind(saved.memory.clone()));
     let state = repo.state(background()).unwrap();

@@ -1,5 +1,5 @@
-//! What the tree of the mount shows over time: `versions/`, `deleted/`, `at/`, shadow copies, new snapshots; and the
-//! attributes that are made up. Over a repository in memory.
+//! Views of the mount over time: `versions/`, `deleted/`, `at/`, shadow copies and new snapshots. Also tests the
+//! synthetic attributes. Uses an in-memory repository.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use nfreezer::storage::Storage;
 use nfreezer::time::Time;
 use nfreezer::vfs::{Attr, Fault, Invalidation, Kind, Mode, Options, Vfs, inode};
 
-/// 2001-09-09 01:46:40 and days after it.
+/// Returns 2001-09-09 01:46:40 plus a number of days.
 fn day(n: i64) -> Time {
     Time::new(1_000_000_000 + 86400 * n, 0)
 }
@@ -74,7 +74,7 @@ fn every_version_of_a_file_and_all_that_ever_was_in_a_folder() {
     for wrong in ["versions/nothing", "versions/home/me/gone", "versions/home/me/letter.txt/2001-09-10_01-46-40.txt"] {
         assert!(lookup(&vfs, wrong).unwrap_err().starts_with("no "), "{wrong}");
     }
-    // What is asked for by name is what is listed, without the listing too.
+    // A lookup by name finds the listed entries, also without a listing before it.
     let cold = repo.warm();
     for path in ["versions/home", "versions/home/me", letter, &format!("{letter}/{}", versions[0])] {
         assert_eq!(lookup(&cold, path).unwrap(), lookup(&vfs, path).unwrap(), "{path}");
@@ -119,14 +119,14 @@ fn what_is_gone_in_its_newest_version() {
         (vec!["a".into()], "2".into())
     );
     assert!(lookup(&vfs, "deleted/home/me/kept").is_err() && lookup(&vfs, "deleted/home/me/sub/b").is_err());
-    // A whole folder goes: all that ever was in it is there.
+    // A whole folder is deleted: `deleted/` shows every entry that was ever in it.
     repo.on(3, &Item::dir([("home", Item::dir::<&str>([]))]));
     let vfs = repo.warm();
     assert_eq!(below(&vfs, "deleted/home/me"), ["kept", "old", "still", "sub"]);
     assert_eq!(below(&vfs, "deleted/home/me/sub"), ["a", "b"]);
     assert_eq!(text(&vfs, "deleted/home/me/kept"), "again");
     assert_eq!(text(&repo.warm(), "deleted/home/me/still/same"), "x");
-    // A partial snapshot does not say that something is gone, nor is an unfinished one a version.
+    // Entries that a partial snapshot lacks do not count as deleted, and an incomplete file is no version.
     repo.push_as(&home(vec![("kept", file("partial", 9))]), |s| (s.partial, s.time) = (true, day(4)));
     let vfs = repo.warm();
     assert_eq!(below(&vfs, "deleted/home/me"), ["kept", "old", "still", "sub"]);
@@ -153,7 +153,7 @@ fn what_other_hosts_and_other_sources_have_is_not_gone() {
     repo.push_as(&etc("new"), as_of(3, "one", "/etc"));
     assert_eq!(below(&repo.warm(), "deleted/etc"), ["here"]);
     assert_eq!(below(&repo.warm(), "deleted"), ["etc"], "home leads to nothing");
-    // Now one has other sources, which hold the old ones: the old state of one says nothing any more.
+    // The new source of host one contains its older sources, so their snapshots are no longer its current state.
     repo.push_as(&Item::dir([("etc", Item::dir([("last", file("l", 1))]))]), as_of(4, "one", "/"));
     assert_eq!(below(&repo.warm(), "deleted/etc"), ["here", "new"]);
     assert_eq!(below(&repo.warm(), "deleted"), ["etc", "home"]);
@@ -225,7 +225,8 @@ fn a_folder_that_was_ever_private_is_private_in_the_union() {
     assert_eq!(attr(&vfs, "versions/d"), (0o700, 99), "by the listing too");
 }
 
-/// So many snapshots, an hour apart, in each part of them the next tree, and one of each before its part.
+/// Commits snapshots an hour apart. Each tree in order has an equal part of them, after one snapshot that stores the
+/// tree.
 fn many(repo: &mut Repo, trees: &[Item], snapshots: usize) {
     let part = (snapshots / trees.len()) as i64;
     let mut head = Vec::new();
@@ -262,7 +263,7 @@ fn a_thousand_snapshots_cost_as_many_reads_as_there_are_different_pages() {
     };
     assert_eq!(reads(&|| drop(names(&vfs, inode::ROOT))), 0, "nothing is loaded up front");
     assert_eq!(names(&vfs, lookup(&vfs, "snapshots").unwrap().ino).len(), 1005);
-    // Five states, and each is in one pack.
+    // Five states, each in one pack.
     let versions = reads(&|| assert_eq!(below(&vfs, "versions/home/me/letter.txt").len(), 5));
     assert!((1..=15).contains(&versions), "{versions}");
     let union = reads(&|| assert_eq!(below(&vfs, "versions/home/me/photos").len(), 500));
@@ -417,7 +418,7 @@ fn a_damaged_page_of_one_snapshot_hides_only_what_is_in_it() {
     repo.on(1, &home(vec![("a", file("1", 1)), ("lost", file("0", 1))]));
     let added: Vec<Name> = list(&repo).difference(&before).cloned().collect();
     repo.on(2, &home(vec![("a", file("2", 1))]));
-    // Its pages are in the pack that holds nothing of "1".
+    // Damages the packs that the second push added.
     for name in added {
         let mut bytes = repo.memory.get(&name).unwrap();
         let at = bytes.len() - 40;
@@ -475,7 +476,7 @@ fn attributes_that_are_made_up() {
     let size = |path: &str| own(path, "stored-size").map(|s| s.parse::<u64>().unwrap());
     assert_eq!((size("latest/noise"), size("latest/empty"), size("latest")), (Some(3 << 20), Some(0), None));
     assert!((1..200).contains(&size("latest/file").unwrap()), "what it takes compressed");
-    // Nothing lists them, and where nothing else is either, programs are told to stop asking.
+    // No listing contains them. If a snapshot has no other attributes, programs learn that they can stop asking.
     let file = lookup(&vfs, "latest/file").unwrap().ino;
     assert!(matches!(vfs.xattrs(file, Mode::Fetch(background())), Err(Fault::Unsupported)));
     assert!(matches!(get(&vfs, "latest/file", "user.x"), Err(Fault::Unsupported)));

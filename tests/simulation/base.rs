@@ -1,4 +1,4 @@
-//! The repository that every run starts from, made once: deriving its key takes longer than a whole run.
+//! The repository with which every run starts. It is created once, since its key derivation takes longer than a run.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::plan::{Dates, Plan};
 use super::server::{Arrival, Server, Upload};
 use super::world::START;
 
-/// Records in the log, so that a merge is due after some more.
+/// Number of records in the log, so that a few more make a merge due.
 pub const RECORDS: usize = 13;
 
-/// A repository and the objects of a server that holds it.
+/// A repository, and a server with its objects.
 pub struct Base {
     pub repo: Repository,
     pub server: Server,

@@ -1,4 +1,4 @@
-//! The clients: the operations that each repeats, and the memory that survives its death.
+//! The clients: their operations, and the memory that survives a kill.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
@@ -36,29 +36,29 @@ pub struct Saved {
     pub client: usize,
 }
 
-/// The deeds of all clients, for the judgement at the end.
+/// The actions of all clients, for the verdict at the end.
 #[derive(Default)]
 pub struct Journal {
     pub saved: Vec<Saved>,
-    /// Snapshots that someone wanted to forget.
+    /// Snapshots that a client tried to forget.
     pub forgotten: BTreeSet<SnapshotId>,
     pub errors: Vec<String>,
     pub panics: Vec<String>,
 }
 
-/// A machine.
+/// A machine that runs a client.
 pub struct Machine {
     pub world: Arc<World>,
     pub journal: Arc<Mutex<Journal>>,
     pub client: usize,
     pub name: String,
-    /// The folder of its memory.
+    /// Folder of the client's memory (seen heads).
     pub seen: PathBuf,
     pub dice: Dice,
 }
 
 impl Machine {
-    /// Opens the repository as a new process does.
+    /// Opens the repository like a new process.
     pub fn open(&self) -> Repository {
         let line = Arc::new(Line { world: Arc::clone(&self.world), client: self.client });
         let access = Access { seen: Some(SeenStore::at(&self.seen)), ..Access::default() };
@@ -102,7 +102,7 @@ impl Machine {
     }
 }
 
-/// Starts the work of a client on its own thread; it takes its client out of the game, whatever happens.
+/// Runs the work of a client on its own thread. Removes the client from the schedule at the end, also after a panic.
 pub fn work(mut machine: Machine, seed: u64, work: impl FnOnce(&mut Machine)) {
     deterministic::seed(seed);
     drop(machine.world.turn(machine.client, 0));
@@ -114,7 +114,7 @@ pub fn work(mut machine: Machine, seed: u64, work: impl FnOnce(&mut Machine)) {
     machine.world.finish(machine.client);
 }
 
-/// A client that pushes, forgets and undeletes.
+/// Runs a client that pushes, forgets and undeletes.
 pub fn writer(machine: &mut Machine) {
     let (pushes, forgotten, undeleted, partial) = {
         let plan = &machine.world.lock().plan;
@@ -151,7 +151,7 @@ pub fn writer(machine: &mut Machine) {
     }
 }
 
-/// See [`Script::Undelete`].
+/// Runs [`Script::Undelete`].
 fn undelete_late(machine: &mut Machine, model: &mut Model) {
     for _ in 0..2 {
         model.change(machine.client, &mut machine.dice);
@@ -175,7 +175,7 @@ fn names_any(repo: &Repository, snapshot: &Snapshot, packs: &BTreeSet<ObjectId>)
     Reachable::of(background(), &trees, &roots, &scope).is_ok_and(|found| found.packs().next().is_some())
 }
 
-/// See [`Script::Return`].
+/// Runs [`Script::Return`].
 fn push_again(machine: &mut Machine, model: &mut Model, round: u8) {
     model.change(machine.client, &mut machine.dice);
     let mut more = model.clone();
@@ -212,7 +212,7 @@ fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) ->
     let model = if end == End::Whole { model.clone() } else { model.part(&mut machine.dice) };
     let (root, sections) = push.store(&model)?;
     let (id, head) = push.head(&state, root, end)?;
-    // A snapshot that this one replaces is not expected any more.
+    // The snapshots that this one replaces are no longer expected.
     machine.journal.lock().unwrap().forgotten.extend(head.marks.iter().map(|mark| mark.snapshot));
     if end == End::Immediate {
         repo.commit_at_once(ctx, &state, head, &sections)?;
@@ -248,7 +248,7 @@ fn forget_one(machine: &mut Machine) -> Result<()> {
     forget(machine, |own| (own >= 2).then(|| dice.roll(own as i64 - 1) as usize))
 }
 
-/// Forgets the snapshot with a number among those of this client, of which there are as many as the argument says.
+/// Forgets one of the client's snapshots. `which` receives their number and returns an index.
 fn forget(machine: &mut Machine, which: impl FnOnce(usize) -> Option<usize>) -> Result<()> {
     let ctx = background();
     let repo = machine.open();
@@ -265,8 +265,7 @@ fn undelete(machine: &mut Machine) -> Result<()> {
     undelete_one(machine, |_, _| true).map(drop)
 }
 
-/// Undeletes one of the client's snapshots that are wanted. It must not lose anything from then on. Returns whether there was
-/// one.
+/// Undeletes one of the client's wanted snapshots, which must not lose data from then on. Returns whether one existed.
 fn undelete_one(machine: &mut Machine, is_wanted: impl Fn(&Repository, &Snapshot) -> bool) -> Result<bool> {
     let ctx = background();
     let repo = machine.open();

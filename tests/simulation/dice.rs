@@ -1,6 +1,6 @@
-//! Choices that follow from a seed.
+//! Random choices that depend only on a seed.
 
-/// A small generator of choices (SplitMix64).
+/// A small random number generator (SplitMix64).
 pub struct Dice(u64);
 
 impl Dice {

@@ -1,16 +1,16 @@
-//! A deterministic simulation: several clients share a repository, and everything that can go wrong does. Compiled into the
-//! unit tests of the library, since it replaces its randomness and its threads.
+//! A deterministic simulation: several clients share a repository, with faults of clients, server and network. Compiled
+//! into the unit tests of the library, since it replaces the library's randomness and threads.
 //!
-//! The property: a snapshot whose push reported success and that no client forgot loses no chunk that the server itself did not
-//! remove.
+//! The tested property: a snapshot whose push reported success and that no client forgot loses no chunk, unless the
+//! server itself removed it.
 //!
 //! | file | |
 //! |---|---|
-//! | `plan` | the character of a run |
-//! | `world` | whose turn it is, and what time |
+//! | `plan` | the parameters of a run |
+//! | `world` | the scheduler and the time |
 //! | `server`, `storage` | the objects; the requests of one client |
-//! | `client`, `push`, `pruner`, `tree` | what clients do |
-//! | `run`, `verdict` | one run and its judgement |
+//! | `client`, `push`, `pruner`, `tree` | the operations of clients |
+//! | `run`, `verdict` | one run and its verdict |
 
 mod base;
 mod client;
@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plan::{Dates, Plan, Rule, Script};
 use run::run;
 
-/// Seeds of one test in CI.
+/// Number of seeds of one test in CI.
 const SEEDS: u64 = 600;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -46,11 +46,11 @@ struct Tally {
     requests: u64,
     saved: u64,
     deleted: u64,
-    /// Seeds that lost something, with the first fault.
+    /// Seeds that lost data, with the first fault.
     lost: BTreeMap<u64, String>,
 }
 
-/// Runs seeds on all cores, until `most` of them have lost something.
+/// Runs seeds on all cores, until `most` of them have lost data.
 fn simulate(seeds: Range<u64>, most: usize, losses_only: bool, plan: impl Fn(u64) -> Plan + Sync) -> Tally {
     let (next, tally) = (AtomicU64::new(seeds.start), Mutex::<Tally>::default());
     let run_seeds = || {
@@ -76,7 +76,7 @@ fn simulate(seeds: Range<u64>, most: usize, losses_only: bool, plan: impl Fn(u64
     tally.into_inner().unwrap()
 }
 
-/// Fails with the trace of a seed that has lost something.
+/// Fails with the trace of a seed that has lost data.
 fn assert_nothing_lost(tally: &Tally, plan: impl Fn(u64) -> Plan) {
     tally.lost.iter().for_each(|(seed, fault)| println!("seed {seed}: {fault}"));
     if let Some(seed) = tally.lost.keys().next() {
@@ -95,7 +95,7 @@ fn nothing_that_was_saved_is_lost() {
     assert_nothing_lost(&tally, Plan::of);
 }
 
-/// Returns the plan of a seed without this rule. The faults that the rule protects from are frequent.
+/// Returns the plan of a seed without this rule. The faults against which the rule protects are frequent.
 fn without(rule: Rule, seed: u64) -> Plan {
     let mut plan = Plan { removed: Some(rule), ..Plan::of(seed) };
     match rule {
@@ -122,7 +122,7 @@ fn without(rule: Rule, seed: u64) -> Plan {
     plan
 }
 
-/// Returns the first seed at which a simulation without this rule loses something, and the fault.
+/// Returns the first seed at which a simulation without this rule loses data, and the fault.
 fn loss_without(rule: Rule, seeds: u64) -> Option<(u64, String)> {
     simulate(1..1 + seeds, 1, true, |seed| without(rule, seed)).lost.pop_first()
 }
@@ -165,7 +165,7 @@ fn a_seed_gives_the_same_run_again() {
     }
 }
 
-/// Shows one run.
+/// Prints the trace of one run.
 #[test]
 #[ignore = "for people"]
 fn trace() {

@@ -1,4 +1,4 @@
-//! The character of a run: its clients, and the rate of each fault. All of it follows from the seed.
+//! The parameters of a run: its clients, and the rate of each fault. All of them depend only on the seed.
 
 use super::dice::Dice;
 
@@ -8,39 +8,39 @@ pub type Seconds = i64;
 const HOUR: Seconds = 3600;
 pub const DAY: Seconds = 24 * HOUR;
 
-/// How the server dates objects.
+/// Modification times that the server reports for objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dates {
     True,
-    /// All of 1970: a NAS without a clock.
+    /// 1970 for all objects: a NAS without a clock.
     Epoch,
-    /// Packs of 1970, records of now: packs that another program copied.
+    /// 1970 for packs, and the present for records: another program has copied the packs.
     OldPacks,
-    /// Any time between 1970 and next year.
+    /// Random times between 1970 and next year.
     Random,
 }
 
-/// Operations in an order that random ones seldom have.
+/// Operations in an order that is rare among random ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// Undeletes a forgotten snapshot while a pruner is suspended before it drops packs.
+    /// Undeletes a forgotten snapshot while a pruner is suspended before its drop record.
     Undelete,
-    /// Pushes contents again that only a forgotten snapshot has.
+    /// Pushes contents again that exist only in a forgotten snapshot.
     Return,
 }
 
-/// A rule that keeps data from being lost.
+/// A rule that prevents data loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Only objects that a record condemned are deleted.
     CondemnFirst,
-    /// The grace time runs from the first sight of the deleting machine.
+    /// The grace time starts when the deleting machine first sees the condemned object.
     OwnSight,
     /// A writer lists the log again after its commit.
     SecondLook,
-    /// Records and pages that cannot be read end the run.
+    /// An unreadable record or page ends the run.
     RefuseDoubt,
-    /// Another place of a chunk counts only after it was read.
+    /// Another copy of a chunk counts only after it was read.
     VerifyPlaces,
     /// The deleting run recomputes the live chunks.
     FreshLiveness,
@@ -50,7 +50,7 @@ pub enum Rule {
     Belts,
 }
 
-/// The character of a run. Rates are per 1000 requests.
+/// The parameters of a run. Rates are per 1000 requests.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub writers: usize,
@@ -59,11 +59,11 @@ pub struct Plan {
     pub pushes: i64,
     pub prunes: i64,
     pub grace: Seconds,
-    /// Longest time between two requests of a client that works.
+    /// Longest time between two requests of an active client.
     pub latency: Seconds,
     /// Longest time between two operations of a client.
     pub pauses: Seconds,
-    /// How often a client goes on with its next request before others have their turn.
+    /// Rate at which a client makes its next request without passing the turn.
     pub burst: i64,
     pub killed: i64,
     pub lost: i64,
@@ -74,40 +74,40 @@ pub struct Plan {
     pub skipped: i64,
     /// Objects that listings show later than they were stored, to all clients or to some.
     pub hidden: i64,
-    /// Longest time for which an object is hidden. Beyond a part of the grace time nothing can be promised: then hiding is
-    /// as good as removing.
+    /// Longest time for which an object is hidden. It must be a fraction of the grace time, since hiding an object for
+    /// longer equals removing it.
     pub hidden_for: Seconds,
     /// The server has two sites, one for writers and one for pruners. Each shows the objects of the other one later.
     pub has_sites: bool,
-    /// What writers do in turn, instead of random changes.
+    /// Sequence of operations of the writers, instead of random changes.
     pub script: Option<Script>,
-    /// Records before which a writer is suspended.
+    /// Rate of records before which a writer is suspended.
     pub commit_naps: i64,
-    /// Records before which a pruner is suspended.
+    /// Rate of records before which a pruner is suspended.
     pub prune_naps: i64,
-    /// Packs that the server damages some time after they were stored.
+    /// Rate of packs that the server damages some time after they were stored.
     pub damaged: i64,
-    /// Packs that are away for some hours some time after they were stored, as if a disk was not mounted.
+    /// Rate of packs that become missing for some hours, as if a disk was not mounted.
     pub outages: i64,
-    /// Packs that the server denies to have, when it is asked.
+    /// Rate of requests to which the server answers that a stored pack is missing.
     pub denied: i64,
     pub jumps: i64,
-    /// Whether clocks are wrong at all, and by years.
+    /// Rate of clients with a wrong clock. Some clocks are wrong by years.
     pub skews: i64,
-    /// A client that believes it is 1970.
+    /// A client whose clock shows 1970.
     pub in_1970: Option<usize>,
     pub dates: Dates,
-    /// Snapshots that are forgotten, of 1000.
+    /// Forgotten snapshots, per 1000.
     pub forgotten: i64,
-    /// How often a client undeletes a snapshot after a push, of 1000.
+    /// Pushes after which a client undeletes a snapshot, per 1000.
     pub undeleted: i64,
-    /// Pushes that end early with a partial snapshot, of 1000.
+    /// Pushes that end early with a partial snapshot, per 1000.
     pub partial: i64,
-    /// The newest records that one listing of the log leaves out.
+    /// Rate at which a listing of the log leaves out each of the newest records.
     pub newest: i64,
-    /// Someone forgets all snapshots when the writers are done.
+    /// Whether a vandal forgets all snapshots when the writers are done.
     pub vandal: bool,
-    /// The rule that is not in force.
+    /// The disabled rule.
     pub removed: Option<Rule>,
 }
 
@@ -164,7 +164,7 @@ impl Plan {
         }
     }
 
-    /// Returns a plan in which clients are late and nothing else goes wrong.
+    /// Returns the plan with latency as its only fault.
     pub fn quiet(self) -> Plan {
         let Plan { grace, prunes, pushes, latency, removed, .. } = self.clone();
         let mut plan = self;
@@ -172,7 +172,7 @@ impl Plan {
         Plan { grace, prunes, pushes, latency, removed, ..plan }
     }
 
-    /// Ends everything that goes wrong.
+    /// Ends all faults and restores the removed rule.
     pub fn calm(&mut self) {
         (self.killed, self.lost, self.late, self.skipped, self.hidden) = Default::default();
         (self.denied, self.damaged, self.suspended, self.skews, self.jumps) = Default::default();
@@ -180,20 +180,20 @@ impl Plan {
         (self.dates, self.latency, self.removed, self.has_sites) = (Dates::True, 4, None, false);
     }
 
-    /// Returns the clients at the site of a client, one bit each.
+    /// Returns the clients at the same site as a client, as a bit mask.
     pub fn neighbours(&self, client: usize) -> i64 {
         let writers = (1 << self.writers) - 1;
         if client < self.writers { writers } else { !writers }
     }
 
-    /// Returns whether nothing goes wrong in this run, so that no operation may fail.
+    /// Returns whether the run has no faults, so that no operation may fail.
     pub fn is_calm(&self) -> bool {
         let network = [self.killed, self.lost, self.late, self.suspended, self.commit_naps, self.prune_naps];
         let server = [self.newest, self.outages, self.skipped, self.hidden, self.denied, self.damaged, self.skews];
         network.iter().chain(&server).all(|rate| *rate == 0)
     }
 
-    /// Returns the difference of a clock from the true time.
+    /// Returns a random difference of a clock from the true time.
     pub fn skew(&mut self, dice: &mut Dice) -> Seconds {
         if !dice.chance(self.skews) {
             return 0;
@@ -207,7 +207,7 @@ impl Plan {
         }
     }
 
-    /// Returns how long a client is suspended.
+    /// Returns a random time for which a client is suspended.
     pub fn nap(&self, dice: &mut Dice) -> Seconds {
         match dice.roll(4) {
             0 => dice.roll(self.grace / 2),
@@ -217,7 +217,7 @@ impl Plan {
         }
     }
 
-    /// Returns how long a client waits between two operations.
+    /// Returns a random time between two operations of a client.
     pub fn pause(&self, dice: &mut Dice) -> Seconds {
         if dice.chance(300) { dice.roll(HOUR) } else { dice.roll(self.pauses) }
     }

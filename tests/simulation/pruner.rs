@@ -1,4 +1,4 @@
-//! The clients that prune.
+//! Clients that prune.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::repo::Repository;
 use super::client::Machine;
 use super::plan::Rule;
 
-/// Bytes of memory of a run.
+/// Memory of a prune, in bytes.
 const MEMORY: u64 = 4 << 20;
 
-/// Returns the rules of which one may be removed.
+/// Returns all rules, without the removed one.
 pub fn rules(removed: Option<Rule>) -> Rules {
     let stays = |rule| removed != Some(rule);
     Rules {
@@ -28,7 +28,7 @@ pub fn rules(removed: Option<Rule>) -> Rules {
     }
 }
 
-/// A client that prunes and merges.
+/// Runs a client that prunes and merges.
 pub fn pruner(machine: &mut Machine) {
     let (prunes, grace, removed) = {
         let plan = &machine.world.lock().plan;
@@ -64,7 +64,7 @@ pub fn pruner(machine: &mut Machine) {
     }
 }
 
-/// Forgets all snapshots, as a mistaken user or a thief does.
+/// Forgets all snapshots, like a mistaken user or a thief.
 fn forget_all(machine: &mut Machine) -> Result<()> {
     let repo = machine.open();
     let mut state = repo.state(background())?;
@@ -77,7 +77,7 @@ fn once(repo: &Repository, options: &Options) -> Result<Report> {
     prune::prune(background(), repo, options, &mut |_| Ok(()))
 }
 
-/// Prunes until nothing is left to do; `pass` lets time pass.
+/// Prunes until the repository has no garbage. `pass` advances the time.
 pub fn clean(repo: &Repository, grace: i64, pass: impl Fn(i64)) -> Result<()> {
     let grace_time = Duration::from_secs(grace.unsigned_abs());
     let max_unused = Unused::Percent(10.0);
@@ -89,8 +89,8 @@ pub fn clean(repo: &Repository, grace: i64, pass: impl Fn(i64)) -> Result<()> {
         memory: MEMORY,
         ..Options::default()
     };
-    // The first one sees which snapshots are forgotten, the second one condemns packs, the third one deletes them, and the
-    // records that it makes superfluous are condemned and deleted after that.
+    // The first prune sees the forgotten snapshots, the second condemns packs, and the third deletes them. Later ones
+    // condemn and delete the records that the third made superfluous.
     for _ in 0..6 {
         let report = once(repo, &options)?;
         if let Some(doubt) = report.doubt {

@@ -1,5 +1,5 @@
-//! A push without files, threads and chunker: the protocol of a writer, by the code of the repository. It takes contents over
-//! from the parent and from the index, stores the new ones, and commits.
+//! A push without files, threads and chunker. It follows the protocol of a writer and uses the repository's code: it
+//! reuses contents from the parent and the index, stores the new ones, and commits.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::trees::{Directory, MetaPack, SelfRefs, Trees, Which, names_condemned_
 use super::dice::Dice;
 use super::tree::{Model, content, identity, nodes};
 
-/// How a push ends.
+/// The end of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Whole,
-    /// With a checkpoint.
+    /// Ends with a checkpoint.
     Partial,
-    /// By a signal: the last commit looks at nothing.
+    /// Ends by a signal: the last commit does not read the log.
     Immediate,
 }
 
@@ -47,7 +47,7 @@ pub struct Push<'p> {
     host: &'p str,
     dice: &'p mut Dice,
     trees: Trees<'p>,
-    /// Packs to which nothing new may refer.
+    /// Packs to which new references are forbidden.
     condemned: HashSet<ObjectId>,
     missing: BTreeSet<ObjectId>,
     index: Index,
@@ -59,7 +59,7 @@ pub struct Push<'p> {
 }
 
 impl<'p> Push<'p> {
-    /// Reads the parent and looks which packs are missing.
+    /// Reads the parent and determines the missing packs.
     pub fn new(
         ctx: &'p Context<'p>,
         repo: &'p Repository,
@@ -126,7 +126,7 @@ impl<'p> Push<'p> {
         Ok((top, index_sections(&packs, index::rows(&entries), 0)))
     }
 
-    /// Stores the contents that the repository does not have, in one pack or two.
+    /// Stores the contents that the repository lacks, in one or two packs.
     fn contents(&mut self, model: &Model) -> Result<()> {
         let mut wanted = BTreeSet::new();
         for (name, files) in &model.0 {
@@ -187,7 +187,7 @@ impl<'p> Push<'p> {
         kept.unwrap_or_else(|| chunks.iter().map(|number| Extent::Data(self.new[number])).collect())
     }
 
-    /// Writes the pages of a directory, or finds them. `old`: its top page in the parent.
+    /// Writes or reuses the pages of a directory. `old` is its top page in the parent.
     fn directory(&self, meta: &mut MetaPack<'_>, nodes: Vec<Node>, old: Option<Ref>) -> Result<Option<Ref>> {
         let mut directory = Directory::default();
         for node in nodes {

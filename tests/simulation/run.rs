@@ -1,4 +1,4 @@
-//! One run: starts the clients, lets them finish, ends all faults and judges the result.
+//! One run: starts the clients, waits for their end, ends all faults and checks the result.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,21 +13,21 @@ use super::pruner::pruner;
 use super::verdict::Judge;
 use super::world::World;
 
-/// Errors that other clients cause, and that the next run of the same command need not have.
+/// Errors that other clients cause. The same command may succeed the next time.
 const IN_THE_WAY: [&str; 7] = [
     "other clients write all the time",
     "took too long",
     "condemned while the push went on",
     "its data is gone",
     "removed data of snapshot",
-    // These ask for consent.
+    // These errors request consent.
     "the repository has no snapshots",
     "are not needed any more",
 ];
 
 /// The result of a run.
 pub struct Outcome {
-    /// Losses and other faults; empty if all is well.
+    /// Losses and other faults.
     pub faults: Vec<String>,
     pub trace: Vec<String>,
     pub requests: u64,
@@ -76,7 +76,7 @@ pub fn run(seed: u64, plan: &Plan, is_traced: bool) -> Outcome {
     let journal = journal.lock().unwrap();
     let mut faults = journal.panics.clone();
     if plan.is_calm() {
-        // Clients may still be in each other's way.
+        // Clients may still disturb each other.
         let is_fault = |error: &&String| !IN_THE_WAY.iter().any(|text| error.contains(text));
         faults.extend(journal.errors.iter().filter(is_fault).cloned());
     }
@@ -87,7 +87,7 @@ pub fn run(seed: u64, plan: &Plan, is_traced: bool) -> Outcome {
     Outcome { faults, trace: inner.trace(), requests: inner.requests, saved: journal.saved.len(), deleted }
 }
 
-/// The memories of the clients, in a folder without a disk where there is one.
+/// Makes a folder for the memories of the clients, in `/dev/shm` if it exists.
 fn memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The server: objects in memory, and everything that a server can do about them without removing any.
+//! The server: in-memory objects, and all server faults except removal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,10 +11,10 @@ use crate::storage::Entry;
 use super::dice::Dice;
 use super::plan::{Dates, Plan, Seconds};
 
-/// The newest objects, of which those in the log may be left out more often than others.
+/// Number of newest objects. Listings leave out records among them more often than other ones.
 const NEWEST: u64 = 8;
 
-/// Objects, and puts that are still on their way.
+/// Objects, and puts that have not arrived yet.
 #[derive(Clone, Default)]
 pub struct Server {
     pub objects: BTreeMap<Name, Object>,
@@ -32,15 +32,15 @@ pub struct Server {
 pub struct Object {
     pub bytes: Arc<Vec<u8>>,
     pub mtime: Seconds,
-    /// Listings show it to all clients from this time on, ..
+    /// Time from which listings show the object to all clients.
     visible: Seconds,
-    /// .. and before that to these clients only (one bit each).
+    /// Clients to which listings show the object before that time, as a bit mask.
     shown_to: i64,
-    /// Numbers the objects as they were stored.
+    /// Position in the order of storing.
     number: u64,
-    /// When it is away.
+    /// Time during which the object is missing.
     outage: Range<Seconds>,
-    /// From this time on the server returns other bytes.
+    /// Time from which the server returns damaged bytes.
     damaged: Option<Seconds>,
 }
 
@@ -52,7 +52,7 @@ pub struct Deleted {
     at: Seconds,
 }
 
-/// An object that a client stores.
+/// A put of a client.
 #[derive(Clone, Copy)]
 pub struct Upload<'u> {
     pub client: usize,
@@ -65,7 +65,7 @@ pub struct Upload<'u> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     Now,
-    /// At this time; the client gets an error.
+    /// The put arrives at this time, and the client gets an error.
     Late(Seconds),
 }
 
@@ -98,7 +98,7 @@ impl Server {
         if !skipped.is_empty() {
             self.skipped.insert((client, folder.path()), skipped);
         }
-        // The order must not depend on names, which the reader of a trace cannot follow.
+        // The order must not depend on names, so that a trace is readable.
         shown.sort_by_key(|(number, _)| *number);
         let mut entries: Vec<Entry> = shown.into_iter().map(|(_, entry)| entry).collect();
         for i in (1..entries.len()).rev() {
@@ -143,7 +143,7 @@ impl Server {
         later.map(|(id, object)| (id, Arc::clone(&object.bytes))).collect()
     }
 
-    /// Returns whether the server has damaged anything.
+    /// Returns whether the server has damaged an object.
     pub fn has_damage(&self) -> bool {
         self.is_damaging
     }
@@ -162,7 +162,7 @@ impl Server {
         }
         let at = if let Arrival::Late(at) = arrival { at } else { now };
         let hidden = if dice.chance(plan.hidden) { dice.roll(plan.hidden_for) } else { 0 };
-        // A server that copies itself shows an object to some clients earlier.
+        // A replicated server shows an object to some clients earlier.
         let (hidden, shown_to) = match plan.has_sites {
             true => (plan.hidden_for, plan.neighbours(client)),
             false => (hidden, dice.roll(1 << 8)),
@@ -196,7 +196,7 @@ impl Server {
         if arrival == Arrival::Now { Ok(()) } else { Err(Error::new(Kind::Connection, "the connection broke")) }
     }
 
-    /// Ends all faults: everything that was stored is there and is shown.
+    /// Ends all faults: all stored objects exist and are listed.
     pub fn calm(&mut self) {
         self.arrive(Seconds::MAX);
         self.objects.values_mut().for_each(|object| (object.visible, object.outage) = (0, 0..0));

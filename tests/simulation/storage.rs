@@ -1,4 +1,4 @@
-//! The storage of one client: each request waits for its turn, and may be the last one of the client.
+//! The storage of one client. Each request waits for its turn, and the client may be killed at it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Line {
     pub client: usize,
 }
 
-/// Records up to this sequence, which every run begins with, are not shown in the trace.
+/// Sequence of the last record that exists at the start of every run. Traces leave these records out.
 const OLD: u32 = super::base::RECORDS as u32;
 
 /// The fate of a request.
@@ -70,7 +70,7 @@ impl Line {
         }
     }
 
-    /// Returns how long the machine is suspended before its next request.
+    /// Returns the time for which the machine is suspended before its next request.
     fn nap(&self, is_commit: bool) -> i64 {
         let inner = &mut *self.world.lock();
         let is_writer = self.client < inner.plan.writers;
@@ -79,7 +79,7 @@ impl Line {
         if !inner.goes_wrong(rate) {
             return 0;
         }
-        // A pruner that sleeps for half of the grace time deletes nothing.
+        // A pruner that is suspended for half of the grace time deletes nothing.
         let is_short = is_commit && !is_writer && inner.dice.chance(800);
         let nap = if is_short { inner.dice.roll(inner.plan.grace / 3) } else { inner.plan.nap(&mut inner.dice) };
         inner.note(self.client, || format!("is suspended for {:.1} h", nap as f64 / 3600.0));
@@ -97,7 +97,7 @@ fn fate(inner: &mut Inner) -> Fate {
     Fate::Answered
 }
 
-/// Returns a name as the trace shows it.
+/// Returns the short form of a name in traces.
 fn short(name: &Name) -> String {
     match name {
         Name::Record { sequence, id } => format!("record {sequence} {}", id.short()),
@@ -192,7 +192,7 @@ fn dropped_packs(name: &Name, bytes: &[u8]) -> Result<Vec<ObjectId>> {
     Ok(record::decode(sequence, &plain[..end])?.head.dropped)
 }
 
-/// The server may deny that it has a pack.
+/// Fails at the plan's rate with a server that denies a stored pack.
 fn deny(inner: &mut Inner, name: &Name) -> Result<()> {
     let denies = matches!(name, Name::Pack(_)) && inner.goes_wrong(|plan| plan.denied);
     if denies { Err(Error::new(Kind::Missing, format!("no object {name} (DENIED)"))) } else { Ok(()) }

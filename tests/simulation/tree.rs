@@ -1,4 +1,4 @@
-//! Tiny trees: their contents, and how they are read back.
+//! Tiny trees: their contents, and functions that read them.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use crate::trees::Trees;
 
 use super::dice::Dice;
 
-/// Contents that exist. Clients share some of them, so that they refer to each other's packs.
+/// Numbers of contents: shared by all clients, so that they refer to each other's packs, and private to one client.
 const SHARED: i64 = 4;
 const OWN: i64 = 8;
 
-/// The contents of a chunk: a few bytes that no other chunk has.
+/// Returns the contents of a chunk: a few bytes, different for each number.
 pub fn content(number: u8) -> Vec<u8> {
     let mut dice = Dice::new(number.into());
     (0..40 + dice.roll(100)).map(|_| dice.roll(256) as u8).collect()
@@ -25,7 +25,7 @@ pub fn content(number: u8) -> Vec<u8> {
 pub struct Model(pub BTreeMap<String, BTreeMap<String, Vec<u8>>>);
 
 impl Model {
-    /// Changes, adds and removes some files. `host` numbers the client, whose own contents others do not have.
+    /// Changes, adds and removes some files. `host` is the number of the client, which selects its private contents.
     pub fn change(&mut self, host: usize, dice: &mut Dice) {
         for _ in 0..1 + dice.roll(3) {
             let directory = self.0.entry(format!("d{}", dice.roll(3))).or_default();
@@ -42,7 +42,7 @@ impl Model {
         self.0.retain(|_, files| !files.is_empty());
     }
 
-    /// Returns a part of the tree, as an interrupted push leaves it.
+    /// Returns a part of the tree, as an interrupted push stores it.
     pub fn part(&self, dice: &mut Dice) -> Model {
         let mut part = self.clone();
         part.0.retain(|_, _| dice.chance(600));
@@ -50,7 +50,7 @@ impl Model {
     }
 }
 
-/// Stands for inode, times and size: two files with equal numbers have equal chunks.
+/// Returns a number in place of inode, times and size. Files with equal numbers have equal chunks.
 pub fn identity(chunks: &[u8]) -> u64 {
     chunks.iter().fold(7, |sum, chunk| sum * 257 + u64::from(*chunk))
 }

@@ -1,4 +1,4 @@
-//! The judgement of a run: reads everything that must be there, prunes in calm times, and looks for garbage.
+//! The verdict on a run: reads all expected snapshots, prunes without faults, and searches for garbage.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +23,7 @@ use super::storage::{ClientClock, Line};
 use super::tree::{Model, nodes, number, text};
 use super::world::World;
 
-/// The last client.
+/// The last client, which checks the result.
 pub struct Judge<'j> {
     pub world: &'j Arc<World>,
     pub client: usize,
@@ -32,7 +32,7 @@ pub struct Judge<'j> {
 }
 
 impl Judge<'_> {
-    /// Returns everything that is wrong.
+    /// Returns all faults.
     pub fn faults(&self) -> Result<Vec<String>> {
         self.world.lock().calm(self.client);
         let is_vandalised = self.world.lock().plan.vandal;
@@ -75,8 +75,8 @@ impl Judge<'_> {
         Ok(faults)
     }
 
-    /// Forgets the snapshots that no push reported as saved and that cannot be read, as `repair --yes` does. A killed writer
-    /// may leave one: the record arrived, and the second look never took place.
+    /// Forgets unreadable snapshots that no push reported as saved, like `repair --yes`. A killed writer may leave one,
+    /// if its record arrived and the second look did not happen.
     fn forget_unconfirmed(&self) -> Result<()> {
         let repo = self.open();
         let mut state = repo.state(background())?;
@@ -124,8 +124,8 @@ impl Judge<'_> {
         Ok(differs.then(|| format!("{name}: {:?} instead of {model:?}", reader.found)))
     }
 
-    /// Returns whether a client deleted the pack of this reference although no other copy of the chunk could be read. If
-    /// the server damaged a pack, that is not the fault of a client.
+    /// Returns whether a client deleted the pack of this reference although no other copy of the chunk was readable.
+    /// Damage by the server is not the fault of a client.
     fn is_deleted_by_client(&self, repo: &Repository, r: &Ref) -> Result<bool> {
         let Some(at) = self.world.lock().server.deleted_undamaged(&r.pack.id) else { return Ok(false) };
         let later = self.world.lock().server.damaged_after(at);
@@ -137,7 +137,7 @@ impl Judge<'_> {
         Ok(true)
     }
 
-    /// Returns the packs that no snapshot needs.
+    /// Returns the packs to which no snapshot refers.
     fn garbage(&self) -> Result<Vec<String>> {
         let repo = self.open();
         let state = repo.state(background())?;
@@ -203,7 +203,7 @@ impl Reader<'_> {
         Ok(self.kept(r, nodes)?.unwrap_or_default())
     }
 
-    /// Notes a lost chunk.
+    /// Records a lost chunk.
     fn kept<T>(&mut self, r: &Ref, read: Result<T>) -> Result<Option<T>> {
         match read {
             Err(e) if e.kind().is_damage() => {

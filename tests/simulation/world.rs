@@ -1,5 +1,5 @@
 //! The scheduler. Each client is a thread, but only one of them runs at a time: a client passes the turn on with every
-//! request. The seed selects the next client and the time that passes, so equal seeds make equal runs.
+//! request. The seed selects the next client and the elapsed time, so equal seeds result in equal runs.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -29,18 +29,18 @@ pub struct Inner {
     turn: usize,
     trace: Option<Vec<String>>,
     pub requests: u64,
-    /// Packs in the drop records of pruners that are suspended before they put them.
+    /// Packs in the drop records of pruners that are suspended before the put of the record.
     pub dropping: BTreeSet<ObjectId>,
-    /// All clients behave from now on: no faults, true clocks.
+    /// Whether faults have ended and all clocks are true.
     pub is_calm: bool,
 }
 
 struct Client {
     name: String,
-    /// The client does nothing before.
+    /// Time before which the client does not run.
     wakes: Seconds,
     is_done: bool,
-    /// Difference of its clock from the true time.
+    /// Difference between its clock and the true time.
     skew: Seconds,
     booted: Seconds,
 }
@@ -76,7 +76,7 @@ impl World {
         self.wait(client, inner)
     }
 
-    /// Takes the client out of the game.
+    /// Removes the client from the schedule.
     pub fn finish(&self, client: usize) {
         let mut inner = self.wait(client, self.lock());
         inner.clients[client].is_done = true;
@@ -91,7 +91,7 @@ impl World {
         inner
     }
 
-    /// Returns the world without a turn: for clocks, which pass no time, and after all clients are done.
+    /// Returns the world without a turn. For clocks, which take no time, and for use after all clients are done.
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
@@ -112,7 +112,7 @@ impl Inner {
         self.server.arrive(self.now);
     }
 
-    /// Takes a client out of the game before it started.
+    /// Removes a client from the schedule before its start.
     pub fn retire(&mut self, client: usize) {
         self.clients[client].is_done = true;
         if self.turn == client {
@@ -120,12 +120,12 @@ impl Inner {
         }
     }
 
-    /// Returns whether no writer will do anything more.
+    /// Returns whether all writers are done.
     pub fn writers_are_done(&self) -> bool {
         self.clients[..self.plan.writers].iter().all(|client| client.is_done)
     }
 
-    /// Ends all faults. Only this client is left.
+    /// Ends all faults, and leaves only this client active.
     pub fn calm(&mut self, client: usize) {
         self.is_calm = true;
         self.plan.calm();
@@ -144,7 +144,7 @@ impl Inner {
         self.now - self.clients[client].booted
     }
 
-    /// Returns whether something goes wrong that the plan foresees at this rate.
+    /// Returns whether a fault with this rate of the plan happens now.
     pub fn goes_wrong(&mut self, rate: impl Fn(&Plan) -> i64) -> bool {
         let rate = rate(&self.plan);
         !self.is_calm && self.dice.chance(rate)

@@ -1,4 +1,4 @@
-//! The bad days of a server: breaks, silence, full disks, programs that speak no SFTP.
+//! Faults of a server: broken connections, silence, full disks, programs that do not speak SFTP.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn a_connection_that_breaks_again_and_again_only_costs_time() {
         let (ended, done) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
             scope.spawn(|| {
-                // by progress, not by time: a busy machine may need longer than any pause to connect
+                // cuts depend on progress, not on time: a busy machine may need longer than any pause to connect
                 let mut next = 5;
                 while !ended.load(Ordering::SeqCst) {
                     if done.load(Ordering::SeqCst) >= next {
@@ -50,7 +50,7 @@ fn a_connection_that_breaks_again_and_again_only_costs_time() {
                                 let name = Name::Pack(fresh());
                                 match storage.put(background(), &name, &bytes) {
                                     Ok(()) => break name,
-                                    Err(e) if e.kind() == Kind::Exists => {} // a torso of before: the next id
+                                    Err(e) if e.kind() == Kind::Exists => {} // an incomplete object: use another id
                                     Err(e) => panic!("{e:?}"),
                                 }
                             };
@@ -170,7 +170,7 @@ fn any_program_that_speaks_sftp_will_do() {
         })
     };
     suite(&*open(background(), &location, with("/usr/lib/openssh/sftp-server")).expect("started"));
-    // only the first process gets through: the others end, and are done without
+    // only the first process serves SFTP: the others end, and the client continues without them
     let flag = folder.path().join("flag");
     let once = format!("sh -c 'mkdir {} && exec /usr/lib/openssh/sftp-server'", flag.display());
     let second = Remote { path: folder.path().join("second").display().to_string(), ..remote };
@@ -221,7 +221,7 @@ fn a_server_that_only_reads_is_reported_as_such() {
             "{error:?}"
         );
     }
-    // an account without rights is another case
+    // an account without write permission has another error
     let other = Sshd::append_only();
     let refused = other.storage(Transport::Ssh2).create_folders(background()).expect_err("append-only");
     assert!(refused.to_string().contains("permission denied"), "{refused}");
@@ -249,7 +249,7 @@ fn a_first_connection_is_tried_again_only_if_that_was_asked_for() {
     fs::write(sshd.authorized_keys(), "").expect("written");
     let refused = open_error(&location, options);
     assert!(refused.to_string().contains("refused the login"), "{refused}");
-    // the end of the time, and the user's stop
+    // the retries end after their time, and when the user stops them
     sshd.stop();
     let short = Options { retry_first: true, retry_for: Duration::from_millis(700), ..sshd.options() };
     assert_eq!(open_error(&location, short.clone()).kind(), Kind::Connection);
@@ -266,7 +266,7 @@ fn a_ctrl_c_at_the_terminal_does_not_reach_the_children() {
     let storage = sshd.storage(Transport::OpenSsh);
     let comm = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let mut children = descendants(std::process::id());
-    // other tests may run beside this one; their children must not mind either
+    // this includes children of other tests that run at the same time; they must ignore the signals too
     children.retain(|pid| comm(*pid).trim() == "ssh");
     assert!(!children.is_empty());
     for pid in children {

@@ -1,4 +1,4 @@
-//! The line: what happens when a run is asked to stop, when connections break all the time, when a server wants fewer.
+//! Connections: stopping a run, connections that break again and again, servers that limit their number.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use crate::*;
 use nfreezer::context::Context;
 use nfreezer::progress::Silent;
 
-/// A server behind a proxy, and the way through it.
+/// A server behind a proxy, and its address through the proxy.
 struct Behind {
     sshd: Sshd,
     proxy: Proxy,
@@ -31,7 +31,7 @@ fn a_put_that_is_told_to_stop_ends_and_the_connection_lives_on() {
     let storage = open(background(), &line.location, line.sshd.options()).expect("connected");
     let bytes = noise(1, 64 << 20);
     let name = Name::Pack(fresh());
-    // it stops while its requests fill the line, on which nothing moves
+    // stopped while its requests fill a frozen connection
     line.proxy.freeze(true);
     let ctx = background().child();
     let stopped = thread::scope(|scope| {
@@ -44,7 +44,7 @@ fn a_put_that_is_told_to_stop_ends_and_the_connection_lives_on() {
     assert_eq!(kind(stopped), Kind::Cancelled);
     line.proxy.freeze(false);
     storage.put(background(), &Name::Pack(fresh()), &bytes[..100_000]).expect("the connection is still good");
-    // in the middle of its writes
+    // stopped in the middle of its writes
     let (name, ctx, before) = (Name::Pack(fresh()), background().child(), storage.traffic().0);
     let stopped = thread::scope(|scope| {
         scope.spawn(|| {
@@ -59,7 +59,7 @@ fn a_put_that_is_told_to_stop_ends_and_the_connection_lives_on() {
     assert!(storage.size(background(), &name).expect("a torso") < 64 << 20);
     storage.put(background(), &Name::Pack(fresh()), &bytes[..100_000]).expect("the connection is still good");
     assert_eq!(line.sshd.logins(), 1);
-    // before it began, and in the pauses of reconnecting
+    // stopped before the put began, and in the pauses between attempts to reconnect
     assert_eq!(kind(storage.put(&ctx, &Name::Pack(fresh()), b"x")), Kind::Cancelled);
     line.proxy.accept(false);
     line.proxy.cut();
@@ -110,7 +110,7 @@ fn a_run_that_was_asked_to_stop_uses_a_line_that_works_and_gives_up_one_that_doe
         assert_eq!(kind(storage.put(&last, &Name::Pack(fresh()), b"x")), Kind::Interrupted(2));
         drop(storage);
         line.proxy.freeze(false);
-        // the same while it tries to connect again
+        // the same during attempts to reconnect
         let stop = Arc::new(AtomicI32::new(0));
         let ctx = Context::new(&Silent, Arc::clone(&stop));
         let last = ctx.with_grace(Duration::MAX);
@@ -123,14 +123,14 @@ fn a_run_that_was_asked_to_stop_uses_a_line_that_works_and_gives_up_one_that_doe
     }
 }
 
-/// What the storage tells of the connection.
+/// Returns a list of messages about the connection, and the notice function that fills it.
 pub fn listener() -> (Arc<Mutex<Vec<String>>>, nfreezer::storage::Notice) {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let theirs = Arc::clone(&heard);
     (heard, Arc::new(move |text| theirs.lock().expect("no holder panics").push(text.into())))
 }
 
-/// Puts objects of 16 MiB from four threads, each under new names until one gets through.
+/// Puts objects of 16 MiB from four threads. Each object gets new names until one of its puts succeeds.
 fn put_all(storage: &dyn Storage, count: u64) {
     let next = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -151,7 +151,7 @@ fn put_all(storage: &dyn Storage, count: u64) {
 fn a_push_gets_through_although_every_connection_is_killed_after_a_moment() {
     let line = behind(Setup::default());
     let (heard, notice) = listener();
-    // 40 MB/s: what four puts send at once would never be done before the next cut, one at a time is
+    // 40 MB/s: four simultaneous puts would never end before the next cut, and single puts do
     let limit_upload = Some(40_000_000.into());
     let options = Options { notice, limit_upload, retry_for: Duration::from_secs(600), ..line.sshd.options() };
     let storage = open(background(), &line.location, options).expect("connected");
@@ -212,7 +212,7 @@ fn the_user_hears_that_the_line_is_gone_and_that_it_is_back() {
         assert!(heard[0].contains("trying again for up to 30 s") && heard[1].contains("again after"), "{heard:?}");
         drop(storage);
     }
-    // --retry-for 0: never
+    // --retry-for 0: no further attempt
     let line = behind(Setup::default());
     let (heard, notice) = listener();
     let options = Options { notice, retry_for: Duration::ZERO, ..line.sshd.options() };
@@ -263,7 +263,7 @@ fn a_server_that_wants_fewer_connections_gets_fewer() {
     }
 }
 
-/// Reads and listings of many threads.
+/// Reads and lists from many threads.
 fn suite_again(storage: &dyn Storage) {
     many_threads(storage);
 }
@@ -289,7 +289,7 @@ fn limits_hold() {
         let up = start.elapsed();
         assert_eq!(storage.read(background(), &name, 0, bytes.len()).expect("all of it"), bytes);
         let down = start.elapsed() - up;
-        // never faster than the limit allows; how much slower depends on the machine
+        // checks only the upper bound of the rate: the actual rate depends on the machine
         assert!(up.as_secs_f64() > 1.7 && down.as_secs_f64() > 1.7, "{transport:?}: {up:?} {down:?}");
     }
 }

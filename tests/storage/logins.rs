@@ -1,4 +1,4 @@
-//! Who the server is, and who we are: host keys, keys, agents, passwords, the user's configuration.
+//! Authentication of the server and of the client: host keys, keys, agents, passwords, the user's configuration.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -69,7 +69,7 @@ fn only_a_known_host_key_is_accepted() {
         fs::write(&known, &lines).expect("written");
         assert_eq!(open(background(), &location, with(false)).is_ok(), expected, "{lines}");
     }
-    // the openssh transport refuses in the same way
+    // the openssh transport refuses an unknown host too
     fs::write(&known, "").expect("written");
     let refused = open_error(
         &location,
@@ -118,7 +118,7 @@ fn known_hosts_of_the_configuration_may_have_blanks_in_their_names() {
     assert!(there.contains("ssh-ed25519"), "{there}");
 }
 
-/// Answers every question in the same way and keeps it.
+/// Answers questions from a list and keeps the questions.
 struct Typist {
     answers: Vec<&'static str>,
     asked: Mutex<Vec<String>>,
@@ -129,7 +129,7 @@ impl Typist {
         Typist::in_turn(&[answer])
     }
 
-    /// Gives these answers in turn, the last one for ever.
+    /// Makes a typist that answers in this order, and repeats the last answer.
     fn in_turn(answers: &[&'static str]) -> Arc<Self> {
         Arc::new(Typist { answers: answers.into(), asked: Mutex::default() })
     }
@@ -186,7 +186,7 @@ fn an_encrypted_key_is_asked_for_once_even_over_reconnects() {
     assert!(nobody.to_string().contains("nobody can be asked"), "{nobody}");
 }
 
-/// An agent of the test's own.
+/// An ssh-agent for one test.
 struct Agent(Child, std::path::PathBuf);
 
 impl Agent {
@@ -239,7 +239,7 @@ fn every_identity_of_the_agent_is_tried() {
         )
         .expect("the third key is the right one");
     }
-    // with IdentitiesOnly the agent is asked for configured keys only
+    // with IdentitiesOnly the client uses only configured keys of the agent
     let config = sshd.scratch().join("only");
     let line = |key: &str| format!("IdentitiesOnly yes\nIdentityFile {}\n", sshd.scratch().join(key).display());
     let with = || {
@@ -318,7 +318,7 @@ fn the_ssh_configuration_is_honoured() {
     }
 }
 
-/// Keys that the server has refused so far.
+/// Returns the number of keys that the server has refused.
 fn refusals(sshd: &Sshd) -> usize {
     sshd.log().lines().filter(|line| line.contains("Failed publickey")).count()
 }
@@ -344,7 +344,7 @@ fn few_attempts_are_enough_for_a_configured_key_among_many_of_the_agent() {
         });
         open(background(), &sshd.location(&root), options).map(drop)
     };
-    // without any hint the server ends the login first, and the error shows why
+    // without a configured key the server ends the login first, and the error shows the reason
     let refused = login("IdentityFile none\n", &[]).expect_err("too many keys");
     assert!(refused.kind() == Kind::Connection && refused.to_string().contains("ended the login after"), "{refused}");
     let before = refusals(&sshd);
@@ -354,7 +354,7 @@ fn few_attempts_are_enough_for_a_configured_key_among_many_of_the_agent() {
         login(&format!("{only}IdentityFile {}\n", identity.display()), &[]).expect("a configured key comes first");
         login(&format!("{only}IdentityFile none\n"), &[&identity]).expect("-i comes first");
     }
-    // the public half is a part of a private file in OpenSSH's format, or only the public file is left
+    // a private key file in OpenSSH's format contains the public key; later only the public key file is left
     fs::remove_file(&public).expect("removed");
     run("ssh-keygen", &["-q", "-p", "-P", "", "-N", "locked", "-f", &key(4).display().to_string()]);
     login(&format!("IdentitiesOnly yes\nIdentityFile {}\n", key(4).display()), &[]).expect("the agent has it open");

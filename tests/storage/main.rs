@@ -1,4 +1,4 @@
-//! The storage's contract, held by one suite over every implementation and over real servers; and the bad days of a server.
+//! The contract of a storage: one suite runs over every implementation and over real servers. Also tests server faults.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -26,7 +26,7 @@ use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::progress::{Event, Progress};
 use nfreezer::storage::{Capabilities, Local, Location, Memory, Options, Storage, Transport, open};
 
-/// A name nobody has had yet.
+/// Returns an unused object id.
 fn fresh() -> ObjectId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -40,7 +40,7 @@ fn kind<T: std::fmt::Debug>(result: nfreezer::error::Result<T>) -> Kind {
     result.expect_err("an error").kind()
 }
 
-/// Bytes that a storage has reported as sent.
+/// Number of bytes that a storage has reported as sent.
 #[derive(Default)]
 struct Acknowledged(AtomicI64);
 
@@ -54,12 +54,12 @@ impl Progress for Acknowledged {
     }
 }
 
-/// What every storage must do, whoever implements it.
+/// Checks the contract of every storage.
 fn suite(storage: &dyn Storage) {
     suite_with(storage, true);
 }
 
-/// The same for a server that may not refuse to create what exists already.
+/// Like [`suite`]. Without `exclusive`, the server need not refuse to create an existing file.
 fn suite_with(storage: &dyn Storage, exclusive: bool) {
     storage.create_folders(background()).expect("folders");
     storage.create_folders(background()).expect("a second time");
@@ -124,7 +124,7 @@ fn suite_with(storage: &dyn Storage, exclusive: bool) {
     assert!(sent > 3_000_000 && received > 3_000_000, "{sent} {received}");
 }
 
-/// Eight callers put, read and list at once.
+/// Puts, reads and lists from eight threads at once.
 fn many_threads(storage: &dyn Storage) {
     let before = storage.list(background(), Folder::PackShard(5)).expect("a listing").len();
     let names: Vec<Vec<Name>> = thread::scope(|scope| {
@@ -157,7 +157,7 @@ fn many_threads(storage: &dyn Storage) {
     assert!(names.iter().flatten().all(|name| listed.contains(name)));
 }
 
-/// What can only be seen from the server's side; `root` is where its files are.
+/// Checks properties that are visible only in the server's files, which are in `root`.
 fn files_suite(storage: &dyn Storage, root: &Path) {
     let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode() & 0o7777;
     let name = Name::Pack(fresh());
@@ -173,13 +173,13 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
         .expect("listed");
     assert_eq!(entry.mtime, fs::metadata(&path).expect("there").mtime());
 
-    // what is not ours is not listed, but counted
+    // foreign files are not listed, but counted
     let before = storage.foreign(background(), Folder::Root).expect("a count");
     fs::write(root.join("notes.txt"), "x").expect("written");
     fs::write(root.join("bad\u{1b}name"), "x").expect("written");
     assert_eq!(storage.foreign(background(), Folder::Root).expect("a count"), before + 2);
 
-    // something else in an object's place
+    // links, pipes and folders under the names of objects
     let (to_link, to_pipe, to_folder) = (Name::Pack(fresh()), Name::Pack(fresh()), Name::Pack(fresh()));
     symlink(&path, root.join(to_link.path())).expect("a link");
     let pipe = root.join(to_pipe.path());
@@ -193,11 +193,11 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
         assert_eq!(kind(storage.put(background(), &name, b"x")), Kind::Exists);
     }
     assert_eq!(storage.read(background(), &name, 0, 5).expect("still well"), b"bytes");
-    // a server that hangs in its open is let go: it would outlive the test
+    // unblocks a server that hangs in `open` of the pipe, since it would outlive the test
     let _partner = fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a pipe");
     fs::remove_file(&pipe).expect("removed");
 
-    // a torso is never written again
+    // an incomplete object is never written again
     let torso = Name::Pack(fresh());
     fs::write(root.join(torso.path()), "by").expect("written");
     assert_eq!(kind(storage.put(background(), &torso, b"bytes")), Kind::Exists);
@@ -220,7 +220,7 @@ fn files_suite(storage: &dyn Storage, root: &Path) {
     fs::rename(root.with_extension("away"), root).expect("renamed back");
 }
 
-/// A copy of a repository may lack its empty folders: they count as empty, and a put makes them again.
+/// Checks a copy of a repository without its empty folders: they count as empty, and a put creates them again.
 fn missing_folders(storage: &dyn Storage, root: &Path) {
     let away = root.with_extension("folders");
     fs::create_dir(&away).expect("a folder");
@@ -237,7 +237,7 @@ fn missing_folders(storage: &dyn Storage, root: &Path) {
         assert_eq!(kind(storage.read(background(), &name, 0, 1)), Kind::Missing);
         storage.remove(background(), &name).expect("it is not there");
     }
-    // a link to a disk that is not mounted is no missing folder
+    // a link to a disk that is not mounted does not count as a missing folder
     symlink(away.join("disk"), root.join("log")).expect("a link");
     assert_ne!(kind(storage.list(background(), Folder::Log)), Kind::NoRepository);
     assert_ne!(kind(storage.put(background(), &record, b"record")), Kind::NoRepository);
@@ -256,7 +256,7 @@ fn missing_folders(storage: &dyn Storage, root: &Path) {
     }
 }
 
-/// The folders above a new repository are made too.
+/// Checks that the folders above a new repository are created.
 fn missing_parents(storage: &dyn Storage, root: &Path) {
     assert_eq!(kind(storage.list(background(), Folder::Root)), Kind::NoRepository);
     assert_eq!(kind(storage.foreign(background(), Folder::Root)), Kind::NoRepository);
@@ -365,7 +365,7 @@ fn an_append_only_key_can_put_read_and_list_and_nothing_else() {
     let before = fs::metadata(&path).expect("there");
     assert_eq!(before.mode() & 0o7777, 0o400);
 
-    // the same with another client, which tries everything that SFTP has
+    // the same with another client, which tries all SFTP operations
     let session = raw_session(&sshd);
     let sftp = session.sftp().expect("SFTP");
     use ssh2::{OpenFlags, OpenType, RenameFlags};
@@ -398,7 +398,7 @@ fn an_append_only_key_can_put_read_and_list_and_nothing_else() {
     assert!(!other.exists());
 }
 
-/// A login of the crate ssh2 alone.
+/// Logs in with the crate ssh2 alone.
 fn raw_session(sshd: &Sshd) -> ssh2::Session {
     let mut session = ssh2::Session::new().expect("a session");
     session.set_tcp_stream(std::net::TcpStream::connect(("127.0.0.1", sshd.port)).expect("connected"));

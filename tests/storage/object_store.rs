@@ -1,4 +1,4 @@
-//! Object stores: the contract over a scripted server and over rclone, faults of a store, and a backup with the binary.
+//! Object stores: the contract over a scripted server and over rclone, store faults, and a backup with the binary.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -82,21 +82,21 @@ fn a_put_whose_answer_was_lost_is_resolved_by_reading_back() {
         storage.put(background(), &name, &bytes).expect("it is there");
         assert_eq!(storage.read(background(), &name, 0, bytes.len()).expect("all of it"), bytes);
     }
-    // other bytes of the same length are not the ones that were sent
+    // an existing object of the same length with other bytes is not the uploaded one
     let name = Name::Pack(fresh());
     store.insert(&format!("repo/{}", name.path()), &noise(4, 300_000));
     store.next("PUT", 1, || Reply::Closed);
     assert_eq!(kind(storage.put(background(), &name, &bytes)), Kind::Exists);
 }
 
-/// Puts objects, and returns their names.
+/// Puts objects and returns their names.
 fn put_many(storage: &dyn Storage, count: usize) -> Vec<Name> {
     let names: Vec<Name> = (0..count).map(|_| Name::Pack(fresh())).collect();
     names.iter().for_each(|name| storage.put(background(), name, b"bytes").expect("a new object"));
     names
 }
 
-/// The requests that delete something.
+/// Returns the numbers of POST and DELETE requests since the last call.
 fn deletes(store: &Store) -> (usize, usize) {
     let seen = store.seen();
     let count = |method: &str| seen.iter().filter(|request| request.method == method).count();
@@ -113,7 +113,7 @@ fn many_objects_are_removed_by_few_requests() {
     assert!(storage.remove_all(background(), &names).expect("removed").is_empty());
     assert_eq!(deletes(&store), (3, 0));
     assert!(store.objects().is_empty());
-    // A store without such a request.
+    // A store that does not support this request.
     store.script(|request| (request.method == "POST").then(|| Reply::error(501, "NotImplemented")));
     let names = put_many(&*storage, 30);
     store.seen();
@@ -131,7 +131,7 @@ fn an_answer_about_many_objects_is_believed_for_each_that_it_names() {
     let key = |i: usize| format!("<Key>repo/{}</Key>", names[i].path());
     let of = |i: usize, code: &str| format!("<Error>{}<Code>{code}</Code><Message>no</Message></Error>", key(i));
     let other = "<Error><Key>../../x</Key><Code>AccessDenied</Code></Error><Deleted><Key>y</Key></Deleted>";
-    // The first one is refused, the second and the last one are to be removed again, the third one is gone already.
+    // The first object is refused, the second and the last need another request, and the third does not exist.
     let (first, busy, gone) = (of(0, "AccessDenied"), of(1, "InternalError"), of(2, "NoSuchKey"));
     let body = format!("<?xml version=\"1.0\"?><DeleteResult>{first}{busy}{gone}{other}</DeleteResult>");
     store.next("POST", 1, move || Reply::Answer(200, Vec::new(), body.clone()));
@@ -141,7 +141,7 @@ fn an_answer_about_many_objects_is_believed_for_each_that_it_names() {
     let text = refused[0].1.to_string();
     assert!(text.contains(&names[0].path()) && text.contains("AccessDenied"), "{text}");
     assert_eq!(deletes(&store), (1, 2));
-    // No answer at all: the store is asked for each.
+    // Without a valid answer, each object gets its own request.
     for body in ["", "<html>Welcome</html>", "<DeleteResult><Deleted>", "<DeleteResult>&lol;</DeleteResult>"] {
         let storage = store.storage();
         let names = put_many(&*storage, 2);
@@ -303,7 +303,7 @@ fn an_idle_connection_that_the_store_closed_is_replaced_silently() {
     for round in 0..5 {
         let name = Name::Pack(fresh());
         storage.put(background(), &name, &noise(round, 1000)).expect("a new object");
-        // Its answer says that the connection goes on, but it does not.
+        // The answer announces that the connection stays open, but the store closes it.
         store.next("HEAD", 1, || Reply::Cut(0));
         storage.size(background(), &name).expect("a size");
         thread::sleep(Duration::from_millis(20));
@@ -355,7 +355,7 @@ fn a_backup_in_a_bucket_and_a_copy_of_a_local_repository() {
     env.nfreezer(["forget", "--keep-last", "1"]).done();
     env.nfreezer(["prune", "--exclusive"]).done();
     env.nfreezer(["check"]).done();
-    // the same objects as files: a copy opens as it is
+    // the objects are the files of a local repository: a copy opens unchanged
     let local = server.bucket().join("deep/repo");
     fs::rename(&local, env.path("copied")).expect("renamed");
     env.set("NFREEZER_REPOSITORY", &env.path("copied").display().to_string());

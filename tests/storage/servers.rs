@@ -1,4 +1,4 @@
-//! Programs that serve SFTP besides OpenSSH and dropbear: the contract, and a backup with the binary.
+//! SFTP servers besides OpenSSH and dropbear: the contract, and a backup with the binary.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::harness::root::needs_root;
 use crate::harness::servers::Server;
 use crate::*;
 
-/// The contract through both transports, the capabilities, and `init` into a folder whose parent is missing.
+/// Checks the contract through both transports, the capabilities, and `init` into a folder whose parent is missing.
 fn contract(server: &Server, exclusive: bool, durable: bool) {
     for (transport, name) in [(Transport::Ssh2, "a"), (Transport::OpenSsh, "b")] {
         let expected = Capabilities { durable_put: durable, exclusive_create: false };
@@ -18,7 +18,7 @@ fn contract(server: &Server, exclusive: bool, durable: bool) {
     }
 }
 
-/// Init, two pushes of `src`, a check and a restore into `out`.
+/// Runs init, two pushes of `src`, a check and a restore into `out`.
 fn round_trip(env: &Env, nfreezer: &dyn Fn(&[&str])) {
     nfreezer(&["init"]);
     nfreezer(&["push", "src"]);
@@ -30,7 +30,7 @@ fn round_trip(env: &Env, nfreezer: &dyn Fn(&[&str])) {
     run("diff", &["-r", &env.path("src").display().to_string(), &env.path("out").display().to_string()]);
 }
 
-/// A backup on this server.
+/// Makes a backup on this server and restores it.
 fn backup(server: &Server) {
     let mut env = Env::new();
     env.set("NFREEZER_REPOSITORY", &format!("server:{}", server.path("new/repo")));
@@ -61,11 +61,11 @@ fn asyncssh() {
 #[test]
 fn rclone() {
     let server = Server::rclone();
-    contract(&server, false, false); // it opens an existing file in spite of EXCL
+    contract(&server, false, false); // the server opens existing files in spite of EXCL
     backup(&server);
 }
 
-/// A configuration of rclone with a local remote and a crypt remote over it.
+/// Writes an rclone configuration with a local remote and a crypt remote over it.
 fn remotes(env: &Env) -> [String; 2] {
     let obscured =
         std::process::Command::new("rclone").args(["obscure", "secret"]).output().expect("rclone runs").stdout;

@@ -1,4 +1,4 @@
-//! Makes files on the disk: plain ones, and every kind that is difficult to save.
+//! Creates files on the disk: plain ones, and all kinds that are difficult to save.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
-/// Returns bytes that no compressor shortens, different for each seed.
+/// Returns incompressible bytes, different for each seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -40,7 +40,7 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> bool {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).is_ok()
 }
 
-/// `user::rw-,user:65534:r--,group::r--,mask::r--,other::---` as the kernel stores it.
+/// Returns the ACL `user::rw-,user:65534:r--,group::r--,mask::r--,other::---` in the kernel's encoding.
 pub fn some_acl() -> Vec<u8> {
     let mut acl = vec![2, 0, 0, 0];
     for (tag, perm, id) in [(1u8, 6u8, u32::MAX), (2, 4, 65534), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
@@ -51,7 +51,7 @@ pub fn some_acl() -> Vec<u8> {
     acl
 }
 
-/// Every kind of file that this user may make, with every sort of name, time, attribute and content.
+/// Creates every kind of file that this user may create, with unusual names, times, attributes and contents.
 pub fn nasty(top: &Path) {
     fs::create_dir_all(top).unwrap();
     names(&top.join("names"));
@@ -134,7 +134,7 @@ fn attributes(top: &Path) {
     set_xattr(&top.join("few"), "user.one", b"1");
     set_xattr(&top.join("few"), "user.empty", b"");
     write(top.join("big"), b"x");
-    // ext4 has one block of 4 KiB for them beside what fits into the inode; others take more.
+    // ext4 stores them in the inode and one block of 4 KiB. Other file systems have room for more.
     for i in 0..40 {
         set_xattr(&top.join("big"), &format!("user.number{i}"), &noise(i, if i < 2 { 1700 } else { 300 }));
     }
@@ -143,7 +143,7 @@ fn attributes(top: &Path) {
     set_mtime(&top.join("link"), 1_000_000_000, 5);
 }
 
-/// Waits until what is on the disk now is older than the granule in which a push distrusts times.
+/// Waits until all present changes are older than the interval within which a push distrusts times.
 pub fn settle() {
     let probe = tempfile::NamedTempFile::new().unwrap();
     let start = probe.path().metadata().unwrap();

@@ -8,7 +8,7 @@ use nfreezer::time::Time;
 #[derive(Clone, Debug)]
 pub enum Segment {
     Bytes(Vec<u8>),
-    /// [`noise`](super::noise), made chunk by chunk.
+    /// [`noise`](super::noise) with a seed and a length, generated chunk by chunk.
     Noise(u64, u64),
     Hole(u64),
 }
