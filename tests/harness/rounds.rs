@@ -22,7 +22,7 @@ pub struct Reads {
     pub reads: usize,
     /// Bytes requested by all reads.
     pub bytes: usize,
-    /// Most reads that were going on at the same time.
+    /// Most reads in progress at the same time.
     pub most: usize,
 }
 

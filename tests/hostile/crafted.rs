@@ -38,8 +38,8 @@ fn folder(name: &str, page: Option<Ref>) -> Node {
     }
 }
 
-/// Creates a repository with `levels` levels of directories whose names all lead to the same page below: few bytes, and a
-/// tree larger than any disk. Returns the snapshot.
+/// Commits a snapshot with `depth` levels of directories. All names of a level refer to the same page below, so that a
+/// few bytes hold a tree larger than any disk. Returns the state and the snapshot.
 fn levels(repo: &Repository, depth: usize, names: &[&str]) -> (State, Snapshot) {
     let mut builder = Builder::default();
     let mut below = None;
@@ -119,7 +119,7 @@ fn t61_a_tree_larger_than_any_disk_is_walked_in_little_memory_and_can_be_stopped
         let seen = Stop { after: 2000, ..Stop::default() };
         let stopper = Arc::clone(&seen.signal);
         let out = keep.path().join("out");
-        // Restoring directories reports no progress, so this counts them on the disk.
+        // A restore of directories reports no progress, so this thread checks the disk.
         let watch = {
             let (out, stop) = (out.clone(), Arc::clone(&stopper));
             move || {

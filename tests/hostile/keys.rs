@@ -28,7 +28,7 @@ fn with_keys(files: &[(Name, Vec<u8>)]) -> (Option<Kind>, String, Arc<Liar>) {
     files.iter().for_each(|(name, bytes)| memory.overwrite(name, bytes.clone()));
     let storage = liar(memory);
     let opened = open(storage.clone());
-    // Neither the log nor a pack was requested, and no object was put.
+    // No record was read, no pack was requested, and no object was put.
     if opened.is_err() {
         let asked = storage.asked();
         assert!(asked.iter().all(|call| !call.starts_with("put") && !call.contains("Pack")), "{asked:?}");

@@ -12,7 +12,7 @@ use nfreezer::storage::{Entry, Memory, Storage};
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
 
-/// Replacement for an object's bytes; `None`: the object is missing.
+/// Function that replaces an object's bytes. `None` means that the object is missing.
 type Shown = dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync;
 
 struct Lie {

@@ -120,7 +120,7 @@ fn t01_a_full_pack_at_all_its_seams_and_at_random_places() {
     });
 }
 
-/// Reads the first and the last block of a file's contents, each alone, on a client with nothing in memory.
+/// Reads the first and the last byte of a chunk, each on a client with an empty cache.
 fn ends(repo: &Repository, storage: &Arc<Memory>, r: &Ref) -> [Result<Vec<u8>, Kind>; 2] {
     [0..1, r.len - 1..r.len].map(|range| {
         let client = repo.behind(Arc::clone(storage) as Arc<dyn Storage>);

@@ -1,5 +1,5 @@
 //! Properties of every case: no panic on any thread, an end within a minute, bounded memory, no secret in any message.
-//! [`crate::world::look`], through which all reading goes, checks that no wrong byte is returned and that nothing is written
+//! All reads use [`crate::world::look`], which checks that no wrong byte is returned and that no file is written
 //! outside of a target.
 
 use std::any::Any;

@@ -1,5 +1,5 @@
-//! A scripted SFTP server: version 3 over files in memory, in this process, reached by `-o sftp.command`. The script receives
-//! each request first and may answer it.
+//! A scripted SFTP server in the test process: version 3 over in-memory files, reached by `-o sftp.command`. The script
+//! receives each request first and may answer it.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ const STAT: u8 = 17;
 const EXTENDED: u8 = 200;
 const FSYNC: &[u8] = b"fsync@openssh.com";
 
-/// A request, its handle resolved to the path that was opened.
+/// A request. Its handle is resolved to the opened path.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub kind: u8,

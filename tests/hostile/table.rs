@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The cases of the test plan that the first release needs.
+/// Returns the cases of the test plan that the first release needs.
 fn needed() -> BTreeSet<String> {
     let ranges = [1..=13, 20..=29, 33..=37, 43..=43, 47..=52, 57..=63, 66..=69, 72..=76];
     let letters = ["70a", "70b", "70c", "70d", "70e", "71a", "71b", "71c", "71d", "71e"].map(String::from);

@@ -1,5 +1,5 @@
-//! Known answers of the primitives as nfreezer uses them (T75). RFC 4231, RFC 9106 and the vectors of the format itself
-//! are in `tests/format/format.rs`.
+//! Known answers of the primitives as nfreezer uses them (T75). `tests/format/format.rs` has the vectors of RFC 4231,
+//! RFC 9106 and the format itself.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};

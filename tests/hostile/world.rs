@@ -64,7 +64,7 @@ pub fn init() -> (Arc<Memory>, Repository) {
     (memory, repo)
 }
 
-/// The keys of the world as text; empty before it is created.
+/// Returns the keys of the world as text, or nothing before the world is created.
 pub fn secrets() -> impl Iterator<Item = &'static str> {
     WORLD.get().into_iter().flat_map(|world| world.secrets.iter().map(String::as_str))
 }
@@ -188,8 +188,8 @@ impl Seen {
     }
 }
 
-/// Reads everything in every way, on a client without seen heads, and compares it with the truth: contents are right, each
-/// loss is reported, and nothing is outside of the target.
+/// Reads everything in every way, on a client without seen heads, and compares it with the truth. Contents must be
+/// correct, each loss must be reported, and no file may be written outside of the target.
 pub fn look(world: &World, storage: Arc<dyn Storage>) -> Result<Seen> {
     let client = || Arc::new(world.repo.behind(Arc::clone(&storage)));
     let state = client().state(background()).inspect_err(told)?;
@@ -276,7 +276,8 @@ fn gather(top: &Path, folder: &Path, into: &mut Files) {
     }
 }
 
-/// Returns the missing files, each with the reported reason for it or a directory above it. Fails if no reason was reported.
+/// Returns the missing files, each with the reported error kind of the file or of a directory above it. Fails if a
+/// missing file was not reported.
 fn compare(files: &Files, skipped: &BTreeMap<String, Kind>, is_there: impl Fn(&str) -> bool) -> BTreeMap<String, Kind> {
     let mut lost = BTreeMap::new();
     for path in files.keys().filter(|path| !is_there(path)) {
@@ -314,8 +315,8 @@ fn listed(repo: &Repository, snapshot: &Snapshot, files: &Files) -> BTreeSet<Str
     compare(files, &skipped, |path| there.contains(path)).into_keys().collect()
 }
 
-/// Reads everything through the mount. Returns the files that could not be read. Reads each file twice, since a damaged
-/// one must stay damaged.
+/// Reads each file through the mount. Returns the files that could not be read. Reads each file twice, since the second
+/// read of a damaged one must fail too.
 fn mounted(repo: &Arc<Repository>, state: &State, snapshot: &Snapshot, files: &Files) -> BTreeMap<String, Kind> {
     let options = vfs::Options { at: Some((snapshot.clone(), b"/".to_vec())), ..vfs::Options::default() };
     let vfs = Vfs::new(background(), Arc::clone(repo), state.clone(), options).unwrap();

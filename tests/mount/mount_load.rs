@@ -113,7 +113,7 @@ fn somebody_who_looks_does_not_wait_for_a_copy() {
     let (memory, state) = pushed(&tree);
     let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::new(cold(storage.clone()), state);
-    // From now on read-ahead hangs. It reads at least 1 MiB at once, and reads with a waiting program are shorter.
+    // From now on read-ahead hangs. It reads at least 1 MiB at once, and reads for which a program waits are shorter.
     storage.least.store(1 << 20, SeqCst);
     storage.hang(true);
     std::thread::scope(|scope| {

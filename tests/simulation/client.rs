@@ -203,7 +203,7 @@ fn push(machine: &mut Machine, model: &Model, end: End) -> Result<()> {
     Err(Error::failed("packs were condemned while the push went on"))
 }
 
-/// Returns whether the snapshot can be trusted.
+/// Tries a push once. Returns whether the snapshot is reliable.
 fn attempt(machine: &mut Machine, repo: &Repository, model: &Model, end: End) -> Result<bool> {
     let ctx = background();
     let mut state = repo.state(ctx)?;

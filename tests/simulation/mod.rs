@@ -138,7 +138,7 @@ const RULES: [Rule; 8] = [
     Rule::Belts,
 ];
 
-/// Returns whether the user asks for this rule, or for none.
+/// Returns whether `NFREEZER_RULE` names this rule or is not set.
 fn is_asked_for(rule: &Rule) -> bool {
     std::env::var("NFREEZER_RULE").map_or(true, |name| name == format!("{rule:?}"))
 }

@@ -68,16 +68,16 @@ pub struct Plan {
     pub killed: i64,
     pub lost: i64,
     pub suspended: i64,
-    /// Puts that fail for the client and arrive later.
+    /// Rate of puts that fail for the client and arrive later.
     pub late: i64,
-    /// Entries that one listing leaves out.
+    /// Rate of entries that one listing leaves out.
     pub skipped: i64,
-    /// Objects that listings show later than they were stored, to all clients or to some.
+    /// Rate of objects that listings show only some time after the put, to all clients or to some.
     pub hidden: i64,
     /// Longest time for which an object is hidden. It must be a fraction of the grace time, since hiding an object for
     /// longer equals removing it.
     pub hidden_for: Seconds,
-    /// The server has two sites, one for writers and one for pruners. Each shows the objects of the other one later.
+    /// Whether the server has two sites, one for writers and one for pruners. Each shows the other one's objects later.
     pub has_sites: bool,
     /// Sequence of operations of the writers, instead of random changes.
     pub script: Option<Script>,

@@ -30,7 +30,7 @@ pub enum End {
     Whole,
     /// Ends with a checkpoint.
     Partial,
-    /// Ends by a signal: the last commit does not read the log.
+    /// Ends by a signal: the last commit only puts the record.
     Immediate,
 }
 
@@ -174,7 +174,7 @@ impl<'p> Push<'p> {
         Ok(())
     }
 
-    /// Returns the extents of an unchanged file of the parent, if their packs last.
+    /// Returns the extents of an unchanged file of the parent, if none of their packs is condemned or missing.
     fn kept(&self, directory: &str, file: &str, chunks: &[u8]) -> Option<Vec<Extent>> {
         let node = self.parent.get(directory.as_bytes())?.files.get(file.as_bytes())?;
         let Content::File(extents) = &node.content else { return None };

@@ -10,7 +10,7 @@ use super::dice::Dice;
 use super::plan::{Plan, Seconds};
 use super::server::Server;
 
-/// The panic of a client that is killed. No code of the client runs after it.
+/// Panic payload of a killed client. No code of the client runs after it.
 pub struct Killed;
 
 /// All clients, the server and the time.

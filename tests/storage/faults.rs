@@ -221,7 +221,7 @@ fn a_server_that_only_reads_is_reported_as_such() {
             "{error:?}"
         );
     }
-    // an account without write permission has another error
+    // a key that may not create folders is another case
     let other = Sshd::append_only();
     let refused = other.storage(Transport::Ssh2).create_folders(background()).expect_err("append-only");
     assert!(refused.to_string().contains("permission denied"), "{refused}");

@@ -1,4 +1,4 @@
-//! moto, a store that keeps versions: the contract, and the way back from a thief who deletes.
+//! moto, an object store that keeps versions: the contract, and recovery after a thief has deleted objects.
 
 use nfreezer::crypto::secret::Passphrase;
 use nfreezer::name::{Folder, Name, ObjectId};
@@ -39,21 +39,21 @@ fn a_store_with_versions() {
     let first = kept.iter().find(|kept| kept.name == packs[0]).expect("it is kept");
     storage.bring_back(background(), first).expect("back");
     assert_eq!(storage.read(background(), &packs[0], 0, 5).expect("it is there"), b"again", "the newest version");
-    // Where no marker can be removed, the version is read and put.
+    // If no delete marker can be removed, the version is read and put again.
     let third = kept.iter().find(|kept| kept.name == packs[2]).expect("it is kept");
     storage.bring_back(background(), &Kept { markers: Vec::new(), ..third.clone() }).expect("back");
     assert_eq!(storage.read(background(), &packs[2], 0, 5).expect("it is there"), b"bytes");
     thief(&server);
 }
 
-/// Deletes objects as a thief can, and brings them back.
+/// Deletes objects like a thief, and brings them back.
 fn thief(server: &Moto) {
     let mut env = Env::new();
     env.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
     env.set("NFREEZER_REPOSITORY", &server.address("repo"));
     (0..3u64).for_each(|i| drop(env.write(&format!("src/{i}"), noise(i, 100_000))));
     env.nfreezer(["init"]).done();
-    // Enough for a merge, whose records prune deletes.
+    // Enough pushes for a merge. The prune deletes the merged records.
     let passphrase = || Ok(Passphrase::new(PASSPHRASE.into()).expect("long enough"));
     let repo = Repository::open(background(), server.open("repo").into(), passphrase).expect("open");
     let sources = vec![env.path("src")];
@@ -81,7 +81,7 @@ fn thief(server: &Moto) {
     assert!(back.stdout.contains("1 object brought back") && !back.stdout.contains("marked as lost"), "{back:?}");
     env.nfreezer(["check", "--read-data"]).done();
 
-    // A machine that has seen nothing finds out about a record that no other one names.
+    // A machine without seen heads detects that the newest record, which no other record names, was deleted.
     let newest = all.iter().filter(|name| matches!(name, Name::Record { .. })).max_by_key(|name| name.path());
     let newest = *newest.expect("a record");
     storage.remove(background(), &newest).expect("a thief deletes");
