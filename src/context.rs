@@ -4,7 +4,7 @@
 //! contexts share the user's stop: [`Context::child`] adds a cancellation for a group of threads, [`Context::with_deadline`]
 //! a deadline, [`Context::with_grace`] time to finish after a stop.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -253,12 +253,25 @@ impl<'p> Context<'p> {
 pub struct Group<'p> {
     context: Context<'p>,
     first: Mutex<Option<Error>>,
+    /// The group of which this one is a part.
+    whole: Option<&'p Group<'p>>,
+    /// Parts of this group that go on.
+    parts: AtomicUsize,
 }
 
 impl<'p> Group<'p> {
     /// Makes a group whose context ends with `parent`.
     pub fn new(parent: &Context<'p>) -> Self {
-        Group { context: parent.child(), first: Mutex::default() }
+        Group { context: parent.child(), first: Mutex::default(), whole: None, parts: AtomicUsize::new(0) }
+    }
+
+    /// Makes a part of this group. If a part fails, the others go on; if the last one fails, the whole group is cancelled.
+    /// Events of the part go to the receiver of `events`.
+    #[must_use]
+    pub fn part<'q>(&'q self, events: &Context<'q>) -> Group<'q> {
+        self.parts.fetch_add(1, Ordering::Relaxed);
+        let context = self.context.child().with_progress(events.progress);
+        Group { context, first: Mutex::default(), whole: Some(self), parts: AtomicUsize::new(0) }
     }
 
     /// Returns the context of the threads.
@@ -268,26 +281,64 @@ impl<'p> Group<'p> {
 
     /// Runs the body of a thread. A failure or a panic in it cancels the group.
     pub fn run<T>(&self, body: impl FnOnce() -> Result<T>) -> Option<T> {
-        let _alarm = Alarm(&self.context);
+        let _alarm = Alarm(self);
         body().map_err(|error| self.fail(error)).ok()
+    }
+
+    /// Runs a step of a thread that works for several parts. Returns `None` if this part has failed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the whole group has ended.
+    pub fn step<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let done = if self.has_failed() { None } else { self.run(body) };
+        if done.is_none() {
+            self.whole.unwrap_or(self).context.check()?;
+        }
+        Ok(done)
+    }
+
+    /// Returns whether the group was cancelled, if not by a stop.
+    pub fn has_failed(&self) -> bool {
+        self.context.scope.cancelled.load(Ordering::Relaxed)
     }
 
     /// Cancels the group. The first error is kept for [`Group::result`].
     pub fn fail(&self, error: Error) {
         let mut first = self.first.lock().expect("no holder panics");
-        if self.context.cancel() {
+        if self.cancel() {
             *first = Some(error);
         }
     }
 
-    /// Returns the first error, once.
+    /// Cancels the group, and with the last of its parts the whole one. Returns whether this call was the first one.
+    fn cancel(&self) -> bool {
+        let is_first = self.context.cancel();
+        if let Some(whole) = self.whole
+            && is_first
+            && whole.parts.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            whole.context.cancel();
+        }
+        is_first
+    }
+
+    /// Returns the first error, once. A part that ended with the whole group has the error of the group.
     pub fn result(&self) -> Result<()> {
-        self.first.lock().expect("no holder panics").take().map_or(Ok(()), Err)
+        let own = self.first.lock().expect("no holder panics").take();
+        let is_own = own.as_ref().is_some_and(|error| error.kind() != Kind::Cancelled);
+        match self.whole {
+            Some(whole) if !is_own => match &*whole.first.lock().expect("no holder panics") {
+                Some(error) => Err(error.duplicate()),
+                None => own.map_or(Ok(()), Err),
+            },
+            _ => own.map_or(Ok(()), Err),
+        }
     }
 }
 
 /// Cancels when a thread panics.
-struct Alarm<'c>(&'c Context<'c>);
+struct Alarm<'c>(&'c Group<'c>);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
@@ -371,6 +422,29 @@ mod tests {
         assert_eq!(group.result().unwrap_err().to_string(), "first");
         group.result().unwrap();
         ctx.check().unwrap();
+    }
+
+    #[test]
+    fn a_group_ends_with_the_last_of_its_parts() {
+        let (ctx, _) = stoppable();
+        let whole = Group::new(&ctx);
+        let parts = [whole.part(&ctx), whole.part(&ctx)];
+        assert_eq!(parts[0].step(|| Err::<(), _>(Error::failed("full"))).unwrap(), None);
+        assert_eq!(parts[0].step(|| Ok(1)).unwrap(), None);
+        assert_eq!(parts[1].step(|| Ok(2)).unwrap(), Some(2));
+        whole.context().check().unwrap();
+        let ended = parts[1].step(|| Err::<(), _>(Error::failed("lost"))).unwrap_err();
+        assert_eq!((ended.kind(), kind(whole.context())), (Kind::Cancelled, Kind::Cancelled));
+        assert_eq!(parts.map(|part| part.result().unwrap_err().to_string()), ["full", "lost"]);
+    }
+
+    #[test]
+    fn an_error_of_the_whole_group_is_that_of_each_part() {
+        let whole = Group::new(background());
+        let parts = [whole.part(background()), whole.part(background())];
+        whole.fail(Error::failed("no descriptors"));
+        assert_eq!(parts[1].run(|| parts[1].context().check()), None);
+        assert_eq!(parts.map(|part| part.result().unwrap_err().to_string()), ["no descriptors"; 2]);
     }
 
     #[test]

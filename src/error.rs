@@ -107,6 +107,12 @@ impl Error {
         self
     }
 
+    /// Returns the same error without its cause, to report it in a second place.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Error { kind: self.kind, message: self.message.clone(), hint: self.hint.clone(), source: None }
+    }
+
     /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -59,6 +59,11 @@ impl Window {
         Some(Cut { plain: &self.buffer[start..start + len], rest: end - start - len })
     }
 
+    /// Drops all bytes.
+    pub fn discard(&mut self) {
+        self.filled = 0..0;
+    }
+
     /// Moves the rest to the front.
     pub fn slide(&mut self) {
         self.buffer.copy_within(self.filled.clone(), 0);

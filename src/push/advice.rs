@@ -29,8 +29,8 @@ pub fn on_sources(sources: &[PathBuf], select: &Select) -> Vec<String> {
     warnings
 }
 
-/// Returns warnings about a finished snapshot: nothing in it, far less than in its parent, or patterns without any effect.
-pub fn on_snapshot(snapshot: &Snapshot, parent: Option<&Snapshot>, select: &Select) -> Vec<String> {
+/// Returns warnings about a finished snapshot: nothing in it, or far less than in its parent.
+pub fn on_snapshot(snapshot: &Snapshot, parent: Option<&Snapshot>) -> Vec<String> {
     let mut warnings = Vec::new();
     let stats = &snapshot.stats;
     if stats.files + stats.others == 0 {
@@ -45,14 +45,19 @@ pub fn on_snapshot(snapshot: &Snapshot, parent: Option<&Snapshot>, select: &Sele
             ));
         }
     }
-    let unmatched: Vec<_> = select.patterns().unmatched().map(quoted).collect();
-    if !unmatched.is_empty() {
-        let more = unmatched.len().saturating_sub(SHOWN);
-        let shown = unmatched[..unmatched.len() - more].join(", ");
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        warnings.push(format!("nothing in the sources matches {shown}{more}"));
-    }
     warnings
+}
+
+/// Returns a warning about patterns without any effect.
+pub fn on_patterns(select: &Select) -> Option<String> {
+    let unmatched: Vec<_> = select.patterns().unmatched().map(quoted).collect();
+    if unmatched.is_empty() {
+        return None;
+    }
+    let more = unmatched.len().saturating_sub(SHOWN);
+    let shown = unmatched[..unmatched.len() - more].join(", ");
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("nothing in the sources matches {shown}{more}"))
 }
 
 /// Most patterns that a warning names.

@@ -1,7 +1,7 @@
-//! Attempts to take the snapshot. An attempt is repeated, with everything stored by then, if other clients condemned
-//! packs meanwhile.
+//! Attempts to take the snapshot. An attempt is repeated, with everything stored by then, for the repositories where other
+//! clients condemned packs meanwhile.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +16,11 @@ use super::compare::copies::{self, Copied};
 use super::compare::parents::Parents;
 use super::compare::times;
 use super::counts::Counts;
-use super::options::{Options, Summary};
-use super::pipeline::{self, Done, Setup, Sources};
+use super::named::Named;
+use super::options::{Destination, Options, Summary};
+use super::pipeline::{self, Done, Sources};
 use super::read::saved::Saved;
+use super::stock::Setup;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::{COPY_OF, NOT_SYNCED, Snapshot, SnapshotId, Stats};
@@ -38,66 +40,140 @@ const MEMORY: u64 = 8 << 20;
 /// Attempts before the push fails because packs were condemned meanwhile.
 const ATTEMPTS: usize = 4;
 
-/// Takes the snapshot.
+/// Takes the snapshot in each repository. Returns the results in the order of `destinations`.
 pub fn save(
     ctx: &Context,
-    repo: &Repository,
+    destinations: &[Destination<'_>],
     options: &Options,
     paths: &[PathBuf],
     mut sources: Sources<'_>,
-) -> Result<Summary> {
-    let outdated = AtomicBool::new(false);
-    for _ in 1..ATTEMPTS {
-        let result = attempt(ctx, repo, options, paths, &mut sources, &outdated).map_err(interrupted);
+) -> Vec<Result<Summary>> {
+    let mut results: BTreeMap<usize, Result<Summary>> = BTreeMap::new();
+    let mut left: Vec<usize> = (0..destinations.len()).collect();
+    for number in 1..=ATTEMPTS {
+        let outdated: Vec<AtomicBool> = left.iter().map(|_| AtomicBool::new(false)).collect();
+        let now: Vec<&Destination<'_>> = left.iter().map(|i| &destinations[*i]).collect();
+        let done = attempt(ctx, &now, options, paths, &mut sources, &outdated);
+        results.extend(left.iter().copied().zip(done.into_iter().map(|result| result.map_err(interrupted))));
         // Streams can be read only once.
-        if !outdated.swap(false, Ordering::Relaxed) || matches!(sources, Sources::Streams(_)) {
-            return result;
+        if number == ATTEMPTS || matches!(sources, Sources::Streams(_)) {
+            break;
+        }
+        left = left
+            .into_iter()
+            .zip(outdated)
+            .filter(|(_, outdated)| outdated.load(Ordering::Relaxed))
+            .map(|(i, _)| i)
+            .collect();
+        if left.is_empty() {
+            break;
         }
     }
-    attempt(ctx, repo, options, paths, &mut sources, &outdated).map_err(interrupted)
+    results.into_values().collect()
+}
+
+/// Returns the result of the only repository.
+pub fn only(results: Vec<Result<Summary>>) -> Result<Summary> {
+    results.into_iter().next().unwrap_or_else(|| Err(Error::failed("a push without a repository")))
 }
 
 fn attempt(
     ctx: &Context,
-    repo: &Repository,
+    destinations: &[&Destination<'_>],
     options: &Options,
     paths: &[PathBuf],
     sources: &mut Sources<'_>,
-    outdated: &AtomicBool,
-) -> Result<Summary> {
-    let started = Instant::now();
-    let begun = repo.now();
-    let traffic = repo.storage().traffic();
+    outdated: &[AtomicBool],
+) -> Vec<Result<Summary>> {
     let counts = Counts::new(ctx);
     let ctx = &ctx.with_progress(&counts);
-    ctx.check()?;
-    let mut state = repo.state(ctx)?;
-    state.warnings().iter().for_each(|text| ctx.warn(text));
-    state.warning_details().iter().for_each(|text| ctx.event(Event::Detail { text }));
-    let draft = match sources.saved() {
-        Some(saved) => copy_draft(repo, saved.snapshot),
-        None => draft(repo, options, begun, paths),
-    };
-    let Chosen { parents, newest, missing, copies } = match sources.saved() {
-        Some(saved) => choose_copies(ctx, repo, &state, saved)?,
-        None => choose_parents(ctx, repo, options, &state, &draft, begun)?,
-    };
-    let cores = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
-    let budget = Budget::new(options.memory, state.index_len() / FINGERPRINTS, cores)?;
-    let cache = repo.set_cache(budget.cache);
-    let parents = &parents;
-    let setup = Setup { repo, options, ctx, parents, budget, started, missing, outdated, draft, newest, copies };
-    let done = pipeline::run(&setup, sources, &mut state);
-    repo.set_cache(cache);
-    let done = done?;
+    let names: Vec<Named<'_>> = destinations.iter().map(|to| Named::new(ctx, to.name)).collect();
+    let contexts: Vec<Context<'_>> = names.iter().map(|name| ctx.with_progress(name)).collect();
+    let (mut setups, mut states, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, to) in destinations.iter().enumerate() {
+        let draft = Draft { repo: to.repo, options, paths, repositories: destinations.len() };
+        match draft.prepare(&contexts[i], sources.saved(), &outdated[i]) {
+            Ok((setup, state)) => {
+                setups.push(setup);
+                states.push(state);
+            }
+            Err(error) => failed.push((i, Err(error))),
+        }
+    }
+    let caches: Vec<usize> = setups.iter().map(|setup| setup.repo.set_cache(setup.budget.cache)).collect();
+    let done = if setups.is_empty() { Vec::new() } else { pipeline::run(ctx, &setups, sources, &mut states) };
+    for (setup, cache) in setups.iter().zip(caches) {
+        setup.repo.set_cache(cache);
+    }
+    let is_saved = |done: &Result<Done>| done.as_ref().is_ok_and(|done| done.committed.record.is_some());
+    if matches!(sources, Sources::Files(..)) && done.iter().any(is_saved) {
+        advice::on_patterns(&options.select).iter().for_each(|text| ctx.warn(text));
+    }
+    let all = setups.iter().zip(&mut states).zip(done);
+    let all = all.map(|((setup, state), done)| finish(setup, state, sources, &counts, done?));
+    let mut results: Vec<_> = all.collect();
+    failed.into_iter().for_each(|(i, error)| results.insert(i, error));
+    results
+}
+
+/// Merges records and makes the summary.
+fn finish(
+    setup: &Setup<'_>,
+    state: &mut State,
+    sources: &Sources<'_>,
+    counts: &Counts<'_>,
+    done: Done,
+) -> Result<Summary> {
+    let Setup { repo, ctx, .. } = *setup;
     let sequence = done.committed.record.and_then(|id| state.sequence(&id));
-    merge_log(ctx, repo, &mut state);
+    merge_log(ctx, repo, state);
     if matches!(sources, Sources::Files(..)) && done.committed.record.is_some() {
-        let warnings = advice::on_snapshot(&done.committed.snapshot, parents.snapshots.first(), &options.select);
+        let warnings = advice::on_snapshot(&done.committed.snapshot, setup.parents.snapshots.first());
         warnings.iter().for_each(|text| ctx.warn(text));
     }
-    let now = repo.storage().traffic();
-    Ok(Summary { sequence, sent: now.0 - traffic.0, received: now.1 - traffic.1, ..summary(&setup, &counts, done) })
+    let (now, before) = (repo.storage().traffic(), setup.traffic);
+    Ok(Summary { sequence, sent: now.0 - before.0, received: now.1 - before.1, ..summary(setup, counts, done) })
+}
+
+/// The inputs of a push into one repository.
+struct Draft<'r> {
+    repo: &'r Repository,
+    options: &'r Options,
+    paths: &'r [PathBuf],
+    /// The number of repositories that share the memory.
+    repositories: usize,
+}
+
+impl<'r> Draft<'r> {
+    /// Reads the state of the repository, and chooses the parents.
+    fn prepare(
+        &self,
+        ctx: &'r Context<'r>,
+        saved: Option<&Saved<'_>>,
+        outdated: &'r AtomicBool,
+    ) -> Result<(Setup<'r>, State)> {
+        let Draft { repo, options, paths, repositories } = *self;
+        let started = Instant::now();
+        let begun = repo.now();
+        let traffic = repo.storage().traffic();
+        ctx.check()?;
+        let state = repo.state(ctx)?;
+        state.warnings().iter().for_each(|text| ctx.warn(text));
+        state.warning_details().iter().for_each(|text| ctx.event(Event::Detail { text }));
+        let draft = match saved {
+            Some(saved) => copy_draft(repo, saved.snapshot),
+            None => draft(repo, options, begun, paths),
+        };
+        let Chosen { parents, newest, missing, copies } = match saved {
+            Some(saved) => choose_copies(ctx, repo, &state, saved)?,
+            None => choose_parents(ctx, repo, options, &state, &draft, begun)?,
+        };
+        let cores = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
+        let budget = Budget::new(repositories, options.memory, state.index_len() / FINGERPRINTS, cores)?;
+        let setup =
+            Setup { repo, options, ctx, parents, budget, started, traffic, missing, outdated, draft, newest, copies };
+        Ok((setup, state))
+    }
 }
 
 /// Adds to an interruption that the snapshot is not complete.
@@ -206,7 +282,7 @@ fn summary(setup: &Setup<'_>, counts: &Counts<'_>, done: Done) -> Summary {
         excluded: counts.excluded(),
         grew: done.grew,
         packs: done.packs,
-        duration: setup.started.elapsed(),
+        duration: done.duration,
     }
 }
 

@@ -42,13 +42,31 @@ pub struct Budget {
     pub cache: usize,
 }
 
+/// Fails if a push into this many repositories cannot be made with `memory` bytes.
+///
+/// # Errors
+///
+/// Of kind [`Kind::Usage`].
+pub fn check_memory(memory: u64, repositories: usize) -> Result<()> {
+    let repositories = repositories.max(1) as u64;
+    if memory / repositories >= LEAST {
+        return Ok(());
+    }
+    let given = memory / MIB;
+    let text = if repositories == 1 {
+        format!("a push cannot be made with {given} MiB of memory")
+    } else {
+        format!("a push into {repositories} repositories cannot be made with {given} MiB of memory")
+    };
+    Err(Error::new(Kind::Usage, text).hint(format!("give it at least {} MiB", LEAST * repositories / MIB)))
+}
+
 impl Budget {
     /// Divides `memory` bytes on a machine with `cores` cores. `wanted`: bytes that the index can use.
-    pub fn new(memory: u64, wanted: u64, cores: usize) -> Result<Self> {
-        if memory < LEAST {
-            let text = format!("a push cannot be made with {} MiB of memory", memory / MIB);
-            return Err(Error::new(Kind::Usage, text).hint(format!("give it at least {} MiB", LEAST / MIB)));
-        }
+    /// Several repositories have equal shares; this is the budget of one of them.
+    pub fn new(repositories: usize, memory: u64, wanted: u64, cores: usize) -> Result<Self> {
+        check_memory(memory, repositories)?;
+        let memory = memory / repositories.max(1) as u64;
         let (chunks, nodes, cache) = (memory / 16, memory / 12, memory / 24);
         // One pack that is uploaded, one that is open, one of metadata.
         let mut left = memory.saturating_sub(BASE + chunks + nodes + cache + 3 * PACK + WORKER);
@@ -89,21 +107,21 @@ mod tests {
     fn shares_stay_within_the_whole_and_grow_with_it() {
         for memory in [104, 128, 192, 256, 512, 4096] {
             for wanted in [0, 1 << 20, 80 << 20] {
-                let budget = Budget::new(memory * MIB, wanted, 8).unwrap();
+                let budget = Budget::new(1, memory * MIB, wanted, 8).unwrap();
                 assert!(budget.sum() <= memory * MIB, "{memory} {wanted}: {budget:?}");
             }
         }
-        let usual = Budget::new(256 * MIB, 0, 8).unwrap();
+        let usual = Budget::new(1, 256 * MIB, 0, 8).unwrap();
         assert_eq!((usual.uploads, usual.open, usual.workers), (4, 2, 4));
-        assert_eq!(Budget::new(256 * MIB, 0, 2).unwrap().uploads, 6);
-        let least = Budget::new(LEAST, 320 << 20, 8).unwrap();
+        assert_eq!(Budget::new(1, 256 * MIB, 0, 2).unwrap().uploads, 6);
+        let least = Budget::new(1, LEAST, 320 << 20, 8).unwrap();
         assert_eq!((least.uploads, least.open, least.workers), (1, 1, 1));
-        assert_eq!(Budget::new(256 * MIB, 0, 1).unwrap().workers, 1);
+        assert_eq!(Budget::new(1, 256 * MIB, 0, 1).unwrap().workers, 1);
     }
 
     #[test]
     fn too_little_is_refused_with_the_least() {
-        let error = Budget::new(LEAST - 1, 0, 8).unwrap_err();
+        let error = Budget::new(1, LEAST - 1, 0, 8).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
         assert!(error.hint_text().unwrap().contains("104 MiB"));
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
 use super::attempt;
-use super::options::{Options, Summary};
+use super::options::{Destination, Options, Summary};
 use super::pipeline::Sources;
 use super::read::saved::{CopiedChunks, Saved, SearchedCopies};
 use crate::context::Context;
@@ -44,7 +44,8 @@ impl<'c> Copier<'c> {
             searched: &self.searched,
             is_damaged: AtomicBool::new(false),
         };
-        match attempt::save(ctx, repo, options, &[], Sources::Saved(&saved)) {
+        let results = attempt::save(ctx, &[Destination { repo, name: "" }], options, &[], Sources::Saved(&saved));
+        match attempt::only(results) {
             Err(e) if saved.is_damaged.into_inner() => {
                 forget_unfinished(ctx, repo, snapshot)?;
                 Ok(Copied::Damaged(e))

@@ -8,10 +8,20 @@ use super::tree::checkpoint::Checkpoints;
 use super::walk::select::Select;
 use crate::format::record::{Snapshot, SnapshotId};
 use crate::name::ObjectId;
+use crate::repo::Repository;
 use crate::time::Time;
 
 /// The default of [`Options::patience`].
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A repository that a push writes to.
+#[derive(Clone, Copy)]
+pub struct Destination<'r> {
+    /// The repository.
+    pub repo: &'r Repository,
+    /// Its name in warnings about it; empty if it is the only one.
+    pub name: &'r str,
+}
 
 /// The things to push, and the attributes of the snapshot.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ mod resume;
 mod rights;
 mod scattered;
 mod select;
+mod several;
 mod sizes;
 mod streams;
 mod truth;

@@ -21,6 +21,8 @@ const KEEP: Duration = Duration::from_secs(1);
 struct Odd {
     /// Number of requests for flags of inodes.
     asked: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
+    read: Arc<AtomicUsize>,
 }
 
 /// A mount of this file system, unmounted on drop.
@@ -28,13 +30,17 @@ pub struct OddMount {
     _session: BackgroundSession,
     /// Number of requests for flags of inodes.
     pub asked: Arc<AtomicUsize>,
+    /// Files that were opened.
+    pub opened: Arc<AtomicUsize>,
+    /// Calls that read the beginning of a file.
+    pub read: Arc<AtomicUsize>,
 }
 
 impl OddMount {
     pub fn at(dir: &Path) -> OddMount {
-        let asked = Arc::<AtomicUsize>::default();
-        let odd = Odd { asked: Arc::clone(&asked) };
-        OddMount { _session: fuser::spawn_mount(odd, dir, &Config::default()).unwrap(), asked }
+        let [asked, opened, read] = [(); 3].map(|()| Arc::<AtomicUsize>::default());
+        let odd = Odd { asked: Arc::clone(&asked), opened: Arc::clone(&opened), read: Arc::clone(&read) };
+        OddMount { _session: fuser::spawn_mount(odd, dir, &Config::default()).unwrap(), asked, opened, read }
     }
 }
 
@@ -85,6 +91,7 @@ impl Filesystem for Odd {
         if ino.0 == FILES + 1 {
             return reply.error(Errno::ESTALE);
         }
+        self.opened.fetch_add(1, Ordering::Relaxed);
         reply.opened(FileHandle(0), FopenFlags::empty());
     }
 
@@ -99,6 +106,7 @@ impl Filesystem for Odd {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.read.fetch_add(usize::from(offset == 0), Ordering::Relaxed);
         reply.data(if offset == 0 { b"text" } else { b"" });
     }
 

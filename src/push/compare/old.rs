@@ -1,5 +1,7 @@
 //! Directories and nodes of the parents.
 
+use std::ops::Range;
+
 use crate::context::Context;
 use crate::error::Result;
 use crate::format::node::{Content, Node};
@@ -25,6 +27,8 @@ impl OldNode {
 
 /// A directory of a parent, read in the order of names.
 pub struct OldDirectory<'r> {
+    /// The number of the repository.
+    pub destination: usize,
     ctx: &'r Context<'r>,
     trees: &'r Trees<'r>,
     begun: i64,
@@ -33,9 +37,16 @@ pub struct OldDirectory<'r> {
 }
 
 impl<'r> OldDirectory<'r> {
-    /// Opens a directory at the same path. `begun`: start of the push that saved it, in nanoseconds.
+    /// Opens a directory of the first repository at the same path. `begun`: start of the push that saved it, in nanoseconds.
     pub fn new(ctx: &'r Context<'r>, trees: &'r Trees<'r>, begun: i64, page: Option<Ref>) -> Self {
-        OldDirectory { ctx, trees, begun, renamed: false, entries: trees.entries(ctx, page.as_ref()).keeping_pages() }
+        OldDirectory {
+            destination: 0,
+            ctx,
+            trees,
+            begun,
+            renamed: false,
+            entries: trees.entries(ctx, page.as_ref()).keeping_pages(),
+        }
     }
 
     /// Opens a directory that was at another path.
@@ -43,11 +54,23 @@ impl<'r> OldDirectory<'r> {
         OldDirectory { renamed: true, ..OldDirectory::new(ctx, trees, begun, page) }
     }
 
+    /// Makes this a directory of the repository with this number.
+    #[must_use]
+    pub fn of(self, destination: usize) -> Self {
+        OldDirectory { destination, ..self }
+    }
+
+    /// Returns the places of the directories of a repository. They follow each other.
+    pub fn places(all: &[Self], destination: usize) -> Range<usize> {
+        all.partition_point(|old| old.destination < destination)
+            ..all.partition_point(|old| old.destination <= destination)
+    }
+
     /// Opens an entry of this directory, if it is a directory.
     pub fn below(&self, entry: &OldNode) -> Option<OldDirectory<'r>> {
         let Content::Directory(page) = entry.node.content else { return None };
         let below = OldDirectory::new(self.ctx, self.trees, self.begun, page);
-        Some(OldDirectory { renamed: self.renamed, ..below })
+        Some(OldDirectory { destination: self.destination, renamed: self.renamed, ..below })
     }
 
     /// Returns the entry of this name. Names must ascend from call to call. If the directory is damaged, no further entry

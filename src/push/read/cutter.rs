@@ -12,7 +12,6 @@ use crate::crypto::keys::{ChunkId, ChunkKind};
 use crate::error::Result;
 use crate::format::stored::Packer;
 use crate::name::ObjectId;
-use crate::progress::Event;
 use crate::push::pack::chunks::Place;
 use crate::push::pack::data_packs::NewChunk;
 use crate::push::pack::piece::Piece;
@@ -72,7 +71,7 @@ impl<'w> Cutter<'w> {
 
     /// Finds a chunk in this push or in the repository, or adds it.
     pub fn chunk(&mut self, plain: &[u8]) -> Result<Piece> {
-        self.count(plain.len() as u64);
+        self.read += plain.len() as u64;
         let id = self.work.repo.keys().chunk_id(ChunkKind::Data, plain);
         if let Some(piece) = self.known(id, plain.len())? {
             return Ok(piece);
@@ -87,7 +86,7 @@ impl<'w> Cutter<'w> {
     /// Processes a chunk of another repository like [`Cutter::chunk`], and keeps its stored form. Returns its id too.
     pub fn stored(&mut self, chunk: &StoredChunk) -> Result<(ChunkId, Piece)> {
         let len = chunk.plain.len();
-        self.count(len as u64);
+        self.read += len as u64;
         let id = self.work.repo.keys().chunk_id(ChunkKind::Data, &chunk.plain);
         if let Some(piece) = self.known(id, len)? {
             return Ok((id, piece));
@@ -96,12 +95,6 @@ impl<'w> Cutter<'w> {
             self.add(NewChunk { id, len, stored: &chunk.stored })?;
         }
         Ok((id, Piece::New(id)))
-    }
-
-    /// Counts bytes of files that were read.
-    pub fn count(&mut self, bytes: u64) {
-        self.read += bytes;
-        self.work.ctx.event(Event::Done { files: 0, bytes });
     }
 
     /// Finds a chunk in this push or in the repository.

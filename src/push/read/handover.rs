@@ -11,6 +11,8 @@ const RESULTS: usize = 64;
 
 /// A chunk that was handed over to another worker.
 pub struct Task {
+    /// The number of the repository.
+    pub destination: usize,
     pub plain: Vec<u8>,
     /// The place of its piece in the file.
     at: usize,
@@ -35,20 +37,22 @@ pub struct Handover {
     done: Sender<TaskResult>,
     results: Receiver<TaskResult>,
     open: usize,
-}
-
-impl Default for Handover {
-    fn default() -> Self {
-        let (done, results) = crossbeam_channel::bounded(RESULTS);
-        Handover { done, results, open: 0 }
-    }
+    /// The number of the repository.
+    destination: usize,
 }
 
 impl Handover {
+    /// Begins a file, whose chunks belong to this repository.
+    pub fn new(destination: usize) -> Self {
+        let (done, results) = crossbeam_channel::bounded(RESULTS);
+        Handover { done, results, open: 0, destination }
+    }
+
     /// Hands over a chunk if a worker waits at the other end of `offer`, which has no buffer. Returns whether one did. The
     /// piece is [`Piece::Awaited`] until [`Handover::collect`].
     pub fn offer(&mut self, plain: &[u8], pieces: &mut Vec<Piece>, offer: &Sender<Task>) -> bool {
-        let task = Task { plain: plain.to_vec(), at: pieces.len(), done: self.done.clone() };
+        let task =
+            Task { destination: self.destination, plain: plain.to_vec(), at: pieces.len(), done: self.done.clone() };
         if offer.try_send(task).is_err() {
             return false;
         }

@@ -10,16 +10,40 @@ use crate::format::node::{Content, Node};
 use crate::format::reference::{Extent, Ref};
 use crate::push::pack::piece::Piece;
 
-/// Neighbouring steps of the walk. Small files share a batch, so that passing them between threads costs little.
-#[derive(Default)]
-pub struct Batch {
-    /// Its number in the ordered queue.
-    pub number: u64,
-    pub items: Vec<Item>,
-    /// Files to read.
+/// Neighbouring steps of the walk, for each repository. Small files share a load, so that passing them between threads costs
+/// little.
+pub struct Load {
+    /// One for each repository, in the order of the destinations.
+    pub batches: Vec<Batch>,
+    /// Files to read, each once.
     pub files: usize,
     /// Bytes to read.
     pub bytes: u64,
+}
+
+/// The steps of a load for one repository.
+#[derive(Default)]
+pub struct Batch {
+    /// Its number in the ordered queue; `None` if it does not go there.
+    pub number: Option<u64>,
+    pub items: Vec<Item>,
+    /// Files to read.
+    pub files: usize,
+}
+
+impl Load {
+    /// Makes an empty load for this many repositories.
+    pub fn new(destinations: usize, capacity: usize) -> Self {
+        let batch = || Batch { items: Vec::with_capacity(capacity), ..Batch::default() };
+        Load { batches: std::iter::repeat_with(batch).take(destinations).collect(), files: 0, bytes: 0 }
+    }
+
+    /// Puts the jobs of a file that was read for several repositories to their places.
+    pub fn put<J>(&mut self, others: Vec<Other<J>>, item: impl Fn(Box<J>) -> Item) {
+        for Other { destination, at, job } in others {
+            self.batches[destination].items[at] = item(job);
+        }
+    }
 }
 
 /// One step of the walk in tree order: a directory encloses its entries, names ascend.
@@ -36,6 +60,9 @@ pub enum Item {
     Stream(Box<StreamJob>),
     /// A part of a file of another repository, to be read there.
     Saved(Box<SavedPart>),
+    /// A file or stream that is read for another repository too. The worker puts the job here that it finds there
+    /// ([`Job::others`]).
+    Awaited,
     /// A further link to a file that came before. `old`: its node in a parent.
     Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.
@@ -74,8 +101,21 @@ impl Change {
 /// The identity of a file with several links: device and inode number.
 pub type Link = (u64, u64);
 
+/// The job of another repository for the same file.
+pub struct Other<J> {
+    /// The number of the repository.
+    pub destination: usize,
+    /// The place in its batch.
+    pub at: usize,
+    pub job: Box<J>,
+}
+
 /// A file to read. The worker fills in the node and the pieces.
 pub struct Job {
+    /// The number of the repository.
+    pub destination: usize,
+    /// The same file for the other repositories that need it. It is read once.
+    pub others: Vec<Other<Job>>,
     /// Its directory, which the worker lets go of when it has read the file.
     pub dir: Option<Arc<Dir>>,
     pub stat: Stat,
@@ -91,8 +131,20 @@ pub struct Job {
     pub gone: bool,
 }
 
+impl Job {
+    /// Calls `change` for the jobs of all repositories.
+    pub fn each(&mut self, mut change: impl FnMut(&mut Job)) {
+        change(self);
+        self.others.iter_mut().for_each(|other| change(&mut other.job));
+    }
+}
+
 /// A stream to read. The worker fills in the pieces.
 pub struct StreamJob {
+    /// The number of the repository.
+    pub destination: usize,
+    /// The same stream for the other repositories.
+    pub others: Vec<Other<StreamJob>>,
     pub path: Vec<u8>,
     pub node: Node,
     /// Its node in a parent.
@@ -104,6 +156,14 @@ pub struct StreamJob {
     pub open: Option<Opener>,
     /// Its contents, unless `node.content` is unreadable.
     pub pieces: Vec<Piece>,
+}
+
+impl StreamJob {
+    /// Calls `change` for the jobs of all repositories.
+    pub fn each(&mut self, mut change: impl FnMut(&mut StreamJob)) {
+        change(self);
+        self.others.iter_mut().for_each(|other| change(&mut other.job));
+    }
 }
 
 /// A part of a file of another repository. The worker reads the extents and adds their pieces. All parts of a file follow each

@@ -1,7 +1,8 @@
 //! Reads files and streams, and cuts them into chunks.
 //!
-//! In: batches of steps from the walk. Out: the same batches, in which each file has its node and its pieces; new chunks in
-//! their stored form go to the open data packs (`pack`).
+//! In: loads of steps from the walk, with a batch for each repository. Out: the same batches, in which each file has its node
+//! and its pieces; new chunks in their stored form go to the open data packs (`pack`). A file is read once: a [`lane`] for each
+//! repository cuts it.
 
 pub mod attributes;
 pub mod cutter;
@@ -9,6 +10,7 @@ pub mod dir;
 pub mod guard;
 pub mod handover;
 pub mod item;
+pub mod lane;
 pub mod open_file;
 pub mod partial;
 pub mod reader;

@@ -2,25 +2,24 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::attributes::{self, error, same};
+use super::attributes::{self, Nodes, error, same};
 use super::cutter::Cutter;
 use super::dir::Dir;
-use super::handover::{Handover, Task};
+use super::handover::Task;
 use super::item::Job;
+use super::lane::Lane;
 use super::open_file::OpenFile;
 use super::workspace::Workspace;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::format::node::{CHANGED, Content, Node};
-use crate::format::reference::Extent;
+use crate::format::node::{CHANGED, Xattrs};
 use crate::progress::Event;
-use crate::push::pack::chunks::Place;
-use crate::push::pack::piece::Piece;
 use crate::window::Window;
 
 /// Attempts to read a file that changes meanwhile.
@@ -30,19 +29,25 @@ const READ: usize = 1 << 20;
 /// Size from which on a file is reported to the progress display and read ahead by the kernel.
 pub const DISPLAYED: u64 = 4 << 20;
 
-/// Reads the files and streams of one worker.
-pub struct Reader<'w> {
-    pub cutter: Cutter<'w>,
-    pub window: Window,
-    /// Where chunks of large files are offered to idle workers.
-    pub offer: Option<Sender<Task>>,
-    published: Option<Published>,
+/// The state that all workers share, whatever the repository.
+#[derive(Clone, Copy)]
+pub struct Shared<'w> {
+    pub ctx: &'w Context<'w>,
+    pub nodes: &'w Nodes,
+    /// Files that changed each time they were read.
+    pub unsteady: &'w AtomicU64,
 }
 
-/// How much of a file that is alone in its batch is published in [`super::partial::PartialFiles`].
-struct Published {
-    batch: u64,
-    pieces: usize,
+/// Reads the files and streams of one worker.
+pub struct Reader<'w> {
+    pub shared: Shared<'w>,
+    /// One for each repository. While a file is read, those that need it are the first ones, and the one that needs most of
+    /// it leads: the file is read into its window.
+    pub lanes: Vec<Lane<'w>>,
+    /// The number of lanes that need the file.
+    active: usize,
+    /// Where chunks of large files are offered to idle workers.
+    pub offer: Option<Sender<Task>>,
 }
 
 /// The change of a file while it was read.
@@ -75,42 +80,81 @@ impl From<Error> for Trouble {
 
 impl<'w> Reader<'w> {
     /// Makes a reader that offers chunks of large files to idle workers by `offer`.
-    pub fn new(work: Workspace<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
-        let cutter = Cutter::new(work, compression)?;
-        Ok(Reader { cutter, window: Window::default(), offer: Some(offer), published: None })
+    pub fn new(shared: Shared<'w>, works: &[Workspace<'w>], compression: i32, offer: Sender<Task>) -> Result<Self> {
+        let cutters = works.iter().map(|work| Cutter::new(*work, compression));
+        let lanes: Result<Vec<_>> = cutters.enumerate().map(|(i, cutter)| Ok(Lane::new(i, cutter?))).collect();
+        Ok(Reader { shared, lanes: lanes?, active: 0, offer: Some(offer) })
     }
 
-    /// Begins a batch. `alone`: its number, if a file is alone in it and its beginning is published while it is read.
-    pub fn begin_batch(&mut self, alone: Option<u64>) {
-        self.published = alone.map(|batch| Published { batch, pieces: 0 });
+    /// Returns the lane of a repository.
+    pub fn lane(&mut self, destination: usize) -> &mut Lane<'w> {
+        let at = self.lanes.iter().position(|lane| lane.destination == destination);
+        &mut self.lanes[at.expect("each repository has a lane")]
+    }
+
+    /// Returns the lanes that need the file.
+    pub fn active(&mut self) -> &mut [Lane<'w>] {
+        &mut self.lanes[..self.active]
+    }
+
+    /// Puts all collected chunks into packs.
+    pub fn flush(&mut self) -> Result<()> {
+        self.lanes.iter_mut().try_for_each(|lane| lane.step(|lane| lane.cutter.flush()))
+    }
+
+    /// Processes a chunk of another worker.
+    pub fn serve(&mut self, task: &Task) -> Result<()> {
+        self.lane(task.destination).step(|lane| lane.cutter.serve(task))
+    }
+
+    /// Sorts the lanes that need the file to the front.
+    pub fn sort(&mut self) {
+        self.active = self.lanes.iter().filter(|lane| lane.is_active).count();
+        if self.lanes.len() > 1 {
+            self.lanes.sort_by_key(|lane| (!lane.is_active, lane.start, lane.destination));
+        }
     }
 
     /// Reads a file, again if it changes meanwhile.
     pub fn file(&mut self, job: &mut Job) -> Result<()> {
         let Some(dir) = job.dir.take() else { return Ok(()) };
+        self.lanes.iter_mut().for_each(|lane| lane.is_active = false);
+        job.each(|job| self.lane(job.destination).begin(std::mem::take(&mut job.pieces)));
+        if !self.lanes.iter().any(|lane| lane.is_active) {
+            return Ok(());
+        }
         let path = dir.path_of(&job.node.name);
         if job.stat.st_size as u64 >= DISPLAYED {
-            self.cutter.flush()?; // the tree may wait for the files before
-            self.cutter.work.ctx.event(Event::File { path: &path });
+            self.flush()?; // the tree may wait for the files before
+            self.shared.ctx.event(Event::File { path: &path });
         }
-        let mut earlier: Option<Vec<Piece>> = None;
+        let mut is_again = false;
         for _ in 0..ATTEMPTS {
-            match self.attempt(job, &dir, earlier.as_deref()) {
-                Ok(Meanwhile::Nothing) => return Ok(()),
-                Ok(Meanwhile::Grew) => earlier = Some(job.pieces.clone()),
-                Ok(Meanwhile::Changed) => earlier = None,
+            match self.attempt(job, &dir, is_again) {
+                Ok(Meanwhile::Nothing) => {
+                    self.hand_back(job);
+                    return Ok(());
+                }
+                Ok(Meanwhile::Grew) => is_again = true,
+                Ok(Meanwhile::Changed) => is_again = false,
                 Err(Trouble::Push(error)) => return Err(error),
                 Err(Trouble::File(errno)) => return self.give_up(job, &path, errno),
             }
         }
-        job.node.flags |= CHANGED;
+        job.each(|job| job.node.flags |= CHANGED);
         self.report_unsteady(&path);
+        self.hand_back(job);
         Ok(())
+    }
+
+    /// Gives the contents to the jobs.
+    fn hand_back(&mut self, job: &mut Job) {
+        job.each(|job| job.pieces = std::mem::take(&mut self.lane(job.destination).pieces));
     }
 
     /// Reports a file that changed each time it was read.
     fn report_unsteady(&self, path: &[u8]) {
-        let Workspace { ctx, unsteady, .. } = self.cutter.work;
+        let Shared { ctx, unsteady, .. } = self.shared;
         unsteady.fetch_add(1, Ordering::Relaxed);
         let path = String::from_utf8_lossy(path);
         ctx.warn(&format!("{path} changed each time it was read; the saved content may mix several states"));
@@ -118,7 +162,7 @@ impl<'w> Reader<'w> {
 
     fn give_up(&self, job: &mut Job, path: &[u8], errno: Errno) -> Result<()> {
         if errno == Errno::NOENT {
-            job.gone = true;
+            job.each(|job| job.gone = true);
             return Ok(());
         }
         let why = match errno {
@@ -127,45 +171,40 @@ impl<'w> Reader<'w> {
             }
             _ => error("read the file", errno),
         };
-        attributes::skip(self.cutter.work.ctx, path, why)?;
-        job.node.content = attributes::unreadable(errno);
+        attributes::skip(self.shared.ctx, path, why)?;
+        job.each(|job| job.node.content = attributes::unreadable(errno));
         Ok(())
     }
 
     /// Reads the file once. Returns what happened to it meanwhile.
     ///
-    /// `earlier`: the pieces of the previous attempt, if the file has only grown since. Then only that length is read again.
-    /// If the content is the same, each byte was the same before and after a moment between the two reads, so this was the
+    /// `is_again`: the file has only grown since the previous attempt. Then only the length of that attempt is read again. If
+    /// the content is the same, each byte was the same before and after a moment between the two reads, so this was the
     /// content of the file in that moment. In this way a log that is written all the time is saved in a consistent state.
-    fn attempt(&mut self, job: &mut Job, dir: &Arc<Dir>, earlier: Option<&[Piece]>) -> Result<Meanwhile, Trouble> {
+    fn attempt(&mut self, job: &mut Job, dir: &Arc<Dir>, is_again: bool) -> Result<Meanwhile, Trouble> {
         let file = OpenFile::open(dir, &job.node.name)?;
         let before = file.stat()?;
         if attributes::kind(&before) != FileType::RegularFile {
             return Err(Errno::STALE.into());
         }
         if job.link.is_some_and(|link| link != attributes::id(&before)) {
-            job.link = None; // another file took its place, so the links to come have other contents
+            job.each(|job| job.link = None); // another file took its place, so the links to come have other contents
         }
         let unchanged = same(&job.stat, &before);
-        let earlier = earlier.filter(|_| grew(&job.stat, &before));
-        let size = if earlier.is_some() { job.stat.st_size } else { before.st_size } as u64;
-        if earlier.is_none() && !unchanged {
-            self.renew(job, &before);
+        let is_again = is_again && grew(&job.stat, &before);
+        let size = if is_again { job.stat.st_size } else { before.st_size } as u64;
+        if !is_again && !unchanged {
+            job.each(|job| self.renew(job, &before));
         }
         let path = dir.path_of(&job.node.name);
-        let xattrs = self.cutter.work.nodes.xattrs(self.cutter.work.ctx, &path, file.xattrs())?;
-        let earlier = earlier.filter(|_| job.node.xattrs == xattrs);
-        job.node.xattrs = xattrs;
-        job.pieces.clear();
-        let start = match job.prefix.take() {
-            Some(prefix) if unchanged => self.prefix(&prefix, &mut job.pieces, before.st_size as u64)?,
-            _ => 0,
-        };
-        self.publish_start(&job.node, &job.pieces)?;
+        let xattrs = self.shared.nodes.xattrs(self.shared.ctx, &path, file.xattrs())?;
+        let is_again = is_again && job.node.xattrs == xattrs;
+        set_xattrs(job, xattrs);
+        let start = self.begin_attempt(job, unchanged, before.st_size as u64)?;
         let is_sparse = (before.st_blocks as u64).saturating_mul(512) < size;
-        let read = self.contents(&file, start..size, is_sparse, &mut job.pieces)?;
+        let read = self.contents(&file, start..size, is_sparse)?;
         let after = file.stat()?;
-        if read == size && earlier.is_some_and(|earlier| Piece::same(earlier, &job.pieces)) {
+        if read == size && is_again && self.active().iter().all(Lane::has_same_contents) {
             return Ok(Meanwhile::Nothing);
         }
         if !same(&before, &after) || size != before.st_size as u64 {
@@ -174,7 +213,7 @@ impl<'w> Reader<'w> {
         }
         // The file did not change. If it is longer or shorter than its size says, only its end is right (/proc, /sys).
         if read == size && file.read(&mut [0], size)? > 0 {
-            self.data(&file, size..u64::MAX, &mut job.pieces, &mut Handover::default())?;
+            self.data(&file, size..u64::MAX)?;
         }
         Ok(Meanwhile::Nothing)
     }
@@ -182,121 +221,101 @@ impl<'w> Reader<'w> {
     /// Takes over the attributes of the file as it is now.
     fn renew(&self, job: &mut Job, stat: &Stat) {
         let name = std::mem::take(&mut job.node.name);
-        job.node = self.cutter.work.nodes.node(name, stat, job.node.content.clone());
+        job.node = self.shared.nodes.node(name, stat, job.node.content.clone());
         job.stat = *stat;
     }
 
-    /// Takes over the part of the file that a partial snapshot holds. Returns its length. If a part of the list cannot be
-    /// read, the file is read from there on.
-    fn prefix(&self, prefix: &Content, pieces: &mut Vec<Piece>, size: u64) -> Result<u64> {
-        let Workspace { trees, ctx, data, .. } = self.cutter.work;
-        for extent in trees.extents(ctx, prefix) {
-            match extent {
-                Ok(Extent::Hole(len)) => pieces.push(Piece::Hole(len)),
-                Ok(Extent::Data(r)) => {
-                    let pack = data.packs.earlier(r.pack);
-                    pieces.push(Piece::Known(r.id, Place { pack, offset: r.offset, stored: r.stored, len: r.len }));
-                }
-                Err(e) if e.kind().is_damage() => break,
-                Err(e) => return Err(e),
+    /// Takes over the parts of the file that partial snapshots hold, if it is `unchanged`, and publishes them. Returns the
+    /// offset from which on the file must be read.
+    fn begin_attempt(&mut self, job: &mut Job, unchanged: bool, size: u64) -> Result<u64> {
+        let mut begun = Ok(());
+        job.each(|job| {
+            let lane = self.lane(job.destination);
+            lane.begin_attempt();
+            let prefix = job.prefix.take().filter(|_| unchanged);
+            let result = lane.step(|lane| {
+                prefix.map_or(Ok(0), |prefix| lane.take_over(&prefix, size))?;
+                lane.publish_start(&job.node)
+            });
+            if result.is_err() {
+                begun = result;
             }
+        });
+        begun?;
+        self.sort();
+        let start = self.active().first().map_or(0, |lane| lane.start);
+        if start > 0 {
+            self.shared.ctx.event(Event::Unchanged { files: 0, bytes: start });
         }
-        // A hole at the end may go on, and must be one piece.
-        while let Some(Piece::Hole(_)) = pieces.last() {
-            pieces.pop();
-        }
-        let end = pieces.iter().map(known_len).sum();
-        if end > size {
-            pieces.clear();
-            return Ok(0);
-        }
-        ctx.event(Event::Unchanged { files: 0, bytes: end });
-        Ok(end)
-    }
-
-    /// Publishes the beginning of a file that is alone in its batch.
-    fn publish_start(&mut self, node: &Node, pieces: &[Piece]) -> Result<()> {
-        if let Some(published) = &mut self.published {
-            self.cutter.work.partial.begin(published.batch, node.clone());
-            published.pieces = 0;
-        }
-        self.publish(pieces)
-    }
-
-    fn publish(&mut self, pieces: &[Piece]) -> Result<()> {
-        let Some(published) = &mut self.published else { return Ok(()) };
-        self.cutter.flush()?; // a checkpoint stores the pieces before the first one that is in no pack
-        let new = &pieces[published.pieces..];
-        let new = &new[..new.iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count()];
-        self.cutter.work.partial.extend(published.batch, new);
-        published.pieces += new.len();
-        Ok(())
+        Ok(start)
     }
 
     /// Reads a range of the file. Returns where it ended, holes included.
-    fn contents(
-        &mut self,
-        file: &OpenFile,
-        range: Range<u64>,
-        is_sparse: bool,
-        pieces: &mut Vec<Piece>,
-    ) -> Result<u64, Trouble> {
+    fn contents(&mut self, file: &OpenFile, range: Range<u64>, is_sparse: bool) -> Result<u64, Trouble> {
         let Range { start: mut at, end: size } = range;
         if size >= DISPLAYED {
             file.read_ahead();
         }
-        let mut handover = Handover::default();
         if is_sparse {
             while at < size {
                 let data = file.next_data(at, size)?;
-                if data.start > at {
-                    pieces.push(Piece::Hole(data.start - at));
-                }
-                at = self.data(file, data.clone(), pieces, &mut handover)?;
+                self.active().iter_mut().for_each(|lane| lane.hole(at..data.start));
+                at = self.data(file, data.clone())?;
                 if at < data.end {
                     break; // truncated meanwhile
                 }
             }
         } else {
-            at = self.data(file, at..size, pieces, &mut handover)?;
+            at = self.data(file, at..size)?;
         }
-        handover.collect(self.cutter.work.ctx, pieces)?;
+        self.active().iter_mut().try_for_each(Lane::collect)?;
         Ok(at)
     }
 
     /// Cuts a range of the file into chunks. Returns where it ended.
-    fn data(
-        &mut self,
-        file: &OpenFile,
-        range: Range<u64>,
-        pieces: &mut Vec<Piece>,
-        handover: &mut Handover,
-    ) -> Result<u64, Trouble> {
-        let Workspace { repo, ctx, .. } = self.cutter.work;
+    fn data(&mut self, file: &OpenFile, range: Range<u64>) -> Result<u64, Trouble> {
+        let Reader { shared, lanes, active, offer } = self;
+        let offer = offer.as_ref();
+        let Some((lead, others)) = lanes[..*active].split_first_mut() else { return Ok(range.end) };
+        lead.begin_range(&range);
+        others.iter_mut().for_each(|lane| lane.begin_range(&range));
         let Range { start: mut at, mut end } = range;
-        self.window.start(Some(end - at));
-        let is_long = self.window.has_several_chunks() && end < u64::MAX;
         loop {
-            fill(&mut self.window, file, &mut at, &mut end)?;
+            let before = at;
+            fill(&mut lead.window, others, file, &mut at, &mut end, offer)?;
+            shared.ctx.event(Event::Done { files: 0, bytes: at - before });
             let is_end = at >= end;
-            while let Some(chunk) = self.window.cut(repo.keys().chunker(), is_end) {
-                match &self.offer {
-                    Some(offer) if is_long => self.cutter.share(chunk.plain, pieces, handover, offer)?,
-                    _ => pieces.push(self.cutter.chunk(chunk.plain)?),
-                }
+            lead.cut(is_end, offer)?;
+            lead.step(Lane::publish)?;
+            for lane in &mut *others {
+                lane.cut(is_end, offer)?;
+                lane.step(Lane::publish)?;
             }
-            self.publish(pieces)?;
             if is_end {
                 return Ok(end);
             }
-            ctx.check()?;
-            self.window.slide();
+            shared.ctx.check()?;
+            lead.window.slide();
         }
     }
 }
 
-/// Reads from `at` on until the window is full or the range ends. A file that is shorter moves `end`.
-fn fill(window: &mut Window, file: &OpenFile, at: &mut u64, end: &mut u64) -> Result<(), Errno> {
+/// Sets the extended attributes of a file for all repositories.
+fn set_xattrs(job: &mut Job, xattrs: Xattrs) {
+    job.others.iter_mut().for_each(|other| other.job.node.xattrs.clone_from(&xattrs));
+    job.node.xattrs = xattrs;
+}
+
+/// Reads from `at` on until the window is full or the range ends. A file that is shorter moves `end`. The other lanes get the
+/// same bytes.
+fn fill(
+    window: &mut Window,
+    others: &mut [Lane<'_>],
+    file: &OpenFile,
+    at: &mut u64,
+    end: &mut u64,
+    offer: Option<&Sender<Task>>,
+) -> Result<(), Trouble> {
     while *at < *end {
         let free = window.free();
         let want = free.len().min(usize::try_from(*end - *at).unwrap_or(READ)).min(READ);
@@ -307,6 +326,7 @@ fn fill(window: &mut Window, file: &OpenFile, at: &mut u64, end: &mut u64) -> Re
         if n == 0 {
             *end = *at;
         }
+        others.iter_mut().try_for_each(|lane| lane.feed(&free[..n], *at, offer))?;
         window.fill(n);
         *at += n as u64;
     }
@@ -328,13 +348,4 @@ fn grew(a: &Stat, b: &Stat) -> bool {
     let is_same_owner = (a.st_mode, a.st_uid, a.st_gid) == (b.st_mode, b.st_uid, b.st_gid);
     let is_same_file = attributes::id(a) == attributes::id(b) && attributes::nlink(a) == attributes::nlink(b);
     is_same_file && is_same_owner && a.st_size < b.st_size
-}
-
-/// The length of a piece in a stored pack.
-fn known_len(piece: &Piece) -> u64 {
-    match piece {
-        Piece::Known(_, place) => place.len.into(),
-        Piece::Hole(len) => *len,
-        Piece::New(_) | Piece::Awaited => 0,
-    }
 }

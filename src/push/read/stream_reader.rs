@@ -2,14 +2,15 @@
 
 use std::io::{self, Read};
 
+use crossbeam_channel::Sender;
 use rustix::io::Errno;
 
 use super::attributes;
-use super::handover::Handover;
+use super::handover::Task;
 use super::item::StreamJob;
+use super::lane::Lane;
 use super::reader::{DISPLAYED, Reader};
-use super::stream::Failure;
-use super::workspace::Workspace;
+use super::stream::{Failure, Opener};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
@@ -32,13 +33,20 @@ impl From<Error> for Trouble {
 impl Reader<'_> {
     /// Reads a stream to its end.
     pub fn stream(&mut self, job: &mut StreamJob) -> Result<()> {
-        let ctx = self.cutter.work.ctx;
+        let Some(open) = job.open.take() else { return Ok(()) };
+        let ctx = self.shared.ctx;
+        self.lanes.iter_mut().for_each(|lane| lane.is_active = false);
+        job.each(|job| self.lane(job.destination).begin(std::mem::take(&mut job.pieces)));
+        self.sort();
         if job.size.is_none_or(|size| size >= DISPLAYED) {
-            self.cutter.flush()?; // the tree may wait for the files before
+            self.flush()?; // the tree may wait for the files before
             ctx.event(Event::File { path: &job.path });
         }
-        let error = match self.read_stream(job) {
-            Ok(()) => return Ok(()),
+        let error = match self.read_stream(open) {
+            Ok(()) => {
+                job.each(|job| job.pieces = std::mem::take(&mut self.lane(job.destination).pieces));
+                return Ok(());
+            }
             Err(Trouble::Push(error)) => return Err(error),
             Err(Trouble::Stream(error)) => error,
         };
@@ -47,41 +55,48 @@ impl Reader<'_> {
             return Err(error.while_doing(format_args!("cannot read {}", String::from_utf8_lossy(&job.path))));
         }
         ctx.skip(&job.path, &error);
-        job.pieces.clear();
-        job.node.content = attributes::unreadable(Errno::IO);
+        job.each(|job| job.node.content = attributes::unreadable(Errno::IO));
         Ok(())
     }
 
-    fn read_stream(&mut self, job: &mut StreamJob) -> Result<(), Trouble> {
-        let Some(open) = job.open.take() else { return Ok(()) };
+    fn read_stream(&mut self, open: Opener) -> Result<(), Trouble> {
         let mut reader = open().map_err(Trouble::Stream)?;
-        let Workspace { repo, ctx, .. } = self.cutter.work;
-        let mut handover = Handover::default();
-        self.window.start(None);
-        let mut is_end = false;
-        while !is_end {
-            is_end = fill(&mut self.window, &mut reader, ctx)?;
-            while let Some(chunk) = self.window.cut(repo.keys().chunker(), is_end) {
-                match &self.offer {
-                    Some(offer) if chunk.rest > 0 => {
-                        self.cutter.share(chunk.plain, &mut job.pieces, &mut handover, offer)?;
-                    }
-                    _ => job.pieces.push(self.cutter.chunk(chunk.plain)?),
-                }
-            }
-            self.window.slide();
-        }
-        Ok(handover.collect(ctx, &mut job.pieces)?)
+        self.active().iter_mut().for_each(Lane::begin_stream);
+        while !self.cut_stream(&mut reader)? {}
+        Ok(self.active().iter_mut().try_for_each(Lane::collect)?)
+    }
+
+    /// Reads until the window of the leading lane is full, and cuts what was read. Returns whether the stream has ended.
+    fn cut_stream(&mut self, reader: &mut dyn Read) -> Result<bool, Trouble> {
+        let ctx = self.shared.ctx;
+        let offer = self.offer.clone();
+        let Some((lead, others)) = self.active().split_first_mut() else { return Ok(true) };
+        let is_end = fill(&mut lead.window, others, reader, ctx, offer.as_ref())?;
+        lead.cut(is_end, offer.as_ref())?;
+        lead.window.slide();
+        others.iter_mut().try_for_each(|lane| lane.cut(is_end, offer.as_ref()))?;
+        Ok(is_end)
     }
 }
 
-/// Reads until the window is full. Returns whether the stream has ended.
-fn fill(window: &mut Window, reader: &mut dyn Read, ctx: &Context) -> Result<bool, Trouble> {
+/// Reads until the window is full. Returns whether the stream has ended. The other lanes get the same bytes.
+fn fill(
+    window: &mut Window,
+    others: &mut [Lane<'_>],
+    reader: &mut dyn Read,
+    ctx: &Context,
+    offer: Option<&Sender<Task>>,
+) -> Result<bool, Trouble> {
     while !window.free().is_empty() {
         ctx.check()?;
-        match reader.read(window.free()) {
+        let free = window.free();
+        match reader.read(free) {
             Ok(0) => return Ok(true),
-            Ok(n) => window.fill(n),
+            Ok(n) => {
+                ctx.event(Event::Done { files: 0, bytes: n as u64 });
+                others.iter_mut().try_for_each(|lane| lane.feed(&free[..n], 0, offer))?;
+                window.fill(n);
+            }
             Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             Err(e) => return Err(Trouble::Stream(into_error(e))),
         }

@@ -1,13 +1,13 @@
-//! The worker threads: they take batches from the walk and read the files and streams in them. A worker without a batch
+//! The worker threads: they take loads from the walk and read the files and streams in them. A worker without a load
 //! processes chunks of another worker's large file.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::handover::Task;
-use super::item::{Batch, Item};
-use super::reader::Reader;
+use super::item::{Batch, Item, Load};
+use super::reader::{Reader, Shared};
 use super::workspace::Workspace;
 use crate::context::SLICE;
 use crate::error::Result;
@@ -15,13 +15,17 @@ use crate::progress::Event;
 
 /// One worker thread.
 pub struct Worker<'w> {
-    work: Workspace<'w>,
+    shared: Shared<'w>,
+    /// One for each repository.
+    works: &'w [Workspace<'w>],
+    /// The number of workers that wait for something to do.
+    idle: &'w AtomicUsize,
     reader: Reader<'w>,
 }
 
 /// The next thing to do.
 enum Next {
-    Batch(Batch),
+    Load(Load),
     Task(Task),
     Nothing,
     End,
@@ -29,62 +33,92 @@ enum Next {
 
 impl<'w> Worker<'w> {
     /// Makes a worker that offers chunks of large files to idle workers by `offer`.
-    pub fn new(work: Workspace<'w>, compression: i32, offer: Sender<Task>) -> Result<Self> {
-        Ok(Worker { work, reader: Reader::new(work, compression, offer)? })
+    pub fn new(
+        shared: Shared<'w>,
+        works: &'w [Workspace<'w>],
+        idle: &'w AtomicUsize,
+        compression: i32,
+        offer: Sender<Task>,
+    ) -> Result<Self> {
+        Ok(Worker { shared, works, idle, reader: Reader::new(shared, works, compression, offer)? })
     }
 
-    /// The body of the thread. Returns the bytes that were read.
-    pub fn run(mut self, batches: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<u64> {
-        let Workspace { ctx, idle, .. } = self.work;
+    /// The body of the thread. Returns the bytes that were read for each repository.
+    pub fn run(mut self, loads: &Receiver<Load>, tasks: &Receiver<Task>) -> Result<Vec<u64>> {
         loop {
-            match self.next(batches, tasks)? {
-                Next::Batch(batch) => self.batch(batch)?,
-                Next::Task(task) => self.reader.cutter.serve(&task)?,
+            match self.next(loads, tasks)? {
+                Next::Load(load) => self.load(load)?,
+                Next::Task(task) => self.reader.serve(&task)?,
                 Next::Nothing => {}
                 Next::End => break,
             }
         }
-        // No batches are left. Other workers may still read large files.
+        // No loads are left. Other workers may still read large files.
         self.reader.offer = None;
-        idle.fetch_add(1, Ordering::Relaxed);
-        while let Some(task) = ctx.receive(tasks)? {
-            self.reader.cutter.serve(&task)?;
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        while let Some(task) = self.shared.ctx.receive(tasks)? {
+            self.reader.serve(&task)?;
         }
-        Ok(self.reader.cutter.read)
+        Ok((0..self.works.len()).map(|destination| self.reader.lane(destination).cutter.read).collect())
     }
 
-    fn next(&self, batches: &Receiver<Batch>, tasks: &Receiver<Task>) -> Result<Next> {
-        let Workspace { ctx, idle, .. } = self.work;
-        ctx.check()?;
-        idle.fetch_add(1, Ordering::Relaxed);
+    fn next(&self, loads: &Receiver<Load>, tasks: &Receiver<Task>) -> Result<Next> {
+        self.shared.ctx.check()?;
+        self.idle.fetch_add(1, Ordering::Relaxed);
         let next = crossbeam_channel::select! {
-            recv(batches) -> batch => batch.map_or(Next::End, Next::Batch),
+            recv(loads) -> load => load.map_or(Next::End, Next::Load),
             recv(tasks) -> task => task.map_or(Next::Nothing, Next::Task),
             default(SLICE) => Next::Nothing,
         };
-        idle.fetch_sub(1, Ordering::Relaxed);
+        self.idle.fetch_sub(1, Ordering::Relaxed);
         Ok(next)
     }
 
-    fn batch(&mut self, mut batch: Batch) -> Result<()> {
-        let Workspace { ctx, queue, partial, .. } = self.work;
-        let number = batch.number;
-        let is_alone = batch.files == 1 && batch.items.iter().all(|i| matches!(i, Item::File(_) | Item::Page(..)));
-        self.reader.begin_batch(is_alone.then_some(number));
-        for item in &mut batch.items {
-            ctx.check()?;
-            match item {
-                Item::File(job) => self.reader.file(job)?,
-                Item::Stream(job) => self.reader.stream(job)?,
-                Item::Saved(part) => self.reader.saved(part)?,
-                _ => {}
+    fn load(&mut self, mut load: Load) -> Result<()> {
+        for (destination, batch) in load.batches.iter().enumerate() {
+            self.reader.lane(destination).begin_batch(batch.number.filter(|_| is_alone(batch)));
+        }
+        for destination in 0..load.batches.len() {
+            for at in 0..load.batches[destination].items.len() {
+                self.shared.ctx.check()?;
+                self.item(&mut load, destination, at)?;
             }
         }
-        self.reader.cutter.flush()?;
-        let unfinished = batch.items.iter().filter(|item| matches!(item, Item::Saved(part) if !part.is_last)).count();
-        ctx.event(Event::Done { files: (batch.files - unfinished) as u64, bytes: 0 });
-        queue.put(number, batch);
-        partial.end(number);
+        self.reader.flush()?;
+        let items = load.batches.iter().flat_map(|batch| &batch.items);
+        let unfinished = items.filter(|item| matches!(item, Item::Saved(part) if !part.is_last)).count();
+        self.shared.ctx.event(Event::Done { files: (load.files - unfinished) as u64, bytes: 0 });
+        for (work, batch) in self.works.iter().zip(load.batches) {
+            if let Some(number) = batch.number {
+                work.queue.put(number, batch);
+                work.partial.end(number);
+            }
+        }
         Ok(())
     }
+
+    /// Reads a file for all repositories that need it.
+    fn item(&mut self, load: &mut Load, destination: usize, at: usize) -> Result<()> {
+        match &mut load.batches[destination].items[at] {
+            Item::File(job) => {
+                self.reader.file(job)?;
+                let others = std::mem::take(&mut job.others);
+                load.put(others, Item::File);
+            }
+            Item::Stream(job) => {
+                self.reader.stream(job)?;
+                let others = std::mem::take(&mut job.others);
+                load.put(others, Item::Stream);
+            }
+            Item::Saved(part) => self.reader.saved(part)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a file is alone in its batch.
+fn is_alone(batch: &Batch) -> bool {
+    let is_file = |item: &Item| matches!(item, Item::File(_) | Item::Page(..) | Item::Awaited);
+    batch.files == 1 && batch.items.iter().all(is_file)
 }

@@ -94,6 +94,7 @@ impl<'c> TreeWriter<'c> {
             Item::Stream(job) => self.file(job.node, job.pieces, None, job.old.as_deref()),
             Item::Saved(part) => self.part(*part),
             Item::Link { node, link, old } => self.assembler.link(node, link, old.as_deref()),
+            Item::Awaited => Err(Error::failed("a file that was not read")),
             Item::Leave => self.assembler.leave(),
         }
     }

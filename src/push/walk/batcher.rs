@@ -1,30 +1,29 @@
-//! Collects the steps of the walk in batches. A batch takes its place in the ordered queue and goes to a worker, or, if no
-//! file in it must be read, directly to the tree.
+//! Collects the steps of the walk in loads, with a batch for each repository. A batch takes its place in the ordered queue of
+//! its repository and goes to a worker, or, if no file in it must be read, directly to the tree.
 
 use crossbeam_channel::Sender;
 
+use super::destination::Destination;
 use crate::context::Context;
 use crate::error::Result;
 use crate::progress::Event;
 use crate::push::compare::old::{OldDirectory, OldNode};
-use crate::push::compare::parents::Parents;
-use crate::push::pack::queue::Queue;
-use crate::push::read::item::{Batch, Item};
+use crate::push::read::item::{Item, Load, Other};
 
-/// Items of a full batch.
+/// Items of a full batch of a repository.
 const ITEMS: usize = 256;
-/// Bytes to read in a full batch.
+/// Bytes to read in a full load.
 pub const BYTES: u64 = 2 << 20;
 
-/// The batch that is being filled.
+/// The load that is being filled.
 pub struct Batcher<'w> {
     ctx: &'w Context<'w>,
-    queue: &'w Queue<'w, Batch>,
-    workers: Sender<Batch>,
-    batch: Batch,
+    pub destinations: &'w [Destination<'w>],
+    workers: Sender<Load>,
+    load: Load,
     /// All files so far.
     total: Amount,
-    /// Files that need no reading, since the last batch.
+    /// Files that need no reading, since the last load.
     done: Amount,
 }
 
@@ -42,9 +41,9 @@ impl Amount {
 }
 
 impl<'w> Batcher<'w> {
-    pub fn new(ctx: &'w Context<'w>, queue: &'w Queue<'w, Batch>, workers: Sender<Batch>) -> Self {
+    pub fn new(ctx: &'w Context<'w>, destinations: &'w [Destination<'w>], workers: Sender<Load>) -> Self {
         let (total, done) = (Amount::default(), Amount::default());
-        Batcher { ctx, queue, workers, batch: Batch::default(), total, done }
+        Batcher { ctx, destinations, workers, load: Load::new(destinations.len(), 0), total, done }
     }
 
     /// Counts a file for the progress display.
@@ -64,61 +63,70 @@ impl<'w> Batcher<'w> {
     }
 
     /// Returns the entry of this name in each of the directories of the parents. The pages that were read for this are added
-    /// to the batch.
-    pub fn seek(
-        &mut self,
-        parents: &Parents,
-        olds: &mut [OldDirectory<'_>],
-        name: &[u8],
-    ) -> Result<Vec<Option<OldNode>>> {
+    /// to the batches.
+    pub fn seek(&mut self, olds: &mut [OldDirectory<'_>], name: &[u8]) -> Result<Vec<Option<OldNode>>> {
         let mut found = Vec::with_capacity(olds.len());
         for old in olds {
-            found.push(old.seek(name)?);
+            let Destination { group, parents, .. } = self.destinations[old.destination];
+            found.push(group.step(|| old.seek(name))?.flatten());
             let pages = old.take_pages().into_iter().filter(|(_, page)| parents.lasts(page));
-            self.batch.items.extend(pages.map(|(first, page)| Item::Page(first, page)));
+            let items = &mut self.load.batches[old.destination].items;
+            items.extend(pages.map(|(first, page)| Item::Page(first, page)));
         }
         Ok(found)
     }
 
-    /// Adds a step; a full batch goes to the workers.
-    pub fn push(&mut self, item: Item) -> Result<()> {
-        self.batch.items.push(item);
-        if self.batch.items.len() >= ITEMS || self.batch.bytes >= BYTES { self.send() } else { Ok(()) }
+    /// Adds a step for a repository.
+    pub fn push(&mut self, destination: usize, item: Item) {
+        self.load.batches[destination].items.push(item);
     }
 
-    /// Adds a file that a worker must read.
-    pub fn read(&mut self, item: Item, bytes: u64) -> Result<()> {
-        self.batch.files += 1;
-        self.batch.bytes += bytes;
-        self.push(item)
+    /// Adds a file that a worker must read for a repository. `others`: the jobs of the others that need it.
+    pub fn read<J>(&mut self, destination: usize, others: &mut [Other<J>], bytes: u64) {
+        for other in others {
+            let batch = &mut self.load.batches[other.destination];
+            other.at = batch.items.len();
+            batch.items.push(Item::Awaited);
+            batch.files += 1;
+        }
+        self.load.batches[destination].files += 1;
+        self.load.files += 1;
+        self.load.bytes += bytes;
     }
 
-    /// Sends the last batch and closes the queue.
+    /// Sends the last load and closes the queues.
     pub fn close(mut self) -> Result<()> {
         self.send()?;
         let Amount { files, bytes } = self.total;
         self.ctx.event(Event::Total { files, bytes, complete: true });
-        self.queue.close();
+        self.destinations.iter().for_each(|destination| destination.queue.close());
         Ok(())
     }
 
-    /// Sends the batch, if anything is in it.
+    /// Sends the load if it is full. Called after each entry of the walk, since all steps of an entry are in the same load.
+    pub fn send_if_full(&mut self) -> Result<()> {
+        let is_full = self.load.bytes >= BYTES || self.load.batches.iter().any(|batch| batch.items.len() >= ITEMS);
+        if is_full { self.send() } else { Ok(()) }
+    }
+
+    /// Sends the load, if anything is in it.
     pub fn send(&mut self) -> Result<()> {
         self.ctx.check()?;
-        if self.batch.items.is_empty() {
+        if self.load.batches.iter().all(|batch| batch.items.is_empty()) {
             return Ok(());
         }
-        let next = Batch { items: Vec::with_capacity(ITEMS), ..Batch::default() };
-        let mut batch = std::mem::replace(&mut self.batch, next);
+        let mut load = std::mem::replace(&mut self.load, Load::new(self.destinations.len(), ITEMS));
         let Amount { files, bytes } = self.total;
         self.ctx.event(Event::Total { files, bytes, complete: false });
         let Amount { files, bytes } = std::mem::take(&mut self.done);
         self.ctx.event(Event::Unchanged { files, bytes });
-        batch.number = self.queue.enter(batch.items.len())?;
-        if batch.files == 0 {
-            self.queue.put(batch.number, batch);
-            return Ok(());
+        for (destination, batch) in self.destinations.iter().zip(&mut load.batches) {
+            let nodes = batch.items.len();
+            batch.number = if nodes > 0 { destination.group.step(|| destination.queue.enter(nodes))? } else { None };
+            if let Some(number) = batch.number.filter(|_| batch.files == 0) {
+                destination.queue.put(number, std::mem::take(batch));
+            }
         }
-        self.ctx.send(&self.workers, batch)
+        if load.files == 0 { Ok(()) } else { self.ctx.send(&self.workers, load) }
     }
 }

@@ -27,7 +27,7 @@ const PART: u64 = 4 << 20;
 /// Extents of a part. The extents of a sparse file may be short.
 const EXTENTS: usize = 256;
 
-/// The inputs of a walk.
+/// The inputs of a walk. There is one destination.
 pub struct SavedWalk<'w> {
     pub reading: Reading<'w>,
     pub ctx: &'w Context<'w>,
@@ -101,10 +101,11 @@ impl<'w> Walker<'w> {
                     self.path.truncate(level.above);
                     self.levels.pop();
                     if !self.levels.is_empty() {
-                        self.batcher.push(Item::Leave)?;
+                        self.batcher.push(0, Item::Leave);
                     }
                 }
             }
+            self.batcher.send_if_full()?;
         }
         self.batcher.close()
     }
@@ -129,10 +130,10 @@ impl<'w> Walker<'w> {
             Content::File(extents) if extents.iter().all(|extent| matches!(extent, Extent::Hole(_))) => {
                 self.batcher.met(node.content.size());
                 self.batcher.done(node.content.size());
-                self.known(node, &pairs)?;
+                self.known(node, &pairs);
             }
             Content::File(_) | Content::Large { .. } => self.file(node, &pairs)?,
-            _ => self.known(node, &pairs)?,
+            _ => self.known(node, &pairs),
         }
         self.path.truncate(above);
         Ok(())
@@ -141,7 +142,7 @@ impl<'w> Walker<'w> {
     /// Returns the node of this name in each copy, with the one in its original; `None` where one of them is missing.
     fn pairs(&mut self, node: &Node) -> Result<Vec<Option<Pair>>> {
         let Some(level) = self.levels.last_mut() else { return Ok(Vec::new()) };
-        let found = self.batcher.seek(self.walk.parents, &mut level.copies, &node.name)?;
+        let found = self.batcher.seek(&mut level.copies, &node.name)?;
         let mut pairs = Vec::with_capacity(found.len());
         for (original, copy) in level.originals.iter_mut().zip(found) {
             let (is_unfinished, is_intact) = (original.nodes.is_none(), original.is_intact);
@@ -176,7 +177,7 @@ impl<'w> Walker<'w> {
         let same = pairs.iter().flatten().find_map(|pair| same_directory(pair, top.as_ref()));
         if let Some(copy) = same {
             node.content = Content::Directory(Some(copy));
-            self.known(node, &pairs)?;
+            self.known(node, &pairs);
             self.path.truncate(above);
             return Ok(());
         }
@@ -197,13 +198,14 @@ impl<'w> Walker<'w> {
         self.levels.push(Level { nodes: saved.trees.entries(ctx, top.as_ref()), copies, originals, above });
         let old = newest(&pairs);
         node.content = Content::Directory(None);
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old })))
+        self.batcher.push(0, Item::Enter(Box::new(Enter { node, passage: false, old })));
+        Ok(())
     }
 
     /// Adds a node whose contents are known.
-    fn known(&mut self, node: Node, pairs: &[Option<Pair>]) -> Result<()> {
+    fn known(&mut self, node: Node, pairs: &[Option<Pair>]) {
         let change = Change::compare(newest(pairs).as_ref(), &node);
-        self.batcher.push(Item::Node { node, change, link: None })
+        self.batcher.push(0, Item::Node { node, change, link: None });
     }
 
     fn file(&mut self, mut node: Node, pairs: &[Option<Pair>]) -> Result<()> {
@@ -214,7 +216,8 @@ impl<'w> Walker<'w> {
         if let Some(pair) = pairs.iter().flatten().filter(|pair| has_contents(pair, &node)).find(lasting) {
             node.content = pair.copy.node.content.clone();
             self.batcher.same(&self.path, size, false);
-            return self.known(node, pairs);
+            self.known(node, pairs);
+            return Ok(());
         }
         let beginning = pairs.iter().flatten().filter(|pair| has_beginning(pair, &node)).find(lasting);
         let known = beginning.map(|pair| self.pieces(&pair.copy.node)).transpose()?;
@@ -282,7 +285,9 @@ impl<'w> Walker<'w> {
         }
         fetch.wait_for_room(ctx)?;
         fetch.announce(&part.announced, early);
-        self.batcher.read(Item::Saved(Box::new(part)), bytes)
+        self.batcher.read::<SavedPart>(0, &mut [], bytes);
+        self.batcher.push(0, Item::Saved(Box::new(part)));
+        self.batcher.send_if_full()
     }
 }
 

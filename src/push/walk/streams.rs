@@ -1,23 +1,22 @@
 //! Walks streams, in step with the parents as [`super::walker`] does. Adds the directories above them.
 
+use std::iter::repeat_n;
+use std::ops::Range;
+
 use super::batcher::{self, Batcher};
-use crate::context::Context;
+use super::destination::{self, Destination};
 use crate::error::{Error, Kind, Result};
 use crate::format::limits;
-use crate::format::node::{Content, valid_name};
+use crate::format::node::{Content, Node, valid_name};
 use crate::push::compare::old::{OldDirectory, OldNode};
-use crate::push::compare::parents::Parents;
 use crate::push::read::attributes::{Made, Nodes};
-use crate::push::read::item::{Enter, Item, StreamJob};
-use crate::push::read::stream::{Stream, StreamKind, tree_order};
+use crate::push::read::item::{Enter, Item, Other, StreamJob};
+use crate::push::read::stream::{Opener, Stream, StreamKind, tree_order};
 use crate::time::Time;
-use crate::trees::Trees;
 
 /// The inputs of a walk over streams.
 pub struct Streams<'w> {
-    pub trees: &'w Trees<'w>,
-    pub ctx: &'w Context<'w>,
-    pub parents: &'w Parents,
+    pub destinations: &'w [Destination<'w>],
     pub nodes: &'w Nodes,
     /// The time of the snapshot, for directories that are not streams themselves.
     pub time: Time,
@@ -41,10 +40,11 @@ struct StreamLevel<'w> {
 impl<'w> Streams<'w> {
     /// Walks all streams and closes the queue.
     pub fn run(self, streams: &mut dyn Iterator<Item = Result<Stream>>, batcher: Batcher<'w>) -> Result<()> {
-        let levels = vec![StreamLevel { name: Vec::new(), old: self.parents.roots(self.ctx, self.trees) }];
+        let levels = vec![StreamLevel { name: Vec::new(), old: destination::roots(self.destinations) }];
         let mut walker = StreamWalker { streams: self, batcher, levels, last: Vec::new() };
         for stream in streams {
             walker.stream(stream?)?;
+            walker.batcher.send_if_full()?;
         }
         while walker.levels.len() > 1 {
             walker.leave()?;
@@ -65,14 +65,35 @@ impl StreamWalker<'_> {
             StreamKind::Folder => self.enter(attributes, false),
             StreamKind::File { size, failure, open } => {
                 let node = self.streams.nodes.made(attributes, Content::File(Vec::new()));
-                let old = self.seek(&node.name)?.into_iter().flatten().next().map(|found| Box::new(found.node));
+                let found = self.seek(&node.name)?;
                 let path = stream.path;
-                let job = StreamJob { path, node, old, size, failure, open: Some(open), pieces: Vec::new() };
-                self.batcher.met(size.unwrap_or_default());
-                // A stream of unknown size may take long, so its batch is sent at once.
-                self.batcher.read(Item::Stream(Box::new(job)), size.unwrap_or(batcher::BYTES))
+                let job = |(destination, node): (usize, Node)| {
+                    let old = OldNode::newest(&found[self.places(destination)]).map(Box::new);
+                    let (path, others, pieces) = (path.clone(), Vec::new(), Vec::new());
+                    StreamJob { destination, others, path, node, old, size, failure, open: None, pieces }
+                };
+                let jobs = repeat_n(node, self.streams.destinations.len()).enumerate().map(job);
+                self.read(jobs.collect(), open, size)
             }
         }
+    }
+
+    /// Sends the jobs of a stream to the workers. The first one opens it.
+    fn read(&mut self, jobs: Vec<StreamJob>, open: Opener, size: Option<u64>) -> Result<()> {
+        let mut jobs = jobs.into_iter();
+        let Some(mut first) = jobs.next() else { return Ok(()) };
+        first.others = jobs.map(|job| Other { destination: job.destination, at: 0, job: Box::new(job) }).collect();
+        first.open = Some(open);
+        self.batcher.met(size.unwrap_or_default());
+        // A stream of unknown size may take long, so its batch is sent at once.
+        self.batcher.read(first.destination, &mut first.others, size.unwrap_or(batcher::BYTES));
+        self.batcher.push(first.destination, Item::Stream(Box::new(first)));
+        Ok(())
+    }
+
+    /// Returns the places of a destination among the nodes that were found in the parents.
+    fn places(&self, destination: usize) -> Range<usize> {
+        self.levels.last().map_or(0..0, |level| OldDirectory::places(&level.old, destination))
     }
 
     /// Leaves and enters directories until the one with these parts is the current one.
@@ -111,23 +132,27 @@ impl StreamWalker<'_> {
 
     fn seek(&mut self, name: &[u8]) -> Result<Vec<Option<OldNode>>> {
         let Some(level) = self.levels.last_mut() else { return Ok(Vec::new()) };
-        self.batcher.seek(self.streams.parents, &mut level.old, name)
+        self.batcher.seek(&mut level.old, name)
     }
 
     fn enter(&mut self, made: Made, passage: bool) -> Result<()> {
         let found = self.seek(&made.name)?;
-        let old = self.levels.last().map_or(&[][..], |level| &level.old);
-        let old = old.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
         let name = made.name.clone();
         let node = self.streams.nodes.made(made, Content::Directory(None));
+        for (destination, node) in repeat_n(node, self.streams.destinations.len()).enumerate() {
+            let old = OldNode::newest(&found[self.places(destination)]);
+            self.batcher.push(destination, Item::Enter(Box::new(Enter { node, passage, old })));
+        }
+        let above = self.levels.last().map_or(&[][..], |level| &level.old);
+        let old = above.iter().zip(&found).filter_map(|(old, found)| old.below(found.as_ref()?)).collect();
         self.levels.push(StreamLevel { name, old });
-        let old = found.into_iter().flatten().next().map(|found| found.node);
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage, old })))
+        self.batcher.send_if_full()
     }
 
     fn leave(&mut self) -> Result<()> {
         self.levels.pop();
-        self.batcher.push(Item::Leave)
+        (0..self.streams.destinations.len()).for_each(|destination| self.batcher.push(destination, Item::Leave));
+        self.batcher.send_if_full()
     }
 }
 

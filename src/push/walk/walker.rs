@@ -1,6 +1,8 @@
 //! Walks the sources in tree order and in step with the parents, and decides which files must be read. One thread is enough:
 //! it needs at most a fifth of the time of the workers behind it.
 
+use std::iter::repeat_n;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use rustix::fs::{self, FileType, OFlags, Stat, Statx};
 use rustix::io::Errno;
 
 use super::batcher::Batcher;
+use super::destination::{self, Destination};
+use super::file::MetFile;
 use super::known_links::KnownLinks;
 use super::levels::{Level, Levels};
 use super::listing::{Entry, EntryKind, Listing};
@@ -19,24 +23,19 @@ use super::special;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::format::limits;
-use crate::format::node::{Content, Node, PARTIAL, Xattrs};
+use crate::format::node::{Content, Node, Xattrs};
 use crate::progress::Event;
 use crate::push::compare::old::{OldDirectory, OldNode};
-use crate::push::compare::parents::Parents;
-use crate::push::compare::renames::{Renames, SourceFile};
 use crate::push::read::attributes::{self, FoundXattrs, MountPoint, Nodes, error};
 use crate::push::read::dir::{Dir, OpenDirs, Place};
 use crate::push::read::guard::Guard;
 use crate::push::read::item::{Change, Enter, Item, Job};
 use crate::push::read::partial::LARGE;
-use crate::trees::Trees;
 
 /// The inputs of a walk over files.
 pub struct Walk<'w> {
-    pub trees: &'w Trees<'w>,
     pub ctx: &'w Context<'w>,
-    pub parents: &'w Parents,
-    pub renames: &'w Renames<'w>,
+    pub destinations: &'w [Destination<'w>],
     pub nodes: &'w Nodes,
     /// Directories, by device and inode, that are never entered: the repository itself.
     pub exclude: &'w [(u64, u64)],
@@ -64,7 +63,7 @@ impl<'w> Walk<'w> {
         let mut mounts = MountPoints::new(self.ctx, self.patience);
         let guard = mounts.guard(attributes::id(&stat).0);
         let dir = Arc::new(Dir::new(fd, Vec::new(), guard, open.place(self.ctx)?));
-        let old = self.parents.roots(self.ctx, self.trees);
+        let old = destination::roots(self.destinations);
         let listing = if plan.whole {
             let listing = match picker.marked(&dir)? {
                 Some(marks) => marks,
@@ -90,6 +89,7 @@ impl<'w> Walker<'w> {
                 Some(entry) => self.entry(entry)?,
                 None => self.leave()?,
             }
+            self.batcher.send_if_full()?;
         }
         self.batcher.close()
     }
@@ -100,7 +100,27 @@ impl<'w> Walker<'w> {
         if self.levels.last().is_some_and(|level| level.dir.is_none()) {
             self.reopen(below.and_then(|below| below.dir).as_ref())?;
         }
-        if self.levels.len() > 0 { self.batcher.push(Item::Leave) } else { Ok(()) }
+        if self.levels.len() > 0 {
+            self.for_all(|_| Item::Leave);
+        }
+        Ok(())
+    }
+
+    /// Adds a step for each destination.
+    fn for_all(&mut self, item: impl Fn(usize) -> Item) {
+        (0..self.walk.destinations.len()).for_each(|destination| self.batcher.push(destination, item(destination)));
+    }
+
+    /// Adds a step with a node for each destination.
+    fn for_all_with(&mut self, node: Node, item: impl Fn(usize, Node) -> Item) {
+        for (destination, node) in repeat_n(node, self.walk.destinations.len()).enumerate() {
+            self.batcher.push(destination, item(destination, node));
+        }
+    }
+
+    /// Returns the places of a destination among the nodes that were found in the parents.
+    fn places(&self, destination: usize) -> Range<usize> {
+        self.levels.last().map_or(0..0, |level| OldDirectory::places(&level.old, destination))
     }
 
     /// Opens the current directory again, from `below` it.
@@ -138,7 +158,7 @@ impl<'w> Walker<'w> {
         if is_known && self.picker.excludes_name(&dir, &name, kind == EntryKind::Directory) {
             return Ok(());
         }
-        let found = self.batcher.seek(self.walk.parents, &mut level.old, &name)?;
+        let found = self.batcher.seek(&mut level.old, &name)?;
         let mounted = if self.mounts.may_be(&name) { self.mounted_at(&dir, &name, plan.is_some()) } else { None };
         if let Some(statx) = &mounted
             && self.stays_out(&dir, &name, statx, is_selected, &found)?
@@ -219,7 +239,8 @@ impl<'w> Walker<'w> {
             return Ok(true);
         }
         let mount = MountPoint { name: name.to_vec(), statx: *statx };
-        self.mount_point(dir, self.walk.nodes.mount_point(mount), found).map(|()| true)
+        self.mount_point(dir, self.walk.nodes.mount_point(mount), found);
+        Ok(true)
     }
 
     fn leave_out(&self, dir: &Dir, name: &[u8]) {
@@ -231,7 +252,8 @@ impl<'w> Walker<'w> {
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
         attributes::skip(self.walk.ctx, &dir.path_of(&node.name), error(doing, errno))?;
         node.content = attributes::unreadable(errno);
-        self.batcher.push(Item::Node { node, change: Change::New, link: None })
+        self.for_all_with(node, |_, node| Item::Node { node, change: Change::New, link: None });
+        Ok(())
     }
 
     fn directory(
@@ -245,7 +267,8 @@ impl<'w> Walker<'w> {
         let is_selected = plan.is_none() && self.levels.last().is_some_and(|up| up.plan.is_none());
         if is_selected && self.picker.is_elsewhere(attributes::id(stat).0) {
             let node = self.walk.nodes.node(name, stat, Content::Directory(None));
-            return self.mount_point(dir, node, &found);
+            self.mount_point(dir, node, &found);
+            return Ok(());
         }
         let place = self.place()?;
         let guard = self.mounts.guard(attributes::id(stat).0);
@@ -260,22 +283,29 @@ impl<'w> Walker<'w> {
         let below = Arc::new(Dir::new(fd, dir.path_of(&name), guard, place));
         // Another directory may have taken its place since `statat`.
         let stat = &below.call(|below| fs::fstat(&below.fd)).unwrap_or(*stat);
-        let mut node = self.walk.nodes.node(name, stat, Content::Directory(None));
+        let node = self.walk.nodes.node(name, stat, Content::Directory(None));
         let listing = self.listing(&below, plan)?;
         self.mounts.renew();
-        node.xattrs = self
-            .xattrs(&found, stat, &below.path, || below.call(|below| attributes::xattrs_of(&below.fd, &below.guard)))?;
-        let old = self.old_directories(stat, listing.len(), &found)?;
+        let read = |_: &[u8]| below.call(|below| attributes::xattrs_of(&below.fd, &below.guard));
+        let passage = plan.is_some();
+        self.with_xattrs(node, &found, stat, &below.path, read, |found, node| {
+            Item::Enter(Box::new(Enter { node, passage, old: OldNode::newest(found) }))
+        })?;
+        let above = self.levels.last().map_or(&[][..], |level| &level.old);
+        let old = destination::directories(self.walk.destinations, above, &found, stat, listing.len())?;
         let id = attributes::id(stat);
         self.levels.push(Level { path: below.path.clone(), dir: Some(below), id, listing, plan, old });
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: plan.is_some(), old: OldNode::newest(&found) })))
+        Ok(())
     }
 
     /// Saves a directory of another file system as an empty one, without opening it.
-    fn mount_point(&mut self, dir: &Dir, node: Node, found: &[Option<OldNode>]) -> Result<()> {
+    fn mount_point(&mut self, dir: &Dir, node: Node, found: &[Option<OldNode>]) {
         self.walk.ctx.event(Event::Excluded { path: &[&dir.path_of(&node.name), b"/".as_slice()].concat() });
-        self.batcher.push(Item::Enter(Box::new(Enter { node, passage: false, old: OldNode::newest(found) })))?;
-        self.batcher.push(Item::Leave)
+        for (destination, node) in repeat_n(node, self.walk.destinations.len()).enumerate() {
+            let old = OldNode::newest(&found[self.places(destination)]);
+            self.batcher.push(destination, Item::Enter(Box::new(Enter { node, passage: false, old })));
+        }
+        self.for_all(|_| Item::Leave);
     }
 
     /// Opens a directory by the guard of its own file system.
@@ -300,86 +330,56 @@ impl<'w> Walker<'w> {
         Ok(listing)
     }
 
-    /// Returns the directories of the parents to compare with: those at the same path, and one at another path if this
-    /// directory was renamed.
-    fn old_directories(&self, stat: &Stat, entries: usize, found: &[Option<OldNode>]) -> Result<Vec<OldDirectory<'w>>> {
-        let Walk { trees, ctx, renames, .. } = self.walk;
-        let above = self.levels.last().map_or(&[][..], |level| &level.old);
-        let same_path = above.iter().zip(found).filter_map(|(old, found)| old.below(found.as_ref()?));
-        let mut old: Vec<_> = same_path.collect();
-        old.extend(renames.directory(ctx, trees, stat, entries, found)?);
-        Ok(old)
-    }
-
-    /// Returns the extended attributes: those in a parent if the file did not change since, else reads them.
-    fn xattrs(
-        &self,
+    /// Adds a step with a node for each destination. The extended attributes are those in a parent if the file did not change
+    /// since, else they are read.
+    fn with_xattrs(
+        &mut self,
+        node: Node,
         found: &[Option<OldNode>],
         stat: &Stat,
         path: &[u8],
-        read: impl Fn() -> Result<FoundXattrs, Errno>,
-    ) -> Result<Xattrs> {
-        let parents = self.walk.parents;
-        let same = |old: &&OldNode| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
-        if let Some(old) = found.iter().flatten().find(same) {
-            return Ok(self.walk.nodes.with_names(&old.node.xattrs));
+        read: impl Fn(&[u8]) -> Result<FoundXattrs, Errno>,
+        item: impl Fn(&[Option<OldNode>], Node) -> Item,
+    ) -> Result<()> {
+        let Walk { ctx, destinations, nodes, .. } = self.walk;
+        let mut now: Option<Xattrs> = None;
+        for (i, mut node) in repeat_n(node, destinations.len()).enumerate() {
+            let (found, parents) = (&found[self.places(i)], destinations[i].parents);
+            let same = |old: &&OldNode| parents.untouched(old, stat) && parents.xattrs_last(&old.node);
+            node.xattrs = match (found.iter().flatten().find(same), &now) {
+                (Some(old), _) => nodes.with_names(&old.node.xattrs),
+                (None, Some(now)) => now.clone(),
+                (None, None) => now.insert(nodes.xattrs(ctx, path, read(&node.name))?).clone(),
+            };
+            self.batcher.push(i, item(found, node));
         }
-        self.walk.nodes.xattrs(self.walk.ctx, path, read())
+        Ok(())
     }
 
     fn file(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: &Stat, mut found: Vec<Option<OldNode>>) -> Result<()> {
-        let mut node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
+        let node = self.walk.nodes.node(name, stat, Content::File(Vec::new()));
         let size = stat.st_size as u64;
         self.batcher.met(size);
         let link = (attributes::nlink(stat) > 1).then_some(attributes::id(stat));
-        if let Some(OldNode { node: old, renamed, .. }) = self.same_content(&dir, &node.name, stat, &mut found)? {
-            node.content.clone_from(&old.content);
-            node.xattrs = self.walk.nodes.with_names(&old.xattrs);
-            let change = if renamed { Change::Renamed } else { Change::compare(Some(&old), &node) };
-            self.batcher.same(&dir.path_of(&node.name), size, renamed);
-            link.map(|link| self.links.is_further(link, stat));
-            return self.batcher.push(Item::Node { node, change, link });
+        let is_further = link.is_some_and(|link| self.links.is_further(link, stat));
+        let above = self.levels.last().map_or(&[][..], |level| &level.old);
+        let file = MetFile { dir: &dir, stat, link, is_further };
+        match file.decide(&mut self.batcher, self.walk.nodes, node, above, &mut found)? {
+            Some(job) => self.read(job, dir, size),
+            None => Ok(()),
         }
-        let (mut prefix, mut old) = (None, None);
-        for found in found.into_iter().flatten() {
-            let is_partial = found.node.flags & PARTIAL != 0;
-            if is_partial && prefix.is_none() && self.is_beginning(&found, stat) {
-                prefix = Some(found.node.content);
-            } else if !is_partial && old.is_none() {
-                old = Some(Box::new(found.node));
-            }
-        }
-        if let Some(link) = link.filter(|link| self.links.is_further(*link, stat)) {
-            self.batcher.done(size);
-            return self.batcher.push(Item::Link { node, link, old });
-        }
+    }
+
+    /// Sends a file to the workers.
+    fn read(&mut self, mut job: Box<Job>, dir: Arc<Dir>, size: u64) -> Result<()> {
         if size >= LARGE {
             self.batcher.send()?; // it is alone in its batch
         }
-        let job = Job { dir: Some(dir), stat: *stat, node, old, link, prefix, pieces: Vec::new(), gone: false };
-        self.batcher.read(Item::File(Box::new(job)), size)
-    }
-
-    /// Returns the file in a parent whose content can be taken over, at the same path or at another one.
-    fn same_content(
-        &self,
-        dir: &Arc<Dir>,
-        name: &[u8],
-        stat: &Stat,
-        found: &mut [Option<OldNode>],
-    ) -> Result<Option<OldNode>> {
-        let Walk { trees, ctx, parents, renames, .. } = self.walk;
-        for old in found.iter_mut() {
-            if old.as_ref().is_some_and(|old| parents.same_file(ctx, trees, old, stat)) {
-                return Ok(old.take());
-            }
-        }
-        renames.file(ctx, trees, &SourceFile { dir, name, stat }, found)
-    }
-
-    /// Returns whether the file continues this partial file of a parent.
-    fn is_beginning(&self, old: &OldNode, stat: &Stat) -> bool {
-        self.walk.parents.same_beginning(self.walk.ctx, self.walk.trees, old, stat)
+        job.dir = Some(dir);
+        let destination = job.destination;
+        self.batcher.read(destination, &mut job.others, size);
+        self.batcher.push(destination, Item::File(job));
+        Ok(())
     }
 
     fn other(&mut self, dir: &Arc<Dir>, name: Vec<u8>, stat: &Stat, found: Vec<Option<OldNode>>) -> Result<()> {
@@ -391,9 +391,10 @@ impl<'w> Walker<'w> {
                 return self.unreadable(dir, node, "read the link", errno);
             }
         };
-        let mut node = self.walk.nodes.node(name, stat, content);
-        let path = dir.path_of(&node.name);
-        node.xattrs = self.xattrs(&found, stat, &path, || attributes::xattrs_at(dir, &node.name))?;
-        self.batcher.push(Item::Node { node, change: Change::Unchanged, link: None })
+        let path = dir.path_of(&name);
+        let node = self.walk.nodes.node(name, stat, content);
+        let read = |name: &[u8]| attributes::xattrs_at(dir, name);
+        let item = |_: &[_], node| Item::Node { node, change: Change::Unchanged, link: None };
+        self.with_xattrs(node, &found, stat, &path, read, item)
     }
 }
