@@ -29,6 +29,9 @@ pub struct Args {
     /// The snapshots; without any, all that were not copied yet
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
+    /// The repository to copy into (passphrase: --to-password-file)
+    #[arg(long, value_name = "REPO", help_heading = "Target")]
+    to: String,
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
@@ -59,14 +62,15 @@ struct Totals {
 /// Exit code 4 if a snapshot could not be copied because something of it is damaged.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
-    let target = args.target.open(&args.repository.open);
+    let targets = args.target.open(std::slice::from_ref(&args.to), &args.repository.open)?;
+    let target = targets.first().ok_or_else(|| Error::failed("a copy without a target"))?;
     Given::of(&target.secret).check()?;
-    if args.repository.open.address.get()? == args.target.to {
+    if args.repository.open.address.get()? == args.to {
         return Err(same_repository());
     }
     let ctx = signals::catch_and_commit();
     let from = to_read(&args.repository, output)?;
-    let to = to_push(&target, output, args.dry_run).map_err(|e| e.while_doing(&args.target.to))?;
+    let to = to_push(target, output, args.dry_run).map_err(|e| e.while_doing(&args.to))?;
     if from.id() == to.id() {
         return Err(same_repository());
     }

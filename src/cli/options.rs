@@ -257,6 +257,12 @@ impl AddressArgs {
     pub fn is_given(&self) -> bool {
         self.get().is_ok()
     }
+
+    /// Reports whether neither an option nor a variable names a repository.
+    pub fn is_absent(&self) -> bool {
+        let variables = ["NFREEZER_REPOSITORY", "NFREEZER_REPOSITORY_FILE"];
+        self.repo.is_none() && self.repository_file.is_none() && !variables.iter().any(|name| variable(name).is_some())
+    }
 }
 
 fn both_given(a: &str, b: &str) -> Error {

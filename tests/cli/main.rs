@@ -19,5 +19,6 @@ mod runs;
 mod schedules;
 mod secrets;
 mod server_setup;
+mod several;
 mod unmounted;
 mod whole;

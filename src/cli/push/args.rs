@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::options::{OpenArgs, ProgressArgs};
+use crate::cli::target::TargetArgs;
 use crate::cli::values::{CompressionLevel, compression, duration, size, time};
 use crate::time::Time;
 
@@ -156,6 +157,14 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = interval, default_value = "30s", help_heading = PROCESS,
         hide_short_help = true)]
     pub source_timeout: Duration,
+
+    /// Save into this repository too, or instead of --repo if that is not given; may be repeated
+    ///
+    /// Each file is read once for all repositories. If one of them fails, the others are completed, and the exit code is 3.
+    #[arg(long, value_name = "REPO", help_heading = "Target", conflicts_with = "parent", hide_short_help = true)]
+    pub to: Vec<String>,
+    #[command(flatten)]
+    pub target: TargetArgs,
 
     #[command(flatten)]
     pub repository: OpenArgs,

@@ -2,6 +2,8 @@
 
 mod args;
 mod input;
+mod places;
+mod report;
 mod select;
 mod sources;
 pub mod summary;
@@ -14,29 +16,23 @@ use std::sync::Arc;
 pub use args::{Args, Padding, memory};
 
 use super::environment::{host, state_folder, user};
-use super::exit::{INCOMPLETE, OK};
 use super::figures::Work;
-use super::open::{remember_run, to_push};
 use super::options::OpenArgs;
-use super::output::Output;
 use super::progress::Reporter;
-use super::{init, priority, signals};
-use crate::error::Result;
+use super::{priority, signals};
+use crate::error::{Error, Result};
 use crate::push;
-use crate::repo::Repository;
-use crate::seen::Run;
 use sources::{Own, Sources};
 
-/// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment.
+/// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment, or if one of
+/// several repositories failed.
 pub fn run(args: &Args) -> Result<u8> {
-    let output = args.progress.output;
     if args.low_priority {
         priority::lower();
     }
     sources::refuse_old_form(&args.repository.address, &args.sources)?;
     let select = Arc::new(select::select(args)?);
     let stream = input::stream(args)?;
-    let own = Own::find(&args.repository.address);
     let sources = match &stream {
         Some(stream) => Sources {
             paths: vec![PathBuf::from(std::ffi::OsString::from_vec(stream.path.clone()))],
@@ -44,39 +40,39 @@ pub fn run(args: &Args) -> Result<u8> {
         },
         None => sources::sources(args)?,
     };
+    let places = places::places(args)?;
+    let find_own = || Own::find(places.iter().map(|place| place.address.as_str()));
+    let own = find_own();
     if stream.is_none() {
         sources.paths.iter().try_for_each(|path| own.check(path))?;
     }
-    let repo = open(args)?;
+    let repos = places::open(args, &places)?;
     // A repository that was just made in a source is left out too.
-    let own = if args.init { Own::find(&args.repository.address) } else { own };
+    let own = if args.init { find_own() } else { own };
     let work = if args.dry_run { Work::Files("scanned") } else { Work::Send("saved") };
     let mut reporter = Reporter::new(args.progress, work);
     let ctx = reporter.attach(signals::catch_and_commit());
     let options = options(args, sources.paths, &own, select)?;
     sources.missing.iter().for_each(|(path, why)| ctx.skip(path, why));
-    let result = match stream {
-        Some(stream) => push::push_streams(&ctx, &repo, &options, std::iter::once(Ok(stream))),
-        None => push::push(&ctx, &repo, &options),
+    let to = places::destinations(&places, &repos);
+    let results = match stream {
+        _ if to.is_empty() => Ok(Vec::new()),
+        Some(stream) => push::push_streams_to(&ctx, &to, &options, std::iter::once(Ok(stream))),
+        None => push::push_to(&ctx, &to, &options),
     };
     reporter.finish();
-    let mut done = result?;
-    done.skipped += sources.missing.len() as u64;
-    let mut out = Output::new(output.json);
-    remember_run(&repo, &mut out, Run::Push)?;
-    if !output.quiet {
-        summary::print(&mut out, &done, args.dry_run)?;
-    }
-    out.object("summary", summary::fields(&done, args.dry_run))?;
-    out.flush()?;
-    Ok(if done.skipped + done.changed_while_read > 0 { INCOMPLETE } else { OK })
+    let mut results = results?.into_iter();
+    let missing = sources.missing.len() as u64;
+    let done = repos.into_iter().map(|repo| {
+        let mut summary = repo.as_ref().map_err(Error::duplicate).and_then(|_| results.next().unwrap_or_else(none))?;
+        summary.skipped += missing;
+        Ok((repo?, summary))
+    });
+    report::report(args, &places, done.collect())
 }
 
-fn open(args: &Args) -> Result<Repository> {
-    if args.init && !args.dry_run {
-        return init::open_or_make(&args.repository, args.progress.output);
-    }
-    to_push(&args.repository, args.progress.output, args.dry_run)
+fn none() -> Result<push::Summary> {
+    Err(Error::failed("a repository without a result"))
 }
 
 fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Select>) -> Result<push::Options> {
@@ -92,7 +88,7 @@ fn options(args: &Args, sources: Vec<PathBuf>, own: &Own, select: Arc<push::Sele
         patience: args.source_timeout,
         checkpoints: args.checkpoint.map_or_else(push::Checkpoints::default, checkpoints),
         select,
-        exclude_dev_ino: own.folder.into_iter().collect(),
+        exclude_dev_ino: own.folders.clone(),
         own_dev_ino: own_folders(&args.repository),
         exclude_devices: own.mounted.clone(),
         force: args.force,

@@ -144,18 +144,21 @@ fn expand(path: &[u8]) -> Result<Vec<OsString>> {
 /// The files that must not be saved into themselves.
 #[derive(Default)]
 pub struct Own {
-    /// The folder of a local repository.
-    pub folder: Option<mounts::FolderId>,
+    /// The folders of local repositories.
+    pub folders: Vec<mounts::FolderId>,
     /// The devices of mounted backups.
     pub mounted: Vec<u64>,
 }
 
 impl Own {
-    /// From the address of the repository and the table of mounts.
-    pub fn find(address: &AddressArgs) -> Self {
+    /// From the addresses of the repositories and the table of mounts.
+    pub fn find<'a>(addresses: impl Iterator<Item = &'a str>) -> Self {
         // A `stat` of a mount that hangs would hang too.
         let mounted = mounts::table().into_iter().filter(|mount| mount.kind == mounts::BACKUP);
-        Own { folder: own_folder(address), mounted: mounted.map(|mount| mount.device).collect() }
+        Own {
+            folders: addresses.filter_map(own_folder).collect(),
+            mounted: mounted.map(|mount| mount.device).collect(),
+        }
     }
 
     /// Refuses a source that is, or lies in, what must not be saved.
@@ -168,7 +171,7 @@ impl Own {
         let real =
             source.parent().zip(source.file_name()).and_then(|(up, name)| Some(up.canonicalize().ok()?.join(name)));
         let real = real.unwrap_or_else(|| source.to_path_buf());
-        if self.folder.is_some_and(|folder| mounts::is_within(&real, folder)) {
+        if self.folders.iter().any(|folder| mounts::is_within(&real, *folder)) {
             return refuse("it is the repository itself, or lies in it");
         }
         match real.symlink_metadata() {
@@ -178,8 +181,8 @@ impl Own {
     }
 }
 
-fn own_folder(address: &AddressArgs) -> Option<mounts::FolderId> {
-    let location = Location::parse(&address.get().ok()?).ok()?;
+fn own_folder(address: &str) -> Option<mounts::FolderId> {
+    let location = Location::parse(address).ok()?;
     let meta = location.local_path()?.metadata().ok()?;
     Some((meta.dev(), meta.ino()))
 }
