@@ -46,6 +46,8 @@ pub enum Role {
     Main,
     /// The one of `--to`.
     Target,
+    /// The one of `--to` if none is given by `--repo`, and it has no passphrase of its own.
+    Alone,
 }
 
 /// Sources of the passphrase, and the second factor.
@@ -284,7 +286,7 @@ impl SecretArgs {
     /// Returns the path of the local key.
     pub fn local_key_path(&self) -> Option<PathBuf> {
         let name = match self.role {
-            Role::Main => "NFREEZER_LOCAL_KEY",
+            Role::Main | Role::Alone => "NFREEZER_LOCAL_KEY",
             Role::Target => "NFREEZER_TO_LOCAL_KEY",
         };
         self.local_key.clone().or_else(|| variable(name).map(PathBuf::from))

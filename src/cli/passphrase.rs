@@ -40,7 +40,7 @@ impl<'g> Given<'g> {
     pub fn of(secret: &'g SecretArgs) -> Self {
         let (file, command) = (secret.password_file.as_deref(), secret.password_command.as_deref());
         match secret.role {
-            Role::Main => Given { option: "password", variable: "NFREEZER_PASSWORD", file, command },
+            Role::Main | Role::Alone => Given { option: "password", variable: "NFREEZER_PASSWORD", file, command },
             Role::Target => Given { option: "to-password", variable: "NFREEZER_TO_PASSWORD", file, command },
         }
     }

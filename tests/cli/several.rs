@@ -53,6 +53,16 @@ fn only_the_repositories_of_to_are_written_if_there_is_no_other() {
     env.unset("NFREEZER_REPOSITORY");
     env.nfreezer(["push", "tree", "--to", "second"]).done();
     assert_second_has(&env, "text");
+    // Without a passphrase of their own they have the usual one.
+    env.unset("NFREEZER_TO_PASSWORD");
+    env.set("NFREEZER_PASSWORD", OTHER);
+    env.nfreezer(["init", "-r", "third"]).done();
+    env.write("tree/file", "new text");
+    env.nfreezer(["push", "tree", "--to", "second", "--to", "third"]).done();
+    env.set("NFREEZER_PASSWORD", "of no repository");
+    let password = env.write("password", OTHER);
+    env.nfreezer(["push", "tree", "--to", "second", "--to", "third", "-p", password.to_str().unwrap()]).done();
+    assert_second_has(&env, "new text");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::args::Args;
 use crate::cli::init;
 use crate::cli::open::to_push;
-use crate::cli::options::OpenArgs;
+use crate::cli::options::{OpenArgs, Role, SecretArgs};
 use crate::cli::passphrase::Given;
 use crate::error::{Error, Kind, Result};
 use crate::push;
@@ -20,7 +20,10 @@ pub struct Place {
 pub fn places(args: &Args) -> Result<Vec<Place>> {
     let is_only_to = !args.to.is_empty() && args.repository.address.is_absent();
     let main = (!is_only_to).then(|| args.repository.clone());
-    let targets = args.target.open(&args.to, &args.repository)?;
+    let mut targets = args.target.open(&args.to, &args.repository)?;
+    if is_only_to {
+        targets.iter_mut().try_for_each(|target| use_main_passphrase(target, &args.repository.secret))?;
+    }
     let place = |open: OpenArgs| Ok(Place { address: open.address.get()?, open });
     let all: Vec<Place> = main.into_iter().chain(targets).map(place).collect::<Result<_>>()?;
     push::check_memory(args.memory, all.len())?;
@@ -33,6 +36,15 @@ pub fn places(args: &Args) -> Result<Vec<Place>> {
         all.iter().try_for_each(|place| Given::of(&place.open.secret).check())?;
     }
     Ok(all)
+}
+
+/// Uses the passphrase of `--repo`, which names no repository, for one of `--to` that has none of its own.
+fn use_main_passphrase(target: &mut OpenArgs, main: &SecretArgs) -> Result<()> {
+    if Given::of(&target.secret).is_typed()? {
+        let local_key = target.secret.local_key_path().or_else(|| main.local_key.clone());
+        target.secret = SecretArgs { role: Role::Alone, local_key, ..main.clone() };
+    }
+    Ok(())
 }
 
 fn same_repository(a: &Place, b: &Place) -> Error {
