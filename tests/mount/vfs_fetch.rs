@@ -212,10 +212,15 @@ fn the_beginning_of_a_photo_costs_little() {
 /// Reads the heads of some of 60 photos, and follows the advice. Returns the number of reads that waited, and the
 /// fetched bytes of contents.
 fn heads(repo: &Repo, photos: impl IntoIterator<Item = u64>) -> (u32, u64) {
+    heads_at(repo, photos.into_iter().map(|i| (format!("{i:02}.jpg"), i)))
+}
+
+/// The same for paths, with the seed of each photo.
+fn heads_at(repo: &Repo, photos: impl IntoIterator<Item = (String, u64)>) -> (u32, u64) {
     let vfs = repo.vfs(96 * MIB);
     let mut waits = 0;
-    for i in photos {
-        let ino = lookup(&vfs, &format!("latest/{i:02}.jpg"), Mode::Fetch(background())).unwrap();
+    for (path, i) in photos {
+        let ino = lookup(&vfs, &format!("latest/{path}"), Mode::Fetch(background())).unwrap();
         let advice = RefCell::new(Vec::new());
         let read = |mode| vfs.read(ino, 0, HEAD as u32, mode, &|ahead| advice.borrow_mut().push(ahead));
         let bytes = read(Mode::Cached).or_else(|_| {
@@ -252,4 +257,16 @@ fn the_heads_of_photos_are_fetched_before_they_are_read() {
     assert!(waits == 15 && bytes <= 17 * each, "every fourth: {waits}, {bytes}");
     let (waits, bytes) = heads(&repo, (0..60).step_by(2));
     assert!(waits < 20 && bytes <= (30 + 30) * each, "every second: {waits}, {bytes}");
+}
+
+#[test]
+fn a_reader_of_heads_waits_once_in_each_further_folder() {
+    let photo = |i: u64| Item::new(Body::File(vec![Segment::Noise(i, 300_000)]));
+    let folder = |d: u64| Item::dir((0..8).map(move |i| (format!("{i}.jpg"), photo(d * 8 + i))));
+    let repo = Repo::of(&Item::dir((0..5).map(|d| (d.to_string(), folder(d)))));
+    let (waits, bytes) = heads_at(&repo, (0..40).map(|i| (format!("{}/{}.jpg", i / 8, i % 8), i)));
+    assert!(waits == 3 + 4 && bytes <= 40 * 3 * 65_700, "{waits}, {bytes}");
+    // One photo of each folder: nothing to expect.
+    let (waits, bytes) = heads_at(&repo, (0..5).map(|d| (format!("{d}/0.jpg"), d * 8)));
+    assert!(waits == 5 && bytes <= 5 * 3 * 65_700, "{waits}, {bytes}");
 }

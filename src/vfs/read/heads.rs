@@ -46,6 +46,8 @@ pub struct HeadReads {
     run: u32,
     /// The files that were begun last, the newest at the end.
     recent: VecDeque<Begun>,
+    /// Bytes of the heads in the directory that was read before.
+    inherited: u64,
 }
 
 /// A file that was read from its beginning.
@@ -57,6 +59,15 @@ struct Begun {
 }
 
 impl HeadReads {
+    /// Begins the reads of a directory after those of another one, `before`. A reader of heads needs no new run there if it
+    /// begins with the first files.
+    pub fn after(before: &HeadReads) -> Self {
+        match before.pattern().filter(|pattern| pattern.positions.len() >= RUN as usize) {
+            Some(pattern) => HeadReads { run: RUN - 1, inherited: pattern.bytes, ..HeadReads::default() },
+            None => HeadReads::default(),
+        }
+    }
+
     /// Notes a read of a file that is larger than a head.
     pub fn note(&mut self, read: &FileRead) {
         match self.recent.iter_mut().rev().find(|begun| begun.ino == read.ino) {
@@ -70,7 +81,10 @@ impl HeadReads {
     }
 
     fn begin(&mut self, read: &FileRead) {
-        let follows = self.recent.back().is_some_and(|last| last.position.abs_diff(read.position) <= GAP);
+        let follows = match self.recent.back() {
+            Some(last) => last.position.abs_diff(read.position) <= GAP,
+            None => self.inherited > 0 && read.position <= GAP,
+        };
         self.run = if follows { self.run + 1 } else { 1 };
         self.recent.push_back(Begun { ino: read.ino, position: read.position, end: read.range.end });
         if self.recent.len() > RECENT {
@@ -86,7 +100,7 @@ impl HeadReads {
         }
         let last = self.recent.range(self.recent.len() - run..);
         let positions: Vec<u32> = last.clone().map(|begun| begun.position).collect();
-        let bytes = last.map(|begun| begun.end).max()?.min(LARGEST);
+        let bytes = last.map(|begun| begun.end).max()?.max(self.inherited).min(LARGEST);
         Some(HeadPattern { bytes, backwards: positions.first() > positions.last(), positions })
     }
 }
@@ -122,6 +136,21 @@ mod tests {
         assert!(!heads([1, 2, 4, 3]).unwrap().backwards, "four threads that make previews");
         assert_eq!(heads([10, 500, 11, 400, 12, 300]), None, "here and there");
         assert_eq!(heads([1, 2, 3, 4, 90]), None, "the reader has left");
+    }
+
+    #[test]
+    fn a_reader_of_heads_goes_on_in_the_next_directory() {
+        let mut reads = HeadReads::default();
+        (0..3).for_each(|position| reads.note(&read(position, 0..90 << 10)));
+        let mut next = HeadReads::after(&reads);
+        next.note(&read(1, 0..32 << 10));
+        assert_eq!(next.pattern(), Some(HeadPattern { bytes: 90 << 10, backwards: false, positions: vec![1] }));
+        let mut third = HeadReads::after(&next);
+        third.note(&read(0, 0..32 << 10));
+        assert_eq!(third.pattern(), None, "one file of a directory shows nothing about the next");
+        let mut middle = HeadReads::after(&reads);
+        middle.note(&read(100, 0..32 << 10));
+        assert_eq!(middle.pattern(), None);
     }
 
     #[test]

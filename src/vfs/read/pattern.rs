@@ -153,6 +153,10 @@ impl AccessPatterns {
     /// Notes a read. Called for each read, before the other methods.
     pub fn note(&self, read: &FileRead) -> DirAdvice {
         let mut directories = self.directories.lock().expect("no holder panics");
+        if !directories.contains(&read.dir) {
+            let heads = directories.iter().next().map(|(_, last)| HeadReads::after(&last.heads)).unwrap_or_default();
+            directories.put(read.dir, DirPattern { heads, ..DirPattern::default() });
+        }
         let pattern = directories.get_or_insert_mut(read.dir, DirPattern::default);
         let by_pack = pattern.by_pack(read);
         if read.size <= SMALL {

@@ -162,7 +162,9 @@ impl TreeAhead {
             state.rest -= 1;
             return TreeAdvice::default();
         }
-        let window = pattern.bytes * FIRST_HEADS;
+        // A reader that goes on in another directory has shown more than one that begins.
+        let known = (state.taken * pattern.bytes).min(state.window) / 2;
+        let window = known.max(pattern.bytes * FIRST_HEADS);
         state.begin(Start::Heads(ino, pattern), window);
         TreeAdvice { is_expected: false, walks: true }
     }
