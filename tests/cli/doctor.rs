@@ -1,4 +1,4 @@
-//! `doctor` on real servers.
+//! `doctor` against real servers.
 
 use std::collections::BTreeMap;
 use std::fs;

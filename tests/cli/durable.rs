@@ -69,7 +69,7 @@ impl Trace {
     }
 }
 
-/// Joins the two halves of a call that another process interrupted.
+/// Joins the two halves of a call that another process interrupted. Returns `None` for the first half.
 fn whole(process: &str, call: &str, begun: &mut HashMap<String, String>) -> Option<String> {
     if let Some(half) = call.strip_suffix(" <unfinished ...>") {
         begun.insert(process.to_owned(), half.to_owned());

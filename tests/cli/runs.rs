@@ -133,7 +133,7 @@ fn a_run_prints_one_summary_and_a_dry_run_writes_nothing() {
     assert!(lines[2].starts_with("run of profile home: done, in ") && lines.len() == 3, "{done}");
     let quiet = env.nfreezer(["run", "home", "-q"]).exits(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-    // Objects of a step carry its name.
+    // Objects of a step carry the name of the step.
     let objects = env.nfreezer(["run", "home", "--json"]).exits(0).objects();
     assert!(objects.iter().any(|object| object["type"] == "snapshot" && object["step"] == "forget"), "{objects:?}");
     assert!(objects.iter().any(|object| object["type"] == "step" && object["code"] == 0));

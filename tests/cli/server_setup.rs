@@ -153,7 +153,7 @@ impl Thief {
 
     #[track_caller]
     fn refused(&mut self, what: &str, kind: u8, fields: &[Field<'_>]) {
-        // 3: permission denied, 4: failure (the name is taken), 8: not supported; 2: nothing of that name.
+        // 2: no such file, 3: permission denied, 4: failure (the name is taken), 8: not supported.
         assert!(matches!(self.ask(kind, fields), Err(2..=4 | 8)), "{what} was not refused");
     }
 }

@@ -1,4 +1,4 @@
-//! `push --to` as it is typed: two passphrases, what it prints for each repository, and its exit codes.
+//! The command line of `push --to`: two passphrases, the output for each repository, and exit codes.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::harness::cli::{Env, PASSPHRASE};
 
 const OTHER: &str = "another passphrase";
 
-/// Two empty repositories, `repo` and `second`, with passphrases of their own, and a folder to save.
+/// Makes two empty repositories, `repo` and `second`, with their own passphrases, and a folder to save.
 fn two_repositories() -> Env {
     let mut env = Env::with_repository();
     env.set("NFREEZER_PASSWORD", OTHER);

@@ -494,7 +494,7 @@ fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
     let full = Sshd::with(Setup { account: Some("unused"), ..Setup::default() });
     let client = Client::of(&full, None);
     client.ok(&["init"]);
-    // From here on the same server takes the key only with the line of the README in front of it.
+    // From here on the same server accepts the key only with the line of the README in front of it.
     let key = fs::read_to_string(full.authorized_keys()).unwrap();
     fs::write(full.authorized_keys(), format!("{}{key}", crate::harness::sshd::APPEND_ONLY)).unwrap();
     let tree = small_tree(&client);

@@ -30,9 +30,9 @@ pub struct OddMount {
     _session: BackgroundSession,
     /// Number of requests for flags of inodes.
     pub asked: Arc<AtomicUsize>,
-    /// Files that were opened.
+    /// Number of files that were opened.
     pub opened: Arc<AtomicUsize>,
-    /// Calls that read the beginning of a file.
+    /// Number of calls that read the beginning of a file.
     pub read: Arc<AtomicUsize>,
 }
 

@@ -23,7 +23,7 @@ use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
 use nfreezer::time::Time;
 
-/// Counts the bytes of files that are read, and keeps the warnings.
+/// Counts the bytes read from files, and collects the warnings.
 #[derive(Default)]
 struct Told {
     read: AtomicU64,
@@ -40,7 +40,7 @@ impl Progress for Told {
     }
 }
 
-/// Repositories on storages of one kind, and the folder that is saved.
+/// Repositories on storages of one kind, and the saved folder.
 struct Setup<S> {
     storages: Vec<Arc<S>>,
     repos: Vec<Repository>,
@@ -77,7 +77,7 @@ impl<S: Storage + 'static> Setup<S> {
         push_to(&ctx, &self.destinations(), &self.options()).unwrap()
     }
 
-    /// Pushes into all, and compares what they have with the disk.
+    /// Pushes into all repositories, and compares their snapshots with the disk.
     fn push(&self) -> Vec<Summary> {
         let all: Vec<Summary> = self.try_push().into_iter().map(Result::unwrap).collect();
         self.repos.iter().zip(&all).for_each(|(repo, summary)| self.assert_has(repo, summary));
@@ -211,7 +211,7 @@ fn if_both_fail_both_errors_are_reported() {
 #[test]
 fn a_stop_keeps_what_both_have_and_the_next_push_continues() {
     let mut setup: Setup<Hook> = Setup::of(vec![hook(Memory::default()), hook(Memory::default())]);
-    setup.threads = Some(1); // see above
+    setup.threads = Some(1); // as above: a second thread may hold the first chunk
     let hour = Duration::from_secs(3600);
     setup.checkpoints = Checkpoints { after: hour, at_most: hour, ..Checkpoints::default() };
     for i in 0..40 {

@@ -1,4 +1,4 @@
-//! Commands do not wait for one round trip after another, by counts of the storage.
+//! Commands do not wait for round trips one after another. The storage counts the rounds.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn counted() -> Saved<Between<Rounds>> {
     Saved::on(Arc::default())
 }
 
-/// Adds records that follow none of each other, each with a table of packs and a part of the index.
+/// Adds records of which none follows another, each with a table of packs and a part of the index.
 fn add_records(repo: &Repository, count: usize) {
     let state = repo.state(background()).unwrap();
     for _ in 0..count {

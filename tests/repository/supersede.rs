@@ -1,4 +1,4 @@
-//! A record that supersedes others must contain them. A thief of the passphrase writes one that does not.
+//! A record that supersedes others must contain them. A thief of the passphrase writes a record that does not.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -1,4 +1,4 @@
-//! Flags of inodes (`chattr`).
+//! Inode flags (`chattr`).
 
 use super::support::*;
 use crate::harness::root::Filesystem;

@@ -1,4 +1,4 @@
-//! The users and groups in ACLs are found by name, as owners are.
+//! Users and groups in ACLs are found by name, like owners.
 
 use super::support::*;
 use crate::harness::cli::{Env, Output};
