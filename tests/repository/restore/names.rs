@@ -145,3 +145,54 @@ fn a_user_with_another_number_on_the_other_machine_keeps_access_and_no_other_use
     on_machine(&env, &here.0, &here.1, &["restore", &what, "-t", "numeric", "--numeric-ids"]).done();
     assert_eq!(numbers(&env.path("numeric/f")), ["user:5551:rw-", "user:5559:r--", "group:6661:r--"]);
 }
+
+/// An ACL of this many users, and the entries that every ACL has.
+fn many_users(count: u32) -> Vec<u8> {
+    let users = (0..count).map(|i| (2, (i % 7 + 1) as u8, 20_000 + i));
+    let rest = [(4, 0, NONE), (16, 7, NONE), (32, 0, NONE)];
+    acl_of(&[(1, 6, NONE)].into_iter().chain(users).chain(rest).collect::<Vec<_>>())
+}
+
+#[test]
+fn an_acl_of_thousands_of_users_is_restored_or_reported_and_grants_no_more() {
+    let acl = |path: &Path| nfreezer::xattr::all(path).into_iter().find(|(name, _)| name == ACCESS).map(|(_, acl)| acl);
+    let memory = |name| tempfile::Builder::new().prefix(name).tempdir_in("/dev/shm").unwrap();
+    let (source, out) = (memory("source"), memory("out"));
+    // Of 4 KiB; of more, which is stored in a chunk of its own; the largest one, of 64 KiB.
+    for count in [500, 600, 8187] {
+        let path = source.path().join(count.to_string());
+        fs::write(&path, b"x").unwrap();
+        rustix::fs::setxattr(&path, ACCESS, &many_users(count), rustix::fs::XattrFlags::empty()).unwrap();
+        assert_eq!(acl(&path), Some(many_users(count)));
+    }
+    let Repo { repo, .. } = repo();
+    let options = nfreezer::push::Options {
+        sources: vec![source.path().to_owned()],
+        host: "h".into(),
+        user: "u".into(),
+        ..Default::default()
+    };
+    let pushed = nfreezer::push::push(background(), &repo, &options).unwrap();
+    assert_eq!(pushed.skipped, 0);
+    let restored = |target: &Path| {
+        let seen = Seen::default();
+        let ctx = background().with_progress(&seen);
+        let from = source.path().as_os_str().as_bytes();
+        let summary = restore(&ctx, &repo, &pushed.snapshot, from, target, &Options::default()).unwrap();
+        (summary, seen)
+    };
+    let (summary, seen) = restored(&out.path().join("whole"));
+    assert_eq!((seen.skipped(), summary.attributes), (Vec::new(), 0));
+    for count in [500, 600, 8187] {
+        assert_eq!(acl(&out.path().join("whole").join(count.to_string())), Some(many_users(count)), "{count} users");
+    }
+    // A file system without room for such attributes, such as ext4 with blocks of 4 KiB.
+    let (_keep, disk) = target();
+    let (summary, _) = restored(&disk);
+    for count in [500, 600, 8187] {
+        let path = disk.join(count.to_string());
+        let is_whole = acl(&path) == Some(many_users(count));
+        let grants_nothing = fs::metadata(&path).unwrap().permissions().mode() & 0o077 == 0;
+        assert!(is_whole || acl(&path).is_none() && grants_nothing && summary.attributes > 0, "{count}: {summary:?}");
+    }
+}
