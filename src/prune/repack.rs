@@ -1,27 +1,31 @@
 //! Copies live chunks out of packs with much unused data, and out of small packs, into new packs. The record that names the
 //! new packs condemns the old ones. Trees are not changed: readers find the chunks through the index (format.md 11.4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::run::Run;
 use super::survey::Survey;
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{BLOCK, ObjectType, sealed_len};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::index;
 use crate::format::pack::{Builder, Entry};
 use crate::format::record::{Head, NewSection};
-use crate::format::reference::PackRef;
+use crate::format::reference::{PackRef, Ref};
 use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::repo::{Repository, Span, parallel};
+use crate::trees::{Lookup, Reachable, Scope, Trees};
 
 /// Packs that are read at the same time, and the bytes of their files: 2 full packs, or many small ones.
 const READ: (usize, u64) = (32, 33 << 20);
 /// Packs that one record condemns, and the bytes of their files: a run that is interrupted has done the work of the records
 /// before.
 const BATCH: (usize, u64) = (4096, 1 << 30);
+/// Bytes of packs from which on the chunks of the newest snapshots are kept together.
+const SORTED: u64 = 1 << 20;
 /// Chunks are read in parts of 4 MiB.
 const SPAN: Span = Span::Blocks(64);
 
@@ -38,26 +42,54 @@ type Chunks = Vec<(Entry, Vec<u8>)>;
 impl Run<'_> {
     /// Repacks. Returns the packs that are condemned; `None`: another client has written.
     pub fn repack(&mut self, survey: &mut Survey, chosen: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
-        let mut condemned = BTreeSet::new();
+        let (mut condemned, newest) = (BTreeSet::new(), self.newest(survey, chosen)?);
         for batch in groups(survey, chosen, BATCH) {
             if self.is_time_over() {
                 self.report.is_stopped_early = true;
                 break;
             }
-            let Some(done) = self.repack_batch(survey, batch)? else { return Ok(None) };
+            let Some(done) = self.repack_batch(survey, batch, newest.as_ref())? else { return Ok(None) };
             condemned.extend(done);
         }
         Ok(Some(condemned))
     }
 
-    fn repack_batch(&mut self, survey: &mut Survey, batch: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
+    /// Returns the chunks of these packs that the newest snapshot of each host and paths needs. `None` if little is repacked,
+    /// or if there are too many.
+    fn newest(&self, survey: &Survey, chosen: &[ObjectId]) -> Result<Option<Reachable>> {
+        if chosen.iter().map(|id| survey.packs[id].size()).sum::<u64>() < SORTED {
+            return Ok(None);
+        }
+        let mut newest = HashMap::new();
+        for snapshot in survey.state.snapshots().into_iter().filter(|s| !s.partial) {
+            newest.insert((snapshot.host, snapshot.group), snapshot.root);
+        }
+        let roots: Vec<Ref> = newest.into_values().flatten().collect();
+        let (chosen, condemned): (HashSet<_>, _) = (chosen.iter().collect(), survey.state.condemned_packs());
+        let trees = Trees::with(self.repo, Arc::new(Lookup::fixed(survey.state.clone())));
+        let memory = self.options.memory / 4;
+        let scope = Scope { is_wanted: &|id| chosen.contains(id), condemned: &condemned, memory };
+        match Reachable::of(self.ctx, &trees, &roots, &scope) {
+            Err(e) if e.kind() == Kind::Failed || e.kind().is_damage() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn repack_batch(
+        &mut self,
+        survey: &mut Survey,
+        batch: &[ObjectId],
+        newest: Option<&Reachable>,
+    ) -> Result<Option<BTreeSet<ObjectId>>> {
         let (mut copier, mut done) = (Copier::new(self.ctx, self.repo), BTreeSet::new());
         for ids in groups(survey, batch, READ) {
             let read = parallel(READ.0, ids.to_vec(), |id| (id, self.live_chunks(survey, &id)));
             for (id, chunks) in read {
                 match chunks {
                     Ok(chunks) => {
-                        chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
+                        chunks
+                            .iter()
+                            .try_for_each(|(entry, stored)| copier.add(entry, stored, lane(newest, entry, &id)))?;
                         self.ctx.done(1, survey.packs[&id].size());
                         done.insert(id);
                     }
@@ -114,6 +146,13 @@ impl Run<'_> {
     }
 }
 
+fn lane(newest: Option<&Reachable>, entry: &Entry, pack: &ObjectId) -> Lane {
+    match newest {
+        Some(newest) if !newest.contains(&entry.id, pack) => Lane::Old,
+        _ => Lane::Newest,
+    }
+}
+
 /// Splits a list of packs into groups with at most this many packs and bytes, and at least one pack.
 fn groups<'i>(survey: &Survey, ids: &'i [ObjectId], most: (usize, u64)) -> Vec<&'i [ObjectId]> {
     let (mut groups, mut start, mut bytes) = (Vec::new(), 0, 0u64);
@@ -129,11 +168,20 @@ fn groups<'i>(survey: &Survey, ids: &'i [ObjectId], most: (usize, u64)) -> Vec<&
     groups
 }
 
+/// The new packs that a chunk goes to. The chunks of the newest snapshots stay together, so that a reader of one fetches
+/// nothing else.
+#[derive(Clone, Copy)]
+pub(super) enum Lane {
+    Newest,
+    Old,
+}
+
 /// Writes copies of chunks into new packs.
 pub(super) struct Copier<'r> {
     ctx: &'r Context<'r>,
     repo: &'r Repository,
-    open: Option<Builder>,
+    /// The open pack of each lane.
+    open: [Option<Builder>; 2],
     packs: Vec<(PackRef, ObjectType)>,
     entries: Vec<(u32, Entry)>,
     copied: BTreeSet<[u8; 16]>,
@@ -143,19 +191,19 @@ pub(super) struct Copier<'r> {
 
 impl<'r> Copier<'r> {
     pub fn new(ctx: &'r Context<'r>, repo: &'r Repository) -> Self {
-        let (packs, entries, copied) = Default::default();
-        Copier { ctx, repo, open: None, packs, entries, copied, bytes: 0 }
+        let (open, packs, entries, copied) = Default::default();
+        Copier { ctx, repo, open, packs, entries, copied, bytes: 0 }
     }
 
     /// Adds a chunk of a data pack in its stored form, once.
-    pub fn add(&mut self, entry: &Entry, stored: &[u8]) -> Result<()> {
+    pub fn add(&mut self, entry: &Entry, stored: &[u8], lane: Lane) -> Result<()> {
         if entry.kind != ChunkKind::Data || !self.copied.insert(entry.id.0) {
             return Ok(());
         }
-        if self.open.as_ref().is_some_and(|open| open.room() < stored.len()) {
-            self.close(true)?;
+        if self.open[lane as usize].as_ref().is_some_and(|open| open.room() < stored.len()) {
+            self.close(lane, true)?;
         }
-        let open = self.open.get_or_insert_with(Builder::default);
+        let open = self.open[lane as usize].get_or_insert_with(Builder::default);
         open.add(entry.id, entry.kind, stored, entry.len as usize);
         Ok(())
     }
@@ -175,8 +223,8 @@ impl<'r> Copier<'r> {
         self.stored(new, ObjectType::Meta, table)
     }
 
-    fn close(&mut self, is_full: bool) -> Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+    fn close(&mut self, lane: Lane, is_full: bool) -> Result<()> {
+        let Some(open) = self.open[lane as usize].take() else { return Ok(()) };
         let (mut plain, entries) = open.finish(is_full);
         let pack = self.repo.put_pack(self.ctx, ObjectType::Data, &mut plain)?;
         self.stored(pack, ObjectType::Data, entries)
@@ -194,9 +242,10 @@ impl<'r> Copier<'r> {
         Ok(())
     }
 
-    /// Stores the last pack and returns the sections that make all of them known.
+    /// Stores the last packs and returns the sections that make all of them known.
     pub fn finish(&mut self) -> Result<Vec<NewSection>> {
-        self.close(false)?;
+        self.close(Lane::Newest, false)?;
+        self.close(Lane::Old, false)?;
         Ok(index_sections(&self.packs, index::rows(&self.entries), 0))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
-use super::repack::{Copier, Live};
+use super::repack::{Copier, Lane, Live};
 use super::run::Run;
 use super::survey::Survey;
 use crate::crypto::keys::ChunkKind;
@@ -96,7 +96,7 @@ impl Run<'_> {
             return Ok(true);
         }
         let chunks = self.read_chunks(&place, entries)?;
-        chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored))?;
+        chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored, Lane::Newest))?;
         Ok(true)
     }
 
