@@ -41,6 +41,8 @@ pub enum Reply {
     Closed,
     /// Carries out the request, and sends only this number of bytes of the answer's body.
     Cut(usize),
+    /// Sends these bytes instead of an answer, and closes the connection.
+    Raw(Vec<u8>),
     /// Never answers.
     Silent,
 }
@@ -228,6 +230,10 @@ impl State {
                 }
                 Some(Reply::Cut(bytes)) => {
                     send(&mut to, self.work(&request), is_head, Some(bytes))?;
+                    break;
+                }
+                Some(Reply::Raw(bytes)) => {
+                    to.write_all(&bytes)?;
                     break;
                 }
                 Some(Reply::Closed) => break,

@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod claims;
 mod crafted;
 mod durable;
 mod files;
@@ -15,6 +16,7 @@ mod oracle;
 mod seals;
 mod server;
 mod sftp;
+mod store;
 mod table;
 mod vectors;
 mod world;

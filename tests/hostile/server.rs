@@ -12,6 +12,7 @@ use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{Options, push};
 use nfreezer::storage::Storage;
 
+use crate::claims::{SIZES, odd_names};
 use crate::harness::tree::{assert_same, in_snapshot, noise, on_disk};
 use crate::oracle::case;
 use crate::sftp::{
@@ -163,25 +164,7 @@ fn t50_names_that_are_not_ours_are_counted_and_never_opened_or_said() {
         let world = world();
         let server = serving(world, true);
         let record = world.records()[0].file();
-        let upper = record.to_uppercase();
-        let odd: Vec<Vec<u8>> = [
-            &b".."[..],
-            b".",
-            b"a/b",
-            b"../../etc/passwd",
-            b"nul\0",
-            b"line\nbreak",
-            b"\x1b[2J",
-            &[b'x'; 300],
-            b"\xff\xfe",
-            b"",
-            upper.as_bytes(),
-            b"00000001",
-            format!("{record}/").as_bytes(),
-            format!("/{record}").as_bytes(),
-        ]
-        .map(<[u8]>::to_vec)
-        .into();
+        let odd = odd_names(&record);
         let shown = odd.clone();
         let twice = record.clone();
         server.script(move |ask, _| match ask.kind {
@@ -234,7 +217,7 @@ fn t51_sizes_that_no_object_has_reserve_nothing() {
     case(|| {
         let world = world();
         let server = serving(world, true);
-        for size in [0, 1, 1 << 40, 1 << 63, u64::MAX, (128 << 20) + 100_000] {
+        for size in SIZES {
             server.script(move |ask, files| match ask.kind {
                 READDIR if ask.path == "/r/log" && ask.number % 2 == 0 => {
                     let here = files.keys().filter_map(|path| path.strip_prefix("/r/log/"));

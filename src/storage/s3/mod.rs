@@ -38,6 +38,9 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
 
+/// A listing with more pages without names is refused.
+const EMPTY_PAGES: usize = 1000;
+
 /// A repository in a bucket.
 pub struct S3 {
     connections: Reconnecting<Client>,
@@ -95,14 +98,14 @@ impl S3 {
 
 /// Lists a folder page by page, and counts foreign objects.
 fn scan(connections: &Reconnecting<Client>, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize)> {
-    let (mut entries, mut foreign, mut after) = (Vec::new(), 0, None);
+    let (mut entries, mut foreign, mut empty, mut after) = (Vec::new(), 0, 0, None);
     loop {
         let page = connections.run(ctx, |client, _| client.page(ctx, folder, after.clone()))?;
         let is_stuck = page.next.is_some() && page.next == after;
+        empty += usize::from(page.entries.is_empty() && page.foreign == 0);
         entries.extend(page.entries);
-        // A page counts as a name, so that pages without names end too.
         foreign += page.foreign;
-        if is_stuck || entries.len() + foreign > MAX_ENTRIES {
+        if is_stuck || entries.len() + foreign > MAX_ENTRIES || empty > EMPTY_PAGES {
             let text = format!("{folder:?} holds more than {MAX_ENTRIES} names, or its listing does not end");
             return Err(Error::failed(text));
         }

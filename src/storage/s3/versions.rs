@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Method;
 use object_store::{GetOptions, ObjectStore};
 
+use super::EMPTY_PAGES;
 use super::body::Call;
 use super::client::Client;
 use super::errors::fault;
@@ -28,6 +29,8 @@ type Next = Option<(String, String)>;
 pub struct Versions {
     objects: BTreeMap<Name, Object>,
     names: usize,
+    /// Pages without names.
+    empty: usize,
     next: Next,
 }
 
@@ -59,6 +62,7 @@ impl Versions {
 
     /// Takes a page of a listing. The newest version of an object comes first. The markers may stand elsewhere.
     fn take(&mut self, folder: Folder, start: &str, page: &str) -> Result<(), Error> {
+        let before = self.names;
         for (kind, part) in either(page, ["Version", "DeleteMarker"]) {
             self.names += 1;
             let file = text(part, "Key").and_then(|key| Some(key.strip_prefix(start)?.to_owned()));
@@ -76,7 +80,8 @@ impl Versions {
         let next = (text(page, "IsTruncated").as_deref() == Some("true")).then(|| {
             (text(page, "NextKeyMarker").unwrap_or_default(), text(page, "NextVersionIdMarker").unwrap_or_default())
         });
-        if next.is_some() && next == self.next || self.names > MAX_ENTRIES {
+        self.empty += usize::from(self.names == before);
+        if next.is_some() && next == self.next || self.names > MAX_ENTRIES || self.empty > EMPTY_PAGES {
             let text = format!("{folder:?} holds more than {MAX_ENTRIES} versions, or their listing does not end");
             return Err(Error::failed(text));
         }
