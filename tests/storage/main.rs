@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod between;
 mod faults;
 mod line;
 mod logins;
