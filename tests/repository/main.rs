@@ -24,3 +24,4 @@ mod rounds;
 mod stats;
 mod supersede;
 mod witness;
+mod writers;
