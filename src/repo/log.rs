@@ -18,6 +18,8 @@ use crate::storage::Entry;
 
 /// Records that are read at the same time: most of them are small.
 const READERS: usize = 48;
+/// Records of the first wave. A log that merges keep short has as many that are needed, and the older ones are superseded.
+const WAVE: usize = 16;
 /// Records up to this size are read whole, with one round trip.
 const WHOLE: u64 = 256 << 10;
 /// Most listings of the log in one refresh.
@@ -118,7 +120,7 @@ impl Repository {
     /// as predecessors, since a merge names the records that it did not merge. So a log that merges keep short is read
     /// in a few waves, however long it is. Waves that supersede nothing double in size.
     pub(super) fn read_new(&self, ctx: &Context, state: &mut State, mut listing: Vec<Listed>) -> Result<NewRecords> {
-        let (mut read, mut wave) = (NewRecords::default(), READERS);
+        let (mut read, mut wave) = (NewRecords::default(), WAVE);
         while state.keep_unread(&mut listing) {
             let before = listing.len();
             let most_urgent = listing.split_off(listing.len().saturating_sub(wave));
@@ -138,7 +140,7 @@ impl Repository {
                 }
             }
             state.keep_unread(&mut listing);
-            wave = if listing.len() + wave < before { READERS } else { wave * 2 };
+            wave = if listing.len() + wave < before { WAVE } else { wave * 2 };
         }
         Ok(read)
     }
