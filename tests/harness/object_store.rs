@@ -364,7 +364,7 @@ fn wait_for(process: &mut Child, port: u16, output: &Path) {
     }
 }
 
-/// A running moto, which keeps versions in its bucket `bucket`. It verifies no signatures.
+/// A running moto server with the bucket `bucket`, which keeps versions. It does not verify signatures.
 pub struct Moto {
     _folder: TempDir,
     process: Child,

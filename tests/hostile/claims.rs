@@ -1,6 +1,6 @@
 //! Claims of a hostile server that do not depend on its protocol: names and sizes in listings.
 
-/// Names that no object of the log has. `record` is the name of one that has.
+/// Returns names that no log object can have. `record` is the name of a record.
 pub fn odd_names(record: &str) -> Vec<Vec<u8>> {
     let upper = record.to_uppercase();
     [
@@ -23,5 +23,5 @@ pub fn odd_names(record: &str) -> Vec<Vec<u8>> {
     .into()
 }
 
-/// Sizes that no record has.
+/// Sizes that no record can have.
 pub const SIZES: [u64; 6] = [0, 1, 1 << 40, 1 << 63, u64::MAX, (128 << 20) + 100_000];

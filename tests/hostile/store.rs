@@ -1,4 +1,4 @@
-//! D over HTTP: a store that breaks the protocol of S3 (T47 to T53 for object stores), read in every way.
+//! D over HTTP: an object store that breaks the S3 protocol (T47 to T53), read in every way.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::oracle::case;
 use crate::server::push_all;
 use crate::world::{World, look, told, world};
 
-/// A store with the objects of the world.
+/// Starts a store with the objects of the world.
 fn serving(world: &World) -> Store {
     let store = Store::start();
     let memory = world.memory();
@@ -37,14 +37,14 @@ fn kind<T>(result: Result<T>) -> Kind {
     error.kind()
 }
 
-/// The range that a request asks for, cut out of an object.
+/// Returns the requested range of an object: its offset and its bytes.
 fn asked<'b>(request: &Request, bytes: &'b [u8]) -> Option<(usize, &'b [u8])> {
     let (from, to) = request.headers.get("range")?.strip_prefix("bytes=")?.split_once('-')?;
     let (from, to) = (from.parse::<usize>().ok()?, to.parse::<usize>().ok()?);
     Some((from, bytes.get(from..bytes.len().min(to + 1))?))
 }
 
-/// An answer with these headers, and a body that need not fit them.
+/// Returns an answer with these headers, and a body that may contradict them.
 fn raw(status: &str, headers: &[(&str, String)], body: &[u8]) -> Reply {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     Reply::Raw([format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes(), body].concat())
@@ -62,7 +62,7 @@ fn date() -> (&'static str, String) {
 
 type Lie = fn(usize, &[u8], &[u8]) -> Reply;
 
-/// What a store may answer to a read of `part`, which begins at `from`, of the object `whole`.
+/// Hostile answers to a read of `part` of the object `whole`. `part` begins at `from`.
 const READS: &[(&str, Lie)] = &[
     ("one other bit", |from, part, whole| {
         let mut part = part.to_vec();
@@ -117,7 +117,7 @@ fn t52_an_object_store_that_answers_reads_with_anything_else_gets_no_wrong_byte_
             });
             let read = client(&store).read(background(), &record, 0, whole.len());
             match read {
-                // The bytes of an object are verified by the caller.
+                // The caller of the storage verifies the bytes of an object.
                 Ok(bytes) => assert_eq!(bytes.len(), whole.len(), "{what}"),
                 Err(e) => {
                     told(&e);
@@ -140,7 +140,7 @@ fn t47_an_object_store_that_stores_something_else_is_found_out_or_reported_by_th
     case(|| {
         let world = world();
         let store = serving(world);
-        // It acknowledges and stores nothing.
+        // The store acknowledges the put, but does not store the object.
         store.script(|request| (request.method == "PUT").then(|| Reply::Answer(200, Vec::new(), String::new())));
         let storage = client(&store);
         let name = Name::Pack(ObjectId([9; 32]));
@@ -150,7 +150,7 @@ fn t47_an_object_store_that_stores_something_else_is_found_out_or_reported_by_th
     });
 }
 
-/// A listing with these keys, each with this size.
+/// Returns a listing of these keys, each with this size.
 fn listing(keys: &[String], size: &str) -> String {
     let escaped = |key: &String| key.replace('&', "&amp;").replace('<', "&lt;");
     let contents = keys.iter().map(|key| {
@@ -206,7 +206,7 @@ fn t50_a_listing_of_an_object_store_without_end_is_given_up() {
         });
         let error = client(&store).kept(background(), Folder::Log).unwrap_err();
         assert!(error.kind() == Kind::Failed && error.to_string().contains("does not end"), "{error}");
-        // An answer of many megabytes, and one that would grow to many.
+        // An answer of 40 MiB, and a small one whose entities expand to far more.
         let huge =
             format!("<ListBucketResult><Contents><Key>{}</Key></Contents></ListBucketResult>", "x".repeat(40 << 20));
         store.next("GET", 1, move || Reply::Answer(200, Vec::new(), huge.clone()));

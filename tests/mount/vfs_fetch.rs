@@ -215,7 +215,7 @@ fn heads(repo: &Repo, photos: impl IntoIterator<Item = u64>) -> (u32, u64) {
     heads_at(repo, photos.into_iter().map(|i| (format!("{i:02}.jpg"), i)))
 }
 
-/// The same for paths, with the seed of each photo.
+/// Like [`heads`], for paths with the seed of each photo.
 fn heads_at(repo: &Repo, photos: impl IntoIterator<Item = (String, u64)>) -> (u32, u64) {
     let vfs = repo.vfs(96 * MIB);
     let mut waits = 0;
@@ -266,7 +266,7 @@ fn a_reader_of_heads_waits_once_in_each_further_folder() {
     let repo = Repo::of(&Item::dir((0..5).map(|d| (d.to_string(), folder(d)))));
     let (waits, bytes) = heads_at(&repo, (0..40).map(|i| (format!("{}/{}.jpg", i / 8, i % 8), i)));
     assert!(waits == 3 + 4 && bytes <= 40 * 3 * 65_700, "{waits}, {bytes}");
-    // One photo of each folder: nothing to expect.
+    // One photo of each folder: there is no pattern to predict.
     let (waits, bytes) = heads_at(&repo, (0..5).map(|d| (format!("{d}/0.jpg"), d * 8)));
     assert!(waits == 5 && bytes <= 5 * 3 * 65_700, "{waits}, {bytes}");
 }

@@ -1,4 +1,4 @@
-//! From SFTP to an object store and back: by `copy`, and object by object.
+//! Moves a repository from SFTP to an object store and back, by `copy` and by copies of its objects.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::harness::object_store::{KEY_ID, Rclone, SECRET};
 use crate::harness::sshd::Sshd;
 use crate::{noise, run};
 
-/// Runs nfreezer with the server of the test as `server`.
+/// Runs nfreezer with an SSH configuration in which the host `server` is the test's server.
 fn done(env: &Env, config: &str, arguments: &[&str]) {
     env.nfreezer(arguments.iter().copied().chain([config])).done();
 }
@@ -37,7 +37,7 @@ fn a_repository_moves_between_sftp_and_an_object_store_in_both_directions() {
         run("diff", &["-r", &source, &env.path(out).display().to_string()]);
     }
 
-    // The objects themselves, carried by rclone: from the SFTP server's folder into the bucket, and back.
+    // rclone copies the objects from the SFTP server's folder into the bucket, and back.
     let bucket = format!(
         ":s3,provider=Other,endpoint='http://127.0.0.1:{}',access_key_id={KEY_ID},secret_access_key={SECRET}:bucket",
         store.port
