@@ -43,6 +43,8 @@ pub enum Reply {
     Cut(usize),
     /// Sends these bytes instead of an answer, and closes the connection.
     Raw(Vec<u8>),
+    /// Carries out the request, and sends the answer one byte at a time, with pauses.
+    Trickle,
     /// Never answers.
     Silent,
 }
@@ -236,6 +238,16 @@ impl State {
                     to.write_all(&bytes)?;
                     break;
                 }
+                Some(Reply::Trickle) => {
+                    let mut answer = Vec::new();
+                    send(&mut answer, self.work(&request), is_head, None)?;
+                    let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
+                    to.write_all(&answer[..body])?;
+                    for byte in &answer[body..] {
+                        std::thread::sleep(Duration::from_millis(20));
+                        to.write_all(&[*byte])?;
+                    }
+                }
                 Some(Reply::Closed) => break,
                 Some(Reply::Silent) => {
                     let _ = from.read(&mut [0; 1]);
@@ -337,7 +349,7 @@ impl State {
 }
 
 fn send(
-    to: &mut TcpStream,
+    to: &mut impl Write,
     (status, headers, body): (u16, Vec<(String, String)>, Vec<u8>),
     is_head: bool,
     most: Option<usize>,

@@ -136,6 +136,23 @@ fn t52_an_object_store_that_answers_reads_with_anything_else_gets_no_wrong_byte_
 }
 
 #[test]
+fn t52_an_object_store_that_trickles_is_given_up_although_something_always_moves() {
+    case(|| {
+        let world = world();
+        let store = Store::start();
+        let name = world.records()[0];
+        store.insert(&format!("repo/{}", name.path()), &noise(1, 4000));
+        // An operation that moves next to nothing has twenty times this long.
+        let mut options = Options { retry_for: Duration::ZERO, ..options() };
+        options.ssh.io_timeout = Duration::from_millis(100);
+        let client: Arc<dyn Storage> = store.open(options).unwrap().into();
+        store.script(|request| (request.method == "GET").then_some(Reply::Trickle));
+        let error = client.read(background(), &name, 0, 4000).expect_err("80 s of trickling");
+        assert!(error.kind() == Kind::Connection && error.to_string().contains("far too slow"), "{error}");
+    });
+}
+
+#[test]
 fn t47_an_object_store_that_stores_something_else_is_found_out_or_reported_by_the_next_read() {
     case(|| {
         let world = world();

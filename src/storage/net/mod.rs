@@ -4,6 +4,7 @@
 //! In: a way to connect ([`Dial`]) and operations on a [`Connection`] that report how they failed ([`Fault`]).
 //! Out: their results, after as many attempts as the options allow, and news of lost connections for the user.
 
+pub mod allowance;
 pub mod expected;
 pub mod gate;
 pub mod limit;

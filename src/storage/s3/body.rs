@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use object_store::client::{HttpError, HttpRequestBody};
 use tokio::time::Sleep;
 
+use crate::storage::net::allowance;
 use crate::storage::net::pace::Pace;
 
 /// Largest part of a body that is handed on at once.
@@ -38,6 +39,8 @@ pub struct Call {
     started: Instant,
     /// When something moved last, in milliseconds since the beginning.
     moved: AtomicU64,
+    /// The time in milliseconds that it earned by the bytes it moved, and for which a rate limit of the user held it back.
+    earned: AtomicU64,
     /// Bytes of the body that went out.
     pub sent: AtomicU64,
     /// Most bytes of a successful answer.
@@ -47,12 +50,30 @@ pub struct Call {
 impl Call {
     /// Makes the counters of a request whose answer has at most `most` bytes.
     pub fn new(most: usize) -> Self {
-        Call { started: Instant::now(), moved: AtomicU64::new(0), sent: AtomicU64::new(0), most }
+        Call {
+            started: Instant::now(),
+            moved: AtomicU64::new(0),
+            earned: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            most,
+        }
     }
 
     /// Notes that something moved.
     pub fn touch(&self) {
         self.moved.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that bytes of a body moved, and how long the rate limit held them back.
+    pub fn moved(&self, bytes: usize, held_back: Duration) {
+        let earned = allowance::earned(bytes) + held_back;
+        self.earned.fetch_add(earned.as_millis() as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// Returns whether the request took longer than `base` and the time that it earned.
+    pub fn is_overdue(&self, base: Duration) -> bool {
+        self.started.elapsed() > base + Duration::from_millis(self.earned.load(Ordering::Relaxed))
     }
 
     /// Returns for how long nothing has moved.
@@ -100,6 +121,7 @@ impl Body for Outgoing {
         if self.traffic.upload.is_some() {
             if self.pause.is_none() {
                 let pause = Traffic::pause(self.traffic.upload.as_ref(), part);
+                self.call.moved(0, pause);
                 self.pause = Some(Box::pin(tokio::time::sleep(pause)));
             }
             if let Some(pause) = &mut self.pause {
@@ -107,7 +129,7 @@ impl Body for Outgoing {
             }
             self.pause = None;
         }
-        self.call.touch();
+        self.call.moved(part, Duration::ZERO);
         self.call.sent.fetch_add(part as u64, Ordering::Relaxed);
         self.traffic.sent.fetch_add(part as u64, Ordering::Relaxed);
         let part = self.ready.split_to(part);

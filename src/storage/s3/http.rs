@@ -29,6 +29,7 @@ use super::errors::{self, Problem};
 use super::xml;
 use crate::printable;
 use crate::storage::bucket::Endpoint;
+use crate::storage::net::allowance::{OVERDUE, TOO_SLOW};
 
 /// An idle connection is used again for this time; servers close theirs after 20 s and more.
 const IDLE: Duration = Duration::from_secs(15);
@@ -140,9 +141,9 @@ impl Http {
         }
         while let Some(frame) = self.watched(call, body.frame()).await? {
             let Ok(data) = frame.map_err(|e| lost(&e))?.into_data() else { continue };
-            call.touch();
             self.traffic.received.fetch_add(data.len() as u64, Ordering::Relaxed);
             let pause = Traffic::pause(self.traffic.download.as_ref(), data.len());
+            call.moved(data.len(), pause);
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
                 call.touch();
@@ -155,11 +156,15 @@ impl Http {
         Ok(Response::from_parts(parts, bytes.into()))
     }
 
-    /// Waits for a step of an exchange while something moves.
+    /// Waits for a step of an exchange while something moves, and not for ever.
     async fn watched<F: Future>(&self, call: &Call, future: F) -> Result<F::Output, Problem> {
         let mut future = pin!(future);
         loop {
-            match tokio::time::timeout(TICK, future.as_mut()).await {
+            let step = tokio::time::timeout(TICK, future.as_mut()).await;
+            if call.is_overdue(self.limits.stalled * OVERDUE) {
+                return Err(Problem::Lost(TOO_SLOW.into()));
+            }
+            match step {
                 Ok(done) => return Ok(done),
                 Err(_) if call.idle() > self.limits.stalled => {
                     let seconds = self.limits.stalled.as_secs();

@@ -8,9 +8,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use crate::context::{Context, SLICE};
 use crate::error::{Error, Kind};
 use crate::storage::net::Fault;
+use crate::storage::net::allowance::{Allowance, TOO_SLOW};
 use crate::storage::net::pace::Pace;
 use crate::storage::sftp::packet::{Malformed, Reply, Request};
-use crate::storage::sftp::session::allowance::Allowance;
 use crate::storage::sftp::session::{Ask, Message, SMALL, Session, SessionState};
 
 /// READs that are sent with an OPEN.
@@ -208,9 +208,8 @@ impl<'a> Call<'a> {
 
     /// Ends a connection on which this operation would take too long.
     fn too_slow(&self) -> Fault {
-        let why = "the server is far too slow: an operation moved next to nothing for a long time";
-        self.session.give_up(why);
-        Fault::Lost(why.into())
+        self.session.give_up(TOO_SLOW);
+        Fault::Lost(TOO_SLOW.into())
     }
 
     /// Sends one request and returns the result of `then` for its answer.

@@ -1,7 +1,6 @@
 //! The callers' side of a connection: requests go in from any thread, answers come back through the caller's own mailbox.
 //! Bytes in flight are bounded here: a caller waits before it adds more than a channel may hold.
 
-mod allowance;
 pub mod call;
 mod clock;
 mod engine;

@@ -29,6 +29,7 @@ use self::questions::Secrets;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::storage::location::Remote;
+use crate::storage::net::allowance::OVERDUE;
 use crate::storage::net::{Dial, DialError, Fault, Notice};
 use crate::storage::sftp::link::Link;
 use crate::storage::sftp::{self, NOT_SFTP, SftpConnection, Times, Traffic};
@@ -42,8 +43,6 @@ const CHANNELS: usize = 8;
 const PROCESSES: usize = 4;
 /// Interval of keepalive requests on an idle connection, unless `ServerAliveInterval` is set.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Multiple of the timeout after which an operation is overdue, even if something moves now and then.
-const OVERDUE: u32 = 20;
 /// OpenSSH asks for secrets itself, and a person needs time.
 const TIME_TO_TYPE: Duration = Duration::from_secs(300);
 

@@ -1,11 +1,22 @@
-//! How long an operation may take. A server that lets a byte trickle now and then resets the clock of the engine each time; this
-//! bound ends each operation all the same.
+//! How long an operation may take. A server that lets a byte trickle now and then resets each clock that waits for something
+//! to move; this bound ends each operation all the same.
 
 use std::time::{Duration, Instant};
 
 /// Bytes per second that an operation must move in the long run. A modem carries ten times as much, so eight operations
 /// that share the slowest network in use pass.
 const LEAST_RATE: u64 = 512;
+
+/// Multiple of the timeout of a silent server after which an operation is overdue that moved nothing.
+pub const OVERDUE: u32 = 20;
+
+/// Why the connection of an overdue operation is given up.
+pub const TOO_SLOW: &str = "the server is far too slow: an operation moved next to nothing for a long time";
+
+/// Returns the time that `bytes` need on the slowest network.
+pub fn earned(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 * 1000 / LEAST_RATE)
+}
 
 /// The time that is left to one operation: a base, and what it earned by the bytes it moved.
 pub struct Allowance {
@@ -20,7 +31,7 @@ impl Allowance {
 
     /// Adds the time that `bytes` need on the slowest network.
     pub fn moved(&mut self, bytes: usize) {
-        self.until += Duration::from_millis(bytes as u64 * 1000 / LEAST_RATE);
+        self.until += earned(bytes);
     }
 
     /// Adds time for which the user's own rate limit held a request back.
