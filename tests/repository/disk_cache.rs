@@ -140,7 +140,8 @@ fn a_push_without_changes_reads_nothing_of_what_earlier_pushes_wrote_or_read() {
     let count = |calls: &[String], begin: &str| calls.iter().filter(|call| call.starts_with(begin)).count();
     assert!(count(&cold, "read packs/") > 0 && count(&cold, "read log/") > 0 && cold_bytes > 5_000, "{cold:?}");
     assert_eq!((count(&warm, "read "), warm_bytes), (0, 0), "{warm:?}");
-    for other in ["List", "Size", "put "] {
+    // The size of a single pack is asked for only while the listing of the packs is not there yet.
+    for other in ["List", "put "] {
         assert_eq!(count(&warm, other), count(&cold, other), "the cache answers no {other}: {warm:?}");
     }
     // A push need not read its own objects from the server either. Here only one push has filled the cache.
