@@ -3,13 +3,15 @@
 
     scripts/bench_report.py FOLDER SETTINGS
 FOLDER has the file `rows` (the table that bench.sh prints, several runs one after the other), `data` (a line about the data),
-and, if they were measured, `age` and `year` (the output of these parts). Figures are medians of the runs that succeeded.
+if they were measured, `age` and `year` (the output of these parts), and optionally `notes` (a line for each remark that the
+page shows). Figures are medians of the runs that succeeded.
 """
 import collections
 import datetime
 import html
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -92,6 +94,12 @@ def detail_table(cells, works, tools):
     return out
 
 
+def stopped_after(cell):
+    """Returns the seconds after which a work was stopped, or 0 if it failed otherwise."""
+    match = re.fullmatch(r"stopped after (\d+) s", cell.reasons[0])
+    return float(match[1]) if match else 0.0
+
+
 def chart(cells, works, tools):
     """Returns an SVG picture: for each work and round trip a bar for each tool. The longest bar of a group is its slowest tool."""
     width, label, bar, gap = 860, 300, 14, 16
@@ -99,18 +107,15 @@ def chart(cells, works, tools):
     for work in (w for start in CHART for w in works if w.startswith(start)):
         for link in ROUND_TRIPS:
             group = [(t, cells[link, work, t]) for t in tools if (link, work, t) in cells]
-            done = [c.median(0) for _, c in group if c.runs]
-            if not done or len(group) < 2:
+            lengths = [c.median(0) if c.runs else stopped_after(c) for _, c in group]
+            if len(group) < 2 or not any(c.runs for _, c in group):
                 continue
             parts.append(f'<text x="{label - 10}" y="{y + 11}" text-anchor="end">{html.escape(work)}, {link}</text>')
-            for tool, cell in group:
-                color = COLORS.get(tool, PLAIN)
-                if cell.runs:
-                    length = max(1.5, cell.median(0) / max(done) * (width - label - 210))
-                    text = f"{seconds(cell.median(0))} s {tool}"
-                    parts.append(f'<rect x="{label}" y="{y}" width="{length:.1f}" height="{bar - 3}" fill="{color}"/>')
-                else:
-                    length, text = 0, f"{tool}: {cell.reasons[0]}"
+            for (tool, cell), measured in zip(group, lengths):
+                color, length = COLORS.get(tool, PLAIN), measured / max(lengths) * (width - label - 210)
+                text = f"{seconds(measured)} s {tool}" if cell.runs else f"{tool}: {cell.reasons[0]}"
+                shade = "" if cell.runs else ' fill-opacity="0.35"'
+                parts.append(f'<rect x="{label}" y="{y}" width="{length:.1f}" height="{bar - 3}" fill="{color}"{shade}/>')
                 weight = ' font-weight="bold"' if tool == "nfreezer" else ""
                 parts.append(f'<text x="{label + length + 6:.1f}" y="{y + 10}" font-size="11"{weight}>{html.escape(text)}</text>')
                 y += bar
@@ -124,10 +129,10 @@ def chart(cells, works, tools):
 
 
 def output(*command):
-    """Returns the first line that a command prints, or nothing."""
+    """Returns the first line that a command prints to standard output, or else to standard error, or nothing."""
     try:
-        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        return run.stdout.strip().splitlines()[0]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        return (run.stdout.strip() or run.stderr.strip()).splitlines()[0]
     except (OSError, IndexError):
         return ""
 
@@ -151,7 +156,7 @@ def main():
     cells, works, tools = read((folder / "rows").read_text())
     commit = output("git", "rev-parse", "--short", "HEAD")
     versions = [v for v in (output("restic", "version"), output("borg", "--version"), output("rclone", "version"),
-                            output("sshfs", "--version"), output("ssh", "-V")) if v]
+                            output("sh", "-c", "sshfs --version | grep SSHFS"), output("ssh", "-V")) if v]
     lines = ["# Benchmarks", ""]
     lines += ["`scripts/bench.sh report` writes this page and the chart. Do not edit them by hand. Measurements of",
               "single changes are in [measurements.md](measurements.md).", ""]
@@ -163,7 +168,8 @@ def main():
             "**50 ms:** a proxy (`scripts/delay_proxy.rs`) delays each direction by 25 ms without limiting bandwidth. TCP itself stays local, so slow start and loss are not in these figures.",
             "**Bytes** are counted by the proxy in both directions, SSH included. CPU and memory are the client's, without the `ssh` process of restic, borg and sshfs. For a mount they belong to the process that serves it, memory at its peak so far.",
             f"**Data:** {(folder / 'data').read_text().splitlines()[0]}. A: files up to 1 MiB of /usr and the cargo registry. B: random bytes in three files, text in one. P: photos, incompressible.",
-            "rclone and sshfs copy or show single files; they keep no snapshots. A mount starts without any cache, except borg's, which its mount needs."):
+            "rclone and sshfs copy or show single files; they keep no snapshots. A mount starts without any cache, except borg's, which its mount needs.",
+            *((folder / "notes").read_text().splitlines() if (folder / "notes").exists() else [])):
         lines += wrapped(bullet)
     lines += ["", "![Seconds of each tool](benchmarks.svg)", ""]
     for link in ROUND_TRIPS:
