@@ -117,6 +117,13 @@ round_trip() { [ "$link" = far ] && echo "50 ms" || echo "0 ms"; }
 dash() { # dash WORK WHY
   echo "| $1 | $(round_trip) | $tool | - | - | - | - | - | $2 |" | tee -a "$WORK/results/rows"
 }
+rclone_remotes() { # rclone_remotes FOLDER: makes the remote C, which encrypts into a folder of this machine, or of the server if it is S:FOLDER
+  export RCLONE_CONFIG=$WORK/rclone.conf RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_USER=root
+  export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
+  export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=$1
+  RCLONE_CONFIG_S_PORT=$(port_of "${link:-near}"); touch "$RCLONE_CONFIG"
+  RCLONE_CONFIG_C_PASSWORD=$(rclone obscure bench); export RCLONE_CONFIG_S_PORT RCLONE_CONFIG_C_PASSWORD
+}
 forget_repositories() { rm -rf "$WORK/home/.local/state/nfreezer"; } # a new repository comes to the same address
 made() { # made TOOL COMMAND...: whether the repository could be made, on the server without a network
   tool=$1 link=near; shift

@@ -75,14 +75,11 @@ mount_borg() {
   done
 }
 mount_rclone() { # a copy, no snapshots
-  export RCLONE_CONFIG=$WORK/rclone.conf RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_USER=root
-  export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
-  export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=$WORK/server/rclone RCLONE_CONFIG_S_PORT=$near
-  touch "$RCLONE_CONFIG"; RCLONE_CONFIG_C_PASSWORD=$(rclone obscure bench); export RCLONE_CONFIG_C_PASSWORD
+  rclone_remotes "$WORK/server/rclone"
   made "rclone crypt" rclone copy -q --links --transfers 8 "$WORK/data" "C:$WORK/data" || return 0
   for link in near far; do
-    RCLONE_CONFIG_S_PORT=$(port_of "$link"); export RCLONE_CONFIG_S_PORT
-    RCLONE_CONFIG_C_REMOTE=S:$WORK/server/rclone mounted "rclone crypt" "rclone mount" "$mnt" "rclone mount --daemon --read-only C: '$mnt'"
+    rclone_remotes "S:$WORK/server/rclone"
+    mounted "rclone crypt" "rclone mount" "$mnt" "rclone mount --daemon --read-only C: '$mnt'"
   done
 }
 mount_sshfs() {

@@ -54,11 +54,7 @@ push_rows() {
     rm -rf "$WORK/server/borg-$link" "$WORK/borg"
   fi
   if wanted rclone && have rclone; then # a copy, no snapshots: each folder to one of its name
-    export RCLONE_CONFIG=$WORK/rclone.conf; touch "$RCLONE_CONFIG"
-    export RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_PORT=$p RCLONE_CONFIG_S_USER=root
-    export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
-    export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=S:$WORK/server/rclone-$link
-    RCLONE_CONFIG_C_PASSWORD=$(rclone obscure bench); export RCLONE_CONFIG_C_PASSWORD
+    rclone_remotes "S:$WORK/server/rclone-$link"
     pushes "rclone crypt" "$link" bash -c 'rclone sync --links "$0" "C:${0##*/}"'
     rm -rf "$WORK/server/rclone-$link"
   fi

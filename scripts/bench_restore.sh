@@ -42,14 +42,10 @@ restore_borg() {
   done
 }
 restore_rclone() { # a copy, no snapshots
-  export RCLONE_CONFIG=$WORK/rclone.conf RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_USER=root
-  export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
-  export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=$WORK/server/rclone
-  touch "$RCLONE_CONFIG"; RCLONE_CONFIG_C_PASSWORD=$(rclone obscure bench); export RCLONE_CONFIG_C_PASSWORD
+  rclone_remotes "$WORK/server/rclone"
   made "rclone crypt" bash -c "rclone copy -q --links --transfers 8 '$WORK/data/A' C:A && rclone copy -q --transfers 8 '$WORK/data/B' C:B" || return 0
-  export RCLONE_CONFIG_C_REMOTE=S:$WORK/server/rclone
   for link in near far; do
-    RCLONE_CONFIG_S_PORT=$(port_of "$link"); export RCLONE_CONFIG_S_PORT
+    rclone_remotes "S:$WORK/server/rclone"
     for name in A B; do restored $name rclone copy --links "C:$name" .; done
   done
 }
