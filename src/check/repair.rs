@@ -122,8 +122,8 @@ fn examine_and_bring_back<'r>(
     consent: Consent,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<(Examined<'r>, Vec<Name>)> {
-    let mut back = Vec::new();
-    for round in 0.. {
+    let (mut back, mut rounds) = (Vec::new(), 0);
+    loop {
         let mut findings = Vec::new();
         let mut keep = |finding: Finding<'_>| {
             if let Finding::Object { name, why } = finding {
@@ -131,15 +131,15 @@ fn examine_and_bring_back<'r>(
             }
         };
         let mut examined = examine(ctx, repo, state, options, &mut keep).map_err(interrupted)?;
-        if examined.report.deleted.is_empty() || consent.dry_run || round == ROUNDS {
+        if examined.report.deleted.is_empty() || consent.dry_run || rounds == ROUNDS {
             findings.into_iter().for_each(|(name, why)| found(Finding::Object { name, why }));
             return Ok((examined, back));
         }
         back.extend(repo.bring_back(ctx, std::mem::take(&mut examined.deleted))?);
         repo.refresh(ctx, state)?;
         repo.verify_superseding(ctx, state).map_err(interrupted)?;
+        rounds += 1;
     }
-    Err(Error::failed("deleted objects were brought back again and again"))
 }
 
 /// Commits unless another client has condemned packs meanwhile, which new trees may name.

@@ -98,6 +98,12 @@ fn to_write_as(open: &OpenArgs, output: OutputArgs, is_dry_run: bool, lists_pack
     unlock(storage, &access, open, output)
 }
 
+/// Opens a repository to write, on a storage that is open already.
+pub fn to_write_on(storage: Arc<dyn Storage>, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
+    let access = Access { cache_use: CacheUse::Write, ..access(open, output)? };
+    unlock(storage, &access, open, output)
+}
+
 /// Opens a repository to push to it, on a storage that is open already.
 pub fn to_push_on(storage: Arc<dyn Storage>, open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     let access = Access { cache_use: CacheUse::Write, lists_packs: true, ..access(open, output)? };

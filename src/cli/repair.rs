@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use super::exit::OK;
 use super::figures::Work;
 use super::findings::{Findings, fields, hex_ids};
-use super::open::{read_state_verbosely, storage, to_write};
+use super::open::{read_state_verbosely, storage, to_write, to_write_on};
 use super::options::{OpenArgs, ProgressArgs};
 use super::output::{self, Output};
+use super::passphrase::Given;
 use super::progress::Reporter;
 use super::values::{part, size};
 use super::{human, signals};
@@ -48,8 +49,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
     let mut out = Output::new(output.json);
-    let mut back = bring_back_entrance(args)?;
-    let repo = to_write(&args.repository.past_cache(), output, args.dry_run)?;
+    let (repo, mut back) = open(args)?;
     let mut state = match read_state_verbosely(&repo, &mut out, args.progress) {
         // This machine has seen records that are not there.
         Err(e) if e.kind() == Kind::Tampering && !args.dry_run => {
@@ -83,13 +83,16 @@ pub fn run(args: &Args) -> Result<u8> {
     out.flush().map(|()| OK)
 }
 
-/// Brings back what nothing opens without.
-fn bring_back_entrance(args: &Args) -> Result<Vec<Name>> {
+/// Opens the repository. Before, unless this is a dry run, brings back the objects without which nothing opens.
+fn open(args: &Args) -> Result<(Repository, Vec<Name>)> {
+    let (open, output) = (args.repository.past_cache(), args.progress.output);
     if args.dry_run {
-        return Ok(Vec::new());
+        return Ok((to_write(&open, output, true)?, Vec::new()));
     }
-    let OpenArgs { address, connection, .. } = &args.repository;
-    Repository::bring_back_entrance(signals::context(), &*storage(address, connection, args.progress.output)?)
+    Given::of(&open.secret).check()?;
+    let storage = storage(&open.address, &open.connection, output)?;
+    let back = Repository::bring_back_entrance(signals::context(), &*storage)?;
+    Ok((to_write_on(storage, &open, output)?, back))
 }
 
 fn summary(repaired: &Repaired, consent: Consent) -> serde_json::Map<String, Value> {
