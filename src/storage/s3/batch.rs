@@ -34,21 +34,13 @@ impl Client {
             .collect();
         let body = format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}</Delete>");
         let ask = Ask { method: Method::POST, target: "?delete=".into(), body: Bytes::from(body) };
-        let answer = match self.engine.wait(ctx, || {}, self.signed.send(&self.store, ask))? {
-            Ok(answer) => answer,
-            Err(problem) => {
-                // A store that refuses every request refuses the ones for single objects too.
-                return match problem.fault("remove", "objects") {
-                    Fault::Final(e) if matches!(e.kind(), Kind::Failed | Kind::Missing) => Ok(None),
-                    fault => Err(fault),
-                };
-            }
-        };
+        // A store that refuses every request refuses the ones for single objects too.
+        let Some(answer) = self.ask(ctx, ask, "remove", "objects")? else { return Ok(None) };
         let answer = String::from_utf8_lossy(&answer);
         Ok(is_whole(&answer, "DeleteResult").then(|| self.removed(names, &answer)))
     }
 
-    /// Sorts objects by what an answer says about them. It may name others: those are not looked at.
+    /// Sorts objects by an answer about them. Other objects in the answer are ignored.
     fn removed(&self, names: &[Name], answer: &str) -> Removed {
         let mut open: BTreeMap<String, Name> = names.iter().map(|name| (self.key(&name.path()), *name)).collect();
         let mut refused = Vec::new();

@@ -13,7 +13,7 @@ use super::body::Call;
 use super::errors::{self, fault};
 use super::http::ANSWER;
 use super::runtime::Engine;
-use super::signed::Signed;
+use super::signed::{Ask, Signed};
 use crate::context::Context;
 use crate::error::{Error, Kind};
 use crate::name::{Folder, Name};
@@ -137,6 +137,18 @@ impl Client {
             (std::cmp::Ordering::Equal, true) => Ok(bytes.into()),
             (std::cmp::Ordering::Less, _) => Err(Fault::Final(Error::damaged(format!("object {name} ends too early")))),
             _ => Err(Fault::Lost(format!("{} bytes of {name} came instead of {len}", bytes.len()))),
+        }
+    }
+
+    /// Sends a request that the crate does not offer. `doing` and `what` name it in errors. `None` if the store refuses it, or
+    /// does not know it.
+    pub fn ask(&self, ctx: &Context, ask: Ask, doing: &str, what: &str) -> Result<Option<Bytes>, Fault> {
+        match self.engine.wait(ctx, || {}, self.signed.send(&self.store, ask))? {
+            Ok(answer) => Ok(Some(answer)),
+            Err(problem) => match problem.fault(doing, what) {
+                Fault::Final(e) if matches!(e.kind(), Kind::Failed | Kind::Missing) => Ok(None),
+                fault => Err(fault),
+            },
         }
     }
 

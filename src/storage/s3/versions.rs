@@ -1,6 +1,7 @@
 //! Deleted objects of a bucket with versions: a delete marker hides them, and the store keeps their versions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
@@ -101,14 +102,7 @@ impl Client {
         if let Some((key, version)) = &so_far.next {
             target += &format!("&key-marker={}&version-id-marker={}", encoded(key), encoded(version));
         }
-        let answer = match self.ask(ctx, Method::GET, target)? {
-            Ok(answer) => answer,
-            Err(Fault::Final(e)) if matches!(e.kind(), Kind::Failed | Kind::Missing) => {
-                so_far.next = None;
-                return Ok(());
-            }
-            Err(fault) => return Err(fault),
-        };
+        let answer = self.about_versions(ctx, Method::GET, target)?.unwrap_or_default();
         let page = String::from_utf8_lossy(&answer);
         // The name in the documents of AWS, and the one that some stores use.
         if !is_whole(&page, "ListVersionsResult") && !is_whole(&page, "ListVersionResult") {
@@ -118,10 +112,8 @@ impl Client {
         so_far.take(folder, &start, &page).map_err(Fault::Final)
     }
 
-    fn ask(&self, ctx: &Context, method: Method, target: String) -> Result<Result<Bytes, Fault>, Fault> {
-        let sent =
-            self.engine.wait(ctx, || {}, self.signed.send(&self.store, Ask { method, target, body: Bytes::new() }))?;
-        Ok(sent.map_err(|problem| problem.fault("look for versions", "of objects")))
+    fn about_versions(&self, ctx: &Context, method: Method, target: String) -> Result<Option<Bytes>, Fault> {
+        self.ask(ctx, Ask { method, target, body: Bytes::new() }, "look for versions", "of objects")
     }
 
     /// Removes the delete markers of an object. Returns whether the object is there then.
@@ -129,10 +121,8 @@ impl Client {
         let key = encoded(&self.key(&kept.name.path()));
         for marker in &kept.markers {
             let target = format!("/{key}?versionId={}", encoded(marker));
-            match self.ask(ctx, Method::DELETE, target)? {
-                Ok(_) => {}
-                Err(Fault::Final(e)) if matches!(e.kind(), Kind::Failed | Kind::Missing) => return Ok(false),
-                Err(fault) => return Err(fault),
+            if self.about_versions(ctx, Method::DELETE, target)?.is_none() {
+                return Ok(false);
             }
         }
         match self.size(ctx, &kept.name) {
@@ -148,13 +138,13 @@ impl Client {
             return Err(Fault::Final(Error::damaged(format!("{name} had {size} bytes, which no object has"))));
         }
         let mut options = GetOptions { version: Some(version.clone()), ..GetOptions::default() };
-        options.extensions.insert(std::sync::Arc::new(Call::new(*size as usize)));
+        options.extensions.insert(Arc::new(Call::new(*size as usize)));
         let path = self.path(name)?;
         let read = async { self.store.get_opts(&path, options).await?.bytes().await };
         let bytes = self.engine.wait(ctx, || {}, read)?.map_err(|e| fault(&e, "read the version of", &name.path()))?;
-        match bytes.len() as u64 == *size {
-            true => Ok(bytes),
-            false => Err(Fault::Final(Error::damaged(format!("the version of {name} has {} bytes", bytes.len())))),
+        if bytes.len() as u64 != *size {
+            return Err(Fault::Final(Error::damaged(format!("the version of {name} has {} bytes", bytes.len()))));
         }
+        Ok(bytes)
     }
 }
