@@ -1,7 +1,7 @@
 //! Copies live chunks out of packs with much unused data, and out of small packs, into new packs. The record that names the
 //! new packs condemns the old ones. Trees are not changed: readers find the chunks through the index (format.md 11.4).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::run::Run;
@@ -16,7 +16,7 @@ use crate::format::record::{Head, NewSection};
 use crate::format::reference::{PackRef, Ref};
 use crate::format::sections::index_sections;
 use crate::name::ObjectId;
-use crate::repo::{Repository, Span, parallel};
+use crate::repo::{Repository, Span, first_of_each_group, parallel};
 use crate::trees::{Lookup, Reachable, Scope, Trees};
 
 /// Packs that are read at the same time, and the bytes of their files: 2 full packs, or many small ones.
@@ -60,11 +60,9 @@ impl Run<'_> {
         if chosen.iter().map(|id| survey.packs[id].size()).sum::<u64>() < SORTED {
             return Ok(None);
         }
-        let mut newest = HashMap::new();
-        for snapshot in survey.state.snapshots().into_iter().filter(|s| !s.partial) {
-            newest.insert((snapshot.host, snapshot.group), snapshot.root);
-        }
-        let roots: Vec<Ref> = newest.into_values().flatten().collect();
+        let snapshots = survey.state.snapshots();
+        let newest = first_of_each_group(snapshots.iter().rev().filter(|snapshot| !snapshot.partial));
+        let roots: Vec<Ref> = newest.filter_map(|snapshot| snapshot.root).collect();
         let (chosen, condemned): (HashSet<_>, _) = (chosen.iter().collect(), survey.state.condemned_packs());
         let trees = Trees::with(self.repo, Arc::new(Lookup::fixed(survey.state.clone())));
         let memory = self.options.memory / 4;

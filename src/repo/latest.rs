@@ -1,5 +1,6 @@
 //! The meaning of `latest`: the newest whole snapshot that was not taken in the future.
 
+use std::collections::HashSet;
 use std::ops::Deref;
 
 use crate::format::record::Snapshot;
@@ -17,6 +18,15 @@ where
     let whole = snapshots.rev().filter(|snapshot| !snapshot.partial);
     let future = whole.clone().filter(move |snapshot| is_in_future(snapshot, now));
     whole.filter(move |snapshot| !is_in_future(snapshot, now)).chain(future)
+}
+
+/// Returns the first snapshot of each host and paths.
+pub fn first_of_each_group<S>(snapshots: impl Iterator<Item = S>) -> impl Iterator<Item = S>
+where
+    S: Deref<Target = Snapshot>,
+{
+    let mut groups = HashSet::new();
+    snapshots.filter(move |snapshot| groups.insert((snapshot.host.clone(), snapshot.group)))
 }
 
 fn is_in_future(snapshot: &Snapshot, now: Time) -> bool {

@@ -59,7 +59,7 @@ pub use fetch::{CacheStats, Span};
 pub use index::{Index, IndexRow};
 pub use inspect::{Faults, Incomplete, Tables};
 pub use inventory::Condemnation;
-pub use latest::latest_first;
+pub use latest::{first_of_each_group, latest_first};
 pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
 pub use presence::{VERIFIED, is_most};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::format::record::{Snapshot, SnapshotId};
-use crate::repo::latest_first;
+use crate::repo::{first_of_each_group, latest_first};
 use crate::time::Time;
 
 /// The snapshots in the order of time.
@@ -26,9 +26,8 @@ pub struct Timeline {
 impl Timeline {
     /// Takes snapshots, oldest first.
     pub fn new(snapshots: Vec<Arc<Snapshot>>, now: Time) -> Self {
-        let mut groups = HashSet::new();
-        let mut heads: Vec<Arc<Snapshot>> = latest_first(snapshots.iter().cloned(), now).collect();
-        heads.retain(|s| groups.insert((s.host.clone(), s.group)));
+        let latest = latest_first(snapshots.iter().cloned(), now);
+        let heads: Vec<Arc<Snapshot>> = first_of_each_group(latest).collect();
         let mut hasher = DefaultHasher::new();
         snapshots.iter().chain(&heads).for_each(|s| s.id.hash(&mut hasher));
         let bare = snapshots.iter().filter(|s| s.stats.xattrs == 0).map(|s| s.id).collect();
