@@ -266,7 +266,7 @@ fn deleted(
     report: &mut Report,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Deleted> {
-    let deleted = repo.deleted(ctx, &mut state.clone(), &packs.bad())?;
+    let deleted = repo.deleted(ctx, state, &packs.bad())?;
     report.deleted = deleted.names().collect();
     for name in &report.deleted {
         let why = "deleted: the store keeps a version of it, which `nfreezer repair` brings back".to_owned();

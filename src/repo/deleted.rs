@@ -63,12 +63,13 @@ impl Repository {
     }
 
     /// Returns the deleted records that no record of the log contains, and these packs if they were deleted.
-    pub fn deleted(&self, ctx: &Context, state: &mut State, packs: &BTreeSet<ObjectId>) -> Result<Deleted> {
+    pub fn deleted(&self, ctx: &Context, state: &State, packs: &BTreeSet<ObjectId>) -> Result<Deleted> {
         let mut kept = self.storage.kept(ctx, Folder::Log)?;
         if !kept.is_empty() {
-            self.read_ancestry(ctx, state)?;
+            let mut state = state.clone();
+            self.read_ancestry(ctx, &mut state)?;
+            kept.retain(|kept| matches!(kept.name, Name::Record { id, .. } if !state.explains(&id)));
         }
-        kept.retain(|kept| matches!(kept.name, Name::Record { id, .. } if !state.explains(&id)));
         let shards: BTreeSet<u8> = packs.iter().map(ObjectId::shard).collect();
         let listed =
             parallel(READERS, shards.into_iter().collect(), |shard| self.storage.kept(ctx, Folder::PackShard(shard)));
