@@ -143,11 +143,12 @@ impl Disk {
     pub fn add(&self, object: &Object, opened: &Opened, first: u32, sealed: &[u8], blocks: &[Option<Block>]) {
         let base = opened.place(&(first..first + 1)).0;
         let mut parts = vec![Part { offset: 0, bytes: &opened.header }];
-        for valid in (0..blocks.len()).collect::<Vec<_>>().chunk_by(|a, b| blocks[*a].is_some() == blocks[*b].is_some())
-        {
-            let (from, to) = (first + valid[0] as u32, first + valid[valid.len() - 1] as u32 + 1);
-            let (offset, len) = opened.place(&(from..to));
-            if blocks[valid[0]].is_some() {
+        let mut at = first;
+        for alike in blocks.chunk_by(|a, b| a.is_some() == b.is_some()) {
+            let run = at..at + alike.len() as u32;
+            at = run.end;
+            if alike[0].is_some() {
+                let (offset, len) = opened.place(&run);
                 parts.push(Part { offset, bytes: &sealed[(offset - base) as usize..][..len] });
             }
         }

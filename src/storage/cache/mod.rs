@@ -38,6 +38,13 @@ const PIECE: usize = 1 << 20;
 /// A file that was used this long ago, in seconds, is marked as used again.
 const USED: i64 = 60;
 
+/// How files are opened: never through a link, and without waiting for the other end of a pipe.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const WRITE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+/// The mode of new files.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
 /// The sort of an object. File contents cannot evict all other objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
@@ -151,8 +158,7 @@ impl DiskCache {
     /// Returns the file of an object, and marks it as used.
     pub fn find(&self, sort: Sort, id: &ObjectId) -> Option<CachedObject> {
         let folders = self.folders(false).ok()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(folders.of(sort), id.to_string(), flags, Mode::empty()).ok()?);
+        let file = File::from(openat(folders.of(sort), id.to_string(), READ, Mode::empty()).ok()?);
         let meta = file.metadata().ok().filter(|meta| meta.is_file())?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         if (now - meta.mtime()).abs() > USED {
@@ -178,17 +184,14 @@ impl DiskCache {
     /// Returns the number of packs that was noted last. A hint, without any check.
     pub fn noted_packs(&self) -> Option<u64> {
         let folders = self.folders(false).ok()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = CachedObject(openat(&folders.repository, PACKS, flags, Mode::empty()).ok()?.into());
+        let file = CachedObject(openat(&folders.repository, PACKS, READ, Mode::empty()).ok()?.into());
         String::from_utf8(file.at(0, 20)).ok()?.trim().parse().ok()
     }
 
     /// Notes the number of packs of the repository.
     pub fn note_packs(&self, count: u64) {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let noted = self.folders(true).and_then(|folders| {
-            let file = File::from(openat(&folders.repository, PACKS, flags, Mode::RUSR | Mode::WUSR)?);
+            let file = File::from(openat(&folders.repository, PACKS, WRITE | OFlags::TRUNC, MODE)?);
             file.write_all_at(count.to_string().as_bytes(), 0)
         });
         // The next push is a little slower then.
@@ -207,12 +210,10 @@ impl DiskCache {
 
     /// Opens the file of an object to write. Makes the folders again if they were deleted.
     fn file(&self, sort: Sort, id: &ObjectId) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let file = match openat(self.folders(true)?.of(sort), id.to_string(), flags, mode) {
+        let file = match openat(self.folders(true)?.of(sort), id.to_string(), WRITE, MODE) {
             Err(rustix::io::Errno::NOENT) => {
                 *self.open.lock().expect("no holder panics") = None;
-                openat(self.folders(true)?.of(sort), id.to_string(), flags, mode)?
+                openat(self.folders(true)?.of(sort), id.to_string(), WRITE, MODE)?
             }
             file => file?,
         };
