@@ -60,7 +60,7 @@ pub fn push(ctx: &Context, repo: &Repository, options: &Options) -> Result<Summa
 
 /// Takes a snapshot of `options.sources` in several repositories. The sources are walked once, and each file that a repository
 /// needs is read once. If a repository fails, the others go on. Returns the results in the order of `destinations`, each like
-/// that of [`push`].
+/// the result of [`push`].
 ///
 /// # Errors
 ///

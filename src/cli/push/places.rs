@@ -1,4 +1,4 @@
-//! The repositories that a push writes to: the one of `--repo`, and those of `--to`.
+//! The repositories that a push writes to: `--repo`, and each `--to`.
 
 use super::args::Args;
 use crate::cli::init;
@@ -16,7 +16,7 @@ pub struct Place {
     open: OpenArgs,
 }
 
-/// Returns the repositories of a push: that of `--repo` or its variable, unless only `--to` is given, and those of `--to`.
+/// Returns the repositories of a push: `--repo` or its variable, unless only `--to` is given, and each `--to`.
 pub fn places(args: &Args) -> Result<Vec<Place>> {
     let is_only_to = !args.to.is_empty() && args.repository.address.is_absent();
     let main = (!is_only_to).then(|| args.repository.clone());

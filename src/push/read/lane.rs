@@ -83,8 +83,8 @@ impl<'w> Lane<'w> {
     }
 
     /// Takes over the part of the file that a partial snapshot holds. If a part of the list cannot be read, the file is read
-    /// from there on. Returns the length of the part.
-    pub fn take_over(&mut self, prefix: &Content, size: u64) -> Result<u64> {
+    /// from there on.
+    pub fn take_over(&mut self, prefix: &Content, size: u64) -> Result<()> {
         let Workspace { trees, ctx, data, .. } = self.cutter.work;
         for extent in trees.extents(ctx, prefix) {
             match extent {
@@ -107,7 +107,7 @@ impl<'w> Lane<'w> {
             self.pieces.clear();
             self.start = 0;
         }
-        Ok(self.start)
+        Ok(())
     }
 
     /// Publishes the beginning of a file that is alone in its batch.
@@ -169,7 +169,7 @@ impl<'w> Lane<'w> {
         Ok(())
     }
 
-    /// Cuts chunks off the window. Those of a large file go to idle workers by `offer`.
+    /// Cuts chunks off the window. The chunks of a large file go to idle workers by `offer`.
     pub fn cut(&mut self, is_end: bool, offer: Option<&Sender<Task>>) -> Result<()> {
         let Lane { cutter, window, pieces, handover, is_shared, .. } = self;
         let Workspace { repo, group, .. } = cutter.work;

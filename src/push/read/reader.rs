@@ -147,7 +147,7 @@ impl<'w> Reader<'w> {
         Ok(())
     }
 
-    /// Gives the contents to the jobs.
+    /// Moves the contents to the jobs.
     fn hand_back(&mut self, job: &mut Job) {
         job.each(|job| job.pieces = std::mem::take(&mut self.lane(job.destination).pieces));
     }
@@ -234,7 +234,7 @@ impl<'w> Reader<'w> {
             lane.begin_attempt();
             let prefix = job.prefix.take().filter(|_| unchanged);
             let result = lane.step(|lane| {
-                prefix.map_or(Ok(0), |prefix| lane.take_over(&prefix, size))?;
+                prefix.map_or(Ok(()), |prefix| lane.take_over(&prefix, size))?;
                 lane.publish_start(&job.node)
             });
             if result.is_err() {

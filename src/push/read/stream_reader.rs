@@ -66,7 +66,7 @@ impl Reader<'_> {
         Ok(self.active().iter_mut().try_for_each(Lane::collect)?)
     }
 
-    /// Reads until the window of the leading lane is full, and cuts what was read. Returns whether the stream has ended.
+    /// Reads until the window of the leading lane is full, and cuts the bytes. Returns whether the stream has ended.
     fn cut_stream(&mut self, reader: &mut dyn Read) -> Result<bool, Trouble> {
         let ctx = self.shared.ctx;
         let offer = self.offer.clone();

@@ -1,6 +1,6 @@
 //! Bounds the disk cache: removes the files that were not used for the longest time, of all repositories.
 //!
-//! There is no index beside the files. Their modification times are those of their last use, so the order survives a
+//! There is no index beside the files. A file is marked as modified when it is used, so the order survives a
 //! restart and is the same for all processes.
 
 use std::collections::VecDeque;
@@ -81,7 +81,7 @@ fn entry(folder: &Arc<OwnedFd>, sort: Sort, name: &str) -> Option<Entry> {
     Some(Entry { folder: Arc::clone(folder), name: CString::new(name).ok()?, sort, bytes, used })
 }
 
-/// Returns the names in a folder that are 64 hex digits, as those of repositories and objects are.
+/// Returns the names in a folder that are 64 hex digits, like the ids of repositories and objects.
 fn names(folder: &OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for item in Dir::read_from(folder)? {

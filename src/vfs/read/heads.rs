@@ -59,7 +59,7 @@ struct Begun {
 }
 
 impl HeadReads {
-    /// Begins the reads of a directory after those of another one, `before`. A reader of heads needs no new run there if it
+    /// Begins the reads of a directory after the reads of another one, `before`. A reader of heads needs no new run there if it
     /// begins with the first files.
     pub fn after(before: &HeadReads) -> Self {
         match before.pattern().filter(|pattern| pattern.positions.len() >= RUN as usize) {
