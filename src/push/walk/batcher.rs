@@ -81,6 +81,11 @@ impl<'w> Batcher<'w> {
         self.load.batches[destination].items.push(item);
     }
 
+    /// Ends a directory for all repositories.
+    pub fn leave(&mut self) {
+        self.load.batches.iter_mut().for_each(|batch| batch.items.push(Item::Leave));
+    }
+
     /// Adds a file that a worker must read for a repository. `others`: the jobs of the others that need it.
     pub fn read<J>(&mut self, destination: usize, others: &mut [Other<J>], bytes: u64) {
         for other in others {

@@ -101,7 +101,7 @@ impl<'w> Walker<'w> {
                     self.path.truncate(level.above);
                     self.levels.pop();
                     if !self.levels.is_empty() {
-                        self.batcher.push(0, Item::Leave);
+                        self.batcher.leave();
                     }
                 }
             }

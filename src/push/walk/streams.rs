@@ -151,7 +151,7 @@ impl StreamWalker<'_> {
 
     fn leave(&mut self) -> Result<()> {
         self.levels.pop();
-        (0..self.streams.destinations.len()).for_each(|destination| self.batcher.push(destination, Item::Leave));
+        self.batcher.leave();
         self.batcher.send_if_full()
     }
 }

@@ -101,21 +101,9 @@ impl<'w> Walker<'w> {
             self.reopen(below.and_then(|below| below.dir).as_ref())?;
         }
         if self.levels.len() > 0 {
-            self.for_all(|_| Item::Leave);
+            self.batcher.leave();
         }
         Ok(())
-    }
-
-    /// Adds a step for each destination.
-    fn for_all(&mut self, item: impl Fn(usize) -> Item) {
-        (0..self.walk.destinations.len()).for_each(|destination| self.batcher.push(destination, item(destination)));
-    }
-
-    /// Adds a step with a node for each destination.
-    fn for_all_with(&mut self, node: Node, item: impl Fn(usize, Node) -> Item) {
-        for (destination, node) in repeat_n(node, self.walk.destinations.len()).enumerate() {
-            self.batcher.push(destination, item(destination, node));
-        }
     }
 
     /// Returns the places of a destination among the nodes that were found in the parents.
@@ -252,7 +240,9 @@ impl<'w> Walker<'w> {
     fn unreadable(&mut self, dir: &Dir, mut node: Node, doing: &str, errno: Errno) -> Result<()> {
         attributes::skip(self.walk.ctx, &dir.path_of(&node.name), error(doing, errno))?;
         node.content = attributes::unreadable(errno);
-        self.for_all_with(node, |_, node| Item::Node { node, change: Change::New, link: None });
+        for (destination, node) in repeat_n(node, self.walk.destinations.len()).enumerate() {
+            self.batcher.push(destination, Item::Node { node, change: Change::New, link: None });
+        }
         Ok(())
     }
 
@@ -305,7 +295,7 @@ impl<'w> Walker<'w> {
             let old = OldNode::newest(&found[self.places(destination)]);
             self.batcher.push(destination, Item::Enter(Box::new(Enter { node, passage: false, old })));
         }
-        self.for_all(|_| Item::Leave);
+        self.batcher.leave();
     }
 
     /// Opens a directory by the guard of its own file system.
