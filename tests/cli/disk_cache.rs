@@ -2,15 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use crate::harness::cli::Env;
-
-/// Returns the files below a folder.
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let below = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    below.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
+use crate::harness::tree::files_below;
 
 #[test]
 fn commands_use_the_cache_and_those_that_judge_the_server_read_past_it() {
@@ -19,10 +13,10 @@ fn commands_use_the_cache_and_those_that_judge_the_server_read_past_it() {
     env.set("NFREEZER_CACHE", cache.to_str().unwrap());
     env.write("tree/letter", "dear");
     assert!(env.nfreezer(["push", "tree"]).exits(0).stdout.contains("1 new"));
-    assert!(files(&cache).len() >= 3, "a record, a pack and the tag: {:?}", files(&cache));
+    assert!(files_below(&cache).len() >= 3, "a record, a pack and the tag: {:?}", files_below(&cache));
     let second = env.nfreezer(["push", "tree", "--skip-if-unchanged"]).exits(0);
     assert!(second.stdout.contains("nothing has changed"), "the cache is left out: {}", second.stdout);
-    for pack in files(&env.path("repo/packs")) {
+    for pack in files_below(&env.path("repo/packs")) {
         let mut bytes = fs::read(&pack).unwrap();
         bytes.iter_mut().skip(72).for_each(|byte| *byte ^= 1);
         fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();

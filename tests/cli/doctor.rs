@@ -9,18 +9,11 @@ use serde_json::Value;
 use crate::harness::cli::{Env, Output};
 use crate::harness::root::needs_root;
 use crate::harness::sshd::{APPEND_ONLY, Setup, Sshd};
+use crate::harness::tree::files_below;
 
 /// Returns all files below a folder with their contents.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
-        }
-    }
-    found
+    files_below(folder).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 struct Client {

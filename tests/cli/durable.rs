@@ -9,6 +9,7 @@ use std::process::Command;
 use crate::harness::cli::Env;
 use crate::harness::process::within;
 use crate::harness::root::needs_root;
+use crate::harness::tree::files_below;
 
 /// The system calls of a run, in the order in which they ended.
 struct Trace(Vec<String>);
@@ -81,17 +82,6 @@ fn whole(process: &str, call: &str, begun: &mut HashMap<String, String>) -> Opti
     }
 }
 
-/// Returns every file below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
-        }
-    }
-    found
-}
-
 #[test]
 fn objects_in_a_local_folder_and_the_remembered_heads_are_synced_before_they_count() {
     if !needs_root("tracing a process that lets no other one of its user look") {
@@ -101,7 +91,7 @@ fn objects_in_a_local_folder_and_the_remembered_heads_are_synced_before_they_cou
     let repo = env.path("repo");
     env.set("NFREEZER_REPOSITORY", repo.to_str().unwrap());
     let init = Trace::of(&env, &["init"]);
-    let before = files(&repo);
+    let before = files_below(&repo);
     assert_eq!(before.len(), 2, "config and a key file: {before:?}");
     for path in &before {
         init.stored(path);
@@ -109,7 +99,7 @@ fn objects_in_a_local_folder_and_the_remembered_heads_are_synced_before_they_cou
     env.write("tree/a", "contents ".repeat(10_000));
     env.write("tree/b/c", "more");
     let push = Trace::of(&env, &["push", "tree"]);
-    let new: Vec<PathBuf> = files(&repo).into_iter().filter(|path| !before.contains(path)).collect();
+    let new: Vec<PathBuf> = files_below(&repo).into_iter().filter(|path| !before.contains(path)).collect();
     let (records, packs): (Vec<_>, Vec<_>) = new.iter().partition(|path| path.starts_with(repo.join("log")));
     assert!(records.len() == 1 && packs.len() >= 2, "{new:?}");
     push.stored(records[0]);

@@ -11,6 +11,7 @@ use crate::harness::cli::PASSPHRASE;
 use crate::harness::process::hermetic;
 use crate::harness::root::needs_root;
 use crate::harness::sshd::{Setup, Sshd};
+use crate::harness::tree::files_below;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nfreezer");
@@ -148,20 +149,6 @@ fn difference(client: &Client, from: &Path, to: &Path, without: &[&Path]) -> Str
     rsync.args(["-naHAX", "--delete", "--checksum", "--itemize-changes"]);
     let output = rsync.arg(format!("{}/", from.display())).arg(format!("{}/", to.display())).output().unwrap();
     text(&output).trim().strip_prefix("exit status: 0").map_or_else(|| text(&output), |rest| rest.trim().to_owned())
-}
-
-/// Returns every file below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let list = if path.is_dir() { &mut folders } else { &mut found };
-            list.push(path);
-        }
-    }
-    found
 }
 
 fn python_folders() -> Vec<PathBuf> {
@@ -314,7 +301,7 @@ fn the_server_sees_no_name_no_content_and_few_sizes() {
     let words = ["letters", "alice", "image.raw", "secret sentence", "telltale", "photos", "nfreezer 0", &user];
     // The time is searched for as a number and as the format encodes it. Shorter words occur in sealed bytes by chance.
     let mtime: &[&[u8]] = &[&1_234_567_890u64.to_be_bytes(), b"\xa4\x8b\xb0\x99\x09"];
-    for file in files(&sshd.files().join("repository")) {
+    for file in files_below(&sshd.files().join("repository")) {
         let bytes = fs::read(&file).unwrap();
         for word in words.iter().chain([&host.trim()]).filter(|word| word.len() > 4) {
             assert!(!bytes.windows(word.len()).any(|w| w == word.as_bytes()), "{word:?} in {file:?}");
@@ -444,7 +431,7 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
     )
     .unwrap();
     client.push(&[tree.to_str().unwrap()], Some(0));
-    for pack in files(&folder.path().join("repository/packs")) {
+    for pack in files_below(&folder.path().join("repository/packs")) {
         fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
         let file = fs::OpenOptions::new().read(true).write(true).open(&pack).unwrap();
         let mut byte = [0];
@@ -458,7 +445,7 @@ fn one_flipped_byte_in_any_pack_costs_only_what_is_in_it() {
         assert_eq!(restore.status.code(), Some(4), "{}", text(&restore));
         assert!(text(&restore).contains(id), "the message names {id}: {}", text(&restore));
         let mut back = 0;
-        for restored in files(&target) {
+        for restored in files_below(&target) {
             let original = tree.join(restored.strip_prefix(&target).unwrap());
             assert_eq!(fs::read(&restored).unwrap(), fs::read(original).unwrap(), "{restored:?}");
             back += 1;
@@ -509,7 +496,7 @@ fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
     assert_eq!(difference(&client, &target, &tree, &[]), "");
 
     let repository = full.files().join("repository");
-    let before: Vec<_> = files(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
+    let before: Vec<_> = files_below(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
     let mut deeds = String::from("cd repository\n-mkdir foreign\n-rename config gone\n-rm config\n-chmod 777 config\n");
     for (_, file) in &before {
         let name = file.strip_prefix(&repository).unwrap().display();
@@ -522,12 +509,12 @@ fn through_an_append_only_key_everything_works_and_nothing_can_be_altered() {
     let config = client.home.path().join("ssh_config");
     let sftp = client.command("sftp").arg("-F").arg(&config).arg("-b").arg(&batch).arg("server").output().unwrap();
     assert!(text(&sftp).contains("rm"), "sftp ran: {}", text(&sftp));
-    let after: Vec<_> = files(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
+    let after: Vec<_> = files_below(&repository).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
     assert!(before == after, "nothing that exists was altered or removed, and nothing was added: {}", text(&sftp));
 
     // Check, repair and healing need no other permissions.
     client.ok(&["check", "--read-data"]);
-    let packs = files(&repository.join("packs"));
+    let packs = files_below(&repository.join("packs"));
     fs::remove_file(packs.iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap()).unwrap();
     client.ok(&["repair"]);
     client.push(&[tree.to_str().unwrap()], Some(0));

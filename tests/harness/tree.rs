@@ -62,6 +62,18 @@ impl What {
 
 // ---------------------------------------------------------------------------------------------------- from the disk
 
+/// Returns every file below a folder, in the order of their paths.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// Reads the tree at and below `top` from the disk.
 pub fn on_disk(top: &Path) -> Model {
     let (mut model, mut links) = (Model::new(), HashMap::new());

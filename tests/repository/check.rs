@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::harness::cli::Env;
 use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::saved::{Saved, Told, files};
+use crate::harness::tree::files_below;
 use nfreezer::check::{Lost, Options, Part, Report};
 use nfreezer::context::{Context, background};
 use nfreezer::error::Kind;
@@ -274,7 +275,7 @@ fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
     env.nfreezer(["check", "-r", "repo", "--read-data", "--audit", "2M"]).fails(2);
     env.nfreezer(["check", "-r", "repo", "nosuch"]).fails(2);
     // The larger pack holds the contents.
-    let packs = walk(&env.path("repo/packs"));
+    let packs = files_below(&env.path("repo/packs"));
     let data = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     std::fs::remove_file(data).unwrap();
     let hurt = env.nfreezer(["check", "-r", "repo"]).exits(4);
@@ -293,16 +294,11 @@ fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
     );
     // Removes a record that another one follows.
     env.nfreezer(["push", "-r", "repo", "src"]).done();
-    let mut log = walk(&env.path("repo/log"));
+    let mut log = files_below(&env.path("repo/log"));
     log.sort();
     std::fs::remove_file(&log[0]).unwrap();
     let gone = env.nfreezer(["check", "-r", "repo"]).exits(15);
     assert!(gone.stdout.contains("MISSING"), "{gone:?}");
-}
-
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let below = |entry: std::fs::DirEntry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] };
-    folder.read_dir().unwrap().flat_map(|entry| below(entry.unwrap())).collect()
 }
 
 /// Counts the reads that are in flight at the same time. A read waits up to 100 ms for others, so that the figure does

@@ -11,7 +11,7 @@ use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::repository::passphrase;
 use crate::harness::root::{Filesystem, needs_root};
 use crate::harness::saved::Saved;
-use crate::harness::tree::{assert_same, in_snapshot, on_disk};
+use crate::harness::tree::{assert_same, files_below, in_snapshot, on_disk};
 use nfreezer::context::{Context, background};
 use nfreezer::crypto::keys::ChunkKind;
 use nfreezer::error::{Error, Kind, Result};
@@ -110,14 +110,8 @@ impl World {
 
     /// Returns the files of the cache.
     fn files(&self) -> Vec<PathBuf> {
-        let (mut files, mut open) = (Vec::new(), vec![self.cache()]);
-        while let Some(folder) = open.pop() {
-            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-                if path.is_dir() { open.push(path) } else { files.push(path) }
-            }
-        }
+        let mut files = files_below(&self.cache());
         files.retain(|path| !path.ends_with("CACHEDIR.TAG") && !path.ends_with("packs"));
-        files.sort();
         files
     }
 
