@@ -1,7 +1,6 @@
 //! What it costs to read the newest snapshot of a repository after many pushes and a prune, beside a fresh repository.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nfreezer::context::background;
 use nfreezer::format::record::{Action, Snapshot};
@@ -10,6 +9,7 @@ use nfreezer::repo::{Access, Repository};
 use nfreezer::restore;
 use nfreezer::seen::SeenStore;
 
+use super::world::options;
 use crate::harness::Dice;
 use crate::harness::faults::Between;
 use crate::harness::repository::{open, passphrase};
@@ -48,13 +48,7 @@ fn pruned(saved: &Counted, max_unused: Unused) -> prune::Report {
     let access = Access { seen: Some(SeenStore::at(seen.path())), ..Access::default() };
     let open = || Repository::open_with(background(), saved.memory.clone(), &access, || Ok(passphrase())).unwrap();
     open().state(background()).unwrap();
-    let options = prune::Options {
-        exclusive: true,
-        yes: true,
-        keep_forgotten: Duration::ZERO,
-        max_unused,
-        ..prune::Options::default()
-    };
+    let options = prune::Options { exclusive: true, yes: true, max_unused, ..options() };
     prune::prune(background(), &open(), &options, &mut |_| Ok(())).unwrap()
 }
 

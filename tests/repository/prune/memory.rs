@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nfreezer::context::background;
 use nfreezer::format::record::Action;
@@ -14,6 +13,7 @@ use nfreezer::seen::SeenStore;
 use nfreezer::storage::Local;
 
 use super::scale::peak;
+use super::world::options;
 use crate::harness::repository::{init, passphrase};
 use crate::harness::tree::{noise, write};
 
@@ -62,13 +62,7 @@ fn pruned_process() {
     open();
     let repo = open();
     println!("\nmeasured: opened with {} MiB", peak() >> 20);
-    let options = prune::Options {
-        exclusive: true,
-        yes: true,
-        keep_forgotten: Duration::ZERO,
-        max_unused: Unused::Bytes(0),
-        ..prune::Options::default()
-    };
+    let options = prune::Options { exclusive: true, yes: true, max_unused: Unused::Bytes(0), ..options() };
     let report = prune::prune(background(), &repo, &options, &mut |_| Ok(())).unwrap();
     println!("measured: {report:?}");
     assert!(report.repacked.bytes > 120 << 20 && report.deleted.bytes >= report.repacked.bytes);
