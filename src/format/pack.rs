@@ -82,6 +82,11 @@ impl Builder {
         self.plain.get(r.offset as usize..r.offset as usize + r.stored as usize)
     }
 
+    /// Returns the chunks of this pack in their stored forms.
+    pub fn chunks(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        self.entries.iter().map(|e| (e, &self.plain[e.offset as usize..][..e.stored as usize]))
+    }
+
     /// Returns the pack's plaintext and its rows. Pads to the full size if `full`, else to the next size class.
     pub fn finish(mut self, full: bool) -> (Vec<u8>, Vec<Entry>) {
         let table = ENTRY * self.entries.len() + 4;
@@ -96,6 +101,16 @@ impl Builder {
         self.plain.extend_from_slice(&(self.entries.len() as u32).to_be_bytes());
         (self.plain, self.entries)
     }
+}
+
+/// Returns the bytes of the files of as few packs as can hold this many chunks, with this many bytes of stored forms.
+pub fn file_bytes(chunks: u64, stored: u64) -> u64 {
+    let (used, full) = (stored.saturating_add(chunks.saturating_mul(ENTRY as u64)), limits::PACK as u64 - 4);
+    let last = match (used % full) as usize {
+        0 => 0,
+        rest => sealed_len(padded(rest + 4, limits::PACK_FLOOR) as u64),
+    };
+    used / full * sealed_len(limits::PACK as u64) + last
 }
 
 /// Returns the SHA-256 of the rest of a pack: its bytes without raw chunks and padding, which the rows determine, see
@@ -134,4 +149,22 @@ pub fn decode_table(id: ObjectId, len: u32, table: &[u8]) -> Result<Vec<Entry>> 
         entries.push(entry);
     }
     if reader.u32() == Some(entries.len() as u32) && reader.0.is_empty() { Ok(entries) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_file_is_known_before_the_pack_is_built() {
+        for lens in [&[1][..], &[100_000; 3], &[65_508, 1], &[262_000; 5], &[limits::CHUNK; 2], &[1000; 3000]] {
+            let mut pack = Builder::default();
+            for (i, len) in lens.iter().enumerate() {
+                pack.add(ChunkId([i as u8; 16]), ChunkKind::Data, &vec![0; *len], *len);
+            }
+            let (plain, entries) = pack.finish(false);
+            let stored = lens.iter().map(|len| *len as u64).sum();
+            assert_eq!(file_bytes(entries.len() as u64, stored), sealed_len(plain.len() as u64), "{lens:?}");
+        }
+    }
 }

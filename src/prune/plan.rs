@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::survey::{Pack, Survey, seconds};
 use super::{Options, Unused, doubt};
-use crate::crypto::seal::{ObjectType, sealed_len};
+use crate::crypto::seal::ObjectType;
 use crate::error::{Error, Result};
-use crate::format::codec::padded;
 use crate::format::limits;
+use crate::format::pack::file_bytes;
 use crate::name::ObjectId;
 use crate::repo::{self, Repository};
 use crate::seen::{SightId, Sights};
 use crate::time::Time;
+use crate::trees::Reached;
 
 /// Seconds by which the clocks of this machine and of the server may differ.
 pub(super) const CLOCKS: u64 = 3600;
@@ -140,7 +141,7 @@ impl Planner<'_> {
         }
         if pack.is_live() {
             self.plan.used.add(size);
-            self.plan.unused_bytes += size.saturating_sub(pack.live_bytes());
+            self.plan.unused_bytes += size.saturating_sub(pack.live().bytes);
             return;
         }
         if pack.known.is_some() {
@@ -214,22 +215,22 @@ impl Planner<'_> {
         rows.sort_unstable();
         let has_many_small = rows.iter().filter(|(_, size, _)| *size < SMALL).count() >= MANY_SMALL;
         let (mut unused, mut plan) = (self.plan.unused_bytes, Amount::default());
-        let (mut live, mut chosen) = (0, Vec::new());
+        let (mut live, mut chosen) = (Reached::default(), Vec::new());
         for (_, size, id) in rows {
-            let needed = self.survey.packs[&id].live_bytes();
+            let needed = self.survey.packs[&id].live();
             let is_small = has_many_small && size < SMALL;
             let fits = self.options.max_repack.is_none_or(|most| plan.bytes + size <= most);
             if (unused > limit || is_small) && fits {
-                unused = unused.saturating_sub(size.saturating_sub(needed));
-                live += needed;
+                unused = unused.saturating_sub(size.saturating_sub(needed.bytes));
+                live = live + needed;
                 plan.add(size);
                 chosen.push(id);
             }
         }
         // Few packs in the place of many are worth it, even if no bytes are saved.
-        let merges = plan.objects >= MANY_SMALL as u64 && live.div_ceil(limits::PACK as u64) * 4 <= plan.objects;
-        if after(live) < plan.bytes / 10 * 9 || merges {
-            (self.plan.repack, self.plan.repack_live, self.plan.chosen) = (plan, live, chosen);
+        let merges = plan.objects >= MANY_SMALL as u64 && live.bytes.div_ceil(limits::PACK as u64) * 4 <= plan.objects;
+        if is_worth(plan.bytes, live) || merges {
+            (self.plan.repack, self.plan.repack_live, self.plan.chosen) = (plan, live.bytes, chosen);
         }
     }
 
@@ -252,14 +253,12 @@ impl Planner<'_> {
 
 /// Returns the live share of a pack in thousandths, its size and its id.
 fn share((id, pack): (&ObjectId, &Pack)) -> (u64, u64, ObjectId) {
-    (pack.live_bytes().saturating_mul(1000) / pack.size().max(1), pack.size(), *id)
+    (pack.live().bytes.saturating_mul(1000) / pack.size().max(1), pack.size(), *id)
 }
 
-/// Returns the bytes of new packs with this much data.
-fn after(live: u64) -> u64 {
-    let full = limits::PACK as u64;
-    let rest = padded((live % full) as usize, limits::PACK_FLOOR) as u64;
-    live / full * sealed_len(full) + if live.is_multiple_of(full) { 0 } else { sealed_len(rest) }
+/// Returns whether copies of these chunks save a tenth of the bytes that their packs have now.
+pub(super) fn is_worth(bytes: u64, live: Reached) -> bool {
+    file_bytes(live.chunks, live.bytes) < bytes / 10 * 9
 }
 
 /// Fails if unusually much would be removed.

@@ -2,8 +2,10 @@
 //! new packs condemns the old ones. Trees are not changed: readers find the chunks through the index (format.md 11.4).
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::Add;
 use std::sync::Arc;
 
+use super::plan::is_worth;
 use super::run::Run;
 use super::survey::Survey;
 use crate::context::Context;
@@ -11,13 +13,13 @@ use crate::crypto::keys::ChunkKind;
 use crate::crypto::seal::{BLOCK, ObjectType, sealed_len};
 use crate::error::{Error, Kind, Result};
 use crate::format::index;
-use crate::format::pack::{Builder, Entry};
+use crate::format::pack::{Builder, Entry, file_bytes};
 use crate::format::record::{Head, NewSection};
 use crate::format::reference::{PackRef, Ref};
 use crate::format::sections::index_sections;
 use crate::name::ObjectId;
 use crate::repo::{Repository, Span, first_of_each_group, parallel};
-use crate::trees::{Lookup, Reachable, Scope, Trees};
+use crate::trees::{Lookup, Reachable, Reached, Scope, Trees};
 
 /// Packs that are read at the same time, and the bytes of their files: 2 full packs, or many small ones.
 const READ: (usize, u64) = (32, 33 << 20);
@@ -166,6 +168,11 @@ fn groups<'i>(survey: &Survey, ids: &'i [ObjectId], most: (usize, u64)) -> Vec<&
     groups
 }
 
+/// Returns the number of chunks in an open pack, and the bytes of their stored forms.
+fn size(open: &Builder) -> Reached {
+    open.chunks().fold(Reached::default(), |sum, (_, stored)| sum + Reached { chunks: 1, bytes: stored.len() as u64 })
+}
+
 /// The new packs that a chunk goes to. The chunks of the newest snapshots stay together, so that a reader of one fetches
 /// nothing else.
 #[derive(Clone, Copy)]
@@ -198,6 +205,10 @@ impl<'r> Copier<'r> {
         if entry.kind != ChunkKind::Data || !self.copied.insert(entry.id.0) {
             return Ok(());
         }
+        self.put(entry, stored, lane)
+    }
+
+    fn put(&mut self, entry: &Entry, stored: &[u8], lane: Lane) -> Result<()> {
         if self.open[lane as usize].as_ref().is_some_and(|open| open.room() < stored.len()) {
             self.close(lane, true)?;
         }
@@ -221,6 +232,21 @@ impl<'r> Copier<'r> {
         self.stored(new, ObjectType::Meta, table)
     }
 
+    /// Puts the last chunks of the old lane behind those of the newest one, if the padding of two packs is so much that the
+    /// next run would repack them.
+    fn join_lanes(&mut self) -> Result<()> {
+        let lanes: Vec<Reached> = self.open.iter().flatten().map(size).collect();
+        let separate = lanes.iter().map(|lane| file_bytes(lane.chunks, lane.bytes)).sum();
+        if !is_worth(separate, lanes.into_iter().fold(Reached::default(), Reached::add)) {
+            return Ok(());
+        }
+        let Some(old) = self.open[Lane::Old as usize].take() else { return Ok(()) };
+        for (entry, stored) in old.chunks() {
+            self.put(entry, stored, Lane::Newest)?;
+        }
+        Ok(())
+    }
+
     fn close(&mut self, lane: Lane, is_full: bool) -> Result<()> {
         let Some(open) = self.open[lane as usize].take() else { return Ok(()) };
         let (mut plain, entries) = open.finish(is_full);
@@ -240,8 +266,9 @@ impl<'r> Copier<'r> {
         Ok(())
     }
 
-    /// Stores the last packs and returns the sections that make all of them known.
+    /// Stores the last pack, or two, and returns the sections that make all of them known.
     pub fn finish(&mut self) -> Result<Vec<NewSection>> {
+        self.join_lanes()?;
         self.close(Lane::Newest, false)?;
         self.close(Lane::Old, false)?;
         Ok(index_sections(&self.packs, index::rows(&self.entries), 0))

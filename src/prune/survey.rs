@@ -48,12 +48,12 @@ impl Pack {
 
     /// Returns whether anything needs it.
     pub fn is_live(&self) -> bool {
-        self.named.chunks + self.displaced.chunks > 0
+        self.live().chunks > 0
     }
 
-    /// Returns the stored bytes that are needed.
-    pub fn live_bytes(&self) -> u64 {
-        self.named.bytes + self.displaced.bytes
+    /// Returns the chunks that are needed.
+    pub fn live(&self) -> Reached {
+        self.named + self.displaced
     }
 }
 

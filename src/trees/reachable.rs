@@ -24,6 +24,14 @@ pub struct Reached {
     pub bytes: u64,
 }
 
+impl std::ops::Add for Reached {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Reached { chunks: self.chunks + other.chunks, bytes: self.bytes + other.bytes }
+    }
+}
+
 /// The chunks that trees reach, each in the pack that a reference names. A chunk in a condemned pack is *displaced*: it is
 /// reachable in every pack that has it too, since readers look for it there. Hashes under a key of this run stand for the
 /// chunks, at most 8 bytes each; a collision can only make an unreachable chunk look reachable.

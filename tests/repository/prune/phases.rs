@@ -308,3 +308,22 @@ fn many_small_packs_are_merged_even_if_that_frees_nothing() {
     assert_eq!(run(&repo, &options).unwrap().repacked.objects, 0, "once is enough");
     world.assert_whole();
 }
+
+#[test]
+fn padding_of_merged_packs_is_no_reason_to_merge_them_again() {
+    let world = World::new();
+    for i in 0..20 {
+        world.saved.write(&format!("{i}"), i, 64_000);
+        world.saved.push();
+    }
+    // The newest snapshot needs 17 of the chunks. In a pack of their own, 17 % would be padding.
+    (0..3).for_each(|i| std::fs::remove_file(world.saved.top().join(i.to_string())).unwrap());
+    world.saved.push();
+    let (repo, options) = (world.client("a"), Options { max_unused: Unused::Percent(10.0), ..options() });
+    assert_eq!(run(&repo, &options).unwrap().repacked.objects, 20);
+    for day in 2..4 {
+        world.clock.set(day * DAY);
+        assert_eq!(run(&repo, &options).unwrap().repacked.objects, 0);
+    }
+    world.assert_whole();
+}

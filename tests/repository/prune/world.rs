@@ -33,7 +33,8 @@ impl Moved {
 
 impl Clock for Moved {
     fn wall(&self) -> Time {
-        Time::from_seconds(SystemClock.wall().seconds + self.0.load(Ordering::SeqCst))
+        let now = SystemClock.wall();
+        Time::new(now.seconds + self.0.load(Ordering::SeqCst), now.nanoseconds)
     }
 
     fn boot(&self) -> Duration {
