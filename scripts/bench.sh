@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures nfreezer beside its peers in one run, over a real sshd on loopback: directly, and through a proxy that adds
-# 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
+# Measures nfreezer beside its peers in one run, over a real sshd on loopback, or over `rclone serve s3`: directly, and
+# through a proxy that adds 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
 #   scripts/bench.sh push|mount|restore|all|parts|age|year|report
 #     parts: the chunker and the pipeline of a push alone, no server; age: a repository after many pushes, see
 #     scripts/bench_age.sh; year: a year of a laptop, see scripts/bench_year.sh; report: all of these, written to
 #     docs/benchmarks.md and docs/benchmarks.svg by scripts/bench_report.py
-# Environment: PORT (2822, and the two behind it), FILES (100000), BIG_MIB (4096), PHOTOS (500), RUNS (1; 3 for a report: its
+# Environment: STORE (ssh; s3 for push, mount and restore), PORT (2822, and the three behind it), FILES (100000), BIG_MIB (4096), PHOTOS (500), RUNS (1; 3 for a report: its
 # figures are medians), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 900), TOOL_LIMIT (seconds per tool and
 # network, for mounts), ONLY (names of the tools), SECTIONS (of a report: push mount restore age year), SOURCE (the folder
 # that `parts` reads).
@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
-LIMIT=${LIMIT:-900}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
+STORE=${STORE:-ssh} LIMIT=${LIMIT:-900}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
 if [ "$what" = report ]; then RUNS=${RUNS:-3}; fi
 RUNS=${RUNS:-1} SECTIONS=${SECTIONS:-push mount restore age year}
 [ "$what" != age ] || FILES=${FILES:-20000}
@@ -23,7 +23,7 @@ FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-4096} PHOTOS=${PHOTOS:-500} WORK=${WOR
 [ -n "${NO_BUILD:-}" ] || cargo build --release --locked --quiet --example delay_proxy --bin nfreezer
 # PROFILE=debug with NO_BUILD=1 measures a debug build. Its bytes and requests are valid, its times are not.
 nfreezer=$PWD/target/${PROFILE:-release}/nfreezer proxy=$PWD/target/${PROFILE:-release}/examples/delay_proxy
-port=${PORT:-2822}; near=$((port + 1)) far=$((port + 2))
+port=${PORT:-2822}; near=$((port + 1)) far=$((port + 2)) behind=$port; [ "$STORE" = ssh ] || behind=$((port + 3))
 
 
 in_report() { [ "$what" = all ] && [[ " push mount restore " == *" $1 "* ]] || [ "$what" = "$1" ] || { [ "$what" = report ] && [[ " $SECTIONS " == *" $1 "* ]]; }; }
@@ -71,9 +71,13 @@ MaxStartups 100
 EOF
 mkdir -p /run/sshd
 /usr/sbin/sshd -D -f "$WORK/sshd_config" & pids+=($!)
+if [ "$STORE" = s3 ]; then # the folder `server` is a bucket
+  export AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=bench-secret AWS_DEFAULT_REGION=us-east-1
+  rclone serve s3 --config /dev/null --addr "127.0.0.1:$behind" --auth-key bench,bench-secret "$WORK" 2> "$WORK/s3.log" & pids+=($!)
+fi
 mkfifo "$WORK/near" "$WORK/far"
-"$proxy" $near $port 0 < "$WORK/near" > "$WORK/near.out" & pids+=($!)
-"$proxy" $far $port 25 < "$WORK/far" > "$WORK/far.out" & pids+=($!)
+"$proxy" $near $behind 0 < "$WORK/near" > "$WORK/near.out" & pids+=($!)
+"$proxy" $far $behind 25 < "$WORK/far" > "$WORK/far.out" & pids+=($!)
 exec 8> "$WORK/near" 9> "$WORK/far"
 for p in $port $near $far; do
   key=$(cut -d' ' -f1,2 "$WORK/host_key.pub")
@@ -83,9 +87,14 @@ for p in $port $near $far; do
 done
 # OpenSSH reads files from the account's home, not from $HOME.
 ssh_command="ssh -F $WORK/home/.ssh/config"
-until timeout 5 $ssh_command line$near true 2>/dev/null; do :; done
+until timeout 5 $ssh_command "line$port" true 2>/dev/null; do :; done
+until (: < "/dev/tcp/127.0.0.1/$behind") 2>/dev/null; do sleep 0.1; done
 
-nf_options=(-q -o "ssh.config=$WORK/home/.ssh/config")
+nf_options=(-q); [ "$STORE" = s3 ] || nf_options+=(-o "ssh.config=$WORK/home/.ssh/config")
+# Addresses of a folder of the server: nfreezer_at|restic_at LINK FOLDER
+nfreezer_at() { [ "$STORE" = s3 ] && echo "s3+http://127.0.0.1:$(port_of "$1")/server/$2" || echo "root@line$(port_of "$1"):$WORK/server/$2"; }
+restic_at() { [ "$STORE" = s3 ] && echo "s3:http://127.0.0.1:$(port_of "$1")/server/$2" || echo "sftp:line$(port_of "$1"):$WORK/server/$2"; }
+rclone_at() { [ "$STORE" = s3 ] && echo "S:server/$1" || echo "S:$WORK/server/$1"; }
 
 count() { # the proxy's bytes so far: up down
   local out=$WORK/$1.out lines; lines=$(wc -l < "$out")
@@ -119,6 +128,10 @@ dash() { # dash WORK WHY
 }
 rclone_remotes() { # rclone_remotes FOLDER: makes the remote C, which encrypts into a folder of this machine, or of the server if it is S:FOLDER
   export RCLONE_CONFIG=$WORK/rclone.conf RCLONE_CONFIG_S_TYPE=sftp RCLONE_CONFIG_S_HOST=127.0.0.1 RCLONE_CONFIG_S_USER=root
+  if [ "$STORE" = s3 ]; then
+    export RCLONE_CONFIG_S_TYPE=s3 RCLONE_CONFIG_S_PROVIDER=Rclone RCLONE_CONFIG_S_ENV_AUTH=true
+    export RCLONE_CONFIG_S_ENDPOINT; RCLONE_CONFIG_S_ENDPOINT=http://127.0.0.1:$(port_of "${link:-near}")
+  fi
   export RCLONE_CONFIG_S_KEY_FILE=$WORK/home/.ssh/id_ed25519 RCLONE_CONFIG_S_KNOWN_HOSTS_FILE=$WORK/home/.ssh/known_hosts
   export RCLONE_CONFIG_C_TYPE=crypt RCLONE_CONFIG_C_REMOTE=$1
   RCLONE_CONFIG_S_PORT=$(port_of "${link:-near}"); touch "$RCLONE_CONFIG"
@@ -129,7 +142,10 @@ made() { # made TOOL COMMAND...: whether the repository could be made, on the se
   tool=$1 link=near; shift
   timeout -k 5 "${MAKE_LIMIT:-180}" "$@" > "$WORK/log" 2>&1 || { dash "its repository" "failed: $(tail -n 1 "$WORK/log" | cut -c 1-80)"; false; }
 }
-wanted() { [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" $1 "* ]]; }
+wanted() { # borg, sftp and sshfs know no object stores
+  [ "$STORE" = ssh ] || [[ " borg sftp sshfs " != *" $1 "* ]] || return 1
+  [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" $1 "* ]]
+}
 
 if [ "$what" = age ]; then
   . scripts/bench_age.sh

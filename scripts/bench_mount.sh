@@ -53,15 +53,15 @@ mount_nfreezer() {
   forget_repositories
   made nfreezer bash -c "'$nfreezer' init -q -r '$r' && '$nfreezer' push -q -r '$r' '$WORK'/data/[ABP]" || return 0
   for link in near far; do
-    export NFREEZER_REPOSITORY="root@line$(port_of "$link"):$r"
-    mounted nfreezer background-child "$mnt/latest" "'$nfreezer' mount -o ssh.config=$WORK/home/.ssh/config '$mnt'"
+    export NFREEZER_REPOSITORY; NFREEZER_REPOSITORY=$(nfreezer_at "$link" nfreezer)
+    mounted nfreezer background-child "$mnt/latest" "'$nfreezer' mount ${nf_options[*]} '$mnt'"
   done
 }
 mount_restic() {
   made restic bash -c "restic init -r '$WORK/server/restic' && restic -r '$WORK/server/restic' backup -q '$WORK'/data/[ABP]" || return 0
   for link in near far; do
     rm -rf "$RESTIC_CACHE_DIR"
-    export RESTIC_REPOSITORY="sftp:line$(port_of "$link"):$WORK/server/restic"
+    export RESTIC_REPOSITORY; RESTIC_REPOSITORY=$(restic_at "$link" restic)
     mounted restic "restic -q" "$mnt/snapshots/latest" "restic -q -o 'sftp.command=$ssh_command line$(port_of "$link") -s sftp' mount '$mnt' > /dev/null 2>&1 &"
   done
 }
@@ -78,7 +78,7 @@ mount_rclone() { # a copy, no snapshots
   rclone_remotes "$WORK/server/rclone"
   made "rclone crypt" rclone copy -q --links --transfers 8 "$WORK/data" "C:$WORK/data" || return 0
   for link in near far; do
-    rclone_remotes "S:$WORK/server/rclone"
+    rclone_remotes "$(rclone_at rclone)"
     mounted "rclone crypt" "rclone mount" "$mnt" "rclone mount --daemon --read-only C: '$mnt'"
   done
 }

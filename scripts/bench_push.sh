@@ -29,7 +29,7 @@ pushes() { # pushes TOOL LINK COMMAND...: the folder to push is the last argumen
 
 push_rows() {
   local link=$1 p; p=$(port_of "$link")
-  export NFREEZER_REPOSITORY="root@line$p:$WORK/server/nfreezer-$link"
+  export NFREEZER_REPOSITORY; NFREEZER_REPOSITORY=$(nfreezer_at "$link" "nfreezer-$link")
   forget_repositories
   "$nfreezer" init "${nf_options[@]}"
   pushes nfreezer "$link" "$nfreezer" push "${nf_options[@]}"
@@ -39,7 +39,7 @@ push_rows() {
   rm -rf "$WORK/cache"
   rm -rf "$WORK/server/nfreezer-$link"
   if wanted restic && have restic; then
-    export RESTIC_REPOSITORY="sftp:line$p:$WORK/server/restic-$link"
+    export RESTIC_REPOSITORY; RESTIC_REPOSITORY=$(restic_at "$link" "restic-$link")
     local r=(restic -q -o "sftp.command=$ssh_command line$p -s sftp")
     "${r[@]}" init > /dev/null
     pushes restic "$link" "${r[@]}" backup
@@ -54,7 +54,7 @@ push_rows() {
     rm -rf "$WORK/server/borg-$link" "$WORK/borg"
   fi
   if wanted rclone && have rclone; then # a copy, no snapshots: each folder to one of its name
-    rclone_remotes "S:$WORK/server/rclone-$link"
+    rclone_remotes "$(rclone_at "rclone-$link")"
     pushes "rclone crypt" "$link" bash -c 'rclone sync --links "$0" "C:${0##*/}"'
     rm -rf "$WORK/server/rclone-$link"
   fi

@@ -17,7 +17,7 @@ restore_nfreezer() {
   forget_repositories
   made nfreezer bash -c "'$nfreezer' init -q -r '$r' && '$nfreezer' push -q -r '$r' '$WORK/data/A' && '$nfreezer' push -q -r '$r' '$WORK/data/B'" || return 0
   for link in near far; do
-    export NFREEZER_REPOSITORY="root@line$(port_of "$link"):$r"
+    export NFREEZER_REPOSITORY; NFREEZER_REPOSITORY=$(nfreezer_at "$link" nfreezer)
     for name in A B; do restored $name "$nfreezer" restore "${nf_options[@]}" --path "$WORK/data/$name" latest --target .; done
   done
 }
@@ -26,7 +26,7 @@ restore_restic() {
   made restic bash -c "restic init -r '$r' && restic -r '$r' backup -q '$WORK/data/A' && restic -r '$r' backup -q '$WORK/data/B'" || return 0
   for link in near far; do
     rm -rf "$RESTIC_CACHE_DIR"
-    export RESTIC_REPOSITORY="sftp:line$(port_of "$link"):$r"
+    export RESTIC_REPOSITORY; RESTIC_REPOSITORY=$(restic_at "$link" restic)
     for name in A B; do
       restored $name restic -q -o "sftp.command=$ssh_command line$(port_of "$link") -s sftp" restore latest --path "$WORK/data/$name" --target .
     done
@@ -45,7 +45,7 @@ restore_rclone() { # a copy, no snapshots
   rclone_remotes "$WORK/server/rclone"
   made "rclone crypt" bash -c "rclone copy -q --links --transfers 8 '$WORK/data/A' C:A && rclone copy -q --transfers 8 '$WORK/data/B' C:B" || return 0
   for link in near far; do
-    rclone_remotes "S:$WORK/server/rclone"
+    rclone_remotes "$(rclone_at rclone)"
     for name in A B; do restored $name rclone copy --links "C:$name" .; done
   done
 }
