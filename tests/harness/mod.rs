@@ -6,6 +6,7 @@ pub mod faults;
 pub mod hook;
 pub mod mounted;
 pub mod object_store;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod repository;

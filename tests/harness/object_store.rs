@@ -15,7 +15,7 @@ use nfreezer::error::Result;
 use nfreezer::storage::{Location, Options, S3Options, Storage, open};
 use tempfile::TempDir;
 
-use super::sshd::free_port;
+use super::port::free_port;
 
 pub const KEY_ID: &str = "AKTESTTESTTEST";
 pub const SECRET: &str = "a-secret-that-no-message-shows";

@@ -12,7 +12,8 @@ use nfreezer::context::background;
 use nfreezer::storage::{Location, Options, Storage, Transport};
 use tempfile::TempDir;
 
-use super::sshd::{free_port, keygen, run, user, with_ssh};
+use super::port::free_port;
+use super::sshd::{keygen, run, user, with_ssh};
 
 /// Program of an asyncssh server.
 const ASYNCSSH: &str = r"
@@ -95,7 +96,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         let process = command.spawn().expect("the server is not installed: run scripts/setup.sh tests");
         let server = Server { process, port, root, folder };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !server.answers() {
             let said = fs::read_to_string(server.folder.path().join("output")).unwrap_or_default();
             assert!(Instant::now() < deadline, "the server did not start: {said}");

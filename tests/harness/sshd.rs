@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,8 @@ use nfreezer::context::background;
 use nfreezer::storage::{Location, Options, SshOptions, Storage, Transport};
 use tempfile::TempDir;
 
+use super::mounted::eventually;
+use super::port::free_port;
 pub use super::process::run;
 
 /// The server program.
@@ -191,7 +193,7 @@ impl Sshd {
         };
         let started = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         self.process = Some(started.expect("the SSH server is not installed: run scripts/setup.sh"));
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Ok(mut socket) = TcpStream::connect(("127.0.0.1", self.port)) {
                 let mut banner = [0; 4];
@@ -230,6 +232,13 @@ impl Sshd {
         let name = if yes { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
         let own = self.process.as_ref().map(Child::id);
         own.iter().flat_map(|own| std::iter::once(*own).chain(descendants(*own))).for_each(|pid| signal(pid, name));
+    }
+
+    /// Waits until no session is left, after the end of their clients. Until then a session may still store what its
+    /// client has sent.
+    pub fn sessions_end(&self) {
+        let own = self.process.as_ref().map(Child::id);
+        eventually("the sessions end", || own.is_none_or(|own| descendants(own).is_empty()));
     }
 
     /// Kills every session but not the server.
@@ -360,10 +369,6 @@ fn private_mounts(script: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
     command
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Returns all descendants of a process, from /proc.

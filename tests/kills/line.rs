@@ -98,11 +98,12 @@ fn pack_sizes(repository: &Path) -> impl Iterator<Item = u64> {
     packs.filter_map(|pack| pack.unwrap().metadata().ok()).map(|meta| meta.len())
 }
 
-/// Waits up to half a minute for a process to end. Returns its exit code, the time that it took, and its output.
+/// Waits up to two minutes for a process to end, longer than a push may need to commit its work. Returns its exit code,
+/// the time that it took, and its output.
 fn ends(mut child: Child) -> (Option<i32>, Duration, String) {
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > Duration::from_secs(30) {
+        if start.elapsed() > Duration::from_secs(120) {
             child.kill().unwrap();
             panic!("it hangs: {}", ended(child).text);
         }
@@ -125,6 +126,7 @@ fn after_a_kill_nothing_that_a_checkpoint_held_is_read_or_sent_again() {
     }
     signal(child.id(), Signal::KILL);
     assert_eq!(ended(child).code, None);
+    line.sshd.sessions_end();
     let bytes = line.partial().expect("a partial snapshot");
     assert!(bytes >= held);
     line.goes_on(bytes);

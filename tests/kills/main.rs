@@ -136,6 +136,8 @@ struct Counts {
 
 struct Run<'a> {
     client: &'a Client,
+    /// The server, if the client does not write to the folder itself.
+    sshd: Option<&'a Sshd>,
     repo: Repository,
     tree: Tree,
     took: Duration,
@@ -192,6 +194,8 @@ impl Run<'_> {
         signal(child.id(), Signal::KILL);
         let ended = ended(child);
         assert!(matches!(ended.code, None | Some(0 | 3)), "{}", ended.text);
+        // The server stores what the client has sent before its end.
+        self.sshd.inspect(|sshd| sshd.sessions_end());
         let killed = ended.code.is_none();
         self.counts.after_record += u64::from(killed && self.client.records() > before);
         self.look(ended.summary.as_ref(), busy, killed);
@@ -256,10 +260,10 @@ impl Run<'_> {
     }
 }
 
-fn killed_at_random(client: &Client, kills: u64, seed: u64) {
+fn killed_at_random(client: &Client, sshd: Option<&Sshd>, kills: u64, seed: u64) {
     let tree = Tree::new(seed, (number("NFREEZER_MIB", 16) as usize) << 20);
     let (repo, took) = (client.open(), Duration::ZERO);
-    let mut run = Run { client, repo, tree, took, counts: Counts::default(), saved: Vec::new() };
+    let mut run = Run { client, sshd, repo, tree, took, counts: Counts::default(), saved: Vec::new() };
     run.finish();
     while run.counts.kills < kills {
         run.tree.change();
@@ -291,12 +295,12 @@ fn killed_at_random(client: &Client, kills: u64, seed: u64) {
 
 #[test]
 fn pushes_into_a_folder_that_are_killed_at_random_lose_nothing() {
-    killed_at_random(&Client::local(), number("NFREEZER_KILLS", 12), number("NFREEZER_SEED", 1));
+    killed_at_random(&Client::local(), None, number("NFREEZER_KILLS", 12), number("NFREEZER_SEED", 1));
 }
 
 #[test]
 fn pushes_over_sftp_that_are_killed_at_random_lose_nothing() {
     let sshd = Sshd::start();
     let kills = number("NFREEZER_KILLS", 12).div_ceil(4);
-    killed_at_random(&Client::of(&sshd, sshd.port), kills, number("NFREEZER_SEED", 1) + 1000);
+    killed_at_random(&Client::of(&sshd, sshd.port), Some(&sshd), kills, number("NFREEZER_SEED", 1) + 1000);
 }
