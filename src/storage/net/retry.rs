@@ -41,6 +41,13 @@ struct Slot<C> {
     last_news: Option<Instant>,
 }
 
+impl<C> Slot<C> {
+    /// Returns whether the last news was long enough ago.
+    fn is_news_due(&self) -> bool {
+        self.last_news.is_none_or(|last| last.elapsed() >= NEWS)
+    }
+}
+
 /// An error that several threads get.
 struct Refused {
     kind: Kind,
@@ -219,7 +226,7 @@ impl<C: Connection> Keeper<C> {
                 slot.not_before = Instant::now() + if again { self.next_pause(slot.failures) } else { LONGEST_PAUSE };
                 slot.failures += 1;
                 let (kind, text, hint) = (error.kind(), error.to_string(), error.hint_text().map(Into::into));
-                let news = again && slot.told.is_none();
+                let news = again && slot.told.is_none() && slot.is_news_due();
                 let news = news.then(|| self.news(&mut slot, &text));
                 slot.failed = Some((slot.attempts, Refused { kind, text, hint, again }));
                 news
@@ -243,8 +250,7 @@ impl<C: Connection> Keeper<C> {
     /// Reports a server that stays busy, at most once a minute.
     fn busy(&self, refusals: u32, text: &str) {
         let mut slot = self.slot();
-        let is_old = slot.last_news.is_none_or(|last| last.elapsed() >= NEWS);
-        if refusals < UNLUCKY || !is_old {
+        if refusals < UNLUCKY || !slot.is_news_due() {
             return;
         }
         slot.last_news = Some(Instant::now());
@@ -261,8 +267,7 @@ impl<C: Connection> Keeper<C> {
         let of_use = self.of_use.load(Ordering::Relaxed);
         slot.failures = if of_use { 0 } else { slot.failures + 1 };
         slot.not_before = Instant::now() + if of_use { Duration::ZERO } else { self.next_pause(slot.failures - 1) };
-        let old = slot.last_news.is_none_or(|last| last.elapsed() >= NEWS);
-        old.then(|| self.news(slot, &format!("lost the connection to {}: {why}", self.dial.server())))
+        slot.is_news_due().then(|| self.news(slot, &format!("lost the connection to {}: {why}", self.dial.server())))
     }
 
     fn news(&self, slot: &mut Slot<C>, text: &str) -> String {
