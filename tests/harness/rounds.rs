@@ -1,7 +1,6 @@
 //! Counts the rounds in which a caller waits for a storage. Simultaneous reads are one round.
 
-use std::sync::Mutex;
-use std::thread;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use nfreezer::context::Context;
@@ -10,8 +9,9 @@ use nfreezer::storage::Storage;
 
 use super::faults::{Answer, Call, Rule};
 
-/// Duration of each read, so that reads of one round overlap.
-const DELAY: Duration = Duration::from_millis(10);
+/// A read ends once no other read has begun for this time. So the reads of one round overlap, also where a busy machine
+/// starts their threads one after the other.
+const QUIET: Duration = Duration::from_millis(30);
 
 /// Counts of reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,30 +26,58 @@ pub struct Reads {
     pub most: usize,
 }
 
+#[derive(Default)]
+struct State {
+    /// Whether reads are counted, which takes time: from the first call of [`Rounds::take`].
+    is_counting: bool,
+    in_progress: usize,
+    counts: Reads,
+}
+
 /// The rule that counts reads.
 #[derive(Default)]
-pub struct Rounds(Mutex<(usize, Reads)>);
+pub struct Rounds {
+    state: Mutex<State>,
+    begun: Condvar,
+}
 
 impl Rounds {
-    /// Returns the counts since the last call.
+    /// Returns the counts since the last call. The first call begins to count.
     pub fn take(&self) -> Reads {
-        std::mem::take(&mut self.0.lock().unwrap().1)
+        let mut state = self.state.lock().unwrap();
+        state.is_counting = true;
+        std::mem::take(&mut state.counts)
+    }
+
+    /// Counts a read of this length that begins, and waits until its round is complete.
+    fn begin(&self, bytes: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.counts.rounds += usize::from(state.in_progress == 0);
+        state.in_progress += 1;
+        state.counts.reads += 1;
+        state.counts.bytes += bytes;
+        state.counts.most = state.counts.most.max(state.in_progress);
+        self.begun.notify_all();
+        loop {
+            let before = state.counts.reads;
+            let waited = self.begun.wait_timeout_while(state, QUIET, |state| state.counts.reads == before).unwrap();
+            state = waited.0;
+            if waited.1.timed_out() {
+                return;
+            }
+        }
     }
 }
 
 impl Rule for Rounds {
     fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
         let Call::Read(_, _, bytes) = call else { return call.of(ctx, storage) };
-        let mut state = self.0.lock().unwrap();
-        state.1.rounds += usize::from(state.0 == 0);
-        state.0 += 1;
-        state.1.reads += 1;
-        state.1.bytes += bytes;
-        state.1.most = state.1.most.max(state.0);
-        drop(state);
-        thread::sleep(DELAY);
+        if !self.state.lock().unwrap().is_counting {
+            return call.of(ctx, storage);
+        }
+        self.begin(bytes);
         let answer = call.of(ctx, storage);
-        self.0.lock().unwrap().0 -= 1;
+        self.state.lock().unwrap().in_progress -= 1;
         answer
     }
 }

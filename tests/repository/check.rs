@@ -301,13 +301,19 @@ fn the_binary_says_what_is_lost_and_ends_with_the_documented_codes() {
     assert!(gone.stdout.contains("MISSING"), "{gone:?}");
 }
 
-/// Counts the reads that are in flight at the same time. A read waits up to 100 ms for others, so that the figure does
-/// not depend on the speed of the machine.
+/// Counts the reads that are in flight at the same time. A read waits for others until none has begun for 100 ms, so that
+/// the figure does not depend on the speed of the machine.
 #[derive(Default)]
 struct InFlight {
-    /// Number of reads in flight: now, and at most.
-    reads: Mutex<(usize, usize)>,
-    changed: Condvar,
+    reads: Mutex<InFlightReads>,
+    begun: Condvar,
+}
+
+#[derive(Default)]
+struct InFlightReads {
+    all: usize,
+    now: usize,
+    most: usize,
 }
 
 /// Least number of reads that a check must send at the same time.
@@ -319,13 +325,21 @@ impl Rule for InFlight {
             return call.of(ctx, storage);
         }
         let mut reads = self.reads.lock().unwrap();
-        reads.0 += 1;
-        reads.1 = reads.1.max(reads.0);
-        self.changed.notify_all();
-        let (mut reads, _) =
-            self.changed.wait_timeout_while(reads, Duration::from_millis(100), |reads| reads.1 < TOGETHER).unwrap();
+        reads.all += 1;
+        reads.now += 1;
+        reads.most = reads.most.max(reads.now);
+        self.begun.notify_all();
+        loop {
+            let before = reads.all;
+            let is_alone = |reads: &mut InFlightReads| reads.all == before && reads.most < TOGETHER;
+            let waited = self.begun.wait_timeout_while(reads, Duration::from_millis(100), is_alone).unwrap();
+            reads = waited.0;
+            if waited.1.timed_out() || reads.most >= TOGETHER {
+                break;
+            }
+        }
         let answer = call.of(ctx, storage);
-        reads.0 -= 1;
+        reads.now -= 1;
         answer
     }
 }
@@ -345,7 +359,7 @@ fn many_small_packs_are_read_at_the_same_time() {
         let state = repo.state(background()).unwrap();
         let report = nfreezer::check::check(background(), &repo, &state, &options, &mut |_| ()).unwrap();
         assert!(!report.is_damaged() && report.packs.0 >= 60, "{report:?}");
-        let most = storage.reads.lock().unwrap().1;
+        let most = storage.reads.lock().unwrap().most;
         assert!(most >= TOGETHER, "{most} reads at the same time");
         // Without the older snapshots, the tree lies in few packs. Then only the check of contents sends many reads.
         let mut state = saved.repo.state(background()).unwrap();
