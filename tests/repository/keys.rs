@@ -407,7 +407,7 @@ fn a_page_of_paper_brings_a_repository_back() {
     let typed: String =
         page.lines().filter(|line| line.contains(" = ")).map(|line| line.to_lowercase() + "\n").collect();
     assert_eq!(typed.lines().count(), 14);
-    env.write("typed", typed.replacen("03 ", "30 ", 1));
+    env.write("typed", typed.replacen("\n03 ", "\n30 ", 1));
     says(env.nfreezer(["key", "import", "typed"]), 2, "line 3 is missing");
     env.write("typed", typed);
     env.nfreezer(["key", "import", "typed"]).done();
