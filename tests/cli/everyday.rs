@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::harness::cli::Env;
+use crate::harness::tree::settle;
 
 fn in_latest(env: &Env, path: &str) -> OsString {
     let mut what = OsString::from("latest:");
@@ -40,8 +41,7 @@ fn unchanged_files_are_named_with_two_v_and_renamed_ones_with_one() {
     let env = Env::with_repository();
     let file = env.write("tree/a", "a");
     env.write("tree/b", "b");
-    let wait = std::time::Duration::from_millis(50);
-    std::thread::sleep(wait);
+    settle();
     env.nfreezer(["push", "tree"]).done();
     let unchanged = format!("unchanged {}", file.display());
     let once = env.nfreezer(["push", "tree", "-v"]).exits(0).stderr;

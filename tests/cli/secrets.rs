@@ -5,9 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::harness::cli::Env;
+use crate::harness::mounted::eventually;
 use crate::harness::root::needs_root;
 use nfreezer::crypto::keys::Keys;
 use nfreezer::crypto::secret::Passphrase;
@@ -52,20 +52,12 @@ impl Waiting {
         let mut command = env.command(["push", "--stdin"].iter().chain(options));
         // The fifo stays open for writing, so the push waits for data that never arrives.
         let file = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        let mut input = file.try_clone().unwrap();
         let child = command.stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let waiting = Waiting { child, fifo };
-        waiting.until_it_has_opened();
-        waiting
-    }
-
-    /// Waits until the worker threads exist: by then the passphrase has been used.
-    fn until_it_has_opened(&self) {
-        let begun = Instant::now();
-        let named = |name: &str| fs::read_dir(self.proc(name)).map_or(0, |threads| threads.count());
-        while named("task") < 6 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it has not opened the repository");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        // Once the push reads its input, it has used the passphrase.
+        std::io::Write::write_all(&mut input, b"x").unwrap();
+        eventually("it opens the repository", || rustix::io::ioctl_fionread(&input).unwrap() == 0);
+        Waiting { child, fifo }
     }
 
     fn proc(&self, name: &str) -> String {
@@ -150,8 +142,9 @@ fn t81_nobody_else_of_the_same_user_reads_the_memory() {
         cp "$2" program
         setpriv --reuid 65534 --regid 65534 --clear-groups ./program push --stdin -p passphrase -r repo <&3 >/dev/null 2>&1 &
         pid=$!
-        for i in $(seq 600); do [ "$(ls /proc/$pid/task | wc -l)" -ge 6 ] && break; sleep 0.1; done
-        [ "$(ls /proc/$pid/task | wc -l)" -ge 6 ] && echo waiting
+        echo >&3
+        for i in $(seq 600); do read -t 0 -u 3 || break; sleep 0.1; done
+        read -t 0 -u 3 || echo waiting
         setpriv --reuid 65534 --regid 65534 --clear-groups sleep 100 & other=$!
         until grep -q sleep /proc/$other/comm; do sleep 0.1; done
         setpriv --reuid 65534 --regid 65534 --clear-groups head -c 1 /proc/$other/environ >/dev/null 2>&1 && echo another

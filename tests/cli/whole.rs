@@ -349,12 +349,13 @@ fn a_push_that_gets_ctrl_c_goes_on_inside_the_file() {
     });
     fs::write(folder.join("file"), words.flatten().collect::<Vec<u8>>()).unwrap();
     crate::harness::tree::settle();
-    let mut push = client.command_nfreezer(&["push", folder.to_str().unwrap()]);
+    // With the limit, the rest of the packs takes seconds: the push cannot end before the signal reaches it.
+    let mut push = client.command_nfreezer(&["push", "--limit-upload", "32M", folder.to_str().unwrap()]);
     let mut push = push.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let packs = || {
         let shards = fs::read_dir(sshd.files().join("repository/packs")).unwrap();
         let all = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap());
-        all.filter(|pack| pack.as_ref().unwrap().metadata().unwrap().len() > 16 << 20).count()
+        all.filter(|pack| pack.as_ref().unwrap().metadata().is_ok_and(|meta| meta.len() > 16 << 20)).count()
     };
     while packs() < 6 {
         assert!(push.try_wait().unwrap().is_none(), "it ended too early");

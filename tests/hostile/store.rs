@@ -142,9 +142,10 @@ fn t52_an_object_store_that_trickles_is_given_up_although_something_always_moves
         let store = Store::start();
         let name = world.records()[0];
         store.insert(&format!("repo/{}", name.path()), &noise(1, 4000));
-        // An operation that moves next to nothing has twenty times this long.
+        // An operation that moves next to nothing has twenty times this long. A byte arrives every 20 ms, on a busy
+        // machine later.
         let mut options = Options { retry_for: Duration::ZERO, ..options() };
-        options.ssh.io_timeout = Duration::from_millis(100);
+        options.ssh.io_timeout = Duration::from_millis(500);
         let client: Arc<dyn Storage> = store.open(options).unwrap().into();
         store.script(|request| (request.method == "GET").then_some(Reply::Trickle));
         let error = client.read(background(), &name, 0, 4000).expect_err("80 s of trickling");

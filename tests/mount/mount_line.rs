@@ -138,9 +138,10 @@ fn a_server_that_is_killed_and_comes_back_elsewhere_is_found_again() {
 #[test]
 fn a_server_that_stops_is_an_error_in_time_and_answers_when_it_goes_on() {
     let far = Far::with(&tree(40));
-    let mount = far.mount(Duration::from_secs(2), |_| ());
+    let mount = far.mount(Duration::from_secs(5), |_| ());
     let (known, big) = (mount.path("latest/small 0007"), mount.path("latest/big"));
-    let body = fs::read(&known).unwrap();
+    let body = noise(8, 3049);
+    eventually("a file is in memory", || fs::read(&known).is_ok_and(|bytes| bytes == body));
     eventually("all names are in memory", || mount.inner().statistics().contains("names: all"));
     far.sshd.freeze(true);
     std::thread::scope(|scope| {
@@ -167,7 +168,7 @@ fn a_server_that_stops_is_an_error_in_time_and_answers_when_it_goes_on() {
 #[test]
 fn a_copy_from_a_server_that_is_gone_ends_with_a_clear_error() {
     let mut far = Far::with(&tree(300));
-    let mount = far.mount(Duration::from_secs(2), |o| o.limit_download = Some((2 << 20).into()));
+    let mount = far.mount(Duration::from_secs(5), |o| o.limit_download = Some((2 << 20).into()));
     let target = tempfile::tempdir().unwrap();
     let mut copy = copy(&mount, target.path());
     eventually("the copy has begun", || fs::read_dir(target.path()).unwrap().count() > 20);

@@ -51,8 +51,12 @@ impl Mount {
 
     fn new(name: &str, options: &[&str]) -> Self {
         let mount = Mount::point(name);
-        mount.env.nfreezer([&["mount", mount.dir.to_str().unwrap()], options].concat()).done();
+        mount.start(options);
         mount
+    }
+
+    fn start(&self, options: &[&str]) {
+        self.env.nfreezer([&["mount", self.dir.to_str().unwrap()], options].concat()).done();
     }
 
     fn letter(&self) -> PathBuf {
@@ -333,8 +337,19 @@ fn messages_and_figures_go_to_the_log_file_with_their_time() {
 
 #[test]
 fn it_unmounts_when_nobody_uses_it() {
-    let mount = Mount::new("idle", &["--idle-unmount", "1s", "--log-file", "idle.log"]);
-    let open = fs::File::open(mount.letter()).unwrap();
+    let mount = Mount::point("idle");
+    let letter = mount.letter();
+    // Opens the file as soon as it is there: within the idle period, also on a busy machine.
+    let opener = std::thread::spawn(move || {
+        let mut open = None;
+        eventually("it is mounted", || {
+            open = fs::File::open(&letter).ok();
+            open.is_some()
+        });
+        open
+    });
+    mount.start(&["--idle-unmount", "1s", "--log-file", "idle.log"]);
+    let open = opener.join().unwrap();
     // Longer than two idle periods, after which an unused mount is unmounted.
     std::thread::sleep(Duration::from_millis(3500));
     assert!(mount.is_mounted());

@@ -79,7 +79,7 @@ fn a_server_that_is_gone_or_silent_is_reported_in_time() {
     sshd.trust_port(proxy.port);
     let location = sshd.location_by(proxy.port, &sshd.files().join("repo"));
     let options = with_ssh(Options { retry_for: Duration::from_secs(2), ..sshd.options() }, |ssh| {
-        ssh.connect_timeout = Duration::from_secs(1);
+        ssh.connect_timeout = Duration::from_secs(3); // a login takes a second on a busy machine
         ssh.io_timeout = Duration::from_secs(1);
     });
     for transport in [Transport::Ssh2, Transport::OpenSsh] {

@@ -96,9 +96,10 @@ fn patient() -> Options {
     Options { retry_for: Duration::from_secs(20), ..Options::default() }
 }
 
-fn session(wire: Wire) -> Result<Session, Fault> {
-    let (io, operation) = (TIMEOUT, 20 * TIMEOUT);
-    let times = Times { io, first: io, operation, keepalive: Duration::ZERO, ctx: background().clone() };
+/// Starts a session in which a server is silent after `io`.
+fn session(wire: Wire, io: Duration) -> Result<Session, Fault> {
+    let (first, operation) = (20 * TIMEOUT, 20 * io);
+    let times = Times { io, first, operation, keepalive: Duration::ZERO, ctx: background().clone() };
     Session::start(Box::new(wire), 1, times, Arc::default())
 }
 
@@ -121,7 +122,8 @@ impl Dial for Breaking {
         let server = Some(command.spawn().expect("sftp-server is not installed: run scripts/setup.sh"));
         let first = self.dials.fetch_add(1, Ordering::SeqCst) == 0;
         let left = if first { self.cut } else { usize::MAX };
-        match session(Wire { stream, left, server, ending: None }) {
+        // Long enough for a busy disk to sync.
+        match session(Wire { stream, left, server, ending: None }, 20 * TIMEOUT) {
             Ok(session) => Ok(SftpConnection::new(session, &self.root)),
             Err(Fault::Lost(why) | Fault::Busy(why)) => {
                 Err(DialError { error: Error::new(Kind::Connection, why), again: true })
@@ -201,7 +203,7 @@ fn hostile(answers: Vec<u8>) -> Result<SftpConnection, Fault> {
             }
         }
     });
-    session(Wire { stream, left: usize::MAX, server: None, ending: None })
+    session(Wire { stream, left: usize::MAX, server: None, ending: None }, TIMEOUT)
         .map(|session| SftpConnection::new(session, "/r"))
 }
 
@@ -239,7 +241,7 @@ fn a_server_that_trickles_is_given_up_although_something_always_moves() {
     let pause = TIMEOUT / 2;
     let answered = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&answered);
-    let connection = scripted_within(2 * TIMEOUT, move |kind, id| match kind {
+    let connection = scripted_within(4 * TIMEOUT, move |kind, id| match kind {
         packet::OPENDIR => Request::new(packet::HANDLE).string(b"h").finish(id),
         packet::READDIR => {
             std::thread::sleep(pause); // well within the timeout of a silent server
@@ -352,7 +354,8 @@ fn other_versions_and_other_protocols_are_refused() {
         let (stream, mut theirs) = UnixStream::pair().expect("a pair");
         stream.set_nonblocking(true).expect("ours");
         theirs.write_all(greeting).expect("room");
-        assert!(matches!(session(Wire { stream, left: usize::MAX, server: None, ending: None }), Err(Fault::Lost(_))));
+        let wire = Wire { stream, left: usize::MAX, server: None, ending: None };
+        assert!(matches!(session(wire, TIMEOUT), Err(Fault::Lost(_))));
     }
 }
 
