@@ -116,14 +116,29 @@ fn owners(option: &str, cli: &Command) -> Option<String> {
 /// Returns the words of the parser, in our form.
 fn plain(refused: &clap::Error) -> Error {
     let text = refused.render().to_string();
-    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    // The parser proposes to write an unknown option as a value, which is no help.
+    let tip =
+        text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).find(|tip| !tip.starts_with("to pass '"));
     let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
     let hint = match (tip, usage) {
         (Some(tip), _) => tip.to_owned(),
-        (None, Some(usage)) => format!("the form is `{usage}`; -h shows the options"),
+        (None, Some(usage)) => match behind_snapshot(refused, usage) {
+            Some(hint) => hint,
+            None => format!("the form is `{usage}`; -h shows the options"),
+        },
+        (None, None) if refused.get(ContextKind::InvalidArg).is_some() => {
+            "`-h` behind the command shows its options".to_owned()
+        }
         (None, None) => "`nfreezer --help` lists the commands".to_owned(),
     };
     Error::new(Kind::Usage, first_paragraph(refused)).hint(hint)
+}
+
+/// Returns a hint for a path that was written as a word of its own, as `ls` and `dump` of restic take it.
+fn behind_snapshot(refused: &clap::Error, usage: &str) -> Option<String> {
+    let Some(ContextValue::String(word)) = refused.get(ContextKind::InvalidArg) else { return None };
+    let is_path = refused.kind() == ErrorKind::UnknownArgument && word.starts_with('/') && usage.contains("SNAPSHOT");
+    is_path.then(|| format!("write a path behind the snapshot: latest:{}", escape::message(word)))
 }
 
 fn first_paragraph(refused: &clap::Error) -> String {

@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<u8> {
         remember_run(&repo, &mut out, if args.read_data { Run::CheckData } else { Run::Check })?;
     }
     if !output.quiet {
-        print(&mut out, &report, args.snapshots.is_empty())?;
+        print(&mut out, &report, args)?;
     }
     out.object("summary", fields(&report))?;
     out.flush()?;
@@ -81,9 +81,9 @@ pub fn run(args: &Args) -> Result<u8> {
     })
 }
 
-fn print(out: &mut Output, report: &Report, with_index: bool) -> Result<()> {
-    print_structure(out, report, with_index)?;
-    if report.read.0 > 0 {
+fn print(out: &mut Output, report: &Report, args: &Args) -> Result<()> {
+    print_structure(out, report, args.snapshots.is_empty())?;
+    if report.read.0 > 0 || args.read_data_subset.is_some() {
         let share = if report.packs.1 == 0 { 100.0 } else { report.read.1 as f64 * 100.0 / report.packs.1 as f64 };
         let (packs, bytes) = (human::count(report.read.0, "pack"), human::size(report.read.1));
         out.line(format_args!("read and verified {packs}, {bytes}: {share:.1} % of the data"))?;

@@ -124,7 +124,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<u8> {
     let code = in_background(arguments)?;
     if code == OK && !args.output.quiet && !args.output.json {
         let dir = args.places.last().map(|dir| escape::text(dir.as_encoded_bytes())).unwrap_or_default();
-        output::relay(&format!("mounted at {dir}; `nfreezer umount {dir}` takes it away"))?;
+        output::relay(&format!("mounted at {dir}; `nfreezer umount {dir}` unmounts it"))?;
     }
     Ok(code)
 }

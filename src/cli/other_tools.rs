@@ -65,7 +65,7 @@ const ANSWERS: &[Answer] = &[
     },
     Answer {
         commands: &["rebuild-index", "reindex", "recover", "fix"],
-        message: "the command that mends a repository is `repair`",
+        message: "the command that repairs a repository is `repair`",
         hint: "use `nfreezer repair`, after `nfreezer check`",
     },
     Answer {
@@ -111,7 +111,7 @@ const ANSWERS: &[Answer] = &[
     Answer {
         commands: &["break-lock", "locks"],
         message: "nfreezer has no locks",
-        hint: "nothing ever needs to be unlocked; run the command that you want",
+        hint: "run the command that you want; nothing has to be unlocked",
     },
 ];
 

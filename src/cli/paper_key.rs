@@ -88,14 +88,14 @@ pub fn text(heading: &Heading, file: &[u8]) -> Result<String> {
          at {address}\n\
          Argon2id {cost}\n\n\
          This page opens the repository together with {secret}, also when the\n\
-         folder keys/ on the server is lost. Who finds the page can guess at the\n\
-         passphrase, as the server can; removing the key from the server does not\n\
-         make the page worthless. It is worth nothing without {secret}.\n\n",
+         folder keys/ on the server is lost. A finder of the page can try passphrases,\n\
+         as the server can. Removing the key from the server does not change that.\n\
+         The page is useless without {secret}.\n\n",
         repository
     );
     lines(file).iter().for_each(|line| page += &format!("{line}\n"));
     page += "\nTo use it, type the numbered lines into a file, or put the text of the code\n\
-             into it (a wrong digit is told by line; O is 0, I and L are 1), then:\n\n\
+             into it. A mistyped line is reported by its number; O is 0, I and L are 1.\n\n\
              \x20   nfreezer -r REPO --key-file FILE restore latest --target DIR\n\
              \x20   nfreezer -r REPO key import FILE      (puts it back for good)\n\n";
     code(file)?.iter().for_each(|line| page += &format!("{}\n", line.trim_end()));

@@ -37,12 +37,20 @@ pub fn allowed(ctx: &Context, storage: &dyn Storage, own: &Own<'_>, name: &Name)
     Ok(Allowed { overwrite, rename, link, delete })
 }
 
+/// Joins words: `a, b or c`.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        _ => words.concat(),
+    }
+}
+
 /// Judges the changes that a server, or else a folder, allows.
 pub fn judge(allowed: Allowed, is_server: bool) -> Finding {
     let Allowed { overwrite, rename, link, delete } = allowed;
     let changes = [(overwrite, "overwritten"), (rename, "renamed"), (link, "linked"), (delete, "deleted")];
     let named: Vec<&str> = changes.iter().filter(|(works, _)| *works).map(|(_, word)| *word).collect();
-    let text = format!("with this access an object can be {}", named.join(", "));
+    let text = format!("with this access an object can be {}", listed(&named));
     let finding = match (delete, overwrite || rename) {
         (false, false) => {
             Finding::ok("protection", "with this access objects can be added, and not changed or deleted")

@@ -58,7 +58,7 @@ pub fn check_memory(memory: u64, repositories: usize) -> Result<()> {
     } else {
         format!("a push into {repositories} repositories cannot be made with {given} MiB of memory")
     };
-    Err(Error::new(Kind::Usage, text).hint(format!("give it at least {} MiB", LEAST * repositories / MIB)))
+    Err(Error::new(Kind::Usage, text).hint(format!("pass --memory {}M, or more", LEAST * repositories / MIB)))
 }
 
 impl Budget {

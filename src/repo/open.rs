@@ -308,6 +308,11 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
         let text = format!("the repository at {address} was deleted, and the store keeps versions of its objects");
         return Error::new(Kind::NoRepository, text).hint("`nfreezer repair` brings the objects back");
     }
+    if storage.list(ctx, Folder::Log).is_ok_and(|records| !records.is_empty()) {
+        let text = format!("the repository at {address} has lost its file config");
+        let hint = "`nfreezer key import FILE` puts it back from a page of `nfreezer key export`";
+        return Error::new(Kind::Missing, text).hint(hint);
+    }
     if let Some(seen) = before {
         return vanished(&address, seen);
     }

@@ -38,6 +38,8 @@ pub(super) struct RollbackGuard {
     pub proven: AtomicBool,
     /// The key file that opened the repository, until it is stored as seen.
     pub key: Mutex<Option<SeenKey>>,
+    /// Key files that were removed on this machine and are there again.
+    pub returned: Mutex<Vec<ObjectId>>,
     /// Warnings for the next state.
     pub notes: Mutex<Vec<String>>,
 }
@@ -107,9 +109,11 @@ impl RollbackGuard {
         let removed = self.seen(id).map(|seen| seen.removed).unwrap_or_default();
         for key in keys.filter(|key| removed.contains(key)) {
             self.note(format!(
-                "key file {}, which was removed from here, is there again: its passphrase opens it",
+                "key file {}, which was removed from here, is there again: its passphrase opens the repository \
+                 (`nfreezer accept` accepts it)",
                 key.short()
             ));
+            self.returned.lock().expect("no holder panics").push(*key);
         }
     }
 
@@ -291,6 +295,8 @@ impl Repository {
             seen.copy(&guard.address).verified = verified(state);
             seen.master = Some(self.keys.fingerprint());
             seen.key = guard.key.lock().expect("no holder panics").take();
+            let returned = guard.returned.lock().expect("no holder panics");
+            seen.removed.retain(|key| !returned.contains(key));
         })
     }
 

@@ -27,6 +27,9 @@ pub(super) struct KeyFiles {
 
 /// Most damaged key files that an error names.
 const NAMED: usize = 3;
+/// The hint for a wrong passphrase.
+const SOURCES: &str =
+    "it comes from --password-file, --password-command, a variable NFREEZER_PASSWORD..., or the prompt";
 /// Key files that are tried between two warnings.
 const BETWEEN_WARNINGS: usize = 64;
 /// Key files that are read at the same time.
@@ -185,7 +188,9 @@ impl<'u> Unlocking<'u> {
         let address = &self.guard.address;
         if count == 0 {
             let text = format!("{address} has lost its key files: keys/ holds none");
-            return Error::new(Kind::Missing, text).hint("use a page of `nfreezer key export`: --key-file FILE");
+            return Error::new(Kind::Missing, text).hint(
+                "`nfreezer key import FILE` puts back a page of `nfreezer key export`; --key-file FILE only uses it",
+            );
         }
         if self.tried == 0 && self.unfit > 0 && self.local.is_none() {
             let text = "the key files of this repository need a local key beside the passphrase";
@@ -216,8 +221,10 @@ impl<'u> Unlocking<'u> {
             return error.hint(hint);
         }
         match self.unfit {
-            0 => error,
-            n if self.local.is_none() => error.hint(format!("{n} more key file(s) need a local key: --local-key FILE")),
+            0 if self.damaged.is_empty() => error.hint(SOURCES),
+            n if n > 0 && self.local.is_none() => {
+                error.hint(format!("{n} more key file(s) need a local key: --local-key FILE"))
+            }
             _ => error,
         }
     }

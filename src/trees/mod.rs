@@ -187,7 +187,11 @@ impl<'r> Trees<'r> {
     pub fn at(&self, ctx: &Context, snapshot: &Snapshot, path: &[u8]) -> Result<Node> {
         self.find(ctx, snapshot, path)?.ok_or_else(|| {
             let text = format!("no {} in snapshot {}", String::from_utf8_lossy(path), snapshot.id.short());
-            Error::failed(text).hint("`nfreezer ls SNAPSHOT:PATH` shows what is there")
+            Error::failed(text).hint(if path.starts_with(b"/") {
+                "`nfreezer ls SNAPSHOT:PATH` lists a folder of the snapshot"
+            } else {
+                "paths in a snapshot are absolute, such as latest:/home/me; `nfreezer ls SNAPSHOT:PATH` lists a folder"
+            })
         })
     }
 

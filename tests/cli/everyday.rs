@@ -57,6 +57,26 @@ fn unchanged_files_are_named_with_two_v_and_renamed_ones_with_one() {
 }
 
 #[test]
+fn a_refused_command_line_gets_a_hint_that_helps() {
+    let env = Env::with_repository();
+    env.write("tree/letter", "x");
+    env.nfreezer(["push", "tree"]).done();
+    let refused = |words: &[&str], hint: &str| {
+        let error = env.nfreezer(words).exits(2).stderr;
+        assert!(error.contains(hint), "{words:?}: {error}");
+    };
+    refused(&["ls", "latest", "/etc"], "behind the snapshot: latest:/etc");
+    refused(&["dump", "latest", "/etc/fstab"], "behind the snapshot: latest:/etc/fstab");
+    refused(&["find", "-s", "latest", "letter"], "the form is `nfreezer find");
+    refused(&["check", "--read-data-subset", "10m"], "`-h` behind the command");
+    refused(&["schedule", "install", "home"], "PROFILE --daily TIME|--weekly TIME|--hourly");
+    let relative = env.nfreezer(["ls", "latest:tree"]).exits(1).stderr;
+    assert!(relative.contains("paths in a snapshot are absolute"), "{relative}");
+    let part = env.nfreezer(["check", "--read-data-subset", "30/30"]).exits(0).stdout;
+    assert!(part.contains("read and verified"), "also if the part has no pack: {part}");
+}
+
+#[test]
 fn a_path_is_accepted_as_it_is_printed() {
     let env = Env::with_repository();
     let folder = env.path("tree");

@@ -177,7 +177,7 @@ fn every_passphrase_opens_and_the_last_key_stays() {
 }
 
 #[test]
-fn t32_a_removed_key_that_comes_back_is_told() {
+fn t32_a_removed_key_that_comes_back_is_reported() {
     let (server, folder) = (Arc::<Memory>::default(), tempfile::tempdir().unwrap());
     let open = |text: &str| {
         let access = Access { seen: Some(Remembered::at(folder.path())), ..Access::default() };
@@ -193,6 +193,9 @@ fn t32_a_removed_key_that_comes_back_is_told() {
     server.overwrite(&name, bytes);
     let warnings = open("two").unwrap().state(background()).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("is there again"), "{warnings:?}");
+    let repo = open("two").unwrap();
+    repo.accept(&repo.state(background()).unwrap()).unwrap();
+    assert_eq!(open("two").unwrap().state(background()).unwrap().warnings(), [""; 0], "it was accepted");
 }
 
 #[test]
@@ -413,7 +416,7 @@ fn a_page_of_paper_brings_a_repository_back() {
     env.nfreezer(["key", "import", "typed"]).done();
     env.nfreezer(["snapshots"]).done();
     fs::remove_file(env.path("repo/config")).unwrap();
-    says(env.nfreezer(["snapshots"]), 10, "any more");
+    says(env.nfreezer(["snapshots"]), 4, "has lost its file config");
     env.nfreezer(["key", "import", "page"]).done();
     assert!(env.nfreezer(["ls"]).success().stdout.len() > 1);
 }

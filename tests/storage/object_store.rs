@@ -287,7 +287,7 @@ fn doctor_learns_whether_the_policy_lets_a_key_replace_and_delete() {
     env.set("NFREEZER_REPOSITORY", &store.address());
     env.nfreezer(["init"]).done();
     let open = env.nfreezer(["doctor"]);
-    assert!(open.stdout.contains("an object can be overwritten, deleted"), "{open:?}");
+    assert!(open.stdout.contains("an object can be overwritten or deleted"), "{open:?}");
     store.script(|request| {
         let replaces = request.method == "PUT" && !request.headers.contains_key("if-none-match");
         (replaces || request.method == "DELETE").then(|| Reply::error(403, "AccessDenied"))

@@ -40,11 +40,15 @@ enum Action {
 }
 
 #[derive(clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("when").required(true),
+    override_usage = "nfreezer schedule install PROFILE --daily TIME|--weekly TIME|--hourly"
+)]
 struct InstallArgs {
     /// The name of a profile, or the path of its file
     profile: String,
     /// At the beginning of each hour
-    #[arg(long, group = "when", required_unless_present_any = ["daily", "weekly"])]
+    #[arg(long, group = "when")]
     hourly: bool,
     /// Each day at this time: 03:00
     #[arg(long, group = "when", value_name = "TIME", value_parser = when::daily)]

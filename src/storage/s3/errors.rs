@@ -158,7 +158,7 @@ impl Refusal {
                 error(Kind::Connection).hint(self.elsewhere())
             }
             (403, _) => error(Kind::Failed).hint(
-                "the policy of this key must allow s3:GetObject, s3:PutObject and s3:ListBucket, and s3:DeleteObject for `prune`",
+                "check the access key; its policy must allow s3:GetObject, s3:PutObject and s3:ListBucket, and s3:DeleteObject for `prune`",
             ),
             _ => error(Kind::Failed),
         })
