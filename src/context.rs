@@ -116,7 +116,7 @@ impl<'p> Context<'p> {
         Context { deadline: Some(deadline), ..self.clone() }
     }
 
-    /// Returns this context for work that may still go on for `grace` after a stop: a last commit.
+    /// Returns this context for work that may continue for `grace` after a stop: a last commit.
     #[must_use]
     pub fn with_grace(&self, grace: Duration) -> Self {
         Context { grace, ..self.clone() }
@@ -255,7 +255,7 @@ pub struct Group<'p> {
     first: Mutex<Option<Error>>,
     /// The group of which this one is a part.
     whole: Option<&'p Group<'p>>,
-    /// Parts of this group that go on.
+    /// Parts of this group that are running.
     parts: AtomicUsize,
 }
 
@@ -265,7 +265,7 @@ impl<'p> Group<'p> {
         Group { context: parent.child(), first: Mutex::default(), whole: None, parts: AtomicUsize::new(0) }
     }
 
-    /// Makes a part of this group. If a part fails, the others go on; if the last one fails, the whole group is cancelled.
+    /// Makes a part of this group. If a part fails, the others continue; if the last one fails, the whole group is cancelled.
     /// Events of the part go to the receiver of `events`.
     #[must_use]
     pub fn part<'q>(&'q self, events: &Context<'q>) -> Group<'q> {

@@ -3,7 +3,7 @@
 //! Reading order: [`name`], [`time`], [`error`] and [`context`]; the core ([`crypto`], [`format`]), which is small and has no I/O;
 //! [`storage`]; [`repo`], which joins core and storage; [`trees`], which has the rules of saved trees; then the operations
 //! ([`push`], [`restore`], [`check`], [`diff`], [`dump`], [`find`], [`stats`], [`forget`], [`rewrite`],
-//! [`doctor`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
+//! [`prune`], [`doctor`]) and the mount ([`vfs`], [`mount`]). `docs/glossary.md` defines the terms.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Text of other people (names, hosts, messages of a server) in a form that a terminal cannot obey.
+//! Makes text from others (names, hosts, messages of a server) harmless for a terminal.
 //!
 //! Pure: bytes or text in, text without control characters and without invisible characters out.
 

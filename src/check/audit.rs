@@ -1,6 +1,5 @@
 //! Verifies a sample of random blocks and computes the statement that it proves. The server cannot foresee which blocks are
-//! read, so a server that has
-//! lost or withholds a part of the data is caught with a known probability, however it chose that part.
+//! read. So a server that has lost or withholds a part of the data is detected with a known probability, whichever part it is.
 
 use std::collections::BTreeSet;
 

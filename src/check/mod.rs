@@ -5,7 +5,7 @@
 //!  |------> tables of packs, index sections ---.
 //!  '------> trees: every page once (census) ---+--> packs that are needed <-- listing of packs (names, sizes)
 //!                                              |--> blocks of packs (data, audit), where that is wanted
-//!                                              '--> damage? once more over the trees hit: paths (survey)
+//!                                              '--> damage? affected trees once more, for their paths (survey)
 //! ```
 //!
 //! The check uses verified bytes, and names and sizes of packs in listings. A false listing can make a pack look missing; it
@@ -117,7 +117,7 @@ pub struct Report {
     pub entries: u64,
     /// Packs that trees or the index name and that are not condemned, and the bytes of their files.
     pub packs: (u64, u64),
-    /// Packs that no record names: of pushes that go on or were interrupted, or that prune will remove.
+    /// Packs that no record names: of pushes that are running or were interrupted, or that prune will remove.
     pub unused: (u64, u64),
     /// Unused packs with a size that no complete pack has.
     pub torsos: u64,

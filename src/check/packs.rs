@@ -133,8 +133,8 @@ impl Packs {
         Ok(())
     }
 
-    /// The packs that are needed, by id, and whether the listing shows them: those of trees and of the index, but for those
-    /// that are condemned and not there.
+    /// Returns the packs that trees or the index need, by id, and whether the listing shows them. Condemned packs that are
+    /// missing are left out.
     pub fn needed(&self) -> Vec<(PackRef, ObjectType, bool)> {
         let known = self.known.lock().expect("no holder panics");
         let right = |pack: &Pack| pack.there == There::Right;
@@ -197,7 +197,7 @@ impl Packs {
         repo::is_most(missing, all)
     }
 
-    /// Why a chunk cannot be read from its place, as far as it is known. `None`: nothing speaks against it.
+    /// Returns the known reason why a chunk cannot be read from its place; `None` if there is none.
     pub fn trouble(&self, ctx: &Context, repo: &Repository, kind: ChunkKind, r: &Ref) -> Option<String> {
         let object = object_type(kind);
         let known = self.known.lock().expect("no holder panics");

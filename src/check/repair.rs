@@ -42,9 +42,9 @@ pub struct Repaired {
     pub brought_back: Vec<Name>,
     /// Packs that nothing new refers to from now on.
     pub condemned: Vec<ObjectId>,
-    /// Snapshots that are hit, each with the one that takes its place; none where nothing of it is left, or without `yes`.
+    /// Snapshots that lost data, each with its replacement; `None` if all of its data is lost, or without `yes`.
     pub replaced: Vec<(SnapshotId, Option<SnapshotId>)>,
-    /// Records that are lost and not asked for any more; without `yes`: that would be.
+    /// Lost records that later commands do not require; without `yes`, records that would be given up.
     pub given_up: Vec<ObjectId>,
     /// Records with false claims that were replaced, or would be.
     pub false_records: Vec<ObjectId>,
@@ -74,7 +74,7 @@ pub fn repair(
     if examined.packs.are_mostly_missing() && !consent.yes {
         let text = "most packs are missing: nothing was changed";
         return Err(Error::failed(text).hint(
-            "is a disk of the server not mounted? If they are lost for good, `nfreezer repair --yes` goes on without them",
+            "is a disk of the server not mounted? If they are lost for good, `nfreezer repair --yes` continues without them",
         ));
     }
     let writes = consent.yes && !consent.dry_run;

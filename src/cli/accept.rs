@@ -1,4 +1,4 @@
-//! `nfreezer accept`: takes the present state of a repository for the right one, after a rollback that was intended.
+//! `nfreezer accept`: accepts the present state of a repository, after a rollback that was intended.
 
 use serde_json::json;
 

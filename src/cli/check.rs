@@ -127,8 +127,8 @@ fn print_notes(out: &mut Output, report: &Report) -> Result<()> {
     let notes = [
         (
             report.unused.0,
-            "pack is not used (of an interrupted push, or of one that goes on)",
-            "packs are not used (of interrupted pushes, or of one that goes on)",
+            "pack is not used (of an interrupted push, or of one that is running)",
+            "packs are not used (of interrupted pushes, or of one that is running)",
         ),
         (
             report.torn_records,

@@ -1,4 +1,4 @@
-//! `nfreezer doctor`: tests a server, or another place of a repository, and advises.
+//! `nfreezer doctor`: tests a server, or another place of a repository, and gives advice.
 
 use std::time::Instant;
 

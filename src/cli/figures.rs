@@ -351,7 +351,7 @@ mod tests {
         figures.total = Some(Total { files: 6, bytes: all, complete: true });
         for tick in 0..5 * 45 {
             figures.sent = (rate * tick / 5).min(all);
-            // Packs are finished together, so reading goes on in jumps.
+            // Packs are finished together, so reading advances in jumps.
             let read = (figures.sent / buffers * buffers + buffers).min(all);
             (figures.worked, figures.bytes, figures.to_send) = (read, read, read);
             figures.sample(start + Duration::from_millis(tick * 200));

@@ -1,4 +1,4 @@
-//! Restricts snapshots to those of a host, with a source, and with tags.
+//! Restricts snapshots by host, source and tags.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! `nfreezer import-v0`: makes a snapshot of a repository of the Python nFreezer, which stays as it is.
+//! `nfreezer import-v0`: makes a snapshot of a repository of the Python nFreezer, which is only read.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub struct Args {
     /// The name in the snapshot of the machine that was backed up; this machine by default
     #[arg(long, env = "NFREEZER_HOST", hide_short_help = true)]
     host: Option<String>,
-    /// The time of the snapshot instead of that of the newest file in it: `2026-11-22 10:00:00` (local) or
+    /// The time of the snapshot instead of the time of its newest file: `2026-11-22 10:00:00` (local) or
     /// `2026-11-22T09:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = time, hide_short_help = true)]
     time: Option<Time>,

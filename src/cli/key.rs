@@ -48,7 +48,7 @@ enum Command {
     Passwd(AddArgs),
     /// Export a key file as a page to print, with a QR code
     Export(ExportArgs),
-    /// Bring an exported key file back to a repository that has lost it
+    /// Put an exported key file back into a repository that has lost it
     Import(ImportArgs),
 }
 
@@ -188,7 +188,7 @@ fn list(args: &ListArgs, out: &mut Output) -> Result<Map<String, Value>> {
     Ok(output::object(json!({ "keys": keys.len(), "opened": opened.to_string() })))
 }
 
-/// Returns a row of the table; `info` is that of the key file that was opened.
+/// Returns a row of the table. `info` is given for the key file that was opened.
 fn row(key: &Key, info: Option<&KeyInfo>) -> String {
     let label = info.map(|info| escape::text(info.label.as_bytes())).unwrap_or_default();
     let time = human::time(Time::from_seconds(info.map_or(key.stored, |info| info.created as i64)));

@@ -1,5 +1,5 @@
-//! The command line: arguments, output, progress, passphrase, exit codes. The only code that prints. One file a command;
-//! what each does is in `docs/cli.md`.
+//! The command line: arguments, output, progress, passphrase, exit codes. The only code that prints. One file for each
+//! command; `docs/cli.md` describes the commands.
 
 use std::ffi::OsString;
 use std::panic;
@@ -171,7 +171,7 @@ enum Command {
     /// Write shell completions and man pages
     #[command(hide = true)]
     Generate(generate::Args),
-    /// Test a server, and advise
+    /// Test a server and give advice
     #[command(hide = true)]
     Doctor(doctor::Args),
     /// Show how old the newest snapshots are, for monitors
@@ -283,7 +283,7 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
     }
 }
 
-/// `arguments` are those of this process, from which `mount` starts its background process.
+/// `arguments` are the arguments of this process, from which `mount` starts its background process.
 fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
     match command {
         Command::Init(args) => init::run(&args),

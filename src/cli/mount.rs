@@ -53,7 +53,7 @@ pub struct Args {
     /// `keep` shows the owners as saved. The default is `me`; for root it is `keep`.
     #[arg(long, value_name = "OWNER")]
     owner: Option<String>,
-    /// Let other users in
+    /// Let other users read
     ///
     /// The modes of the files decide what they can read.
     #[arg(long)]
@@ -67,7 +67,7 @@ pub struct Args {
     /// A request that waits longer for the server fails with an I/O error
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, hide_short_help = true)]
     io_timeout: Duration,
-    /// Interval between two looks for new snapshots; 0 for never
+    /// Interval between checks for new snapshots; 0 disables them
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, hide_short_help = true)]
     refresh: Duration,
     /// Memory for decrypted blocks
@@ -105,14 +105,14 @@ pub struct UmountArgs {
     dir: PathBuf,
     /// Unmount a folder that is in use
     ///
-    /// It vanishes at once, and ends with its last use.
+    /// The mount disappears at once, and ends when no program uses it any more.
     #[arg(short, long)]
     lazy: bool,
     #[command(flatten)]
     pub output: JsonArgs,
 }
 
-/// Mounts; in the background unless `-f` is given. `arguments` are those of this call, without the program's name.
+/// Mounts; in the background unless `-f` is given. `arguments` are the arguments of this call, without the program's name.
 pub fn run(args: &Args, arguments: &[OsString]) -> Result<u8> {
     if args.foreground && std::env::var_os(ARENAS).is_none() {
         // Returns only if this program cannot be run again; then the mount takes more memory.
@@ -307,7 +307,7 @@ fn owner(text: Option<&str>, me: (u32, u32)) -> Result<Option<(u32, u32)>> {
     }
 }
 
-/// Returns a user by name or number. A number without a user is also that of the group.
+/// Returns a user by name or number. A number without a user is also the number of the group.
 fn user(text: &str) -> Result<Account> {
     let number = || text.parse().ok().map(|uid| accounts::user_of_number(uid).unwrap_or(Account { uid, gid: uid }));
     accounts::user(text.as_bytes()).or_else(number).ok_or_else(|| unknown("user", text))

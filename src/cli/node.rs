@@ -6,7 +6,7 @@ use super::{escape, human, output};
 use crate::format::node::{Content, Node, PARTIAL};
 use crate::trees::{LOST, lacks_parts};
 
-/// Returns the path; that of a directory ends with a slash.
+/// Returns the path. The path of a directory ends with a slash.
 pub fn name(path: &[u8], node: &Node) -> String {
     let slash = if matches!(node.content, Content::Directory(_)) { "/" } else { "" };
     format!("{}{slash}", escape::text(path))

@@ -22,7 +22,7 @@ use crate::storage::{self, Dry, Location, SshOptions, Storage};
 /// Number of passphrases that the user may type.
 const TRIES: usize = 3;
 
-/// Is set where a record is missing although the command goes on.
+/// Is set if a record is missing although the command continues.
 fn alarm() -> &'static Alarm {
     static ALARM: OnceLock<Alarm> = OnceLock::new();
     ALARM.get_or_init(Alarm::default)

@@ -29,7 +29,7 @@ const CAPACITY: u64 = 1 << 30;
 pub struct AddressArgs {
     /// The repository: user@host:/path, or a local folder
     ///
-    /// Forms: user@host:/path, host:path (relative to the home folder), sftp://user@host:port//path, or a local folder.
+    /// Forms: user@host:/path, host:path (relative to the home folder), sftp://user@host:port//path, s3://host/bucket/folder, rclone:REMOTE:path, or a local folder.
     /// [env: NFREEZER_REPOSITORY]
     #[arg(short, long, value_name = "REPO", help_heading = REPOSITORY, conflicts_with = "repository_file")]
     pub repo: Option<String>,
@@ -75,7 +75,7 @@ pub struct SecretArgs {
 /// Whether this machine remembers the newest heads of the repository.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct SeenArgs {
-    /// Neither use nor update the newest heads that this machine remembers [env: NFREEZER_NO_MEMORY=1]
+    /// Neither use nor update the newest records that this machine remembers [env: NFREEZER_NO_MEMORY=1]
     #[arg(long, help_heading = REPOSITORY, hide_short_help = true)]
     pub no_memory: bool,
 }
@@ -106,7 +106,7 @@ pub struct OpenArgs {
     /// The passphrase.
     #[command(flatten)]
     pub secret: SecretArgs,
-    /// Use an exported key file instead of those on the server
+    /// Use an exported key file instead of the ones on the server
     ///
     /// FILE is the page that `key export` made, its lines typed in, or the text of its QR code.
     #[arg(long, value_name = "FILE", help_heading = REPOSITORY, hide_short_help = true)]
@@ -143,7 +143,7 @@ pub struct ReadArgs {
 pub struct SshArgs {
     /// An SSH key file
     ///
-    /// It is tried before those of the agent and the usual ones.
+    /// It is tried before the keys of the agent and the usual key files.
     #[arg(short, long, value_name = "FILE", help_heading = REPOSITORY)]
     pub identity: Vec<PathBuf>,
     /// The SSH port, if the address contains none
@@ -151,7 +151,7 @@ pub struct SshArgs {
     pub port: Option<u16>,
     /// Accept and store the host key of a server that is not in known_hosts
     ///
-    /// A host key that differs from the stored one is refused all the same.
+    /// A host key that differs from the stored one is still refused.
     #[arg(long, help_heading = CONNECTION, hide_short_help = true)]
     pub accept_new_host_key: bool,
     /// `ssh.config=FILE`, `sftp.command=COMMAND`
@@ -174,7 +174,7 @@ pub struct ConnectionArgs {
     #[arg(short, long, value_name = "N", help_heading = CONNECTION, hide_short_help = true,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
-    /// Try to connect for this long: 90s, 1h30m; 0: never again
+    /// Try to connect for this long: 90s, 1h30m; 0 disables it
     ///
     /// Applies when a connection was lost (by default for 15m) and, if it is given, to the first connection.
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = CONNECTION, hide_short_help = true)]

@@ -102,7 +102,7 @@ impl Output {
         if self.closed {
             return Ok(());
         }
-        // At once, so that nothing that another thread says gets into a line.
+        // One call, so that no output of another thread gets into a line.
         let written = self.out.write_all(format!("{line}\n").as_bytes());
         self.checked(written)
     }
@@ -123,7 +123,7 @@ pub fn notice(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// A line of another process of ours, or to one, on standard output as it is.
+/// Writes a line from or for another process of nfreezer to standard output, unchanged.
 pub fn relay(line: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -102,7 +102,7 @@ pub fn text(heading: &Heading, file: &[u8]) -> Result<String> {
     Ok(page)
 }
 
-/// A key file out of a file: as it is on the server, or a page with its lines or with what its QR code says.
+/// Reads a key file from a file: a copy of the one on the server, a page with its lines, or the text of its QR code.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let name = escape::text(path.as_os_str().as_encoded_bytes());
     let bytes = read_bounded(path, LARGEST).map_err(|e| Error::io(format!("read the key file {name}"), e))?;

@@ -8,7 +8,7 @@ use super::escape;
 use crate::error::{Error, Result};
 use crate::pattern::{self, Pattern};
 
-/// Appends the patterns of an option, then those of the lists beside it.
+/// Appends the patterns of an option, then the patterns of the lists beside it.
 pub fn collect(
     given: &[OsString],
     files: &[PathBuf],

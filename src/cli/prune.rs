@@ -30,7 +30,7 @@ pub struct Args {
     yes: bool,
     /// Delete at once: no other client writes
     ///
-    /// Leaves out the grace time of 24 hours. For a full disk. A client that writes all the same notices it and sends its
+    /// Leaves out the grace time of 24 hours. For a full disk. A client that writes anyway detects it and sends its
     /// data again.
     #[arg(long)]
     exclusive: bool,

@@ -72,7 +72,7 @@ pub struct Args {
     /// Read patterns for --iexclude from FILE
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     iexclude_file: Vec<PathBuf>,
-    /// Delete what the snapshot lacks in the restored folders
+    /// Delete entries of the restored folders that the snapshot lacks
     ///
     /// Entries that --include and --exclude leave out stay, and so do mount points and folders above the sources of the
     /// snapshot. --dry-run shows what would be deleted.

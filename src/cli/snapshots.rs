@@ -89,7 +89,7 @@ fn print(out: &mut Output, list: &[Snapshot]) -> Result<()> {
     let partial = list.iter().filter(|s| s.partial).count();
     let mut footer = human::count(list.len() as u64, "snapshot");
     if partial > 0 {
-        footer += &format!(" (* {partial} partial: the push was interrupted, the next one goes on from there)");
+        footer += &format!(" (* {partial} partial: the push was interrupted, the next one continues from there)");
     }
     let zone = jiff::tz::TimeZone::system();
     out.line(format_args!("{footer}; times in {}", zone.iana_name().unwrap_or("local time")))

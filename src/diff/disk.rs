@@ -70,7 +70,7 @@ struct Walk<'c, 'r> {
 ///
 /// # Errors
 ///
-/// Errors that are no damage and of no single path, and those of `report`.
+/// Errors other than damage that concern no single path, and errors of `report`.
 pub fn with_disk(
     ctx: &Context,
     trees: &Trees<'_>,

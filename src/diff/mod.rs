@@ -91,7 +91,7 @@ impl Side {
 ///
 /// # Errors
 ///
-/// Errors that are no damage, and those of `report`.
+/// Errors other than damage, and errors of `report`.
 pub fn snapshots(
     ctx: &Context,
     trees: &Trees<'_>,

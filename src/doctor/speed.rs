@@ -74,7 +74,7 @@ fn measured<T: Send>(test: &'static str, items: Vec<T>, work: impl Fn(T) -> Resu
     let rate = bytes as f64 / time.as_secs_f64().max(1e-6);
     let text = format!("{:.1} MiB/s ({} MiB in {:.1} s)", rate / 1048576.0, bytes >> 20, time.as_secs_f64());
     let finding = if rate < SLOW {
-        Finding::warning(test, text, "the first push takes long: it may be interrupted and goes on where it stopped")
+        Finding::warning(test, text, "the first push takes long: it may be interrupted, and continues where it stopped")
     } else {
         Finding::ok(test, text)
     };

@@ -55,7 +55,7 @@ type Matches = Vec<(Node, Set)>;
 ///
 /// # Errors
 ///
-/// Errors that are no damage, and those of `report`.
+/// Errors other than damage, and errors of `report`.
 pub fn find(ctx: &Context, trees: &Trees<'_>, snapshots: &[Snapshot], report: Report<'_>) -> Result<()> {
     let mut roots = Directory::new();
     for (i, snapshot) in snapshots.iter().enumerate() {

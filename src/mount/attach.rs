@@ -93,7 +93,7 @@ fn by_helper(dir: &Path, how: &AttachOptions<'_>) -> Result<OwnedFd> {
     command.args(["-o", &options, "--"]).arg(dir).env("_FUSE_COMMFD", "0");
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn();
-    // Closes this process's end of the helper's socket; otherwise `receive` would wait for ever if the helper fails.
+    // Closes this process's end of the helper's socket; otherwise `receive` would wait forever if the helper fails.
     drop(command);
     let mut child = child.map_err(|e| {
         Error::io("run fusermount3", e).hint("only root can mount without it: `apt install fuse3` installs it")

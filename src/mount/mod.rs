@@ -71,7 +71,7 @@ pub struct Options {
     pub sources: Vec<PathBuf>,
     /// How long a request may wait for the storage.
     pub io_timeout: Duration,
-    /// Interval between two looks for new snapshots; `None`: never.
+    /// Interval between checks for new snapshots; `None` disables them.
     pub refresh: Option<Duration>,
     /// Fetch the names of `latest` in the background.
     pub prefetch: bool,

@@ -21,7 +21,7 @@ pub fn mounted_at(dir: &Path) -> Option<TableEntry> {
     mount.map(|mount| TableEntry { device: mount.device_text(), kind: mount.kind })
 }
 
-/// Returns the path without symbolic links. The last part stays as it is where that fails, as at the mount point of an
+/// Returns the path without symbolic links. The last part stays unresolved if that fails, as at the mount point of an
 /// ended process.
 pub fn absolute(dir: &Path) -> Result<PathBuf> {
     if let Ok(path) = dir.canonicalize() {

@@ -36,7 +36,7 @@ fn schedule_ranges(core: &Arc<Core>, advice: &Ahead, ranges: Vec<PackRange>) {
     }
 }
 
-/// Runs a job when a reader thread is idle, with the deadline of a request so that it cannot keep the thread for ever.
+/// Runs a job when a reader thread is idle, with the deadline of a request so that it cannot keep the thread forever.
 fn run(core: &Arc<Core>, job: impl FnOnce(&Context, &Arc<Core>) + Send + 'static) {
     let shared = Arc::clone(core);
     core.readers.run_when_idle(move || job(&shared.within(shared.timeout), &shared));

@@ -232,8 +232,8 @@ impl<'r> Copier<'r> {
         self.stored(new, ObjectType::Meta, table)
     }
 
-    /// Puts the last chunks of the old lane behind those of the newest one, if the padding of two packs is so much that the
-    /// next run would repack them.
+    /// Appends the last chunks of the old lane to the newest lane, if the next run would repack two packs because of their
+    /// padding.
     fn join_lanes(&mut self) -> Result<()> {
         let lanes: Vec<Reached> = self.open.iter().flatten().map(size).collect();
         let separate = lanes.iter().map(|lane| file_bytes(lane.chunks, lane.bytes)).sum();

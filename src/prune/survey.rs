@@ -185,7 +185,7 @@ fn check_log(state: &State, strict: bool) -> Result<BTreeSet<ObjectId>> {
     let lost = faults.incomplete.iter().filter(|record| record.lost).map(|record| record.id);
     if let (Some(id), true) = (faults.missing.iter().copied().chain(lost).next(), strict) {
         let text = format!("record {} is missing or damaged", id.short());
-        return Err(doubt(text).hint("`nfreezer repair --yes` goes on without it"));
+        return Err(doubt(text).hint("`nfreezer repair --yes` continues without it"));
     }
     Ok(faults.incomplete.into_iter().filter(|record| !record.lost).map(|record| record.id).collect())
 }

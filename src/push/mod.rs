@@ -48,7 +48,7 @@ pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
 pub use tree::checkpoint::Checkpoints;
 pub use walk::select::{IGNORE_FILE, Select};
 
-/// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `ctx` and counted; the push goes on.
+/// Takes a snapshot of `options.sources`. Files that cannot be read are reported to `ctx` and counted; the push continues.
 ///
 /// # Errors
 ///
@@ -59,7 +59,7 @@ pub fn push(ctx: &Context, repo: &Repository, options: &Options) -> Result<Summa
 }
 
 /// Takes a snapshot of `options.sources` in several repositories. The sources are walked once, and each file that a repository
-/// needs is read once. If a repository fails, the others go on. Returns the results in the order of `destinations`, each like
+/// needs is read once. If a repository fails, the others continue. Returns the results in the order of `destinations`, each like
 /// the result of [`push`].
 ///
 /// # Errors

@@ -58,7 +58,7 @@ impl Index {
     }
 
     /// Returns where a chunk is, in a pack that is neither condemned nor dropped. A section that cannot be read is an
-    /// error unless another one has the chunk: the caller decides whether to go on as if it were unknown.
+    /// error unless another one has the chunk: the caller decides whether to treat the chunk as unknown.
     pub fn find(&self, ctx: &Context, repo: &Repository, id: &ChunkId) -> Result<Option<(ChunkKind, Ref)>> {
         let mut found = None;
         let visited = self.visit(ctx, repo, id, |row| {

@@ -148,7 +148,7 @@ impl Repository {
         seen.map(|seen| seen.heads_at(&self.rollback.address).to_vec()).unwrap_or_default()
     }
 
-    /// Returns the superseding records that were verified at this address; `None` if nothing of its log was seen.
+    /// Returns the superseding records that were verified at this address; `None` if its log was never seen.
     pub(super) fn verified(&self) -> Option<BTreeSet<ObjectId>> {
         let seen = self.rollback.seen(&self.id)?;
         let copy = seen.copies.iter().find(|copy| copy.address == self.rollback.address && !copy.heads.is_empty())?;

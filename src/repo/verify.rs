@@ -111,8 +111,8 @@ impl Repository {
         read.into_iter().filter_map(Result::transpose).collect()
     }
 
-    /// Verifies the records that supersede others and that this client has not verified at this address, unless it knew
-    /// nothing of the log before.
+    /// Verifies the records that supersede others and that this client has not verified at this address, unless the
+    /// log is new to it.
     pub(super) fn verify_new(&self, ctx: &Context, state: &mut State, listing: &[Listed]) -> Result<()> {
         match self.verified() {
             Some(verified) => self.verify(ctx, state, listing, &verified),

@@ -2,8 +2,8 @@
 //! not know, is left out and counted; that is not a failure.
 //!
 //! The rule for access: no other user gets more than the snapshot granted. So setuid and setgid need the saved owner and
-//! group, a group that could not be set has the rights of others, and without its ACL a file grants its group only what the
-//! ACL granted to that group.
+//! group, a group that could not be set has the rights of others, and without its ACL a file grants its group only the
+//! rights that the ACL granted to that group.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -122,7 +122,7 @@ enum Access {
     NoAcl,
     /// It is the saved one. The group bits of the mode are its mask.
     Saved,
-    /// It could not be set, and there is none. These three bits are what it granted to the owning group.
+    /// It could not be set, and there is none. It granted these three bits to the owning group.
     Lost(u32),
     /// It is not known, or a foreign one could not be removed.
     Unknown,

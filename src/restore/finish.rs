@@ -27,7 +27,7 @@ fn finish(run: &Run<'_>, file: File) {
     dir::release(run, file.held);
 }
 
-/// A file is there already: compares it by its contents, and does what the options say.
+/// Handles a file that exists already: compares its contents, then follows the options.
 pub(super) fn existing(run: &Run<'_>, file: File) {
     match local::compare(run, &file.held, &file.node) {
         Ok(Some(fd)) => {

@@ -13,7 +13,7 @@ use crate::format::limits;
 ///
 /// # Errors
 ///
-/// `Exists` if this file system takes the name for that of another entry of this restore.
+/// `Exists` if this file system treats the name and the name of another entry of this restore as one.
 pub(super) fn note(run: &Run<'_>, held: &Held, name: &[u8]) -> Result<()> {
     if run.options.dry_run {
         return Ok(()); // it makes no file to try names with

@@ -49,7 +49,7 @@ use crate::trees::{Fetch, Lookup, Trees};
 /// How to treat an existing entry that is not equal. Directories are merged in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
-    /// Leave it as it is and report it. Equal contents are no failure, and nothing about them is touched.
+    /// Leave it as it is and report it. Equal contents are no failure, and the file is not touched.
     #[default]
     Never,
     /// Replace it; equal contents only get the saved attributes.
@@ -220,7 +220,7 @@ pub fn restore(
     Ok(summary)
 }
 
-/// Whether all that the snapshot holds lies below this path, so that its figures are those of this restore.
+/// Returns whether the whole snapshot lies below this path, so that its figures hold for this restore.
 fn holds_all(snapshot: &Snapshot, parts: &[&[u8]]) -> bool {
     let below = |source: &[u8]| {
         let mut source = source.split(|b| *b == b'/').filter(|part| !part.is_empty());
@@ -317,7 +317,7 @@ impl Run<'_> {
         match why.kind() {
             Kind::NoSpace => {
                 let why = why.while_doing(String::from_utf8_lossy(path));
-                return self.group.fail(why.hint("make room, then the same command goes on from here"));
+                return self.group.fail(why.hint("make room, then the same command continues from here"));
             }
             Kind::Connection | Kind::Tampering | Kind::Interrupted(_) | Kind::Cancelled | Kind::Exhausted => {
                 return self.group.fail(why);
@@ -334,7 +334,7 @@ fn interrupted(e: Error) -> Error {
     match e.kind() {
         Kind::Interrupted(_) => {
             Error::new(e.kind(), "interrupted: what is restored so far is complete, the rest is missing")
-                .hint("the same command goes on from here")
+                .hint("the same command continues from here")
         }
         _ => e,
     }

@@ -1,5 +1,5 @@
 //! From saved owner names to numbers of this machine. A name that is unknown here keeps its saved number, and no name
-//! makes root the owner of what was not root's (restic #22178).
+//! makes root the owner of a file that did not belong to root (restic #22178).
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -109,7 +109,7 @@ fn is_below(path: &[u8], other: &[u8]) -> bool {
     path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Refuses a deletion that would remove what the user hardly means, as restic does.
+/// Refuses a deletion that the user probably does not intend, as restic does.
 pub(super) fn check_delete(snapshot: &Snapshot, target: &std::path::Path, selection: &Selection) -> Result<()> {
     use crate::error::{Error, Kind};
     let is_filtered = !selection.paths.is_empty() || !selection.include.is_empty() || !selection.exclude.is_empty();

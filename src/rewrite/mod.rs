@@ -1,8 +1,8 @@
 //! Replaces snapshots: by ones whose trees lack some files, or with other metadata.
 //!
-//! In: snapshots of a state, what to leave out, new metadata. Out: one record with the new snapshots, the new pages, and the
-//! marks that forget the old ones. The contents that no snapshot needs any more stay on the server until `prune` removes
-//! them. If only metadata changes, no tree is read.
+//! In: snapshots of a state, a rule for the nodes to leave out, new metadata. Out: one record with the new snapshots, the new
+//! pages, and the marks that forget the old ones. Contents that no snapshot needs any more stay on the server until `prune`
+//! removes them. If only metadata changes, no tree is read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const COMPRESSION: i32 = 3;
 /// Memory for the search for condemned packs.
 const MEMORY: u64 = 64 << 20;
 
-/// Values that replace those of each snapshot.
+/// Values that replace the values of each snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The host.

@@ -1,6 +1,6 @@
 //! The size of some snapshots: distinct chunks, before and after compression, and how many of them other snapshots share.
 //!
-//! In: the roots of the snapshots, and those of all others. Out: [`Stats`].
+//! In: the roots of the snapshots, and the roots of all others. Out: [`Stats`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -38,7 +38,7 @@ pub struct Stats {
     pub metadata: Figures,
     /// The part of both that no other snapshot has.
     pub unique: Figures,
-    /// Pages that could not be read; what they name is not counted.
+    /// Pages that could not be read; their contents are not counted.
     pub damaged: u64,
 }
 

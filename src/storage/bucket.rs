@@ -90,7 +90,7 @@ impl Endpoint {
     }
 }
 
-/// Returns whether `s3://` goes on with a host: it has a dot or a port, which a bucket behind `s3://` must not have.
+/// Returns whether a host follows `s3://`: it has a dot or a port, which a bucket behind `s3://` must not have.
 fn names_host(rest: &str) -> bool {
     let first = rest.split('/').next().unwrap_or_default();
     first == "localhost" || first.contains(['.', ':', '@'])

@@ -30,7 +30,7 @@ pub struct Remote {
     pub host: String,
     /// The port, if the address names one.
     pub port: Option<u16>,
-    /// The folder: absolute, or relative to what the server takes for the home folder. Never empty.
+    /// The folder: absolute, or relative to the home folder on the server. Never empty.
     pub path: String,
 }
 

@@ -66,14 +66,14 @@ impl Difference {
     }
 }
 
-/// Compares two directories, given their top pages, and reports each difference to `each` in the order of paths; what
-/// changed below a renamed directory comes after all others. Subtrees that both have in common are not read. `is_recursive`:
+/// Compares two directories, given their top pages, and reports each difference to `each` in the order of paths; changes
+/// below a renamed directory come after all others. Subtrees that both have in common are not read. `is_recursive`:
 /// everything below an added or removed directory is reported too. What cannot be read goes to `unreadable` with the path
-/// of its directory, and the comparison goes on.
+/// of its directory, and the comparison continues.
 ///
 /// # Errors
 ///
-/// Errors that are no damage, and those of `each`.
+/// Errors other than damage, and errors of `each`.
 pub fn compare(
     ctx: &Context,
     trees: &Trees<'_>,

@@ -110,7 +110,7 @@ impl<'t> Entries<'t> {
 impl Iterator for Entries<'_> {
     type Item = Result<Node>;
 
-    /// Returns the next node. After an error the walk goes on with the next page.
+    /// Returns the next node. After an error the walk continues with the next page.
     fn next(&mut self) -> Option<Result<Node>> {
         loop {
             if let Some(node) = self.nodes.next() {

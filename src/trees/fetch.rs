@@ -72,8 +72,8 @@ impl<'a> Fetch<'a> {
         Fetch { trees, wanted: Mutex::default(), less: Condvar::new() }
     }
 
-    /// Returns where a chunk is: the place of its reference, unless that pack was dropped. Then its neighbours are those of
-    /// the new place.
+    /// Returns where a chunk is: the place of its reference, unless that pack was dropped. Then its neighbours are the ones
+    /// at the new place.
     pub fn located(&self, ctx: &Context, r: &Ref) -> Ref {
         self.trees.lookup().locate(ctx, self.trees.repo(), ChunkKind::Data, r)
     }

@@ -80,7 +80,7 @@ impl<'t> Lockstep<'t> {
 impl Iterator for Lockstep<'_> {
     type Item = Result<Step>;
 
-    /// Returns the next name. After an error the walk goes on without the page that could not be read.
+    /// Returns the next name. After an error the walk continues without the page that could not be read.
     fn next(&mut self) -> Option<Result<Step>> {
         loop {
             if self.skip_common() {

@@ -147,14 +147,14 @@ impl<'r> Trees<'r> {
         branch.check(&list).map(|()| list)
     }
 
-    /// Returns the extended attributes that the file of a node had, without those of nfreezer.
+    /// Returns the extended attributes that the file of a node had, without the attributes of nfreezer.
     pub fn xattrs_of_file(&self, ctx: &Context, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut pairs = self.xattrs(ctx, node)?;
         pairs.retain(|(name, _)| !own::is_own(name));
         Ok(pairs)
     }
 
-    /// Returns the extended attributes of a node, with those of nfreezer.
+    /// Returns the extended attributes of a node, with the attributes of nfreezer.
     pub fn xattrs(&self, ctx: &Context, node: &Node) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(list.clone()),

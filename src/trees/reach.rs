@@ -48,7 +48,7 @@ pub trait Visit: Sync {
 ///
 /// # Errors
 ///
-/// Errors that are no damage.
+/// Errors other than damage.
 pub fn walk(
     ctx: &Context,
     repo: &Repository,
@@ -60,7 +60,7 @@ pub fn walk(
     walk_in_waves(ctx, repo, lookup, &[roots], memory, visit)
 }
 
-/// Reads all pages like [`walk`], those of one root after those of another. Each root begins a wave.
+/// Reads all pages like [`walk`], one root after the other. Each root begins a wave.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub fn walk_one_by_one(ctx: &Context, trees: &Trees<'_>, roots: &[Ref], memory: 
     walk_in_waves(ctx, trees.repo(), Some(trees.lookup()), &waves, memory, visit)
 }
 
-/// Reads all pages like [`walk`], first those of the first wave of roots, then those that only later waves reach.
+/// Reads all pages like [`walk`]: first the pages of the first wave of roots, then pages that only later waves reach.
 pub(super) fn walk_in_waves(
     ctx: &Context,
     repo: &Repository,

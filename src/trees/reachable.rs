@@ -74,7 +74,7 @@ impl Reachable {
     }
 
     /// Returns the set like [`Reachable::of`], and the error that makes it incomplete. An incomplete set proves nothing. The
-    /// second roots are those of forgotten snapshots, of which packs may have been removed.
+    /// second roots belong to forgotten snapshots, whose packs may have been removed.
     pub fn with_gaps(
         ctx: &Context,
         trees: &Trees<'_>,

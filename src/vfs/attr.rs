@@ -57,7 +57,7 @@ pub struct Attr {
 pub struct Rights {
     /// Replaces user and group.
     pub owner: Option<(u32, u32)>,
-    /// Whether the kernel decides by the mode alone who may read. Then the mode is limited to what the ACL granted.
+    /// The kernel decides about access by the mode alone. Then the mode is limited to the rights that the ACL granted.
     pub by_mode: bool,
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Each operation takes a [`Mode`]. With [`Mode::Cached`] it answers from memory without waiting, or with
 //! [`Fault::Wait`]; with [`Mode::Fetch`] it may take as long as the storage. Nodes below a snapshot never change, so they
-//! may be cached for ever; only the directories of the view change, by [`Vfs::refresh`].
+//! may be cached forever; only the directories of the view change, by [`Vfs::refresh`].
 //!
 //! - [`view`]: the directories above the snapshots. [`readme`]: the file beside them. [`time`]: `at/`, `versions/` and `deleted/`.
 //! - [`lookup`] and [`readdir`]: nodes by name and number. [`xattr`]: extended attributes. [`read`]: file contents.
@@ -210,7 +210,7 @@ impl Vfs {
         &self.freshness
     }
 
-    /// Returns how long the attributes of this node and the names in it may be cached; `None`: for ever.
+    /// Returns how long the attributes of this node and the names in it may be cached; `None`: forever.
     pub fn keep(&self, ino: u64) -> Option<Duration> {
         if let Some(folder) = self.view().find(ino) {
             return Some(if folder.role == Role::Plain { SOON } else { BRIEF });

@@ -121,7 +121,7 @@ impl Pages {
         self.get(&self.lists, ChunkKind::List, r, mode, |bytes, r| Ok(extents(List::decode(bytes, &r.pack)?)))
     }
 
-    /// Returns the extended attributes of a node, without those of nfreezer.
+    /// Returns the extended attributes of a node, without the attributes of nfreezer.
     pub fn xattrs(&self, node: &Node, mode: Mode<'_>) -> Result<Arc<Attributes>, Fault> {
         match &node.xattrs {
             Xattrs::Inline(list) => Ok(Arc::new(of_file(list.clone()))),

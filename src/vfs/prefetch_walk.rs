@@ -64,7 +64,7 @@ impl Vfs {
         PrefetchWalk::new(root, self.options.cache / 2)
     }
 
-    /// Fetches one page; returns false after the last page or when there is no more room. Damaged pages are skipped; after
+    /// Fetches one page; returns false after the last page or when the room is used up. Damaged pages are skipped; after
     /// another error the next step tries the same page again.
     pub fn step(&self, ctx: &Context, walk: &mut PrefetchWalk) -> Result<bool, Fault> {
         let Some(page) = walk.next() else { return Ok(false) };

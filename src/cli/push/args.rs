@@ -88,7 +88,7 @@ pub struct Args {
     /// Leave out files and folders with the flag `d` of chattr
     #[arg(long, help_heading = SELECTION, hide_short_help = true)]
     pub exclude_nodump: bool,
-    /// Ignore the .nfreezerignore files in the folders that are saved (their syntax is that of gitignore)
+    /// Ignore the .nfreezerignore files in the folders that are saved (in the syntax of gitignore)
     #[arg(long, help_heading = SELECTION, hide_short_help = true)]
     pub no_ignore_files: bool,
     /// Stay on the file systems of the sources
@@ -127,7 +127,7 @@ pub struct Args {
     /// Compare with this snapshot instead of the newest one of the same host and sources
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force", help_heading = PROCESS, hide_short_help = true)]
     pub parent: Option<String>,
-    /// Use at most this much memory, besides that of the key derivation; at least 104M
+    /// Use at most this much memory, in addition to the key derivation; at least 104M
     #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "256M", env = "NFREEZER_MEMORY",
         help_heading = PROCESS, hide_short_help = true)]
     pub memory: u64,

@@ -16,7 +16,7 @@ use crate::cli::escape;
 use crate::error::{Error, Kind, Result};
 use crate::push::{Failure, Opener, Stream, StreamKind};
 
-/// How long a read waits before the push is asked whether it goes on.
+/// How long a read waits before the push is asked whether it continues.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// How long a command that is asked to end has time to do so.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,5 +1,4 @@
-//! From the arguments to absolute paths that are there, and to what must never be among them: the repository itself and
-//! mounted backups.
+//! Turns the arguments into absolute paths that exist. Refuses the repository itself and mounted backups.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -48,7 +47,7 @@ pub fn sources(args: &Args) -> Result<Sources> {
 /// A symbolic link is saved as such.
 fn absolute(source: &OsStr) -> Result<PathBuf> {
     let name = escape::text(source.as_bytes());
-    // `..` means what the kernel takes it for, and a slash at the end follows a link; else links stay what they are.
+    // The kernel resolves `..`, and a slash at the end follows a link. Other links stay links.
     let resolve = Path::new(source).components().any(|part| part == Component::ParentDir);
     let resolve = resolve || source.as_bytes().ends_with(b"/");
     let path = if resolve { Path::new(source).canonicalize() } else { std::path::absolute(source) };

@@ -27,7 +27,7 @@ use report::{Ended, Report, is_failure};
 pub struct Args {
     /// The name of a profile, or the path of its file
     profile: String,
-    /// Push, forget and prune as dry runs, without hooks
+    /// Push, copy, forget and prune as dry runs, without hooks
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Prune and check even if they are not due

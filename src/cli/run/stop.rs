@@ -1,4 +1,4 @@
-//! Signals during a run. The run itself goes on until its hooks have run; the present step is asked to stop.
+//! Signals during a run. The run itself continues until its hooks have run; the present step is asked to stop.
 //!
 //! A terminal sends SIGINT and SIGHUP to the step too. SIGTERM is passed on.
 

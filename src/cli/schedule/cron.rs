@@ -5,7 +5,7 @@ use super::{Job, Listed};
 use crate::cli::profile::quoted;
 use crate::error::{Error, Result};
 
-/// Ends our lines. The shell takes it for a comment.
+/// Ends our lines. It is a comment for the shell.
 const MARK: &str = "# nfreezer schedule: ";
 
 /// Reports whether there is a `crontab` to call.

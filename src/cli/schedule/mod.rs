@@ -33,9 +33,9 @@ pub struct Args {
 enum Action {
     /// Run a profile at certain times
     Install(InstallArgs),
-    /// List the profiles that run by themselves
+    /// List the scheduled profiles
     List(JsonArgs),
-    /// Do not run a profile any more
+    /// Remove the schedule of a profile
     Remove(RemoveArgs),
 }
 
@@ -206,7 +206,7 @@ fn list(output: JsonArgs) -> Result<u8> {
         rows.push(cells.map(|cell| escape::text(cell.as_bytes())));
     }
     if rows.is_empty() {
-        out.line("no profile runs by itself: `nfreezer schedule install PROFILE --daily 03:00` changes that")?;
+        out.line("no profile is scheduled: `nfreezer schedule install PROFILE --daily 03:00` schedules one")?;
     } else {
         let head = ["Profile", "When", "Next", "By", "File"];
         table::print(&mut out, &Columns { head, left: 5, shortened: &[4, 2], optional: &[2] }, &rows)?;

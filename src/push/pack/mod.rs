@@ -6,13 +6,13 @@
 //! # Pressure
 //!
 //! The ordered queue bounds the nodes between walk and tree, and a node leaves only when the packs with its contents are
-//! stored. So the walk can come to wait for a pack that never gets full, because no more chunks come while it waits. The
+//! stored. So the walk can wait for a pack that never gets full, because no chunks come while it waits. The
 //! loop is broken in these steps:
 //!
 //! 1. The walk finds the queue full and sets [`queue::Queue::pressed`].
 //! 2. The tree's thread sees this in [`data_packs::DataPacks::resolve`] and finishes the pack that it waits for.
 //! 3. An uploading thread stores the pack; [`packs::Packs::stored`] wakes the tree's thread.
-//! 4. The tree's thread releases the nodes, and the walk goes on.
+//! 4. The tree's thread releases the nodes, and the walk continues.
 
 pub mod chunks;
 pub mod data_packs;

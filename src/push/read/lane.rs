@@ -1,4 +1,4 @@
-//! The part of a reader that belongs to one repository: it cuts what the reader reads under the keys of this repository.
+//! The part of a reader that belongs to one repository: it cuts the bytes of the reader under the keys of this repository.
 
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ impl<'w> Lane<'w> {
                 Err(e) => return Err(e),
             }
         }
-        // A hole at the end may go on, and must be one piece.
+        // A hole at the end may continue, and must be one piece.
         while let Some(Piece::Hole(_)) = self.pieces.last() {
             self.pieces.pop();
         }

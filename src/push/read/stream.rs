@@ -40,7 +40,7 @@ pub enum StreamKind {
 
 /// Opens the contents of a [`Stream`]. A reader that can block for long returns [`std::io::ErrorKind::WouldBlock`] from
 /// time to time, so that the push can check whether it is cancelled; then it reads again. A [`crate::error::Error`] inside
-/// an [`std::io::Error`] (made by [`std::io::Error::other`]) is reported as it is.
+/// an [`std::io::Error`] (made by [`std::io::Error::other`]) is reported unchanged.
 pub type Opener = Box<dyn FnOnce() -> Result<Box<dyn Read + Send>> + Send>;
 
 /// The consequence if a stream cannot be read to its end.
@@ -49,7 +49,7 @@ pub enum Failure {
     /// The push fails, without a snapshot.
     Fatal,
     /// The file is reported and saved as unreadable, like a file of this machine. Errors of kind
-    /// [`crate::error::Kind::Connection`] and [`crate::error::Kind::Interrupted`] end the push all the same.
+    /// [`crate::error::Kind::Connection`] and [`crate::error::Kind::Interrupted`] still end the push.
     Skip,
 }
 

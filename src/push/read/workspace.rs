@@ -20,7 +20,7 @@ pub struct Workspace<'w> {
     pub group: &'w Group<'w>,
     /// The context of the group.
     pub ctx: &'w Context<'w>,
-    /// The same context for the last commit: it goes on for some seconds after a stop.
+    /// The same context for the last commit: it is valid for some seconds after a stop.
     pub last: &'w Context<'w>,
     pub index: &'w Index,
     /// The trees of the parents.

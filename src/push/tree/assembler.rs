@@ -188,7 +188,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         Ok(top)
     }
 
-    /// Writes the tree as if it ended here, with `beginning` as the last node. Then the assembler goes on where it was.
+    /// Writes the tree as if it ended here, with `beginning` as the last node. Then the assembler continues where it was.
     pub fn checkpoint<E>(&mut self, beginning: Option<(Node, E)>) -> Result<PartialTree>
     where
         E: ExactSizeIterator<Item = Result<Extent>>,

@@ -48,9 +48,9 @@ pub struct Ledger<'c> {
 /// How a record is committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CommitMode {
-    /// On top of the log as it is now.
+    /// On top of the log, which is listed again first.
     Refreshed,
-    /// On top of the log as it is known, in one call of the storage: the push ends early.
+    /// On top of the known records, in one call of the storage: the push ends early.
     Immediate,
 }
 
@@ -70,7 +70,7 @@ impl Ledger<'_> {
     }
 
     /// Returns the snapshot without committing it, because the newest one has the same tree. If the group has partial
-    /// snapshots, which would seem to be newer, the snapshot is committed all the same.
+    /// snapshots, which would seem to be newer, the snapshot is still committed.
     pub fn unchanged(&mut self, root: Option<Ref>, stats: Stats, meta: &MetaPack<'_>) -> Result<Committed> {
         if self.partial_snapshots().next().is_some() {
             return self.whole(root, stats, meta);

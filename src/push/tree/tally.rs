@@ -44,7 +44,7 @@ impl Tally {
         self.stats.directories += 1;
     }
 
-    /// Counts a node of any kind if it has extended attributes other than those of nfreezer.
+    /// Counts a node of any kind if it has extended attributes that are not attributes of nfreezer.
     pub fn xattrs(&mut self, node: &Node) {
         let has_any = match &node.xattrs {
             Xattrs::Inline(pairs) => pairs.iter().any(|(name, _)| !own::is_own(name)),

@@ -89,7 +89,7 @@ impl Level<'_> {
         self.own(guard.call(|| patiently(by_path)), guard)
     }
 
-    /// Returns the descriptor if it is that of this directory.
+    /// Returns the descriptor if it belongs to this directory.
     fn own(&self, fd: Result<OwnedFd, Errno>, guard: &Guard) -> Result<Option<OwnedFd>> {
         match fd.and_then(|fd| guard.call(move || Ok((fs::fstat(&fd)?, fd)))) {
             Ok((stat, fd)) if attributes::id(&stat) == self.id => Ok(Some(fd)),

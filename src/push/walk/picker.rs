@@ -86,7 +86,7 @@ impl<'w> Picker<'w> {
         self.foreign.contains(&device)
     }
 
-    /// Returns whether this device is another file system than those of the sources, if the walk must stay on theirs.
+    /// Returns whether this device holds no source, if the walk must stay on the file systems of the sources.
     pub fn is_elsewhere(&self, device: u64) -> bool {
         self.select.one_file_system && !self.home.contains(&device)
     }

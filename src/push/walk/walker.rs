@@ -196,7 +196,7 @@ impl<'w> Walker<'w> {
         }
     }
 
-    /// Returns the status of another file system that is mounted at an entry, as far as it is known without asking it.
+    /// Returns the status of another file system that is mounted at an entry, if it is known without a call to that file system.
     fn mounted_at(&self, dir: &Arc<Dir>, name: &[u8], follow: bool) -> Option<Statx> {
         let here = self.levels.last()?.id.0;
         let found = mount_points::look(dir, name, follow).ok()?;

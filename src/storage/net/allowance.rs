@@ -1,5 +1,5 @@
-//! How long an operation may take. A server that lets a byte trickle now and then resets each clock that waits for something
-//! to move; this bound ends each operation all the same.
+//! How long an operation may take. A server that sends a byte from time to time resets every timeout of silence. This bound
+//! still ends each operation.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub fn earned(bytes: usize) -> Duration {
     Duration::from_millis(bytes as u64 * 1000 / LEAST_RATE)
 }
 
-/// The time that is left to one operation: a base, and what it earned by the bytes it moved.
+/// The time that is left to one operation: a base, and the time earned by the bytes that it moved.
 pub struct Allowance {
     until: Instant,
 }

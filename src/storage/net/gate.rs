@@ -55,7 +55,7 @@ impl Gate {
         Gate { rate, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Returns the most bytes of several running puts: what the rate limit lets through in [`HALF_DONE`] seconds.
+    /// Returns the bound on the bytes of concurrent puts: the bytes that the rate limit allows in [`HALF_DONE`] seconds.
     fn most_bytes(&self) -> u64 {
         let rate = self.rate.as_ref().and_then(Limit::now);
         rate.map_or(u64::MAX, |rate| rate.saturating_mul(HALF_DONE))

@@ -1,5 +1,5 @@
-//! `--limit-upload`, `--limit-download`: requests are let go one after the other, each at the time at which those before it are
-//! paid for. No credit is saved up while the line is idle, so there are no bursts. The rate may change while a run goes on.
+//! `--limit-upload`, `--limit-download`: each request waits until the requests before it are paid for. No credit is saved up
+//! while the connection is idle, so there are no bursts. The rate may change during a run.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -306,7 +306,7 @@ fn first<C: Connection>(ctx: &Context, dial: &dyn Dial<Connection = C>, options:
     }
 }
 
-/// Fails if the user's stop is too long ago to go on without a working connection.
+/// Fails if the user's stop is too long ago to continue without a working connection.
 fn last_chance(ctx: &Context) -> Result<()> {
     match ctx.signal() {
         Some((signal, since)) if since >= LAST_CHANCE => {

@@ -156,7 +156,7 @@ impl Http {
         Ok(Response::from_parts(parts, bytes.into()))
     }
 
-    /// Waits for a step of an exchange while something moves, and not for ever.
+    /// Waits for a step of an exchange while bytes move, for a bounded time.
     async fn watched<F: Future>(&self, call: &Call, future: F) -> Result<F::Output, Problem> {
         let mut future = pin!(future);
         loop {

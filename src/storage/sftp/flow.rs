@@ -1,5 +1,5 @@
-//! How much may be on its way: what the line takes within its round trip and a little more, measured as it goes. On a slow line
-//! little is queued, so that a small request does not wait behind megabytes; a fast long line is filled.
+//! The amount in flight: the bytes that the network carries within a round trip and a little more, measured continuously. On a
+//! slow network little is queued, so that a small request does not wait behind megabytes; a fast, long network is filled.
 
 use std::time::{Duration, Instant};
 

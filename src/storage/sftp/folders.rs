@@ -22,7 +22,7 @@ const OPENDIR: u32 = u32::MAX;
 /// LSTATs on the way at once.
 const LSTATS: usize = 64;
 
-/// Objects and foreign names of one folder, as its listing goes on.
+/// Objects and foreign names of one folder, collected while it is listed.
 #[derive(Default)]
 struct Listing {
     entries: Vec<Entry>,

@@ -45,6 +45,6 @@ pub enum Grow {
     Opened,
     /// Ask again in the next round.
     Pending,
-    /// There will be no more.
+    /// The server allows no further one.
     Refused,
 }

@@ -25,7 +25,7 @@ use crate::repo::Span;
 /// First window of a sequential reader that waited, in bytes.
 const FIRST_WINDOW: u64 = 1 << 20;
 /// Bytes that a reader must have read before it gets a window: a program that looks at the beginning of a file must not
-/// fetch more of it.
+/// fetch the rest.
 const PROBATION: u64 = 512 << 10;
 /// How far a read may lie behind another and still belong to the same reader, in bytes.
 const DISORDER: u64 = 2 << 20;
@@ -220,7 +220,7 @@ impl AccessPatterns {
 }
 
 /// Returns the run of a reader that has reached the end of another pack, if this chunk is at the beginning of a pack that
-/// has no readers yet: that reader goes on here.
+/// has no readers yet: that reader continues here.
 fn inherited_run(packs: &LruCache<ObjectId, Vec<PackReader>>, r: &Ref) -> u32 {
     if packs.contains(&r.pack.id) || r.offset >= GAP {
         return 0;

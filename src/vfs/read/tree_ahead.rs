@@ -6,8 +6,8 @@
 //! predictions come true.
 //!
 //! A reader that takes the heads of the files of a directory gets a walk too, over these heads. Its window begins with two
-//! heads and doubles each time the reader has to wait, as in the slow start of TCP. So no more is fetched in vain than the
-//! reader has taken before, and never more than the largest window.
+//! heads and doubles each time the reader has to wait, as in the slow start of TCP. So the bytes fetched in vain are at most
+//! the bytes that the reader took before, and at most the largest window.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -47,12 +47,12 @@ const LARGEST: u32 = 1 << 20;
 /// Chunks of the walk that were not read yet: beyond that they are forgotten.
 const EXPECTED: usize = 1 << 16;
 
-/// What the reader of a small file is to do.
+/// Advice for the reader of a small file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TreeAdvice {
     /// The walk has fetched this file, so its neighbours in the pack are not fetched.
     pub is_expected: bool,
-    /// The walk should go on, or begin.
+    /// The walk should continue, or begin.
     pub walks: bool,
 }
 
@@ -154,7 +154,7 @@ impl TreeAhead {
             return TreeAdvice { is_expected: true, walks: state.goes_on_with_heads(waits, most) };
         }
         let Some(pattern) = pattern.filter(|_| waits) else { return TreeAdvice::default() };
-        // The reader took nothing of the last walk.
+        // The reader took no head that the last walk fetched.
         if state.heads > 0 && state.taken == 0 {
             state.pause();
         }
@@ -162,7 +162,7 @@ impl TreeAhead {
             state.rest -= 1;
             return TreeAdvice::default();
         }
-        // A reader that goes on in another directory has shown more than one that begins.
+        // A reader that continues in another directory has shown more than one that begins.
         let known = (state.taken * pattern.bytes).min(state.window) / 2;
         let window = known.max(pattern.bytes * FIRST_HEADS);
         state.begin(Start::Heads(ino, pattern), window);

@@ -88,7 +88,7 @@ impl FormerNodes {
 }
 
 impl Vfs {
-    /// Returns the nodes that exist now in a directory, by name; with `name`, only those of this name.
+    /// Returns the nodes that exist now in a directory, by name; with `name`, only the nodes of this name.
     pub(super) fn current_nodes(
         &self,
         ctx: &Context,

@@ -33,8 +33,8 @@ impl SftpConnection {
     }
 
     /// Creates an object and writes it. Fails with kind [`Kind::Missing`] if its folder is not there. `again` means that an
-    /// earlier try may have done so already. When `ctx` ends, the handle is closed (but for one that the server had not given
-    /// yet), and the connection goes on.
+    /// earlier try may have done so already. When `ctx` ends, the handle is closed (unless the server has not returned it
+    /// yet), and the connection stays open.
     fn put_once(&self, ctx: &Context, name: &Name, bytes: &[u8], again: bool) -> Result<(), Fault> {
         let path = self.path(&name.path());
         let mut call = self.session.call_to_put(ctx);

@@ -221,7 +221,7 @@ impl Engine {
         Ok(total > 0)
     }
 
-    /// A channel that never began to speak is done without, and no more are tried.
+    /// Closes a channel. If it never began to speak, no further ones are tried.
     fn close(&mut self, number: usize) {
         self.streams[number] = Stream { closed: true, ..Stream::default() };
         self.wanted = self.streams.len();
@@ -305,7 +305,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// Also runs when the thread panics: no caller waits for ever.
+    /// Also runs when the thread panics, so that no caller waits forever.
     fn drop(&mut self) {
         let mut state = self.shared.state();
         let lost = state.lost.get_or_insert_with(|| "the connection failed".into()) != "the connection was closed";

@@ -1,4 +1,4 @@
-//! Logging in through libssh2: configured keys, other keys of the agent, default key files, then what the server may ask for at
+//! Logging in through libssh2: configured keys, other keys of the agent, default key files, then the questions that the server may ask at
 //! a prompt. Nothing secret is sent that the user was not asked for, and no question is asked before the host's key is verified.
 //!
 //! A server accepts few attempts (`MaxAuthTries`). So no key is offered twice, and the passphrase of a key is asked for only

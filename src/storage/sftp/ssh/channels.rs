@@ -10,8 +10,8 @@ use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use crate::storage::sftp::link::{Grow, Link};
 use crate::storage::sftp::printable;
 
-/// Bytes that the server may send on a channel before they are read. libssh2 tops it up at three quarters, which still is more than
-/// the answers that may be due, and a hostile server can make us hold no more than this for each channel.
+/// Bytes that the server may send on a channel before they are read. libssh2 tops it up at three quarters, which is still more
+/// than the answers that may be due. A hostile server can make us hold at most this for each channel.
 const WINDOW: u32 = 12 << 20;
 /// The largest SSH packet that every implementation takes.
 const SSH_PACKET: u32 = 32_768;

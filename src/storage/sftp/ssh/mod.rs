@@ -306,7 +306,7 @@ fn has_authority(config: &HostConfig) -> bool {
     KnownHosts::read(&config.known_hosts).has_authority(name, port)
 }
 
-/// The algorithms we accept for the host's key, those of keys that are known first.
+/// Returns the algorithms that are accepted for the host's key. The algorithms of known keys come first.
 fn host_key_order(known: &[String]) -> String {
     let is_known = |kind: &str| known.iter().any(|known| known == kind);
     let (first, rest): (Vec<_>, Vec<_>) = HOST_KEYS.iter().partition(|(kind, _)| is_known(kind));
