@@ -122,7 +122,7 @@ impl Names {
         self.0.get(&id).map(|name| name.as_slice())
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(mode_without_acl(0o777, b"?"), 0o700);
     }
 
-    /// One entry: tag, permissions, number.
+    /// Returns one entry: tag, permissions, number.
     fn entry(tag: u8, bits: u8, id: u32) -> Vec<u8> {
         [&[tag, 0, bits, 0][..], &id.swap_bytes().to_be_bytes()].concat()
     }

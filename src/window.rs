@@ -33,12 +33,12 @@ impl Window {
         self.filled = 0..0;
     }
 
-    /// Whether the file can have more than one chunk.
+    /// Returns whether the file can have more than one chunk.
     pub fn has_several_chunks(&self) -> bool {
         self.capacity > chunker::MAX
     }
 
-    /// The free part of the window, to read into.
+    /// Returns the free part of the window, to read into.
     pub fn free(&mut self) -> &mut [u8] {
         &mut self.buffer[self.filled.end..self.capacity]
     }

@@ -102,7 +102,7 @@ fn choose(mut packs: Vec<(PackRef, ObjectType)>, part: &Part) -> Result<Vec<(Pac
     Ok(packs)
 }
 
-/// A random number below `end`, each with the same chance; the server cannot foresee it.
+/// Returns a random number below `end`, each with the same chance; the server cannot foresee it.
 pub(super) fn below(end: u64) -> Result<u64> {
     let fair = u64::MAX - u64::MAX % end;
     loop {

@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// The structure of everything.
+    /// Returns the options for a check of the structure of everything.
     fn default() -> Self {
         Options { snapshots: Vec::new(), read: None, audit: None, memory: 256 << 20 }
     }
@@ -150,14 +150,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether anything is damaged that was not known to be.
+    /// Returns whether anything is damaged that was not known to be.
     pub fn is_damaged(&self) -> bool {
         !(self.damaged_records.is_empty() && self.damaged_indexes.is_empty())
             || self.damaged_packs + self.paths + self.hit > 0
             || self.audit.as_ref().is_some_and(|audit| audit.bad > 0)
     }
 
-    /// Whether the log shows less than it must.
+    /// Returns whether the log shows less than it must.
     pub fn is_rolled_back(&self) -> bool {
         let hides_records = self.deleted.iter().any(|name| matches!(name, Name::Record { .. }));
         !self.missing_records.is_empty() || !self.false_records.is_empty() || hides_records

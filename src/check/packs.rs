@@ -188,7 +188,8 @@ impl Packs {
         bad.map(|(id, _)| *id).collect()
     }
 
-    /// Whether more than half of them are not there, and more than a few: perhaps the folder itself is not there.
+    /// Returns whether more than half of them are not there, and more than a few: perhaps the folder itself is not
+    /// there.
     pub fn are_mostly_missing(&self) -> bool {
         let known = self.known.lock().expect("no holder panics");
         let needed = known.iter().filter(|(id, _)| !self.condemned.contains(id));

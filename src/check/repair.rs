@@ -191,7 +191,8 @@ fn replace(
     Ok(())
 }
 
-/// An index anew where one cannot be read: of packs that its tables list, and of those that trees name and no table lists.
+/// Makes a new index where one cannot be read: of packs that its tables list, and of packs that trees name and no table
+/// lists.
 fn reindexed(
     ctx: &Context,
     repo: &Repository,
@@ -222,7 +223,7 @@ fn survey(
     Ok((survey.outcomes, survey.tally))
 }
 
-/// The snapshot with another root.
+/// Returns the snapshot with another root.
 fn replacement(snapshot: &Snapshot, root: Ref) -> Result<Snapshot> {
     let mut new = Snapshot { id: SnapshotId(random()?), root: Some(root), ..snapshot.clone() };
     new.set_replaces(&snapshot.id);

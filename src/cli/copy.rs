@@ -59,7 +59,7 @@ struct Totals {
     damaged: Vec<Snapshot>,
 }
 
-/// Exit code 4 if a snapshot could not be copied because something of it is damaged.
+/// Copies. The exit code is 4 if a snapshot could not be copied because a part of it is damaged.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
     let targets = args.target.open(std::slice::from_ref(&args.to), &args.repository.open)?;

@@ -224,7 +224,7 @@ impl Figures {
         line + &self.rest(self.working.value)
     }
 
-    /// The rate, the remaining time and the errors.
+    /// Returns the rate, the remaining time and the errors.
     fn rest(&self, rate: f64) -> String {
         let mut text = format!(", {}/s", human::size(rate as u64));
         if let Some(left) = self.remaining() {

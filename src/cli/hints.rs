@@ -16,7 +16,7 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The command lines of a text: in backquotes, and in documents also the lines of code blocks.
+/// Returns the command lines of a text: in backquotes, and in documents also the lines of code blocks.
 fn command_lines(text: &str, is_document: bool) -> Vec<String> {
     // A string of Rust continues in the next line.
     let text = text.replace("\\\n", "\n");

@@ -68,7 +68,7 @@ pub struct Args {
     pub progress: ProgressArgs,
 }
 
-/// Exit code 3 if the snapshot was saved but parts of the old repository are damaged.
+/// Imports. The exit code is 3 if the snapshot was saved but parts of the old repository are damaged.
 pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
     let place = place(args)?;
@@ -120,7 +120,7 @@ fn options(args: &Args, place: &Path, old: &OldRepository, address: &str) -> pus
     }
 }
 
-/// The imported files as a source of a push. The saved folder is not an item of its own if it is the root.
+/// Returns the imported files as a source of a push. The saved folder is not an item of its own if it is the root.
 fn stream(place: &Path, item: Item) -> Option<Stream> {
     let place = place.as_os_str().as_encoded_bytes();
     let place = place.strip_suffix(b"/").unwrap_or(place);

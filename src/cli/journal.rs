@@ -34,7 +34,7 @@ impl Journal {
         self.away.store(true, Relaxed);
     }
 
-    /// One line. A log that cannot be written must not take the mount down.
+    /// Writes one line. A log that cannot be written must not end the mount.
     pub fn line(&self, text: &str) {
         let (now, text) = (jiff::Zoned::now(), escape::message(text));
         match &self.file {

@@ -159,7 +159,7 @@ impl Call {
     }
 }
 
-/// Whether `nfreezer mount` has such an option, and whether it takes a value.
+/// Returns whether `nfreezer mount` has such an option, and whether it takes a value.
 fn takes_value(known: &Command, long: &str) -> Option<bool> {
     let mount = known.find_subcommand("mount").into_iter().flat_map(Command::get_arguments);
     let mut named = mount.filter(|a| a.get_long() == Some(long) && !REFUSED.contains(&long));

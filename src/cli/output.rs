@@ -34,7 +34,7 @@ pub fn put_paths<P: AsRef<[u8]>>(object: &mut Map<String, Value>, key: &str, pat
     }
 }
 
-/// The fields of a JSON object in braces.
+/// Returns the fields of a JSON object in braces.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
@@ -42,7 +42,7 @@ pub fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// One JSON object on one line, of ASCII and printable characters only: what a terminal could obey is escaped.
+/// Returns one JSON object on one line, of ASCII and printable characters only: characters that a terminal could obey are escaped.
 pub fn json_line(kind: &str, fields: Map<String, Value>) -> String {
     let rest = Value::Object(fields).to_string();
     let comma = if rest == "{}" { "" } else { "," };
@@ -72,7 +72,7 @@ impl Output {
         Output { json, closed: false, out: io::BufWriter::with_capacity(64 << 10, io::stdout()) }
     }
 
-    /// Whether objects are wanted.
+    /// Returns whether objects are wanted.
     pub fn is_json(&self) -> bool {
         self.json
     }
@@ -82,12 +82,12 @@ impl Output {
         self.closed
     }
 
-    /// One line of text, already escaped; nothing with `--json`.
+    /// Prints one line of text, already escaped; nothing with `--json`.
     pub fn line(&mut self, line: impl Display) -> Result<()> {
         if self.json { Ok(()) } else { self.write(&line.to_string()) }
     }
 
-    /// One object; nothing without `--json`.
+    /// Prints one object; nothing without `--json`.
     pub fn object(&mut self, kind: &str, fields: Map<String, Value>) -> Result<()> {
         if self.json { self.write(&json_line(kind, fields)) } else { Ok(()) }
     }
@@ -130,7 +130,7 @@ pub fn relay(line: &str) -> Result<()> {
     written.map_err(|e| Error::io("write to standard output", e))
 }
 
-/// A failure on standard error, and as an object where those are wanted.
+/// Prints a failure on standard error, and as an object with `--json`.
 pub fn error(json: bool, error: &Error, code: u8) {
     notice(format_args!("nfreezer: error: {}", escape::message(&error.to_string())));
     if let Some(hint) = error.hint_text() {
@@ -151,7 +151,7 @@ pub fn panic_text(info: &PanicHookInfo<'_>) -> String {
     format!("internal error{place}: {}", escape::message(why.unwrap_or("unknown")))
 }
 
-/// A warning: on standard error, and as an object where those are wanted.
+/// Prints a warning on standard error, and as an object with `--json`.
 pub fn warning(out: &mut Output, text: &str) -> Result<()> {
     notice(format_args!("nfreezer: warning: {}", escape::message(text)));
     out.object("warning", object(json!({ "message": text })))

@@ -24,7 +24,7 @@ fn check(number: usize, bytes: &[u8]) -> String {
     encode(&digest[..3])[..4].to_owned()
 }
 
-/// The lines of a key file: a number, groups of four digits, the check.
+/// Returns the lines of a key file: a number, groups of four digits, the check.
 pub fn lines(file: &[u8]) -> Vec<String> {
     let groups =
         |text: &str| text.as_bytes().chunks(4).map(|g| String::from_utf8_lossy(g).into_owned()).collect::<Vec<_>>();
@@ -39,8 +39,8 @@ pub fn code_text(file: &[u8]) -> String {
     format!("{MARK}{}", encode(file))
 }
 
-/// The QR code, two rows of modules in a line of text, with the quiet zone around it: dark modules are inked. On a dark terminal
-/// light and dark change places, which most scanners take too.
+/// Returns the QR code, two rows of modules in a line of text, with the quiet zone around it: dark modules are inked.
+/// On a dark terminal light and dark change places, which most scanners take too.
 pub fn code(file: &[u8]) -> Result<Vec<String>> {
     let failed = |e| Error::failed(format!("cannot make the QR code: {e}"));
     let code = qrcode::QrCode::with_error_correction_level(code_text(file), qrcode::EcLevel::M).map_err(failed)?;
@@ -76,7 +76,7 @@ pub struct Heading {
     pub local: bool,
 }
 
-/// The page to print: at most 72 columns wide but for the code.
+/// Returns the page to print: at most 72 columns wide but for the code.
 pub fn text(heading: &Heading, file: &[u8]) -> Result<String> {
     let Heading { address, repository, key, label, made, cost, local } = heading;
     let named = if label.is_empty() { String::new() } else { format!(" \"{label}\"") };

@@ -36,7 +36,7 @@ pub struct Given<'g> {
 }
 
 impl<'g> Given<'g> {
-    /// The sources of the repository's passphrase.
+    /// Returns the sources of the repository's passphrase.
     pub fn of(secret: &'g SecretArgs) -> Self {
         let (file, command) = (secret.password_file.as_deref(), secret.password_command.as_deref());
         match secret.role {

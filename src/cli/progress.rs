@@ -76,7 +76,7 @@ impl Reporter {
         ctx.with_progress(&*self.inner)
     }
 
-    /// A line of the result on standard output, while the bar may be shown.
+    /// Prints a line of the result on standard output, while the bar may be shown.
     pub fn print(&self, line: &str) {
         self.inner.print(line);
     }

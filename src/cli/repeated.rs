@@ -43,7 +43,7 @@ impl Repeated {
     }
 }
 
-/// The words of a warning without those that name an object: words with a digit, a slash or a backslash.
+/// Returns the words of a warning without those that name an object: words with a digit, a slash or a backslash.
 fn kind(text: &str) -> String {
     let words = text.split(' ').map(|word| {
         let names = |c: char| c.is_ascii_digit() || c == '/' || c == '\\';

@@ -96,7 +96,7 @@ fn print_recipe(args: &Args, bucket: &Bucket) -> Result<u8> {
     out.flush().map(|()| OK)
 }
 
-/// The line of `authorized_keys`.
+/// Returns the line of `authorized_keys`.
 fn line(key: &str) -> String {
     format!("restrict,command=\"internal-sftp -P {DENIED} -u 0377\" {key}")
 }
@@ -154,7 +154,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// One line: type, key, comment. Nothing in it can end the line or its quotes.
+/// Returns one line: type, key, comment. Nothing in it can end the line or its quotes.
 fn public_key(ssh: &SshArgs, file: Option<&Path>) -> Result<String> {
     let beside = |identity: &PathBuf| {
         let mut name = identity.clone().into_os_string();

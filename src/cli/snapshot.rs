@@ -6,12 +6,12 @@ use super::output;
 use super::{escape, human};
 use crate::format::record::Snapshot;
 
-/// The first digits of its id, marked if it is partial.
+/// Returns the first digits of its id, marked if it is partial.
 pub fn id(s: &Snapshot) -> String {
     format!("{}{}", s.id.short(), if s.partial { "*" } else { "" })
 }
 
-/// The sources, escaped.
+/// Returns the sources, escaped.
 pub fn paths(s: &Snapshot) -> String {
     let mut paths = s.paths.iter().map(|p| escape::text(p)).collect::<Vec<_>>().join(" ");
     if s.more_paths > 0 {
@@ -20,7 +20,7 @@ pub fn paths(s: &Snapshot) -> String {
     paths
 }
 
-/// A snapshot as an object.
+/// Returns a snapshot as an object.
 pub fn fields(s: &Snapshot) -> Map<String, Value> {
     let stats = &s.stats;
     let mut fields = output::object(json!({

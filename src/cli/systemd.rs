@@ -10,7 +10,7 @@ use super::escape;
 pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
 
 impl Manager {
-    /// The one that `NOTIFY_SOCKET` names: a path, or `@NAME` for an abstract socket.
+    /// Returns the socket that `NOTIFY_SOCKET` names: a path, or `@NAME` for an abstract socket.
     pub fn from_environment() -> Self {
         let name = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
         let address = match name.as_bytes() {
@@ -28,7 +28,7 @@ impl Manager {
         }
     }
 
-    /// A line for `systemctl status`.
+    /// Sends a line for `systemctl status`.
     pub fn status(&self, text: &str) {
         self.tell(&format!("STATUS={}", escape::message(text)));
     }

@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// The positions at which `data` is cut, its end included.
+    /// Returns the positions at which `data` is cut, its end included.
     fn cuts(key: &ChunkerKey, data: &[u8]) -> Vec<usize> {
         let (mut at, mut cuts) = (0, Vec::new());
         while at < data.len() {
@@ -320,7 +320,7 @@ mod tests {
         cuts
     }
 
-    /// All n in 65.. where the masked bits of v(n) are zero.
+    /// Returns all n in 65.. where the masked bits of v(n) are zero.
     fn hits(key: &ChunkerKey, data: &[u8], mask: u64) -> Vec<usize> {
         let end = data.len() + 1;
         // A search looks at whole stretches. Most hits here are nearer.

@@ -55,17 +55,17 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding that is as it should be.
+    /// Returns a finding that is as it should be.
     pub fn ok(test: &'static str, text: impl Into<String>) -> Self {
         Finding { test, level: Level::Ok, text: text.into(), advice: None, values: Vec::new() }
     }
 
-    /// A finding that works with a risk.
+    /// Returns a finding that works with a risk.
     pub fn warning(test: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
         Finding { level: Level::Warning, advice: Some(advice.into()), ..Finding::ok(test, text) }
     }
 
-    /// A finding that does not work.
+    /// Returns a finding that does not work.
     pub fn failure(test: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
         Finding { level: Level::Failure, ..Finding::warning(test, text, advice) }
     }

@@ -51,7 +51,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether it is a regular file.
+    /// Returns whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.node.content.is_file()
     }

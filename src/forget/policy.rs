@@ -245,7 +245,7 @@ mod tests {
         Candidate { snapshot, time: Time::from_seconds(seconds), is_new }
     }
 
-    /// One snapshot a day, the last one at `NOON`.
+    /// Returns one snapshot a day, the last one at `NOON`.
     fn daily(days: u8) -> Vec<Candidate> {
         (0..days).map(|day| candidate(day, NOON - i64::from(day) * DAY, false)).collect()
     }

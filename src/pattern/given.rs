@@ -41,7 +41,7 @@ impl Patterns {
         self.0.iter().filter(|group| group.matches(path, folder)).count() > 0
     }
 
-    /// Whether there are no patterns.
+    /// Returns whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|group| group.rules.is_empty())
     }

@@ -84,7 +84,7 @@ impl Rules {
         Ok(Rules { set, effects, matched: rules.iter().map(|_| AtomicBool::new(false)).collect() })
     }
 
-    /// Whether there are no rules.
+    /// Returns whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.effects.is_empty()
     }
@@ -177,7 +177,7 @@ impl NamePattern {
         RegexSet::new([format!("^{regex}$")]).map(NamePattern).map_err(|e| e.to_string())
     }
 
-    /// Whether the name matches.
+    /// Returns whether the name matches.
     pub fn matches(&self, name: &[u8]) -> bool {
         self.0.is_match(characters(name).as_bytes())
     }

@@ -260,7 +260,7 @@ fn apply_options(parents: &mut Parents, options: &Options, state: &State, begun:
     Ok(())
 }
 
-/// The summary without the figures of the storage.
+/// Returns the summary without the figures of the storage.
 fn summary(setup: &Setup<'_>, counts: &Counts<'_>, done: Done) -> Summary {
     let stats = done.stats;
     Summary {
@@ -286,7 +286,7 @@ fn summary(setup: &Setup<'_>, counts: &Counts<'_>, done: Done) -> Summary {
     }
 }
 
-/// The snapshot to be, without id, root and figures.
+/// Returns the snapshot to be, without id, root and figures.
 fn draft(repo: &Repository, options: &Options, begun: Time, paths: &[PathBuf]) -> Snapshot {
     let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
     Snapshot {
@@ -308,7 +308,7 @@ fn draft(repo: &Repository, options: &Options, begun: Time, paths: &[PathBuf]) -
     }
 }
 
-/// The copy of a snapshot of another repository, without id, root and figures.
+/// Returns the copy of a snapshot of another repository, without id, root and figures.
 fn copy_draft(repo: &Repository, original: &Snapshot) -> Snapshot {
     let mut draft = Snapshot {
         id: SnapshotId::default(),

@@ -90,7 +90,7 @@ impl Budget {
         Ok(Budget { uploads, open, workers, chunks, nodes, index, cache })
     }
 
-    /// The sum of all allowances in bytes.
+    /// Returns the sum of all allowances in bytes.
     #[cfg(test)]
     fn sum(&self) -> u64 {
         let packs = (self.uploads + self.open + 1) as u64 * PACK;

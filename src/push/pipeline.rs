@@ -194,7 +194,7 @@ impl<'p> Pipeline<'p> {
         })
     }
 
-    /// The body of a worker thread.
+    /// Runs a worker thread.
     fn work(&self, offer: Sender<Task>, loads: &Receiver<Load>, tasks: &Receiver<Task>) -> Result<()> {
         let compression = self.stocks.first().map_or(0, |stock| stock.setup.options.compression);
         let worker = Worker::new(self.shared, self.works, self.idle, compression, offer)?;
@@ -205,8 +205,8 @@ impl<'p> Pipeline<'p> {
         Ok(())
     }
 
-    /// The body of the thread of one repository: uploads packs and writes the tree in further threads, then commits. `ended`: a
-    /// channel that ends with the workers.
+    /// Runs the thread of one repository: uploads packs and writes the tree in further threads, then
+    /// commits. `ended`: a channel that ends with the workers.
     fn serve(&self, stock: &Stock<'_>, tree: &mut TreeWriter<'_>, ended: &Receiver<()>) -> Outcome {
         let (setup, group) = (stock.setup, stock.group);
         let root = thread::scope(|scope| {
@@ -225,7 +225,7 @@ impl<'p> Pipeline<'p> {
         Outcome { committed, duration: setup.started.elapsed() }
     }
 
-    /// The body of the walk's thread.
+    /// Runs the thread of the walk.
     fn walk(&self, sources: &mut Sources<'_>, batcher: Batcher<'_>, early: Sender<Ref>) -> Result<()> {
         let (Shared { ctx, nodes, .. }, destinations) = (self.shared, self.destinations);
         let (Some(stock), Some(destination)) = (self.stocks.first(), destinations.first()) else { return Ok(()) };
@@ -249,7 +249,7 @@ impl<'p> Pipeline<'p> {
     }
 }
 
-/// The body of a thread that fetches contents of another repository early.
+/// Runs a thread that fetches contents of another repository early.
 fn fetch_early(ctx: &Context, fetch: &Fetch<'_>, wanted: &Receiver<Ref>) {
     wanted.iter().filter(|_| !ctx.is_stopped()).for_each(|r| fetch.touch(ctx, &r));
 }

@@ -7,6 +7,9 @@ use crate::error::{Error, Kind, Result};
 use crate::format::record::Snapshot;
 use crate::moment::moment;
 
+/// The hint for a wrong name of a forgotten snapshot.
+const FORGOTTEN: &str = "`nfreezer snapshots --forgotten` lists the ids of forgotten snapshots";
+
 impl State {
     /// Returns the snapshot named by `latest`, `latest~N`, the beginning of an id (at least 4 digits), or a moment such as
     /// `yesterday` or `2026-11-03`, which names the newest snapshot up to then. Digits that begin an id are an id.
@@ -58,6 +61,9 @@ impl State {
 
     /// Returns the forgotten snapshot named by the beginning of its id.
     pub fn select_forgotten(&self, text: &str) -> Result<Snapshot> {
+        if !is_id(text) {
+            return Err(Error::new(Kind::Usage, format!("not the id of a snapshot: {text}")).hint(FORGOTTEN));
+        }
         if let Some(found) = by_id(self.forgotten(), text)? {
             return Ok(found);
         }
@@ -65,7 +71,7 @@ impl State {
             Some(_) => format!("snapshot {text} is not forgotten"),
             None => format!("no forgotten snapshot {text}"),
         };
-        Err(Error::failed(text).hint("`nfreezer snapshots --forgotten` lists the forgotten ones"))
+        Err(Error::failed(text).hint(FORGOTTEN))
     }
 }
 

@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    /// A record that contains the old one and names its sections.
+    /// Returns a record that contains the old one and names its sections.
     fn new() -> Head {
         let old = old();
         let named = |s: &Section| section(s.kind, Some((7, OLD, 4096)));

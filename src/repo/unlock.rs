@@ -205,7 +205,7 @@ impl<'u> Unlocking<'u> {
         let or = if self.local.is_some() { " or local key" } else { "" };
         let tried = self.tried;
         let text = match self.damaged.as_slice() {
-            [] => format!("wrong passphrase{or}: none of the {tried} key file(s) of {address} opens with it"),
+            [] => format!("wrong passphrase{or}: no key file of {address} opens with it ({tried} tried)"),
             why => {
                 let more = why.len().saturating_sub(NAMED);
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };

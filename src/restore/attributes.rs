@@ -81,7 +81,7 @@ fn read_saved(run: &Run<'_>, node: &Node, path: &dyn Fn() -> Vec<u8>) -> Option<
     saved.map_err(failed).ok()
 }
 
-/// The same for a special file or symbolic link that is held by an `O_PATH` descriptor.
+/// Returns the same for a special file or symbolic link that is held by an `O_PATH` descriptor.
 pub(super) fn of_path(run: &Run<'_>, fd: &OwnedFd, node: &Node, symlink: bool, path: &dyn Fn() -> Vec<u8>) {
     let owned = set_owner(run, node, |uid, gid| rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH));
     let inode = proc_path(fd);

@@ -76,7 +76,7 @@ impl Held {
         Held { dir: Arc::new(dir), fd }
     }
 
-    /// A directory that a dry run would make.
+    /// Returns the stand-in for a directory that a dry run would make.
     fn supposed(parent: Option<Arc<Dir>>, name: &[u8], saved: Option<Node>, fd: Arc<OwnedFd>) -> Self {
         let dir = Dir {
             parent,
@@ -92,7 +92,7 @@ impl Held {
         Held { dir: Arc::new(dir), fd }
     }
 
-    /// The path in the snapshot of an entry, for people.
+    /// Returns the path in the snapshot of an entry, for people.
     pub fn path(&self, name: &[u8]) -> Vec<u8> {
         join(self.dir.path(), name)
     }
@@ -134,7 +134,7 @@ impl Held {
 }
 
 impl Dir {
-    /// The path in the snapshot, for people.
+    /// Returns the path in the snapshot, for people.
     pub fn path(&self) -> Vec<u8> {
         let mut path = self.below_target();
         let top = std::iter::successors(Some(self), |d| d.parent.as_deref()).last().unwrap_or(self);
@@ -145,7 +145,7 @@ impl Dir {
         path
     }
 
-    /// The path relative to the target; empty for the target itself.
+    /// Returns the path relative to the target; empty for the target itself.
     pub fn below_target(&self) -> Vec<u8> {
         let up = std::iter::successors(Some(self), |d| d.parent.as_deref());
         let mut names: Vec<&[u8]> = up.filter(|d| d.parent.is_some()).map(|d| d.name.as_slice()).collect();
@@ -153,7 +153,7 @@ impl Dir {
         names.join(&b'/')
     }
 
-    /// The open directory; if it was closed meanwhile, again through `..` of a directory below it.
+    /// Returns the open directory; if it was closed meanwhile, again through `..` of a directory below it.
     pub fn reopen(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>> {
         if let Some(fd) = &*self.fd.lock().expect("no holder panics") {
             return Ok(Arc::clone(fd));

@@ -63,12 +63,12 @@ impl File {
         self.held.path(&self.node.name)
     }
 
-    /// It will not get its name; the first reason is kept.
+    /// Notes that the file will not get its name; the first reason is kept.
     pub fn fail(&self, why: Error) {
         self.state.lock().expect("no holder panics").failed.get_or_insert(why);
     }
 
-    /// The file under its temporary name, created by the first thread that needs it.
+    /// Returns the file under its temporary name, created by the first thread that needs it.
     fn open(&self, run: &Run<'_>) -> Result<Arc<OwnedFd>> {
         const NEW: OFlags =
             OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -76,12 +76,12 @@ impl Links {
         }
     }
 
-    /// The directory below which all names are.
+    /// Returns the directory below which all names are.
     pub fn target(&self) -> &OwnedFd {
         &self.target
     }
 
-    /// Called by the walk for each name of such a file.
+    /// Notes a name of such a file; called by the walk for each of them.
     pub fn meet(&self, key: LinkKey, held: Held, node: Node, replace: bool) -> Meet {
         let mut inner = self.inner.lock().expect("no holder panics");
         while inner.waiting >= self.most_waiting && matches!(inner.known.get(&key), Some((Entry::Coming(_), _))) {

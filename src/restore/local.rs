@@ -49,7 +49,7 @@ fn failed(e: Errno) -> Error {
     Error::io("compare what is there", e.into())
 }
 
-/// The error of a part that was not written because another part has failed.
+/// Returns the error of a part that was not written because another part has failed.
 pub(super) fn ended() -> Error {
     Error::new(Kind::Cancelled, "ended early")
 }

@@ -61,12 +61,12 @@ pub enum Overwrite {
 }
 
 impl Overwrite {
-    /// Whether a directory takes the place of something else.
+    /// Returns whether a directory takes the place of something else.
     fn replaces_by_directory(self) -> bool {
         matches!(self, Overwrite::IfChanged | Overwrite::Always)
     }
 
-    /// Whether existing files are compared and then replaced.
+    /// Returns whether existing files are compared and then replaced.
     fn compares(self) -> bool {
         matches!(self, Overwrite::IfChanged | Overwrite::IfNewer)
     }

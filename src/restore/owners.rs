@@ -23,12 +23,12 @@ impl Owners {
         Owners { numeric, known: Mutex::new(HashMap::new()) }
     }
 
-    /// User and group for these attributes.
+    /// Returns user and group for these attributes.
     pub fn of(&self, attrs: &Attrs) -> (u32, u32) {
         (self.number(false, &attrs.user, attrs.uid), self.number(true, &attrs.group, attrs.gid))
     }
 
-    /// Number for a user or group of this name, which had this number when it was saved.
+    /// Returns the number for a user or group of this name, which had this number when it was saved.
     pub fn number(&self, group: bool, name: &[u8], saved: u32) -> u32 {
         if self.numeric || name.is_empty() {
             return saved;

@@ -53,7 +53,7 @@ impl<'s> Scope<'s> {
         Scope { selection, paths, sources: snapshot.paths.iter().map(|path| normal(path)).collect() }
     }
 
-    /// Whether everything is restored.
+    /// Returns whether everything is restored.
     pub fn is_all(&self) -> bool {
         self.paths.is_empty() && self.selection.include.is_empty() && self.selection.exclude.is_empty()
     }

@@ -19,7 +19,7 @@ pub struct Dry {
 }
 
 impl Dry {
-    /// On top of this storage.
+    /// Wraps this storage.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
         Dry { inner, swallowed: AtomicU64::new(0), records: Mutex::default() }
     }

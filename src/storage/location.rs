@@ -109,7 +109,7 @@ impl Location {
         if let Some(rest) = text.strip_prefix("sftp:") {
             return match scp(rest)? {
                 Some(remote) => Ok(Location::Sftp(remote)),
-                None => Err(usage("an address that begins with sftp: goes on with host:path")),
+                None => Err(usage("an address that begins with sftp: must continue with host:path")),
             };
         }
         if let Some((scheme, _)) = text.split_once("://")
@@ -137,6 +137,10 @@ fn scp(text: &str) -> Result<Option<Remote>> {
     } else {
         match rest.split_once(':') {
             Some((host, path)) if !host.contains('/') => (host, path),
+            // A colon was forgotten. A local folder of such a name is ./NAME.
+            None if user.is_some() && !rest.contains('/') => {
+                return Err(usage("the address names no folder on the server"));
+            }
             _ => return Ok(None),
         }
     };
@@ -167,8 +171,8 @@ fn url(rest: &str) -> Result<Remote> {
     remote(user, host, port, home_relative(path)?)
 }
 
-/// The user in front of the first `@` that stands before a slash. A colon in front of it is a password in a URL, and part of
-/// the path in `host:a@b`; in `user:secret@host:path` it can only be meant as a password.
+/// Returns the user in front of the first `@` that stands before a slash. A colon in front of it is a password in a
+/// URL, and part of the path in `host:a@b`; in `user:secret@host:path` it can only be meant as a password.
 fn split_user(text: &str, url: bool) -> Result<(Option<&str>, &str)> {
     let head = text.find('/').map_or(text, |end| &text[..end]);
     let Some((user, rest)) = head.split_once('@') else { return Ok((None, text)) };
@@ -291,6 +295,7 @@ mod tests {
             ("/srv/a:b", Location::Local("/srv/a:b".into())),
             ("./a:b", Location::Local("./a:b".into())),
             ("backups", Location::Local("backups".into())),
+            ("./me@nas", Location::Local("./me@nas".into())),
             ("a/b:c", Location::Local("a/b:c".into())),
             ("../b", Location::Local("../b".into())),
         ] {
@@ -335,6 +340,7 @@ mod tests {
             "sftp://nas:70000/x",
             "sftp://me:secret@nas/x",
             "me:secret@nas:/x",
+            "me@nas",
             "http://nas/x",
             "file://nas/x",
             "nas:~other/x",

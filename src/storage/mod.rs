@@ -132,7 +132,7 @@ fn remove_singly<S: Storage + ?Sized>(storage: &S, ctx: &Context, names: &[Name]
     Ok(refused)
 }
 
-/// Whether `name` within `folder` is one of the folders that `init` makes.
+/// Returns whether `name` within `folder` is one of the folders that `init` makes.
 fn is_own_folder(folder: Folder, name: &str) -> bool {
     let path = if folder == Folder::Root { name.into() } else { format!("{}/{name}", folder.path()) };
     Folder::all().any(|own| own.path() == path)
@@ -214,20 +214,20 @@ pub trait Storage: Send + Sync {
     /// Makes the root folder and every folder of [`Folder::all`] with mode 0700; those that exist are left as they are.
     fn create_folders(&self, ctx: &Context) -> Result<()>;
 
-    /// The objects in a folder, in no order. Names that are not ours are left out; at most 10 million are read.
+    /// Returns the objects in a folder, in no order. Names that are not ours are left out; at most 10 million are read.
     fn list(&self, ctx: &Context, folder: Folder) -> Result<Vec<Entry>>;
 
-    /// A hint that this folder is listed soon. The next [`Storage::list`] of it, within seconds, may show the folder as it was from now
+    /// Hints that this folder is listed soon. The next [`Storage::list`] of it, within seconds, may show the folder as it was from now
     /// on; who needs a newer listing makes a second one.
     fn expect(&self, _: &Context, _: Folder) {}
 
-    /// How many names a folder holds that are no object and no folder of ours (`init` refuses such a root).
+    /// Returns how many names a folder holds that are no object and no folder of ours (`init` refuses such a root).
     fn foreign(&self, ctx: &Context, folder: Folder) -> Result<usize>;
 
-    /// The size of an object in bytes, or [`crate::error::Kind::Missing`].
+    /// Returns the size of an object in bytes, or [`crate::error::Kind::Missing`].
     fn size(&self, ctx: &Context, name: &Name) -> Result<u64>;
 
-    /// Exactly `len` bytes from `offset` on.
+    /// Returns exactly `len` bytes from `offset` on.
     fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>>;
 
     /// Writes a new object.
@@ -288,11 +288,11 @@ pub trait Storage: Send + Sync {
     /// what SSH and TCP add), else bytes of objects.
     fn traffic(&self) -> (u64, u64);
 
-    /// How many connections were made so far; more than one where some were lost.
+    /// Returns how many connections were made so far; more than one if some were lost.
     fn connections(&self) -> u64 {
         0
     }
 
-    /// The address, for people; never a secret.
+    /// Returns the address, for people; never a secret.
     fn address(&self) -> String;
 }

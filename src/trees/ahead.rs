@@ -34,14 +34,14 @@ pub struct Tops {
 }
 
 impl Tops {
-    /// All pages of these trees will be read.
+    /// Announces that all pages of these trees will be read.
     pub fn all(mut tops: Vec<Ref>) -> Self {
         // In one order, so that the directories of a walk are recognised.
         tops.sort_unstable_by_key(|top| top.id);
         Tops { sides: vec![tops] }
     }
 
-    /// The pages in which the two trees differ will be read.
+    /// Announces that the pages in which the two trees differ will be read.
     pub fn pair(old: Option<Ref>, new: Option<Ref>) -> Self {
         Tops { sides: [old, new].map(|top| top.into_iter().collect()).into() }
     }

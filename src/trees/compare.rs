@@ -258,7 +258,7 @@ impl<'c> Comparison<'c> {
         }
     }
 
-    /// Whether two files have the same chunks and holes, wherever the chunks are.
+    /// Returns whether two files have the same chunks and holes, wherever the chunks are.
     fn same_extents(&mut self, old: &Content, new: &Content) -> Result<bool> {
         let what = |extent: Result<Extent>| {
             extent.map(|extent| match extent {
@@ -281,7 +281,7 @@ impl<'c> Comparison<'c> {
     }
 }
 
-/// The top pages of two directories whose entries differ.
+/// Returns the top pages of two directories whose entries differ.
 fn different_pages(old: &Node, new: &Node) -> Option<(Option<Ref>, Option<Ref>)> {
     match (&old.content, &new.content) {
         (Content::Directory(a), Content::Directory(b)) if a.map(|r| r.id) != b.map(|r| r.id) => Some((*a, *b)),

@@ -48,7 +48,7 @@ pub(super) fn dir(inode: u64, entries: Tree) -> Item {
     Item { inode, mtime: 1, what: What::Dir(entries) }
 }
 
-/// A reference to contents that are not stored.
+/// Returns a reference to contents that are not stored.
 pub(super) fn data(content: u64) -> Ref {
     let mut id = [7; 16];
     id[..8].copy_from_slice(&content.to_be_bytes());

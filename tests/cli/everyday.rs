@@ -70,6 +70,8 @@ fn a_refused_command_line_gets_a_hint_that_helps() {
     refused(&["find", "-s", "latest", "letter"], "the form is `nfreezer find");
     refused(&["check", "--read-data-subset", "10m"], "`-h` behind the command");
     refused(&["schedule", "install", "home"], "PROFILE --daily TIME|--weekly TIME|--hourly");
+    refused(&["undelete", "latest"], "nfreezer snapshots --forgotten");
+    refused(&["snapshots", "-r", "me@nas"], "user@host:/path");
     let relative = env.nfreezer(["ls", "latest:tree"]).exits(1).stderr;
     assert!(relative.contains("paths in a snapshot are absolute"), "{relative}");
     let part = env.nfreezer(["check", "--read-data-subset", "30/30"]).exits(0).stdout;

@@ -34,7 +34,7 @@ struct Opening {
 }
 
 impl<'w> Place<'w> {
-    /// None if the last word is an option, or has values that are not in a repository.
+    /// Returns `None` if the last word is an option, or has values that are not in a repository.
     pub fn of(words: &'w [String], cli: &Command) -> Option<Self> {
         let (current, before) = words.split_last()?;
         let opening = Opening::command();

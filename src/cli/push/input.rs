@@ -21,7 +21,7 @@ const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// How long a command that is asked to end has time to do so.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The stream that the arguments ask for, if they do.
+/// Returns the stream that the arguments ask for, if they do.
 pub fn stream(args: &Args) -> Result<Option<Stream>> {
     let usage = |text: &str| Err(Error::new(Kind::Usage, text));
     let dash = args.sources.iter().filter(|source| *source == "-").count();

@@ -10,7 +10,7 @@ use crate::push::Select;
 /// The header of <https://bford.info/cachedir/>.
 const CACHEDIR: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// All rules, with their patterns compiled.
+/// Returns all rules, with their patterns compiled.
 pub fn select(args: &Args) -> Result<Select> {
     let mut all = Vec::new();
     for (given, files, option, ignore_case) in [

@@ -44,7 +44,7 @@ pub fn sources(args: &Args) -> Result<Sources> {
     Err(Error::failed(format!("nothing to push: {}", why.join("; "))).hint(hint))
 }
 
-/// A symbolic link is saved as such.
+/// Returns the absolute path of a source. A symbolic link is saved as a link.
 fn absolute(source: &OsStr) -> Result<PathBuf> {
     let name = escape::text(source.as_bytes());
     // The kernel resolves `..`, and a slash at the end follows a link. Other links stay links.
@@ -150,7 +150,7 @@ pub struct Own {
 }
 
 impl Own {
-    /// From the addresses of the repositories and the table of mounts.
+    /// Finds them from the addresses of the repositories and the table of mounts.
     pub fn find<'a>(addresses: impl Iterator<Item = &'a str>) -> Self {
         // A `stat` of a mount that hangs would hang too.
         let mounted = mounts::table().into_iter().filter(|mount| mount.kind == mounts::BACKUP);

@@ -11,7 +11,7 @@ use crate::push;
 /// Folders that grew most, for people; programs get all of them.
 const SHOWN: usize = 5;
 
-/// For people.
+/// Prints the summary for people.
 pub fn print(out: &mut Output, s: &push::Summary, dry: bool) -> Result<()> {
     out.line(format_args!(
         "files: {} new, {} changed, {} renamed, {} unchanged{}{}{}",
@@ -51,7 +51,7 @@ fn some(count: u64, what: &str) -> String {
     if count > 0 { format!(", {count} {what}") } else { String::new() }
 }
 
-/// For `--json`.
+/// Returns the fields for `--json`.
 pub fn fields(s: &push::Summary, dry: bool) -> serde_json::Map<String, serde_json::Value> {
     let grew = s.grew.iter().map(|(path, bytes)| {
         let mut folder = output::object(json!({ "bytes": bytes }));

@@ -263,7 +263,7 @@ impl<'c> DataPacks<'c> {
     }
 }
 
-/// The body of an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
+/// Runs an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let ctx = data.ctx;
     while let Some(Upload { number, contents, mut plain, entries }) = ctx.receive(uploads)? {

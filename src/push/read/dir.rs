@@ -106,7 +106,7 @@ struct Bound {
 }
 
 impl OpenDirs {
-    /// A quarter of the descriptors that this process may open.
+    /// Returns a quarter of the descriptors that this process may open.
     pub fn new() -> Self {
         let bound = Bound { most: share(4, 8, MOST), open: Mutex::new(0), fewer: Condvar::new() };
         OpenDirs(Arc::new(bound))

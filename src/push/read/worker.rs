@@ -43,7 +43,7 @@ impl<'w> Worker<'w> {
         Ok(Worker { shared, works, idle, reader: Reader::new(shared, works, compression, offer)? })
     }
 
-    /// The body of the thread. Returns the bytes that were read for each repository.
+    /// Runs the thread. Returns the bytes that were read for each repository.
     pub fn run(mut self, loads: &Receiver<Load>, tasks: &Receiver<Task>) -> Result<Vec<u64>> {
         loop {
             match self.next(loads, tasks)? {

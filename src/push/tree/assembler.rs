@@ -57,7 +57,7 @@ pub struct PartialTree {
 }
 
 impl<'c, S: MetaStore> Assembler<'c, S> {
-    /// An empty tree.
+    /// Returns an empty tree.
     pub fn new(keys: &'c Keys, ctx: &'c Context<'c>, store: S) -> Self {
         Assembler {
             keys,
@@ -73,7 +73,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         }
     }
 
-    /// A directory begins.
+    /// Begins a directory.
     pub fn enter(&mut self, enter: Enter) -> Result<()> {
         let node = self.store_xattrs(enter.node)?;
         self.stack.push(OpenDirectory::new(Some(node), enter.passage, enter.old));
@@ -151,7 +151,7 @@ impl<'c, S: MetaStore> Assembler<'c, S> {
         }
     }
 
-    /// The directory on top of the stack ends.
+    /// Ends the directory on top of the stack.
     pub fn leave(&mut self) -> Result<()> {
         let directory = self.finish_directory()?;
         let top = directory.entries.top();

@@ -32,7 +32,7 @@ impl Packs {
         plain
     }
 
-    /// The names of all files below a directory page, with their sizes.
+    /// Returns the names of all files below a directory page, with their sizes.
     fn files(&self, page: Option<Ref>, above: &str) -> Vec<(String, u64)> {
         let Some(page) = page else { return Vec::new() };
         match Page::decode(self.read(&page, ChunkKind::Page), &page.pack).unwrap() {
@@ -56,7 +56,7 @@ impl Packs {
         }
     }
 
-    /// The bytes that a reference list names.
+    /// Returns the bytes that a reference list names.
     fn size(&self, list: &Ref) -> u64 {
         match List::decode(self.read(list, ChunkKind::List), &list.pack).unwrap() {
             List::Leaf(extents) => extents.iter().map(Extent::len).sum(),

@@ -37,13 +37,13 @@ impl SelfRefs for OpenDirectory {
     }
 }
 
-/// The path of an entry of the directory on top of the stack.
+/// Returns the path of an entry of the directory on top of the stack.
 pub fn path(stack: &[OpenDirectory], name: &[u8]) -> Vec<u8> {
     let directories = stack.iter().filter_map(|directory| directory.node.as_ref()).map(|node| node.name.as_slice());
     directories.chain([name]).flat_map(|name| [b"/", name].concat()).collect()
 }
 
-/// The metadata packs that a page refers to.
+/// Returns the metadata packs that a page refers to.
 pub fn meta_packs(page: &Page) -> Box<dyn Iterator<Item = PackRef> + '_> {
     match page {
         Page::Upper(rows) => Box::new(rows.iter().map(|row| row.page.pack)),

@@ -10,7 +10,7 @@ const LEAST: u64 = 1 << 20;
 pub struct Growth(Vec<(Vec<u8>, u64)>);
 
 impl Growth {
-    /// Called when a directory is finished. `bytes`: new bytes in and below it that no listed directory accounts for yet.
+    /// Notes that a directory is finished. `bytes`: new bytes in and below it that no listed directory accounts for yet.
     /// Returns the bytes that are still unaccounted for; they are added to the parent directory.
     pub fn leave(&mut self, path: impl FnOnce() -> Vec<u8>, bytes: u64) -> u64 {
         let last = self.0.last().filter(|_| self.0.len() == MOST).map_or(0, |last| last.1);

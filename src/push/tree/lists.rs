@@ -36,7 +36,7 @@ impl OpenList {
         Ok(List::ends(extents.len() - 1, last).then_some(0))
     }
 
-    /// The open page of this level.
+    /// Returns the open page of this level.
     pub fn page(&self, level: usize) -> &List {
         &self.levels[level]
     }
@@ -77,7 +77,7 @@ impl SelfRefs for OpenList {
     }
 }
 
-/// The pack of the last page that a page of a list refers to; `None` for a leaf.
+/// Returns the pack of the last page that a page of a list refers to; `None` for a leaf.
 pub fn last_pack(list: &List) -> Option<PackRef> {
     match list {
         List::Leaf(_) => None,

@@ -174,7 +174,7 @@ impl<'c> TreeWriter<'c> {
         Ok(())
     }
 
-    /// The beginning of the file that comes next in the tree, if it is being read or waits for packs.
+    /// Returns the beginning of the file that comes next in the tree, if it is being read or waits for packs.
     fn beginning(&mut self) -> Result<Option<PartialFile>> {
         let Workspace { last, partial, queue, data, index, .. } = self.work;
         if let Some(file) = &mut self.growing {

@@ -41,7 +41,7 @@ pub struct Levels<'w> {
 }
 
 impl<'w> Levels<'w> {
-    /// The root, and a bound on open directories of which the stack may use a quarter.
+    /// Makes a stack with the root. It may use a quarter of the open directories that `bound` allows.
     pub fn new(root: Level<'w>, bound: &OpenDirs) -> Self {
         Levels { all: vec![root], keep: (bound.most() / 4).clamp(1, OPEN) }
     }

@@ -56,7 +56,7 @@ impl Select {
         Ok(())
     }
 
-    /// The patterns.
+    /// Returns the patterns.
     pub(in crate::push) fn patterns(&self) -> &Patterns {
         &self.patterns
     }

@@ -27,7 +27,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// The repository at `root`, which need not exist yet.
+    /// Returns the repository at `root`, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Local { root: root.into(), sent: AtomicU64::new(0), received: AtomicU64::new(0) }
     }

@@ -47,7 +47,7 @@ impl Memory {
         self.clock.lock().expect("no holder panics").as_ref().map_or_else(system, |clock| clock())
     }
 
-    /// A copy of an object's bytes, if it exists.
+    /// Returns a copy of an object's bytes, if it exists.
     pub fn get(&self, name: &Name) -> Option<Vec<u8>> {
         self.objects.lock().expect("no holder panics").get(name).map(|object| object.bytes.clone())
     }

@@ -101,7 +101,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// The connection broke under a put, or the server was busy: half as many.
+    /// Halves the number of concurrent puts, after the connection broke under a put or the server was busy.
     fn broken(&self) {
         let mut state = self.state.lock().expect("no holder panics");
         state.limit = (state.limit.min(state.running) / 2).max(1);

@@ -40,7 +40,7 @@ impl Pace {
         due
     }
 
-    /// The largest packet that passes evenly.
+    /// Returns the largest packet that passes evenly.
     pub fn packet(&self, most: usize) -> usize {
         let share = self.rate().map_or(most, |rate| (rate * SHARE.as_secs_f64()) as usize);
         most.min(share.max(LEAST))

@@ -111,7 +111,7 @@ impl<C: Connection> Reconnecting<C> {
         })))
     }
 
-    /// How many connections were made so far.
+    /// Returns how many connections were made so far.
     pub fn made(&self) -> u64 {
         self.0.slot().made
     }
@@ -168,7 +168,7 @@ impl<C: Connection> Keeper<C> {
         ctx.check()
     }
 
-    /// The connection, made anew if it is gone.
+    /// Returns the connection, made anew if it is gone.
     fn connection(self: &Arc<Self>, ctx: &Context, give_up: Option<Instant>) -> Result<Arc<C>> {
         let give_up = give_up.unwrap_or_else(|| Instant::now() + self.options.retry_for);
         let mut slot = self.slot();

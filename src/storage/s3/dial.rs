@@ -155,7 +155,7 @@ impl Dialer {
     }
 }
 
-/// A later attempt would fail alike.
+/// Returns an error after which a further attempt would fail too.
 fn last(error: Error) -> DialError {
     DialError { error, again: false }
 }

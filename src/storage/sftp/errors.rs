@@ -16,7 +16,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether code or text name a full disk or quota.
+    /// Returns whether code or text name a full disk or quota.
     pub fn names_no_space(&self) -> bool {
         let text = self.text.to_lowercase();
         matches!(self.code, packet::NO_SPACE | packet::QUOTA)
@@ -45,7 +45,7 @@ impl Refusal {
     }
 }
 
-/// An answer that is not the one hoped for.
+/// Returns the fault for an answer that does not fit the request.
 pub fn refused(call: &Call<'_>, doing: &str, path: &str, reply: Reply<'_>) -> Fault {
     match reply {
         Reply::Status(code, text) if code != packet::OK => Fault::Final(Refusal { code, text }.error(doing, path)),
@@ -58,7 +58,7 @@ pub fn no_object(name: &Name) -> Fault {
     Fault::Final(Error::damaged(format!("{name} is not a regular file")))
 }
 
-/// A server that cannot be worked with.
+/// Returns the fault of a server that cannot be used.
 pub fn unusable(text: &str) -> Fault {
     Fault::Final(Error::failed(text))
 }

@@ -26,12 +26,12 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// At most `most` bytes, whatever the line takes.
+    /// Begins with at most `most` bytes, whatever the network takes.
     pub fn new(most: usize) -> Self {
         Flow { limit: FIRST.min(most), most, since: Instant::now(), moved: 0, under_way: 0, peak: 0 }
     }
 
-    /// Whether `bytes` more may go; one request always may.
+    /// Returns whether `bytes` more may go; one request always may.
     pub fn admits(&self, bytes: usize) -> bool {
         self.under_way == 0 || self.under_way + bytes <= self.limit
     }
@@ -45,7 +45,7 @@ impl Flow {
         self.peak = self.peak.max(self.under_way);
     }
 
-    /// It was answered.
+    /// Notes an answer.
     pub fn answered(&mut self, bytes: usize, round_trip: Duration, now: Instant) {
         self.under_way = self.under_way.saturating_sub(bytes);
         self.moved += bytes;
@@ -62,7 +62,7 @@ impl Flow {
         (self.since, self.moved, self.peak) = (now, 0, self.under_way);
     }
 
-    /// The largest packet to make.
+    /// Returns the largest packet to make.
     pub fn packet(&self, most: usize) -> usize {
         most.min((self.limit / 8).max(LEAST_PACKET))
     }

@@ -50,8 +50,8 @@ impl Listing {
 }
 
 impl SftpConnection {
-    /// The objects in a folder, and how many names there are not ours. A folder of the repository that is missing while the
-    /// root is there has none.
+    /// Returns the objects in a folder, and how many names there are not ours. A folder of the repository that is
+    /// missing while the root is there has none.
     pub fn scan(&self, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
         let path = self.path(&folder.path());
         let mut call = self.session.call(ctx);
@@ -91,7 +91,8 @@ impl SftpConnection {
         Ok((listing.entries, listing.foreign))
     }
 
-    /// The listing of a folder that the server calls missing: empty if it is one of the repository, whose root is there.
+    /// Returns the listing of a folder that the server calls missing: empty if it is one of the repository, whose root
+    /// is there.
     fn absent(&self, ctx: &Context, folder: Folder) -> Result<(Vec<Entry>, usize), Fault> {
         let text = format!("the folder {} is not there", self.path(&folder.path()));
         let missing = self.missing(ctx, Kind::Missing, text);

@@ -24,7 +24,7 @@ pub struct Guess {
 }
 
 impl Guess {
-    /// An OPEN is sent, of a new file to be written or not: its handle, if it can be known.
+    /// Notes that an OPEN is sent, and returns its handle if that is known. `to_write`: of a new file to be written.
     pub fn opens(&mut self, to_write: bool) -> Option<u32> {
         let before = self.unanswered;
         self.unanswered += 1;
@@ -40,7 +40,7 @@ impl Guess {
         (self.wrong < WRONG && !self.open.contains(&next)).then_some(next)
     }
 
-    /// The answer to it has come; `None` if it was refused.
+    /// Notes the answer to an OPEN; `None` if it was refused.
     pub fn opened(&mut self, guess: Option<u32>, handle: Option<&[u8]>) {
         self.unanswered = self.unanswered.saturating_sub(1);
         let Some(handle) = handle else { return };
@@ -62,7 +62,7 @@ impl Guess {
         self.count = count;
     }
 
-    /// A CLOSE is sent.
+    /// Notes that a CLOSE is sent.
     pub fn closes(&mut self, handle: &[u8]) {
         if let Ok(number) = handle.try_into().map(u32::from_be_bytes)
             && self.open.remove(&number)

@@ -7,7 +7,7 @@ use rustix::event::PollFd;
 
 /// Byte streams to a server.
 pub trait Link: Send {
-    /// A new round of reads and writes begins: forget which of them would have blocked.
+    /// Begins a new round of reads and writes: forgets which of them would have blocked.
     fn begin(&mut self);
 
     /// Reads from a channel; `Ok(0)` is its end, `WouldBlock` that nothing is there.
@@ -16,16 +16,16 @@ pub trait Link: Send {
     /// Writes to a channel. After `WouldBlock` the same bytes are offered again before any others (libssh2 insists).
     fn write(&mut self, channel: usize, from: &[u8]) -> io::Result<usize>;
 
-    /// One step towards one more channel.
+    /// Makes a step towards one more channel.
     fn grow(&mut self) -> Grow;
 
-    /// A channel that never began to speak is not read or written any more: nothing waits for it from now on.
+    /// Closes a channel that never began to speak. Nothing is read from it or written to it any more.
     fn close(&mut self, channel: usize);
 
-    /// Whether more channels are opened at once, not only when those there are busy.
+    /// Returns whether more channels are opened at once, not only when those there are busy.
     fn eager(&self) -> bool;
 
-    /// Whether bytes wait that no poll would show.
+    /// Returns whether bytes wait that no poll would show.
     fn buffered(&self) -> bool;
 
     /// Adds the descriptors to poll until the next round.

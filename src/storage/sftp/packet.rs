@@ -76,7 +76,7 @@ impl Request {
         self
     }
 
-    /// A string; strings of this crate are far below 4 GiB.
+    /// Appends a string. Strings of this crate are far below 4 GiB.
     pub fn string(mut self, bytes: &[u8]) -> Self {
         self.0.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
         self.0.extend(bytes);
@@ -97,7 +97,7 @@ impl Request {
         Request::new(EXTENDED).string(name.as_bytes())
     }
 
-    /// The packet, with its length and id.
+    /// Returns the packet, with its length and id.
     pub fn finish(mut self, id: u32) -> Vec<u8> {
         let length = u32::try_from(self.0.len() - 4).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&length.to_be_bytes());
@@ -105,7 +105,7 @@ impl Request {
         self.0
     }
 
-    /// How many bytes it has by now.
+    /// Returns its length in bytes so far.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -212,7 +212,7 @@ impl Attrs {
         self.kind().is_none_or(|kind| kind == 0o040_000)
     }
 
-    /// The type bits, if the server sends any.
+    /// Returns the type bits, if the server sends any.
     fn kind(&self) -> Option<u32> {
         self.mode.map(|mode| mode & 0o170_000).filter(|kind| *kind != 0)
     }
@@ -287,7 +287,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The bytes of a length that is not complete.
+    /// Returns the bytes of a length that is not complete.
     pub fn held(&self) -> &[u8] {
         &self.head[..self.have]
     }

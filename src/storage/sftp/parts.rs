@@ -18,7 +18,7 @@ impl Parts {
         Parts { bytes: vec![0; len], asked: Vec::new(), again: Vec::new(), offset, next: 0 }
     }
 
-    /// The next READ, of at most `most` bytes; `None` if all is asked for.
+    /// Returns the next READ, of at most `most` bytes; `None` if all is asked for.
     pub fn next(&mut self, handle: &[u8], most: usize) -> Option<Ask> {
         let (at, count) = self.again.pop().unwrap_or_else(|| {
             let part = (self.next, most.min(self.bytes.len() - self.next));
@@ -76,7 +76,7 @@ impl<'a> Writes<'a> {
         bytes
     }
 
-    /// The next WRITE; `None` if all is written.
+    /// Returns the next WRITE; `None` if all is written.
     pub fn next(&mut self, handle: &[u8]) -> Option<Ask> {
         self.next_below(handle, self.bytes.len())
     }

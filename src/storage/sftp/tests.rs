@@ -189,7 +189,7 @@ fn a_put_that_finds_other_bytes_of_the_same_length_is_refused() {
     again(b"aXa").expect("those that were sent before");
 }
 
-/// A server that greets properly and then sends `answers`, whatever it is asked.
+/// Returns a server that greets properly and then sends `answers`, whatever it is asked.
 fn hostile(answers: Vec<u8>) -> Result<SftpConnection, Fault> {
     let (stream, mut theirs) = UnixStream::pair().expect("a pair");
     stream.set_nonblocking(true).expect("ours");
@@ -207,12 +207,12 @@ fn hostile(answers: Vec<u8>) -> Result<SftpConnection, Fault> {
         .map(|session| SftpConnection::new(session, "/r"))
 }
 
-/// A server that answers each request by its kind and id, in order; an empty answer is none.
+/// Returns a server that answers each request by its kind and id, in order; an empty answer is none.
 fn scripted(answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> SftpConnection {
     scripted_within(20 * TIMEOUT, answer)
 }
 
-/// The same for a client that grants each operation this time, beyond that for its bytes.
+/// Returns the same for a client that grants each operation this time, beyond that for its bytes.
 fn scripted_within(operation: Duration, answer: impl Fn(u8, u32) -> Vec<u8> + Send + 'static) -> SftpConnection {
     let (stream, mut theirs) = UnixStream::pair().expect("a pair");
     stream.set_nonblocking(true).expect("ours");

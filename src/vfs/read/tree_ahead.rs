@@ -203,7 +203,8 @@ impl State {
         true
     }
 
-    /// The same for heads: the window grows only if the reader waits, at most once while it takes half a window.
+    /// Returns the same for heads: the window grows only if the reader waits, at most once while it takes half a
+    /// window.
     fn goes_on_with_heads(&mut self, waits: bool, most: u64) -> bool {
         if waits && self.read.saturating_sub(self.advised) >= self.window / 2 {
             self.advised = self.read;

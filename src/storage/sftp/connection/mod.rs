@@ -76,7 +76,7 @@ impl SftpConnection {
         SftpConnection { session, files, root: root.into() }
     }
 
-    /// The path on the server of something in the repository; empty for the root itself.
+    /// Returns the path on the server of something in the repository; empty for the root itself.
     pub fn path(&self, inner: &str) -> String {
         match (inner, self.root.as_str()) {
             ("", root) => root.into(),
@@ -111,7 +111,7 @@ impl SftpConnection {
         }
     }
 
-    /// The size of an object.
+    /// Returns the size of an object.
     pub fn size(&self, ctx: &Context, name: &Name) -> Result<u64, Fault> {
         match self.look(ctx, &self.path(&name.path()), false)? {
             None => Err(self.missing(ctx, Kind::Missing, format!("no object {name}"))),
@@ -130,7 +130,7 @@ impl SftpConnection {
         drop(file); // outside the lock
     }
 
-    /// An open file for `name`, on the channel of `call`. LSTAT goes ahead of OPEN: a pipe would block the server there. What
+    /// Opens the file of `name`, on the channel of `call`. LSTAT goes ahead of OPEN: a pipe would block the server there. What
     /// `ahead` makes is sent with it where the handle can be guessed; then its answers are `early`, or still due.
     fn open(
         &self,
@@ -213,7 +213,7 @@ impl SftpConnection {
         }
     }
 
-    /// Exactly `len` bytes from `offset` on.
+    /// Returns exactly `len` bytes from `offset` on.
     pub fn read(&self, ctx: &Context, name: &Name, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {
         let early = || Fault::Final(Error::damaged(format!("object {name} ends too early")));
         if len == 0 || offset.checked_add(len as u64).is_none() {
@@ -317,8 +317,8 @@ impl SftpConnection {
         }
     }
 
-    /// Whether the server refuses for lack of permission even what would fail for another reason: to create the folder `.` as
-    /// a file, and `/` as a folder. An append-only server refuses only the second one so.
+    /// Returns whether the server refuses for lack of permission even what would fail for another reason: to create the
+    /// folder `.` as a file, and `/` as a folder. An append-only server refuses only the second one so.
     fn is_read_only(&self, ctx: &Context) -> bool {
         let create = Request::new(packet::OPEN).string(b".").u32(packet::NEW_FOR_WRITING).mode(0o400);
         let make = Request::new(packet::MKDIR).string(b"/").mode(0o700);

@@ -142,25 +142,25 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The largest WRITE to make now.
+    /// Returns the largest WRITE to make now.
     pub fn write_size(&self) -> usize {
         let features = self.session.features();
         let most = self.session.shared.state().upload.packet(features.max_write);
         self.session.shared.traffic.upload.as_ref().map_or(most, |pace| pace.packet(most))
     }
 
-    /// How many of `len` bytes are written before the answer to OPEN is there.
+    /// Returns how many of `len` bytes are written before the answer to OPEN is there.
     pub fn write_ahead(&self, len: usize) -> usize {
         let ahead = len.min(WRITE_AHEAD).min(self.session.shared.state().upload.limit / 4);
         self.session.shared.traffic.upload.as_ref().map_or(ahead, |pace| pace.packet(ahead))
     }
 
-    /// How many READs are sent before the answer to OPEN is there.
+    /// Returns how many READs are sent before the answer to OPEN is there.
     pub fn reads_ahead(&self) -> usize {
         if self.session.shared.traffic.download.is_some() { 1 } else { READS_AHEAD }
     }
 
-    /// The largest READ to make now.
+    /// Returns the largest READ to make now.
     pub fn read_size(&self) -> usize {
         let features = self.session.features();
         let most = self.session.shared.state().download.packet(features.max_read);
@@ -172,7 +172,7 @@ impl<'a> Call<'a> {
         self.ctx.check().map_err(Fault::Final)
     }
 
-    /// How many answers are still due.
+    /// Returns how many answers are still due.
     pub fn due(&self) -> usize {
         self.due
     }
@@ -194,7 +194,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// An answer that is already there.
+    /// Returns an answer that is already there.
     pub fn try_receive(&mut self) -> Result<Option<(u32, Vec<u8>)>, Fault> {
         self.receiver.try_recv().ok().map(|message| self.take(message)).transpose()
     }
@@ -224,7 +224,7 @@ impl<'a> Call<'a> {
         Reply::decode(packet).map_err(|Malformed(what)| self.nonsense(what))
     }
 
-    /// The server sent what no server sends.
+    /// Gives up the session and returns the fault: the server sent something that no server sends.
     pub fn nonsense(&self, what: &str) -> Fault {
         let text = format!("the server does not speak proper SFTP: it sent {what}");
         self.session.give_up(&text);

@@ -45,7 +45,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Nothing moved for the timeout although something should, or one request is far overdue.
+    /// Fails if nothing moved for the timeout although something should, or if one request is far overdue.
     pub fn check_time(&mut self) -> Step<()> {
         let now = Instant::now();
         if !self.waits_for_answer() {

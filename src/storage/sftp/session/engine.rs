@@ -125,7 +125,7 @@ impl Engine {
         }
     }
 
-    /// One step towards more channels, if they are wanted. True if one was opened.
+    /// Makes a step towards more channels, if they are wanted. Returns whether one was opened.
     fn grow(&mut self) -> bool {
         // one at a time: a server that allows no more is asked once
         let greeted = self.features.is_some() && self.streams.iter().all(|stream| stream.greeted || stream.closed);
@@ -322,7 +322,7 @@ impl Drop for Engine {
     }
 }
 
-/// The first bytes of a stream are no packet: most likely the text of a start file.
+/// Returns the error for a stream that does not begin with a packet, most likely with the text of a start file.
 fn not_sftp(before: &[u8], bytes: &[u8]) -> String {
     let first = &bytes[..bytes.len().min(EXCERPT)];
     format!("{NOT_SFTP}: \"{}\"", crate::printable::name(&[before, first].concat()))

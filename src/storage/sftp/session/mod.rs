@@ -144,7 +144,8 @@ pub struct Ask {
 }
 
 impl SessionState {
-    /// Whether a request has to wait until others are answered. Small ones do not: they are few and a caller waits for each.
+    /// Returns whether a request has to wait until others are answered. Small ones do not: they are few and a caller
+    /// waits for each.
     pub fn is_full(&self, channel: usize, sends: usize, expects: usize) -> bool {
         let channel = &self.channels[channel];
         let much = |bytes| bytes > SMALL;
@@ -306,12 +307,12 @@ impl Session {
         self.shared.state().features.unwrap_or(PLAIN_FEATURES)
     }
 
-    /// Whether the connection is known to be gone.
+    /// Returns whether the connection is known to be gone.
     pub fn is_lost(&self) -> bool {
         self.shared.state().lost.is_some()
     }
 
-    /// Why the connection is gone, if it is.
+    /// Returns why the connection is gone, if it is.
     pub fn lost(&self) -> Option<String> {
         self.shared.state().lost.clone()
     }
@@ -327,21 +328,21 @@ impl Session {
         self.shared.wake();
     }
 
-    /// A mailbox on the channel with the least to do.
+    /// Returns a mailbox on the channel with the least to do.
     pub fn call<'a>(&'a self, ctx: &'a Context<'a>) -> Call<'a> {
         let mut state = self.shared.state();
         let channel = idlest(&state, |channel| (0, channel.load()));
         self.call_on_locked(ctx, &mut state, channel, Purpose::Other)
     }
 
-    /// A mailbox for a put, on the channel with the fewest of them.
+    /// Returns a mailbox for a put, on the channel with the fewest of them.
     pub fn call_to_put<'a>(&'a self, ctx: &'a Context<'a>) -> Call<'a> {
         let mut state = self.shared.state();
         let channel = idlest(&state, |channel| (channel.puts, channel.load()));
         self.call_on_locked(ctx, &mut state, channel, Purpose::Put)
     }
 
-    /// A mailbox on this channel, or on the idlest if it has `patience` bytes more to do than that one.
+    /// Returns a mailbox on this channel, or on the idlest if it has `patience` bytes more to do than that one.
     pub fn call_near<'a>(&'a self, ctx: &'a Context<'a>, channel: usize, patience: usize) -> Call<'a> {
         let mut state = self.shared.state();
         let idlest = idlest(&state, |channel| (0, channel.load()));

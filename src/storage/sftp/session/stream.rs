@@ -54,7 +54,7 @@ pub const PLAIN_FEATURES: Features = Features {
     openssh: false,
 };
 
-/// The extensions at the end of VERSION; the second value: whether the limits can be requested.
+/// Returns the extensions at the end of VERSION; the second value: whether the limits can be requested.
 pub fn read_extensions(from: &mut Cursor<'_>) -> Result<(Features, bool), Malformed> {
     let mut features = PLAIN_FEATURES;
     let extensions = &mut features.extensions;

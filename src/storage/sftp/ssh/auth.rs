@@ -106,7 +106,7 @@ impl<'a> Login<'a> {
         Err(self.refusal(&methods))
     }
 
-    /// All configured keys, the explicit ones first.
+    /// Returns all configured keys, the explicit ones first.
     fn keys(&self) -> Result<Vec<Key>> {
         let keys: Vec<Key> = self.config.identity_files.iter().map(|file| Key::read(file)).collect();
         let named = keys.iter().take(self.options.identity.len());
@@ -164,7 +164,7 @@ impl<'a> Login<'a> {
         is_new
     }
 
-    /// A key file without a passphrase, and its certificate if there is one.
+    /// Returns a key file without a passphrase, and its certificate if there is one.
     fn with_file(&mut self, key: &Key) -> bool {
         let user = &self.config.user;
         let certificate = keys::beside(&key.file, "-cert.pub");
@@ -214,7 +214,7 @@ impl<'a> Login<'a> {
         false
     }
 
-    /// The keys of the agent; `None` if there is no agent.
+    /// Returns the keys of the agent; `None` if there is no agent.
     fn agent(&mut self) -> Option<AgentKeys> {
         let path = self.config.agent.as_ref()?;
         let connect = || {

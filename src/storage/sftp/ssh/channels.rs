@@ -137,7 +137,7 @@ impl Link for Channels {
     }
 }
 
-/// An error of libssh2 in words.
+/// Returns an error of libssh2 in words.
 pub fn words(e: &ssh2::Error) -> String {
     printable(e.message().as_bytes())
 }

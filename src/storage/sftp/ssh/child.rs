@@ -148,8 +148,9 @@ impl Link for Children {
         self.processes.drain(..).flatten().for_each(Process::end);
     }
 
-    /// The last line on stderr of a child that ended; a child that just closed its stream gets a moment to print the reason. It is not
-    /// waited for longer, since a process it leaves behind (a master of ControlPersist) may keep stderr open.
+    /// Returns the last line on stderr of a child that ended; a child that just closed its stream gets a moment to
+    /// print the reason. It is not waited for longer, since a process it leaves behind (a master of ControlPersist) may
+    /// keep stderr open.
     fn complaint(&mut self) -> Option<String> {
         for process in self.processes.iter_mut().flatten() {
             let since = Instant::now();

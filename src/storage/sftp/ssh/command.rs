@@ -54,7 +54,7 @@ pub fn sftp(remote: &Remote, options: &SshOptions, accept_new: bool) -> Program 
     Program { first: line, more }
 }
 
-/// The configuration file, the account and the port.
+/// Returns the configuration file, the account and the port.
 fn address(remote: &Remote, options: &SshOptions) -> Vec<String> {
     let mut words = Vec::new();
     if let Some(file) = &options.ssh_config {
@@ -69,7 +69,7 @@ fn address(remote: &Remote, options: &SshOptions) -> Vec<String> {
     words
 }
 
-/// The key files of `-i`.
+/// Returns the key files of `-i`.
 fn identities(options: &SshOptions) -> Vec<String> {
     options.identity.iter().flat_map(|file| ["-i".into(), literal(file)]).collect()
 }

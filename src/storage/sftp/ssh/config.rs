@@ -190,7 +190,7 @@ fn split_paths(text: &str) -> Vec<&str> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-/// Whether the secret half of a key is in a FIDO token, as its public half shows.
+/// Returns whether the secret half of a key is in a FIDO token, as its public half shows.
 fn is_security_key(file: &Path) -> bool {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".pub");

@@ -46,7 +46,7 @@ impl Key {
     }
 }
 
-/// Whether a private key is encrypted; `None` if it is no private key.
+/// Returns whether a private key is encrypted; `None` if it is no private key.
 pub fn lock(text: &str) -> Option<Lock> {
     let begin = text.lines().map(str::trim).find(|line| line.starts_with("-----BEGIN "))?;
     if !begin.contains("PRIVATE KEY") {
@@ -102,7 +102,7 @@ fn text(file: &Path) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// The file of this name with something added to it.
+/// Returns the file of this name with something added to it.
 pub fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);

@@ -82,7 +82,7 @@ impl KnownHosts {
         }
     }
 
-    /// The algorithms for which a key of this host is known, so that the server is asked for that key.
+    /// Returns the algorithms for which a key of this host is known, so that the server is asked for that key.
     pub fn kinds(&self, name: &str, port: u16) -> Vec<String> {
         self.about(name, port)
             .into_iter()
@@ -91,13 +91,13 @@ impl KnownHosts {
             .collect()
     }
 
-    /// The keys of this host, and where each one is.
+    /// Returns the keys of this host, and where each one is.
     pub fn keys(&self, name: &str, port: u16) -> Vec<(Vec<u8>, String)> {
         let plain = self.about(name, port).into_iter().filter(|line| line.marker == Marker::None);
         plain.map(|line| (line.key.clone(), line.place.clone())).collect()
     }
 
-    /// Whether an authority vouches for the host's certificates, which libssh2 cannot verify.
+    /// Returns whether an authority vouches for the host's certificates, which libssh2 cannot verify.
     pub fn has_authority(&self, name: &str, port: u16) -> bool {
         self.about(name, port).iter().any(|line| line.marker == Marker::Authority)
     }
@@ -113,7 +113,7 @@ impl KnownHosts {
     }
 }
 
-/// The name of a host in the files: `name`, or `[name]:port`.
+/// Returns the name of a host in the files: `name`, or `[name]:port`.
 fn place(name: &str, port: u16) -> String {
     let name = name.to_lowercase();
     if port == 22 { name } else { format!("[{name}]:{port}") }
@@ -141,7 +141,8 @@ fn parse(line: &str, place: impl Fn() -> String) -> Option<Line> {
     starts_with_kind.then(|| Line { marker, hosts: hosts.into(), kind: kind.into(), key, place: place() })
 }
 
-/// Whether the first field of a line is about a host: hashed, or patterns of which one matches and no negated one does.
+/// Returns whether the first field of a line is about a host: hashed, or patterns of which one matches and no negated
+/// one does.
 fn matches(hosts: &str, host: &str) -> bool {
     if let Some(hashed) = hosts.strip_prefix("|1|") {
         let Some((salt, hash)) = hashed.split_once('|') else { return false };
@@ -195,7 +196,7 @@ pub fn fingerprint(key: &[u8]) -> String {
     format!("SHA256:{}", Base64Unpadded::encode_string(&Sha256::digest(key)))
 }
 
-/// The algorithm's name, which every key begins with.
+/// Returns the algorithm's name, which every key begins with.
 pub fn kind(key: &[u8]) -> &str {
     let len = key.get(..4).map_or(0, |len| len.iter().fold(0, |value, byte| value << 8 | usize::from(*byte)));
     let known = |name: &&str| name.len() < 64 && name.bytes().all(|c| c.is_ascii_graphic());

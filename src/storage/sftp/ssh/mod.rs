@@ -293,7 +293,7 @@ fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-/// The name and port under which a host's key is kept.
+/// Returns the name and port under which a host's key is kept.
 fn key_place(config: &HostConfig) -> (&str, u16) {
     match &config.host_key_alias {
         Some(alias) => (alias, 22),

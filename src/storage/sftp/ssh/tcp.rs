@@ -45,7 +45,7 @@ fn tune(socket: TcpStream, io_timeout: Duration) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Whether the other side has closed the connection, or it broke.
+/// Returns whether the other side has closed the connection, or it broke.
 pub fn is_gone(socket: &TcpStream) -> bool {
     match rustix::net::recv(socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((_, count)) => count == 0,
