@@ -193,7 +193,7 @@ fn refuse_objections(objections: &[String]) -> Result<()> {
         return Ok(());
     }
     let text: Vec<String> = objections.iter().map(|text| escape::text(text.as_bytes())).collect();
-    Err(Error::failed(format!("nothing was forgotten: {}", text.join("; "))).hint("--yes forgets them all the same"))
+    Err(Error::failed(format!("nothing was forgotten: {}", text.join("; "))).hint("--yes forgets them anyway"))
 }
 
 fn verdict(count: usize, is_dry_run: bool) -> String {

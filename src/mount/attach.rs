@@ -23,7 +23,7 @@ use crate::printable;
 
 const DEVICE: &str = "/dev/fuse";
 /// Hint for a mount that is in use.
-const BUSY: &str = "a program still uses it; `nfreezer umount --lazy` detaches it all the same";
+const BUSY: &str = "a program still uses it; `nfreezer umount --lazy` detaches it anyway";
 
 /// A mount of this process.
 pub struct Attached {

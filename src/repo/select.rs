@@ -94,7 +94,7 @@ fn by_id(snapshots: Vec<Snapshot>, text: &str) -> Result<Option<Snapshot>> {
     if !is_id(text) {
         let text = format!("not a snapshot: {text}");
         return Err(Error::new(Kind::Usage, text)
-            .hint("give `latest`, `latest~N`, 4 or more digits of an id, or a time such as `yesterday`; a path stands behind it: latest:/home"));
+            .hint("give `latest`, `latest~N`, 4 or more digits of an id, or a time such as `yesterday`; a path follows a colon: latest:/home"));
     }
     let mut found = snapshots.into_iter().filter(|s| s.id.to_string().starts_with(&prefix));
     match (found.next(), found.next()) {
