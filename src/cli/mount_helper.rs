@@ -196,7 +196,7 @@ fn shown(name: &str) -> String {
 
 fn wrong(text: String) -> Error {
     Error::new(Kind::Usage, text).hint(
-        "known are the long options of `nfreezer mount --help` with their values, and those of mount(8) and fstab(5)",
+        "known are the long options of `nfreezer mount --help` with their values, and the options of mount(8) and fstab(5)",
     )
 }
 

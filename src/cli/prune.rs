@@ -136,7 +136,7 @@ fn finish(out: &mut Output, report: &Report, is_exclusive: bool, is_quiet: bool)
             out.line("the time is over; the next run continues")?;
         }
         if !is_exclusive && report.condemned.objects + report.repacked.objects > report.deleted.objects {
-            out.line("hint: run `nfreezer prune` again in a day: it deletes what is condemned now")?;
+            out.line("hint: run `nfreezer prune` again in a day: that run deletes the objects that are condemned now")?;
         }
     }
     if let Some(why) = &report.doubt {

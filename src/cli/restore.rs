@@ -209,8 +209,7 @@ fn below(base: &[u8], path: &OsStr) -> Result<Vec<u8>> {
         return Ok(text.to_vec());
     }
     let what = format!("{} is not below {}", escape::text(text), escape::text(base));
-    Err(Error::new(Kind::Usage, what)
-        .hint("further paths are those of files and folders in the folder behind the colon"))
+    Err(Error::new(Kind::Usage, what).hint("further paths are relative to the folder after the colon"))
 }
 
 fn print(out: &mut Output, s: &restore::Summary, dry_run: bool) -> Result<()> {

@@ -163,7 +163,7 @@ impl Survey {
     }
 }
 
-const REPAIR: &str = "`nfreezer check` shows what is damaged; after `nfreezer repair` run `nfreezer prune` again";
+const REPAIR: &str = "`nfreezer check` shows the damage; after `nfreezer repair` run `nfreezer prune` again";
 
 fn lenient(e: Error, strict: bool) -> Result<()> {
     match e.kind().is_damage() {

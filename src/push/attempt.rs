@@ -334,7 +334,7 @@ fn sorted(tags: &[String]) -> Vec<String> {
 }
 
 fn missing_text(packs: usize) -> String {
-    let rest = "contents are uploaded again where the source files still exist; `nfreezer check` shows what is lost";
+    let rest = "contents are uploaded again where the source files still exist; `nfreezer check` shows the losses";
     if packs == 1 {
         return format!("1 pack is missing on the server: its {rest}");
     }

@@ -79,7 +79,7 @@ impl Repository {
     pub fn remove_key(&self, ctx: &Context, id: &ObjectId) -> Result<()> {
         let others = self.key_files(ctx)?.into_iter().filter(|key| key.id != *id && key.what.is_ok()).count();
         if others == 0 {
-            let text = format!("key file {} is the last one: without it nobody could open the repository", id.short());
+            let text = format!("key file {} is the last one: without it, nothing opens the repository", id.short());
             return Err(Error::new(Kind::Usage, text).hint("`nfreezer key add` makes another one first"));
         }
         let name = Name::Key(*id);

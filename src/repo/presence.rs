@@ -94,7 +94,7 @@ impl Repository {
             let (missing, all) = (absent.len(), wanted.len());
             let text = format!("{missing} of {all} packs are missing on the server: nothing was changed");
             return Err(Error::new(Kind::Missing, text)
-                .hint("is a disk of the server not mounted? If not, `nfreezer check` shows what is lost, and `repair --yes` goes on without it"));
+                .hint("is a disk of the server not mounted? If not, `nfreezer check` shows the losses, and `nfreezer repair --yes` continues without them"));
         }
         Ok(absent)
     }

@@ -216,7 +216,8 @@ impl Repository {
             let text =
                 format!("the record {:016x}, which --expect-head names, is not there", guard.expect.unwrap_or(0));
             if !guard.accept {
-                let hint = "the server shows an older state, or hides it; `--accept-rollback` reads what is shown";
+                let hint =
+                    "the server shows an older state, or hides it; `--accept-rollback` reads the state that it shows";
                 return Err(Error::new(Kind::Tampering, text).hint(hint));
             }
             guard.note(text);

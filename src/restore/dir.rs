@@ -265,7 +265,7 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     let stat = rustix::fs::fstat(&fd).map_err(failed)?;
     let own = stat.st_uid == rustix::process::geteuid().as_raw();
     if made && !own {
-        return Err(Error::failed("somebody exchanged the new directory"));
+        return Err(Error::failed("another program replaced the new directory"));
     }
     if made {
         // An inherited default ACL, which would pass on to everything below until the attributes are set.

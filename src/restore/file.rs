@@ -179,7 +179,7 @@ impl File {
         // The intact rest gets a name that is not mistaken for the file.
         let placed = place(&partial_name(&self.node.name), run.options.overwrite != Overwrite::Never).is_ok();
         let left =
-            if placed { "; the rest of it has the suffix .nfreezer-partial, with zeros for what is lost" } else { "" };
+            if placed { "; the rest of it has the suffix .nfreezer-partial, with zeros for the lost part" } else { "" };
         Err(Error::new(why.kind(), format!("{why}{left}")))
     }
 }

@@ -19,8 +19,11 @@ pub(super) fn note(run: &Run<'_>, held: &Held, name: &[u8]) -> Result<()> {
         return Ok(()); // it makes no file to try names with
     }
     if held.dir.names.lock().expect("no holder panics").note(name) && has_variant(held, name)? {
-        return Err(Error::new(Kind::Exists, "the target's file system takes its name for that of another entry")
-            .hint("restore it alone into another folder"));
+        return Err(Error::new(
+            Kind::Exists,
+            "the target's file system treats its name and the name of another entry as one",
+        )
+        .hint("restore it alone into another folder"));
     }
     Ok(())
 }

@@ -333,7 +333,7 @@ impl Run<'_> {
 fn interrupted(e: Error) -> Error {
     match e.kind() {
         Kind::Interrupted(_) => {
-            Error::new(e.kind(), "interrupted: what is restored so far is complete, the rest is missing")
+            Error::new(e.kind(), "interrupted: the entries restored so far are complete, the rest is missing")
                 .hint("the same command continues from here")
         }
         _ => e,

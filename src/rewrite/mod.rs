@@ -104,7 +104,7 @@ fn explained(e: Error, snapshot: &Snapshot) -> Error {
         return e;
     }
     let text = format!("cannot rewrite snapshot {}", snapshot.id.short());
-    e.while_doing(text).hint("`nfreezer check` names what is damaged; `nfreezer repair` comes before a rewrite")
+    e.while_doing(text).hint("`nfreezer check` names the damage; `nfreezer repair` comes before a rewrite")
 }
 
 /// Returns the new snapshot; `None` if it would be the same.

@@ -230,7 +230,7 @@ fn remove(args: &RemoveArgs) -> Result<u8> {
     }
     if removed.is_empty() {
         return Err(Error::failed(format!("profile {name} is not scheduled: nothing was changed"))
-            .hint("`nfreezer schedule list` lists what is"));
+            .hint("`nfreezer schedule list` lists the scheduled profiles"));
     }
     let mut out = Output::new(args.output.json);
     out.line(format_args!("profile {name} does not run by itself any more; the profile is still there"))?;

@@ -44,8 +44,9 @@ impl Saved<'_> {
             return e;
         }
         self.is_damaged.store(true, Ordering::Relaxed);
-        e.while_doing(format_args!("cannot read {}", String::from_utf8_lossy(path)))
-            .hint("`nfreezer repair` marks what is lost in the repository that is copied; then the rest can be copied")
+        e.while_doing(format_args!("cannot read {}", String::from_utf8_lossy(path))).hint(
+            "`nfreezer repair` marks the lost parts in the repository that is copied; then the rest can be copied",
+        )
     }
 }
 

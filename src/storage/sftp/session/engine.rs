@@ -254,7 +254,7 @@ impl Engine {
             return Ok(());
         }
         let Some(pending) = stream.pending.remove(&id) else {
-            return Err(nonsense("an answer that nobody asked for"));
+            return Err(nonsense("an answer without a request"));
         };
         if let Some(answer) = &pending.submit.answer {
             let moved = pending.submit.sends + packet.len().min(pending.submit.expects);

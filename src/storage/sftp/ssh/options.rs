@@ -20,8 +20,11 @@ pub struct NoPrompt;
 impl Prompt for NoPrompt {
     fn secret(&self, text: &str) -> Result<String> {
         let asked = text.trim_end_matches([' ', ':']);
-        Err(Error::new(Kind::Connection, format!("a secret is needed and nobody can be asked ({asked})"))
-            .hint("load the key into ssh-agent, or name an unencrypted key with -i"))
+        Err(Error::new(
+            Kind::Connection,
+            format!("a secret is needed, and there is no terminal to ask for it ({asked})"),
+        )
+        .hint("load the key into ssh-agent, or name an unencrypted key with -i"))
     }
 }
 
