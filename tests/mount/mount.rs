@@ -246,7 +246,7 @@ fn requests_that_timed_out_leave_no_worker_behind() {
     let storage = Stalled::with(memory, Stall::default());
     let mount = Mounted::with(cold(storage.clone()), state, |o| o.io_timeout = Duration::from_secs(1));
     let path = |i: usize| mount.path(&format!("latest/d{i}/f{i}"));
-    fs::metadata(mount.path("latest")).unwrap();
+    eventually("the mount answers", || fs::metadata(mount.path("latest")).is_ok());
     storage.metadata_too.store(true, SeqCst);
     // Reads that hang from now on end only when the mount cancels them.
     storage.for_ever.store(true, SeqCst);
@@ -257,7 +257,8 @@ fn requests_that_timed_out_leave_no_worker_behind() {
     });
     storage.hang(false);
     eventually("names are found again", || (0..30).all(|i| fs::read(path(i)).is_ok_and(|b| b == [i as u8])));
-    assert_eq!(fs::read(mount.path("latest/big")).unwrap(), noise(1, 8_000_000));
+    let body = noise(1, 8_000_000);
+    eventually("contents are read", || fs::read(mount.path("latest/big")).is_ok_and(|bytes| bytes == body));
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn the_unit_tells_systemd_when_it_is_ready_and_when_it_stops() {
         command.envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("PATH", path.replace("%h", home)).current_dir(prepared.get_current_dir().unwrap());
         let mut child = Foreground(command.env("NOTIFY_SOCKET", address).spawn().unwrap());
-        listener.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let hear = || {
             let mut buffer = [0; 1000];
             let n = listener.recv(&mut buffer).expect("it says something");
