@@ -69,17 +69,13 @@ impl Freshness {
 
     /// Waits until the next refresh is due; returns false after [`Freshness::stop`].
     pub fn wait_until_due(&self, interval: Duration) -> bool {
-        self.wait_until_due_unless_idle(interval, IDLE)
-    }
-
-    fn wait_until_due_unless_idle(&self, interval: Duration, idle: Duration) -> bool {
         let mut times = self.lock();
         loop {
             if times.stop {
                 return false;
             }
             let left = interval.saturating_sub(times.last_refresh.elapsed());
-            let in_use = times.last_access.elapsed() <= idle;
+            let in_use = times.last_access.elapsed() <= IDLE;
             if left.is_zero() && in_use {
                 times.last_refresh = Instant::now();
                 return true;
@@ -113,21 +109,21 @@ mod tests {
     fn the_first_access_after_a_long_pause_waits_for_a_refresh() {
         let freshness = Freshness::default();
         let (due, dues) = std::sync::mpsc::channel();
+        freshness.lock().last_access -= 2 * IDLE;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // A short idle time, which is over at once.
-                while freshness.wait_until_due_unless_idle(Duration::ZERO, Duration::from_millis(20)) {
+                while freshness.wait_until_due(Duration::ZERO) {
                     due.send(freshness.is_stale()).unwrap();
                     freshness.refreshed();
                 }
-                drop(due);
             });
             while !freshness.is_stale() {
                 std::thread::yield_now();
             }
             freshness.wait_until_fresh();
-            assert!(dues.try_iter().any(|stale| stale), "the refresh came before the end of the wait");
+            let is_refreshed = dues.try_iter().any(|stale| stale);
             freshness.stop();
+            assert!(is_refreshed, "the refresh came before the end of the wait");
         });
         assert!(!freshness.is_stale(), "no access waits for a refresh thread that has ended");
     }
