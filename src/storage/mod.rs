@@ -56,7 +56,7 @@ pub use net::Notice;
 pub use net::limit::Limit;
 pub use options::Options;
 pub use rclone::Rclone;
-pub use sftp::ssh::{NoPrompt, Prompt, SshOptions, Transport, command_words, on_server};
+pub use sftp::ssh::{Bulk, NoPrompt, Prompt, SshOptions, Transport, command_words, on_server};
 
 /// What to do about a full disk of the repository.
 const FULL_DISK: &str = "free space there, then run the same command again; while no other client writes, \

@@ -4,6 +4,7 @@
 mod harness;
 
 mod between;
+mod bulk;
 mod faults;
 mod line;
 mod logins;

@@ -2,6 +2,7 @@
 //! none of which ever blocks. The engine's thread owns it.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::event::PollFd;
 
@@ -18,6 +19,12 @@ pub trait Link: Send {
 
     /// Makes a step towards one more channel.
     fn grow(&mut self) -> Grow;
+
+    /// Returns the number of channels for bulk data that [`Link::grow`] opens from now on, instead of others; 0 for none yet.
+    /// `moved` bytes have passed on the connection, and `round_trip` is its shortest one.
+    fn bulk(&mut self, _moved: u64, _round_trip: Duration) -> usize {
+        0
+    }
 
     /// Closes a channel that never began to speak. Nothing is read from it or written to it any more.
     fn close(&mut self, channel: usize);

@@ -33,7 +33,7 @@ impl SftpConnection {
         for flags in [packet::FOR_READING, packet::FOR_WRITING] {
             if let Some(file) = self.open_as(ctx, path, flags)? {
                 // A handle is valid on its channel only.
-                let mut call = self.session.call_near(ctx, file.channel, usize::MAX >> 1);
+                let mut call = self.session.call_on(ctx, file.channel);
                 let write = Request::new(packet::WRITE).string(&file.handle).u64(0).string(b"x");
                 call.ask(write, |_| Ok(()))?;
                 call.ask(Request::new(packet::FSETSTAT).string(&file.handle).size(1), |_| Ok(()))?;

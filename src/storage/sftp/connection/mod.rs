@@ -220,10 +220,8 @@ impl SftpConnection {
             return if len == 0 && self.size(ctx, name)? >= offset { Ok(Vec::new()) } else { Err(early()) };
         }
         let near = self.cached(name);
-        let mut call = match &near {
-            Some(file) => self.session.call_near(ctx, file.channel, PATIENCE),
-            None => self.session.call(ctx),
-        };
+        let open = near.as_ref().map(|file| file.channel);
+        let mut call = self.session.call_to_read(ctx, open, PATIENCE, len);
         let mut parts = Parts::new(offset, len);
         let (most, count) = (call.read_size(), call.reads_ahead());
         let (file, mut answers) = match near {

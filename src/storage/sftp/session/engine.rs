@@ -30,6 +30,10 @@ pub struct Engine {
     pub streams: Vec<Stream>,
     wanted: usize,
     growing: bool,
+    /// Whether channels for bulk data are opened from now on.
+    bulk: bool,
+    /// Bytes in both directions.
+    moved: u64,
     pub times: Times,
     pub progress: Instant,
     pub checked: Instant,
@@ -52,6 +56,8 @@ impl Engine {
             streams: vec![first],
             wanted,
             growing: false,
+            bulk: false,
+            moved: 0,
             times,
             progress: now,
             checked: now,
@@ -130,7 +136,7 @@ impl Engine {
         // one at a time: a server that allows no more is asked once
         let greeted = self.features.is_some() && self.streams.iter().all(|stream| stream.greeted || stream.closed);
         let eager = self.link.eager() && self.streams.len() < EAGER;
-        let wanted = self.streams.len() < self.wanted && greeted && (eager || self.shared.state().crowded);
+        let wanted = self.streams.len() < self.wanted && greeted && (eager || self.bulk || self.shared.state().crowded);
         // a write that was begun is completed: a packet of it may be half sent
         if !wanted && !self.growing {
             return false;
@@ -148,7 +154,7 @@ impl Engine {
                 stream.push(packet::init());
                 self.streams.push(stream);
                 let mut state = self.shared.state();
-                state.channels.push(Channel::default());
+                state.channels.push(Channel { bulk: self.bulk, ..Channel::default() });
                 state.crowded = false; // the next one is opened when this one is busy too
                 true
             }
@@ -182,6 +188,7 @@ impl Engine {
             }
         }
         self.shared.traffic.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        self.moved += sent as u64;
         Ok(sent > 0)
     }
 
@@ -218,6 +225,7 @@ impl Engine {
             }
         }
         self.shared.traffic.received.fetch_add(total as u64, Ordering::Relaxed);
+        self.moved += total as u64;
         Ok(total > 0)
     }
 
@@ -301,6 +309,17 @@ impl Engine {
             state.answered(&submit, now - since, now);
         }
         self.shared.notify(&state);
+        let round_trip = state.round_trip;
+        drop(state);
+        if let Some(round_trip) = round_trip
+            && !self.bulk
+            && !self.growing
+        {
+            let more = self.link.bulk(self.moved, round_trip);
+            if more > 0 {
+                (self.bulk, self.wanted) = (true, self.streams.len() + more);
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! Bytes in flight are bounded here: a caller waits before it adds more than a channel may hold.
 
 pub mod call;
+mod channel;
 mod clock;
 mod engine;
 pub mod stream;
@@ -21,10 +22,11 @@ use crate::storage::Extensions;
 use crate::storage::net::Fault;
 use crate::storage::net::pace::Pace;
 use crate::storage::sftp::flow::Flow;
-use crate::storage::sftp::guess::Guess;
 use crate::storage::sftp::link::Link;
 use crate::storage::sftp::packet::{self, Request};
 use crate::storage::sftp::session::call::{Call, Purpose};
+pub use crate::storage::sftp::session::channel::Channel;
+use crate::storage::sftp::session::channel::{for_read, idlest, idlest_for_bulk};
 use crate::storage::sftp::session::engine::Engine;
 pub use crate::storage::sftp::session::engine::NOT_SFTP;
 use crate::storage::sftp::session::stream::PLAIN_FEATURES;
@@ -41,6 +43,8 @@ const EXPECTING: usize = 16 << 20;
 pub const SMALL: usize = 1 << 10;
 /// Bytes in flight on a channel that justify a second channel; a few small requests do not.
 const BUSY: usize = 32 << 10;
+/// Reads of more than this are bulk data.
+const LARGE_READ: usize = 64 << 10;
 /// Wakes an eventfd, which takes eight bytes in native order; any number but 0 does.
 const ONE: [u8; 8] = [1; 8];
 
@@ -99,26 +103,6 @@ pub struct Submit {
     pub sends: usize,
     pub expects: usize,
     pub answer: Option<Sender<Message>>,
-}
-
-#[derive(Default)]
-pub struct Channel {
-    pub ready: bool,
-    pub sending: usize,
-    pub expecting: usize,
-    pub puts: usize,
-    pub guess: Guess,
-}
-
-impl Channel {
-    fn load(&self) -> usize {
-        self.sending + self.expecting
-    }
-}
-
-fn idlest(state: &SessionState, load: impl Fn(&Channel) -> (usize, usize)) -> usize {
-    let ready = state.channels.iter().enumerate().filter(|(_, channel)| channel.ready);
-    ready.min_by_key(|(_, channel)| load(channel)).map_or(0, |(number, _)| number)
 }
 
 pub struct SessionState {
@@ -331,23 +315,33 @@ impl Session {
     /// Returns a mailbox on the channel with the least to do.
     pub fn call<'a>(&'a self, ctx: &'a Context<'a>) -> Call<'a> {
         let mut state = self.shared.state();
-        let channel = idlest(&state, |channel| (0, channel.load()));
+        let channel = idlest(&state.channels, Channel::load);
         self.call_on_locked(ctx, &mut state, channel, Purpose::Other)
     }
 
     /// Returns a mailbox for a put, on the channel with the fewest of them.
     pub fn call_to_put<'a>(&'a self, ctx: &'a Context<'a>) -> Call<'a> {
         let mut state = self.shared.state();
-        let channel = idlest(&state, |channel| (channel.puts, channel.load()));
+        let channel = idlest_for_bulk(&state.channels, |channel| (channel.puts, channel.load()));
         self.call_on_locked(ctx, &mut state, channel, Purpose::Put)
     }
 
-    /// Returns a mailbox on this channel, or on the idlest if it has `patience` bytes more to do than that one.
-    pub fn call_near<'a>(&'a self, ctx: &'a Context<'a>, channel: usize, patience: usize) -> Call<'a> {
+    /// Returns a mailbox on this channel.
+    pub fn call_on<'a>(&'a self, ctx: &'a Context<'a>, channel: usize) -> Call<'a> {
+        self.call_on_locked(ctx, &mut self.shared.state(), channel, Purpose::Other)
+    }
+
+    /// Returns a mailbox for a read of `len` bytes of a file that is `open` on a channel, or not yet (see [`for_read`]).
+    pub fn call_to_read<'a>(
+        &'a self,
+        ctx: &'a Context<'a>,
+        open: Option<usize>,
+        patience: usize,
+        len: usize,
+    ) -> Call<'a> {
         let mut state = self.shared.state();
-        let idlest = idlest(&state, |channel| (0, channel.load()));
-        let near = state.channels[channel].load() <= state.channels[idlest].load() + patience;
-        self.call_on_locked(ctx, &mut state, if near { channel } else { idlest }, Purpose::Other)
+        let channel = for_read(&state.channels, open, patience, len > LARGE_READ);
+        self.call_on_locked(ctx, &mut state, channel, Purpose::Other)
     }
 
     fn call_on_locked<'a>(

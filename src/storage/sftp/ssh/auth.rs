@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::PathBuf;
 
 use ssh2::{ErrorCode, PublicKey, Session};
 use zeroize::Zeroizing;
@@ -41,6 +42,8 @@ pub struct Login<'a> {
     notes: Vec<String>,
     /// Whether the server has ended the connection.
     is_lost: bool,
+    /// The key file without a passphrase that the server accepted.
+    accepted: Option<PathBuf>,
 }
 
 /// The keys of the user's agent.
@@ -74,11 +77,17 @@ impl<'a> Login<'a> {
             refused: Vec::new(),
             notes: Vec::new(),
             is_lost: false,
+            accepted: None,
         }
     }
 
-    /// Tries everything in turn until the server is content.
-    pub fn run(mut self) -> Result<()> {
+    /// Tries everything in turn until the server is content. Returns the key file, if one without a passphrase was enough.
+    pub fn run(mut self) -> Result<Option<PathBuf>> {
+        self.try_all()?;
+        Ok(self.accepted)
+    }
+
+    fn try_all(&mut self) -> Result<()> {
         let keys = self.keys()?;
         let agent = self.agent();
         // The first request for the methods is free, but costs a round trip: one key alone does without.
@@ -166,6 +175,12 @@ impl<'a> Login<'a> {
 
     /// Returns a key file without a passphrase, and its certificate if there is one.
     fn with_file(&mut self, key: &Key) -> bool {
+        let is_accepted = self.try_file(key);
+        self.accepted = is_accepted.then(|| key.file.clone());
+        is_accepted
+    }
+
+    fn try_file(&mut self, key: &Key) -> bool {
         let user = &self.config.user;
         let certificate = keys::beside(&key.file, "-cert.pub");
         if certificate.exists() && self.session.userauth_pubkey_file(user, Some(&certificate), &key.file, None).is_ok()

@@ -59,6 +59,11 @@ pub struct Children {
 }
 
 impl Children {
+    /// Starts no process yet.
+    pub fn none(program: Program) -> Self {
+        Children { program, processes: Vec::new() }
+    }
+
     /// Starts the first process.
     pub fn start(program: Program) -> io::Result<Self> {
         let first = spawn(&program.first)?;

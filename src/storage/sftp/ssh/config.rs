@@ -44,6 +44,8 @@ pub struct HostConfig {
     pub address_family: Option<String>,
     /// `ServerAliveInterval`, if it is set.
     pub keepalive: Option<Duration>,
+    /// The ciphers of OpenSSH, in the user's order.
+    pub ciphers: Option<String>,
     /// The settings that libssh2 does not support.
     pub needs_openssh: Option<String>,
 }
@@ -82,6 +84,7 @@ impl HostConfig {
             identities_only: values.one("identitiesonly") == Some("yes"),
             agent: values.agent(options, &tokens),
             known_hosts: options.known_hosts.clone().unwrap_or_else(|| values.known_hosts(&tokens)),
+            ciphers: values.one("ciphers").map(Into::into),
             host_key_alias: values.one("hostkeyalias").map(Into::into),
             hash_known_hosts: values.one("hashknownhosts") == Some("yes"),
             accept_new: options.accept_new_host_key || values.one("stricthostkeychecking") == Some("accept-new"),

@@ -8,11 +8,13 @@ mod command;
 mod config;
 mod keys;
 mod known_hosts;
+mod mixed;
 mod options;
 mod questions;
 mod tcp;
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +26,7 @@ use self::channels::{Channels, words};
 use self::child::{Children, Program};
 use self::config::HostConfig;
 use self::known_hosts::{KnownHosts, Verdict};
+use self::mixed::Mixed;
 use self::questions::Secrets;
 
 use crate::context::Context;
@@ -35,7 +38,7 @@ use crate::storage::sftp::link::Link;
 use crate::storage::sftp::{self, NOT_SFTP, SftpConnection, Times, Traffic};
 pub use child::command_words;
 pub use command::on_server;
-pub use options::{NoPrompt, Prompt, SshOptions, Transport};
+pub use options::{Bulk, NoPrompt, Prompt, SshOptions, Transport};
 
 /// Default number of channels. OpenSSH takes 2 MiB on each in a round trip, and allows 10.
 const CHANNELS: usize = 8;
@@ -79,6 +82,8 @@ pub struct Dialer {
     ctx: Context<'static>,
     keepalive: Duration,
     dialed: AtomicBool,
+    /// Whether processes for bulk data are of use.
+    bulk: Arc<AtomicBool>,
 }
 
 impl Dialer {
@@ -95,7 +100,8 @@ impl Dialer {
         if let Some(program) = options.command.clone() {
             let way = Way::Program(Program { first: program.clone(), more: program }, None);
             let (server, dialed, keepalive) = (remote.host.clone(), AtomicBool::new(false), KEEPALIVE);
-            return Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed });
+            let bulk = Arc::default();
+            return Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed, bulk });
         }
         let config = HostConfig::read(command::configuration(remote, &options), remote, &options)?;
         let server = format!("{} port {}", config.hostname, config.port);
@@ -109,7 +115,7 @@ impl Dialer {
             return Err(Error::failed("the program ssh is not installed")
                 .hint("install OpenSSH's client, or use --transport ssh2"));
         }
-        let program = || command::sftp(remote, &options, config.accept_new);
+        let program = || command::sftp(remote, &options, &config);
         let way = match openssh {
             true => Way::Program(program(), Some(Box::new(config))),
             false => {
@@ -118,10 +124,14 @@ impl Dialer {
             }
         };
         let dialed = AtomicBool::new(false);
-        Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed })
+        // a rate that the user limits needs no second core
+        let is_limited = traffic.upload.is_some() || traffic.download.is_some();
+        let bulk = Arc::new(AtomicBool::new(options.connections.is_none() && !is_limited));
+        Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed, bulk })
     }
 
-    fn ssh2(&self, config: &HostConfig) -> Result<Box<dyn Link>, Trouble> {
+    /// Connects by libssh2. `program` is OpenSSH's, where it may help with bulk data.
+    fn ssh2(&self, config: &HostConfig, program: Option<&Program>) -> Result<Box<dyn Link>, Trouble> {
         let unreachable = |text: String| DialError {
             error: Error::new(Kind::Connection, format!("cannot connect to {}: {text}", self.server))
                 .hint("is the address right, is the server up, and does it listen on this port?"),
@@ -155,7 +165,7 @@ impl Dialer {
             (self.notice)(&news);
         }
         session.set_timeout(millis(self.options.io_timeout));
-        Login::new(&session, &ours, config, &self.options, &self.secrets).run().map_err(|e| {
+        let key = Login::new(&session, &ours, config, &self.options, &self.secrets).run().map_err(|e| {
             // a server that went away in between may come back; a refusal will repeat
             match tcp::is_gone(&ours) {
                 true => unreachable(format!("it closed the connection during the login; {e}")),
@@ -164,13 +174,23 @@ impl Dialer {
         })?;
         let mut guard = guard;
         let stream = ours.try_clone().map_err(|e| unreachable(e.to_string()))?;
-        let link = Channels::open(session, stream).map_err(|e| DialError {
+        let link = self.open_channels(session, stream)?;
+        guard.0 = None;
+        Ok(match (program, key) {
+            (Some(program), Some(key)) => {
+                let program = command::bulk(program, &key);
+                Box::new(Mixed::new(link, program, self.options.bulk, Arc::clone(&self.bulk)))
+            }
+            _ => Box::new(link),
+        })
+    }
+
+    fn open_channels(&self, session: Session, stream: TcpStream) -> Result<Channels, DialError> {
+        Channels::open(session, stream).map_err(|e| DialError {
             error: Error::new(Kind::Connection, format!("{} starts no SFTP: {}", self.server, words(&e)))
                 .hint("the account must be allowed to use SFTP (`Subsystem sftp` in the server's sshd_config)"),
             again: true,
-        })?;
-        guard.0 = None;
-        Ok(Box::new(link))
+        })
     }
 
     /// Returns the error for a link on which no SFTP began.
@@ -237,7 +257,7 @@ impl From<DialError> for Trouble {
 }
 
 /// A session whose socket is not shut first waits for the server in its drop.
-struct ShutOnDrop<'a>(Option<&'a std::net::TcpStream>);
+struct ShutOnDrop<'a>(Option<&'a TcpStream>);
 
 impl Drop for ShutOnDrop<'_> {
     fn drop(&mut self) {
@@ -260,7 +280,7 @@ impl Dial for Dialer {
                 new_keys = config.as_deref().filter(|config| config.accept_new).map(NewKeys::watch);
                 (self.program(program)?, to_type)
             }
-            Way::Ssh2(config, fallback) => match (self.ssh2(config), fallback) {
+            Way::Ssh2(config, fallback) => match (self.ssh2(config, fallback.as_ref()), fallback) {
                 (Ok(link), _) => (link, self.options.io_timeout),
                 (Err(Trouble::Algorithms(_)), Some(program)) => (self.program(program)?, to_type),
                 (Err(Trouble::Algorithms(e) | Trouble::Other(e)), _) => return Err(e),

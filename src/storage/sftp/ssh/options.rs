@@ -31,13 +31,37 @@ impl Prompt for NoPrompt {
 /// The program that speaks SSH.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// [`Transport::Ssh2`], unless the user's SSH configuration needs what libssh2 cannot do.
+    /// [`Transport::Ssh2`], unless the user's SSH configuration needs what libssh2 cannot do. Processes `ssh` are added for
+    /// bulk data under the conditions of [`Bulk`].
     #[default]
     Auto,
     /// libssh2 within this process.
     Ssh2,
     /// `ssh -s HOST sftp` as child processes.
     OpenSsh,
+}
+
+/// When [`Transport::Auto`] adds processes for bulk data. On a long network the round trip is the limit and not the processor,
+/// and a process takes only 2 MiB in one.
+#[derive(Clone, Copy, Debug)]
+pub struct Bulk {
+    /// Bytes that have passed on the connection.
+    pub after: u64,
+    /// Longest round trip.
+    pub within: Duration,
+}
+
+impl Bulk {
+    /// Returns whether it is time.
+    pub fn holds(&self, moved: u64, round_trip: Duration) -> bool {
+        moved >= self.after && round_trip <= self.within
+    }
+}
+
+impl Default for Bulk {
+    fn default() -> Self {
+        Bulk { after: 64 << 20, within: Duration::from_millis(5) }
+    }
 }
 
 /// How to reach a server by SSH.
@@ -47,6 +71,8 @@ pub struct SshOptions {
     pub transport: Transport,
     /// Most SFTP channels (ssh2) or processes (openssh); 8 and 4 by default.
     pub connections: Option<usize>,
+    /// When `Auto` adds processes for bulk data; never if `connections` is set.
+    pub bulk: Bulk,
     /// Key files of `-i`, tried first.
     pub identity: Vec<PathBuf>,
     /// The port, if the address names none.
@@ -74,6 +100,7 @@ impl Default for SshOptions {
         SshOptions {
             transport: Transport::Auto,
             connections: None,
+            bulk: Bulk::default(),
             identity: Vec::new(),
             port: None,
             accept_new_host_key: false,
