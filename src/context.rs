@@ -41,7 +41,7 @@ struct Scope {
     since: OnceLock<Instant>,
 }
 
-/// Why an operation ends early, and when that was first seen.
+/// The reason why an operation ends early, and the time at which it was first seen.
 struct Stop {
     kind: Kind,
     since: Instant,

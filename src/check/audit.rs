@@ -14,7 +14,7 @@ use crate::repo::{Repository, parallel};
 
 /// Blocks that are read at the same time.
 const READERS: usize = 16;
-/// How sure the statement is.
+/// Confidence of the statement.
 pub(super) const SURE: f64 = 0.99;
 
 /// The result of a sample.

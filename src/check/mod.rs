@@ -145,7 +145,7 @@ pub struct Report {
     pub paths: u64,
     /// Entries that `repair` has marked: something of them is lost, or was when it did.
     pub known: u64,
-    /// How long it took.
+    /// Its duration.
     pub duration: Duration,
 }
 

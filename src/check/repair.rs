@@ -24,7 +24,7 @@ const COMPRESSION: i32 = 3;
 /// Times that deleted objects are brought back, each after a look at the whole repository.
 const ROUNDS: usize = 3;
 
-/// How far to go.
+/// The consent of the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Consent {
     /// Replaces snapshots, gives up records, and believes that most packs are lost.

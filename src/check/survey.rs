@@ -258,7 +258,7 @@ impl<'a, 'w> Survey<'a, 'w> {
         }
     }
 
-    /// Why contents cannot be read whole; `None` if they can.
+    /// Returns why contents cannot be read whole; `None` if they can.
     fn contents(&mut self, content: &Content) -> Result<Option<String>> {
         match content {
             Content::File(extents) => self.extents(extents),

@@ -45,7 +45,7 @@ pub struct Args {
     pub output: OutputArgs,
 }
 
-/// How to make a repository, from the options of `init` or of `push --init`.
+/// The properties of a new repository, from the options of `init` or of `push --init`.
 struct Plan<'a> {
     secret: &'a SecretArgs,
     seen: &'a SeenArgs,

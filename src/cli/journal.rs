@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{escape, output};
 use crate::error::{Error, Result};
 
-/// Where syslog listens.
+/// The socket of syslog.
 const SYSLOG: &str = "/dev/log";
 
-/// Where the messages of a mount go: its log file; else standard error while there is one, then syslog.
+/// The destination of the messages of a mount: its log file; else standard error while there is one, then syslog.
 pub struct Journal {
     file: Option<PathBuf>,
     away: AtomicBool,

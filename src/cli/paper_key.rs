@@ -60,7 +60,7 @@ pub fn code(file: &[u8]) -> Result<Vec<String>> {
 
 /// The heading of the page.
 pub struct Heading {
-    /// Where the repository is.
+    /// The address of the repository.
     pub address: String,
     /// Its id in hex.
     pub repository: String,

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 
 const TARGET: &str = "Target";
 
-/// How repositories of `--to` are opened. An option that is given once is for all of them, else each has its own, in the order
+/// Options for opening repositories of `--to`. An option that is given once is for all of them, else each has its own, in the order
 /// of `--to`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TargetArgs {

@@ -46,7 +46,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// The least length of a chunk that is not the last one of its file.
 pub const MIN: usize = 512 << 10;
-/// Where the decision turns from strict to loose; the average chunk is 1070 KiB.
+/// Position at which the decision turns from strict to loose; the average chunk is 1070 KiB.
 pub const AVG: usize = 1 << 20;
 /// The greatest length of a chunk.
 pub const MAX: usize = 4 << 20;

@@ -16,7 +16,7 @@ pub use disk::{Disk, with_disk};
 pub use folders::{Folder, Folders};
 pub use summary::{Counts, Summary};
 
-/// How an entry differs.
+/// The kind of difference of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Modifier {
     /// It is only on the new side.
@@ -56,7 +56,7 @@ pub struct Side {
 /// A path that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// How it differs.
+    /// The kind of difference.
     pub modifier: Modifier,
     /// The path on the new side, of a removed entry that on the old side; relative to the compared directories.
     pub path: Vec<u8>,

@@ -28,7 +28,7 @@ const LITTLE_SPACE: (u64, u64) = (1 << 30, 20);
 /// A difference of clocks that matters, in seconds.
 const CLOCK: u64 = 60;
 
-/// How good a finding is.
+/// The level of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// As it should be.
@@ -44,7 +44,7 @@ pub enum Level {
 pub struct Finding {
     /// One word: the test.
     pub test: &'static str,
-    /// How good it is.
+    /// Its level.
     pub level: Level,
     /// The result, for people.
     pub text: String,

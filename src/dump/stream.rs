@@ -57,7 +57,7 @@ impl Entry {
     }
 }
 
-/// How the holes of a file are written.
+/// The form in which the holes of a file are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holes {
     /// As zeros.

@@ -126,7 +126,7 @@ pub struct Candidate {
 pub struct Judged {
     /// The snapshot.
     pub candidate: Candidate,
-    /// Why it is kept; it is forgotten if there is no reason.
+    /// The reasons for keeping it; without any, it is forgotten.
     pub reasons: Vec<String>,
 }
 

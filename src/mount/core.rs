@@ -67,7 +67,7 @@ pub struct Core {
     pub foreground: Foreground,
     /// Threads for reads and for read-ahead.
     pub readers: WorkerPool,
-    /// How long a request may wait for the storage.
+    /// Time that a request may wait for the storage.
     pub timeout: Duration,
     namers: WorkerPool,
     clock: DeadlineClock,

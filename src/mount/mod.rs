@@ -52,7 +52,7 @@ use adapter::Adapter;
 use attach::{AttachOptions, Attached};
 use logging::RateLimitedLog;
 
-/// How long an ending mount waits for the programs that still use it.
+/// Time that an ending mount waits for the programs that still use it.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Options of a mount.
@@ -69,7 +69,7 @@ pub struct Options {
     pub source: Option<String>,
     /// Sources of the newest backup of this machine, which the mount must not hide.
     pub sources: Vec<PathBuf>,
-    /// How long a request may wait for the storage.
+    /// Time that a request may wait for the storage.
     pub io_timeout: Duration,
     /// Interval between checks for new snapshots; `None` disables them.
     pub refresh: Option<Duration>,

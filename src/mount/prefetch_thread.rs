@@ -10,7 +10,7 @@ use crate::vfs::PrefetchWalk;
 /// Pause after a step that failed: the server is away, or a page is damaged. It doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a step may take. A slow network transfers a range of 1 MiB within this time.
+/// Maximum duration of a step. A slow network transfers a range of 1 MiB within this time.
 const STEP: Duration = Duration::from_secs(30);
 
 /// Starts the thread; it ends after [`super::foreground::Foreground::stop`].

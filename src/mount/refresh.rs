@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::repo::State;
 use crate::vfs::Invalidation;
 
-/// How long one refresh may take. A server that is away is asked again at the next interval.
+/// Maximum duration of a refresh. A server that is away is asked again at the next interval.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Starts the thread; `invalidate` makes the kernel drop an entry or a listing. It ends after

@@ -26,7 +26,7 @@ pub enum Phase<'m> {
     Stopping,
 }
 
-/// Why the wait for the end is over.
+/// The reason why the wait for the end is over.
 enum End {
     /// The session with the kernel has ended.
     Session(std::io::Result<()>),

@@ -19,7 +19,7 @@ const LARGEST: u64 = 1 << 20;
 /// Most symbolic links that are followed.
 const LINKS: usize = 40;
 
-/// Why the disk of a folder seems to be absent.
+/// The reason why the disk of a folder seems to be absent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum AbsentDisk {
     /// A file names a mount point, and nothing is mounted there.

@@ -32,7 +32,7 @@ const ATTEMPTS: usize = 4;
 /// Bytes of the block cache after the survey.
 const CACHE: usize = 32 << 20;
 
-/// How much unused data may stay in packs that are in use.
+/// The amount of unused data that may stay in packs that are in use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unused {
     /// A percentage of all data.
@@ -126,7 +126,7 @@ pub struct Report {
     pub copied: u64,
     /// Objects that were deleted.
     pub deleted: Amount,
-    /// Why nothing was deleted, although the rest of the run succeeded.
+    /// The reason why nothing was deleted, although the rest of the run succeeded.
     pub doubt: Option<String>,
     /// Things that the user should know.
     pub warnings: Vec<String>,

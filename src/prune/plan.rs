@@ -67,7 +67,7 @@ pub struct Plan {
     pub next: Option<Time>,
     /// Condemned objects that this run deletes if nothing needs them.
     pub delete: Amount,
-    /// Why this run condemns and does not delete.
+    /// The reason why this run condemns and does not delete.
     pub doubt: Option<String>,
     /// Forgotten snapshots that this machine has not seen before.
     pub(super) has_new_marks: bool,

@@ -24,7 +24,7 @@ const READERS: usize = 16;
 /// Bytes of memory for the index.
 const INDEX: usize = 48 << 20;
 
-/// Where else chunks may be.
+/// Other places of chunks.
 struct Places {
     index: Index,
     /// Sizes of packs that the server was asked for in this run.

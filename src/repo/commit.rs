@@ -30,7 +30,7 @@ pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Commit {
     /// Its id.
     pub record: ObjectId,
-    /// Why the record must not count: the second listing showed a reason, or came too late.
+    /// The reason why the record must not count: the second listing showed a reason, or came too late.
     pub doubt: Option<Error>,
 }
 

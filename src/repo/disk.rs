@@ -19,7 +19,7 @@ use crate::crypto::seal::{self, HEADER, ObjectType, TAG};
 use crate::name::{Name, ObjectId};
 use crate::storage::{CachedObject, DiskCache, Part, Sort, Storage};
 
-/// How a command uses the disk cache.
+/// The use of the disk cache by a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheUse {
     /// It reads.

@@ -144,7 +144,7 @@ impl Index {
 pub struct IndexRow {
     /// Type of the chunk.
     pub kind: ChunkKind,
-    /// Where it is.
+    /// Its place.
     pub place: Ref,
     /// Its pack is condemned or dropped.
     pub is_condemned: bool,

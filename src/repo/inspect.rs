@@ -35,7 +35,7 @@ pub type TakeRow<'a> = dyn Fn(&PackRef, &Entry) + Sync + 'a;
 pub struct Incomplete {
     /// Id of the record.
     pub id: ObjectId,
-    /// Why the record fails its checks.
+    /// The reason why the record fails its checks.
     pub why: String,
     /// Whether the record was complete once: another record follows it, or it has the size of a complete record. Else it is
     /// the file of an interrupted commit, and nothing is lost.

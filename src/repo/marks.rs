@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::format::record::{Action, Head, Mark, Snapshot, SnapshotId};
 use crate::name::ObjectId;
 
-/// How long a forgotten snapshot can be undeleted at least, in seconds.
+/// Minimum time for which a forgotten snapshot can be undeleted, in seconds.
 pub const KEEP_FORGOTTEN: i64 = 14 * 24 * 3600;
 
 /// A forgotten snapshot.

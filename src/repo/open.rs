@@ -23,7 +23,7 @@ use crate::time::Time;
 /// Default capacity of the block cache, in bytes.
 const DEFAULT_CACHE: usize = 96 << 20;
 
-/// How to open a repository, and how to react to a server that contradicts the seen data.
+/// Options for opening a repository, and the reaction to a server that contradicts the seen data.
 #[derive(Default)]
 pub struct Access {
     /// The seen data of this machine.
@@ -42,7 +42,7 @@ pub struct Access {
     pub key_file: Option<Vec<u8>>,
     /// The folder of the disk cache.
     pub cache: Option<CacheFolder>,
-    /// How the disk cache is used.
+    /// The use of the disk cache.
     pub cache_use: CacheUse,
     /// The operation verifies the presence of packs soon, as a push does.
     pub lists_packs: bool,

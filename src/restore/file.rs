@@ -50,7 +50,7 @@ pub(super) struct File {
 struct State {
     open: Option<(Arc<OwnedFd>, Vec<u8>)>,
     failed: Option<Error>,
-    /// Why parts of it are missing.
+    /// The reason why parts of it are missing.
     lost: Option<Error>,
 }
 
@@ -208,7 +208,7 @@ pub(super) fn copy(e: &Error) -> Error {
     Error::new(e.kind(), e.to_string())
 }
 
-/// Why something that is there is left alone.
+/// Returns why an existing entry is left alone.
 pub(super) fn in_the_way() -> Error {
     Error::new(Kind::Exists, "it exists already and is different; --overwrite if-changed replaces it")
 }

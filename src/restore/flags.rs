@@ -95,7 +95,7 @@ fn change(fd: &OwnedFd, cleared: IFlags, wanted: IFlags) -> Result<(), Errno> {
     result
 }
 
-/// Why an existing entry is neither replaced nor changed.
+/// Returns why an existing entry is neither replaced nor changed.
 pub(super) fn locked() -> Error {
     Error::new(
         Kind::Exists,
@@ -103,7 +103,7 @@ pub(super) fn locked() -> Error {
     )
 }
 
-/// Why nothing is made in an existing directory.
+/// Returns why nothing is made in an existing directory.
 pub(super) fn locked_directory() -> Error {
     let text = "its folder is immutable or append-only in the target; `chattr -i -a` on it lets the restore go on";
     Error::new(Kind::Exists, text)

@@ -23,7 +23,7 @@ use crate::trees::LinkKey;
 /// Most names that may wait; each holds its directory open.
 const WAITING: usize = 1024;
 
-/// Where the first name of a file is.
+/// The place of the first name of a file.
 #[derive(Clone)]
 pub(super) struct First {
     path: Arc<[u8]>,

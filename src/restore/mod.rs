@@ -46,7 +46,7 @@ use crate::progress::Event;
 use crate::repo::{Repository, State};
 use crate::trees::{Fetch, Lookup, Trees};
 
-/// How to treat an existing entry that is not equal. Directories are merged in every case.
+/// Treatment of an existing entry that is not equal. Directories are merged in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
     /// Leave it as it is and report it. Equal contents are no failure, and the file is not touched.
@@ -72,10 +72,10 @@ impl Overwrite {
     }
 }
 
-/// How to restore.
+/// Options of a restore.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How to treat existing entries.
+    /// Treatment of existing entries.
     pub overwrite: Overwrite,
     /// The entries to restore.
     pub selection: Selection,
@@ -149,7 +149,7 @@ pub struct Summary {
     pub to_fetch: u64,
     /// Bytes received from the storage.
     pub received: u64,
-    /// How long it took.
+    /// Its duration.
     pub duration: Duration,
 }
 

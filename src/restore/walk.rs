@@ -41,7 +41,7 @@ struct Walk<'a, 'r> {
     here: Held,
     /// The directories from `here` to the current one, which do not exist yet.
     unmade: Vec<Unmade<'a>>,
-    /// How many directories of the stack stay open.
+    /// Number of directories of the stack that stay open.
     open: usize,
 }
 
@@ -49,7 +49,7 @@ struct Walk<'a, 'r> {
 struct List<'a> {
     entries: Entries<'a>,
     chosen: Chosen,
-    /// Where entries are deleted that the snapshot lacks, the names that it has.
+    /// The names that the snapshot has, if entries that it lacks are deleted here.
     names: Option<HashSet<Vec<u8>>>,
 }
 

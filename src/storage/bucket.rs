@@ -28,7 +28,7 @@ pub struct Endpoint {
     pub port: Option<u16>,
 }
 
-/// How to use an object store.
+/// Options for an object store.
 #[derive(Clone, Default)]
 pub struct S3Options {
     /// The variables of the environment whose names begin with `AWS_`, with credentials among them.

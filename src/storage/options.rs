@@ -9,10 +9,10 @@ use super::net::pace::Pace;
 use super::net::{Notice, RetryOptions};
 use super::sftp::ssh::SshOptions;
 
-/// How to use a server.
+/// Options for a server.
 #[derive(Clone)]
 pub struct Options {
-    /// How long an operation is repeated after a working connection was lost; zero: never.
+    /// Time for which an operation is repeated after a working connection was lost; zero: never.
     pub retry_for: Duration,
     /// Whether the first connection is tried for as long too.
     pub retry_first: bool,
@@ -24,9 +24,9 @@ pub struct Options {
     pub limit_download: Option<Limit>,
     /// Receives news of the connection.
     pub notice: Notice,
-    /// How to reach a server by SSH.
+    /// Options for SSH.
     pub ssh: SshOptions,
-    /// How to use an object store.
+    /// Options for an object store.
     pub s3: S3Options,
 }
 

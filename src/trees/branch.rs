@@ -10,7 +10,7 @@ use crate::format::reference::Ref;
 /// A page of a directory that is still to be read, with the row of the page above.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Branch {
-    /// Where the page is.
+    /// The place of the page.
     pub page: Ref,
     /// The first name and the number of entries below it; `None` for a top page, which no row names.
     row: Option<(Vec<u8>, u64)>,
@@ -69,7 +69,7 @@ impl Branch {
 /// A page of a reference list that is still to be read, with the row of the page above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListBranch {
-    /// Where the page is.
+    /// The place of the page.
     pub list: Ref,
     /// Bytes of the file that it covers.
     pub span: u64,

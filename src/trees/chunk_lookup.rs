@@ -27,7 +27,7 @@ const MISSING: Duration = Duration::from_secs(60);
 /// Bytes that the index may hold in memory: the fingerprints of 10 million chunks.
 const INDEX: usize = 32 << 20;
 
-/// Where chunks were found that are not at their places. Every call may come from many threads at once.
+/// The places at which relocated chunks were found. Every call may come from many threads at once.
 pub struct Lookup {
     known: Mutex<Known>,
     /// A thread has finished reading the log.

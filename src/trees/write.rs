@@ -95,7 +95,7 @@ pub struct MetaPack<'r> {
     added: u64,
 }
 
-/// Where a chunk of this writer is.
+/// The place of a chunk of this writer.
 #[derive(Clone, Copy)]
 struct Place {
     pack: u32,

@@ -52,7 +52,7 @@ pub struct Attr {
     pub device: (u32, u32),
 }
 
-/// How owners and rights are shown.
+/// The way in which owners and rights are shown.
 #[derive(Clone, Copy, Default)]
 pub struct Rights {
     /// Replaces user and group.
@@ -113,7 +113,7 @@ pub struct Totals {
     pub nodes: u64,
 }
 
-/// Why an operation has no answer. Errors of the network and of verification are always [`Fault::Broken`].
+/// The reason why an operation has no answer. Errors of the network and of verification are always [`Fault::Broken`].
 #[derive(Debug)]
 pub enum Fault {
     /// The answer is not in memory: repeat the operation with [`super::Mode::Fetch`].

@@ -16,9 +16,9 @@ use crate::error::Error;
 
 /// Failures that are remembered.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
-/// How long damage is reported again without another attempt.
+/// Time for which damage is reported again without another attempt.
 const PAUSE: Duration = Duration::from_secs(3);
-/// How long an error that may pass is reported again. The kernel repeats a read within milliseconds.
+/// Time for which a temporary error is reported again. The kernel repeats a read within milliseconds.
 const REPETITION: Duration = Duration::from_secs(1);
 
 /// Recent failures, each under the key of the part that failed.

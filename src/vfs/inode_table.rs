@@ -17,7 +17,7 @@ use crate::format::reference::Ref;
 pub struct DirInode {
     /// Its number in the table.
     pub number: u32,
-    /// Where its entries come from.
+    /// The source of its entries.
     pub role: Role,
     /// Table number of its parent directory, and its position there; `None` for the root of a snapshot.
     pub parent: Option<(u32, u32)>,

@@ -72,7 +72,7 @@ const HISTORIES: usize = 8 << 20;
 /// Capacity for the listings of merged directories, in bytes.
 const LISTINGS: usize = 16 << 20;
 
-/// How long the kernel may keep names and attributes of the view. Changes are also reported to it at once.
+/// Time for which the kernel may keep names and attributes of the view. Changes are also reported to it at once.
 const SOON: Duration = Duration::from_secs(10);
 /// The same where a change cannot be reported: merged directories, and names of moments.
 const BRIEF: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ impl Mode<'_> {
 
 /// Options of the file system.
 pub struct Options {
-    /// How owners and rights of saved nodes are shown.
+    /// The way in which owners and rights of saved nodes are shown.
     pub rights: Rights,
     /// User and group of the directories of the view.
     pub mounter: (u32, u32),

@@ -43,7 +43,7 @@ impl Target {
     }
 }
 
-/// Where the entries of a directory come from.
+/// The source of the entries of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// From a list, or from the pages of a snapshot.
@@ -67,7 +67,7 @@ impl Role {
 pub struct ViewDir {
     /// Its inode number.
     pub ino: u64,
-    /// Where its entries come from.
+    /// The source of its entries.
     pub role: Role,
     /// Index of its parent directory; the root is its own parent.
     pub parent: usize,

@@ -261,7 +261,7 @@ fn json_of_every_command_holds_names_without_loss() {
 }
 
 #[test]
-fn damage_is_told_and_exits_with_4() {
+fn damage_is_reported_and_exits_with_4() {
     let env = Env::with_repository();
     let mut state = 1u64;
     let mut noise = |len: usize| -> Vec<u8> {
@@ -294,7 +294,7 @@ fn damage_is_told_and_exits_with_4() {
 }
 
 #[test]
-fn a_source_that_cannot_be_read_exits_with_3_and_is_told_again_by_restore() {
+fn a_source_that_cannot_be_read_exits_with_3_and_is_reported_again_by_restore() {
     if !needs_root("another user beside root") {
         return;
     }

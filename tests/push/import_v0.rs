@@ -310,7 +310,7 @@ fn entries_that_are_no_entries_are_reported_and_left_out() {
 }
 
 #[test]
-fn a_wrong_passphrase_is_told_before_anything_else() {
+fn a_wrong_passphrase_is_reported_before_anything_else() {
     let right = V0::new;
     let mut v0 = right();
     v0.file(b"a", 1, b"a");

@@ -186,7 +186,7 @@ fn a_file_that_is_overwritten_all_the_time_is_kept_marked_and_named_and_read_by_
 }
 
 #[test]
-fn a_file_that_changed_while_it_was_read_is_told_by_the_exit_code() {
+fn a_file_that_changed_while_it_was_read_is_reported_by_the_exit_code() {
     let env = Env::with_repository();
     let path = env.write("src/image", noise(1, 64 * MIB));
     let file = OpenOptions::new().write(true).open(&path).unwrap();

@@ -78,7 +78,7 @@ fn what_snapshots_share_is_walked_once() {
 }
 
 #[test]
-fn a_lost_pack_is_told_with_the_files_of_all_snapshots_that_need_it() {
+fn a_lost_pack_is_reported_with_the_files_of_all_snapshots_that_need_it() {
     let (saved, first, second) = two();
     let lost = saved.chunk_of(&first, "a/large1");
     let names = (0..4).flat_map(|i| [format!("a/large{i}"), format!("b/small{i}")]);
@@ -205,7 +205,7 @@ fn t35_records_that_are_missing_torn_or_damaged_are_told_apart() {
 }
 
 #[test]
-fn t39_a_damaged_index_is_told_and_hits_no_files() {
+fn t39_a_damaged_index_is_reported_and_hits_no_files() {
     let saved = Saved::new();
     for i in 0..3000 {
         saved.write(&format!("{}/{i}", i % 30), i, 40);

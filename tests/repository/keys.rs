@@ -454,7 +454,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or print(made.decode()
 }
 
 #[test]
-fn an_append_only_server_refuses_to_remove_keys_and_that_is_said() {
+fn an_append_only_server_refuses_to_remove_keys_and_that_is_reported() {
     if !needs_root("an account of its own") {
         return;
     }

@@ -116,7 +116,7 @@ fn a_copy_of_a_record_under_another_sequence_takes_nothing_from_it() {
 }
 
 #[test]
-fn a_record_that_is_gone_is_told_unless_it_was_merged() {
+fn a_record_that_is_gone_is_reported_unless_it_was_merged() {
     let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     let gone = repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();
@@ -155,7 +155,7 @@ fn what_a_record_supersedes_is_not_read_again_and_nothing_else_is_missed() {
 }
 
 #[test]
-fn a_lost_record_is_told_although_all_that_name_it_were_merged() {
+fn a_lost_record_is_reported_although_all_that_name_it_were_merged() {
     let (memory, repo) = repository::in_memory();
     let mut state = repo.state(background()).unwrap();
     let lost = repo.commit(background(), &mut state, snapshot(1), &[]).unwrap();

@@ -49,7 +49,7 @@ impl Progress for StopAfter<'_> {
 }
 
 #[test]
-fn a_put_that_is_told_to_stop_ends_and_the_connection_lives_on() {
+fn a_put_that_is_reported_to_stop_ends_and_the_connection_lives_on() {
     let line = behind(Setup::default());
     let storage = open(background(), &line.location, line.sshd.options()).expect("connected");
     let bytes = noise(1, 64 << 20);

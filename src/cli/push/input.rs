@@ -16,9 +16,9 @@ use crate::cli::escape;
 use crate::error::{Error, Kind, Result};
 use crate::push::{Failure, Opener, Stream, StreamKind};
 
-/// How long a read waits before the push is asked whether it continues.
+/// Time that a read waits before it asks whether the push continues.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// How long a command that is asked to end has time to do so.
+/// Time that a command has to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Returns the stream that the arguments ask for, if they do.

@@ -12,7 +12,7 @@ pub struct Ended {
     pub name: &'static str,
     /// Its exit code; 0 if it was skipped.
     pub code: u8,
-    /// Why it was not executed.
+    /// The reason why it was not executed.
     pub skipped: Option<String>,
     /// Its error message.
     pub error: Option<String>,

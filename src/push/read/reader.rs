@@ -46,7 +46,7 @@ pub struct Reader<'w> {
     pub lanes: Vec<Lane<'w>>,
     /// The number of lanes that need the file.
     active: usize,
-    /// Where chunks of large files are offered to idle workers.
+    /// Offers chunks of large files to idle workers.
     pub offer: Option<Sender<Task>>,
 }
 
@@ -58,7 +58,7 @@ enum Meanwhile {
     Changed,
 }
 
-/// Why a file could not be read.
+/// The reason why a file could not be read.
 enum Trouble {
     /// The file is at fault.
     File(Errno),

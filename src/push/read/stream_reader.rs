@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::window::Window;
 
-/// Why a stream could not be read.
+/// The reason why a stream could not be read.
 enum Trouble {
     /// The stream is at fault.
     Stream(Error),

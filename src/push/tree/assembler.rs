@@ -27,7 +27,7 @@ use crate::trees::{SelfRefs, Which};
 pub struct Assembler<'c, S> {
     keys: &'c Keys,
     ctx: &'c Context<'c>,
-    /// Where pages, lists and extended attributes go.
+    /// The destination of pages, lists and extended attributes.
     pub store: S,
     /// The open directories, the root first.
     stack: Vec<OpenDirectory>,
@@ -38,7 +38,7 @@ pub struct Assembler<'c, S> {
     /// The node that is being added while a page or its attributes are written.
     held: Option<Node>,
     links: Links,
-    /// Where the unchanged pages are.
+    /// The places of the unchanged pages.
     spread: Spread,
     pub tally: Tally,
 }

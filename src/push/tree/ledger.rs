@@ -45,7 +45,7 @@ pub struct Ledger<'c> {
     pub outdated: &'c AtomicBool,
 }
 
-/// How a record is committed.
+/// The way in which a record is committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CommitMode {
     /// On top of the log, which is listed again first.

@@ -29,7 +29,7 @@ pub struct TreeWriter<'c> {
     growing: Option<PartialFile>,
 }
 
-/// Where the writer is in the order of the walk.
+/// The position of the writer in the order of the walk.
 enum Position {
     /// The next step is the first one of the next batch.
     BetweenBatches,

@@ -37,7 +37,7 @@ pub struct SavedWalk<'w> {
     /// The trees of the copies.
     pub trees: &'w Trees<'w>,
     pub data: &'w DataPacks<'w>,
-    /// Where chunks go that are worth fetching early.
+    /// The receiver of chunks that are worth fetching early.
     pub early: Sender<Ref>,
 }
 

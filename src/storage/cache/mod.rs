@@ -38,7 +38,7 @@ const PIECE: usize = 1 << 20;
 /// A file that was used this long ago, in seconds, is marked as used again.
 const USED: i64 = 60;
 
-/// How files are opened: never through a link, and without waiting for the other end of a pipe.
+/// Flags for opening files: never through a link, and without waiting for the other end of a pipe.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 const WRITE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -69,7 +69,7 @@ impl Sort {
 /// Sealed bytes at a place of an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'b> {
-    /// Where they begin in the object.
+    /// Their offset in the object.
     pub offset: u64,
     /// The bytes.
     pub bytes: &'b [u8],

@@ -10,7 +10,7 @@ const LEAST_RATE: u64 = 512;
 /// Multiple of the timeout of a silent server after which an operation is overdue that moved nothing.
 pub const OVERDUE: u32 = 20;
 
-/// Why the connection of an overdue operation is given up.
+/// The reason for giving up the connection of an overdue operation.
 pub const TOO_SLOW: &str = "the server is far too slow: an operation moved next to nothing for a long time";
 
 /// Returns the time that `bytes` need on the slowest network.

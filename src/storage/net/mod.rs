@@ -37,7 +37,7 @@ pub trait Dial: Send + Sync {
     fn server(&self) -> String;
 }
 
-/// Why no connection could be made.
+/// The reason why no connection could be made.
 #[derive(Debug)]
 pub struct DialError {
     /// The error for the user.
@@ -46,7 +46,7 @@ pub struct DialError {
     pub again: bool,
 }
 
-/// Why an operation on a connection did not succeed.
+/// The reason why an operation on a connection failed.
 #[derive(Debug)]
 pub enum Fault {
     /// The connection is lost or cannot be trusted: the operation is repeated on another one.
@@ -64,10 +64,10 @@ impl From<Error> for Fault {
     }
 }
 
-/// How a lost connection is replaced.
+/// Rules for replacing a lost connection.
 #[derive(Clone)]
 pub struct RetryOptions {
-    /// How long an operation is repeated after its connection was lost; zero: never.
+    /// Time for which an operation is repeated after its connection was lost; zero: never.
     pub retry_for: Duration,
     /// Whether that also holds for the first connection.
     pub retry_first: bool,

@@ -21,7 +21,7 @@ const UNLUCKY: u32 = 4;
 /// Shortest time between two news of a connection that breaks all the time.
 const NEWS: Duration = Duration::from_secs(60);
 
-/// How long after the user's stop a lost connection is still made anew, and a server that does not answer is waited for.
+/// Time after the user's stop in which a lost connection is still replaced, and a silent server is waited for.
 pub const LAST_CHANCE: Duration = Duration::from_secs(8);
 
 /// The current connection, or the state of the attempts to make one.

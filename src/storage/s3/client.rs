@@ -64,7 +64,7 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// Names that are not ours.
     pub foreign: usize,
-    /// Where the next page begins.
+    /// The beginning of the next page.
     pub next: Option<String>,
 }
 

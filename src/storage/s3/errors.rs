@@ -12,7 +12,7 @@ use crate::printable;
 use crate::storage::FULL_DISK;
 use crate::storage::net::Fault;
 
-/// Why a request has no result.
+/// The reason why a request has no result.
 #[derive(Debug)]
 pub enum Problem {
     /// The connection was lost, or cannot be trusted.

@@ -44,7 +44,7 @@ const REFUSAL: usize = 64 << 10;
 /// Longest wait for a service within the machine or its network that hands out credentials.
 const SERVICE: Duration = Duration::from_secs(2);
 
-/// How long things may take.
+/// The timeouts of a request.
 #[derive(Clone, Copy)]
 pub struct Limits {
     /// Making a connection.

@@ -22,7 +22,7 @@ use crate::storage::{Kept, MAX_ENTRIES};
 /// Most bytes of an object that is brought back through this machine.
 const MOST: u64 = 256 << 20;
 
-/// Where the next page of a listing of versions begins: the key and the version.
+/// The beginning of the next page of a listing of versions: the key and the version.
 type Next = Option<(String, String)>;
 
 /// The versions of a folder, as far as they were listed.

@@ -39,7 +39,7 @@ pub struct HeadPattern {
     pub positions: Vec<u32>,
 }
 
-/// How the heads of the files of a directory were read.
+/// The way in which the heads of the files of a directory were read.
 #[derive(Default)]
 pub struct HeadReads {
     /// Files whose heads were read in order.

@@ -13,7 +13,7 @@ use crate::vfs::inode_table::Inode;
 use crate::vfs::pages::Extents;
 use crate::vfs::{Mode, Vfs};
 
-/// Where the contents of one file are.
+/// The places of the contents of one file.
 pub(super) struct FileLayout {
     /// Inode number of the directory in which the file was first seen.
     pub dir: u64,

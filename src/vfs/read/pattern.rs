@@ -27,7 +27,7 @@ const FIRST_WINDOW: u64 = 1 << 20;
 /// Bytes that a reader must have read before it gets a window: a program that looks at the beginning of a file must not
 /// fetch the rest.
 const PROBATION: u64 = 512 << 10;
-/// How far a read may lie behind another and still belong to the same reader, in bytes.
+/// Distance at which a read behind another still belongs to the same reader, in bytes.
 const DISORDER: u64 = 2 << 20;
 /// Readers of one file, and readers of one pack.
 const READERS: usize = 4;
@@ -69,7 +69,7 @@ pub enum Ahead {
 /// Advice for one chunk of a file that is read by pack.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PackAdvice {
-    /// How much to fetch around the chunk.
+    /// The range to fetch around the chunk.
     pub span: Span,
     /// The range to fetch after it.
     pub ahead: Option<Ahead>,
@@ -92,14 +92,14 @@ pub struct AccessPatterns {
     largest_window: u64,
 }
 
-/// How the files of a directory are read.
+/// The way in which the files of a directory are read.
 #[derive(Default)]
 struct DirPattern {
     /// Files that were read to their end, one after the other.
     whole: u32,
     /// The file that was begun last, until its end is read.
     open: Option<u64>,
-    /// How the heads of the files are read.
+    /// The way in which the heads of the files are read.
     heads: HeadReads,
 }
 

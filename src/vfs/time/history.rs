@@ -50,7 +50,7 @@ pub struct EntryPlace {
 pub struct History {
     /// The versions.
     pub versions: Vec<Version>,
-    /// Why some versions are missing.
+    /// The reason why some versions are missing.
     pub error: Option<Error>,
 }
 

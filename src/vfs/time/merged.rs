@@ -39,7 +39,7 @@ pub(in crate::vfs) struct MergedEntry {
 #[derive(Default)]
 pub(in crate::vfs) struct MergedListing {
     pub entries: Vec<MergedEntry>,
-    /// Why some entries are missing.
+    /// The reason why some entries are missing.
     pub error: Option<Error>,
 }
 

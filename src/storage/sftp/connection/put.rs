@@ -137,7 +137,7 @@ impl SftpConnection {
         Ok((refusal, size))
     }
 
-    /// Why an object could not be created; or that it was, before the connection was lost.
+    /// Returns why an object could not be created, or that it was created before the connection was lost.
     fn not_created(
         &self,
         ctx: &Context,

@@ -57,7 +57,7 @@ pub struct Traffic {
     pub download: Option<Pace>,
 }
 
-/// How long the engine waits for what.
+/// The timeouts of the engine.
 #[derive(Clone)]
 pub struct Times {
     /// For anything to move while an answer is due.

@@ -18,7 +18,7 @@ use crate::storage::sftp::printable;
 const BUFFER: usize = 1 << 20;
 /// Bytes of a child's stderr that are kept.
 const STDERR: usize = 4096;
-/// How long a child whose stream has ended may take to print the reason.
+/// Time that a child whose stream has ended has to print the reason.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A Ctrl-C reaches all programs of the terminal; the children must live on while a push writes its last record. Signals that

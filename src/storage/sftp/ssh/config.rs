@@ -13,7 +13,7 @@ use crate::storage::location::Remote;
 /// Names in `~/.ssh` that `ssh -G` lists, with others, if no key file is configured.
 const DEFAULT_KEYS: [&str; 3] = ["id_rsa", "id_ecdsa", "id_ed25519"];
 
-/// How a host is to be reached.
+/// The settings by which a host is reached.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
     /// Whether OpenSSH's client is installed.

@@ -243,7 +243,7 @@ fn known_keys(config: &HostConfig) -> Vec<(Vec<u8>, String)> {
     KnownHosts::read(&config.known_hosts).keys(name, port)
 }
 
-/// Why libssh2 gave no connection.
+/// The reason why libssh2 made no connection.
 enum Trouble {
     /// Nothing that both sides know: another program may do better.
     Algorithms(DialError),

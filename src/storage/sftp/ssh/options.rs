@@ -64,7 +64,7 @@ impl Default for Bulk {
     }
 }
 
-/// How to reach a server by SSH.
+/// Options for SSH.
 #[derive(Clone)]
 pub struct SshOptions {
     /// The program that speaks SSH.

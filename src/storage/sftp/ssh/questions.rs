@@ -10,7 +10,7 @@ use super::options::Prompt;
 use crate::error::{Error, Result};
 use crate::storage::sftp::printable;
 
-/// How often a wrong passphrase or password may be typed.
+/// Number of times that a wrong passphrase or password may be typed.
 pub const TRIES: usize = 3;
 
 /// The outcome of an answer.
