@@ -103,11 +103,11 @@ pub enum Lost {
 pub struct Report {
     /// Snapshots that were walked.
     pub snapshots: u64,
-    /// Entries of distinct pages of directories that are files, ..
+    /// Files in distinct pages of directories.
     pub files: u64,
-    /// .. directories, ..
+    /// Directories in these pages.
     pub directories: u64,
-    /// .. and others.
+    /// Other entries of these pages.
     pub others: u64,
     /// Distinct pages of directories and reference lists, and stored attributes.
     pub pages: u64,

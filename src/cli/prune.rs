@@ -165,7 +165,7 @@ fn lines(plan: &Plan, options: &Options) -> Vec<String> {
         }
     };
     more("orphans", plan.orphans, ", of interrupted pushes");
-    more("young", plan.young, ", perhaps of a push that is going on: left alone");
+    more("young", plan.young, ", perhaps of a running push: left alone");
     more("records", plan.records, ", superseded or incomplete");
     let live = format!(", of which {} are copied", human::size(plan.repack_live));
     more("to repack", plan.repack, &live);

@@ -65,13 +65,13 @@ impl Period {
 /// A length of time in calendar units, as in `1y5m7d2h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Within {
-    /// Years, ..
+    /// Years.
     pub years: i64,
-    /// .. months, ..
+    /// Months.
     pub months: i64,
-    /// .. days, ..
+    /// Days.
     pub days: i64,
-    /// .. and hours.
+    /// Hours.
     pub hours: i64,
 }
 

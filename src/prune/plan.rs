@@ -17,9 +17,9 @@ use crate::trees::Reached;
 
 /// Seconds by which the clocks of this machine and of the server may differ.
 pub(super) const CLOCKS: u64 = 3600;
-/// Data packs below this size are merged, ..
+/// Size below which a data pack is small.
 const SMALL: u64 = 1 << 20;
-/// .. if there are this many.
+/// Number of small data packs from which on they are merged.
 const MANY_SMALL: usize = 16;
 
 /// A number of objects and the bytes of their files.
@@ -43,7 +43,7 @@ impl Amount {
 pub struct Plan {
     /// All packs that the server has.
     pub total: Amount,
-    /// Packs of which something is needed.
+    /// Packs with needed chunks.
     pub used: Amount,
     /// Bytes in used packs that nothing needs.
     pub unused_bytes: u64,
@@ -53,15 +53,15 @@ pub struct Plan {
     pub orphans: Amount,
     /// Incomplete objects among them.
     pub torsos: Amount,
-    /// Packs that may belong to a push that is going on; a later run looks at them again.
+    /// Packs that may belong to a running push; a later run looks at them again.
     pub young: Amount,
     /// Superseded and incomplete records.
     pub records: Amount,
-    /// Packs whose needed chunks are copied into new ones, ..
+    /// Packs whose needed chunks are copied into new packs.
     pub repack: Amount,
-    /// .. and the bytes of these chunks.
+    /// Bytes of these chunks.
     pub repack_live: u64,
-    /// Condemned objects whose grace time goes on.
+    /// Condemned objects whose grace time has not ended.
     pub waiting: Amount,
     /// When the first of them may be deleted.
     pub next: Option<Time>,
@@ -161,7 +161,7 @@ impl Planner<'_> {
         self.plan.condemn.insert(*id);
     }
 
-    /// Returns whether a pack without a record may belong to a push that is going on. This only delays its condemnation,
+    /// Returns whether a pack without a record may belong to a running push. This only delays its condemnation,
     /// so the server's time is good enough.
     fn is_young(&self, mtime: i64) -> bool {
         mtime.abs_diff(self.now) < self.options.grace.as_secs() / 2

@@ -20,9 +20,9 @@ use crate::format::record::SectionKind;
 use crate::format::reference::PackRef;
 use crate::name::{Name, ObjectId};
 
-/// Sections that are read at the same time, ..
+/// Maximum number of sections that are read at the same time.
 const READERS: usize = 32;
-/// .. and their bytes: many small ones, or few large ones.
+/// Maximum of their bytes: many small ones, or few large ones.
 const IN_FLIGHT: u64 = 16 << 20;
 /// Bytes in memory of a large section that is read in pieces.
 const PIECES: u64 = 4 << 20;

@@ -312,7 +312,7 @@ impl Run<'_> {
         self.ctx().check().map_err(|e| self.group.fail(e)).is_err()
     }
 
-    /// Reports that `path` is not restored, or ends everything where going on makes no sense.
+    /// Reports that `path` is not restored, or ends the restore if continuing makes no sense.
     fn skip(&self, path: &[u8], why: Error) {
         match why.kind() {
             Kind::NoSpace => {

@@ -28,9 +28,9 @@ struct GateState {
 const HALF_DONE: u64 = 10;
 /// Puts at once on a connection that was not measured yet.
 const FIRST: usize = 3;
-/// A put that takes less lets one more in, ..
+/// Duration of a put below which one more is admitted.
 const QUICK: Duration = Duration::from_secs(3);
-/// .. one that takes more, one less.
+/// Duration of a put above which one less is admitted.
 const SLOW: Duration = Duration::from_secs(10);
 /// Smaller objects are not counted: a record must not wait behind packs.
 const SMALL: usize = 1 << 20;
