@@ -95,7 +95,8 @@ fn nobody_hangs() {
 #[test]
 fn connections_that_are_cut_all_the_time_cost_no_byte() {
     let far = Far::with(&tree(300));
-    let mount = far.mount(Duration::from_secs(300), |_| ());
+    // With the limit, the copy takes seconds: it cannot end before it is cut.
+    let mount = far.mount(Duration::from_secs(300), |o| o.limit_download = Some((4 << 20).into()));
     let received = || mount.count(" received");
     let target = tempfile::tempdir().unwrap();
     let (mut copy, mut cuts, mut before) = (copy(&mount, target.path()), 0, received());
