@@ -1,7 +1,7 @@
 //! Attempts to take the snapshot. An attempt is repeated, with everything stored by then, for the repositories where other
 //! clients condemned packs meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ use crate::format::record::{COPY_OF, NOT_SYNCED, Snapshot, SnapshotId, Stats};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::progress::Event;
-use crate::repo::{Repository, State, VERIFIED};
+use crate::repo::{Repository, SeenPacks, State, VERIFIED};
 use crate::time::Time;
 use crate::trees::names_condemned_since;
 
@@ -164,14 +164,14 @@ impl<'r> Draft<'r> {
             Some(saved) => copy_draft(repo, saved.snapshot),
             None => draft(repo, options, begun, paths),
         };
-        let Chosen { parents, newest, missing, copies } = match saved {
+        let Chosen { parents, newest, packs, copies } = match saved {
             Some(saved) => choose_copies(ctx, repo, &state, saved)?,
             None => choose_parents(ctx, repo, options, &state, &draft, begun)?,
         };
         let cores = options.threads.unwrap_or_else(|| thread::available_parallelism().map_or(2, usize::from));
         let budget = Budget::new(repositories, options.memory, state.index_len() / FINGERPRINTS, cores)?;
         let setup =
-            Setup { repo, options, ctx, parents, budget, started, traffic, missing, outdated, draft, newest, copies };
+            Setup { repo, options, ctx, parents, budget, started, traffic, packs, outdated, draft, newest, copies };
         Ok((setup, state))
     }
 }
@@ -193,8 +193,8 @@ struct Chosen {
     parents: Parents,
     /// The newest whole snapshot of the group, if none is made for the same tree.
     newest: Option<Snapshot>,
-    /// Packs that the server does not have. They are condemned in `parents`.
-    missing: BTreeSet<ObjectId>,
+    /// Packs that the server has and does not have. The latter are condemned in `parents`.
+    packs: SeenPacks,
     /// The pairs of snapshots with which a snapshot of another repository is compared; the copies are `parents`.
     copies: Vec<Copied>,
 }
@@ -210,31 +210,31 @@ fn choose_parents(
     let mut parents = Parents::choose(state, &options.host, draft.group, begun);
     let newest = parents.snapshots.iter().find(|s| !s.partial && s.group == draft.group).cloned();
     apply_options(&mut parents, options, state, begun)?;
-    let missing = missing(ctx, repo, state, &mut parents)?;
-    Ok(Chosen { parents, newest: newest.filter(|_| options.skip_if_unchanged), missing, copies: Vec::new() })
+    let packs = see_packs(ctx, repo, state, &mut parents)?;
+    Ok(Chosen { parents, newest: newest.filter(|_| options.skip_if_unchanged), packs, copies: Vec::new() })
 }
 
-/// Returns packs that the server does not have, and condemns them in `parents`.
-fn missing(ctx: &Context, repo: &Repository, state: &State, parents: &mut Parents) -> Result<BTreeSet<ObjectId>> {
-    let missing = repo.absent_packs(ctx, state, VERIFIED)?;
-    if !missing.is_empty() {
-        ctx.warn(&missing_text(missing.len()));
-        parents.condemn(&missing);
+/// Looks which packs the server has, and condemns those in `parents` that it has not.
+fn see_packs(ctx: &Context, repo: &Repository, state: &State, parents: &mut Parents) -> Result<SeenPacks> {
+    let packs = repo.see_packs(ctx, state, VERIFIED)?;
+    if !packs.absent.is_empty() {
+        ctx.warn(&missing_text(packs.absent.len()));
+        parents.condemn(&packs.absent);
     }
-    Ok(missing)
+    Ok(packs)
 }
 
 fn choose_copies(ctx: &Context, repo: &Repository, state: &State, saved: &Saved<'_>) -> Result<Chosen> {
     let mut copies = copies::choose(&state.snapshots(), saved.others, saved.snapshot);
     let mut parents = Parents::of(copies.iter().map(|copied| copied.copy.clone()).collect(), state);
-    let missing = missing(ctx, repo, state, &mut parents)?;
+    let packs = see_packs(ctx, repo, state, &mut parents)?;
     saved.searched.begin(state.condemned_packs());
-    for copied in copies.iter_mut().filter(|copied| copied.original.is_some() && missing.is_empty()) {
+    for copied in copies.iter_mut().filter(|copied| copied.original.is_some() && packs.absent.is_empty()) {
         let root: Vec<Ref> = copied.copy.root.into_iter().collect();
         let search = |known: &HashSet<ObjectId>| names_condemned_since(ctx, repo, state, known, &root, MEMORY);
         copied.is_intact = saved.searched.is_intact(&copied.copy.id, search)?;
     }
-    Ok(Chosen { parents, newest: None, missing, copies })
+    Ok(Chosen { parents, newest: None, packs, copies })
 }
 
 /// Merges records. A failure is only a warning: the snapshot is committed.

@@ -1,6 +1,5 @@
 //! The state of a push for one repository: its index, packs and queue, which the threads of the [`super::pipeline`] fill.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use super::compare::parents::Parents;
 use super::compare::renames::Renames;
 use super::options::Options;
 use super::pack::data_packs::{DataPacks, Upload};
+use super::pack::presence::Presence;
 use super::pack::queue::Queue;
 use super::read::item::Batch;
 use super::read::partial::PartialFiles;
@@ -26,8 +26,7 @@ use super::walk::destination::Destination;
 use crate::context::{Context, Group};
 use crate::error::Result;
 use crate::format::record::Snapshot;
-use crate::name::ObjectId;
-use crate::repo::{Index, Repository, State};
+use crate::repo::{Index, Repository, SeenPacks, State};
 use crate::trees::{Lookup, MetaPack, Trees};
 
 /// Bytes of memory for the index by which relocated pages of parents are found.
@@ -47,8 +46,8 @@ pub struct Setup<'r> {
     pub started: Instant,
     /// Bytes that were sent and received before.
     pub traffic: (u64, u64),
-    /// Packs that the server does not have. The first record of the push condemns them.
-    pub missing: BTreeSet<ObjectId>,
+    /// Packs that the server has and does not have. The first record of the push condemns the latter.
+    pub packs: SeenPacks,
     /// Set if other clients condemned packs meanwhile.
     pub outdated: &'r AtomicBool,
     /// The snapshot to be, without id, root and figures.
@@ -88,11 +87,12 @@ impl<'p> Stock<'p> {
         let Setup { repo, ref parents, ref budget, .. } = *setup;
         let ctx = group.context();
         let index = Index::new(state).with_memory(budget.index);
-        index.condemn(&setup.missing);
+        index.condemn(&setup.packs.absent);
         let lookup = Lookup::from_state(state.clone()).with_memory(LOOKUP);
         let (packs_in, packs_out) = crossbeam_channel::bounded(0);
         let mut data = DataPacks::new(ctx, repo, packs_in, budget.open);
         data.full_packs = setup.options.full_packs;
+        data.packs.presence = Presence::of(setup.packs.present.clone());
         Stock {
             setup,
             group,
@@ -153,7 +153,7 @@ impl<'p> Stock<'p> {
             figures: work.reading.map(|reading| reading.saved.snapshot.stats),
             draft: self.setup.draft.clone(),
             partial: None,
-            missing: self.setup.missing.clone(),
+            missing: self.setup.packs.absent.clone(),
             outdated,
         };
         Ok(TreeWriter::new(work, store, ledger, Checkpointer::new(options.checkpoints, budget.chunks)))

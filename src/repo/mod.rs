@@ -62,7 +62,7 @@ pub use inventory::Condemnation;
 pub use latest::{first_of_each_group, latest_first};
 pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
-pub use presence::{VERIFIED, is_most};
+pub use presence::{SeenPacks, VERIFIED, is_most};
 pub use read::StoredChunk;
 pub use rollback::Alarm;
 pub use state::{SectionKey, State};

@@ -24,11 +24,20 @@ pub fn is_most(missing: usize, all: usize) -> bool {
 }
 
 /// Begins to list the packs of a repository that has few, as far as the disk cache knows, while it is being unlocked.
-/// [`Repository::absent_packs`] asks for each pack that such a listing does not show.
+/// [`Repository::see_packs`] asks for each pack that such a listing does not show.
 pub(super) fn expect_packs(ctx: &Context, storage: &dyn Storage, cache: &DiskCache) {
     if cache.noted_packs().is_some_and(|count| (1..=VERIFIED).contains(&count)) {
         (0..16).for_each(|shard| storage.expect(ctx, Folder::PackShard(shard)));
     }
+}
+
+/// The packs that records list, as a listing of the server showed them.
+#[derive(Default)]
+pub struct SeenPacks {
+    /// Packs that are not condemned, and that the server does not show with the right size.
+    pub absent: BTreeSet<ObjectId>,
+    /// Packs that it shows with the right size.
+    pub present: HashMap<ObjectId, PackRef>,
 }
 
 impl Repository {
@@ -69,17 +78,17 @@ impl Repository {
         sizes.into_iter().filter_map(Result::transpose).collect()
     }
 
-    /// Returns the packs that records list, that are not condemned, and that the server does not show with the right size.
-    /// If records list more than `most` packs, looks at random folders with about as many.
+    /// Compares the packs that records list with the listings of the server. If records list more than `most` packs, looks at
+    /// random folders with about as many.
     ///
     /// # Errors
     ///
     /// Fails if most packs are missing, since a disk of the server may not be mounted.
-    pub fn absent_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<BTreeSet<ObjectId>> {
+    pub fn see_packs(&self, ctx: &Context, state: &State, most: u64) -> Result<SeenPacks> {
         let listed = state.listed_packs();
         self.fetcher.disk().iter().for_each(|disk| disk.note_packs(listed));
         if listed == 0 {
-            return Ok(BTreeSet::new());
+            return Ok(SeenPacks::default());
         }
         let count = (16 * most / listed).clamp(1, 16) as u8;
         let first = random::<1>()?[0] % 16;
@@ -88,7 +97,7 @@ impl Repository {
         let tables = self.tables(ctx, state)?;
         let packs = tables.packs().map(|(pack, _)| *pack);
         let wanted = packs.filter(|pack| shards.contains(&pack.id.shard()) && !condemned.contains(&pack.id));
-        let wanted: HashMap<ObjectId, PackRef> = wanted.map(|pack| (pack.id, pack)).collect();
+        let mut wanted: HashMap<ObjectId, PackRef> = wanted.map(|pack| (pack.id, pack)).collect();
         let absent = self.absent_of(ctx, &wanted, shards)?;
         if is_most(absent.len(), wanted.len()) {
             let (missing, all) = (absent.len(), wanted.len());
@@ -96,7 +105,8 @@ impl Repository {
             return Err(Error::new(Kind::Missing, text)
                 .hint("is a disk of the server not mounted? If not, `nfreezer check` shows the losses, and `nfreezer repair --yes` continues without them"));
         }
-        Ok(absent)
+        wanted.retain(|id, _| !absent.contains(id));
+        Ok(SeenPacks { absent, present: wanted })
     }
 
     fn absent_of(

@@ -1,11 +1,13 @@
 //! Commands do not wait for round trips one after another. The storage counts the rounds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nfreezer::check;
-use nfreezer::context::background;
+use nfreezer::context::{Context, background};
 use nfreezer::crypto::keys::{ChunkId, ChunkKind};
 use nfreezer::crypto::seal::ObjectType;
+use nfreezer::error::Result;
 use nfreezer::format::index;
 use nfreezer::format::pack::Entry;
 use nfreezer::format::record::{Action, Head};
@@ -15,11 +17,41 @@ use nfreezer::name::ObjectId;
 use nfreezer::prune::{self, Unused};
 use nfreezer::repo::{Access, Repository, random};
 use nfreezer::seen::SeenStore;
+use nfreezer::storage::Storage;
 
-use crate::harness::faults::Between;
+use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::repository;
 use crate::harness::rounds::Rounds;
 use crate::harness::saved::Saved;
+
+/// Counts the requests for the sizes of objects.
+#[derive(Default)]
+struct Sizes(AtomicUsize);
+
+impl Rule for Sizes {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Size(_) = call {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        call.of(ctx, storage)
+    }
+}
+
+#[test]
+fn a_push_does_not_ask_for_packs_that_its_listing_showed() {
+    let saved = Saved::on(Arc::<Between<Sizes>>::default());
+    for i in 0..20 {
+        saved.write(&format!("{i}"), i, 100_000);
+        saved.push();
+    }
+    let before = saved.memory.0.load(Ordering::Relaxed);
+    // The files are new, so they are read. Their chunks are in 20 packs.
+    (0..20).for_each(|i| saved.write(&format!("again/{i}"), i, 100_000));
+    let summary = saved.push();
+    assert_eq!(saved.memory.0.load(Ordering::Relaxed), before);
+    assert!(summary.read >= 2_000_000, "{summary:?}");
+    saved.assert_restores(&summary.snapshot);
+}
 
 fn counted() -> Saved<Between<Rounds>> {
     Saved::on(Arc::default())

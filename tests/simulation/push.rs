@@ -68,7 +68,7 @@ impl<'p> Push<'p> {
         dice: &'p mut Dice,
     ) -> Result<Self> {
         let mut condemned = state.condemned_packs();
-        let missing = if dice.chance(300) { repo.absent_packs(ctx, state, 64)? } else { BTreeSet::new() };
+        let missing = if dice.chance(300) { repo.see_packs(ctx, state, 64)?.absent } else { BTreeSet::new() };
         condemned.extend(&missing);
         let index = Index::new(state);
         index.condemn(&missing);

@@ -21,12 +21,19 @@ type PackSizes = HashMap<ObjectId, u64>;
 /// The packs that were verified so far.
 #[derive(Default)]
 pub struct Presence {
+    /// Packs that a listing at the beginning of the push showed with the right size.
+    listed_before: HashMap<ObjectId, PackRef>,
     known: Mutex<HashMap<ObjectId, bool>>,
     asked: AtomicUsize,
     listings: [Mutex<Option<PackSizes>>; 16],
 }
 
 impl Presence {
+    /// Makes the state at the beginning of a push, whose listing showed these packs with the right size.
+    pub fn of(listed_before: HashMap<ObjectId, PackRef>) -> Self {
+        Presence { listed_before, ..Presence::default() }
+    }
+
     /// Adds a pack that this push has stored.
     pub fn add(&self, id: ObjectId) {
         self.known.lock().expect("no holder panics").insert(id, true);
@@ -34,6 +41,9 @@ impl Presence {
 
     /// Returns whether the server has the pack with the right size. `report` is called once for each pack that it has not.
     pub fn verify(&self, ctx: &Context, repo: &Repository, pack: &PackRef, report: impl FnOnce()) -> Result<bool> {
+        if self.listed_before.get(&pack.id) == Some(pack) {
+            return Ok(true);
+        }
         if let Some(present) = self.known.lock().expect("no holder panics").get(&pack.id) {
             return Ok(*present);
         }
@@ -83,6 +93,18 @@ mod tests {
     use crate::crypto::seal::ObjectType;
     use crate::crypto::secret::Passphrase;
     use crate::storage::{Memory, Storage};
+
+    #[test]
+    fn a_pack_that_a_listing_showed_is_not_asked_for_unless_its_length_differs() {
+        let memory = Arc::<Memory>::default();
+        let passphrase = Passphrase::new("test".into()).unwrap();
+        let repo = Repository::init(background(), memory, &passphrase, KdfCost::DEFAULT, "").unwrap();
+        let pack = PackRef { id: ObjectId([7; 32]), len: 1000 };
+        let presence = Presence::of(HashMap::from([(pack.id, pack)]));
+        let verify = |pack| presence.verify(background(), &repo, pack, || ()).unwrap();
+        assert!(verify(&pack), "the server, which has no such pack, is not asked");
+        assert!(!verify(&PackRef { len: 1001, ..pack }));
+    }
 
     /// Beyond the packs that are asked for one by one, sizes come from listings; both must be compared with the index.
     #[test]
