@@ -188,20 +188,41 @@ impl Fetcher {
         }
         let run = self.claim(&mut inner, object, block, end, span);
         drop(inner);
+        let wanted = self.load(ctx, object, run, block)?;
+        wanted.ok_or_else(|| Error::damaged(format!("object {} is damaged in block {block}", object.id)))
+    }
+
+    /// Fetches claimed blocks. Returns the one that is wanted; `None` if it is damaged.
+    fn load(&self, ctx: &Context, object: &Object, run: Range<u32>, wanted: u32) -> Result<Option<Block>> {
         let claim = Claim { fetcher: self, object, run: run.clone() };
-        let (from, blocks) = match self.on_disk(ctx, object, run, block) {
+        let (from, blocks) = match self.on_disk(ctx, object, run, wanted) {
             Found::Blocks(from, blocks, _) => (from, blocks),
             // If a neighbour is damaged or cut off, the block is fetched alone.
-            Found::Nothing(run) => match self.fetch(ctx, object, run.clone(), block) {
+            Found::Nothing(run) => match self.fetch(ctx, object, run.clone(), wanted) {
                 Err(e) if e.kind() == Kind::Damaged && run.len() > 1 => {
-                    (block, self.fetch(ctx, object, block..block + 1, block)?)
+                    (wanted, self.fetch(ctx, object, wanted..wanted + 1, wanted)?)
                 }
                 other => (run.start, other?),
             },
         };
-        let wanted = blocks[(block - from) as usize].clone();
+        let block = blocks[(wanted - from) as usize].clone();
         claim.fill(from, blocks);
-        wanted.ok_or_else(|| Error::damaged(format!("object {} is damaged in block {block}", object.id)))
+        Ok(block)
+    }
+
+    /// Fetches those of these blocks that are neither in the cache nor claimed by another thread. Damaged ones are left out.
+    pub fn warm(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<()> {
+        let mut inner = self.lock();
+        let end = run.end.min(seal::blocks(object.len) as u32);
+        let mut next = run.start;
+        while let Some(block) = (next..end).find(|i| inner.blocks.is_free(object, *i)) {
+            let claimed = self.claim(&mut inner, object, block, end, Span::Exact);
+            next = claimed.end;
+            drop(inner);
+            self.load(ctx, object, claimed, block)?;
+            inner = self.lock();
+        }
+        Ok(())
     }
 
     /// Claims the blocks around `block` that are neither in the cache nor claimed by another thread.

@@ -59,6 +59,11 @@ impl Repository {
         Ok(plain)
     }
 
+    /// Reads blocks of a pack of file contents into the cache, except those that are there or that another thread fetches.
+    pub fn fetch(&self, ctx: &Context, pack: &PackRef, blocks: Range<u32>) -> Result<()> {
+        self.fetcher.warm(ctx, &object(ChunkKind::Data, pack), blocks)
+    }
+
     /// Returns the plaintext bytes `range` of a chunk of file contents, verified by commitment and tags. Fetches only the
     /// blocks and frames that hold them.
     pub fn part(&self, ctx: &Context, r: &Ref, range: Range<u32>, span: Span) -> Result<Vec<u8>> {

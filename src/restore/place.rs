@@ -13,7 +13,7 @@ use crate::progress::Event;
 use crate::time::Time;
 use crate::trees::{LOST, LinkKey, lacks_parts};
 
-pub(super) fn entry(run: &Run<'_>, queue: &Queue, held: &Held, mut node: Node) {
+pub(super) fn entry(run: &Run<'_>, queue: &Queue<'_>, held: &Held, mut node: Node) {
     if let Content::Unreadable(errno) = node.content {
         add(&run.tally.unreadable, 1);
         if errno == LOST {
@@ -102,13 +102,13 @@ fn is_newer(node: &Node, stat: &Stat) -> bool {
 }
 
 /// Looks at the existing entry and at other names of the same file, then restores or queues the node.
-fn place(run: &Run<'_>, queue: &Queue, held: &Held, node: Node) -> Result<()> {
+fn place(run: &Run<'_>, queue: &Queue<'_>, held: &Held, node: Node) -> Result<()> {
     folded::note(run, held, &node.name)?;
     let is_file = node.content.is_file();
     let replace = match next(run, held, &node, is_file)? {
         Next::Make { replace } => replace,
         Next::Compare => {
-            queue.existing(held.clone(), node);
+            queue.existing(run, held.clone(), node);
             return Ok(());
         }
         Next::Leave => return Ok(()),

@@ -1,16 +1,19 @@
 //! The threads that fetch, verify and write the files that the walk finds.
 
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
 use super::Run;
-use super::dir::Held;
+use super::dir::{self, Held};
 use super::file::File;
 use super::{finish, local};
+use crate::allowance::{Allowance, Share};
 use crate::descriptors;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
 use crate::trees::{LinkKey, check_size};
@@ -19,54 +22,76 @@ use crate::trees::{LinkKey, check_size};
 const PART: u64 = 4 << 20;
 /// Threads that fetch early: the files of an old snapshot lie in many small packs.
 const EARLY: usize = 16;
+/// Jobs that may wait: the chunks of that many small files are fetched at the same time. Each takes about 1 KiB.
+const JOBS: usize = 8192;
 
-enum Job {
+enum Task {
     /// Chunks that follow each other in a file.
     Part(Arc<File>, u64, Vec<Ref>),
     /// A file that is there already with the same size.
     Existing(Box<File>),
 }
 
-/// A task from the walk.
-pub(super) struct Queue {
-    jobs: Sender<Job>,
+/// A task, and the share of the descriptors that its directory takes.
+struct Job<'q> {
+    task: Task,
+    _share: Arc<Share<'q>>,
+}
+
+/// Takes the files of the walk.
+pub(super) struct Queue<'q> {
+    jobs: Sender<Job<'q>>,
     early: Sender<Ref>,
+    /// Directories of waiting jobs that may be open.
+    directories: &'q Allowance,
+    /// The directory of the last job. Those that follow in it take no descriptors of their own.
+    last: RefCell<Option<(Arc<OwnedFd>, Arc<Share<'q>>)>>,
 }
 
 /// Runs the walk with threads that take its jobs; returns when all is done.
-pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue)) {
+pub(super) fn work(run: &Run<'_>, walk: impl FnOnce(&Queue<'_>)) {
+    let directories = Allowance::new(most_directories());
+    let directories = &directories;
     thread::scope(|scope| {
-        let (jobs, waiting) = bounded(capacity());
+        let (jobs, waiting) = bounded::<Job<'_>>(JOBS);
         let (early, wanted) = bounded::<Ref>(2 * EARLY);
         for _ in 0..run.options.threads.clamp(1, descriptors::share(16, 1, usize::MAX)) {
             let waiting = waiting.clone();
-            scope.spawn(move || waiting.iter().for_each(|job| do_job(run, job)));
+            scope.spawn(move || waiting.iter().for_each(|job| do_task(run, job.task)));
         }
         for _ in 0..EARLY {
             let wanted = wanted.clone();
             scope.spawn(move || wanted.iter().filter(|_| !run.halted()).for_each(|r| run.fetch.touch(run.ctx(), &r)));
         }
         drop((waiting, wanted)); // from here on only the threads hold these ends
-        walk(&Queue { jobs, early });
+        walk(&Queue { jobs, early, directories, last: RefCell::default() });
     });
 }
 
-/// Returns the number of jobs that may wait. Each may hold a file and two descriptors of its directory open: one that the
-/// walk had, and one by which the directory was opened again.
-fn capacity() -> usize {
-    descriptors::share(32, 2, 4096)
+/// Returns the number of directories whose files may wait. Each may hold two descriptors open: one that the walk had, and one
+/// by which the directory was opened again.
+fn most_directories() -> u64 {
+    descriptors::share(32, 2, 4096) as u64
 }
 
-impl Queue {
+impl<'q> Queue<'q> {
     /// Restores a file.
     pub fn file(&self, run: &Run<'_>, held: Held, node: Node, replace: bool, key: Option<LinkKey>) {
         let content = node.content.clone();
+        let share = match self.share(run, &held) {
+            Ok(share) => share,
+            Err(e) => {
+                run.group.fail(e);
+                return dir::release(run, held);
+            }
+        };
         let file = Arc::new(File::new(held, node, replace, key));
         let (mut offset, mut start, mut refs) = (0, 0, Vec::new());
         let send = |file, start, refs: Vec<Ref>| {
             run.fetch.announce(&refs, &self.early);
             // The other ends live until the walk is over.
-            self.jobs.send(Job::Part(file, start, refs)).expect("the threads wait for jobs");
+            let job = Job { task: Task::Part(file, start, refs), _share: Arc::clone(&share) };
+            self.jobs.send(job).expect("the threads wait for jobs");
         };
         for extent in run.trees.extents(run.ctx(), &content) {
             let extent = match extent {
@@ -95,16 +120,38 @@ impl Queue {
     }
 
     /// Compares a file with the existing one.
-    pub fn existing(&self, held: Held, node: Node) {
-        let file = Box::new(File::new(held, node, true, None));
-        self.jobs.send(Job::Existing(file)).expect("the threads wait for jobs");
+    pub fn existing(&self, run: &Run<'_>, held: Held, node: Node) {
+        match self.share(run, &held) {
+            Ok(share) => {
+                let task = Task::Existing(Box::new(File::new(held, node, true, None)));
+                self.jobs.send(Job { task, _share: share }).expect("the threads wait for jobs");
+            }
+            Err(e) => {
+                run.group.fail(e);
+                dir::release(run, held);
+            }
+        }
+    }
+
+    /// Returns the share of a directory. Waits while too many directories have waiting jobs.
+    fn share(&self, run: &Run<'_>, held: &Held) -> Result<Arc<Share<'q>>> {
+        let mut last = self.last.borrow_mut();
+        if let Some((fd, share)) = &*last
+            && Arc::ptr_eq(fd, &held.fd)
+        {
+            return Ok(Arc::clone(share));
+        }
+        *last = None;
+        let share = Arc::new(self.directories.take(run.ctx(), 1)?);
+        *last = Some((Arc::clone(&held.fd), Arc::clone(&share)));
+        Ok(share)
     }
 }
 
-fn do_job(run: &Run<'_>, job: Job) {
-    match job {
-        Job::Existing(file) => finish::existing(run, *file),
-        Job::Part(file, offset, refs) => {
+fn do_task(run: &Run<'_>, task: Task) {
+    match task {
+        Task::Existing(file) => finish::existing(run, *file),
+        Task::Part(file, offset, refs) => {
             let _announced = run.fetch.announced(&refs);
             if let Err(e) = file.write(run, offset, &refs) {
                 let (kind, text) = (e.kind(), e.to_string());

@@ -22,7 +22,7 @@ use crate::trees::Entries;
 const OPEN: usize = 64;
 
 /// Restores `top` into `target`: its entries if it is a directory, else itself.
-pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
+pub(super) fn walk(run: &Run<'_>, queue: &Queue<'_>, top: Node, target: Held) {
     let Content::Directory(page) = &top.content else {
         place::entry(run, queue, &target, top);
         return dir::release(run, target);
@@ -33,9 +33,9 @@ pub(super) fn walk(run: &Run<'_>, queue: &Queue, top: Node, target: Held) {
         .go();
 }
 
-struct Walk<'a, 'r> {
+struct Walk<'a, 'r, 'q> {
     run: &'a Run<'r>,
-    queue: &'a Queue,
+    queue: &'a Queue<'q>,
     /// The directories from the target to `here`.
     stack: Vec<Level<'a>>,
     here: Held,
@@ -88,7 +88,7 @@ impl<'a> Level<'a> {
     }
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a> Walk<'a, '_, '_> {
     fn go(mut self) {
         loop {
             let list = self.unmade.last_mut().map(|unmade| &mut unmade.list);

@@ -1,6 +1,14 @@
 //! A restore fetches nothing twice.
 
+use std::collections::HashSet;
+use std::sync::Condvar;
+use std::time::Duration;
+
+use nfreezer::error::Result;
+use nfreezer::name::ObjectId;
+
 use super::support::*;
+use crate::harness::faults::{Answer, Between, Call, Rule};
 
 fn files(repo: &Repository, refs: &[Ref], name: impl Fn(usize) -> String) -> Snapshot {
     let one = |(i, r): (usize, &Ref)| node(name(i), 0o644, Content::File(vec![Extent::Data(*r)]));
@@ -47,4 +55,72 @@ fn small_files_are_fetched_once_and_many_at_a_time() {
     let most = u64::from(refs[0].pack.len) + u64::from(refs[0].pack.len / 50);
     assert!(bytes <= most, "{bytes} bytes were fetched of a pack of {}", refs[0].pack.len);
     assert!(reads < 60, "{reads} reads");
+}
+
+/// Answers no read of contents before `least` of them are in progress.
+struct Together {
+    contents: HashSet<ObjectId>,
+    least: usize,
+    reads: Mutex<Progressing>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Progressing {
+    now: usize,
+    most: usize,
+    /// A reader that waits for one read after another fails the test, and does not hang.
+    gave_up: bool,
+}
+
+impl Together {
+    fn new(refs: &[Ref], least: usize) -> Self {
+        let contents = refs.iter().map(|r| r.pack.id).collect();
+        Together { contents, least, reads: Mutex::default(), more: Condvar::new() }
+    }
+}
+
+impl Rule for Together {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Read(Name::Pack(id), ..) = call
+            && self.contents.contains(id)
+        {
+            let mut reads = self.reads.lock().unwrap();
+            reads.now += 1;
+            reads.most = reads.most.max(reads.now);
+            self.more.notify_all();
+            let wait = |reads: &mut Progressing| reads.most < self.least && !reads.gave_up;
+            let (mut reads, timeout) = self.more.wait_timeout_while(reads, Duration::from_secs(60), wait).unwrap();
+            reads.gave_up |= timeout.timed_out();
+            reads.now -= 1;
+        }
+        call.of(ctx, storage)
+    }
+}
+
+/// Restores small files from a storage that answers no read of contents before `least` are in progress. Returns the most
+/// that were in progress.
+fn together(contents: &[Vec<u8>], per_pack: usize, least: usize) -> usize {
+    let Repo { repo, memory } = repo();
+    let contents: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
+    let refs: Vec<Ref> = contents.chunks(per_pack).flat_map(|pack| chunks(&repo, ChunkKind::Data, pack)).collect();
+    let s = files(&repo, &refs, |i| format!("{i:05}"));
+    let storage = Between::<_, Memory>::with(memory, Together::new(&refs, least));
+    let (_keep, out) = target();
+    let (summary, _) = plain(&repo.behind(storage.clone()), &s, &out);
+    assert_eq!((summary.files, summary.failed, summary.damaged), (refs.len() as u64, 0, 0));
+    storage.reads.lock().unwrap().most
+}
+
+#[test]
+fn the_contents_of_thousands_of_small_files_are_requested_at_the_same_time() {
+    // Six stretches of 4 MiB: more than the files that were once queued at a time.
+    let contents: Vec<Vec<u8>> = (0..3000).map(|i| noise(i, 8_000)).collect();
+    assert!(together(&contents, 1500, 5) >= 5);
+}
+
+#[test]
+fn the_blocks_of_a_small_pack_are_requested_at_the_same_time() {
+    let contents: Vec<Vec<u8>> = (0..2000).map(|i| noise(i, 500)).collect();
+    assert!(together(&contents, 2000, 3) >= 3);
 }

@@ -13,8 +13,8 @@ use crate::storage::net::pace::Pace;
 use crate::storage::sftp::packet::{Malformed, Reply, Request};
 use crate::storage::sftp::session::{Ask, Message, SMALL, Session, SessionState};
 
-/// READs that are sent with an OPEN.
-const READS_AHEAD: usize = 8;
+/// READs that are sent with an OPEN: as many as may be on their way at first, and one for the header before whole blocks.
+const READS_AHEAD: usize = 9;
 /// Bytes of WRITEs that are sent with an OPEN: they fit into OpenSSH's window until its answer arrives.
 const WRITE_AHEAD: usize = 2 << 20;
 
