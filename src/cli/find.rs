@@ -106,9 +106,11 @@ pub fn run(args: &Args) -> Result<u8> {
         let text = format!("cannot search {}: {why}", escape::text(path));
         output::error(json, &Error::new(why.kind(), text), exit_code(why.kind()));
     };
-    let matches = |path: &[u8], node: &Node| matches(args, &patterns, path, node);
+    let matches_path = |path: &[u8], is_directory: bool| matches_path(&patterns, path, is_directory);
+    let matches = |node: &Node| matches(args, node);
     let trees = Trees::new(&repo);
-    let result = find::find(signals::catch(), &trees, &snapshots, Report { matches: &matches, found, unreadable });
+    let report = Report { matches_path: &matches_path, matches: &matches, found, unreadable };
+    let result = find::find(signals::catch(), &trees, &snapshots, report);
     if !out.is_closed() {
         result?;
     }
@@ -136,9 +138,12 @@ fn snapshots(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
     Ok(all)
 }
 
-fn matches(args: &Args, patterns: &Rules, path: &[u8], node: &Node) -> bool {
+fn matches_path(patterns: &Rules, path: &[u8], is_directory: bool) -> bool {
+    patterns.verdict(path, is_directory).is_some_and(|verdict| verdict.excluded)
+}
+
+fn matches(args: &Args, node: &Node) -> bool {
     let is_file = node.content.is_file();
-    let is_directory = matches!(node.content, Content::Directory(_));
     let bytes = node.content.size();
     args.newer.is_none_or(|time| node.mtime > time)
         && args.older.is_none_or(|time| node.mtime < time)
@@ -146,7 +151,6 @@ fn matches(args: &Args, patterns: &Rules, path: &[u8], node: &Node) -> bool {
         && args.smaller.is_none_or(|most| is_file && bytes <= most)
         && args.kind.is_none_or(|kind| kind.is_of(&node.content))
         && args.owner.as_ref().is_none_or(|owner| is_owner(owner, node))
-        && patterns.verdict(path, is_directory).is_some_and(|verdict| verdict.excluded)
 }
 
 fn is_owner(owner: &str, node: &Node) -> bool {

@@ -128,7 +128,10 @@ impl PackTable {
     }
 
     pub(super) fn encode(&mut self, r: &Ref) -> WireRef {
-        let pack = self.0.iter().rposition(|(pack, _)| *pack == r.pack).unwrap_or_else(|| {
+        // Most references of a page name its first pack, of many packs after many pushes.
+        let first = self.0.first().is_some_and(|(pack, _)| *pack == r.pack).then_some(0);
+        let known = first.or_else(|| self.0.iter().rposition(|(pack, _)| *pack == r.pack));
+        let pack = known.unwrap_or_else(|| {
             self.0.push((r.pack, 0));
             self.0.len() - 1
         });

@@ -3,26 +3,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::stretches::{Answer, Request, Stretches};
 use super::{Branch, Trees};
 use crate::context::Context;
 use crate::crypto::keys::ChunkId;
-use crate::crypto::seal::BLOCK;
 use crate::error::Result;
 use crate::format::node::Content;
 use crate::format::page::Page;
 use crate::format::reference::Ref;
-use crate::name::ObjectId;
-use crate::repo::{Span, parallel};
 
-/// Pages that are requested at the same time.
-const THREADS: usize = 24;
 /// Directories that are read in step.
 const DIRECTORIES: usize = 64;
 /// Blocks of 64 KiB that are read ahead: a third of the cache, so that they are used before they are evicted.
 const MOST: usize = 512;
-/// Blocks of a stretch of a pack. A stretch is read as a whole if [`DENSE`] of its pages are wanted.
-const STRETCH: u32 = 16;
-const DENSE: usize = 4;
 /// Directories of which is remembered that they were read. A walk that visits none of them makes the memory useless.
 const KNOWN: usize = 64 << 10;
 
@@ -58,6 +51,12 @@ type Subdirectories = BTreeMap<Vec<u8>, Vec<Ref>>;
 struct Job {
     open: Vec<Vec<Branch>>,
     below: Vec<Subdirectories>,
+}
+
+/// The directory, by its number in the batch, and the side that a page belongs to.
+struct Owner {
+    job: usize,
+    side: usize,
 }
 
 /// Reads ahead of one walk.
@@ -114,37 +113,22 @@ impl<'t> Ahead<'t> {
         let mut jobs: Vec<Job> = batch.iter().map(Job::new).collect();
         let mut blocks = 0;
         while blocks < most {
-            let wanted: Vec<(usize, usize, Branch)> = jobs.iter_mut().enumerate().flat_map(Job::take).collect();
+            let wanted: Vec<Request<Owner>> = jobs.iter_mut().enumerate().flat_map(Job::take).collect();
             if wanted.is_empty() {
                 break;
             }
-            let spans = Spans::of(&wanted);
-            blocks += spans.blocks;
-            for (job, side, branch, page) in self.pages(wanted, &spans)? {
-                jobs[job].add(side, &branch, page);
+            let stretches = Stretches::of(wanted.iter().map(|request| &request.branch.page));
+            blocks += stretches.blocks();
+            for Answer { request, page } in stretches.read(self.ctx, self.trees, wanted) {
+                match page {
+                    Ok(page) => jobs[request.owner.job].add(request.owner.side, &request.branch, page),
+                    Err(e) if e.kind().is_damage() => {}
+                    Err(e) => return Err(e),
+                }
             }
         }
         self.open.extend(jobs.into_iter().flat_map(|job| job.below().into_iter().rev()));
         Ok(blocks)
-    }
-
-    /// Reads pages. Those that are damaged are left out.
-    fn pages(&self, wanted: Vec<(usize, usize, Branch)>, spans: &Spans) -> Result<Vec<(usize, usize, Branch, Page)>> {
-        let read = |(job, side, branch): (usize, usize, Branch)| {
-            let page = self.trees.page_within(self.ctx, &branch, spans.of_page(&branch.page));
-            (job, side, branch, page)
-        };
-        let threads = THREADS.min(spans.places.len());
-        let read = if threads < 2 { wanted.into_iter().map(read).collect() } else { parallel(threads, wanted, read) };
-        let mut pages = Vec::with_capacity(read.len());
-        for (job, side, branch, page) in read {
-            match page {
-                Ok((_, page)) => pages.push((job, side, branch, page)),
-                Err(e) if e.kind().is_damage() => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(pages)
     }
 }
 
@@ -154,8 +138,8 @@ impl Job {
         Job { open, below: tops.sides.iter().map(|_| Subdirectories::new()).collect() }
     }
 
-    /// Takes the pages that are to be read next, each with the numbers of the job and the side.
-    fn take((number, job): (usize, &mut Job)) -> Vec<(usize, usize, Branch)> {
+    /// Takes the pages that are to be read next.
+    fn take((number, job): (usize, &mut Job)) -> Vec<Request<Owner>> {
         let mut sides: HashMap<ChunkId, HashSet<usize>> = HashMap::new();
         for (i, side) in job.open.iter().enumerate() {
             side.iter().for_each(|branch| {
@@ -167,7 +151,7 @@ impl Job {
             for branch in std::mem::take(side) {
                 if sides.get(&branch.page.id).is_some_and(|sides| sides.len() == 1) {
                     sides.remove(&branch.page.id);
-                    wanted.push((number, i, branch));
+                    wanted.push(Request { owner: Owner { job: number, side: i }, branch });
                 }
             }
         }
@@ -201,35 +185,6 @@ impl Job {
                 pairs.collect()
             }
             _ => Vec::new(),
-        }
-    }
-}
-
-/// The stretches of packs in which pages lie, and how much of each is read.
-struct Spans {
-    places: HashMap<(ObjectId, u32), usize>,
-    /// Blocks that are read at most.
-    blocks: usize,
-}
-
-impl Spans {
-    fn of(wanted: &[(usize, usize, Branch)]) -> Self {
-        let mut places = HashMap::new();
-        for (_, _, branch) in wanted {
-            *places.entry(Spans::place(&branch.page)).or_default() += 1;
-        }
-        let blocks = places.values().map(|pages| if *pages >= DENSE { STRETCH as usize } else { *pages }).sum();
-        Spans { places, blocks }
-    }
-
-    fn place(page: &Ref) -> (ObjectId, u32) {
-        (page.pack.id, page.offset / (STRETCH * BLOCK as u32))
-    }
-
-    fn of_page(&self, page: &Ref) -> Span {
-        match self.places.get(&Spans::place(page)) {
-            Some(pages) if *pages >= DENSE => Span::Blocks(STRETCH),
-            _ => Span::Exact,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `entries`, `extents` | the nodes of a directory, the extents of a file, in order |
 //! | `chunk_lookup` | reads a chunk from its place or, if that is damaged, from any other place (format.md 11.4) |
 //! | `ahead` | reads the pages of many directories at the same time, before a walk comes to them |
+//! | `stretches` | reads many pages at the same time, and neighbours in a pack with one request |
 //! | `below` | visits everything below a directory |
 //! | `fetch` | chunks of many files, in large stretches and ahead of their use |
 //! | `link_key` | recognises the names of one file |
@@ -40,6 +41,7 @@ mod reach;
 mod reachable;
 #[cfg(test)]
 mod sample_trees_for_tests;
+mod stretches;
 mod visited;
 mod without;
 mod write;
@@ -60,6 +62,7 @@ pub use named::names_condemned_since;
 pub use on_disk::check_size;
 pub use reach::{Visit, walk, walk_one_by_one};
 pub use reachable::{Reachable, Reached, Scope};
+pub use stretches::{Answer, Request, Stretches};
 pub use visited::Visited;
 pub use without::{LeavesOut, Removed, Rewriter, Without};
 pub use write::{MetaPack, SelfRefs};
