@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use super::escape;
 use crate::error::{Error, Kind, Result};
@@ -9,6 +10,9 @@ use crate::storage::Prompt;
 
 /// The terminal of this process. A prompt may quote a server, so it is escaped.
 pub struct Terminal;
+
+/// Held while a prompt waits for its answer, since several repositories are opened at the same time.
+static PROMPT: Mutex<()> = Mutex::new(());
 
 impl Terminal {
     /// Writes a secret to the terminal itself, since standard output may be redirected.
@@ -21,6 +25,7 @@ impl Terminal {
 
 impl Prompt for Terminal {
     fn secret(&self, text: &str) -> Result<String> {
+        let _one_at_a_time = PROMPT.lock().unwrap_or_else(PoisonError::into_inner);
         rpassword::prompt_password(format!("nfreezer: {}", escape::message(text))).map_err(|e| match e.kind() {
             io::ErrorKind::Interrupted => Error::new(Kind::Interrupted(2), "interrupted"),
             _ => match File::options().read(true).write(true).open("/dev/tty") {

@@ -27,7 +27,7 @@ use crate::format::record::{COPY_OF, NOT_SYNCED, Snapshot, SnapshotId, Stats};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 use crate::progress::Event;
-use crate::repo::{Repository, SeenPacks, State, VERIFIED};
+use crate::repo::{Repository, SeenPacks, State, VERIFIED, parallel};
 use crate::time::Time;
 use crate::trees::names_condemned_since;
 
@@ -90,9 +90,13 @@ fn attempt(
     let names: Vec<Named<'_>> = destinations.iter().map(|to| Named::new(ctx, to.name)).collect();
     let contexts: Vec<Context<'_>> = names.iter().map(|name| ctx.with_progress(name)).collect();
     let (mut setups, mut states, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, to) in destinations.iter().enumerate() {
-        let draft = Draft { repo: to.repo, options, paths, repositories: destinations.len() };
-        match draft.prepare(&contexts[i], sources.saved(), &outdated[i]) {
+    let saved = sources.saved();
+    let prepared = for_each((0..destinations.len()).collect(), |i| {
+        let draft = Draft { repo: destinations[i].repo, options, paths, repositories: destinations.len() };
+        draft.prepare(&contexts[i], saved, &outdated[i])
+    });
+    for (i, prepared) in prepared.into_iter().enumerate() {
+        match prepared {
             Ok((setup, state)) => {
                 setups.push(setup);
                 states.push(state);
@@ -106,28 +110,30 @@ fn attempt(
         setup.repo.set_cache(cache);
     }
     let is_saved = |done: &Result<Done>| done.as_ref().is_ok_and(|done| done.committed.record.is_some());
-    if matches!(sources, Sources::Files(..)) && done.iter().any(is_saved) {
+    let is_files = matches!(sources, Sources::Files(..));
+    if is_files && done.iter().any(is_saved) {
         advice::on_patterns(&options.select).iter().for_each(|text| ctx.warn(text));
     }
-    let all = setups.iter().zip(&mut states).zip(done);
-    let all = all.map(|((setup, state), done)| finish(setup, state, sources, &counts, done?));
-    let mut results: Vec<_> = all.collect();
+    let all = setups.iter().zip(&mut states).zip(done).collect();
+    let mut results = for_each(all, |((setup, state), done)| finish(setup, state, is_files, &counts, done?));
     failed.into_iter().for_each(|(i, error)| results.insert(i, error));
     results
 }
 
+/// Works for each repository, for several of them at the same time: each waits for its own server.
+fn for_each<T: Send, R: Send>(repositories: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    if repositories.len() < 2 {
+        return repositories.into_iter().map(work).collect();
+    }
+    parallel(repositories.len(), repositories, work)
+}
+
 /// Merges records and makes the summary.
-fn finish(
-    setup: &Setup<'_>,
-    state: &mut State,
-    sources: &Sources<'_>,
-    counts: &Counts<'_>,
-    done: Done,
-) -> Result<Summary> {
+fn finish(setup: &Setup<'_>, state: &mut State, is_files: bool, counts: &Counts<'_>, done: Done) -> Result<Summary> {
     let Setup { repo, ctx, .. } = *setup;
     let sequence = done.committed.record.and_then(|id| state.sequence(&id));
     merge_log(ctx, repo, state);
-    if matches!(sources, Sources::Files(..)) && done.committed.record.is_some() {
+    if is_files && done.committed.record.is_some() {
         let warnings = advice::on_snapshot(&done.committed.snapshot, setup.parents.snapshots.first());
         warnings.iter().for_each(|text| ctx.warn(text));
     }

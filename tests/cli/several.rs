@@ -98,3 +98,23 @@ fn a_repository_is_named_once() {
     assert!(refused.stderr.contains("at least 208 MiB"), "{}", refused.stderr);
     assert!(!env.nfreezer(["snapshots", "--json"]).exits(0).stdout.contains("short_id"));
 }
+
+/// Prints a passphrase after the commands of both repositories have started.
+const MEET: &str = "touch $1; n=0; while [ ! -e $2 ]; do sleep 0.1; n=$((n + 1)); [ $n -lt 600 ] || exit 1; done; \
+    printf %s \"$3\"";
+
+#[test]
+fn the_repositories_are_opened_at_the_same_time() {
+    let mut env = two_repositories();
+    env.unset("NFREEZER_PASSWORD");
+    env.unset("NFREEZER_TO_PASSWORD");
+    let script = env.write("meet.sh", MEET);
+    let [first, second] = ["first", "second.open"].map(|name| env.path(name).display().to_string());
+    let command = |own: &str, other: &str, text: &str| format!("sh {} {own} {other} '{text}'", script.display());
+    env.set("NFREEZER_PASSWORD_COMMAND", &command(&first, &second, PASSPHRASE));
+    env.set("NFREEZER_TO_PASSWORD_COMMAND", &command(&second, &first, OTHER));
+    drop(env.nfreezer(["push", "tree", "--to", "second"]).exits(0));
+    env.unset("NFREEZER_PASSWORD_COMMAND");
+    env.unset("NFREEZER_TO_PASSWORD_COMMAND");
+    assert_second_has(&env, "text");
+}

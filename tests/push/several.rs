@@ -1,13 +1,14 @@
 //! A push into several repositories: one walk, each file is read once, and the failure of one repository does not affect
 //! the others.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::harness::faults::{Gone, gone};
+use crate::harness::faults::{Answer, Between, Call, Gone, Rule, gone};
 use crate::harness::hook::{Hook, hook};
 use crate::harness::repository;
 use crate::harness::tree::{self, assert_same, check_partial, in_snapshot, noise, on_disk, write};
@@ -310,4 +311,61 @@ fn warnings_about_a_repository_name_it() {
     let missing = "second: 1 pack is missing on the server";
     assert!(warnings.iter().any(|text| text.starts_with(missing)), "{warnings:?}");
     assert!(warnings.iter().all(|text| text.starts_with("second: ")), "{warnings:?}");
+}
+
+/// What both repositories must do at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Deed {
+    ListLog,
+    PutRecord,
+}
+
+/// The repositories that have begun each deed.
+#[derive(Default)]
+struct Meeting {
+    begun: Mutex<HashSet<(Deed, usize)>>,
+    arrived: Condvar,
+}
+
+/// Lets a repository wait in each [`Deed`] until the other one has begun it, too.
+struct Meet {
+    meeting: Arc<Meeting>,
+    number: usize,
+}
+
+impl Rule for Meet {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        let deed = match call {
+            Call::List(Folder::Log) => Deed::ListLog,
+            Call::Put(Name::Record { .. }, _) => Deed::PutRecord,
+            _ => return call.of(ctx, storage),
+        };
+        let mut begun = self.meeting.begun.lock().unwrap();
+        begun.insert((deed, self.number));
+        self.meeting.arrived.notify_all();
+        while !(0..2).all(|number| begun.contains(&(deed, number))) {
+            let (guard, waited) = self.meeting.arrived.wait_timeout(begun, Duration::from_secs(60)).unwrap();
+            begun = guard;
+            assert!(!waited.timed_out(), "the other repository does not {deed:?} meanwhile");
+        }
+        drop(begun);
+        call.of(ctx, storage)
+    }
+}
+
+#[test]
+fn the_repositories_are_prepared_and_committed_at_the_same_time() {
+    let meeting = Arc::new(Meeting::default());
+    let storage = |number| Between::with(Memory::default(), Meet { meeting: Arc::clone(&meeting), number });
+    // The repositories are made one after the other.
+    let all = [Deed::ListLog, Deed::PutRecord].map(|deed| [(deed, 0), (deed, 1)]).concat();
+    meeting.begun.lock().unwrap().extend(all);
+    let setup = Setup::of(vec![storage(0), storage(1)]);
+    write(setup.top().join("file"), "text");
+    for _ in 0..2 {
+        meeting.begun.lock().unwrap().clear();
+        setup.try_push().into_iter().for_each(|done| drop(done.unwrap()));
+        write(setup.top().join("file"), "another text");
+    }
+    assert!(meeting.begun.lock().unwrap().contains(&(Deed::PutRecord, 1)));
 }

@@ -7,7 +7,7 @@ use crate::cli::options::{OpenArgs, Role, SecretArgs};
 use crate::cli::passphrase::Given;
 use crate::error::{Error, Kind, Result};
 use crate::push;
-use crate::repo::Repository;
+use crate::repo::{Repository, parallel};
 
 /// A repository that the push writes to.
 pub struct Place {
@@ -52,11 +52,22 @@ fn same_repository(a: &Place, b: &Place) -> Error {
     Error::new(Kind::Usage, text).hint("name each repository once, by -r or by --to")
 }
 
-/// Opens the repositories. One of several that cannot be opened does not keep the others from being written.
+/// Opens the repositories, all at the same time. One of several that cannot be opened does not keep the others from being
+/// written. Those whose passphrases are typed, and those that are made, are opened one after the other.
 pub fn open(args: &Args, places: &[Place]) -> Result<Vec<Result<Repository>>> {
     let mut repos: Vec<Result<Repository>> = Vec::new();
+    let is_typed = |place: &Place| Given::of(&place.open.secret).is_typed();
+    let mut asks = args.init;
     for place in places {
-        match open_one(args, place) {
+        asks |= is_typed(place)?;
+    }
+    let opened: Box<dyn Iterator<Item = Result<Repository>>> = if asks || places.len() == 1 {
+        Box::new(places.iter().map(|place| open_one(args, place)))
+    } else {
+        Box::new(parallel(places.len(), places.iter().collect(), |place| open_one(args, place)).into_iter())
+    };
+    for repo in opened {
+        match repo {
             Err(e) if places.len() == 1 || matches!(e.kind(), Kind::Usage | Kind::Interrupted(_)) => return Err(e),
             repo => repos.push(repo),
         }
