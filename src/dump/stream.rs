@@ -22,6 +22,8 @@ const EARLY: usize = 4;
 const MOST: u64 = 64 << 20;
 /// Entries and parts of files that wait to be written.
 const WAITING: usize = 4096;
+/// Extents that show whether a file is compressible.
+const SAMPLE: usize = 16;
 /// Zeros that stand for a hole, written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -236,6 +238,19 @@ impl Entries<'_> {
                 None => return Err(Error::new(Kind::Cancelled, "the walk ended early")),
             }
         }
+    }
+
+    /// Returns whether the repository stores the first chunks of a file in clearly fewer bytes than they have, or has holes
+    /// there. An error is reported by the copy of the contents.
+    pub fn is_compressible(&self, entry: &Entry) -> bool {
+        let (mut bytes, mut stored) = (0u64, 0u64);
+        for extent in self.trees.extents(self.ctx, &entry.node.content).take(SAMPLE).map_while(Result::ok) {
+            bytes = bytes.saturating_add(extent.len());
+            if let Extent::Data(r) = extent {
+                stored += u64::from(r.stored);
+            }
+        }
+        stored < bytes / 20 * 19
     }
 
     /// Returns the extended attributes of an entry.

@@ -1,5 +1,5 @@
-//! Writes entries as a zip archive without compression. Owners, extended attributes and holes are not kept, and further
-//! names of a file are files of their own.
+//! Writes entries as a zip archive. Files that the repository compresses are compressed; for others the time would be lost.
+//! Owners, extended attributes and holes are not kept, and further names of a file are files of their own.
 
 use std::io::Write;
 
@@ -49,7 +49,7 @@ fn all<W: Write>(ctx: &Context, entries: &mut Entries<'_>, zip: &mut ZipWriter<S
                 summary.others += 1;
             }
             Content::File(_) | Content::Large { .. } => {
-                zip.start_file(name, options).map_err(failed)?;
+                zip.start_file(name, options.compression_method(method(entries, &entry))).map_err(failed)?;
                 entries.copy(&entry, Holes::AsZeros, &mut |bytes| written(zip.write_all(bytes)))?;
                 summary.files += 1;
                 summary.bytes += entry.node.content.size();
@@ -64,6 +64,10 @@ fn all<W: Write>(ctx: &Context, entries: &mut Entries<'_>, zip: &mut ZipWriter<S
         }
     }
     Ok(summary)
+}
+
+fn method(entries: &Entries<'_>, entry: &Entry) -> CompressionMethod {
+    if entries.is_compressible(entry) { CompressionMethod::Deflated } else { CompressionMethod::Stored }
 }
 
 fn options(entry: &Entry) -> SimpleFileOptions {

@@ -75,20 +75,24 @@ fn a_zip_archive_has_contents_modes_and_links() {
     let saved = Saved::new();
     saved.write("folder/file", 1, 3_000_000);
     saved.write("empty", 2, 0);
+    write(saved.top().join("text"), "a line of text\n".repeat(10_000));
     std::os::unix::fs::symlink("folder/file", saved.top().join("link")).unwrap();
     let snapshot = saved.push().snapshot;
     let (bytes, summary) = archive(&saved.repo, &snapshot, &saved.top(), Format::Zip);
     let summary = summary.unwrap();
-    assert_eq!((summary.files, summary.directories, summary.others, summary.bytes), (2, 1, 1, 3_000_000));
+    assert_eq!((summary.files, summary.directories, summary.others, summary.bytes), (3, 1, 1, 3_150_000));
     let program = "import os, stat, sys, zipfile\n\
         z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None\n\
         mode = lambda name: z.getinfo(name).external_attr >> 16\n\
         assert stat.S_ISLNK(mode('link')) and z.read('link') == b'folder/file'\n\
         assert len(z.read('folder/file')) == 3000000 and mode('folder/file') & 0o777 == 0o644\n\
+        text = z.getinfo('text'); assert z.read('text') == b'a line of text\\n' * 10000\n\
+        assert text.compress_type == zipfile.ZIP_DEFLATED and text.compress_size < 5000, text\n\
+        assert z.getinfo('folder/file').compress_type == zipfile.ZIP_STORED\n\
         print(sorted(z.namelist()))";
     let dir = tempfile::tempdir().unwrap();
     let names = read("python3", &["-c", program], &bytes, &dir.path().join("out"));
-    assert_eq!(names.trim(), "['empty', 'folder/', 'folder/file', 'link']");
+    assert_eq!(names.trim(), "['empty', 'folder/', 'folder/file', 'link', 'text']");
 }
 
 #[test]
