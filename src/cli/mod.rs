@@ -24,6 +24,7 @@ mod completion;
 mod copy;
 mod diff;
 mod doctor;
+mod du;
 mod dump;
 mod environment;
 mod escape;
@@ -92,7 +93,7 @@ mod warnings;
     max_term_width = 100,
     arg_required_else_help = true,
     help_template = "{about-with-newline}Usage: nfreezer COMMAND [OPTIONS]\n\n{subcommands}{after-help}",
-    after_help = "Also: accept, copy, doctor, import-v0, profile, rewrite, run, schedule, status,\ntag, undelete. `nfreezer --help` lists all.",
+    after_help = "Also: accept, copy, doctor, du, import-v0, profile, rewrite, run, schedule,\nstatus, tag, undelete. `nfreezer --help` lists all.",
     after_long_help = "`nfreezer COMMAND -h` shows the usual options of a command, `nfreezer COMMAND --help` all of them."
 )]
 struct Cli {
@@ -122,6 +123,9 @@ enum Command {
     Diff(Box<diff::Args>),
     /// Show the size of snapshots or of the repository
     Stats(stats::Args),
+    /// Show the size of the folders of a snapshot
+    #[command(hide = true)]
+    Du(du::Args),
     /// Forget snapshots by ids or by a policy
     Forget(Box<forget::Args>),
     /// Change tags, or pin snapshots so that they are never forgotten
@@ -205,6 +209,7 @@ impl Command {
             Command::Diff(args) => args.output.json,
             Command::Find(args) => args.output.json,
             Command::Stats(args) => args.output.json,
+            Command::Du(args) => args.output.json,
             Command::Dump(_) | Command::Complete(_) => false,
             Command::Restore(args) => args.progress.output.json,
             Command::Check(args) => args.progress.output.json,
@@ -227,8 +232,20 @@ impl Command {
 }
 
 /// Commands that only `nfreezer --help` lists, so that `nfreezer -h` fits one screen.
-const FURTHER: [&str; 11] =
-    ["accept", "copy", "doctor", "import-v0", "profile", "rewrite", "run", "schedule", "status", "tag", "undelete"];
+const FURTHER: [&str; 12] = [
+    "accept",
+    "copy",
+    "doctor",
+    "du",
+    "import-v0",
+    "profile",
+    "rewrite",
+    "run",
+    "schedule",
+    "status",
+    "tag",
+    "undelete",
+];
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
@@ -299,6 +316,7 @@ fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
         Command::Diff(args) => diff::run(&args),
         Command::Find(args) => find::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Du(args) => du::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),

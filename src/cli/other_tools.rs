@@ -39,9 +39,9 @@ const ANSWERS: &[Answer] = &[
         hint: "use `nfreezer dump SNAPSHOT:PATH`; `nfreezer key export` prints a key file",
     },
     Answer {
-        commands: &["du", "info", "repo-info", "repoinfo", "analyze"],
+        commands: &["info", "repo-info", "repoinfo", "analyze"],
         message: "the command that shows sizes is `stats`",
-        hint: "use `nfreezer stats`; folders: `nfreezer diff --stat`, or `nfreezer ls --ncdu latest | ncdu -f -`",
+        hint: "use `nfreezer stats`; folders: `nfreezer du`, `nfreezer diff --stat`, or `nfreezer ls --ncdu latest | ncdu -f -`",
     },
     Answer {
         commands: &["sync", "sync-to", "transfer", "replicate"],

@@ -292,3 +292,30 @@ fn links_and_pipes_that_are_unchanged_stay_the_same_inodes() {
     drop(restore());
     assert_eq!(pipe.metadata().unwrap().mode(), env.path("tree/pipe").metadata().unwrap().mode());
 }
+
+#[test]
+fn du_shows_folders_with_the_largest_first_and_counts_links_once() {
+    let env = Env::with_repository();
+    env.write("tree/small/a", "1");
+    env.write("tree/large/deep/b", "b".repeat(5000));
+    env.write("tree/large/c", "c".repeat(300));
+    std::fs::hard_link(env.path("tree/large/c"), env.path("tree/large/other name")).unwrap();
+    env.nfreezer(["push", "tree"]).done();
+    let what = in_latest(&env, "tree");
+    let folders = |depth: &str| {
+        let words = [OsStr::new("du"), &what, OsStr::new("--json"), OsStr::new("-d"), OsStr::new(depth)];
+        let objects = env.nfreezer(words).exits(0).objects();
+        let folders = objects.iter().filter(|object| object["type"] == "folder");
+        let name = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+        folders
+            .map(|o| (name(o["path"].as_str().unwrap()), o["bytes"].as_u64().unwrap(), o["files"].as_u64().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let [tree, large, deep, small] = [("tree", 5301, 3), ("large", 5300, 2), ("deep", 5000, 1), ("small", 1, 1)]
+        .map(|(name, bytes, files)| (name.to_owned(), bytes, files));
+    assert_eq!(folders("0"), std::slice::from_ref(&tree));
+    assert_eq!(folders("1"), [tree.clone(), large.clone(), small.clone()]);
+    assert_eq!(folders("9"), [tree, large, deep, small]);
+    let text = env.nfreezer([OsStr::new("du"), &what]).exits(0).stdout;
+    assert!(text.starts_with("   5.2 KiB         3 files  /") && text.ends_with("/tree/small\n"), "{text}");
+}
