@@ -30,7 +30,7 @@ pub enum Kind {
     Connection,
     /// The server has no space left. Exit code 14.
     NoSpace,
-    /// This process or machine has no descriptors or no memory left. Exit code 1.
+    /// This process or machine has no descriptors, threads or memory left. Exit code 1.
     Exhausted,
     /// The server shows an older or different state than this machine has seen. Exit code 15.
     Tampering,
@@ -84,6 +84,12 @@ impl Error {
         } else {
             error
         }
+    }
+
+    /// Returns the error of a thread that the system did not start, of kind [`Kind::Exhausted`].
+    pub fn no_thread(why: impl fmt::Display) -> Self {
+        Error::new(Kind::Exhausted, format!("cannot start a thread: {why}"))
+            .hint("raise the limit of processes (`ulimit -u`, `TasksMax=` of systemd) or free memory")
     }
 
     /// Adds a hint: what the user can type or do.

@@ -55,6 +55,7 @@ mod open;
 mod options;
 mod other_tools;
 mod output;
+mod panics;
 mod paper_key;
 mod passphrase;
 mod patterns;
@@ -259,13 +260,18 @@ fn parser(arguments: &[OsString]) -> clap::Command {
 /// Runs the program with the arguments of this process.
 pub fn run() -> ExitCode {
     prepare();
-    panic::set_hook(Box::new(|info| output::notice(format_args!("nfreezer: error: {}", output::panic_text(info)))));
-    let code = signals::run(|| panic::catch_unwind(command).unwrap_or(1)).unwrap_or_else(|e| {
+    panic::set_hook(Box::new(panics::print));
+    let code = signals::run(|| panic::catch_unwind(command).unwrap_or_else(|_| panics::code(wants_json())));
+    let code = code.unwrap_or_else(|e| {
         let code = exit_code(e.kind());
-        output::error(false, &e, code);
+        output::error(wants_json(), &e, code);
         code
     });
     ExitCode::from(code)
+}
+
+fn wants_json() -> bool {
+    std::env::args_os().any(|argument| argument == "--json")
 }
 
 fn command() -> u8 {
@@ -293,8 +299,8 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
             u8::try_from(e.exit_code()).unwrap_or(exit_code(Kind::Usage))
         }
         Err(e) => {
-            let (json, code) = (arguments.iter().any(|a| a == "--json"), exit_code(Kind::Usage));
-            output::error(json, &arguments::explain(&e, &Cli::command()), code);
+            let code = exit_code(Kind::Usage);
+            output::error(wants_json(), &arguments::explain(&e, &Cli::command()), code);
             code
         }
     }

@@ -269,7 +269,7 @@ fn repo_address(address: &AddressArgs) -> String {
 /// News of the line and failures of our own go to the log of the mount.
 fn divert(log: &mount::Log, manager: &Arc<Manager>) -> warnings::Diverted {
     let panics = Arc::clone(log);
-    std::panic::set_hook(Box::new(move |info| panics(&output::panic_text(info))));
+    std::panic::set_hook(Box::new(move |info| panics(&super::panics::error(info).to_string())));
     let (log, manager) = (Arc::clone(log), Arc::clone(manager));
     warnings::divert(Arc::new(move |text| {
         log(text);

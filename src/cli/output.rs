@@ -3,7 +3,6 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::panic::PanicHookInfo;
 
 use serde_json::{Map, Value, json};
 
@@ -141,14 +140,6 @@ pub fn error(json: bool, error: &Error, code: u8) {
         let mut out = Output::new(true);
         let _ = out.object("error", object(fields)).and_then(|()| out.flush());
     }
-}
-
-/// Returns one line about a panic.
-pub fn panic_text(info: &PanicHookInfo<'_>) -> String {
-    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-    let payload = info.payload();
-    let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-    format!("internal error{place}: {}", escape::message(why.unwrap_or("unknown")))
 }
 
 /// Prints a warning on standard error, and as an object with `--json`.

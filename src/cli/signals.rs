@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::context::Context;
@@ -48,11 +48,13 @@ pub fn context() -> &'static Context<'static> {
 ///
 /// Fails if the system has no thread left.
 pub fn run<T: Send + 'static>(command: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let failed = |e: std::io::Error| Error::io("start a thread", e);
+    // Without a handler, a file that becomes too large would end the process, instead of being an error.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(|e| Error::io("wait for signals", e))?;
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|e| Error::io("wait for signals", e))?;
     let receive = move || signals.forever().for_each(receive);
-    thread::Builder::new().name("signals".into()).spawn(receive).map_err(failed)?;
-    let command = thread::Builder::new().name("command".into()).stack_size(STACK).spawn(command).map_err(failed)?;
+    thread::Builder::new().name("signals".into()).spawn(receive).map_err(Error::no_thread)?;
+    let command =
+        thread::Builder::new().name("command".into()).stack_size(STACK).spawn(command).map_err(Error::no_thread)?;
     command.join().map_err(|_| Error::failed("the command ended by a panic"))
 }
 

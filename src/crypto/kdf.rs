@@ -44,13 +44,22 @@ impl KdfCost {
     /// `Argon2id v0x13(passphrase, salt, memory, passes, lanes) -> 32 bytes`
     pub fn derive(&self, passphrase: &Passphrase, salt: &[u8; 32]) -> Result<Secret<32>> {
         self.check()?;
-        let wrong = |e: argon2::Error| Error::failed(format!("cannot derive the key from the passphrase: {e}"));
+        let wrong = |e: argon2::Error| match e {
+            argon2::Error::OutOfMemory => out_of_memory(self.memory_kib),
+            e => Error::failed(format!("cannot derive the key from the passphrase: {e}")),
+        };
         let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(wrong)?;
         let mut key = [0; 32];
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         argon2.hash_password_into(passphrase.expose(), salt, &mut key).map_err(wrong)?;
         Ok(Secret::new(key))
     }
+}
+
+fn out_of_memory(memory_kib: u32) -> Error {
+    let text =
+        format!("cannot derive the key from the passphrase: {} MiB of memory are not available", memory_kib >> 10);
+    Error::new(Kind::Exhausted, text).hint("free memory, or raise the limit of this process (`ulimit -v`)")
 }
 
 #[cfg(test)]

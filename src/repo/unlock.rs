@@ -92,6 +92,8 @@ pub(super) struct Unlocking<'u> {
     unfit: usize,
     damaged: Vec<String>,
     costly: Vec<(ObjectId, Vec<u8>)>,
+    /// A file that was not tried because it needs more memory than there is. Another file may open.
+    exhausted: Option<Error>,
 }
 
 /// The master key, the key file that holds it, and its label.
@@ -106,8 +108,8 @@ impl<'u> Unlocking<'u> {
         local: Option<&'u LocalKey>,
         opened_before: Option<ObjectId>,
     ) -> Self {
-        let (damaged, costly) = (Vec::new(), Vec::new());
-        Unlocking { ctx, storage, guard, id, local, opened_before, tried: 0, unfit: 0, damaged, costly }
+        let (damaged, costly, exhausted) = (Vec::new(), Vec::new(), None);
+        Unlocking { ctx, storage, guard, id, local, opened_before, tried: 0, unfit: 0, damaged, costly, exhausted }
     }
 
     /// Returns the master key of the first key file that opens. `passphrase` is called once, when a file is there to try.
@@ -134,7 +136,7 @@ impl<'u> Unlocking<'u> {
         }
         let costly = std::mem::take(&mut self.costly);
         let found = self.try_all(&costly, u64::MAX, &mut || passphrase.get())?;
-        found.ok_or_else(|| self.failure(files.count))
+        found.ok_or_else(|| self.exhausted.take().unwrap_or_else(|| self.failure(files.count)))
     }
 
     /// Returns the files of the right size. Notes files that were removed from here and are there again.
@@ -178,6 +180,7 @@ impl<'u> Unlocking<'u> {
                     return Ok(Some((master, SeenKey { id: *key, work, local, created: info.created }, info)));
                 }
                 Err(e) if e.kind() == Kind::Passphrase => {}
+                Err(e) if e.kind() == Kind::Exhausted => self.exhausted = Some(e),
                 Err(e) => self.damaged.push(e.to_string()),
             }
         }

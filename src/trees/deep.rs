@@ -9,7 +9,7 @@ const STACK: usize = 256 << 20;
 pub fn deep<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        let thread = thread.map_err(|e| Error::io("start a thread", e))?;
+        let thread = thread.map_err(Error::no_thread)?;
         thread.join().unwrap_or_else(|_| Err(Error::failed("the walk over the trees has failed")))
     })
 }

@@ -10,6 +10,7 @@ mod disk_cache;
 mod doctor;
 mod durable;
 mod everyday;
+mod exhaustion;
 mod front_page;
 mod generate;
 mod moments;

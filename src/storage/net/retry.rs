@@ -201,7 +201,7 @@ impl<C: Connection> Keeper<C> {
                 slot.dialing = true;
                 let keeper = Arc::clone(self);
                 let thread = std::thread::Builder::new().name("connect".into()).spawn(move || keeper.dial());
-                thread.map_err(|e| Error::io("start a thread", e))?;
+                thread.map_err(Error::no_thread)?;
             }
             slot = self.changed.wait_timeout(slot, SLICE).expect("no holder panics").0;
         }

@@ -266,7 +266,7 @@ impl Session {
         let (deadline, patience) = (Instant::now() + times.first, times.operation);
         let engine = Engine::new(link, Arc::clone(&shared), channels, times);
         let thread = std::thread::Builder::new().name("sftp".into()).spawn(move || engine.run());
-        let thread = Some(thread.map_err(|e| Error::io("start a thread", e))?);
+        let thread = Some(thread.map_err(Error::no_thread)?);
         let mut state = shared.state();
         let features = loop {
             if let Some(why) = &state.lost {

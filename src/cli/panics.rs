@@ -1,0 +1,49 @@
+//! Reports panics. One of them is no fault of this program: the standard library panics if the system starts no thread.
+
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+
+use serde_json::json;
+
+use super::output::{self, Output};
+use super::{escape, exit};
+use crate::error::{Error, Kind};
+
+/// The first panic of this process.
+static FIRST: OnceLock<Error> = OnceLock::new();
+
+/// The beginning of the message of `std::thread::Scope::spawn`.
+const NO_THREAD: &str = "failed to spawn thread";
+
+/// Prints a panic on standard error. The ones that follow from a thread that did not start are left out.
+pub fn print(info: &PanicHookInfo<'_>) {
+    let error = error(info);
+    if FIRST.get().is_none_or(|first| first.kind() != Kind::Exhausted) {
+        output::error(false, &error, 1);
+    }
+    let _ = FIRST.set(error);
+}
+
+/// Returns the panic as an error of one line.
+pub fn error(info: &PanicHookInfo<'_>) -> Error {
+    let payload = info.payload();
+    let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let why = why.unwrap_or("unknown");
+    if why.starts_with(NO_THREAD) {
+        return Error::no_thread("the limit of processes or of memory is reached");
+    }
+    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+    Error::failed(format!("internal error{place}: {}", escape::message(why)))
+}
+
+/// Returns the exit code of a command that has panicked. With `json`, the panic becomes the last object of the output.
+pub fn code(json: bool) -> u8 {
+    let error = FIRST.get().filter(|_| json);
+    let code = exit::exit_code(Kind::Failed);
+    if let Some(error) = error {
+        let fields = json!({ "message": error.to_string(), "hint": error.hint_text(), "code": code });
+        let mut out = Output::new(true);
+        let _ = out.object("error", output::object(fields)).and_then(|()| out.flush());
+    }
+    code
+}
