@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
@@ -83,6 +84,29 @@ fn names(argument: &Arg) -> impl Iterator<Item = String> {
     long.into_iter().chain(argument.get_short().map(|short| format!("-{short}")))
 }
 
+/// Returns the command with variables that are set and empty counting as not set, as everywhere else.
+pub fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|v| v.is_empty()));
+    let forgotten = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
+    command.mut_args(forgotten).mut_subcommands(without_empty_variables)
+}
+
+/// Returns the variable from which the parser took a value that it refused, if it was one.
+fn variable_of(option: &str, value: &str, cli: &Command) -> Option<String> {
+    let option = option.split([' ', '=']).next().unwrap_or_default();
+    let is_given = std::env::args().any(|word| word == option || word.starts_with(&format!("{option}=")));
+    let mut commands: Vec<_> = cli.get_subcommands().collect();
+    while let Some(command) = commands.pop() {
+        commands.extend(command.get_subcommands());
+        let arg = command.get_arguments().find(|arg| names(arg).any(|name| name == option) && arg.get_env().is_some());
+        let Some(name) = arg.and_then(Arg::get_env) else { continue };
+        if !is_given && std::env::var_os(name).is_some_and(|set| set == value) {
+            return Some(name.to_string_lossy().into_owned());
+        }
+    }
+    None
+}
+
 /// Returns the error for a command line that the parser refused.
 pub fn explain(refused: &clap::Error, cli: &Command) -> Error {
     let context = |kind| match refused.get(kind) {
@@ -98,6 +122,12 @@ pub fn explain(refused: &clap::Error, cli: &Command) -> Error {
             Some(owners) => Error::new(Kind::Usage, first_paragraph(refused)).hint(owners),
             None => plain(refused),
         },
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            match variable_of(context(ContextKind::InvalidArg), context(ContextKind::InvalidValue), cli) {
+                Some(variable) => plain(refused).hint(format!("the value comes from the variable {variable}")),
+                None => plain(refused),
+            }
+        }
         _ => plain(refused),
     }
 }

@@ -19,6 +19,7 @@ use crate::import::{Item, OldRepository};
 use crate::push::{self, Failure, Stream, StreamKind};
 use crate::repo;
 use crate::time::Time;
+use clap::builder::NonEmptyStringValueParser;
 
 /// On every snapshot that is made here.
 const TAG: &str = "import-v0";
@@ -50,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "TAG", hide_short_help = true)]
     tag: Vec<String>,
     /// The name in the snapshot of the machine that was backed up; this machine by default
-    #[arg(long, env = "NFREEZER_HOST", hide_short_help = true)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "NFREEZER_HOST", hide_short_help = true)]
     host: Option<String>,
     /// The time of the snapshot instead of the time of its newest file: `2026-11-22 10:00:00` (local) or
     /// `2026-11-22T09:00:00Z`

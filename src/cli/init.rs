@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let made = make(&plan, storage, &mut out)?;
     let mut fields = print(&plan, &mut out, &made)?;
     fields.insert("kdf_memory".into(), args.kdf_memory.into());
-    key::reveal(&mut out, &mut fields, made.generated)?;
+    fields.extend(key::revealed(made.generated.as_ref()));
     out.object("summary", fields)?;
     out.flush().map(|()| OK)
 }
@@ -98,8 +98,7 @@ pub fn open_or_make(open: &OpenArgs, output: OutputArgs) -> Result<Repository> {
     let plan = Plan { secret: &open.secret, seen: &open.seen, output, cost, generates: false, is_forced: false };
     let mut out = Output::new(output.json);
     let made = make(&plan, storage, &mut out)?;
-    let mut fields = print(&plan, &mut out, &made)?;
-    key::reveal(&mut out, &mut fields, made.generated)?;
+    let fields = print(&plan, &mut out, &made)?;
     out.object("made", fields)?;
     out.flush().map(|()| made.repo)
 }
@@ -113,6 +112,7 @@ fn make(plan: &Plan<'_>, storage: Arc<dyn Storage>, out: &mut Output) -> Result<
     let path = plan.secret.local_key_path();
     let local_key = path.map(|path| key::read_or_make_local_key(plan.output, out, &path)).transpose()?;
     let passphrase = passphrase.with_local_key(local_key);
+    key::reveal(out, generated.as_ref())?;
     let unlock = Unlock { passphrase: &passphrase, cost: plan.cost, label: "init" };
     let access = Access { seen: plan.seen.store(), ..Access::default() };
     let repo = Repository::init_with(signals::context(), storage, unlock, &access)?;

@@ -267,9 +267,10 @@ fn add_key(args: &AddArgs, label: &str, out: &mut Output, repo: &Repository) -> 
     let local_key = new_local_key(args, out, needed)?;
     let (passphrase, generated) = args.new.given().read_new(args.new.generate_passphrase)?;
     let passphrase = passphrase.with_local_key(local_key);
+    reveal(out, generated.as_ref())?;
     let id = repo.add_key(signals::context(), Unlock { passphrase: &passphrase, cost, label })?;
     let mut fields = output::object(json!({ "added": id.to_string() }));
-    reveal(out, &mut fields, generated)?;
+    fields.extend(revealed(generated.as_ref()));
     Ok((id, fields))
 }
 
@@ -285,13 +286,22 @@ fn new_local_key(args: &AddArgs, out: &mut Output, needed: bool) -> Result<Optio
     given_local_key(secret)
 }
 
-/// Prints a generated passphrase, this once.
-pub fn reveal(out: &mut Output, fields: &mut Map<String, Value>, generated: Option<Zeroizing<String>>) -> Result<()> {
+/// Prints a generated passphrase, this once, before anything is protected by it. Fails if it cannot be printed.
+pub fn reveal(out: &mut Output, generated: Option<&Zeroizing<String>>) -> Result<()> {
     let Some(text) = generated else { return Ok(()) };
+    if output::leads_nowhere() {
+        let text = "standard output is closed or leads to /dev/null: the generated passphrase would be lost";
+        return Err(Error::failed(text).hint("nothing was changed; let standard output lead to a terminal or a file"));
+    }
     out.line(format_args!("passphrase: {}", text.as_str()))?;
     out.line("write it down now, it is not shown again")?;
-    fields.insert("passphrase".into(), text.as_str().into());
-    Ok(())
+    out.object("passphrase", revealed(Some(text)))?;
+    out.flush()
+}
+
+/// Returns the field of a generated passphrase, if there is one.
+pub fn revealed(generated: Option<&Zeroizing<String>>) -> Map<String, Value> {
+    generated.map(|text| output::object(json!({ "passphrase": text.as_str() }))).unwrap_or_default()
 }
 
 /// Reads a local key. Creates one, and reports that, if the file does not exist.

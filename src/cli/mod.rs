@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use exit::{OK, exit_code};
 use options::JsonArgs;
 use output::Output;
@@ -250,7 +250,7 @@ const FURTHER: [&str; 12] = [
 
 /// Returns the parser of these arguments.
 fn parser(arguments: &[OsString]) -> clap::Command {
-    let cli = Cli::command();
+    let cli = arguments::without_empty_variables(Cli::command());
     if arguments.get(1).is_some_and(|first| first == "--help" || first == "help") {
         return FURTHER.iter().fold(cli, |cli, name| cli.mut_subcommand(name, |command| command.hide(false)));
     }
@@ -295,8 +295,12 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
             })
         }
         Err(e) if e.exit_code() == 0 || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = e.print();
-            u8::try_from(e.exit_code()).unwrap_or(exit_code(Kind::Usage))
+            let code = u8::try_from(e.exit_code()).unwrap_or(exit_code(Kind::Usage));
+            e.print().or_else(output::unless_closed).map(|()| code).unwrap_or_else(|e| {
+                let error = Error::io("write to standard output", e);
+                output::error(false, &error, exit_code(error.kind()));
+                exit_code(error.kind())
+            })
         }
         Err(e) => {
             let code = exit_code(Kind::Usage);

@@ -117,6 +117,18 @@ impl Output {
     }
 }
 
+/// Returns whether standard output is discarded. The runtime opens `/dev/null` in the place of a closed one.
+pub fn leads_nowhere() -> bool {
+    let id = |stat: rustix::fs::Stat| (stat.st_mode & 0o170_000, stat.st_rdev);
+    let null = rustix::fs::stat("/dev/null").map(id);
+    null.is_ok() && rustix::fs::fstat(io::stdout()).map(id) == null
+}
+
+/// Returns success for a reader that has closed the pipe.
+pub fn unless_closed(e: io::Error) -> io::Result<()> {
+    if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }
+}
+
 /// Writes one line to standard error. A failure is ignored.
 pub fn notice(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");

@@ -155,12 +155,26 @@ fn read_file(path: &Path) -> Result<Passphrase> {
         Error::new(Kind::Usage, format!("cannot read {name}: {e}"))
             .hint("nothing was done; give the file that holds the passphrase")
     })?;
-    if bytes.ends_with(b"\r\n") {
-        output::notice(format_args!(
-            "nfreezer: warning: {name} ends with CRLF, as Windows writes lines: the CR counts as a part of the passphrase"
-        ));
-    }
     checked(without_newline(bytes), &name)
+}
+
+/// Returns what is unusual about a passphrase from a file or a command and is easily overlooked there. It is used as it is.
+fn oddity(passphrase: &[u8]) -> Option<&'static str> {
+    if passphrase.starts_with(b"\xef\xbb\xbf") {
+        return Some("begins with a byte order mark, as Windows writes files: the mark counts");
+    }
+    if passphrase.ends_with(b"\r") {
+        return Some("ends with CRLF, as Windows writes lines: the CR counts");
+    }
+    if passphrase.contains(&b'\n') {
+        return Some("has several lines: all of them count");
+    }
+    if passphrase.contains(&0) {
+        return Some("holds a NUL, which no keyboard can type: it counts");
+    }
+    let has_blank = |end: Option<&u8>| end.is_some_and(u8::is_ascii_whitespace);
+    let is_padded = has_blank(passphrase.first()) || has_blank(passphrase.last());
+    is_padded.then_some("begins or ends with a blank: the blank counts")
 }
 
 fn run(command: &str) -> Result<Zeroizing<Vec<u8>>> {
@@ -182,7 +196,11 @@ fn without_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
+/// `name` says where the bytes are from. A file or a command whose bytes are unusual causes a warning.
 fn checked(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Passphrase> {
+    if let Some(oddity) = oddity(&bytes).filter(|_| !name.starts_with("NFREEZER_")) {
+        output::notice(format_args!("nfreezer: warning: {name} {oddity} as a part of the passphrase"));
+    }
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::new(Kind::Usage, format!("{name} is not UTF-8")))?;
     Passphrase::new(text.to_owned()).ok_or_else(|| Error::new(Kind::Usage, format!("{name} is empty")))
 }
@@ -207,6 +225,26 @@ fn type_in(text: &str, given: &Given<'_>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_easily_overlooked_in_a_passphrase_is_named() {
+        let cases: [(&[u8], &str); 7] = [
+            (b"\xef\xbb\xbfpw", "byte order mark"),
+            (b"pw\r", "CRLF"),
+            (b"pw\n", "several lines"),
+            (b"pw\n# note", "several lines"),
+            (b"p\0w", "NUL"),
+            (b"pw ", "blank"),
+            (b"\tpw", "blank"),
+        ];
+        for (passphrase, word) in cases {
+            let found = oddity(passphrase).unwrap_or_default();
+            assert!(found.contains(word), "{passphrase:?}: {found}");
+        }
+        for usual in [&b"pw"[..], b"correct horse", "p\u{fc}w".as_bytes(), b""] {
+            assert_eq!(oddity(usual), None, "{usual:?}");
+        }
+    }
 
     #[test]
     fn exactly_one_newline_is_taken_off_and_nothing_else() {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use super::exit::OK;
@@ -32,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN", hide_short_help = true)]
     iexclude: Vec<OsString>,
     /// Replace the host (also --time, --description, --tag)
-    #[arg(long, alias = "new-host")]
+    #[arg(long, alias = "new-host", value_parser = NonEmptyStringValueParser::new())]
     host: Option<String>,
     /// Replace the time: `2026-11-22 10:00:00`
     #[arg(long, value_parser = time, hide_short_help = true, alias = "new-time")]

@@ -78,7 +78,8 @@ impl Repository {
     /// Creates a repository like [`Repository::init`], optionally with a local key, and stores it as seen.
     pub fn init_with(ctx: &Context, storage: Arc<dyn Storage>, unlock: Unlock<'_>, access: &Access) -> Result<Self> {
         Self::check_empty(ctx, &*storage)?;
-        storage.create_folders(ctx)?;
+        let created = storage.create_folders(ctx);
+        created.map_err(|e| if e.kind().is_damage() { no_folder(&storage.address(), &e) } else { e })?;
         let id = RepoId(random()?);
         let master: MasterKey = Secret::new(random()?);
         let guard = access.rollback_guard(&*storage);
@@ -104,6 +105,7 @@ impl Repository {
                 return Err(Error::new(Kind::Exists, text).hint("`nfreezer push` uses it; nothing was changed"));
             }
             Err(e) if e.kind() == Kind::NoRepository => return Ok(()),
+            Err(e) if e.kind().is_damage() => return Err(no_folder(&address, &e)),
             other => other.map(drop)?,
         }
         if storage.foreign(ctx, Folder::Root)? > 0 {
@@ -296,6 +298,12 @@ fn put_config(ctx: &Context, storage: &dyn Storage, id: &RepoId) -> Result<()> {
     }
     let text = format!("another client made a repository at {} at the same moment", storage.address());
     Err(Error::new(Kind::Exists, text).hint("use that one with its passphrase; yours does not open it"))
+}
+
+/// Returns the error for a place where no folder can be, such as a file.
+fn no_folder(address: &str, why: &Error) -> Error {
+    let text = format!("no repository can be made at {address}: a file may be in the place of a folder ({why})");
+    Error::failed(text).hint("give a new folder; nothing was changed")
 }
 
 /// Returns the error for a place without a repository.

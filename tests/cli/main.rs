@@ -15,6 +15,7 @@ mod front_page;
 mod generate;
 mod moments;
 mod monitor;
+mod oddities;
 mod profiles;
 mod runs;
 mod schedules;

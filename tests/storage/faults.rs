@@ -1,9 +1,13 @@
 //! Faults of a server: broken connections, silence, full disks, programs that do not speak SFTP.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nfreezer::context::background;
+use nfreezer::crypto::kdf::KdfCost;
+use nfreezer::crypto::secret::Passphrase;
+use nfreezer::repo::Repository;
 use nfreezer::storage::{Remote, command_words};
 
 use crate::harness::proxy::Proxy;
@@ -197,6 +201,35 @@ fn words_before_sftp_are_shown_with_the_place_to_look() {
         assert_eq!(error.kind(), Kind::Connection);
         assert!(error.to_string().contains(r#""Wel\x1b[1mcome\n"#), "{error}");
         assert!(error.hint_text().is_some_and(|hint| hint.contains(".bashrc")), "{error:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_ends_before_sftp_begins_has_a_hint() {
+    for forced in ["ForceCommand /bin/false", "ChrootDirectory /tmp"] {
+        let sshd = Sshd::with(Setup { extra: forced.into(), ..Setup::default() });
+        let options = with_ssh(sshd.options(), |ssh| ssh.transport = Transport::Ssh2);
+        let error = open_error(&sshd.location(&sshd.files()), options);
+        assert_eq!(error.kind(), Kind::Connection, "{forced}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("ChrootDirectory")), "{forced}: {error:?}");
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_the_repository_is_no_damage() {
+    let sshd = Sshd::start();
+    fs::write(sshd.files().join("file"), "x").expect("written");
+    for place in ["file", "file/below"] {
+        let location = sshd.location(&sshd.files().join(place));
+        let storage = nfreezer::storage::open(background(), &location, sshd.options()).expect("a connection");
+        let storage: Arc<dyn Storage> = storage.into();
+        let created = Repository::check_empty(background(), &*storage).and_then(|()| {
+            let passphrase = Passphrase::new("p".into()).expect("not empty");
+            Repository::init(background(), Arc::clone(&storage), &passphrase, KdfCost::DEFAULT, "")
+        });
+        let error = created.err().expect("it is a file");
+        assert_eq!(error.kind(), Kind::Failed, "{place}: {error}");
+        assert!(error.to_string().contains("a file may be in the place of a folder"), "{error}");
     }
 }
 

@@ -8,6 +8,7 @@ use crate::cli::options::{OpenArgs, ProgressArgs};
 use crate::cli::target::TargetArgs;
 use crate::cli::values::{CompressionLevel, compression, duration, size, time};
 use crate::time::Time;
+use clap::builder::NonEmptyStringValueParser;
 
 const SOURCES: &str = "Sources";
 const SELECTION: &str = "Selection";
@@ -103,7 +104,7 @@ pub struct Args {
     #[arg(long, value_name = "TAG", value_delimiter = ',')]
     pub tag: Vec<String>,
     /// The name of this machine in the snapshot
-    #[arg(long, env = "NFREEZER_HOST", help_heading = SNAPSHOT, hide_short_help = true)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "NFREEZER_HOST", help_heading = SNAPSHOT, hide_short_help = true)]
     pub host: Option<String>,
     /// The time of the snapshot instead of now: `2026-11-22 10:00:00`, `2026-11-22T09:00:00Z`, `yesterday`
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SNAPSHOT, hide_short_help = true)]

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 pub use connection::SftpConnection;
 pub use packet::printable;
-pub use session::{NOT_SFTP, Session, Times, Traffic};
+pub use session::{CLOSED, NOT_SFTP, Session, Times, Traffic};
 
 use super::net::expected::Expected;
 use super::net::gate::Gate;

@@ -12,6 +12,8 @@ use crate::storage::sftp::packet::{self, Cursor, Malformed, Reply, Request};
 use crate::storage::sftp::session::stream::{Pending, Stream, read_extensions, read_limits};
 use crate::storage::sftp::session::{Channel, Features, Message, SessionShared, Submit, Times};
 
+/// The beginning of the reason of a connection that the server has closed.
+pub const CLOSED: &str = "the server closed the connection";
 /// Begins the reason for the end of a connection on which the server sent no SFTP.
 pub const NOT_SFTP: &str = "the server sent something else than SFTP";
 /// Bytes of it that are shown.
@@ -200,7 +202,7 @@ impl Engine {
                     self.close(number);
                     break;
                 }
-                Ok(0) => return Err("the server closed the connection".into()),
+                Ok(0) => return Err(CLOSED.into()),
                 Ok(count) => count,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,

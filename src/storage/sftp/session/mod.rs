@@ -28,7 +28,7 @@ use crate::storage::sftp::session::call::{Call, Purpose};
 pub use crate::storage::sftp::session::channel::Channel;
 use crate::storage::sftp::session::channel::{for_read, idlest, idlest_for_bulk};
 use crate::storage::sftp::session::engine::Engine;
-pub use crate::storage::sftp::session::engine::NOT_SFTP;
+pub use crate::storage::sftp::session::engine::{CLOSED, NOT_SFTP};
 use crate::storage::sftp::session::stream::PLAIN_FEATURES;
 
 /// Unacknowledged WRITE bytes a channel may hold: OpenSSH's window of 2 MiB, and half as much again waiting behind it.

@@ -35,7 +35,7 @@ use crate::storage::location::Remote;
 use crate::storage::net::allowance::OVERDUE;
 use crate::storage::net::{Dial, DialError, Fault, Notice};
 use crate::storage::sftp::link::Link;
-use crate::storage::sftp::{self, NOT_SFTP, SftpConnection, Times, Traffic};
+use crate::storage::sftp::{self, CLOSED, NOT_SFTP, SftpConnection, Times, Traffic};
 pub use child::command_words;
 pub use command::on_server;
 pub use options::{Bulk, NoPrompt, Prompt, SshOptions, Transport};
@@ -197,6 +197,10 @@ impl Dialer {
     fn not_started(&self, why: &str) -> DialError {
         let error = Error::new(Kind::Connection, format!("cannot connect to {}: {why}", self.server));
         let text = why.to_lowercase();
+        if text.contains("host key for") && text.contains("has changed") {
+            let hint = "someone may be in between; only if you know why: remove the old key with `ssh-keygen -R HOST`";
+            return DialError { error: error.hint(hint), again: false };
+        }
         if text.contains("host key verification failed") {
             let hint = "compare the key's fingerprint with the server's, then pass --accept-new-host-key";
             return DialError { error: error.hint(hint), again: false };
@@ -207,6 +211,15 @@ impl Dialer {
         }
         if text.contains("exec: ") && text.contains(": not found") {
             return DialError { error: error.hint("install that program, or put its folder into PATH"), again: false };
+        }
+        if matches!(self.way, Way::Program(_, None)) {
+            let hint = "run the command of `-o sftp.command=` by hand: it must speak SFTP on its standard streams";
+            return DialError { error: error.hint(hint), again: true };
+        }
+        if why.contains(CLOSED) {
+            let hint = "the log of the server's sshd has the reason: the SFTP program of `Subsystem sftp` or of a forced \
+                        command ended, or the `ChrootDirectory` does not belong to root alone";
+            return DialError { error: error.hint(hint), again: true };
         }
         DialError { error, again: !text.contains("permission denied (") }
     }
