@@ -176,8 +176,10 @@ impl<'a> Fetch<'a> {
         let mut worth = Vec::new();
         for r in refs {
             wanted.queued += u64::from(r.stored);
-            let wakes = parts(r)
-                .fold(false, |wakes, part| wanted.stretches.entry(part.place()).or_default().add(&part) || wakes);
+            let mut wakes = false;
+            for part in parts(r) {
+                wakes |= wanted.stretches.entry(part.place()).or_default().add(&part);
+            }
             worth.extend(wakes.then_some(*r));
         }
         drop(wanted);

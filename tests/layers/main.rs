@@ -60,6 +60,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "restore",
         &[
             "accounts",
+            "allowance",
             "context",
             "acl",
             "crypto",
