@@ -183,7 +183,7 @@ fn an_encrypted_key_is_asked_for_once_even_over_reconnects() {
             ssh.identity = vec![key];
         }),
     );
-    assert!(nobody.to_string().contains("nobody can be asked"), "{nobody}");
+    assert!(nobody.to_string().contains("there is no terminal to ask for it"), "{nobody}");
 }
 
 /// An ssh-agent for one test.
