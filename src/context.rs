@@ -2,7 +2,7 @@
 //!
 //! A caller makes one [`Context`] per operation and passes it by reference to everything that waits or does I/O. Derived
 //! contexts share the user's stop: [`Context::child`] adds a cancellation for a group of threads, [`Context::with_deadline`]
-//! a deadline, [`Context::with_grace`] time to finish after a stop.
+//! a deadline, [`Context::with_grace`] time to finish after a stop, [`Context::with_stop_grace`] after the user's stop only.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock};
@@ -28,7 +28,10 @@ pub struct Context<'p> {
     progress: &'p dyn Progress,
     scope: Arc<Scope>,
     deadline: Option<Instant>,
+    /// Time to finish after a cancellation.
     grace: Duration,
+    /// Time to finish after the user's stop.
+    stop_grace: Duration,
 }
 
 /// A node in the tree of cancellations: the user's stop at the root, a group of threads below it.
@@ -39,15 +42,21 @@ struct Scope {
     cancelled: AtomicBool,
     /// When the stop of this node was first seen.
     since: OnceLock<Instant>,
+    /// Whether the operation sends data that it had read before the user's stop.
+    sends_rest: AtomicBool,
 }
 
-/// The reason why an operation ends early, and the time at which it was first seen.
-struct Stop {
-    kind: Kind,
-    since: Instant,
+/// Returns whether a grace that began at `since` is over.
+fn is_over(grace: Duration, since: Instant) -> bool {
+    grace.is_zero() || since.elapsed() > grace
 }
 
 impl Scope {
+    fn new(parent: Option<Arc<Scope>>, signal: Option<Arc<AtomicI32>>) -> Self {
+        let (cancelled, sends_rest) = (AtomicBool::new(false), AtomicBool::new(false));
+        Scope { parent, signal, cancelled, since: OnceLock::new(), sends_rest }
+    }
+
     fn signal(&self) -> Option<(i32, Instant)> {
         let root = self.root();
         let signal = root.signal.as_ref().map_or(0, |signal| signal.load(Ordering::Relaxed));
@@ -62,14 +71,12 @@ impl Scope {
         scope
     }
 
-    fn stop(&self) -> Option<Stop> {
-        if let Some((signal, since)) = self.signal() {
-            return Some(Stop { kind: Kind::Interrupted(signal), since });
-        }
+    /// Returns when a cancellation of this node or of one above it was first seen.
+    fn cancelled(&self) -> Option<Instant> {
         let mut scope = Some(self);
         while let Some(here) = scope {
             if here.cancelled.load(Ordering::Relaxed) {
-                return Some(Stop { kind: Kind::Cancelled, since: *here.since.get_or_init(Instant::now) });
+                return Some(*here.since.get_or_init(Instant::now));
             }
             scope = here.parent.as_deref();
         }
@@ -93,14 +100,15 @@ impl<'p> Context<'p> {
     }
 
     fn root(progress: &'p dyn Progress, signal: Option<Arc<AtomicI32>>) -> Self {
-        let scope = Scope { parent: None, signal, cancelled: AtomicBool::new(false), since: OnceLock::new() };
-        Context { progress, scope: Arc::new(scope), deadline: None, grace: Duration::ZERO }
+        let scope = Arc::new(Scope::new(None, signal));
+        Context { progress, scope, deadline: None, grace: Duration::ZERO, stop_grace: Duration::ZERO }
     }
 
     /// Returns this context with another receiver of events.
     #[must_use]
     pub fn with_progress<'q>(&self, progress: &'q dyn Progress) -> Context<'q> {
-        Context { progress, scope: Arc::clone(&self.scope), deadline: self.deadline, grace: self.grace }
+        let Context { deadline, grace, stop_grace, .. } = *self;
+        Context { progress, scope: Arc::clone(&self.scope), deadline, grace, stop_grace }
     }
 
     /// Returns this context without a receiver of events, for threads that outlive the caller.
@@ -119,19 +127,20 @@ impl<'p> Context<'p> {
     /// Returns this context for work that may continue for `grace` after a stop: a last commit.
     #[must_use]
     pub fn with_grace(&self, grace: Duration) -> Self {
-        Context { grace, ..self.clone() }
+        Context { grace, stop_grace: grace, ..self.clone() }
+    }
+
+    /// Returns this context for work that may still go on for `grace` after the user's stop, and that a failure in another
+    /// thread ends as before.
+    #[must_use]
+    pub fn with_stop_grace(&self, grace: Duration) -> Self {
+        Context { stop_grace: grace, ..self.clone() }
     }
 
     /// Returns a context that ends with this one, and that [`Context::cancel`] ends without ending this one.
     #[must_use]
     pub fn child(&self) -> Self {
-        let scope = Scope {
-            parent: Some(Arc::clone(&self.scope)),
-            signal: None,
-            cancelled: AtomicBool::new(false),
-            since: OnceLock::new(),
-        };
-        Context { scope: Arc::new(scope), ..self.clone() }
+        Context { scope: Arc::new(Scope::new(Some(Arc::clone(&self.scope)), None)), ..self.clone() }
     }
 
     /// Ends all work under this context and the contexts derived from it. Returns whether this call was the first one.
@@ -142,12 +151,15 @@ impl<'p> Context<'p> {
     /// Fails if the work must end: [`Kind::Interrupted`] after the user's stop, [`Kind::Cancelled`] after a failure in
     /// another thread, [`Kind::Connection`] after the deadline.
     pub fn check(&self) -> Result<()> {
-        if let Some(stop) = self.scope.stop()
-            && (self.grace.is_zero() || stop.since.elapsed() > self.grace)
+        if let Some((signal, since)) = self.scope.signal()
+            && is_over(self.stop_grace, since)
         {
-            let text =
-                if stop.kind == Kind::Cancelled { "another thread of the operation failed" } else { "interrupted" };
-            return Err(Error::new(stop.kind, text));
+            return Err(Error::new(Kind::Interrupted(signal), "interrupted"));
+        }
+        if let Some(since) = self.scope.cancelled()
+            && is_over(self.grace, since)
+        {
+            return Err(Error::new(Kind::Cancelled, "another thread of the operation failed"));
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Error::new(Kind::Connection, "the storage does not answer in time"));
@@ -157,7 +169,7 @@ impl<'p> Context<'p> {
 
     /// Returns whether the operation was asked to stop or was cancelled, whatever the grace and the deadline.
     pub fn is_stopped(&self) -> bool {
-        self.scope.stop().is_some()
+        self.scope.signal().is_some() || self.scope.cancelled().is_some()
     }
 
     /// Returns the signal that asked to stop, and the time since it was first seen.
@@ -168,6 +180,16 @@ impl<'p> Context<'p> {
     /// Returns whether any thread has noticed yet that the user asked to stop.
     pub fn has_noticed_stop(&self) -> bool {
         self.scope.root().since.get().is_some()
+    }
+
+    /// Notes that the operation was asked to stop and sends data that it had read before: it ends later than others.
+    pub fn begin_rest(&self) {
+        self.scope.root().sends_rest.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether [`Context::begin_rest`] was called.
+    pub fn sends_rest(&self) -> bool {
+        self.scope.root().sends_rest.load(Ordering::Relaxed)
     }
 
     /// Returns how long to wait before the next [`Context::check`]; `None` if only the awaited event can end the wait.
@@ -249,7 +271,8 @@ impl<'p> Context<'p> {
     }
 }
 
-/// Threads of one operation that end together: the first failure cancels the others.
+/// Threads of one operation that end together: the first failure cancels the others. A thread that ends because of the user's
+/// stop does not, while the context of the group has grace for it.
 pub struct Group<'p> {
     context: Context<'p>,
     first: Mutex<Option<Error>>,
@@ -279,23 +302,39 @@ impl<'p> Group<'p> {
         &self.context
     }
 
-    /// Runs the body of a thread. A failure or a panic in it cancels the group.
+    /// Runs the body of a thread. A failure or a panic in it cancels the group. Returns `None` after a failure, and if the
+    /// body ended because of the user's stop.
     pub fn run<T>(&self, body: impl FnOnce() -> Result<T>) -> Option<T> {
         let _alarm = Alarm(self);
-        body().map_err(|error| self.fail(error)).ok()
+        match body() {
+            Ok(done) => return Some(done),
+            Err(error) if self.is_orderly(&error) => {}
+            Err(error) => self.fail(error),
+        }
+        None
     }
 
     /// Runs a step of a thread that works for several parts. Returns `None` if this part has failed.
     ///
     /// # Errors
     ///
-    /// Fails if the whole group has ended.
+    /// Fails if the whole group has ended, and if the step ended because of the user's stop.
     pub fn step<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-        let done = if self.has_failed() { None } else { self.run(body) };
-        if done.is_none() {
-            self.whole.unwrap_or(self).context.check()?;
+        let _alarm = Alarm(self);
+        let done = if self.has_failed() { None } else { Some(body()) };
+        match done {
+            Some(Ok(done)) => return Ok(Some(done)),
+            Some(Err(error)) if self.is_orderly(&error) => return Err(error),
+            Some(Err(error)) => self.fail(error),
+            None => {}
         }
-        Ok(done)
+        self.whole.unwrap_or(self).context.check()?;
+        Ok(None)
+    }
+
+    /// Returns whether the error only says that the user asked to stop, and the group has grace to end in an orderly way.
+    pub fn is_orderly(&self, error: &Error) -> bool {
+        matches!(error.kind(), Kind::Interrupted(_)) && self.context.check().is_ok()
     }
 
     /// Returns whether the group was cancelled, if not by a stop.
@@ -410,6 +449,24 @@ mod tests {
         ctx.sleep_until(Instant::now()).unwrap_err();
         long.sleep_until(Instant::now() + Duration::from_millis(1)).unwrap();
         assert_eq!(kind(&short), Kind::Interrupted(2));
+    }
+
+    #[test]
+    fn grace_for_the_users_stop_is_none_for_a_failure() {
+        let (ctx, signal) = stoppable();
+        let group = Group::new(&ctx.with_stop_grace(Duration::from_secs(60)));
+        let at_once = group.context().with_stop_grace(Duration::ZERO);
+        signal.store(2, Ordering::Relaxed);
+        group.context().check().unwrap();
+        assert_eq!(kind(&at_once), Kind::Interrupted(2));
+        assert_eq!(group.run(|| at_once.check()), None);
+        assert_eq!(group.step(|| at_once.check()).unwrap_err().kind(), Kind::Interrupted(2));
+        assert!(!group.has_failed(), "a thread that was asked to end has not failed");
+        group.result().unwrap();
+        assert_eq!(group.run(|| Err::<(), _>(Error::failed("full"))), None);
+        assert_eq!(kind(group.context()), Kind::Cancelled);
+        assert_eq!(group.run(|| at_once.check()), None);
+        assert_eq!(group.result().unwrap_err().to_string(), "full");
     }
 
     #[test]

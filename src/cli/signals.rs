@@ -14,11 +14,14 @@ use signal_hook::iterator::Signals;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::progress::Silent;
+use crate::push;
 
 /// Time in which an operation must have noticed that it was asked to stop, and in which most of them must have ended.
 const NOTICE: Duration = Duration::from_millis(1800);
 /// Time in which an operation must have ended that commits its work first.
 const COMMIT: Duration = Duration::from_secs(60);
+/// Further time for an operation that sends what it has read.
+const REST: Duration = push::REST;
 
 /// Bytes of the stack of a command: as much as the first thread usually has.
 const STACK: usize = 8 << 20;
@@ -76,6 +79,9 @@ fn limit(signal: i32, effect: u8) {
     thread::sleep(NOTICE);
     if effect == STOP_AND_COMMIT && context().has_noticed_stop() {
         thread::sleep(COMMIT);
+        if context().sends_rest() {
+            thread::sleep(REST);
+        }
     }
     signal_hook::low_level::exit(128 + signal);
 }

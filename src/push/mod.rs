@@ -19,6 +19,9 @@
 //! Every queue is bounded; the first failure ends all threads that work for its repository. Stored packs have no effect before
 //! a record names them, so the existing snapshots are not affected if a push is interrupted. Checkpoints ([`Checkpoints`])
 //! commit a partial snapshot from time to time, from which the next push continues.
+//!
+//! The user's stop ends the walk and the reading of files. The rest goes on as at the end of a push: open packs are stored, and
+//! a partial snapshot names all files that were read ([`read::worker`], [`stock::REST`]).
 
 mod advice;
 mod attempt;
@@ -45,6 +48,7 @@ pub use budget::{LEAST, check_memory};
 pub use copy::{Copied, Copier, Existing};
 pub use options::{Destination, Options, Summary};
 pub use read::stream::{Failure, Opener, Stream, StreamKind, tree_order};
+pub use stock::REST;
 pub use tree::checkpoint::Checkpoints;
 pub use walk::select::{IGNORE_FILE, Select};
 

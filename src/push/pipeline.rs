@@ -5,7 +5,7 @@
 //! repository only the work for that repository ([`Group::part`]).
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::read::saved::{Reading, Saved};
 use super::read::stream::Stream;
 use super::read::worker::Worker;
 use super::read::workspace::Workspace;
-use super::stock::{Setup, Stock};
+use super::stock::{REST, Setup, Stock};
 use super::tree::ledger::Committed;
 use super::tree::writer::TreeWriter;
 use super::walk::batcher::Batcher;
@@ -31,7 +31,7 @@ use super::walk::sources::Plan;
 use super::walk::streams::Streams;
 use super::walk::walker::Walk;
 use crate::context::{Context, Group};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::record::Stats;
 use crate::format::reference::Ref;
 use crate::repo::State;
@@ -94,21 +94,23 @@ struct Outcome {
 /// Runs all threads and commits the snapshots. If the push ends early, commits the stored packs. Returns the results in the
 /// order of `setups`.
 pub fn run(ctx: &Context, setups: &[Setup<'_>], sources: &mut Sources<'_>, states: &mut [State]) -> Vec<Result<Done>> {
-    let whole = Group::new(ctx);
+    let whole = Group::new(&ctx.with_stop_grace(REST));
+    let reading_ctx = whole.context().with_stop_grace(Duration::ZERO);
     let groups: Vec<Group<'_>> = setups.iter().map(|setup| whole.part(setup.ctx)).collect();
     let all = setups.iter().zip(&groups).zip(&*states);
     let stocks: Vec<Stock<'_>> = all.map(|((setup, group), state)| Stock::new(setup, group, state)).collect();
     let fetch = sources.saved().map(|saved| Fetch::new(saved.trees));
     let reading = sources.saved().zip(fetch.as_ref()).map(|(saved, fetch)| Reading { saved, fetch });
-    let (nodes, unsteady, idle) = (Nodes::default(), AtomicU64::new(0), AtomicUsize::new(0));
-    let works: Vec<Workspace<'_>> = stocks.iter().map(|stock| stock.workspace(&idle, reading)).collect();
+    let (nodes, unsteady, idle, is_cut) =
+        (Nodes::default(), AtomicU64::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let works: Vec<Workspace<'_>> = stocks.iter().map(|stock| stock.workspace(&idle, &is_cut, reading)).collect();
     let destinations: Vec<Destination<'_>> = stocks.iter().enumerate().map(|(i, stock)| stock.destination(i)).collect();
     let trees = stocks.iter().zip(&works).zip(states).map(|((stock, work), state)| stock.tree(*work, state));
     let mut trees = match trees.collect::<Result<Vec<_>>>() {
         Ok(trees) => trees,
         Err(error) => return setups.iter().map(|_| Err(error.duplicate())).collect(),
     };
-    let shared = Shared { ctx: whole.context(), nodes: &nodes, unsteady: &unsteady };
+    let shared = Shared { ctx: &reading_ctx, rest: whole.context(), nodes: &nodes, unsteady: &unsteady };
     let pipeline = Pipeline {
         group: &whole,
         shared,
@@ -181,8 +183,10 @@ impl<'p> Pipeline<'p> {
                 }
             }
             drop(wanted);
-            let batcher = Batcher::new(self.shared.ctx, self.destinations, loads_in);
-            self.group.run(|| self.walk(sources, batcher, early));
+            let batcher = Batcher::new(self.shared.ctx, self.shared.rest, self.destinations, loads_in);
+            if self.group.run(|| self.walk(sources, batcher, early)).is_none() {
+                self.cut();
+            }
             for worker in running {
                 worker.join().expect("it does not panic");
             }
@@ -192,6 +196,12 @@ impl<'p> Pipeline<'p> {
             }
             served.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
         })
+    }
+
+    /// Ends the queues before the end of the walk.
+    fn cut(&self) {
+        self.works.iter().for_each(|work| work.is_cut.store(true, Ordering::SeqCst));
+        self.destinations.iter().for_each(|destination| destination.queue.close());
     }
 
     /// Runs a worker thread.
@@ -213,13 +223,16 @@ impl<'p> Pipeline<'p> {
             for _ in 0..setup.budget.uploads {
                 scope.spawn(|| group.run(|| data_packs::upload(setup.repo, &stock.data, &stock.packs_out)));
             }
-            group.run(|| tree.run()).flatten()
+            group.run(|| tree.run())
         });
         if self.shared.ctx.is_stopped() {
             let _ = ended.recv(); // batches that they finish meanwhile are kept too
         }
         let resumes = if self.reading.is_some() { RESUMES_COPY } else { RESUMES };
-        let committed = group.result().and_then(|()| tree.finish(root, setup.newest.as_ref()));
+        let committed = group.result().and_then(|()| match root {
+            Some(root) => tree.finish(root, setup.newest.as_ref()),
+            None => self.shared.ctx.check().and_then(|()| Err(Error::failed("the tree was not written"))),
+        });
         let committed = committed
             .map_err(|error| if tree.keep() && error.hint_text().is_none() { error.hint(resumes) } else { error });
         Outcome { committed, duration: setup.started.elapsed() }

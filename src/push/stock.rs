@@ -35,6 +35,10 @@ const LOOKUP: usize = 4 << 20;
 /// Time for the last checkpoint of a push that ends early: on a working connection it takes two round trips and a second.
 const LAST: Duration = Duration::from_secs(10);
 
+/// Longest time after the user's stop in which packs are stored that were open or on their way. They have 16 MiB each, and
+/// there are at most as many as the memory holds.
+pub const REST: Duration = Duration::from_secs(15 * 60);
+
 /// The inputs of a run for one repository.
 pub struct Setup<'r> {
     pub repo: &'r Repository,
@@ -97,7 +101,7 @@ impl<'p> Stock<'p> {
             setup,
             group,
             finish: ctx.with_grace(Duration::MAX),
-            last: ctx.with_grace(LAST),
+            last: ctx.with_grace(LAST).with_stop_grace(REST + LAST),
             index,
             trees: Trees::with(repo, Arc::new(lookup)),
             renames: Renames::new(parents),
@@ -111,7 +115,12 @@ impl<'p> Stock<'p> {
     }
 
     /// Returns the part that the workers and the tree's thread use.
-    pub fn workspace(&'p self, idle: &'p AtomicUsize, reading: Option<Reading<'p>>) -> Workspace<'p> {
+    pub fn workspace(
+        &'p self,
+        idle: &'p AtomicUsize,
+        is_cut: &'p AtomicBool,
+        reading: Option<Reading<'p>>,
+    ) -> Workspace<'p> {
         Workspace {
             repo: self.setup.repo,
             group: self.group,
@@ -123,6 +132,7 @@ impl<'p> Stock<'p> {
             queue: &self.queue,
             partial: &self.partial,
             idle,
+            is_cut,
             reading,
             index_damage_reported: &self.index_damage_reported,
         }

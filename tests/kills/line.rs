@@ -15,7 +15,8 @@ use crate::{Client, ended, number, succeeded};
 const PACK: u64 = 16 << 20;
 /// Bytes in the tree; with `LIMIT` a push of it takes some seconds.
 const SIZE: u64 = 192 << 20;
-const LIMIT: [&str; 4] = ["--limit-upload", "32M", "--checkpoint", "1s"];
+/// With little memory, the push reads only a few packs ahead, and has not read everything when it is asked to end.
+const LIMIT: [&str; 6] = ["--limit-upload", "32M", "--checkpoint", "1s", "--memory", "104M"];
 
 struct Line {
     sshd: Sshd,
@@ -88,10 +89,6 @@ fn full_packs(repository: &Path) -> usize {
     pack_sizes(repository).filter(|size| *size > PACK).count()
 }
 
-fn bytes_on_server(repository: &Path) -> u64 {
-    pack_sizes(repository).sum()
-}
-
 fn pack_sizes(repository: &Path) -> impl Iterator<Item = u64> {
     let shards = std::fs::read_dir(repository.join("packs")).unwrap();
     let packs = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
@@ -145,7 +142,7 @@ fn a_push_that_is_asked_to_end_does_so_and_keeps_what_it_has() {
 }
 
 #[test]
-fn on_a_slow_line_little_is_half_done_when_a_push_is_asked_to_end() {
+fn on_a_slow_line_little_is_half_done_when_a_push_is_killed() {
     // The repository is in memory, since a disk that is busy with other work may take seconds to sync the first pack.
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let line = line_to(Sshd::start(), memory.path().join("repository"));
@@ -158,13 +155,10 @@ fn on_a_slow_line_little_is_half_done_when_a_push_is_asked_to_end() {
         assert!(child.try_wait().unwrap().is_none(), "it ended too early");
         std::thread::sleep(Duration::from_millis(2)); // between two looks at the folder
     }
-    signal(child.id(), Signal::TERM);
-    let (code, _, text) = ends(child);
-    assert_eq!(code, Some(143), "{text}");
-    let (on_server, held) = (bytes_on_server(repository), line.partial().expect("a partial snapshot"));
-    println!("{held} bytes are held of {on_server} on the server");
-    assert!(on_server < 6 * PACK && on_server < held + 5 * PACK, "{held} bytes are held of {on_server} on the server");
-    line.goes_on(held);
+    signal(child.id(), Signal::KILL);
+    assert_eq!(ended(child).code, None);
+    let half_done = pack_sizes(repository).filter(|size| *size < PACK).count();
+    assert!(half_done <= 4, "{half_done} packs are half done");
 }
 
 #[test]

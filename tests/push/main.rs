@@ -18,5 +18,6 @@ mod scattered;
 mod select;
 mod several;
 mod sizes;
+mod stop;
 mod streams;
 mod truth;

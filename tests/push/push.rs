@@ -386,7 +386,7 @@ fn a_file_that_vanishes_is_no_error_and_a_fifo_in_its_place_does_not_hang() {
 }
 
 #[test]
-fn a_signal_ends_it_and_the_repository_is_as_before() {
+fn a_signal_ends_it_with_an_unfinished_snapshot() {
     let setup = Setup::new();
     (0..40).for_each(|i| write(setup.top().join(format!("{i}")), noise(i, 1 << 20)));
     let options = options(&[&setup.top()]);
@@ -399,7 +399,8 @@ fn a_signal_ends_it_and_the_repository_is_as_before() {
     });
     let ctx = Context::new(&meddle, signal);
     assert_eq!(push(&ctx, &setup.repo, &options).unwrap_err().kind(), Kind::Interrupted(15));
-    assert!(setup.repo.state(background()).unwrap().snapshots().is_empty());
+    let snapshots = setup.repo.state(background()).unwrap().snapshots();
+    assert_eq!(snapshots.iter().map(|s| s.partial).collect::<Vec<_>>(), [true]);
     setup.assert_equal(&setup.push());
 }
 

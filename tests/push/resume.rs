@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::harness::hook::{Hook, hook};
@@ -16,6 +16,7 @@ use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::node::PARTIAL;
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::{Folder, Name};
+use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Checkpoints, Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
@@ -23,9 +24,30 @@ use nfreezer::time::Time;
 use nfreezer::trees::Trees;
 
 const PACK: u64 = 16 << 20;
-const NEVER: Checkpoints =
-    Checkpoints { after: Duration::from_secs(3600), at_most: Duration::from_secs(3600), chunks: None, steps: 0 };
+const NEVER: Checkpoints = Checkpoints {
+    after: Duration::from_secs(3600),
+    at_most: Duration::from_secs(3600),
+    chunks: None,
+    steps: 0,
+    after_stop: Duration::from_secs(3600),
+};
 const ALWAYS: Checkpoints = Checkpoints { after: Duration::ZERO, at_most: Duration::ZERO, ..NEVER };
+
+/// Asks the push to stop when this number of bytes was read.
+struct StopAfter {
+    left: AtomicI64,
+    stop: Arc<AtomicI32>,
+}
+
+impl Progress for StopAfter {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Done { files: 0, bytes } = event
+            && self.left.fetch_sub(bytes as i64, Ordering::SeqCst) <= bytes as i64
+        {
+            self.stop.store(15, Ordering::SeqCst);
+        }
+    }
+}
 
 struct Setup {
     repo: Repository,
@@ -51,10 +73,13 @@ impl Setup {
     }
 
     fn try_push(&self, checkpoints: Checkpoints) -> Result<Summary> {
-        let sources = vec![self.top()];
         let ctx = Context::new(&nfreezer::progress::Silent, Arc::clone(&self.stop));
-        let options = Options { sources, host: "host".into(), user: "user".into(), checkpoints, ..Options::default() };
-        push(&ctx, &self.repo, &options)
+        push(&ctx, &self.repo, &self.options(checkpoints))
+    }
+
+    fn options(&self, checkpoints: Checkpoints) -> Options {
+        let sources = vec![self.top()];
+        Options { sources, host: "host".into(), user: "user".into(), checkpoints, ..Options::default() }
     }
 
     /// Runs a push without interruption and compares the snapshot with the disk.
@@ -67,20 +92,12 @@ impl Setup {
         summary
     }
 
-    /// Runs a push that is asked to stop as soon as this number of packs is stored.
-    fn interrupted(&self, packs: usize, checkpoints: Checkpoints) -> Error {
+    /// Runs a push that is asked to stop as soon as the contents of this number of packs are read.
+    fn interrupted(&self, packs: u64, checkpoints: Checkpoints) -> Error {
         self.stop.store(0, Ordering::SeqCst);
-        let (stop, mut left) = (Arc::clone(&self.stop), packs);
-        self.storage.after_put(move |name| {
-            if let Name::Pack(_) = name {
-                left = left.saturating_sub(1);
-                if left == 0 {
-                    stop.store(15, Ordering::SeqCst);
-                }
-            }
-            Ok(())
-        });
-        let error = self.try_push(checkpoints).unwrap_err();
+        let progress = StopAfter { left: AtomicI64::new((packs * PACK) as i64), stop: Arc::clone(&self.stop) };
+        let error = push(&Context::new(&progress, Arc::clone(&self.stop)), &self.repo, &self.options(checkpoints));
+        let error = error.unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted(15));
         error
     }
@@ -148,7 +165,7 @@ fn a_push_that_is_asked_to_stop_at_any_pack_goes_on_from_there() {
         assert!(added <= stored, "only contents that are stored count: {added} of {stored}");
         most = most.max(bytes);
         inside += setup.beginnings(partial).len();
-        let stored = packs as u64 * (PACK - (512 << 10)); // the end of a pack may stay empty
+        let stored = packs * (PACK - (512 << 10)); // the end of a pack may stay empty
         let whole = setup.push(NEVER);
         assert_eq!(whole.parent, Some(partial.id));
         assert!(whole.read <= total - bytes, "{} of {total} read, {bytes} were saved", whole.read);
@@ -179,8 +196,8 @@ fn a_push_that_is_stopped_early_leaves_the_unfinished_snapshot_that_got_further(
     setup.interrupted(2, NEVER);
     let snapshots = setup.snapshots();
     let near = snapshots.iter().find(|s| s.id != far.id).expect("another unfinished snapshot");
-    assert!(near.partial && near.stats.bytes < far.stats.bytes, "{:?} and {:?}", near.stats, far.stats);
-    assert!(snapshots.contains(far), "the one that got further is still there");
+    // The walk may be ahead of the readers and meet the files of the other one. Then the new one has them too.
+    assert!(near.partial && (snapshots.contains(far) || near.stats.bytes >= far.stats.bytes), "{near:?} and {far:?}");
     let whole = setup.push(NEVER);
     assert!(whole.read <= total + 6 * PACK - far.stats.bytes, "{} of {total} are read again", whole.read);
     assert_eq!(setup.snapshots(), [whole.snapshot], "both have ended");
@@ -311,16 +328,11 @@ fn few_chunks_in_memory_make_more_records_and_the_same_index() {
 #[test]
 fn a_file_that_was_touched_is_not_gone_on_with() {
     for grow in [true, false] {
-        // Nearly always the first pack is stored first. Otherwise the snapshot has no beginning of the file.
-        let begun = || {
-            let setup = Setup::new();
-            write(setup.top().join("big"), noise(1, 80 << 20));
-            tree::settle();
-            setup.interrupted(3, NEVER);
-            let saved = setup.beginnings(&setup.snapshots().pop()?).first()?.1;
-            Some((setup, saved))
-        };
-        let (setup, saved) = (0..9).find_map(|_| begun()).expect("the beginning of the file");
+        let setup = Setup::new();
+        write(setup.top().join("big"), noise(1, 80 << 20));
+        tree::settle();
+        setup.interrupted(3, NEVER);
+        let saved = setup.beginnings(&setup.snapshots()[0])[0].1;
         let path = setup.top().join("big");
         match grow {
             true => write(&path, noise(2, 90 << 20)),

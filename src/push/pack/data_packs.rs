@@ -25,6 +25,8 @@ pub struct Upload {
     number: u32,
     /// Plaintext bytes of its chunks.
     contents: u64,
+    /// Bytes of its chunks in their stored form.
+    stored: u64,
     plain: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -53,6 +55,8 @@ pub struct DataPacks<'c> {
     spare: Mutex<Vec<Vec<u8>>>,
     added: AtomicU64,
     written: AtomicU64,
+    /// Bytes of chunks in their stored form whose packs are not stored.
+    unsent: AtomicU64,
 }
 
 struct Slots {
@@ -74,6 +78,8 @@ struct OpenPack {
     number: u32,
     /// Plaintext bytes of its chunks.
     contents: u64,
+    /// Bytes of its chunks in their stored form.
+    stored: u64,
     builder: Builder,
 }
 
@@ -119,6 +125,7 @@ impl<'c> DataPacks<'c> {
             spare: Mutex::default(),
             added: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
         }
     }
 
@@ -133,6 +140,8 @@ impl<'c> DataPacks<'c> {
             let entry = pack.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
             self.chunks.put(chunk.id, Place::new(pack.number, &entry));
             pack.contents += chunk.len as u64;
+            pack.stored += chunk.stored.len() as u64;
+            self.unsent.fetch_add(chunk.stored.len() as u64, Ordering::Relaxed);
             stored += chunk.stored.len() as u64;
         }
         drop(slots);
@@ -162,7 +171,7 @@ impl<'c> DataPacks<'c> {
     fn open_pack(&self) -> OpenPack {
         let spare = self.spare.lock().expect("no holder panics").pop();
         let builder = spare.map_or_else(Builder::default, Builder::new);
-        OpenPack { number: self.packs.open(ObjectType::Data), contents: 0, builder }
+        OpenPack { number: self.packs.open(ObjectType::Data), contents: 0, stored: 0, builder }
     }
 
     /// Finishes an open pack and hands it to an uploading thread, without the lock. `full`: more chunks follow.
@@ -176,9 +185,9 @@ impl<'c> DataPacks<'c> {
         let slot = std::mem::replace(&mut slots.all[index], Slot::Leaving);
         drop(slots);
         let sent = match (slot, uploads) {
-            (Slot::Open(OpenPack { number, contents, builder }), Some(uploads)) => {
+            (Slot::Open(OpenPack { number, contents, stored, builder }), Some(uploads)) => {
                 let (plain, entries) = builder.finish(full || self.full_packs);
-                self.ctx.send(&uploads, Upload { number, contents, plain, entries })
+                self.ctx.send(&uploads, Upload { number, contents, stored, plain, entries })
             }
             _ => Ok(()),
         };
@@ -220,6 +229,11 @@ impl<'c> DataPacks<'c> {
     /// Returns the plaintext bytes of the chunks in the packs that were stored.
     pub fn added(&self) -> u64 {
         self.added.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes of chunks in packs that are open or on their way.
+    pub fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
     }
 
     /// Returns the sealed bytes of the packs that were stored.
@@ -266,9 +280,10 @@ impl<'c> DataPacks<'c> {
 /// Runs an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let ctx = data.ctx;
-    while let Some(Upload { number, contents, mut plain, entries }) = ctx.receive(uploads)? {
+    while let Some(Upload { number, contents, stored, mut plain, entries }) = ctx.receive(uploads)? {
         let pack = repo.put_new_pack(ctx, &mut plain, &entries)?;
         data.added.fetch_add(contents, Ordering::Relaxed);
+        data.unsent.fetch_sub(stored, Ordering::Relaxed);
         data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
         data.packs.stored(number, pack);
         data.spare.lock().expect("no holder panics").push(plain);

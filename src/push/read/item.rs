@@ -6,7 +6,7 @@ use rustix::fs::Stat;
 
 use super::dir::Dir;
 use super::stream::{Failure, Opener};
-use crate::format::node::{Content, Node};
+use crate::format::node::{Content, Node, PARTIAL};
 use crate::format::reference::{Extent, Ref};
 use crate::push::pack::piece::Piece;
 
@@ -63,6 +63,8 @@ pub enum Item {
     /// A file or stream that is read for another repository too. The worker puts the job here that it finds there
     /// ([`Job::others`]).
     Awaited,
+    /// A file or stream that was not read before the user's stop.
+    LeftOut,
     /// A further link to a file that came before. `old`: its node in a parent.
     Link { node: Node, link: Link, old: Option<Box<Node>> },
     /// The directory ends.
@@ -132,6 +134,15 @@ pub struct Job {
 }
 
 impl Job {
+    /// Returns the step for a file that was not read: the part that a partial snapshot holds stays in the next one.
+    pub fn left_out(self: Box<Job>) -> Item {
+        let Job { mut node, prefix, .. } = *self;
+        let Some(prefix) = prefix else { return Item::LeftOut };
+        node.content = prefix;
+        node.flags |= PARTIAL;
+        Item::Node { node, change: Change::New, link: None }
+    }
+
     /// Calls `change` for the jobs of all repositories.
     pub fn each(&mut self, mut change: impl FnMut(&mut Job)) {
         change(self);
@@ -179,6 +190,8 @@ pub struct SavedPart {
     pub announced: Vec<Ref>,
     pub pieces: Vec<Piece>,
     pub is_last: bool,
+    /// Whether it was not read to its end before the user's stop.
+    pub is_cut: bool,
 }
 
 impl SavedPart {
@@ -192,6 +205,7 @@ impl SavedPart {
             announced: std::mem::take(&mut self.announced),
             pieces: std::mem::take(&mut self.pieces),
             is_last: false,
+            is_cut: false,
         }
     }
 }

@@ -18,8 +18,9 @@ use super::open_file::OpenFile;
 use super::workspace::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::format::node::{CHANGED, Xattrs};
+use crate::format::node::{CHANGED, PARTIAL, Xattrs};
 use crate::progress::Event;
+use crate::push::pack::piece::Piece;
 use crate::window::Window;
 
 /// Attempts to read a file that changes meanwhile.
@@ -33,6 +34,8 @@ pub const DISPLAYED: u64 = 4 << 20;
 #[derive(Clone, Copy)]
 pub struct Shared<'w> {
     pub ctx: &'w Context<'w>,
+    /// The same context for work that goes on for a while after the user's stop.
+    pub rest: &'w Context<'w>,
     pub nodes: &'w Nodes,
     /// Files that changed each time they were read.
     pub unsteady: &'w AtomicU64,
@@ -46,6 +49,8 @@ pub struct Reader<'w> {
     pub lanes: Vec<Lane<'w>>,
     /// The number of lanes that need the file.
     active: usize,
+    /// Whether the lanes hold the beginning of the file as the nodes of its jobs describe it.
+    is_begun: bool,
     /// Offers chunks of large files to idle workers.
     pub offer: Option<Sender<Task>>,
 }
@@ -83,7 +88,7 @@ impl<'w> Reader<'w> {
     pub fn new(shared: Shared<'w>, works: &[Workspace<'w>], compression: i32, offer: Sender<Task>) -> Result<Self> {
         let cutters = works.iter().map(|work| Cutter::new(*work, compression));
         let lanes: Result<Vec<_>> = cutters.enumerate().map(|(i, cutter)| Ok(Lane::new(i, cutter?))).collect();
-        Ok(Reader { shared, lanes: lanes?, active: 0, offer: Some(offer) })
+        Ok(Reader { shared, lanes: lanes?, active: 0, is_begun: false, offer: Some(offer) })
     }
 
     /// Returns the lane of a repository.
@@ -118,6 +123,7 @@ impl<'w> Reader<'w> {
     /// Reads a file, again if it changes meanwhile.
     pub fn file(&mut self, job: &mut Job) -> Result<()> {
         let Some(dir) = job.dir.take() else { return Ok(()) };
+        self.is_begun = false;
         self.lanes.iter_mut().for_each(|lane| lane.is_active = false);
         job.each(|job| self.lane(job.destination).begin(std::mem::take(&mut job.pieces)));
         if !self.lanes.iter().any(|lane| lane.is_active) {
@@ -152,6 +158,24 @@ impl<'w> Reader<'w> {
         job.each(|job| job.pieces = std::mem::take(&mut self.lane(job.destination).pieces));
     }
 
+    /// Keeps the part of a file that was read before the user's stop, or that a partial snapshot holds. Returns whether there
+    /// is any.
+    pub fn keep_beginning(&mut self, job: &mut Job) -> Result<bool> {
+        if job.dir.is_some() || !std::mem::take(&mut self.is_begun) {
+            return Ok(false);
+        }
+        self.active().iter_mut().try_for_each(Lane::collect)?;
+        self.hand_back(job);
+        job.each(|job| {
+            job.link = None; // the other links would have the contents without the flag
+            job.node.flags |= PARTIAL;
+            let read = job.pieces.iter().take_while(|piece| !matches!(piece, Piece::Awaited)).count();
+            job.pieces.truncate(read);
+            job.gone = job.pieces.is_empty();
+        });
+        Ok(true)
+    }
+
     /// Reports a file that changed each time it was read.
     fn report_unsteady(&self, path: &[u8]) {
         let Shared { ctx, unsteady, .. } = self.shared;
@@ -182,6 +206,7 @@ impl<'w> Reader<'w> {
     /// the content is the same, each byte was the same before and after a moment between the two reads, so this was the
     /// content of the file in that moment. In this way a log that is written all the time is saved in a consistent state.
     fn attempt(&mut self, job: &mut Job, dir: &Arc<Dir>, is_again: bool) -> Result<Meanwhile, Trouble> {
+        self.is_begun = false;
         let file = OpenFile::open(dir, &job.node.name)?;
         let before = file.stat()?;
         if attributes::kind(&before) != FileType::RegularFile {
@@ -242,6 +267,7 @@ impl<'w> Reader<'w> {
             }
         });
         begun?;
+        self.is_begun = true;
         self.sort();
         let start = self.active().first().map_or(0, |lane| lane.start);
         if start > 0 {
@@ -258,6 +284,7 @@ impl<'w> Reader<'w> {
         }
         if is_sparse {
             while at < size {
+                self.shared.ctx.check()?;
                 let data = file.next_data(at, size)?;
                 self.active().iter_mut().for_each(|lane| lane.hole(at..data.start));
                 at = self.data(file, data.clone())?;
@@ -274,7 +301,7 @@ impl<'w> Reader<'w> {
 
     /// Cuts a range of the file into chunks. Returns where it ended.
     fn data(&mut self, file: &OpenFile, range: Range<u64>) -> Result<u64, Trouble> {
-        let Reader { shared, lanes, active, offer } = self;
+        let Reader { shared, lanes, active, offer, .. } = self;
         let offer = offer.as_ref();
         let Some((lead, others)) = lanes[..*active].split_first_mut() else { return Ok(range.end) };
         lead.begin_range(&range);

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::handover::Task;
-use super::item::{Batch, Item, Load};
+use super::item::{Batch, Item, Job, Load};
 use super::reader::{Reader, Shared};
 use super::workspace::Workspace;
 use crate::context::SLICE;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 
 /// One worker thread.
@@ -56,14 +56,14 @@ impl<'w> Worker<'w> {
         // No loads are left. Other workers may still read large files.
         self.reader.offer = None;
         self.idle.fetch_add(1, Ordering::Relaxed);
-        while let Some(task) = self.shared.ctx.receive(tasks)? {
+        while let Some(task) = self.shared.rest.receive(tasks)? {
             self.reader.serve(&task)?;
         }
         Ok((0..self.works.len()).map(|destination| self.reader.lane(destination).cutter.read).collect())
     }
 
     fn next(&self, loads: &Receiver<Load>, tasks: &Receiver<Task>) -> Result<Next> {
-        self.shared.ctx.check()?;
+        self.shared.rest.check()?;
         self.idle.fetch_add(1, Ordering::Relaxed);
         let next = crossbeam_channel::select! {
             recv(loads) -> load => load.map_or(Next::End, Next::Load),
@@ -80,7 +80,6 @@ impl<'w> Worker<'w> {
         }
         for destination in 0..load.batches.len() {
             for at in 0..load.batches[destination].items.len() {
-                self.shared.ctx.check()?;
                 self.item(&mut load, destination, at)?;
             }
         }
@@ -97,24 +96,77 @@ impl<'w> Worker<'w> {
         Ok(())
     }
 
-    /// Reads a file for all repositories that need it.
+    /// Reads a file for all repositories that need it. After the user's stop, files are left out.
     fn item(&mut self, load: &mut Load, destination: usize, at: usize) -> Result<()> {
-        match &mut load.batches[destination].items[at] {
+        let item = &mut load.batches[destination].items[at];
+        if !is_unread(item) {
+            return Ok(());
+        }
+        let read = self.shared.ctx.check().and_then(|()| match item {
+            Item::File(job) => self.reader.file(job),
+            Item::Stream(job) => self.reader.stream(job),
+            Item::Saved(part) => self.reader.saved(part),
+            _ => Ok(()),
+        });
+        match read {
+            Ok(()) => {}
+            Err(error) if is_stop(&error) && self.shared.rest.check().is_ok() => {
+                return self.leave_out(load, destination, at);
+            }
+            Err(error) => return Err(error),
+        }
+        match item {
             Item::File(job) => {
-                self.reader.file(job)?;
                 let others = std::mem::take(&mut job.others);
                 load.put(others, Item::File);
             }
             Item::Stream(job) => {
-                self.reader.stream(job)?;
                 let others = std::mem::take(&mut job.others);
                 load.put(others, Item::Stream);
             }
-            Item::Saved(part) => self.reader.saved(part)?,
             _ => {}
         }
         Ok(())
     }
+
+    /// Leaves out a file or stream that was not read before the user's stop. The part of a file that was read is kept.
+    fn leave_out(&mut self, load: &mut Load, destination: usize, at: usize) -> Result<()> {
+        let item = match std::mem::replace(&mut load.batches[destination].items[at], Item::LeftOut) {
+            Item::File(mut job) => {
+                let is_begun = self.reader.keep_beginning(&mut job)?;
+                let others = std::mem::take(&mut job.others);
+                let item = if is_begun { Item::File } else { Job::left_out };
+                load.put(others, item);
+                item(job)
+            }
+            Item::Stream(mut job) => {
+                load.put(std::mem::take(&mut job.others), |_| Item::LeftOut);
+                Item::LeftOut
+            }
+            Item::Saved(mut part) => {
+                part.is_cut = true;
+                Item::Saved(part)
+            }
+            other => other,
+        };
+        load.batches[destination].items[at] = item;
+        self.works.iter().for_each(|work| work.is_cut.store(true, Ordering::SeqCst));
+        Ok(())
+    }
+}
+
+/// Returns whether something must be read. A file that was read for another repository must not.
+fn is_unread(item: &Item) -> bool {
+    match item {
+        Item::File(job) => job.dir.is_some(),
+        Item::Stream(job) => job.open.is_some(),
+        Item::Saved(_) => true,
+        _ => false,
+    }
+}
+
+fn is_stop(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Interrupted(_))
 }
 
 /// Returns whether a file is alone in its batch.

@@ -18,9 +18,9 @@ pub struct Workspace<'w> {
     /// The threads that work for this repository. A step of a worker for it runs in this group, so that its failure does not
     /// end the work for the others.
     pub group: &'w Group<'w>,
-    /// The context of the group.
+    /// The context of the group. It goes on for a while after the user's stop ([`crate::push::REST`]).
     pub ctx: &'w Context<'w>,
-    /// The same context for the last commit: it is valid for some seconds after a stop.
+    /// The same context for the last commit: it is valid for some seconds after a failure too.
     pub last: &'w Context<'w>,
     pub index: &'w Index,
     /// The trees of the parents.
@@ -30,6 +30,8 @@ pub struct Workspace<'w> {
     pub partial: &'w PartialFiles,
     /// The number of workers that wait for something to do, shared by all repositories.
     pub idle: &'w AtomicUsize,
+    /// Whether something was left out because of the user's stop, so that the snapshot is not complete.
+    pub is_cut: &'w AtomicBool,
     /// The snapshot of another repository that is being copied.
     pub reading: Option<Reading<'w>>,
     /// Whether the damaged index was reported.

@@ -37,7 +37,7 @@ pub struct Assembler<'c, S> {
     list: OpenList,
     /// The node that is being added while a page or its attributes are written.
     held: Option<Node>,
-    links: Links,
+    pub links: Links,
     /// The places of the unchanged pages.
     spread: Spread,
     pub tally: Tally,

@@ -14,11 +14,19 @@ pub struct Checkpoints {
     pub chunks: Option<usize>,
     /// Number of steps of the walk after which a checkpoint is made even if nothing new is stored; 0: never. For tests.
     pub steps: u64,
+    /// Delay after the user's stop before a checkpoint, if packs are still on their way then.
+    pub after_stop: Duration,
 }
 
 impl Default for Checkpoints {
     fn default() -> Self {
-        Checkpoints { after: Duration::from_secs(60), at_most: Duration::from_secs(600), chunks: None, steps: 0 }
+        Checkpoints {
+            after: Duration::from_secs(60),
+            at_most: Duration::from_secs(600),
+            chunks: None,
+            steps: 0,
+            after_stop: Duration::from_secs(5),
+        }
     }
 }
 
@@ -32,13 +40,16 @@ pub struct Checkpointer {
     chunks: usize,
     /// Chunks that may be in memory.
     pub most: usize,
+    /// Whether a checkpoint was made after the user's stop.
+    is_last_done: bool,
 }
 
 impl Checkpointer {
     /// `most`: chunks that may be in memory.
     pub fn new(plan: Checkpoints, most: usize) -> Self {
         let most = plan.chunks.unwrap_or(most);
-        Checkpointer { plan, interval: plan.after, next: Instant::now() + plan.after, steps: 0, chunks: most, most }
+        let next = Instant::now() + plan.after;
+        Checkpointer { plan, interval: plan.after, next, steps: 0, chunks: most, most, is_last_done: false }
     }
 
     /// Counts a step of the walk.
@@ -51,6 +62,17 @@ impl Checkpointer {
     pub fn is_due(&self, chunks: usize, fresh: impl FnOnce() -> bool) -> bool {
         let enough_steps = self.plan.steps > 0 && self.steps >= self.plan.steps;
         enough_steps || ((chunks >= self.chunks || Instant::now() >= self.next) && fresh())
+    }
+
+    /// Returns whether a checkpoint is due this long after the user's stop: the process may be killed before all open packs are
+    /// stored. `fresh`: see [`Checkpointer::is_due`].
+    pub fn is_due_after_stop(&self, since: Duration, fresh: impl FnOnce() -> bool) -> bool {
+        !self.is_last_done && since >= self.plan.after_stop && fresh()
+    }
+
+    /// Notes that a checkpoint was made after the user's stop.
+    pub fn done_after_stop(&mut self) {
+        self.is_last_done = true;
     }
 
     /// Plans the next checkpoint. `chunks`: those that are still in memory.

@@ -29,6 +29,11 @@ impl Links {
         }
     }
 
+    /// Returns whether the node of a file is remembered.
+    pub fn knows(&self, link: &Link) -> bool {
+        self.0.contains_key(link)
+    }
+
     /// Fills in a further link of a file. Returns whether the first one is known.
     pub fn fill_in(&self, link: &Link, node: &mut Node) -> bool {
         let Some(first) = self.0.get(link) else { return false };

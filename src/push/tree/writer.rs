@@ -3,6 +3,9 @@
 //!
 //! A checkpoint is made between two steps, or while a step waits for packs.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use super::assembler::Assembler;
 use super::checkpoint::Checkpointer;
 use super::ledger::{CommitMode, Committed, Ledger};
@@ -27,6 +30,10 @@ pub struct TreeWriter<'c> {
     position: Position,
     /// A file of another repository of which parts are still to come.
     growing: Option<PartialFile>,
+    /// Whether the rest of the steps is left out: `growing` was not read to its end.
+    is_ended: bool,
+    /// Whether the user's stop was reported.
+    is_stop_reported: bool,
 }
 
 /// The position of the writer in the order of the walk.
@@ -41,13 +48,30 @@ enum Position {
 impl<'c> TreeWriter<'c> {
     pub fn new(work: Workspace<'c>, store: PackStore<'c>, ledger: Ledger<'c>, checkpointer: Checkpointer) -> Self {
         let assembler = Assembler::new(work.repo.keys(), work.ctx, store);
-        TreeWriter { work, assembler, ledger, checkpointer, position: Position::BetweenBatches, growing: None }
+        TreeWriter {
+            work,
+            assembler,
+            ledger,
+            checkpointer,
+            position: Position::BetweenBatches,
+            growing: None,
+            is_ended: false,
+            is_stop_reported: false,
+        }
     }
 
     /// Takes all steps. Returns the top page of the root.
+    ///
+    /// # Errors
+    ///
+    /// Fails also if steps are missing because of the user's stop.
     pub fn run(&mut self) -> Result<Option<Ref>> {
         self.batches()?;
-        let Workspace { ctx, trees, .. } = self.work;
+        let Workspace { ctx, trees, is_cut, .. } = self.work;
+        if is_cut.load(Ordering::SeqCst) {
+            ctx.with_stop_grace(Duration::ZERO).check()?;
+            return Err(Error::failed("the walk has ended early"));
+        }
         self.assembler.finish(Some(&|branch| trees.page(ctx, branch).map(|(_, page)| page)))
     }
 
@@ -82,6 +106,9 @@ impl<'c> TreeWriter<'c> {
     }
 
     fn step(&mut self, item: Item) -> Result<()> {
+        if self.is_ended {
+            return Ok(());
+        }
         match item {
             Item::Enter(enter) => self.assembler.enter(*enter),
             Item::Page(first, page) => {
@@ -93,6 +120,8 @@ impl<'c> TreeWriter<'c> {
             Item::File(job) => self.file(job.node, job.pieces, job.link, job.old.as_deref()),
             Item::Stream(job) => self.file(job.node, job.pieces, None, job.old.as_deref()),
             Item::Saved(part) => self.part(*part),
+            Item::LeftOut => Ok(()),
+            Item::Link { link, .. } if self.lacks(&link) => Ok(()),
             Item::Link { node, link, old } => self.assembler.link(node, link, old.as_deref()),
             Item::Awaited => Err(Error::failed("a file that was not read")),
             Item::Leave => self.assembler.leave(),
@@ -114,11 +143,17 @@ impl<'c> TreeWriter<'c> {
     fn part(&mut self, part: SavedPart) -> Result<()> {
         let mut file = self.growing.take().unwrap_or_else(|| PartialFile::new(part.node, Vec::new()));
         part.pieces.into_iter().for_each(|piece| Piece::append(&mut file.pieces, piece));
-        if part.is_last {
+        if part.is_last && !part.is_cut {
             return self.file(file.node, file.pieces, None, part.old.as_deref());
         }
         self.growing = Some(file);
+        self.is_ended = part.is_cut;
         Ok(())
+    }
+
+    /// Returns whether the first link to this file was left out because of the user's stop.
+    fn lacks(&self, link: &Link) -> bool {
+        self.work.is_cut.load(Ordering::SeqCst) && !self.assembler.links.knows(link)
     }
 
     /// Waits until the server has acknowledged all packs that hold the file's contents.
@@ -127,7 +162,7 @@ impl<'c> TreeWriter<'c> {
         let Workspace { last, data, index, queue, .. } = self.work;
         while !file.resolve(last, data, index, false)? {
             let waited = data.packs.wait(|| {
-                let done = file.resolve(last, data, index, queue.pressed())? || self.is_due();
+                let done = file.resolve(last, data, index, queue.pressed())? || self.is_due() || self.is_stop_new();
                 Ok(done.then_some(()))
             });
             // From here on a checkpoint, also the last one, stores the beginning of this file.
@@ -148,11 +183,42 @@ impl<'c> TreeWriter<'c> {
 
     fn is_due(&self) -> bool {
         let Workspace { ctx, data, .. } = self.work;
-        !ctx.is_stopped() && self.checkpointer.is_due(data.chunks.len(), || data.packs.uncommitted() > 0)
+        let fresh = || data.packs.uncommitted() > 0;
+        match ctx.signal() {
+            _ if ctx.check().is_err() => false,
+            Some((_, since)) => self.checkpointer.is_due_after_stop(since, fresh),
+            None => self.checkpointer.is_due(data.chunks.len(), fresh),
+        }
+    }
+
+    /// Returns whether the user has asked to stop, that was not reported, and there is something to send.
+    fn is_stop_new(&self) -> bool {
+        !self.is_stop_reported && self.work.data.unsent() > 0 && self.work.ctx.signal().is_some()
+    }
+
+    /// Reports that the user's stop was noticed and what is still sent.
+    fn report_stop(&mut self) {
+        let Workspace { ctx, data, .. } = self.work;
+        self.is_stop_reported = true;
+        ctx.begin_rest();
+        let mib = data.unsent().div_ceil(1 << 20);
+        ctx.warn(&format!(
+            "interrupted: up to {mib} MiB that were read are still sent; a second signal ends the push at once"
+        ));
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
-        if self.is_due() { self.checkpoint(CommitMode::Refreshed) } else { Ok(()) }
+        if self.is_stop_new() {
+            self.report_stop();
+        }
+        if !self.is_due() {
+            return Ok(());
+        }
+        self.checkpoint(CommitMode::Refreshed)?;
+        if self.work.ctx.signal().is_some() {
+            self.checkpointer.done_after_stop();
+        }
+        Ok(())
     }
 
     /// Commits a partial snapshot of the tree so far.

@@ -18,6 +18,8 @@ pub const BYTES: u64 = 2 << 20;
 /// The load that is being filled.
 pub struct Batcher<'w> {
     ctx: &'w Context<'w>,
+    /// Goes on for a while after the user's stop: batches that entered a queue must reach the workers.
+    rest: &'w Context<'w>,
     pub destinations: &'w [Destination<'w>],
     workers: Sender<Load>,
     load: Load,
@@ -41,9 +43,15 @@ impl Amount {
 }
 
 impl<'w> Batcher<'w> {
-    pub fn new(ctx: &'w Context<'w>, destinations: &'w [Destination<'w>], workers: Sender<Load>) -> Self {
+    /// `rest`: see [`super::super::read::reader::Shared`].
+    pub fn new(
+        ctx: &'w Context<'w>,
+        rest: &'w Context<'w>,
+        destinations: &'w [Destination<'w>],
+        workers: Sender<Load>,
+    ) -> Self {
         let (total, done) = (Amount::default(), Amount::default());
-        Batcher { ctx, destinations, workers, load: Load::new(destinations.len(), 0), total, done }
+        Batcher { ctx, rest, destinations, workers, load: Load::new(destinations.len(), 0), total, done }
     }
 
     /// Counts a file for the progress display.
@@ -132,6 +140,6 @@ impl<'w> Batcher<'w> {
                 destination.queue.put(number, std::mem::take(batch));
             }
         }
-        if load.files == 0 { Ok(()) } else { self.ctx.send(&self.workers, load) }
+        if load.files == 0 { Ok(()) } else { self.rest.send(&self.workers, load) }
     }
 }

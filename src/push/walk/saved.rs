@@ -252,7 +252,7 @@ impl<'w> Walker<'w> {
         self.walk.ctx.event(Event::Unchanged { files: 0, bytes: skipped });
         let (path, announced, extents) = (self.path.clone(), Vec::new(), Vec::new());
         let old = old.map(Box::new);
-        let mut part = SavedPart { path, node, old, extents, announced, pieces: known, is_last: false };
+        let mut part = SavedPart { path, node, old, extents, announced, pieces: known, is_last: false, is_cut: false };
         let (mut bytes, mut offset) = (0, 0);
         let trees = self.walk.reading.saved.trees;
         for extent in trees.extents(self.walk.ctx, &content) {
