@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::state::State;
+use crate::crypto::seal;
 use crate::format::ancestry::prefix;
 use crate::name::ObjectId;
 use crate::seen::SeenHead;
 
+/// Least amount of data that a file system stores, in bytes.
+const SECTOR: u64 = 512;
 /// Records that a warning names.
 const NAMED: usize = 3;
 /// Records that verbose output names.
@@ -78,6 +81,11 @@ impl State {
         incomplete.map(|(id, (_, why))| (id, why.as_str()))
     }
 
+    /// Returns the number of records that do not open and whose sizes are not those of torsos ([`is_torso`]).
+    pub(super) fn strange_records(&self) -> usize {
+        self.incomplete.values().filter(|(size, _)| !is_torso(*size)).count()
+    }
+
     /// Returns the records that others name as predecessors and that are missing or incomplete, and not superseded.
     pub fn lost(&self) -> BTreeSet<ObjectId> {
         let superseded = self.superseded();
@@ -128,6 +136,12 @@ impl State {
         let frontier: HashSet<ObjectId> = self.frontier().into_iter().collect();
         self.live().filter(|(id, _)| frontier.contains(id)).map(|(id, known)| known.seen(id)).collect()
     }
+}
+
+/// Returns whether a record that does not open and has this size is the beginning of one, as far as the size shows. A file
+/// system that becomes full stores whole sectors, or nothing.
+fn is_torso(size: u64) -> bool {
+    size.is_multiple_of(SECTOR) || seal::plain_len(size).is_none()
 }
 
 /// Returns the first digits of a record's id.

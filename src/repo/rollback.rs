@@ -181,14 +181,14 @@ impl Repository {
     /// Fails if no record opens and nothing proves that the master key is the repository's.
     fn check_master_key(&self, state: &State) -> Result<()> {
         let guard = &self.rollback;
-        if state.has_records() || state.incomplete.is_empty() || guard.proven.load(Relaxed) {
+        let strangers = state.strange_records();
+        if state.has_records() || strangers == 0 || guard.proven.load(Relaxed) {
             guard.proven.fetch_or(state.has_records(), Relaxed);
             return Ok(());
         }
         guard.refuse(format!(
-            "none of the {} records of {} opens with the master key of key file {}: it is not the key of this repository, \
-             or all records are damaged",
-            state.incomplete.len(),
+            "none of the {strangers} records of {} opens with the master key of key file {}: it is not the key of this \
+             repository, or all records are damaged",
             guard.address,
             self.opened_by.0.short()
         ))

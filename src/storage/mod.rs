@@ -6,8 +6,9 @@
 //! - All calls may come from many threads at once and block until they are done or have failed.
 //! - An object is written once. [`Storage::put`] creates exclusively ([`Kind::Exists`] if the name is taken, unless the
 //!   server ignores that, see [`Capabilities`]), writes, syncs where the server can, closes, and checks the size; only then
-//!   it returns `Ok`. A failed put may leave a torso under that name, which is never repaired: the caller takes a new id.
-//!   New objects have mode 0400, folders 0700.
+//!   it returns `Ok`. A put that the storage refuses tries to remove the torso that it has made. That may fail too, and after
+//!   a lost connection nothing is tried. A torso is never repaired: the caller takes a new id. New objects have mode 0400,
+//!   folders 0700.
 //! - Every call but `put` is idempotent, so an implementation repeats it by itself after a lost connection, for as long
 //!   as its options allow. A `put` whose connection was lost is repeated too: if the name is then taken by exactly as
 //!   many bytes, those are the bytes that were sent before; if by fewer, the answer is [`Kind::Exists`].

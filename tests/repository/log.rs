@@ -542,3 +542,19 @@ fn remove_superseded(repo: &Repository) {
     assert!(gone.len() > 16);
     gone.into_iter().for_each(|name| repo.storage().remove(background(), &name).unwrap());
 }
+
+#[test]
+fn a_torso_of_the_first_record_is_no_tampering_and_a_record_of_another_key_is() {
+    // No sector was stored, some were, or a size that no record has.
+    for (torso, is_torso) in [(0, true), (4096, true), (100 << 10, true), (80, true), (1000, false), (5000, false)] {
+        let (memory, _) = repository::in_memory();
+        memory.put(background(), &Name::Record { sequence: 1, id: ObjectId([7; 32]) }, &vec![9; torso]).unwrap();
+        let state = repository::open(memory.clone()).state(background());
+        if is_torso {
+            let state = state.unwrap();
+            assert!(state.warnings()[0].contains("incomplete record 07070707 is ignored"), "{:?}", state.warnings());
+        } else {
+            assert_eq!(state.unwrap_err().kind(), Kind::Tampering, "{torso}");
+        }
+    }
+}

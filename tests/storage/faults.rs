@@ -138,14 +138,20 @@ fn a_full_disk_is_named() {
             }),
         )
         .expect("connected");
-        let name = Name::Pack(fresh());
-        assert_full(storage.put(background(), &name, &noise(1, 16 << 20)));
-        storage.list(background(), Folder::Log).expect("the connection still works");
-        storage.remove(background(), &name).expect("removed");
-        storage.put(background(), &Name::Pack(fresh()), &noise(1, 100_000)).expect("there is room again");
+        assert_full_disk_keeps_nothing(&*storage);
     }
-    assert_full(local.put(background(), &Name::Pack(fresh()), &noise(1, 16 << 20)));
+    assert_full_disk_keeps_nothing(&local);
     drop(unmount);
+}
+
+/// Puts objects that are too large for the disk, which leave nothing there, and a small one.
+fn assert_full_disk_keeps_nothing(storage: &dyn Storage) {
+    for name in [Name::Pack(fresh()), Name::Record { sequence: 1, id: fresh() }, Name::Key(fresh())] {
+        assert_full(storage.put(background(), &name, &noise(1, 16 << 20)));
+        assert_eq!(storage.size(background(), &name).expect_err("it was removed").kind(), Kind::Missing, "{name}");
+    }
+    assert_eq!(storage.list(background(), Folder::Log).expect("the connection still works"), []);
+    storage.put(background(), &Name::Pack(fresh()), &noise(1, 100_000)).expect("there is room again");
 }
 
 fn assert_full(result: Result<(), Error>) {

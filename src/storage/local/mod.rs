@@ -85,6 +85,31 @@ impl Local {
         }
     }
 
+    /// Writes a new file and makes it durable.
+    fn write(&self, ctx: &Context, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
+        let failed = |e| {
+            let error = Error::io(format!("write {}", path.display()), e);
+            if error.kind() == Kind::NoSpace { error.hint(FULL_DISK) } else { error }
+        };
+        for part in bytes.chunks(PART) {
+            ctx.check()?;
+            file.write_all(part).map_err(failed)?;
+            ctx.event(Event::Sent { bytes: part.len() as u64 });
+        }
+        let written = test_clock::date(file).and_then(|()| file.sync_all()).and_then(|()| file.metadata());
+        let meta = written.map_err(failed)?;
+        if meta.len() != bytes.len() as u64 {
+            return Err(Error::failed(format!(
+                "{} has {} bytes after {} were written",
+                path.display(),
+                meta.len(),
+                bytes.len()
+            )));
+        }
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        sync_folder(path.parent().unwrap_or(&self.root))
+    }
+
     fn scan(&self, folder: Folder) -> Result<(Vec<Entry>, usize)> {
         let path = self.place(&folder.path());
         let failed = |e| self.failed("list", &path, Kind::Missing, e);
@@ -165,27 +190,12 @@ impl Storage for Local {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(taken(name)),
             Err(e) => return Err(self.failed("create", &path, Kind::Failed, e)),
         };
-        let failed = |e| {
-            let error = Error::io(format!("write {}", path.display()), e);
-            if error.kind() == Kind::NoSpace { error.hint(FULL_DISK) } else { error }
-        };
-        for part in bytes.chunks(PART) {
-            ctx.check()?;
-            file.write_all(part).map_err(failed)?;
-            ctx.event(Event::Sent { bytes: part.len() as u64 });
+        let written = self.write(ctx, &mut file, &path, bytes);
+        // Its creation was exclusive, so the incomplete file is our own. No reader can have taken it for an object.
+        if written.is_err() && file.metadata().is_ok_and(|meta| meta.len() < bytes.len() as u64) {
+            let _ = fs::remove_file(&path);
         }
-        let written = test_clock::date(&file).and_then(|()| file.sync_all()).and_then(|()| file.metadata());
-        let meta = written.map_err(failed)?;
-        if meta.len() != bytes.len() as u64 {
-            return Err(Error::failed(format!(
-                "{} has {} bytes after {} were written",
-                path.display(),
-                meta.len(),
-                bytes.len()
-            )));
-        }
-        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        sync_folder(path.parent().unwrap_or(&self.root))
+        written
     }
 
     fn remove(&self, _: &Context, name: &Name) -> Result<()> {

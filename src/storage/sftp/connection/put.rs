@@ -79,18 +79,31 @@ impl SftpConnection {
         if !matches!(written, Ok((None, _))) {
             ctx.event(Event::Unsent { bytes: writes.acknowledged });
         }
+        drop(call);
         match written? {
             (None, Some(size)) if size == bytes.len() as u64 => Ok(()),
-            (None, size) => Err(Fault::Final(Error::failed(format!(
-                "{path} has {} bytes on the server after {} were written",
-                size.map_or("an unknown number of".into(), |size| size.to_string()),
-                bytes.len()
-            )))),
-            (Some((tag, refusal)), _) => {
-                let doing = if tag == FSYNC { "sync" } else { "write" };
-                Err(self.why_refused(ctx, doing, &path, bytes.len() as u64, refusal))
-            }
+            written => Err(self.incomplete(ctx, name, bytes.len() as u64, written)),
         }
+    }
+
+    /// Returns why an object of this size was not written. Removes it if it is too short: then it is our own, and no reader
+    /// can have taken it for an object. An append-only server refuses that.
+    fn incomplete(&self, ctx: &Context, name: &Name, len: u64, (refusal, size): Written) -> Fault {
+        let path = self.path(&name.path());
+        let fault = match refusal {
+            None => Fault::Final(Error::failed(format!(
+                "{path} has {} bytes on the server after {len} were written",
+                size.map_or("an unknown number of".into(), |size| size.to_string()),
+            ))),
+            Some((tag, refusal)) => {
+                let doing = if tag == FSYNC { "sync" } else { "write" };
+                self.why_refused(ctx, doing, &path, len, refusal)
+            }
+        };
+        if size.is_some_and(|size| size < len) {
+            let _ = self.remove(ctx, name);
+        }
+        fault
     }
 
     /// Writes, syncs, looks at and closes a new file. Returns the first refusal, and the size. `early` are answers that came
