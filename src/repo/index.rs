@@ -1,23 +1,26 @@
 //! Looks up the place of a chunk by its id. Holds as much of the index in memory as an allowance permits, and reads the
 //! rest from the server when it is needed.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, RwLock};
 
-use super::Repository;
 use super::fingerprints::Fingerprints;
 use super::section::{Effort, Form, IndexSection};
 use super::state::State;
+use super::{Repository, parallel};
 use crate::context::Context;
 use crate::crypto::keys::{ChunkId, ChunkKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::record::{NewSection, SectionKind};
 use crate::format::reference::Ref;
 use crate::name::ObjectId;
 
 /// Default allowance in bytes: the fingerprints of 25 million chunks.
 const ALLOWANCE: usize = 80 << 20;
+/// Sections that one look-up reads at the same time. Each is read whole if it has at most 1 MiB.
+const READERS: usize = 16;
 
 /// The index of a repository as of one [`State`]. Reads nothing before the first look-up. Only [`Index::committed`] and
 /// [`Index::condemn`] change it. All methods may be called from many threads at once.
@@ -72,32 +75,40 @@ impl Index {
     }
 
     /// Hands every row of a chunk to `visit`, until it breaks. Where sections cannot be read, that is an error after the
-    /// rows of all others were visited. No lock is held meanwhile.
+    /// rows of all others were visited. No lock is held meanwhile. Takes two rounds at most, for up to 17 sections, while
+    /// no other thread reads them.
     pub fn visit(
         &self,
         ctx: &Context,
         repo: &Repository,
         id: &ChunkId,
-        mut visit: impl FnMut(IndexRow) -> ControlFlow<()>,
+        visit: impl FnMut(IndexRow) -> ControlFlow<()>,
     ) -> Result<()> {
         let view = self.view();
-        let mut open: Vec<&IndexSection> = view.sections.iter().map(|(_, section)| &**section).collect();
-        let mut failed = None;
-        // Sections in memory come first, then those that no other thread is reading, then the rest.
-        for effort in [Effort::Memory, Effort::Free, Effort::Wait] {
-            let mut left = Vec::new();
-            for section in open {
-                match view.row(ctx, repo, section, id, effort) {
-                    Ok(None) => left.push(section),
-                    Ok(Some(None)) => {}
-                    Ok(Some(Some(row))) if visit(row).is_break() => return Ok(()),
-                    Ok(Some(Some(_))) => {}
-                    Err(e) => failed = Some(e),
+        let row = |section: &IndexSection, effort| view.row(ctx, repo, section, id, effort);
+        let mut rows = Rows { visit, open: Vec::new(), failed: None };
+        for (_, section) in &view.sections {
+            if rows.take(section, row(section, Effort::Memory)).is_break() {
+                return Ok(());
+            }
+        }
+        // `prune` moves chunks, and then the newest section has their places. The others are read at once.
+        let mut newest = std::mem::take(&mut rows.open);
+        newest.sort_by_key(|section| Reverse(section.sequence()));
+        let others = newest.split_off(newest.len().min(1));
+        for (sections, effort) in [(newest, Effort::Wait), (others, Effort::Free)] {
+            for (section, answer) in parallel(READERS, sections, |section| (section, row(section, effort))) {
+                if rows.take(section, answer).is_break() {
+                    return Ok(());
                 }
             }
-            open = left;
         }
-        failed.map_or(Ok(()), Err)
+        for section in std::mem::take(&mut rows.open) {
+            if rows.take(section, row(section, Effort::Wait)).is_break() {
+                return Ok(());
+            }
+        }
+        rows.failed.map_or(Ok(()), Err)
     }
 
     /// Adds the sections of `record`, which this client has just committed with these new sections, without reading them
@@ -148,6 +159,28 @@ pub struct IndexRow {
     pub place: Ref,
     /// Its pack is condemned or dropped.
     pub is_condemned: bool,
+}
+
+/// The rows of a chunk, as the sections answer.
+struct Rows<'s, V> {
+    visit: V,
+    /// Sections that need a higher effort.
+    open: Vec<&'s IndexSection>,
+    /// Why a section cannot be read.
+    failed: Option<Error>,
+}
+
+impl<'s, V: FnMut(IndexRow) -> ControlFlow<()>> Rows<'s, V> {
+    /// Takes the answer of a section.
+    fn take(&mut self, section: &'s IndexSection, answer: Result<Option<Option<IndexRow>>>) -> ControlFlow<()> {
+        match answer {
+            Ok(Some(Some(row))) => return (self.visit)(row),
+            Ok(Some(None)) => {}
+            Ok(None) => self.open.push(section),
+            Err(e) => self.failed = Some(e),
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl View {

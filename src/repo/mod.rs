@@ -173,6 +173,9 @@ pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T
         return items.into_iter().map(work).collect();
     }
     let count = items.len();
+    if count <= 1 {
+        return items.into_iter().map(work).collect();
+    }
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());
     let done = std::sync::Mutex::new(Vec::with_capacity(count));
     let run = || {

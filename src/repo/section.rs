@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::index::{self, ENTRY, PACK_ROW};
 use crate::format::pack::Entry;
 use crate::format::reference::PackRef;
+use crate::name::Name;
 
 /// Cost of a look-up that reads one block, in bytes that a connection carries in a round trip. A section is read whole
 /// once its look-ups have cost as much as the section; a section of at most this size at the first look-up.
@@ -88,6 +89,11 @@ impl IndexSection {
     /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.place.section.len as usize
+    }
+
+    /// Returns the sequence of the record that holds the bytes.
+    pub fn sequence(&self) -> u32 {
+        if let Name::Record { sequence, .. } = self.place.object.name { sequence } else { 0 }
     }
 
     /// Takes the bytes of the section; [`IndexSection::allow`] reduces them to the allowed form.

@@ -1,7 +1,8 @@
 //! Commands do not wait for round trips one after another. The storage counts the rounds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use nfreezer::check;
 use nfreezer::context::{Context, background};
@@ -15,9 +16,9 @@ use nfreezer::format::reference::PackRef;
 use nfreezer::format::sections::index_sections;
 use nfreezer::name::ObjectId;
 use nfreezer::prune::{self, Unused};
-use nfreezer::repo::{Access, Repository, random};
+use nfreezer::repo::{Access, Index, Repository, random};
 use nfreezer::seen::SeenStore;
-use nfreezer::storage::Storage;
+use nfreezer::storage::{Memory, Storage};
 
 use crate::harness::faults::{Answer, Between, Call, Rule};
 use crate::harness::repository;
@@ -126,4 +127,58 @@ fn packs_whose_chunks_have_other_places_are_secured_many_at_a_time() {
     assert!(reads.rounds <= 60, "{reads:?} for {report:?}");
     saved.repo.forget_blocks();
     saved.assert_restores(snapshots.last().unwrap());
+}
+
+/// Counts reads. Once it is armed, the first read goes on alone, and the others wait for each other.
+#[derive(Default)]
+struct Together {
+    /// Reads since it was armed, and those that must have begun before any but the first one goes on.
+    state: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Together {
+    /// Returns the reads since the last call.
+    fn arm(&self, least: usize) -> usize {
+        std::mem::replace(&mut *self.state.lock().unwrap(), (0, least)).0
+    }
+}
+
+impl Rule for Together {
+    fn call(&self, ctx: &Context, storage: &dyn Storage, call: Call<'_>) -> Result<Answer> {
+        if let Call::Read(..) = call {
+            let mut state = self.state.lock().unwrap();
+            state.0 += 1;
+            self.changed.notify_all();
+            if state.0 > 1 {
+                let lacks_some = |state: &mut (usize, usize)| state.0 < state.1;
+                let waited = self.changed.wait_timeout_while(state, Duration::from_secs(60), lacks_some).unwrap().1;
+                assert!(!waited.timed_out(), "the reads come one after another");
+            }
+        }
+        call.of(ctx, storage)
+    }
+}
+
+#[test]
+fn a_look_up_reads_the_newest_section_and_then_all_others_at_once() {
+    let storage = Between::<Together, Memory>::with(Memory::default(), Together::default());
+    let repo = repository::init(storage.clone());
+    add_records(&repo, 12);
+    let id = ChunkId([0xff; 16]);
+    let look = |least, id: &ChunkId| {
+        let repo = repository::open(storage.clone());
+        let state = repo.state(background()).unwrap();
+        repo.forget_blocks();
+        storage.arm(least);
+        let found = Index::new(&state).find(background(), &repo, id).unwrap();
+        (found.is_some(), storage.arm(0))
+    };
+    assert_eq!(look(12, &id), (false, 12));
+    let pack = PackRef { id: ObjectId(random().unwrap()), len: 1 << 16 };
+    let entry = Entry { id, kind: ChunkKind::Data, offset: 0, stored: 10, len: 10 };
+    let sections = index_sections(&[(pack, ObjectType::Data)], index::rows(&[(0, entry)]), 0);
+    let mut state = repo.state(background()).unwrap();
+    repo.commit(background(), &mut state, Head::default(), &sections).unwrap();
+    assert_eq!(look(0, &id), (true, 1), "its place in the newest section");
 }
