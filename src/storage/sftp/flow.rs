@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Time worth of bytes that may be queued beyond a round trip.
 const QUEUE: Duration = Duration::from_millis(150);
-/// Shortest time over which the rate is measured.
+/// Shortest time between two changes.
 const EPOCH: Duration = Duration::from_millis(100);
 /// The least and the first amount on its way, over all channels.
 const LEAST: usize = 64 << 10;
@@ -18,17 +18,37 @@ pub struct Flow {
     /// Bytes that may be on their way.
     pub limit: usize,
     most: usize,
-    since: Instant,
-    moved: usize,
     under_way: usize,
-    /// The most that was under way since.
+    /// Bytes that were answered since the beginning.
+    answered: u64,
+    round: Round,
+}
+
+/// The time from one change of the limit to the next: a round trip at least, so that every burst of answers lies in one.
+struct Round {
+    since: Instant,
+    /// [`Flow::answered`] at its beginning.
+    answered: u64,
+    /// The greatest rate at which a request of this round saw bytes being answered, in bytes per second.
+    rate: f64,
+    /// The most that was under way.
     peak: usize,
+}
+
+/// The place of a request in the bytes of a direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    at: Instant,
+    bytes: usize,
+    /// [`Flow::answered`] when it was sent.
+    answered: u64,
 }
 
 impl Flow {
     /// Begins with at most `most` bytes, whatever the network takes.
     pub fn new(most: usize) -> Self {
-        Flow { limit: FIRST.min(most), most, since: Instant::now(), moved: 0, under_way: 0, peak: 0 }
+        let round = Round { since: Instant::now(), answered: 0, rate: 0.0, peak: 0 };
+        Flow { limit: FIRST.min(most), most, under_way: 0, answered: 0, round }
     }
 
     /// Returns whether `bytes` more may go; one request always may.
@@ -36,30 +56,34 @@ impl Flow {
         self.under_way == 0 || self.under_way + bytes <= self.limit
     }
 
-    /// Counts a request of `bytes` bytes as sent.
-    pub fn sent(&mut self, bytes: usize, now: Instant) {
-        if self.under_way == 0 {
-            (self.since, self.moved, self.peak) = (now, 0, 0);
-        }
+    /// Counts a request of `bytes` bytes as sent. Its mark is handed to [`Flow::answered`].
+    pub fn sent(&mut self, bytes: usize, now: Instant) -> Mark {
         self.under_way += bytes;
-        self.peak = self.peak.max(self.under_way);
+        self.round.peak = self.round.peak.max(self.under_way);
+        Mark { at: now, bytes, answered: self.answered }
     }
 
-    /// Notes an answer.
-    pub fn answered(&mut self, bytes: usize, round_trip: Duration, now: Instant) {
-        self.under_way = self.under_way.saturating_sub(bytes);
-        self.moved += bytes;
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed < EPOCH.max(round_trip) {
+    /// Notes an answer. The rate is measured from the sending of each request to its answer. So it does not matter whether answers
+    /// come evenly, in bursts, or after a pause without requests.
+    pub fn answered(&mut self, mark: Mark, round_trip: Duration, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(mark.bytes);
+        self.answered += mark.bytes as u64;
+        let took = now.saturating_duration_since(mark.at).max(Duration::from_micros(1));
+        let round = &mut self.round;
+        round.rate = round.rate.max((self.answered - mark.answered) as f64 / took.as_secs_f64());
+        // A request that was sent after an answer of this round follows everything that was under way at its beginning. One that
+        // waited in a long queue has seen the rate as well, and the queue must become shorter soon.
+        let is_queued = took > round_trip + QUEUE;
+        let shortest = if is_queued { EPOCH.max(round_trip) } else { EPOCH };
+        if now.saturating_duration_since(round.since) < shortest || !is_queued && mark.answered <= round.answered {
             return;
         }
-        let rate = self.moved as f64 / elapsed.as_secs_f64();
-        let fills = (rate * (round_trip + QUEUE).as_secs_f64()) as usize;
+        let fills = (round.rate * (round_trip + QUEUE).as_secs_f64()) as usize;
         // half or double at most: a pause of the server's disk is not the line; and where little was asked for, little coming
         // is no measure of the connection
-        let least = if self.peak * 2 < self.limit { self.limit } else { self.limit / 2 };
+        let least = if round.peak * 2 < self.limit { self.limit } else { self.limit / 2 };
         self.limit = fills.clamp(least, self.limit * 2).clamp(LEAST, self.most);
-        (self.since, self.moved, self.peak) = (now, 0, self.under_way);
+        self.round = Round { since: now, answered: self.answered, rate: 0.0, peak: self.under_way };
     }
 
     /// Returns the largest packet to make.
@@ -80,13 +104,13 @@ mod tests {
         while now < start + Duration::from_secs(60) && flow.limit < 20 << 20 || now < start + Duration::from_secs(10) {
             let packet = flow.packet(255 << 10);
             while flow.admits(packet) {
-                flow.sent(packet, now);
+                let mark = flow.sent(packet, now);
                 free = free.max(now) + Duration::from_secs_f64(packet as f64 / rate);
-                way.push_back((free + round_trip, packet));
+                way.push_back((free + round_trip, mark));
             }
-            let (at, bytes) = way.pop_front().expect("one request always goes");
+            let (at, mark) = way.pop_front().expect("one request always goes");
             now = now.max(at);
-            flow.answered(bytes, round_trip, now);
+            flow.answered(mark, round_trip, now);
             if now > start + Duration::from_secs(60) {
                 break;
             }
@@ -106,13 +130,53 @@ mod tests {
         assert_eq!(settle(1e9, long).packet(255 << 10), 255 << 10);
     }
 
+    /// Sends in bursts: all that may be on its way goes at once, and its answers arrive together a round trip later.
+    fn settle_in_bursts(round_trip: Duration, rounds: u32) -> Flow {
+        let (mut flow, mut now) = (Flow::new(20 << 20), Instant::now());
+        for _ in 0..rounds {
+            let mut way = Vec::new();
+            let packet = flow.packet(255 << 10);
+            while flow.admits(packet) {
+                way.push(flow.sent(packet, now));
+            }
+            now += round_trip;
+            way.into_iter().for_each(|mark| flow.answered(mark, round_trip, now));
+            now += Duration::from_millis(1);
+        }
+        flow
+    }
+
+    #[test]
+    fn answers_in_bursts_do_not_make_a_line_slow() {
+        for millis in [50, 100, 200, 400] {
+            let flow = settle_in_bursts(Duration::from_millis(millis), 40);
+            assert!(flow.limit > 15 << 20, "{millis} ms: {}", flow.limit);
+        }
+    }
+
+    #[test]
+    fn a_slow_line_is_noticed_before_the_first_queue_is_answered() {
+        let (mut flow, start, rate) = (Flow::new(20 << 20), Instant::now(), 100e3);
+        let mut way = Vec::new();
+        while flow.admits(64 << 10) {
+            way.push(flow.sent(64 << 10, start));
+        }
+        assert_eq!(way.len(), 16);
+        let taken =
+            |count: usize| Duration::from_millis(50) + Duration::from_secs_f64((count * (64 << 10)) as f64 / rate);
+        for (number, mark) in way.into_iter().take(4).enumerate() {
+            flow.answered(mark, Duration::from_millis(50), start + taken(number + 1));
+        }
+        assert_eq!(flow.limit, LEAST);
+    }
+
     #[test]
     fn small_requests_one_after_the_other_do_not_make_a_line_slow() {
         let (mut flow, mut now) = (Flow::new(20 << 20), Instant::now());
         for _ in 0..100 {
-            flow.sent(1000, now);
+            let mark = flow.sent(1000, now);
             now += Duration::from_millis(200);
-            flow.answered(1000, Duration::from_millis(200), now);
+            flow.answered(mark, Duration::from_millis(200), now);
         }
         assert_eq!(flow.limit, FIRST);
     }

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::storage::Extensions;
 use crate::storage::net::Fault;
 use crate::storage::net::pace::Pace;
-use crate::storage::sftp::flow::Flow;
+use crate::storage::sftp::flow::{Flow, Mark};
 use crate::storage::sftp::link::Link;
 use crate::storage::sftp::packet::{self, Request};
 use crate::storage::sftp::session::call::{Call, Purpose};
@@ -102,6 +102,8 @@ pub struct Submit {
     pub tag: u32,
     pub sends: usize,
     pub expects: usize,
+    upload: Mark,
+    download: Mark,
     pub answer: Option<Sender<Message>>,
 }
 
@@ -148,9 +150,8 @@ impl SessionState {
         let (sends, now) = (packet.len(), Instant::now());
         self.channels[channel].sending += sends;
         self.channels[channel].expecting += expects;
-        self.upload.sent(sends, now);
-        self.download.sent(expects, now);
-        self.inbox.push(Submit { channel, id, packet, tag, sends, expects, answer });
+        let (upload, download) = (self.upload.sent(sends, now), self.download.sent(expects, now));
+        self.inbox.push(Submit { channel, id, packet, tag, sends, expects, upload, download, answer });
     }
 
     /// Releases the share of an answered request in the bounds.
@@ -160,8 +161,8 @@ impl SessionState {
         channel.expecting -= submit.expects;
         let round_trip = self.round_trip.map_or(took, |least| least.min(took));
         self.round_trip = Some(round_trip);
-        self.upload.answered(submit.sends, round_trip, now);
-        self.download.answered(submit.expects, round_trip, now);
+        self.upload.answered(submit.upload, round_trip, now);
+        self.download.answered(submit.download, round_trip, now);
     }
 }
 
