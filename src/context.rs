@@ -271,7 +271,7 @@ impl<'p> Context<'p> {
     }
 }
 
-/// Threads of one operation that end together: the first failure cancels the others. A thread that ends because of the user's
+/// Threads of one operation that end together: the first failure cancels the others. A step that ends because of the user's
 /// stop does not, while the context of the group has grace for it.
 pub struct Group<'p> {
     context: Context<'p>,
@@ -302,16 +302,10 @@ impl<'p> Group<'p> {
         &self.context
     }
 
-    /// Runs the body of a thread. A failure or a panic in it cancels the group. Returns `None` after a failure, and if the
-    /// body ended because of the user's stop.
+    /// Runs the body of a thread. A failure or a panic in it cancels the group. Returns `None` after a failure.
     pub fn run<T>(&self, body: impl FnOnce() -> Result<T>) -> Option<T> {
         let _alarm = Alarm(self);
-        match body() {
-            Ok(done) => return Some(done),
-            Err(error) if self.is_orderly(&error) => {}
-            Err(error) => self.fail(error),
-        }
-        None
+        body().map_err(|error| self.fail(error)).ok()
     }
 
     /// Runs a step of a thread that works for several parts. Returns `None` if this part has failed.
@@ -459,13 +453,11 @@ mod tests {
         signal.store(2, Ordering::Relaxed);
         group.context().check().unwrap();
         assert_eq!(kind(&at_once), Kind::Interrupted(2));
-        assert_eq!(group.run(|| at_once.check()), None);
         assert_eq!(group.step(|| at_once.check()).unwrap_err().kind(), Kind::Interrupted(2));
         assert!(!group.has_failed(), "a thread that was asked to end has not failed");
         group.result().unwrap();
         assert_eq!(group.run(|| Err::<(), _>(Error::failed("full"))), None);
         assert_eq!(kind(group.context()), Kind::Cancelled);
-        assert_eq!(group.run(|| at_once.check()), None);
         assert_eq!(group.result().unwrap_err().to_string(), "full");
     }
 

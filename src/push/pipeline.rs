@@ -184,7 +184,7 @@ impl<'p> Pipeline<'p> {
             }
             drop(wanted);
             let batcher = Batcher::new(self.shared.ctx, self.shared.rest, self.destinations, loads_in);
-            if self.group.run(|| self.walk(sources, batcher, early)).is_none() {
+            if !matches!(self.group.step(|| self.walk(sources, batcher, early)), Ok(Some(()))) {
                 self.cut();
             }
             for worker in running {
@@ -223,7 +223,7 @@ impl<'p> Pipeline<'p> {
             for _ in 0..setup.budget.uploads {
                 scope.spawn(|| group.run(|| data_packs::upload(setup.repo, &stock.data, &stock.packs_out)));
             }
-            group.run(|| tree.run())
+            group.run(|| tree.run()).flatten()
         });
         if self.shared.ctx.is_stopped() {
             let _ = ended.recv(); // batches that they finish meanwhile are kept too

@@ -4,7 +4,6 @@
 //! A checkpoint is made between two steps, or while a step waits for packs.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::assembler::Assembler;
 use super::checkpoint::Checkpointer;
@@ -61,18 +60,14 @@ impl<'c> TreeWriter<'c> {
     }
 
     /// Takes all steps. Returns the top page of the root.
-    ///
-    /// # Errors
-    ///
-    /// Fails also if steps are missing because of the user's stop.
-    pub fn run(&mut self) -> Result<Option<Ref>> {
+    /// `None`: steps are missing because of the user's stop.
+    pub fn run(&mut self) -> Result<Option<Option<Ref>>> {
         self.batches()?;
         let Workspace { ctx, trees, is_cut, .. } = self.work;
         if is_cut.load(Ordering::SeqCst) {
-            ctx.with_stop_grace(Duration::ZERO).check()?;
-            return Err(Error::failed("the walk has ended early"));
+            return Ok(None);
         }
-        self.assembler.finish(Some(&|branch| trees.page(ctx, branch).map(|(_, page)| page)))
+        self.assembler.finish(Some(&|branch| trees.page(ctx, branch).map(|(_, page)| page))).map(Some)
     }
 
     /// Figures of the tree so far that the snapshot does not hold.
