@@ -44,13 +44,11 @@ struct StopAfter {
 impl Progress for StopAfter {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::Done { files: 0, bytes } => {
-                if self.read.fetch_add(bytes, Ordering::SeqCst) + bytes >= self.bytes {
-                    while !self.is_walked.load(Ordering::SeqCst) {
-                        std::thread::yield_now();
-                    }
-                    self.stop.store(15, Ordering::SeqCst);
+            Event::Done { files: 0, bytes } if self.read.fetch_add(bytes, Ordering::SeqCst) + bytes >= self.bytes => {
+                while !self.is_walked.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
                 }
+                self.stop.store(15, Ordering::SeqCst);
             }
             Event::Total { complete: true, .. } => self.is_walked.store(true, Ordering::SeqCst),
             Event::Warning { text } => self.warnings.lock().unwrap().push(text.into()),
