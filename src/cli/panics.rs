@@ -1,4 +1,4 @@
-//! Reports panics. One of them is no fault of this program: the standard library panics if the system starts no thread.
+//! Reports panics. One of them is no fault of this program: libraries panic if the system starts no thread.
 
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
@@ -12,8 +12,8 @@ use crate::error::{Error, Kind};
 /// The first panic of this process.
 static FIRST: OnceLock<Error> = OnceLock::new();
 
-/// The beginning of the message of `std::thread::Scope::spawn`.
-const NO_THREAD: &str = "failed to spawn thread";
+/// Beginnings of the messages of `std::thread::Scope::spawn`, and of rayon, which the key derivation uses.
+const NO_THREAD: [&str; 2] = ["failed to spawn thread", "The global thread pool has not been initialized"];
 
 /// Prints a panic on standard error. The ones that follow from a thread that did not start are left out.
 pub fn print(info: &PanicHookInfo<'_>) {
@@ -29,7 +29,7 @@ pub fn error(info: &PanicHookInfo<'_>) -> Error {
     let payload = info.payload();
     let why = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
     let why = why.unwrap_or("unknown");
-    if why.starts_with(NO_THREAD) {
+    if NO_THREAD.iter().any(|text| why.starts_with(text)) {
         return Error::no_thread("the limit of processes or of memory is reached");
     }
     let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
