@@ -123,6 +123,6 @@ mod tests {
     fn too_little_is_refused_with_the_least() {
         let error = Budget::new(1, LEAST - 1, 0, 8).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
-        assert!(error.hint_text().unwrap().contains("104 MiB"));
+        assert!(error.hint_text().unwrap().contains("--memory 104M"));
     }
 }

@@ -162,7 +162,7 @@ fn t28_t29_what_is_not_a_whole_repository_is_refused_and_nothing_is_made() {
         };
         for (what, memory, expected) in [
             ("an empty place", Arc::<Memory>::default(), Kind::NoRepository),
-            ("no config", without(&|name| *name == Name::Config), Kind::NoRepository),
+            ("no config", without(&|name| *name == Name::Config), Kind::Missing),
             ("no keys", without(&|name| matches!(name, Name::Key(_))), Kind::Missing),
         ] {
             let storage = liar(memory.clone());

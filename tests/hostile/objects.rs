@@ -280,7 +280,7 @@ fn t07_objects_with_nothing_in_them_are_refused() {
         for len in [0, 1, 43] {
             config.overwrite(&Name::Config, world.bytes(&Name::Config)[..len].to_vec());
             let error = open(config.clone()).map(drop).unwrap_err();
-            assert_eq!(error.kind(), Kind::NoRepository);
+            assert_eq!(error.kind(), Kind::Missing);
         }
     });
 }

@@ -274,7 +274,7 @@ fn the_repositories_share_the_memory() {
     for result in push(2 * LEAST - 2) {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
-        assert!(error.hint_text().unwrap().contains("208 MiB"), "{:?}", error.hint_text());
+        assert!(error.hint_text().unwrap().contains("--memory 208M"), "{:?}", error.hint_text());
     }
 }
 
