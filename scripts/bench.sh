@@ -73,7 +73,7 @@ mkdir -p /run/sshd
 /usr/sbin/sshd -D -f "$WORK/sshd_config" & pids+=($!)
 if [ "$STORE" = s3 ]; then # the folder `server` is a bucket
   export AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=bench-secret AWS_DEFAULT_REGION=us-east-1
-  rclone serve s3 --config /dev/null --addr "127.0.0.1:$behind" --auth-key bench,bench-secret "$WORK" 2> "$WORK/s3.log" & pids+=($!)
+  rclone serve s3 --config /dev/null --dir-cache-time 0 --addr "127.0.0.1:$behind" --auth-key bench,bench-secret "$WORK" 2> "$WORK/s3.log" & pids+=($!)
 fi
 mkfifo "$WORK/near" "$WORK/far"
 "$proxy" $near $behind 0 < "$WORK/near" > "$WORK/near.out" & pids+=($!)
