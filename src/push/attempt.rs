@@ -91,7 +91,8 @@ fn attempt(
     let contexts: Vec<Context<'_>> = names.iter().map(|name| ctx.with_progress(name)).collect();
     let (mut setups, mut states, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     let saved = sources.saved();
-    let prepared = for_each((0..destinations.len()).collect(), |i| {
+    // Several repositories are prepared and finished at the same time: each waits for its own server.
+    let prepared = parallel(destinations.len(), (0..destinations.len()).collect(), |i| {
         let draft = Draft { repo: destinations[i].repo, options, paths, repositories: destinations.len() };
         draft.prepare(&contexts[i], saved, &outdated[i])
     });
@@ -115,17 +116,10 @@ fn attempt(
         advice::on_patterns(&options.select).iter().for_each(|text| ctx.warn(text));
     }
     let all = setups.iter().zip(&mut states).zip(done).collect();
-    let mut results = for_each(all, |((setup, state), done)| finish(setup, state, is_files, &counts, done?));
+    let mut results =
+        parallel(destinations.len(), all, |((setup, state), done)| finish(setup, state, is_files, &counts, done?));
     failed.into_iter().for_each(|(i, error)| results.insert(i, error));
     results
-}
-
-/// Works for each repository, for several of them at the same time: each waits for its own server.
-fn for_each<T: Send, R: Send>(repositories: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    if repositories.len() < 2 {
-        return repositories.into_iter().map(work).collect();
-    }
-    parallel(repositories.len(), repositories, work)
 }
 
 /// Merges records and makes the summary.

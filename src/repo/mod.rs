@@ -166,14 +166,15 @@ pub fn now() -> Time {
     SystemClock.wall()
 }
 
-/// Calls `work` for each item, on up to `threads` threads. Returns the results in the order of the items.
+/// Calls `work` for each item, on up to `threads` threads, or on this thread if one is enough. Returns the results in the order
+/// of the items.
 pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     #[cfg(test)]
     if deterministic::is_on() {
         return items.into_iter().map(work).collect();
     }
     let count = items.len();
-    if count <= 1 {
+    if threads.min(count) <= 1 {
         return items.into_iter().map(work).collect();
     }
     let queue = std::sync::Mutex::new(items.into_iter().enumerate());

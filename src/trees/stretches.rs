@@ -83,8 +83,7 @@ impl Stretches {
             let page = trees.page_within(ctx, &request.branch, self.span(&request.branch.page));
             Answer { request, page: page.map(|(_, page)| page) }
         };
-        let threads = THREADS.min(self.places.len());
-        if threads < 2 { requests.into_iter().map(read).collect() } else { parallel(threads, requests, read) }
+        parallel(THREADS.min(self.places.len()), requests, read)
     }
 
     fn span(&self, page: &Ref) -> Span {

@@ -56,12 +56,11 @@ fn same_repository(a: &Place, b: &Place) -> Error {
 /// written. Those whose passphrases are typed, and those that are made, are opened one after the other.
 pub fn open(args: &Args, places: &[Place]) -> Result<Vec<Result<Repository>>> {
     let mut repos: Vec<Result<Repository>> = Vec::new();
-    let is_typed = |place: &Place| Given::of(&place.open.secret).is_typed();
     let mut asks = args.init;
     for place in places {
-        asks |= is_typed(place)?;
+        asks |= Given::of(&place.open.secret).is_typed()?;
     }
-    let opened: Box<dyn Iterator<Item = Result<Repository>>> = if asks || places.len() == 1 {
+    let opened: Box<dyn Iterator<Item = Result<Repository>>> = if asks {
         Box::new(places.iter().map(|place| open_one(args, place)))
     } else {
         Box::new(parallel(places.len(), places.iter().collect(), |place| open_one(args, place)).into_iter())
