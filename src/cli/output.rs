@@ -148,10 +148,15 @@ pub fn error(json: bool, error: &Error, code: u8) {
         notice(format_args!("hint: {}", escape::message(hint)));
     }
     if json {
-        let fields = json!({ "message": error.to_string(), "hint": error.hint_text(), "code": code });
-        let mut out = Output::new(true);
-        let _ = out.object("error", object(fields)).and_then(|()| out.flush());
+        error_object(error, code);
     }
+}
+
+/// Prints a failure as an object. A failure to print it is ignored.
+pub fn error_object(error: &Error, code: u8) {
+    let fields = json!({ "message": error.to_string(), "hint": error.hint_text(), "code": code });
+    let mut out = Output::new(true);
+    let _ = out.object("error", object(fields)).and_then(|()| out.flush());
 }
 
 /// Prints a warning on standard error, and as an object with `--json`.

@@ -3,10 +3,7 @@
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 
-use serde_json::json;
-
-use super::output::{self, Output};
-use super::{escape, exit};
+use super::{escape, exit, output};
 use crate::error::{Error, Kind};
 
 /// The first panic of this process.
@@ -38,12 +35,9 @@ pub fn error(info: &PanicHookInfo<'_>) -> Error {
 
 /// Returns the exit code of a command that has panicked. With `json`, the panic becomes the last object of the output.
 pub fn code(json: bool) -> u8 {
-    let error = FIRST.get().filter(|_| json);
     let code = exit::exit_code(Kind::Failed);
-    if let Some(error) = error {
-        let fields = json!({ "message": error.to_string(), "hint": error.hint_text(), "code": code });
-        let mut out = Output::new(true);
-        let _ = out.object("error", output::object(fields)).and_then(|()| out.flush());
+    if let (true, Some(error)) = (json, FIRST.get()) {
+        output::error_object(error, code);
     }
     code
 }
