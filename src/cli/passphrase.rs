@@ -145,7 +145,7 @@ fn read(source: Source) -> Result<Passphrase> {
     match source {
         Source::Text(name, text) => checked(Zeroizing::new(text.as_bytes().to_vec()), name),
         Source::File(path) => read_file(&path),
-        Source::Command(command) => checked(without_newline(run(&command)?), "the output of the passphrase command"),
+        Source::Command(command) => stored(run(&command)?, "the output of the passphrase command"),
     }
 }
 
@@ -155,10 +155,20 @@ fn read_file(path: &Path) -> Result<Passphrase> {
         Error::new(Kind::Usage, format!("cannot read {name}: {e}"))
             .hint("nothing was done; give the file that holds the passphrase")
     })?;
-    checked(without_newline(bytes), &name)
+    stored(bytes, &name)
 }
 
-/// Returns what is unusual about a passphrase from a file or a command and is easily overlooked there. It is used as it is.
+/// Returns the passphrase of a file or a command, without the newline at its end. Bytes that are easily overlooked there cause a
+/// warning, and are used as they are.
+fn stored(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Passphrase> {
+    let bytes = without_newline(bytes);
+    if let Some(oddity) = oddity(&bytes) {
+        output::notice(format_args!("nfreezer: warning: {name} {oddity} as a part of the passphrase"));
+    }
+    checked(bytes, name)
+}
+
+/// Describes bytes of a passphrase that are easily overlooked in a file or in the output of a command.
 fn oddity(passphrase: &[u8]) -> Option<&'static str> {
     if passphrase.starts_with(b"\xef\xbb\xbf") {
         return Some("begins with a byte order mark, as Windows writes files: the mark counts");
@@ -196,11 +206,8 @@ fn without_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// `name` says where the bytes are from. A file or a command whose bytes are unusual causes a warning.
+/// Makes a passphrase of these bytes. Errors call their source `name`.
 fn checked(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Passphrase> {
-    if let Some(oddity) = oddity(&bytes).filter(|_| !name.starts_with("NFREEZER_")) {
-        output::notice(format_args!("nfreezer: warning: {name} {oddity} as a part of the passphrase"));
-    }
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::new(Kind::Usage, format!("{name} is not UTF-8")))?;
     Passphrase::new(text.to_owned()).ok_or_else(|| Error::new(Kind::Usage, format!("{name} is empty")))
 }
