@@ -167,6 +167,12 @@ impl<'p> Context<'p> {
         Ok(())
     }
 
+    /// Returns whether the error is only the user's stop, seen by a part of the work without grace, and this context has grace
+    /// left to end the rest in an orderly way.
+    pub fn has_grace_after(&self, error: &Error) -> bool {
+        matches!(error.kind(), Kind::Interrupted(_)) && self.check().is_ok()
+    }
+
     /// Returns whether the operation was asked to stop or was cancelled, whatever the grace and the deadline.
     pub fn is_stopped(&self) -> bool {
         self.scope.signal().is_some() || self.scope.cancelled().is_some()
@@ -318,17 +324,12 @@ impl<'p> Group<'p> {
         let done = if self.has_failed() { None } else { Some(body()) };
         match done {
             Some(Ok(done)) => return Ok(Some(done)),
-            Some(Err(error)) if self.is_orderly(&error) => return Err(error),
+            Some(Err(error)) if self.context.has_grace_after(&error) => return Err(error),
             Some(Err(error)) => self.fail(error),
             None => {}
         }
         self.whole.unwrap_or(self).context.check()?;
         Ok(None)
-    }
-
-    /// Returns whether the error only says that the user asked to stop, and the group has grace to end in an orderly way.
-    pub fn is_orderly(&self, error: &Error) -> bool {
-        matches!(error.kind(), Kind::Interrupted(_)) && self.context.check().is_ok()
     }
 
     /// Returns whether the group was cancelled, if not by a stop.

@@ -10,7 +10,7 @@ use super::item::{Batch, Item, Job, Load};
 use super::reader::{Reader, Shared};
 use super::workspace::Workspace;
 use crate::context::SLICE;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::progress::Event;
 
 /// One worker thread.
@@ -110,7 +110,7 @@ impl<'w> Worker<'w> {
         });
         match read {
             Ok(()) => {}
-            Err(error) if is_stop(&error) && self.shared.rest.check().is_ok() => {
+            Err(error) if self.shared.rest.has_grace_after(&error) => {
                 return self.leave_out(load, destination, at);
             }
             Err(error) => return Err(error),
@@ -163,10 +163,6 @@ fn is_unread(item: &Item) -> bool {
         Item::Saved(_) => true,
         _ => false,
     }
-}
-
-fn is_stop(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Interrupted(_))
 }
 
 /// Returns whether a file is alone in its batch.
