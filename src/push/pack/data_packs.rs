@@ -25,8 +25,6 @@ pub struct Upload {
     number: u32,
     /// Plaintext bytes of its chunks.
     contents: u64,
-    /// Bytes of its chunks in their stored form.
-    stored: u64,
     plain: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -78,8 +76,6 @@ struct OpenPack {
     number: u32,
     /// Plaintext bytes of its chunks.
     contents: u64,
-    /// Bytes of its chunks in their stored form.
-    stored: u64,
     builder: Builder,
 }
 
@@ -140,7 +136,7 @@ impl<'c> DataPacks<'c> {
             let entry = pack.builder.add(chunk.id, ChunkKind::Data, chunk.stored, chunk.len);
             self.chunks.put(chunk.id, Place::new(pack.number, &entry));
             pack.contents += chunk.len as u64;
-            pack.stored += chunk.stored.len() as u64;
+            // Before the lock is released: the pack may be stored while the next chunk waits for room.
             self.unsent.fetch_add(chunk.stored.len() as u64, Ordering::Relaxed);
             stored += chunk.stored.len() as u64;
         }
@@ -171,7 +167,7 @@ impl<'c> DataPacks<'c> {
     fn open_pack(&self) -> OpenPack {
         let spare = self.spare.lock().expect("no holder panics").pop();
         let builder = spare.map_or_else(Builder::default, Builder::new);
-        OpenPack { number: self.packs.open(ObjectType::Data), contents: 0, stored: 0, builder }
+        OpenPack { number: self.packs.open(ObjectType::Data), contents: 0, builder }
     }
 
     /// Finishes an open pack and hands it to an uploading thread, without the lock. `full`: more chunks follow.
@@ -185,9 +181,9 @@ impl<'c> DataPacks<'c> {
         let slot = std::mem::replace(&mut slots.all[index], Slot::Leaving);
         drop(slots);
         let sent = match (slot, uploads) {
-            (Slot::Open(OpenPack { number, contents, stored, builder }), Some(uploads)) => {
+            (Slot::Open(OpenPack { number, contents, builder }), Some(uploads)) => {
                 let (plain, entries) = builder.finish(full || self.full_packs);
-                self.ctx.send(&uploads, Upload { number, contents, stored, plain, entries })
+                self.ctx.send(&uploads, Upload { number, contents, plain, entries })
             }
             _ => Ok(()),
         };
@@ -280,10 +276,10 @@ impl<'c> DataPacks<'c> {
 /// Runs an uploading thread: seals and stores packs until there are no more, or until the push is cancelled.
 pub fn upload(repo: &Repository, data: &DataPacks<'_>, uploads: &Receiver<Upload>) -> Result<()> {
     let ctx = data.ctx;
-    while let Some(Upload { number, contents, stored, mut plain, entries }) = ctx.receive(uploads)? {
+    while let Some(Upload { number, contents, mut plain, entries }) = ctx.receive(uploads)? {
         let pack = repo.put_new_pack(ctx, &mut plain, &entries)?;
         data.added.fetch_add(contents, Ordering::Relaxed);
-        data.unsent.fetch_sub(stored, Ordering::Relaxed);
+        data.unsent.fetch_sub(entries.iter().map(|entry| u64::from(entry.stored)).sum(), Ordering::Relaxed);
         data.written.fetch_add(sealed_len(pack.len.into()), Ordering::Relaxed);
         data.packs.stored(number, pack);
         data.spare.lock().expect("no holder panics").push(plain);
