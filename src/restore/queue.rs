@@ -13,7 +13,7 @@ use super::file::File;
 use super::{finish, local};
 use crate::allowance::{Allowance, Share};
 use crate::descriptors;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::format::node::Node;
 use crate::format::reference::{Extent, Ref};
 use crate::trees::{LinkKey, check_size};
@@ -78,13 +78,7 @@ impl<'q> Queue<'q> {
     /// Restores a file.
     pub fn file(&self, run: &Run<'_>, held: Held, node: Node, replace: bool, key: Option<LinkKey>) {
         let content = node.content.clone();
-        let share = match self.share(run, &held) {
-            Ok(share) => share,
-            Err(e) => {
-                run.group.fail(e);
-                return dir::release(run, held);
-            }
-        };
+        let Some((held, share)) = self.share(run, held) else { return };
         let file = Arc::new(File::new(held, node, replace, key));
         let (mut offset, mut start, mut refs) = (0, 0, Vec::new());
         let send = |file, start, refs: Vec<Ref>| {
@@ -121,30 +115,34 @@ impl<'q> Queue<'q> {
 
     /// Compares a file with the existing one.
     pub fn existing(&self, run: &Run<'_>, held: Held, node: Node) {
-        match self.share(run, &held) {
-            Ok(share) => {
-                let task = Task::Existing(Box::new(File::new(held, node, true, None)));
-                self.jobs.send(Job { task, _share: share }).expect("the threads wait for jobs");
-            }
-            Err(e) => {
-                run.group.fail(e);
-                dir::release(run, held);
-            }
-        }
+        let Some((held, _share)) = self.share(run, held) else { return };
+        let task = Task::Existing(Box::new(File::new(held, node, true, None)));
+        self.jobs.send(Job { task, _share }).expect("the threads wait for jobs");
     }
 
-    /// Returns the share of a directory. Waits while too many directories have waiting jobs.
-    fn share(&self, run: &Run<'_>, held: &Held) -> Result<Arc<Share<'q>>> {
+    /// Returns the directory with its share. Waits while too many directories have waiting jobs. If the restore ends meanwhile,
+    /// the directory is released.
+    fn share(&self, run: &Run<'_>, held: Held) -> Option<(Held, Arc<Share<'q>>)> {
         let mut last = self.last.borrow_mut();
         if let Some((fd, share)) = &*last
             && Arc::ptr_eq(fd, &held.fd)
         {
-            return Ok(Arc::clone(share));
+            let share = Arc::clone(share);
+            return Some((held, share));
         }
         *last = None;
-        let share = Arc::new(self.directories.take(run.ctx(), 1)?);
-        *last = Some((Arc::clone(&held.fd), Arc::clone(&share)));
-        Ok(share)
+        match self.directories.take(run.ctx(), 1) {
+            Ok(share) => {
+                let share = Arc::new(share);
+                *last = Some((Arc::clone(&held.fd), Arc::clone(&share)));
+                Some((held, share))
+            }
+            Err(e) => {
+                run.group.fail(e);
+                dir::release(run, held);
+                None
+            }
+        }
     }
 }
 
