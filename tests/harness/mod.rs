@@ -17,6 +17,7 @@ pub mod servers;
 pub mod shown;
 pub mod sshd;
 pub mod stalled;
+pub mod stop_after;
 pub mod tree;
 pub mod v0;
 pub mod writer;

@@ -5,18 +5,18 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use crate::harness::hook::{Hook, hook};
 use crate::harness::repository;
+use crate::harness::stop_after::StopAfter;
 use crate::harness::tree::{self, assert_same, in_snapshot, noise, on_disk, write};
 use nfreezer::context::{Context, background};
 use nfreezer::error::{Error, Kind, Result};
 use nfreezer::format::node::PARTIAL;
 use nfreezer::format::record::Snapshot;
 use nfreezer::name::{Folder, Name};
-use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{Checkpoints, Options, Summary, push};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
@@ -32,22 +32,6 @@ const NEVER: Checkpoints = Checkpoints {
     after_stop: Duration::from_secs(3600),
 };
 const ALWAYS: Checkpoints = Checkpoints { after: Duration::ZERO, at_most: Duration::ZERO, ..NEVER };
-
-/// Asks the push to stop when this number of bytes was read.
-struct StopAfter {
-    left: AtomicI64,
-    stop: Arc<AtomicI32>,
-}
-
-impl Progress for StopAfter {
-    fn event(&self, event: Event<'_>) {
-        if let Event::Done { files: 0, bytes } = event
-            && self.left.fetch_sub(bytes as i64, Ordering::SeqCst) <= bytes as i64
-        {
-            self.stop.store(15, Ordering::SeqCst);
-        }
-    }
-}
 
 struct Setup {
     repo: Repository,
@@ -95,7 +79,7 @@ impl Setup {
     /// Runs a push that is asked to stop as soon as the contents of this number of packs are read.
     fn interrupted(&self, packs: u64, checkpoints: Checkpoints) -> Error {
         self.stop.store(0, Ordering::SeqCst);
-        let progress = StopAfter { left: AtomicI64::new((packs * PACK) as i64), stop: Arc::clone(&self.stop) };
+        let progress = StopAfter::new(packs * PACK, Arc::clone(&self.stop));
         let error = push(&Context::new(&progress, Arc::clone(&self.stop)), &self.repo, &self.options(checkpoints));
         let error = error.unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted(15));

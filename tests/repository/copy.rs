@@ -3,14 +3,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use nfreezer::check::{Options as CheckOptions, Part};
 use nfreezer::context::{Context, background};
 use nfreezer::error::{Kind, Result};
 use nfreezer::format::record::{PINNED, Snapshot};
 use nfreezer::name::Folder;
-use nfreezer::progress::{Event, Progress};
 use nfreezer::push::{self, Copied, Copier, Existing, Options, Summary};
 use nfreezer::repo::Repository;
 use nfreezer::storage::{Memory, Storage};
@@ -19,23 +17,8 @@ use nfreezer::trees::Trees;
 use crate::harness::hook::{Hook, hook};
 use crate::harness::repository;
 use crate::harness::saved::Saved;
+use crate::harness::stop_after::StopAfter;
 use crate::harness::tree::{assert_same, flagged, in_partial, in_snapshot, nasty, noise, set_xattr, settle, write};
-
-/// Asks the copy to stop when this number of bytes was read.
-struct StopAfter {
-    left: AtomicI64,
-    stop: Arc<AtomicI32>,
-}
-
-impl Progress for StopAfter {
-    fn event(&self, event: Event<'_>) {
-        if let Event::Done { files: 0, bytes } = event
-            && self.left.fetch_sub(bytes as i64, Ordering::SeqCst) <= bytes as i64
-        {
-            self.stop.store(15, Ordering::SeqCst);
-        }
-    }
-}
 
 struct Setup {
     from: Saved,
@@ -143,8 +126,9 @@ fn an_interrupted_copy_goes_on_where_it_stopped_and_sends_nothing_twice() {
     (0..30).for_each(|i| setup.from.write(&format!("c/{i}"), 200 + i, 100_000));
     let total = 30 * 200_000 + (40 << 20);
     let snapshot = setup.from.push().snapshot;
-    let stop = StopAfter { left: AtomicI64::new(28 << 20), stop: Arc::default() };
-    let ctx = Context::new(&stop, Arc::clone(&stop.stop));
+    let stop = Arc::default();
+    let progress = StopAfter::new(28 << 20, Arc::clone(&stop));
+    let ctx = Context::new(&progress, stop);
     let error = copy(&ctx, &setup.from.repo, &setup.to, &snapshot).unwrap_err();
     assert_eq!(error.kind(), Kind::Interrupted(15));
     assert!(error.hint_text().unwrap().contains("run the same copy again"), "{error}");
