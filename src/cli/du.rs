@@ -8,10 +8,9 @@ use serde_json::json;
 
 use super::exit::{DAMAGED, OK, exit_code};
 use super::filter::FilterArgs;
-use super::open::{read_state, to_read};
+use super::open::to_read_at;
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
-use super::values::snapshot_and_path;
 use super::{escape, human, signals};
 use crate::error::{Error, Result};
 use crate::format::node::{Content, Node};
@@ -36,10 +35,8 @@ pub struct Args {
 
 /// Prints the folders, the largest first.
 pub fn run(args: &Args) -> Result<u8> {
-    let (snapshot, path) = snapshot_and_path(&args.what)?;
-    let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
-    let (snapshot, path) = args.filter.locate(&repo, &read_state(&repo, &mut out)?, &snapshot, path)?;
+    let (repo, snapshot, path) = to_read_at(&args.what, &args.filter, &args.repository, args.output, &mut out)?;
     let trees = &Trees::new(&repo);
     let top = trees.at(signals::context(), &snapshot, &path)?;
     let mut sizes = Sizes::new(&path, args);

@@ -7,10 +7,9 @@ use clap::ValueEnum;
 
 use super::exit::{CLOSED_PIPE, OK};
 use super::filter::FilterArgs;
-use super::open::{read_state, to_read};
+use super::open::to_read_at;
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
-use super::values::snapshot_and_path;
 use super::{escape, human, signals, warnings};
 use crate::dump::{self, Format, Summary};
 use crate::error::{Error, Kind, Result};
@@ -63,10 +62,9 @@ impl Progress for Warnings {
 
 /// Writes the contents. The exit code is 141 if the reader closes standard output before the end.
 pub fn run(args: &Args) -> Result<u8> {
-    let (name, path) = snapshot_and_path(&args.what)?;
-    let repo = to_read(&args.repository, OutputArgs { json: false, quiet: args.quiet })?;
-    let state = read_state(&repo, &mut Output::new(false))?;
-    let (snapshot, path) = args.filter.locate(&repo, &state, &name, path)?;
+    let output = OutputArgs { json: false, quiet: args.quiet };
+    let (repo, snapshot, path) =
+        to_read_at(&args.what, &args.filter, &args.repository, output, &mut Output::new(false))?;
     let trees = Trees::new(&repo);
     let node = trees.at(signals::context(), &snapshot, &path)?;
     let ctx = signals::catch().with_progress(&Warnings);

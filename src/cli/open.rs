@@ -2,19 +2,23 @@
 //!
 //! In: groups of options. Out: a storage, or a repository that is unlocked and checked against the heads seen before.
 
+use std::ffi::OsStr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use super::absent::absent_disk;
 use super::exit::{OK, TAMPERING};
+use super::filter::FilterArgs;
 use super::options::{
     AddressArgs, ConnectionArgs, OpenArgs, OutputArgs, ProgressArgs, ReadArgs, SecretArgs, SshArgs, TransportArg,
 };
 use super::passphrase::{self, Given};
 use super::terminal::Terminal;
+use super::values::snapshot_and_path;
 use super::{environment, escape, local_key, output, paper_key, signals, warnings};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
+use crate::format::record::Snapshot;
 use crate::repo::{Access, Alarm, CacheUse, Repository, State};
 use crate::seen::Run;
 use crate::storage::{self, Dry, Location, SshOptions, Storage};
@@ -36,6 +40,21 @@ pub fn with_alarm(code: u8) -> u8 {
 /// Opens a repository to read.
 pub fn to_read(args: &ReadArgs, output: OutputArgs) -> Result<Repository> {
     to_read_with(args, output, |_| ())
+}
+
+/// Opens a repository to read one path: `what` is `SNAPSHOT[:PATH]`. Returns the snapshot that passes the filter, and the path in
+/// it.
+pub fn to_read_at(
+    what: &OsStr,
+    filter: &FilterArgs,
+    args: &ReadArgs,
+    output: OutputArgs,
+    out: &mut output::Output,
+) -> Result<(Repository, Snapshot, Vec<u8>)> {
+    let (name, path) = snapshot_and_path(what)?;
+    let repo = to_read(args, output)?;
+    let (snapshot, path) = filter.locate(&repo, &read_state(&repo, out)?, &name, path)?;
+    Ok((repo, snapshot, path))
 }
 
 /// Opens a repository to check it: reads past the disk cache.
