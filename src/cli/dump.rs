@@ -45,7 +45,7 @@ enum FormatArg {
     /// owners, extended attributes, holes and hard links are kept
     #[default]
     Tar,
-    /// without compression; only modes, times and symbolic links are kept
+    /// only modes, times and symbolic links are kept
     Zip,
 }
 

@@ -22,7 +22,7 @@ use stream::{Holes, Source};
 pub enum Format {
     /// POSIX tar with extended headers: owners, extended attributes, holes, hard links, names of any length.
     Tar,
-    /// zip without compression: modes, times in steps of 2 s, symbolic links.
+    /// zip: modes, times in steps of 2 s, symbolic links.
     Zip,
 }
 
