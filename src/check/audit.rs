@@ -30,9 +30,9 @@ pub struct Audit {
     pub intact: Option<f64>,
 }
 
-/// Returns the largest share that can be said to be intact with certainty `sure` after `samples` clean samples: were a
-/// part p of the bytes damaged, all samples would have been clean with probability (1-p)^n; that is below 1 - `sure`
-/// for every p above 1 - (1 - sure)^(1/n).
+/// Returns the largest share that is intact with certainty `sure` after `samples` clean samples. If a part p of the bytes
+/// were damaged, all samples would be clean with probability (1-p)^n. That is below 1 - `sure` for every p above
+/// 1 - (1 - sure)^(1/n).
 pub fn intact(samples: u64, sure: f64) -> f64 {
     if samples == 0 { 0.0 } else { ((1.0 - sure).ln() / samples as f64).exp() }
 }

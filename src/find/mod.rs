@@ -56,7 +56,7 @@ pub fn find(ctx: &Context, trees: &Trees<'_>, snapshots: &[Snapshot], report: Re
 
 /// A step of the walk.
 enum Step {
-    /// The pages of a directory are to be read, by one step with those of later directories.
+    /// The pages of a directory are to be read. One step reads the pages of later directories too.
     Read(Directory),
     /// The matches in a directory are to be reported.
     Report(Outcome),

@@ -210,7 +210,7 @@ impl Fetcher {
         Ok(block)
     }
 
-    /// Fetches those of these blocks that are neither in the cache nor claimed by another thread. Damaged ones are left out.
+    /// Fetches the blocks that are neither in the cache nor claimed by another thread. Damaged blocks are left out.
     pub fn warm(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<()> {
         let mut inner = self.lock();
         let end = run.end.min(seal::blocks(object.len) as u32);

@@ -81,7 +81,7 @@ impl State {
         incomplete.map(|(id, (_, why))| (id, why.as_str()))
     }
 
-    /// Returns the number of records that do not open and whose sizes are not those of torsos ([`is_torso`]).
+    /// Returns the number of records that do not open and do not have the size of a torso ([`is_torso`]).
     pub(super) fn strange_records(&self) -> usize {
         self.incomplete.values().filter(|(size, _)| !is_torso(*size)).count()
     }

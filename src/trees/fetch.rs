@@ -50,7 +50,7 @@ struct Stretch {
     /// Chunks that lie in it at least in part, and their bytes in it.
     count: u32,
     bytes: u64,
-    /// Blocks that will be needed, and those of them that a thread fetches or has fetched.
+    /// Blocks that will be needed, and the part of them that a thread fetches or has fetched.
     wanted: Blocks,
     begun: Blocks,
     /// Whether it is worth being fetched early.
@@ -211,7 +211,7 @@ impl<'a> Fetch<'a> {
         self.less.notify_all();
     }
 
-    /// Reads into the cache what is wanted in the stretches of this chunk. Errors are reported when the bytes are needed.
+    /// Reads the wanted blocks in the stretches of this chunk into the cache. Errors are reported when the bytes are needed.
     pub fn touch(&self, ctx: &Context, r: &Ref) {
         for part in parts(r) {
             while let Some(blocks) = self.begin(&part, Blocks::MAX) {

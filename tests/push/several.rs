@@ -295,7 +295,7 @@ fn warnings_about_a_repository_name_it() {
     assert!(warnings.iter().all(|text| text.starts_with("second: ")), "{warnings:?}");
 }
 
-/// What both repositories must do at the same time.
+/// The calls that both repositories must make at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Deed {
     ListLog,

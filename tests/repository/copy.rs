@@ -138,7 +138,7 @@ fn an_interrupted_copy_goes_on_where_it_stopped_and_sends_nothing_twice() {
     let done = setup.copy(&snapshot);
     let before = partial.stats;
     assert!(done.read <= total - before.bytes, "{} read after {}", done.read, before.bytes);
-    // What was read is not sent again, not even contents of files that are incomplete.
+    // The contents that were read are not sent again, not even those of incomplete files.
     assert!(before.added >= 28 << 20, "{}", before.added);
     assert!(done.added + before.added < total + (1 << 20), "{} and {} of {total}", done.added, before.added);
     assert_eq!(snapshots(&setup.to), [done.snapshot], "the unfinished one has ended");

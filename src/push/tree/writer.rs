@@ -59,8 +59,7 @@ impl<'c> TreeWriter<'c> {
         }
     }
 
-    /// Takes all steps. Returns the top page of the root.
-    /// `None`: steps are missing because of the user's stop.
+    /// Takes all steps. Returns the top page of the root; `None` if steps are missing because of the user's stop.
     pub fn run(&mut self) -> Result<Option<Option<Ref>>> {
         self.batches()?;
         let Workspace { ctx, trees, is_cut, .. } = self.work;
@@ -191,7 +190,7 @@ impl<'c> TreeWriter<'c> {
         !self.is_stop_reported && self.work.data.unsent() > 0 && self.work.ctx.signal().is_some()
     }
 
-    /// Reports that the user's stop was noticed and what is still sent.
+    /// Reports that the user's stop was noticed, and how many bytes are still to be sent.
     fn report_stop(&mut self) {
         let Workspace { ctx, data, .. } = self.work;
         self.is_stop_reported = true;
