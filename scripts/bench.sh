@@ -5,10 +5,11 @@
 #     parts: the chunker and the pipeline of a push alone, no server; age: a repository after many pushes, see
 #     scripts/bench_age.sh; year: a year of a laptop, see scripts/bench_year.sh; report: all of these, written to
 #     docs/benchmarks.md and docs/benchmarks.svg by scripts/bench_report.py
-# Environment: STORE (ssh; s3 for push, mount and restore), PORT (2822, and the three behind it), FILES (100000), BIG_MIB (4096), PHOTOS (500), RUNS (1; 3 for a report: its
-# figures are medians), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 900), TOOL_LIMIT (seconds per tool and
-# network, for mounts), ONLY (names of the tools), SECTIONS (of a report: push mount restore age year), SOURCE (the folder
-# that `parts` reads).
+# Environment: STORE (ssh; s3 for push, mount and restore), PORT (2822, and the three behind it), FILES (100000),
+# BIG_MIB (4096), PHOTOS (500), RUNS (1; 3 for a report: its figures are medians), PEER_RUNS (RUNS; in the runs after these
+# only nfreezer and sftp are measured), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 900), TOOL_LIMIT (seconds
+# per tool and network, for mounts), ONLY (names of the tools), SECTIONS (of a report: push mount restore age year), SOURCE
+# (the folder that `parts` reads).
 # A failed row has dashes and the reason. The server's files are in WORK, in memory, so that the figures measure processors,
 # protocol and network, not a disk. The proxy counts the bytes.
 set -euo pipefail
@@ -16,7 +17,7 @@ cd "$(dirname "$0")/.."
 what=${1:-all}
 STORE=${STORE:-ssh} LIMIT=${LIMIT:-900}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
 if [ "$what" = report ]; then RUNS=${RUNS:-3}; fi
-RUNS=${RUNS:-1} SECTIONS=${SECTIONS:-push mount restore age year}
+RUNS=${RUNS:-1} PEER_RUNS=${PEER_RUNS:-${RUNS:-1}} SECTIONS=${SECTIONS:-push mount restore age year}
 [ "$what" != age ] || FILES=${FILES:-20000}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-4096} PHOTOS=${PHOTOS:-500} WORK=${WORK:-/dev/shm/nfreezer-bench}
 [ "$what" = age ] || scripts/setup.sh bench
@@ -143,6 +144,7 @@ made() { # made TOOL COMMAND...: whether the repository could be made, on the se
   timeout -k 5 "${MAKE_LIMIT:-180}" "$@" > "$WORK/log" 2>&1 || { dash "its repository" "failed: $(tail -n 1 "$WORK/log" | cut -c 1-80)"; false; }
 }
 wanted() { # borg, sftp and sshfs know no object stores
+  [[ " nfreezer sftp " == *" $1 "* ]] || [ "$run" -le "$PEER_RUNS" ] || return 1
   [ "$STORE" = ssh ] || [[ " borg sftp sshfs " != *" $1 "* ]] || return 1
   [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" $1 "* ]]
 }
@@ -182,5 +184,5 @@ for ((run = 1; run <= RUNS; run++)); do
 done
 if [ "$what" = report ]; then
   cp "$WORK/results/rows" "$WORK/results/data" "$results/"
-  scripts/bench_report.py "$results" "FILES=$FILES BIG_MIB=$BIG_MIB PHOTOS=$PHOTOS RUNS=$RUNS LIMIT=$LIMIT"
+  scripts/bench_report.py "$results" "FILES=$FILES BIG_MIB=$BIG_MIB PHOTOS=$PHOTOS RUNS=$RUNS PEER_RUNS=$PEER_RUNS LIMIT=$LIMIT"
 fi

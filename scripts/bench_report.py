@@ -163,7 +163,7 @@ def main():
     for bullet in (
             f"**When:** {datetime.date.today()}, commit {commit}, release build, `{settings}`. Figures are medians of the runs; the range is in the last table.",
             f"**Machine:** {machine()}. Client, server and proxy share the cores.",
-            f"**Tools:** {'; '.join(versions)}. nfreezer uses its built-in SSH.",
+            f"**Tools:** {'; '.join(versions)}. nfreezer uses its built-in SSH, and adds two processes `ssh` for bulk data at 0 ms.",
             "**Server:** OpenSSH with internal-sftp, except for borg, which runs its own program there. Its files are in memory.",
             "**50 ms:** a proxy (`scripts/delay_proxy.rs`) delays each direction by 25 ms without limiting bandwidth. TCP itself stays local, so slow start and loss are not in these figures.",
             "**Bytes** are counted by the proxy in both directions, SSH included. CPU and memory are the client's, without the `ssh` process of restic, borg and sshfs. For a mount they belong to the process that serves it, memory at its peak so far.",
