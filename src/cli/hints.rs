@@ -1,5 +1,6 @@
 //! Tests that every command line in messages and documents is one that the parser knows.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -93,6 +94,28 @@ fn command_lines_that_do_not_exist_are_found() {
     assert_eq!(fault("nfreezer key list", &cli), None);
     assert_eq!(fault("nfreezer vacuum", &cli).unwrap(), "no command vacuum");
     assert_eq!(fault("nfreezer push --nosuch", &cli).unwrap(), "no option --nosuch");
+}
+
+/// Collects the names of the options that the help of a command and of the commands below it shows.
+fn long_options(command: &Command, found: &mut BTreeSet<String>) {
+    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    found.extend(shown.filter_map(|argument| argument.get_long()).map(String::from));
+    command.get_subcommands().for_each(|sub| long_options(sub, found));
+}
+
+#[test]
+fn the_reference_lists_every_option() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+    let text = fs::read_to_string(path).unwrap();
+    let list = text.split("\n## Options from A to Z\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let listed: BTreeSet<&str> = list.split(|c: char| c != '-' && !c.is_ascii_alphanumeric()).collect();
+    let (mut cli, mut options) = (super::Cli::command(), BTreeSet::new());
+    cli.build();
+    long_options(&cli, &mut options);
+    assert!(options.len() > 100, "{} options were found", options.len());
+    let is_of_clap = |option: &String| ["help", "version"].contains(&option.as_str());
+    options.retain(|option| !is_of_clap(option) && !listed.contains(format!("--{option}").as_str()));
+    assert!(options.is_empty(), "add to \"Options from A to Z\" in docs/cli.md: {options:?}");
 }
 
 /// Types and files that the glossary names must exist, so that it does not drift from the code.
