@@ -1,7 +1,8 @@
 //! The figures of a progress display: amounts, rates, and an estimate of the remaining time.
 //!
-//! A push reads ahead of the network by its buffers. So the time that is left follows from the bytes that the storage has
-//! acknowledged: bytes in buffers, and the share of new bytes among the bytes read so far, applied to the unread bytes.
+//! A push reads ahead of the network, as far as its buffers reach. So the remaining time is computed from the bytes that are
+//! still to be sent: the bytes in buffers, and an estimate for the unread files. The estimate assumes that the share of new
+//! bytes in them is the same as in the files read so far.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The choice of nodes, and the versions that are found.
+//! The conditions that a node must meet, and the result: the versions of each path, with their snapshots.
 
 use crate::error::{Error, Result};
 use crate::format::node::Node;

@@ -1,4 +1,7 @@
 //! The mount table of the kernel. Reading it does not wait for any file system.
+//!
+//! In: the table, or a path. Out: mount points, whether a path lies in a mount or a folder (`within`), and whether a disk
+//! that belongs above a path is not mounted (`absent`).
 
 mod absent;
 mod within;

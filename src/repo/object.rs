@@ -1,4 +1,4 @@
-//! An object that is read: a pack or a record.
+//! An object that is read, a pack or a record: the facts that are known before, and the header once it is verified.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Directories of the target, held open. Everything else is done on one name below one of them.
 //!
 //! A name is a single component (the format refuses `/`, `.` and `..`), so `O_NOFOLLOW` on each step is all that is
-//! needed to stay below the target: what `openat2` with `RESOLVE_BENEATH` would give for longer paths.
+//! needed to stay below the target. `openat2` with `RESOLVE_BENEATH` would do the same for longer paths.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

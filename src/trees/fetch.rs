@@ -3,8 +3,8 @@
 //! The walk announces each reference that it queues. For each stretch of 4 MiB of a pack, the blocks that announced chunks
 //! need are noted. A stretch of which all blocks are needed, or with many small chunks, is fetched early, and so are the
 //! blocks of small packs. A thread that fetches takes all neighbouring blocks that are needed by then, so that each block
-//! is fetched once, in few requests. Other chunks are fetched alone: files that were pushed at the same time lie between
-//! each other, and the stretch of the next file would leave the cache before the walk comes to it.
+//! is fetched once, in few requests. Other chunks are fetched alone: the chunks of files that were pushed at the same time
+//! are mixed in a pack, so a whole stretch would leave the cache before the walk comes to all files in it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

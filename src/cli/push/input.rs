@@ -1,4 +1,4 @@
-//! Standard input and the output of a command as sources. Neither keeps a push waiting that is asked to stop.
+//! Standard input and the output of a command as sources. A push that is asked to stop does not wait for them.
 
 use std::ffi::OsString;
 use std::io::{self, Read};

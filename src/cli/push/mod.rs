@@ -1,4 +1,7 @@
 //! `nfreezer push`: takes a snapshot.
+//!
+//! In: the arguments (`args`), which `sources`, `input`, `select` and `places` turn into sources, rules and repositories.
+//! Out: a call of [`crate::push`], and its results as text or JSON (`report`, `summary`).
 
 mod args;
 mod input;

@@ -1,5 +1,8 @@
 //! `nfreezer status`: how old the newest snapshot of each host and path is, when this machine last checked and pruned, and the
 //! free space. For people and for monitors.
+//!
+//! In: the snapshots of a state, the runs that this machine remembers, the space of the storage. Out: a table, JSON, or a
+//! textfile (`prometheus`), and exit code 16 if a limit is exceeded. `newest` finds the newest snapshots.
 
 mod newest;
 mod prometheus;

@@ -1,5 +1,5 @@
-//! The snapshots that a snapshot of another repository is compared with, if it is copied: earlier copies, each with its
-//! original. A node that is the same in the original takes over the contents of the copy, and nothing is read.
+//! The parents of a copy from another repository: earlier copies, each with its original. A node that equals the one in an
+//! original takes over the contents of its copy, and nothing is read.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Directories and nodes of the parents.
+//! Directories and nodes of the parents, as the walk meets them beside the directories and files of the disk.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Files with several links, of which some are still to come.
+//! Remembers files with several links until the walk has met the last one, so that their contents are read once.
 
 use std::collections::HashMap;
 

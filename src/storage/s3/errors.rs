@@ -1,4 +1,4 @@
-//! From the answers of a store that are no success to a repetition, or to an error with a hint.
+//! Decides what follows from a failed answer of a store: another attempt, or an error with a hint.
 
 use std::error::Error as _;
 use std::fmt;

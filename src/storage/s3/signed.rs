@@ -1,4 +1,5 @@
-//! Requests that the crate object_store does not offer, or whose answers it trusts: signed by it, sent over the same connections.
+//! Requests that the crate object_store does not offer, or whose answers it does not verify. The crate signs them; they are
+//! sent over the same connections, and their answers are read here.
 
 use std::sync::Arc;
 

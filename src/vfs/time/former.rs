@@ -1,4 +1,4 @@
-//! The nodes that exist now, by the newest snapshots, and the former ones that do not exist any more.
+//! The nodes that exist now, according to the newest snapshots, and the former ones, which existed in earlier snapshots only.
 
 use std::collections::{HashMap, HashSet};
 

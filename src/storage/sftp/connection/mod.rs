@@ -1,5 +1,6 @@
-//! The operations of the storage over one connection: pipelined, and each a few lines of protocol. Nothing is repeated
-//! here; a lost connection is reported as [`Fault::Lost`] and the caller repeats the whole operation.
+//! The operations of the storage over one connection. In: names, ranges and sealed bytes. Out: the results of SFTP requests,
+//! which are sent without waiting for each other where that is possible. Nothing is repeated here; a lost connection is
+//! reported as [`Fault::Lost`] and the caller repeats the whole operation.
 
 mod attack;
 mod put;
