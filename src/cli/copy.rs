@@ -103,17 +103,11 @@ fn selected(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
         let all = state.snapshots().into_iter();
         return Ok(all.filter(|s| !s.partial && args.filter.passes(s)).collect());
     }
-    let mut named = Vec::new();
-    for text in &args.snapshots {
-        let snapshot = args.filter.select(state, text)?;
-        if snapshot.partial {
-            let text = format!("snapshot {} is partial: it cannot be copied", snapshot.id.short());
-            return Err(Error::new(Kind::Usage, text).hint("the same push again makes a whole snapshot of it"));
-        }
-        named.push(snapshot);
+    let named = args.filter.named(state, &args.snapshots)?;
+    if let Some(partial) = named.iter().find(|snapshot| snapshot.partial) {
+        let text = format!("snapshot {} is partial: it cannot be copied", partial.id.short());
+        return Err(Error::new(Kind::Usage, text).hint("the same push again makes a whole snapshot of it"));
     }
-    named.sort_by_key(|s| (s.time, s.id));
-    named.dedup_by_key(|s| s.id);
     Ok(named)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
+use super::snapshot::each_once;
 use super::{escape, human, signals, warnings};
 use crate::error::{Error, Result};
 use crate::format::record::Snapshot;
@@ -35,6 +36,11 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Returns the filters of a command that has options of its own for them.
+    pub fn new(host: Option<String>, paths: Vec<OsString>, tags: Vec<String>) -> Self {
+        FilterArgs { host, paths, tags }
+    }
+
     /// Returns the snapshot that `text` names; `latest` counts only snapshots that pass the filters, and an id may be one of
     /// a forgotten snapshot.
     pub fn select(&self, state: &State, text: &str) -> Result<Snapshot> {
@@ -92,6 +98,15 @@ impl FilterArgs {
         Ok((snapshot, path))
     }
 
+    /// Returns the snapshots that these texts name, each once, the oldest first. Without texts, these are all that pass the
+    /// filters.
+    pub fn named(&self, state: &State, texts: &[String]) -> Result<Vec<Snapshot>> {
+        if texts.is_empty() {
+            return self.all(state);
+        }
+        each_once(texts.iter().map(|text| self.select(state, text)))
+    }
+
     /// Returns all snapshots that pass the filters. Fails if there are snapshots, and none passes.
     pub fn all(&self, state: &State) -> Result<Vec<Snapshot>> {
         let snapshots = state.snapshots();
@@ -102,9 +117,13 @@ impl FilterArgs {
         Ok(passing)
     }
 
-    /// Returns whether a snapshot passes all filters.
+    /// Returns whether a snapshot is of the host and has all sources and tags.
     pub fn passes(&self, snapshot: &Snapshot) -> bool {
-        passes(snapshot, self.host.as_deref(), &self.paths, &self.tags)
+        let is_source =
+            |path: &OsString| snapshot.paths.iter().any(|p| without_slash(p) == without_slash(path.as_encoded_bytes()));
+        self.host.as_ref().is_none_or(|host| *host == snapshot.host)
+            && self.paths.iter().all(is_source)
+            && self.tags.iter().all(|tag| snapshot.tags.contains(tag))
     }
 
     /// Returns whether there are no filters.
@@ -149,15 +168,6 @@ fn several<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
         n if n > NAMED => format!("{named} and {} more", n - NAMED),
         _ => named,
     }
-}
-
-/// Reports whether a snapshot is of this host and has all these sources and tags.
-pub fn passes(snapshot: &Snapshot, host: Option<&str>, paths: &[OsString], tags: &[String]) -> bool {
-    let is_source =
-        |path: &OsString| snapshot.paths.iter().any(|p| without_slash(p) == without_slash(path.as_encoded_bytes()));
-    host.is_none_or(|host| host == snapshot.host)
-        && paths.iter().all(is_source)
-        && tags.iter().all(|tag| snapshot.tags.contains(tag))
 }
 
 fn without_slash(path: &[u8]) -> &[u8] {

@@ -17,7 +17,6 @@ use crate::find::{self, Report, Version};
 use crate::format::node::{Content, Node};
 use crate::format::record::Snapshot;
 use crate::pattern::Rules;
-use crate::repo::State;
 use crate::time::Time;
 use crate::trees::Trees;
 
@@ -33,10 +32,10 @@ pub struct Args {
     /// Only entries modified after TIME: `2w ago`
     ///
     /// Also `yesterday`, `2026-11-03` or `2026-11-03 14:00:00`.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, alias = "oldest", value_name = "TIME", value_parser = time)]
     newer: Option<Time>,
     /// Only entries modified before TIME
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, alias = "newest", value_name = "TIME", value_parser = time)]
     older: Option<Time>,
     /// Only files of at least SIZE: `10M`
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -92,7 +91,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
-    let snapshots = snapshots(args, &state)?;
+    let snapshots = args.filter.named(&state, &args.snapshot)?;
     let (json, mut damaged) = (args.output.json, 0);
     let (mut paths, mut versions) = (0, 0);
     let found = &mut |path: &[u8], all: Vec<Version>| {
@@ -124,18 +123,6 @@ pub fn run(args: &Args) -> Result<u8> {
     out.object("summary", output::object(fields))?;
     out.flush()?;
     Ok(if damaged > 0 { DAMAGED } else { OK })
-}
-
-/// Returns the snapshots to search, the oldest first.
-fn snapshots(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
-    let mut all = if args.snapshot.is_empty() {
-        args.filter.all(state)?
-    } else {
-        args.snapshot.iter().map(|text| args.filter.select(state, text)).collect::<Result<Vec<_>>>()?
-    };
-    all.sort_by_key(|snapshot| (snapshot.time, snapshot.id));
-    all.dedup_by_key(|snapshot| snapshot.id);
-    Ok(all)
 }
 
 fn matches_path(patterns: &Rules, path: &[u8], is_directory: bool) -> bool {

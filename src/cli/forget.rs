@@ -9,6 +9,7 @@ use super::filter::FilterArgs;
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
+use super::snapshot::each_once;
 use super::values::{group_by, keep_count, within};
 use super::{escape, human, prune, signals};
 use crate::error::{Error, Kind, Result};
@@ -160,9 +161,7 @@ fn named(args: &Args, policy: &Policy, state: &State) -> Result<Vec<Snapshot>> {
         return Err(Error::new(Kind::Usage, "ids and a policy are both given")
             .hint("give the ids of the snapshots to forget, or --keep-... options and filters"));
     }
-    let mut snapshots: Vec<Snapshot> = args.snapshots.iter().map(|text| state.select(text)).collect::<Result<_>>()?;
-    snapshots.sort_by_key(|s| (s.time, s.id));
-    snapshots.dedup_by_key(|s| s.id);
+    let snapshots = each_once(args.snapshots.iter().map(|text| state.select(text)))?;
     if let Some(pinned) = forget::pinned(snapshots.iter()) {
         let id = pinned.id.short();
         return Err(Error::failed(format!("snapshot {id} is pinned: nothing was forgotten"))

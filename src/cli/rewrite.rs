@@ -9,6 +9,7 @@ use super::exit::OK;
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
+use super::snapshot::each_once;
 use super::values::{rules, time};
 use super::{human, signals};
 use crate::error::{Error, Kind, Result};
@@ -103,10 +104,7 @@ fn selected(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
     if args.snapshots.is_empty() {
         return Err(Error::new(Kind::Usage, "no snapshot is given").hint("give ids, `latest`, or --all"));
     }
-    let mut named: Vec<Snapshot> = args.snapshots.iter().map(|text| state.select(text)).collect::<Result<_>>()?;
-    named.sort_by_key(|s| (s.time, s.id));
-    named.dedup_by_key(|s| s.id);
-    Ok(named)
+    each_once(args.snapshots.iter().map(|text| state.select(text)))
 }
 
 fn print(out: &mut Output, all: &[Rewritten], args: &Args) -> Result<()> {

@@ -1,10 +1,19 @@
-//! One snapshot as cells of a table and as a JSON object.
+//! Snapshots that the user names, and a snapshot as cells of a table and as a JSON object.
 
 use serde_json::{Map, Value, json};
 
 use super::output;
 use super::{escape, human};
+use crate::error::Result;
 use crate::format::record::Snapshot;
+
+/// Returns snapshots that were selected one by one, each once, the oldest first.
+pub fn each_once(selected: impl Iterator<Item = Result<Snapshot>>) -> Result<Vec<Snapshot>> {
+    let mut all = selected.collect::<Result<Vec<_>>>()?;
+    all.sort_by_key(|snapshot| (snapshot.time, snapshot.id));
+    all.dedup_by_key(|snapshot| snapshot.id);
+    Ok(all)
+}
 
 /// Returns the first digits of its id, marked if it is partial.
 pub fn id(s: &Snapshot) -> String {

@@ -5,15 +5,16 @@ use std::ffi::OsString;
 use serde_json::json;
 
 use super::exit::OK;
-use super::filter::{existing, passes};
+use super::filter::{FilterArgs, existing};
 use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
-use super::snapshot::{fields, id, paths};
+use super::snapshot::{each_once, fields, id, paths};
 use super::table::Columns;
 use super::{escape, forgotten, human, table};
 use crate::error::Result;
 use crate::format::record::Snapshot;
+use crate::repo::{Forgotten, State};
 
 const COLUMNS: Columns<8> = Columns {
     head: ["ID", "Date", "Host", "Tags", "Paths", "Description", "Files", "Size"],
@@ -25,6 +26,9 @@ const COLUMNS: Columns<8> = Columns {
 /// Arguments of `snapshots`.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Only these snapshots [default: all]
+    #[arg(value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
     /// Only snapshots of this host
     #[arg(long)]
     host: Option<String>,
@@ -49,8 +53,8 @@ pub struct Args {
 }
 
 impl Args {
-    fn wants(&self, s: &Snapshot) -> bool {
-        passes(s, self.host.as_deref(), &self.path, &self.tag)
+    fn filter(&self) -> FilterArgs {
+        FilterArgs::new(self.host.clone(), self.path.clone(), self.tag.clone())
     }
 }
 
@@ -64,11 +68,10 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
     if args.forgotten {
-        let wanted = state.forgotten_since().into_iter().filter(|one| args.wants(&one.snapshot));
-        forgotten::print(&mut out, &repo, wanted.collect(), args.last)?;
+        forgotten::print(&mut out, &repo, forgotten(args, &state)?, args.last)?;
         return out.flush().map(|()| OK);
     }
-    let mut list: Vec<_> = state.snapshots().into_iter().filter(|s| args.wants(s)).collect();
+    let mut list = shown(args, &state)?;
     if let Some(last) = args.last {
         list.drain(..list.len().saturating_sub(last));
     }
@@ -81,6 +84,23 @@ pub fn run(args: &Args) -> Result<u8> {
         print(&mut out, &list)?;
     }
     out.flush().map(|()| OK)
+}
+
+fn shown(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
+    let filter = args.filter();
+    if args.snapshots.is_empty() {
+        return Ok(state.snapshots().into_iter().filter(|s| filter.passes(s)).collect());
+    }
+    filter.named(state, &args.snapshots)
+}
+
+fn forgotten(args: &Args, state: &State) -> Result<Vec<Forgotten>> {
+    let filter = args.filter();
+    let named = each_once(args.snapshots.iter().map(|text| state.select_forgotten(text)))?;
+    let is_wanted = |one: &Forgotten| {
+        filter.passes(&one.snapshot) && (named.is_empty() || named.iter().any(|s| s.id == one.snapshot.id))
+    };
+    Ok(state.forgotten_since().into_iter().filter(is_wanted).collect())
 }
 
 fn print(out: &mut Output, list: &[Snapshot]) -> Result<()> {

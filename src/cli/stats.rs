@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
-    let wanted = selected(args, &state)?;
+    let wanted = args.filter.named(&state, &args.snapshots)?;
     let ids: HashSet<SnapshotId> = wanted.iter().map(|snapshot| snapshot.id).collect();
     let others: Vec<Snapshot> = state.snapshots().into_iter().filter(|snapshot| !ids.contains(&snapshot.id)).collect();
     let ctx = signals::catch();
@@ -65,16 +65,6 @@ pub fn run(args: &Args) -> Result<u8> {
     out.object("summary", output::object(fields))?;
     out.flush()?;
     Ok(if found.damaged > 0 { DAMAGED } else { OK })
-}
-
-fn selected(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
-    if args.snapshots.is_empty() {
-        return args.filter.all(state);
-    }
-    let mut named = args.snapshots.iter().map(|text| args.filter.select(state, text)).collect::<Result<Vec<_>>>()?;
-    named.sort_by_key(|snapshot| snapshot.id);
-    named.dedup_by_key(|snapshot| snapshot.id);
-    Ok(named)
 }
 
 fn roots(snapshots: &[Snapshot]) -> Vec<Ref> {

@@ -7,6 +7,7 @@ use super::filter::FilterArgs;
 use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
+use super::snapshot::each_once;
 use super::{human, signals};
 use crate::error::{Error, Kind, Result};
 use crate::forget::{self, TagChange};
@@ -75,7 +76,7 @@ fn selected(args: &Args, named: &[String], state: &State) -> Result<Vec<Snapshot
     if named.is_empty() {
         return Ok(state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect());
     }
-    named.iter().map(|text| state.select(text)).collect()
+    each_once(named.iter().map(|text| state.select(text)))
 }
 
 /// Returns the change that the options or the first words name, and the words that name snapshots.

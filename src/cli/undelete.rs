@@ -7,9 +7,9 @@ use super::open::{read_state, to_write};
 use super::options::{OpenArgs, OutputArgs};
 use super::output::{self, Output};
 use super::signals;
+use super::snapshot::each_once;
 use crate::error::Result;
 use crate::forget;
-use crate::format::record::Snapshot;
 
 /// Arguments of `undelete`.
 #[derive(clap::Args)]
@@ -28,10 +28,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_write(&args.repository, args.output, false)?;
     let mut out = Output::new(args.output.json);
     let mut state = read_state(&repo, &mut out)?;
-    let mut snapshots: Vec<Snapshot> =
-        args.snapshots.iter().map(|text| state.select_forgotten(text)).collect::<Result<_>>()?;
-    snapshots.sort_by_key(|s| (s.time, s.id));
-    snapshots.dedup_by_key(|s| s.id);
+    let snapshots = each_once(args.snapshots.iter().map(|text| state.select_forgotten(text)))?;
     forget::undelete(signals::catch_and_commit(), &repo, &mut state, &snapshots)?;
     if !args.output.quiet {
         snapshots.iter().try_for_each(|s| out.line(format_args!("snapshot {} is shown again", s.id.short())))?;

@@ -319,3 +319,22 @@ fn du_shows_folders_with_the_largest_first_and_counts_links_once() {
     let text = env.nfreezer([OsStr::new("du"), &what]).exits(0).stdout;
     assert!(text.starts_with("   5.2 KiB         3 files  /") && text.ends_with("/tree/small\n"), "{text}");
 }
+
+#[test]
+fn snapshots_lists_those_that_are_named() {
+    let env = Env::with_repository();
+    for name in ["one", "two", "three"] {
+        env.write(&format!("{name}/file"), name);
+        env.nfreezer(["push", name]).done();
+    }
+    let shown = |arguments: &[&str]| {
+        let lines = env.nfreezer([&["snapshots", "--json"], arguments].concat()).exits(0).objects();
+        lines.iter().filter_map(|line| Some(line["id"].as_str()?.to_owned())).collect::<Vec<_>>()
+    };
+    let ids = shown(&[]);
+    assert_eq!(shown(&["latest", &ids[0], &ids[0]]), [ids[0].clone(), ids[2].clone()]);
+    env.nfreezer(["forget", &ids[0], &ids[1], "--yes"]).done();
+    assert_eq!(shown(&["--forgotten", &ids[1]]), [ids[1].clone()]);
+    let wrong = env.nfreezer(["snapshots", "0000"]).exits(1).stderr;
+    assert!(wrong.contains("0000"), "{wrong}");
+}
