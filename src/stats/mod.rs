@@ -1,6 +1,7 @@
-//! The size of some snapshots: distinct chunks, before and after compression, and how many of them other snapshots share.
+//! The size of some snapshots, or of paths in them: distinct chunks, before and after compression, and how many of them
+//! other snapshots share.
 //!
-//! In: the roots of the snapshots, and the roots of all others. Out: [`Stats`].
+//! In: the contents of the snapshots, and the roots of all others. Out: [`Stats`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,9 +10,9 @@ use std::sync::Mutex;
 use crate::context::Context;
 use crate::crypto::keys::ChunkKind;
 use crate::error::{Error, Kind, Result};
-use crate::format::node::Node;
-use crate::format::reference::Ref;
-use crate::trees::{self, Trees, Visit};
+use crate::format::node::{Content, Node};
+use crate::format::reference::{Extent, Ref};
+use crate::trees::{self, Below, Trees, Visit};
 
 /// Most distinct chunks: about 1 GiB of memory.
 const MOST: usize = 24 << 20;
@@ -42,15 +43,19 @@ pub struct Stats {
     pub damaged: u64,
 }
 
-/// Computes the size of the snapshots with the roots `wanted`. `others` are the roots of all other snapshots.
+/// Computes the size of the directories and files `wanted`. `others` are the roots of all snapshots that they are not in. Of
+/// a file, only the contents count.
 ///
 /// # Errors
 ///
 /// Errors that are no damage, and more chunks than memory for them.
-pub fn stats(ctx: &Context, trees: &Trees<'_>, wanted: &[Ref], others: &[Ref]) -> Result<Stats> {
+pub fn stats(ctx: &Context, trees: &Trees<'_>, wanted: &[Content], others: &[Ref]) -> Result<Stats> {
     let collector = Collector { key: RandomState::new(), state: Mutex::default() };
-    collector.references(&roots(wanted));
-    trees::walk(ctx, trees.repo(), Some(trees.lookup()), wanted, VISITED, &collector)?;
+    let top = |content: &Content| if let Content::Directory(top) = content { *top } else { None };
+    let tops: Vec<Ref> = wanted.iter().filter_map(top).collect();
+    collector.references(&roots(&tops));
+    trees::walk(ctx, trees.repo(), Some(trees.lookup()), &tops, VISITED, &collector)?;
+    wanted.iter().try_for_each(|content| collector.file(ctx, trees, content))?;
     collector.lock().is_of_others = true;
     if !others.is_empty() {
         collector.references(&roots(others));
@@ -69,6 +74,26 @@ pub fn stats(ctx: &Context, trees: &Trees<'_>, wanted: &[Ref], others: &[Ref]) -
         }
     }
     Ok(stats)
+}
+
+/// Returns the number of files in and below a node, and their bytes. Directories that cannot be read count as empty.
+///
+/// # Errors
+///
+/// Errors that are no damage.
+pub fn restore_size(ctx: &Context, trees: &Trees<'_>, node: &Node) -> Result<(u64, u64)> {
+    let Content::Directory(top) = node.content else {
+        return Ok((u64::from(node.content.is_file()), node.content.size()));
+    };
+    let (mut files, mut bytes) = (0, 0u64);
+    for found in Below::new(ctx, trees, top) {
+        let Ok(node) = found?.node else { continue };
+        if node.content.is_file() {
+            files += 1;
+            bytes = bytes.saturating_add(node.content.size());
+        }
+    }
+    Ok((files, bytes))
 }
 
 fn roots(roots: &[Ref]) -> Vec<(ChunkKind, Ref)> {
@@ -105,6 +130,19 @@ struct Collector {
 }
 
 impl Collector {
+    /// Adds the chunks of a file.
+    fn file(&self, ctx: &Context, trees: &Trees<'_>, content: &Content) -> Result<()> {
+        for extent in trees.extents(ctx, content) {
+            match extent {
+                Ok(Extent::Data(r)) => self.references(&[(ChunkKind::Data, r)]),
+                Ok(Extent::Hole(_)) => {}
+                Err(e) if e.kind().is_damage() => self.lock().damaged += 1,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
     }

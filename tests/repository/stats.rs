@@ -3,6 +3,8 @@
 use std::fs;
 
 use nfreezer::context::background;
+use nfreezer::format::node::Content;
+use nfreezer::format::reference::Ref;
 use nfreezer::stats::stats;
 use nfreezer::trees::Trees;
 use serde_json::Value;
@@ -21,7 +23,10 @@ fn shared_chunks_count_once_and_unique_ones_are_those_of_no_other_snapshot() {
     saved.write("only second", 3, 5_000);
     let second = saved.push().snapshot.root.unwrap();
     let trees = Trees::new(&saved.repo);
-    let of = |wanted: &[_], others: &[_]| stats(background(), &trees, wanted, others).unwrap();
+    let of = |wanted: &[Ref], others: &[Ref]| {
+        let wanted: Vec<Content> = wanted.iter().map(|root| Content::Directory(Some(*root))).collect();
+        stats(background(), &trees, &wanted, others).unwrap()
+    };
     let one = of(&[first], &[second]);
     assert_eq!((one.contents.bytes, one.damaged), (130_000, 0), "the copy is no further chunk");
     assert!((30_000..40_000).contains(&one.unique.bytes), "contents and changed pages: {one:?}");
@@ -47,6 +52,37 @@ fn the_command_counts_packs_of_the_whole_repository_and_damage() {
     assert!(one["snapshots"] == 1 && one["packs"].is_null(), "{one}");
     let text = env.nfreezer(["stats", "latest"]).success().stdout;
     assert!(text.contains("Snapshots:     1\n") && text.contains("\nUnique:        "), "{text}");
+}
+
+#[test]
+fn a_path_in_a_snapshot_counts_alone() {
+    let env = Env::with_repository();
+    env.write("src/folder/one", vec![1; 10_000]);
+    env.write("src/folder/below/two", vec![2; 20_000]);
+    env.write("src/large", vec![3; 500_000]);
+    env.nfreezer(["push", "src"]).done();
+    let src = env.path("src").canonicalize().unwrap().to_str().unwrap().to_owned();
+    let of = |arguments: &[&str]| {
+        let arguments = [&["stats", "--json"], arguments].concat();
+        env.nfreezer(arguments).success().objects().remove(0)
+    };
+    let size = |object: &Value| {
+        let number = |value: &Value| value.as_u64().unwrap();
+        [number(&object["files"]), number(&object["restore_size"]), number(&object["contents"]["bytes"])]
+    };
+    let folder = of(&[&format!("latest:{src}/folder/")]);
+    assert_eq!(size(&folder), [2, 30_000, 30_000]);
+    assert!(folder["snapshots"] == 1 && folder["packs"].is_null(), "{folder}");
+    assert_eq!(folder["unique"]["bytes"].as_u64(), Some(30_000 + folder["metadata"]["bytes"].as_u64().unwrap()));
+    let file = of(&[&format!("latest:{src}/folder/one")]);
+    assert_eq!((size(&file), file["metadata"]["chunks"].as_u64()), ([1, 10_000, 10_000], Some(0)));
+    let both = of(&[&format!("latest:{src}/folder/one"), &format!("latest:{src}/large")]);
+    assert_eq!(size(&both), [2, 510_000, 510_000]);
+    assert_eq!(of(&["latest:/"]), of(&["latest"]), "the root is the whole snapshot");
+    env.nfreezer(["push", "src"]).done();
+    let shared = of(&[&format!("latest:{src}/folder")]);
+    assert_eq!((size(&shared), shared["unique"]["bytes"].as_u64()), ([2, 30_000, 30_000], Some(0)));
+    env.nfreezer(["stats", "latest:/nothing"]).fails(1);
 }
 
 fn names(value: &Value) -> Vec<String> {
