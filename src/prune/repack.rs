@@ -18,18 +18,20 @@ use crate::format::record::{Head, NewSection};
 use crate::format::reference::{PackRef, Ref};
 use crate::format::sections::index_sections;
 use crate::name::ObjectId;
-use crate::repo::{Repository, Span, first_of_each_group, parallel};
+use crate::repo::{Bounds, Repository, Span, first_of_each_group, in_order, parallel};
 use crate::trees::{Lookup, Reachable, Reached, Scope, Trees};
 
-/// Packs that are read at the same time, and the bytes of their files: 2 full packs, or many small ones.
-const READ: (usize, u64) = (32, 33 << 20);
+/// Packs that are read ahead, and the bytes of their files: 2 full packs, or many small ones.
+pub(super) const READ: Bounds = Bounds { threads: 32, bytes: 33 << 20 };
 /// Packs that one record condemns, and the bytes of their files: a run that is interrupted has done the work of the records
 /// before.
 const BATCH: (usize, u64) = (4096, 1 << 30);
 /// Bytes of packs from which on the chunks of the newest snapshots are kept together.
 const SORTED: u64 = 1 << 20;
-/// Chunks are read in parts of 4 MiB.
+/// Chunks are read in stretches of 4 MiB, two of a pack at the same time.
 const SPAN: Span = Span::Blocks(64);
+const STRETCH: u32 = 4 << 20;
+const STRETCHES: usize = 2;
 
 /// The part of a pack that trees need.
 pub(super) struct Live {
@@ -39,13 +41,13 @@ pub(super) struct Live {
 }
 
 /// Chunks of a pack, in their stored form.
-type Chunks = Vec<(Entry, Vec<u8>)>;
+pub(super) type Chunks = Vec<(Entry, Vec<u8>)>;
 
 impl Run<'_> {
     /// Repacks. Returns the packs that are condemned; `None`: another client has written.
     pub fn repack(&mut self, survey: &mut Survey, chosen: &[ObjectId]) -> Result<Option<BTreeSet<ObjectId>>> {
         let (mut condemned, newest) = (BTreeSet::new(), self.newest(survey, chosen)?);
-        for batch in groups(survey, chosen, BATCH) {
+        for batch in batches(survey, chosen) {
             if self.is_time_over() {
                 self.report.is_stopped_early = true;
                 break;
@@ -82,24 +84,25 @@ impl Run<'_> {
         newest: Option<&Reachable>,
     ) -> Result<Option<BTreeSet<ObjectId>>> {
         let (mut copier, mut done) = (Copier::new(self.ctx, self.repo), BTreeSet::new());
-        for ids in groups(survey, batch, READ) {
-            let read = parallel(READ.0, ids.to_vec(), |id| (id, self.live_chunks(survey, &id)));
-            for (id, chunks) in read {
-                match chunks {
-                    Ok(chunks) => {
-                        chunks
-                            .iter()
-                            .try_for_each(|(entry, stored)| copier.add(entry, stored, lane(newest, entry, &id)))?;
-                        self.ctx.done(1, survey.packs[&id].size());
-                        done.insert(id);
-                    }
-                    Err(e) if e.kind().is_damage() => {
-                        self.report.warnings.push(format!("pack {} was not repacked: {e}", id.short()));
-                    }
-                    Err(e) => return Err(e),
+        let mut warnings = Vec::new();
+        let size = |id: &ObjectId| survey.packs[id].size();
+        let read = |id: ObjectId| (id, self.live_chunks(survey, &id));
+        in_order(self.ctx, READ, batch.to_vec(), size, read, |(id, chunks)| {
+            match chunks {
+                Ok(chunks) => {
+                    let mut chunks = chunks.iter();
+                    chunks.try_for_each(|(entry, stored)| copier.add(entry, stored, lane(newest, entry, &id)))?;
+                    self.ctx.done(1, survey.packs[&id].size());
+                    done.insert(id);
                 }
+                Err(e) if e.kind().is_damage() => {
+                    warnings.push(format!("pack {} was not repacked: {e}", id.short()));
+                }
+                Err(e) => return Err(e),
             }
-        }
+            Ok(())
+        })?;
+        self.report.warnings.append(&mut warnings);
         if done.is_empty() {
             return Ok(Some(done));
         }
@@ -133,17 +136,27 @@ impl Run<'_> {
 
     /// Reads chunks of a data pack.
     pub fn read_chunks(&self, place: &PackRef, entries: Vec<Entry>) -> Result<Chunks> {
+        let (repo, ctx, mut chunks) = (self.repo, self.ctx, Vec::with_capacity(entries.len()));
         let read = |entry: Entry| {
-            let stored = self.repo.stored_chunk(self.ctx, entry.kind, &entry.in_pack(*place), SPAN)?;
+            let stored = repo.stored_chunk(ctx, entry.kind, &entry.in_pack(*place), SPAN)?;
             Ok((entry, stored.stored))
         };
-        entries.into_iter().map(read).collect()
+        let read_stretch = |entries: Vec<Entry>| entries.into_iter().map(read).collect::<Result<Chunks>>();
+        for stretch in parallel(STRETCHES, stretches(&entries), read_stretch) {
+            chunks.append(&mut stretch?);
+        }
+        Ok(chunks)
     }
 
     fn live_chunks(&self, survey: &Survey, id: &ObjectId) -> Result<Chunks> {
         let live = self.live_entries(survey, id)?;
         self.read_chunks(&live.place, live.entries)
     }
+}
+
+/// Divides the entries of a pack, which are in the order of their places, by the stretches in which they begin.
+fn stretches(entries: &[Entry]) -> Vec<Vec<Entry>> {
+    entries.chunk_by(|a, b| a.offset / STRETCH == b.offset / STRETCH).map(<[Entry]>::to_vec).collect()
 }
 
 fn lane(newest: Option<&Reachable>, entry: &Entry, pack: &ObjectId) -> Lane {
@@ -153,19 +166,19 @@ fn lane(newest: Option<&Reachable>, entry: &Entry, pack: &ObjectId) -> Lane {
     }
 }
 
-/// Splits a list of packs into groups with at most this many packs and bytes, and at least one pack.
-fn groups<'i>(survey: &Survey, ids: &'i [ObjectId], most: (usize, u64)) -> Vec<&'i [ObjectId]> {
-    let (mut groups, mut start, mut bytes) = (Vec::new(), 0, 0u64);
+/// Splits a list of packs into the batches of [`BATCH`], each with at least one pack.
+fn batches<'i>(survey: &Survey, ids: &'i [ObjectId]) -> Vec<&'i [ObjectId]> {
+    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0u64);
     for (end, id) in ids.iter().enumerate() {
         let size = survey.packs[id].size();
-        if end > start && (end - start == most.0 || bytes + size > most.1) {
-            groups.push(&ids[start..end]);
+        if end > start && (end - start == BATCH.0 || bytes + size > BATCH.1) {
+            batches.push(&ids[start..end]);
             (start, bytes) = (end, 0);
         }
         bytes += size;
     }
-    groups.extend((start < ids.len()).then(|| &ids[start..]));
-    groups
+    batches.extend((start < ids.len()).then(|| &ids[start..]));
+    batches
 }
 
 /// Returns the number of chunks in an open pack, and the bytes of their stored forms.
@@ -256,9 +269,10 @@ impl<'r> Copier<'r> {
 
     /// Reads a new pack back.
     fn stored(&mut self, pack: PackRef, kind: ObjectType, entries: Vec<Entry>) -> Result<()> {
-        for entry in &entries {
-            self.repo.chunk(self.ctx, entry.kind, &entry.in_pack(pack), SPAN)?;
-        }
+        let (repo, ctx) = (self.repo, self.ctx);
+        let read = |entry: &Entry| repo.chunk(ctx, entry.kind, &entry.in_pack(pack), SPAN).map(drop);
+        let read_stretch = |entries: Vec<Entry>| entries.iter().try_for_each(read);
+        parallel(STRETCHES, stretches(&entries), read_stretch).into_iter().collect::<Result<()>>()?;
         self.bytes += pack.file_len();
         let number = self.packs.len() as u32;
         self.packs.push((pack, kind));

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
-use super::repack::{Copier, Lane, Live};
+use super::repack::{Chunks, Copier, Lane, Live, READ};
 use super::run::Run;
 use super::survey::Survey;
 use crate::crypto::keys::ChunkKind;
@@ -15,7 +15,7 @@ use crate::format::pack::Entry;
 use crate::format::record::Head;
 use crate::format::reference::{PackRef, Ref};
 use crate::name::ObjectId;
-use crate::repo::{Index, IndexRow, Span, parallel};
+use crate::repo::{Index, IndexRow, Span, in_order, parallel};
 
 /// Chunks are read in parts of 1 MiB.
 const SPAN: Span = Span::Blocks(16);
@@ -37,6 +37,34 @@ impl Places {
     }
 }
 
+/// The chunks of a pack that have no other place.
+enum Lonely {
+    Nothing,
+    /// Pages in this pack.
+    Pack(PackRef),
+    Chunks(Chunks),
+}
+
+/// Returns the bytes that the chunks of a pack take once they are read.
+fn size(pack: &(ObjectId, Result<Live>)) -> u64 {
+    match &pack.1 {
+        Ok(lonely) if !lonely.entries.is_empty() => lonely.place.len.into(),
+        _ => 0,
+    }
+}
+
+/// Copies chunks into a new pack. Returns whether there were any.
+fn copy(lonely: Lonely, copier: &mut Copier<'_>) -> Result<bool> {
+    match lonely {
+        Lonely::Nothing => return Ok(false),
+        Lonely::Pack(pack) => copier.copy_pack(&pack)?,
+        Lonely::Chunks(chunks) => {
+            chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored, Lane::Newest))?;
+        }
+    }
+    Ok(true)
+}
+
 impl Run<'_> {
     /// Returns the packs of `ids` that may be deleted. `None`: another client has written.
     pub fn secure(&mut self, survey: &mut Survey, ids: &BTreeSet<ObjectId>) -> Result<Option<BTreeSet<ObjectId>>> {
@@ -49,18 +77,23 @@ impl Run<'_> {
         safe.extend(unneeded);
         for batch in needed.chunks(READERS) {
             self.ctx.check()?;
-            let read = parallel(READERS, batch.to_vec(), |id| (id, self.lonely(survey, &places, ids, &id)));
-            for (id, lonely) in read {
-                match lonely.and_then(|lonely| self.copy_lonely(lonely, &mut copier)) {
+            let lonely = parallel(READERS, batch.to_vec(), |id| (id, self.lonely(survey, &places, ids, &id)));
+            let read =
+                |(id, lonely): (ObjectId, Result<Live>)| (id, lonely.and_then(|lonely| self.read_lonely(lonely)));
+            let mut warnings = Vec::new();
+            in_order(self.ctx, READ, lonely, size, read, |(id, chunks)| {
+                match chunks.and_then(|chunks| copy(chunks, &mut copier)) {
                     Ok(false) => drop(safe.insert(id)),
                     Ok(true) => drop(copies.insert(id)),
                     Err(e) if e.kind().is_damage() => {
                         let text = format!("pack {} is condemned and still needed, so it stays: {e}", id.short());
-                        self.report.warnings.push(text);
+                        warnings.push(text);
                     }
                     Err(e) => return Err(e),
                 }
-            }
+                Ok(())
+            })?;
+            self.report.warnings.append(&mut warnings);
         }
         if !copies.is_empty() {
             let sections = copier.finish()?;
@@ -85,19 +118,14 @@ impl Run<'_> {
         Ok(Live { place, kind, entries: lonely })
     }
 
-    /// Copies chunks without another place, of metadata the whole pack. Returns whether there were any.
-    fn copy_lonely(&self, lonely: Live, copier: &mut Copier<'_>) -> Result<bool> {
+    /// Reads the chunks without another place. Of metadata, the whole pack is copied.
+    fn read_lonely(&self, lonely: Live) -> Result<Lonely> {
         let Live { place, kind, entries } = lonely;
-        if entries.is_empty() {
-            return Ok(false);
+        match kind {
+            _ if entries.is_empty() => Ok(Lonely::Nothing),
+            ObjectType::Meta => Ok(Lonely::Pack(place)),
+            _ => Ok(Lonely::Chunks(self.read_chunks(&place, entries)?)),
         }
-        if kind == ObjectType::Meta {
-            copier.copy_pack(&place)?;
-            return Ok(true);
-        }
-        let chunks = self.read_chunks(&place, entries)?;
-        chunks.iter().try_for_each(|(entry, stored)| copier.add(entry, stored, Lane::Newest))?;
-        Ok(true)
     }
 
     /// Returns whether a chunk can be read from a pack that stays. A row of the index alone proves nothing.

@@ -16,6 +16,7 @@
 //! | `marks` | snapshots, forgotten ones, and their tags; commit changes of them |
 //! | `lineage` | where a snapshot comes from: its group, the one it replaces, the one it is a copy of |
 //! | `select` | the snapshot that a user names |
+//! | `parallel` | work on several threads, whose results come in order |
 
 mod block_cache;
 mod clock;
@@ -39,6 +40,7 @@ mod merge;
 mod missing_records;
 mod object;
 mod open;
+mod parallel;
 mod presence;
 mod read;
 mod reindex;
@@ -62,6 +64,7 @@ pub use inventory::Condemnation;
 pub use latest::{first_of_each_group, latest_first};
 pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
+pub use parallel::{Bounds, in_order, parallel};
 pub use presence::{SeenPacks, VERIFIED, is_most};
 pub use read::StoredChunk;
 pub use rollback::Alarm;
@@ -164,37 +167,4 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 /// Returns the time of this machine's clock.
 pub fn now() -> Time {
     SystemClock.wall()
-}
-
-/// Calls `work` for each item, on up to `threads` threads, or on this thread if one is enough. Returns the results in the order
-/// of the items.
-pub fn parallel<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    #[cfg(test)]
-    if deterministic::is_on() {
-        return items.into_iter().map(work).collect();
-    }
-    let count = items.len();
-    if threads.min(count) <= 1 {
-        return items.into_iter().map(work).collect();
-    }
-    let queue = std::sync::Mutex::new(items.into_iter().enumerate());
-    let done = std::sync::Mutex::new(Vec::with_capacity(count));
-    let run = || {
-        while let Some((i, item)) = next(&queue) {
-            let result = work(item);
-            done.lock().expect("no holder panics").push((i, result));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(count) {
-            scope.spawn(run);
-        }
-    });
-    let mut done = done.into_inner().expect("no holder panics");
-    done.sort_unstable_by_key(|(i, _)| *i);
-    done.into_iter().map(|(_, result)| result).collect()
-}
-
-fn next<I: Iterator>(queue: &std::sync::Mutex<I>) -> Option<I::Item> {
-    queue.lock().expect("no holder panics").next()
 }

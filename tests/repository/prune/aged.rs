@@ -5,9 +5,11 @@ use std::sync::Arc;
 use nfreezer::context::background;
 use nfreezer::format::record::{Action, Snapshot};
 use nfreezer::prune::{self, Unused};
+use nfreezer::push;
 use nfreezer::repo::{Access, Repository};
 use nfreezer::restore;
 use nfreezer::seen::SeenStore;
+use nfreezer::vfs::{self, Kind, Mode, Vfs, inode};
 
 use super::world::options;
 use crate::harness::Dice;
@@ -35,6 +37,35 @@ fn reads(saved: &Counted, snapshot: &Snapshot) -> Reads {
     let options = restore::Options { state, ..restore::Options::default() };
     restore::restore(background(), &repo, snapshot, b"/", &target.path().join("out"), &options).unwrap();
     saved.memory.take()
+}
+
+/// Pushes in a new process, and counts.
+fn push_reads(saved: &Counted) -> Reads {
+    saved.memory.take();
+    push::push(background(), &open(saved.memory.clone()), &saved.options()).unwrap();
+    saved.memory.take()
+}
+
+/// Mounts a snapshot in a new process, lists all its folders, and counts.
+fn list_reads(saved: &Counted, snapshot: &Snapshot) -> Reads {
+    saved.memory.take();
+    let repo = Arc::new(open(saved.memory.clone()));
+    let state = repo.state(background()).unwrap();
+    let at = Some((snapshot.clone(), b"/".to_vec()));
+    let vfs = Vfs::new(background(), repo, state, vfs::Options { at, ..vfs::Options::default() }).unwrap();
+    list(&vfs, inode::ROOT);
+    saved.memory.take()
+}
+
+fn list(vfs: &Vfs, directory: u64) {
+    let mut below = Vec::new();
+    let add = &mut |entry: &vfs::Entry<'_>| {
+        let is_below = entry.attr.kind == Kind::Directory && !entry.name.starts_with(b".");
+        below.extend(is_below.then_some(entry.attr.ino));
+        false
+    };
+    vfs.readdir(directory, 0, true, Mode::Fetch(background()), add).unwrap();
+    below.into_iter().for_each(|ino| list(vfs, ino));
 }
 
 fn forget(saved: &Counted, snapshots: &[Snapshot]) {
@@ -77,6 +108,9 @@ fn the_newest_snapshot_of_a_pruned_repository_is_read_like_a_fresh_one() {
     forget(&saved, &snapshots[..PUSHES as usize]);
     pruned(&saved, Unused::Percent(10.0));
     let kept_newest = reads(&saved, newest);
+    let listed = [list_reads(&saved, newest), list_reads(&fresh, &same)];
+    let unchanged = [push_reads(&saved), push_reads(&saved)];
+    println!("listed {listed:?}\nunchanged {unchanged:?}");
     saved.write("more", 1, 10);
     let pushed = reads(&saved, &saved.push().snapshot);
     println!("fresh {wanted:?}\naged {aged:?}");
@@ -85,7 +119,11 @@ fn the_newest_snapshot_of_a_pruned_repository_is_read_like_a_fresh_one() {
     for (found, percent) in [(kept_all, 120), (kept_newest, 120), (pushed, 105)] {
         assert!(found.bytes * 100 <= wanted.bytes * percent, "{found:?} beside {wanted:?}");
         assert!(found.reads < aged.reads / 2, "{found:?} beside {aged:?}");
+        assert!(found.rounds <= wanted.rounds + 8, "{found:?} beside {wanted:?}");
     }
+    assert!(listed[0].rounds <= listed[1].rounds + 2, "{listed:?}");
+    // The first push after a prune names the new places of chunks.
+    assert!(unchanged[0].rounds <= 13 && unchanged[1].rounds <= 7, "{unchanged:?}");
     saved.repo.forget_blocks();
     saved.assert_restores(&saved.push().snapshot);
 }
