@@ -3,13 +3,14 @@
 # through a proxy that adds 25 ms in each direction. Prints a Markdown table. Peers that are not installed are left out (`scripts/setup.sh bench`).
 #   scripts/bench.sh push|mount|restore|all|parts|age|year|report
 #     parts: the chunker and the pipeline of a push alone, no server; age: a repository after many pushes, see
-#     scripts/bench_age.sh; year: a year of a laptop, see scripts/bench_year.sh; report: all of these, written to
+#     scripts/bench_age.sh; year: a year of a laptop, see scripts/bench_year.sh; report: all of these, and push, mount and
+#     restore over an object store with less data (S3_FILES=20000 S3_BIG_MIB=256 S3_PHOTOS=100 S3_RUNS=1), written to
 #     docs/benchmarks.md and docs/benchmarks.svg by scripts/bench_report.py
 # Environment: STORE (ssh; s3 for push, mount and restore), PORT (2822, and the three behind it), FILES (100000),
 # BIG_MIB (4096), PHOTOS (500), RUNS (1; 3 for a report: its figures are medians), PEER_RUNS (RUNS; in the runs after these
 # only nfreezer and sftp are measured), WORK (/dev/shm/nfreezer-bench), LIMIT (seconds per row, 900), TOOL_LIMIT (seconds
-# per tool and network, for mounts), ONLY (names of the tools), SECTIONS (of a report: push mount restore age year), SOURCE
-# (the folder that `parts` reads).
+# per tool and network, for mounts), ONLY (names of the tools), SECTIONS (of a report: push mount restore age year
+# s3), NO_INSERT (leaves the file of 1 GiB out), SOURCE (the folder that `parts` reads).
 # A failed row has dashes and the reason. The server's files are in WORK, in memory, so that the figures measure processors,
 # protocol and network, not a disk. The proxy counts the bytes.
 set -euo pipefail
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/.."
 what=${1:-all}
 STORE=${STORE:-ssh} LIMIT=${LIMIT:-900}; TOOL_LIMIT=${TOOL_LIMIT:-$((LIMIT * 4))}
 if [ "$what" = report ]; then RUNS=${RUNS:-3}; fi
-RUNS=${RUNS:-1} PEER_RUNS=${PEER_RUNS:-${RUNS:-1}} SECTIONS=${SECTIONS:-push mount restore age year}
+RUNS=${RUNS:-1} PEER_RUNS=${PEER_RUNS:-${RUNS:-1}} SECTIONS=${SECTIONS:-push mount restore age year s3}
 [ "$what" != age ] || FILES=${FILES:-20000}
 FILES=${FILES:-100000} BIG_MIB=${BIG_MIB:-4096} PHOTOS=${PHOTOS:-500} WORK=${WORK:-/dev/shm/nfreezer-bench}
 [ "$what" = age ] || scripts/setup.sh bench
@@ -34,6 +35,8 @@ if [ "$what" = report ]; then # the parts with their own data come first, each a
   for part in age year; do
     ! in_report $part || NO_BUILD=1 FILES=${AGE_FILES:-20000} LIMIT=$LIMIT "$0" $part | tee "$results/$part"
   done
+  ! in_report s3 || STORE=s3 NO_BUILD=1 NO_INSERT=1 FILES=${S3_FILES:-20000} BIG_MIB=${S3_BIG_MIB:-256} \
+    PHOTOS=${S3_PHOTOS:-100} RUNS=${S3_RUNS:-1} PEER_RUNS=${S3_RUNS:-1} LIMIT=$LIMIT TOOL_LIMIT=$TOOL_LIMIT "$0" all | tee "$results/s3"
 fi
 
 if [ "$what" = parts ]; then
@@ -168,7 +171,7 @@ for i in 1 2 3; do head -c "$((BIG_MIB / 4))M" /dev/urandom > "$WORK/data/B/rand
   head -c "$((BIG_MIB / 4))M" > "$WORK/data/B/text" || true
 mkdir "$WORK/data/P" "$WORK/data/I"
 for i in $(seq "$PHOTOS"); do head -c "$((1500 + i * 7 % 2000))K" /dev/urandom > "$WORK/data/P/IMG_$i.JPG"; done
-! in_report push || head -c 1G /dev/urandom > "$WORK/data/I/file"
+[ -n "${NO_INSERT:-}" ] || ! in_report push || head -c 1G /dev/urandom > "$WORK/data/I/file"
 echo "A: $(find "$WORK/data/A" -type f | wc -l) files, $(du -sb "$WORK/data/A" | cut -f1) bytes; B: $(du -sb "$WORK/data/B" | cut -f1) bytes in 4 files; P: $PHOTOS files, $(du -sb "$WORK/data/P" | cut -f1) bytes" | tee "$WORK/results/data"
 
 # `time` and `bash -c` above run in this shell's environment; the account's own ssh files are not touched.

@@ -21,7 +21,7 @@ pushes() { # pushes TOOL LINK COMMAND...: the folder to push is the last argumen
   fi
   row "$tool" "$link" "first push of B" "$@" "$WORK/data/B"
   row "$tool" "$link" "first push of $PHOTOS photos" "$@" "$WORK/data/P"
-  if timeout "$LIMIT" "$@" "$WORK/data/I" > /dev/null 2>&1; then
+  if [ -z "${NO_INSERT:-}" ] && timeout "$LIMIT" "$@" "$WORK/data/I" > /dev/null 2>&1; then
     insert
     row "$tool" "$link" "push of 1 GiB, a byte inserted at its front" "$@" "$WORK/data/I"
   fi

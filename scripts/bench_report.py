@@ -3,7 +3,7 @@
 
     scripts/bench_report.py FOLDER SETTINGS
 FOLDER has the file `rows` (the table that bench.sh prints, several runs one after the other), `data` (a line about the data),
-if they were measured, `age` and `year` (the output of these parts), and optionally `notes` (a line for each remark that the
+if they were measured, `age`, `year` and `s3` (the output of these parts), and optionally `notes` (a line for each remark that the
 page shows). Figures are medians of the runs that succeeded.
 """
 import collections
@@ -92,6 +92,17 @@ def detail_table(cells, works, tools):
                 peak = f"{memory:.0f}" if memory else ""  # zero: the process could not be found
                 out.append(f"| {work} | {link} | {tool} | {seconds(wall)} | {span} | {cpu:.2f} | {peak} | {up:.2f} | {down:.2f} |")
     return out
+
+
+def object_store(text):
+    """Returns the lines about the rows over an object store."""
+    cells, works, tools = read(text)
+    data = next((line for line in text.splitlines() if line.startswith("A: ")), "")
+    lines = ["## Object store: `STORE=s3 scripts/bench.sh all`", ""]
+    lines += wrapped(f"**Server:** `rclone serve s3` before a folder in memory. borg, sftp and sshfs speak no S3. **Data:** {data}")
+    for link in ROUND_TRIPS:
+        lines += ["", f"### Object store: wall seconds at {link}", "", *wall_table(cells, works, tools, link)]
+    return [*lines, "", "### Object store: all figures", "", *detail_table(cells, works, tools), ""]
 
 
 def stopped_after(cell):
@@ -185,6 +196,8 @@ def main():
                     lines += [""] if line.startswith("| each") or line.startswith("| work at") else []
                     lines.append(line)
             lines.append("")
+    if (folder / "s3").exists():
+        lines += object_store((folder / "s3").read_text())
     docs = pathlib.Path(__file__).resolve().parent.parent / "docs"
     (docs / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
     (docs / "benchmarks.svg").write_text(chart(cells, works, tools))

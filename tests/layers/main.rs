@@ -4,6 +4,7 @@
 mod cycles;
 mod documents;
 mod messages;
+mod report;
 mod source;
 
 use std::collections::BTreeSet;
