@@ -16,7 +16,7 @@ mod speed;
 use std::time::SystemTime;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::name::Name;
 use crate::repo::Repository;
 use crate::storage::{Extensions, Storage};
@@ -25,6 +25,8 @@ use own::Own;
 
 /// Free space below which the server is nearly full, in bytes, and as a part of all.
 const LITTLE_SPACE: (u64, u64) = (1 << 30, 20);
+/// The contents of the object that is written first.
+const BYTES: [u8; 4096] = [7; 4096];
 /// A difference of clocks that matters, in seconds.
 const CLOCK: u64 = 60;
 
@@ -106,7 +108,7 @@ pub fn examine(
 /// Runs the tests that write.
 fn written(ctx: &Context, storage: &dyn Storage, own: &Own<'_>, show: &mut dyn FnMut(Finding)) -> Result<()> {
     let before = unix_time();
-    let (name, put) = own.put_timed(ctx, &[7; 4096])?;
+    let (name, put) = own.put_timed(ctx, &BYTES)?;
     let after = unix_time();
     let time = i64::try_from(put.as_micros()).unwrap_or(i64::MAX);
     let text = format!("an object is written in {:.1} ms", put.as_secs_f64() * 1000.0);
@@ -117,6 +119,7 @@ fn written(ctx: &Context, storage: &dyn Storage, own: &Own<'_>, show: &mut dyn F
         Finding::warning("sync", format!("{text}, but the server cannot sync it to the disk"), advice)
     };
     show(synced.with([("put_microseconds", time)]));
+    show(create(ctx, storage, &name)?);
     show(clock(ctx, storage, &name, before, after)?);
     let allowed = protection::allowed(ctx, storage, own, &name)?;
     show(protection::judge(allowed, storage.extensions(ctx)?.is_some()));
@@ -124,6 +127,23 @@ fn written(ctx: &Context, storage: &dyn Storage, own: &Own<'_>, show: &mut dyn F
         show(finding);
     }
     Ok(())
+}
+
+/// Writes an object a second time, with the same bytes.
+fn create(ctx: &Context, storage: &dyn Storage, name: &Name) -> Result<Finding> {
+    let is_refused = match storage.put(ctx, name, &BYTES) {
+        Ok(()) => false,
+        // An SFTP server refuses by itself. Of other storages it is not certain who did.
+        Err(e) if e.kind() == Kind::Exists => {
+            storage.capabilities().exclusive_create || storage.extensions(ctx)?.is_some()
+        }
+        Err(e) => return Err(e),
+    };
+    if is_refused {
+        return Ok(Finding::ok("create", "the server does not create an object that exists"));
+    }
+    let advice = "do not run `init` at the same place on two machines at once; nothing else depends on it";
+    Ok(Finding::warning("create", "the server replaces an object when it is created again", advice))
 }
 
 fn repository(ctx: &Context, storage: &dyn Storage, show: &mut dyn FnMut(Finding)) -> Result<bool> {

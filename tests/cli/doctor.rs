@@ -55,7 +55,7 @@ fn doctor_tests_a_server_and_leaves_nothing() {
     let before = client.files();
     let objects = client.nfreezer(&["doctor", &client.address, "--json"]).exits(0).objects();
     let levels = levels(&objects);
-    for test in ["login", "repository", "extensions", "latency", "sync", "clock", "upload", "download"] {
+    for test in ["login", "repository", "extensions", "latency", "sync", "create", "clock", "upload", "download"] {
         assert_eq!(levels.get(test), Some(&"ok"), "{test}: {objects:?}");
     }
     assert_eq!(levels.get("protection"), Some(&"warn"), "{objects:?}");
