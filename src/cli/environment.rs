@@ -41,8 +41,8 @@ fn absolute(name: &str) -> Option<PathBuf> {
 /// Returns the variables and files that the tools of object stores take their credentials from.
 pub fn object_store() -> S3Options {
     let is_own = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-    let own =
-        std::env::vars_os().filter_map(is_own).filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty());
+    let is_asked = |name: &str| name.starts_with("AWS_") || name.to_ascii_lowercase().ends_with("_proxy");
+    let own = std::env::vars_os().filter_map(is_own).filter(|(name, value)| is_asked(name) && !value.is_empty());
     S3Options { environment: own.collect(), home: absolute("HOME") }
 }
 

@@ -31,7 +31,7 @@ pub struct Endpoint {
 /// Options for an object store.
 #[derive(Clone, Default)]
 pub struct S3Options {
-    /// The variables of the environment whose names begin with `AWS_`, with credentials among them.
+    /// The variables of the environment whose names begin with `AWS_` or end with `_PROXY`, with credentials among them.
     pub environment: BTreeMap<String, String>,
     /// The user's home folder, which has `.aws`.
     pub home: Option<PathBuf>,
@@ -78,9 +78,19 @@ impl Endpoint {
         authority(tls, rest.trim_end_matches('/'))
     }
 
+    /// Returns the host as it stands in a URL: an IPv6 address in brackets.
+    pub fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+
+    /// Returns the port, or the one of the protocol.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.tls { 443 } else { 80 })
+    }
+
     /// Returns the host and the port as they stand in a URL.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = self.bracketed();
         self.port.map_or(host.clone(), |port| format!("{host}:{port}"))
     }
 

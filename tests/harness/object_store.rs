@@ -131,6 +131,10 @@ impl Store {
         self.state.objects.lock().unwrap().clone()
     }
 
+    pub fn clear(&self) {
+        self.state.objects.lock().unwrap().clear();
+    }
+
     pub fn insert(&self, key: &str, bytes: &[u8]) {
         self.state.objects.lock().unwrap().insert(key.into(), bytes.into());
     }
@@ -186,13 +190,19 @@ fn receive(from: &mut BufReader<TcpStream>) -> Option<Request> {
     from.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    // A proxy gets the whole address.
+    let (host, target) = match target.strip_prefix("http://").and_then(|rest| rest.split_once('/')) {
+        Some((host, path)) => (host, path),
+        None => ("", &*target),
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let query = query.split('&').filter(|part| !part.is_empty()).map(|part| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         (decode(name), decode(value))
     });
-    let mut request =
-        Request { method, path: decode(path.trim_start_matches('/')), query: query.collect(), ..Request::default() };
+    let bucket = if host.starts_with("bucket.") { "bucket/" } else { "" };
+    let path = format!("{bucket}{}", decode(path.trim_start_matches('/')));
+    let mut request = Request { method, path, query: query.collect(), ..Request::default() };
     loop {
         let mut line = String::new();
         from.read_line(&mut line).ok()?;
@@ -398,10 +408,13 @@ impl Moto {
         server
     }
 
-    fn put(&self, target: &str, body: &str) {
+    /// Puts an object as someone else does.
+    pub fn put(&self, target: &str, body: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it runs");
         let head = format!(
-            "PUT {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/xml\r\nConnection: close\r\n",
+            "PUT {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/xml\r\nConnection: close\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=AK/20261130/us-east-1/s3/aws4_request, SignedHeaders=host, \
+             Signature=0\r\n",
             self.port
         );
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());

@@ -209,7 +209,7 @@ fn refusals_have_hints_and_exit_codes_and_no_message_shows_a_secret() {
     let region = || vec![("x-amz-bucket-region".to_owned(), "eu-north-1".to_owned())];
     for (status, code, expected, hint) in [
         (403, "RequestTimeTooSkewed", Kind::Connection, "clock"),
-        (400, "ExpiredToken", Kind::Connection, "expired"),
+        (400, "InvalidToken", Kind::Connection, "AWS_ACCESS_KEY_ID"),
         (403, "InvalidAccessKeyId", Kind::Connection, "AWS_ACCESS_KEY_ID"),
         (403, "SignatureDoesNotMatch", Kind::Connection, "AWS_SECRET_ACCESS_KEY"),
         (403, "AccessDenied", Kind::Failed, "s3:PutObject"),

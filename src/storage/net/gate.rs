@@ -68,7 +68,7 @@ impl Gate {
         let done = put();
         match &done {
             Ok(()) => self.stored(bytes, started.elapsed()),
-            Err(Fault::Lost(_) | Fault::Busy(_)) => self.broken(),
+            Err(Fault::Lost(_) | Fault::Busy(..)) => self.broken(),
             Err(Fault::Final(_)) => {}
         }
         done

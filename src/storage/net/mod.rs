@@ -51,9 +51,10 @@ pub struct DialError {
 pub enum Fault {
     /// The connection is lost or cannot be trusted: the operation is repeated on another one.
     Lost(String),
-    /// The server has too much to do or a fault of its own: the operation is repeated on the same connection, after a pause.
+    /// The server has too much to do or a fault of its own: the operation is repeated on the same connection, after a pause, which
+    /// is at least the one that the server asks for.
     #[cfg_attr(not(feature = "s3"), allow(dead_code))]
-    Busy(String),
+    Busy(String, Duration),
     /// The server's answer, or a limit of the client: a repetition would end alike.
     Final(Error),
 }

@@ -16,6 +16,8 @@ use crate::error::{Error, Kind, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// After a login that was refused, and the longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause that a busy server can ask for.
+const LONGEST_WISH: Duration = Duration::from_secs(5 * 60);
 /// After this number of connections lost in a row, an operation is repeated with pauses of its own.
 const UNLUCKY: u32 = 4;
 /// Shortest time between two news of a connection that breaks all the time.
@@ -136,11 +138,11 @@ impl<C: Connection> Reconnecting<C> {
                     let pause = if losses < UNLUCKY { Duration::ZERO } else { pause(losses - UNLUCKY) };
                     (pause, format!("lost the connection to {}: {why}", keeper.dial.server()))
                 }
-                Err(Fault::Busy(why)) => {
+                Err(Fault::Busy(why, wish)) => {
                     refusals += 1;
                     let text = format!("{} cannot serve a request now: {why}", keeper.dial.server());
                     keeper.busy(refusals, &text);
-                    (scattered(pause(refusals - 1)), text)
+                    (scattered(pause(refusals - 1)).max(wish.min(LONGEST_WISH)), text)
                 }
             };
             drop(connection);

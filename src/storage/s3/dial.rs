@@ -1,7 +1,8 @@
 //! Prepares a connection to a bucket: credentials, region, the first connection.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use http::Request;
 use object_store::RetryConfig;
@@ -14,7 +15,9 @@ use super::connect::tls;
 use super::crypto::Crypto;
 use super::errors::{self, Problem};
 use super::http::{Http, Limits, Service};
-use super::profile::{Keys, Settings};
+use super::keys::{Keys, is_plain};
+use super::profile::Settings;
+use super::proxy::Proxies;
 use super::runtime::Engine;
 use super::signed::Signed;
 use crate::context::Context;
@@ -38,6 +41,10 @@ const SERVICES: [&str; 8] = [
     "AWS_METADATA_ENDPOINT",
 ];
 
+/// The ones of these that name a file with a token, and whether the token is sent in a header.
+const TOKENS: [(&str, bool); 2] =
+    [("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", true), ("AWS_WEB_IDENTITY_TOKEN_FILE", false)];
+
 /// Makes connections to a bucket.
 pub struct Dialer {
     pub bucket: Bucket,
@@ -47,21 +54,30 @@ pub struct Dialer {
     pub engine: Arc<Engine>,
     pub exclusive: Arc<Exclusive>,
     pub ctx: Context<'static>,
+    /// The connections that were made last, and the digest of their keys.
+    pub last: Mutex<Option<(Arc<Http>, [u8; 32])>>,
 }
 
 impl Dial for Dialer {
     type Connection = Client;
 
     fn dial(&self) -> Result<Client, DialError> {
-        let settings = Settings::read(&self.options).map_err(last)?;
+        let settings = Settings::read(&self.ctx, &self.options).map_err(last)?;
         let named = match (&self.bucket.endpoint, &settings.endpoint) {
             (Some(endpoint), _) => Some(endpoint.clone()),
             (None, Some(url)) => Some(Endpoint::parse(url).map_err(last)?),
             (None, None) => None,
         };
         let is_aws = named.as_ref().is_none_or(is_of_aws);
-        if settings.keys.is_none() && !self.has_service(is_aws) {
+        let digest = settings.keys.as_ref().map(Keys::digest);
+        if digest.is_some_and(|digest| self.have_expired(digest)) {
+            return Err(last(errors::expired()));
+        }
+        if settings.keys.is_none() && settings.web_identity.is_empty() && !self.has_service(is_aws) {
             return Err(last(errors::no_credentials("none are in the environment or in ~/.aws/credentials")));
+        }
+        if settings.keys.is_none() {
+            self.check_tokens(&settings).map_err(last)?;
         }
         let region = match &settings.region {
             Some(region) => region.clone(),
@@ -71,15 +87,20 @@ impl Dial for Dialer {
         if !region.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)) || region.is_empty() {
             return Err(last(Error::new(Kind::Usage, format!("{region:?} cannot be the name of a region"))));
         }
-        let endpoint = named.unwrap_or_else(|| of_aws(&format!("s3.{region}.amazonaws.com")));
+        let mut endpoint = named.unwrap_or_else(|| of_aws(&format!("s3.{region}.amazonaws.com")));
+        let mut bucket = format!("/{}", self.bucket.bucket);
+        if settings.is_bucket_in_host {
+            endpoint.host = format!("{}.{}", self.bucket.bucket, endpoint.host);
+            bucket.clear();
+        }
         let http = self.http(endpoint.clone())?;
         self.wait(http.open())?;
+        *self.last.lock().expect("no holder panics") = digest.map(|digest| (Arc::clone(&http), digest));
         if is_aws {
             self.exclusive.set(true);
         }
-        let bucket = format!("{}/{}", endpoint.url(), self.bucket.bucket);
-        let signed = Signed { http: Arc::clone(&http), bucket, region: region.clone() };
-        let store = self.store(&endpoint, region, settings.keys, http).map_err(last)?;
+        let signed = Signed { http: Arc::clone(&http), bucket: endpoint.url() + &bucket, region: region.clone() };
+        let store = self.store(&endpoint, region, settings, http).map_err(last)?;
         Ok(Client {
             store,
             signed,
@@ -98,7 +119,8 @@ impl Dialer {
     fn http(&self, endpoint: Endpoint) -> Result<Arc<Http>, DialError> {
         let authorities = self.options.environment.get("AWS_CA_BUNDLE").map(PathBuf::from);
         let tls = tls(authorities.as_deref()).map_err(last)?;
-        Ok(Arc::new(Http::new(endpoint, tls, self.limits, Arc::clone(&self.traffic))))
+        let proxies = Proxies::read(&self.options.environment).map_err(last)?;
+        Ok(Arc::new(Http::new(endpoint, proxies, tls, self.limits, Arc::clone(&self.traffic))))
     }
 
     fn wait<T>(&self, future: impl Future<Output = Result<T, Problem>>) -> Result<T, DialError> {
@@ -107,6 +129,33 @@ impl Dialer {
             Problem::Certificate(why) => last(errors::certificate(&why)),
             other => DialError { error: Error::new(Kind::Connection, other.to_string()), again: true },
         })
+    }
+
+    /// Returns whether the store has refused these keys because they have expired.
+    fn have_expired(&self, digest: [u8; 32]) -> bool {
+        let last = self.last.lock().expect("no holder panics");
+        last.as_ref().is_some_and(|(http, keys)| *keys == digest && http.has_expired.load(Ordering::Relaxed))
+    }
+
+    /// Returns a setting of a service that hands out credentials.
+    fn service<'a>(&'a self, settings: &'a Settings, name: &str) -> Option<&'a String> {
+        self.options.environment.get(name).or_else(|| settings.web_identity.get(name))
+    }
+
+    /// Fails if a file with a token cannot be read or sent. The crate panics then.
+    fn check_tokens(&self, settings: &Settings) -> Result<()> {
+        for (name, is_header) in TOKENS {
+            let Some(file) = self.service(settings, name) else { continue };
+            let unusable = |why: &str| {
+                let text = format!("cannot use the token in {}: {why}", printable::message(file));
+                Error::new(Kind::Connection, text).hint(format!("{name} names a file that another program writes"))
+            };
+            let token = std::fs::read_to_string(file).map_err(|e| unusable(&e.to_string()))?;
+            if is_header && !is_plain(&token) {
+                return Err(unusable("it holds a line break or another character that no token has"));
+            }
+        }
+        Ok(())
     }
 
     /// Returns whether a service may hand out credentials.
@@ -128,11 +177,12 @@ impl Dialer {
         Ok(region.unwrap_or_else(|| REGION.into()))
     }
 
-    fn store(&self, endpoint: &Endpoint, region: String, keys: Option<Keys>, http: Arc<Http>) -> Result<AmazonS3> {
+    fn store(&self, endpoint: &Endpoint, region: String, settings: Settings, http: Arc<Http>) -> Result<AmazonS3> {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket.bucket)
             .with_region(region)
             .with_endpoint(endpoint.url())
+            .with_virtual_hosted_style_request(settings.is_bucket_in_host)
             .with_allow_http(true)
             .with_crypto_provider(Arc::new(Crypto))
             .with_http_connector(Service(http))
@@ -143,11 +193,11 @@ impl Dialer {
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
         for name in SERVICES {
             let key: Option<AmazonS3ConfigKey> = name.to_ascii_lowercase().parse().ok();
-            if let (Some(key), Some(value)) = (key, self.options.environment.get(name)) {
+            if let (Some(key), Some(value)) = (key, self.service(&settings, name)) {
                 builder = builder.with_config(key, value);
             }
         }
-        if let Some(Keys { id, secret, token }) = keys {
+        if let Some(Keys { id, secret, token }) = settings.keys {
             builder = builder.with_access_key_id(id).with_secret_access_key(secret);
             builder = if let Some(token) = token { builder.with_token(token) } else { builder };
         }

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -40,6 +41,8 @@ pub struct Refusal {
     /// The region of the bucket, where the answer names it.
     pub region: Option<String>,
     location: Option<String>,
+    /// Seconds after which a busy store wants to be asked again.
+    after: u64,
 }
 
 impl fmt::Display for Problem {
@@ -90,6 +93,7 @@ impl Refusal {
             message: element(&body, "Message").unwrap_or_default(),
             region: header("x-amz-bucket-region").or_else(|| element(&body, "Region")),
             location: header("location").or_else(|| element(&body, "Endpoint")),
+            after: header("retry-after").and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
         }
     }
 
@@ -101,7 +105,7 @@ impl Refusal {
             "AccessDenied" => 403,
             _ => 200,
         };
-        Refusal { status, code, message, region: None, location: None }
+        Refusal { status, code, message, region: None, location: None, after: 0 }
     }
 
     /// Returns whether the store may serve the same request later.
@@ -119,6 +123,12 @@ impl Refusal {
             "TooManyRequests",
         ];
         codes.contains(&&*self.code) || matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504) && !self.is_full()
+    }
+
+    /// Returns whether the store refuses the credentials because they have expired. HEAD tells no code.
+    pub fn has_expired(&self) -> bool {
+        let is_unnamed = self.status == 400 && self.code.is_empty() && self.region.is_none();
+        is_unnamed || matches!(&*self.code, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired")
     }
 
     fn is_full(&self) -> bool {
@@ -139,7 +149,10 @@ impl Refusal {
     /// Returns the fault of an operation: `doing` is its verb, `what` its object.
     pub fn fault(&self, doing: &str, what: &str) -> Fault {
         if self.is_busy() {
-            return Fault::Busy(self.to_string());
+            return Fault::Busy(self.to_string(), Duration::from_secs(self.after));
+        }
+        if self.has_expired() {
+            return Fault::Lost(self.to_string()); // the next connection looks for new ones
         }
         let text = format!("cannot {doing} {what} in the object store: {self}");
         let error = |kind| Error::new(kind, &*text);
@@ -150,9 +163,7 @@ impl Refusal {
             (416, _) | (_, "InvalidRange") => Error::damaged(format!("object {what} ends too early")),
             (_, "RequestTimeTooSkewed") => error(Kind::Connection)
                 .hint("the clocks of this machine and of the store differ: set the right time (`timedatectl`)"),
-            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken") => error(Kind::Connection)
-                .hint("the credentials have expired: get new ones, and run the same command again"),
-            (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity") | (401, _) => error(Kind::Connection)
+            (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" | "InvalidToken") | (401, _) => error(Kind::Connection)
                 .hint("check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws/credentials"),
             (300..=399, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
                 error(Kind::Connection).hint(self.elsewhere())
@@ -225,6 +236,12 @@ fn strange(doing: &str, what: &str, why: &str) -> Error {
 pub fn certificate(why: &str) -> Error {
     Error::new(Kind::Connection, format!("the certificate of the object store is not accepted: {why}"))
         .hint("name the file with its authority in AWS_CA_BUNDLE, or write s3+http:// if it speaks no TLS")
+}
+
+/// Returns the error for credentials that have expired and of which there are no new ones.
+pub fn expired() -> Error {
+    Error::new(Kind::Connection, "the credentials for the object store have expired")
+        .hint("get new ones, and run the same command again")
 }
 
 /// Returns the error for missing credentials.

@@ -6,13 +6,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -25,7 +25,8 @@ use openssl::ssl::SslConnector;
 
 use super::body::{Call, Outgoing, Traffic};
 use super::connect::connect;
-use super::errors::{self, Problem};
+use super::errors::{self, Problem, Refusal};
+use super::proxy::{Proxies, Proxy};
 use super::xml;
 use crate::printable;
 use crate::storage::bucket::Endpoint;
@@ -56,10 +57,13 @@ pub struct Limits {
 /// The connections to a store.
 pub struct Http {
     endpoint: Endpoint,
+    proxies: Proxies,
     tls: SslConnector,
     limits: Limits,
     traffic: Arc<Traffic>,
     idle: Mutex<Vec<Idle>>,
+    /// The store has refused the credentials because they have expired.
+    pub has_expired: AtomicBool,
 }
 
 struct Idle {
@@ -69,13 +73,22 @@ struct Idle {
 
 impl Http {
     /// Makes connections to `endpoint` on demand.
-    pub fn new(endpoint: Endpoint, tls: SslConnector, limits: Limits, traffic: Arc<Traffic>) -> Self {
-        Http { endpoint, tls, limits, traffic, idle: Mutex::default() }
+    pub fn new(endpoint: Endpoint, proxies: Proxies, tls: SslConnector, limits: Limits, traffic: Arc<Traffic>) -> Self {
+        let has_expired = AtomicBool::new(false);
+        Http { endpoint, proxies, tls, limits, traffic, idle: Mutex::default(), has_expired }
+    }
+
+    /// Returns the refusal in an answer of the store that is no success.
+    pub fn refusal(&self, answer: &Response<Bytes>) -> Option<Refusal> {
+        let refusal = errors::refused(answer)?;
+        self.has_expired.fetch_or(refusal.has_expired(), Ordering::Relaxed);
+        Some(refusal)
     }
 
     /// Makes a first connection and keeps it for the first request.
     pub async fn open(&self) -> Result<(), Problem> {
-        let requests = connect(&self.endpoint, &self.tls, self.limits.connect).await?;
+        let via = self.proxies.to(&self.endpoint);
+        let requests = connect(&self.endpoint, via, &self.tls, self.limits.connect).await?;
         self.keep(requests);
         Ok(())
     }
@@ -102,7 +115,8 @@ impl Http {
         let is_own = to.authority() == self.endpoint.authority() && to.tls == self.endpoint.tls;
         let (parts, body) = request.into_parts();
         let mut request = Request::from_parts(parts, Outgoing::new(body, Arc::clone(&call), Arc::clone(&self.traffic)));
-        prepare(&mut request, &to)?;
+        let via = self.proxies.to(&to);
+        prepare(&mut request, &to, via.filter(|_| !to.tls))?;
         call.touch();
         let mut kept = if is_own { self.kept() } else { None };
         loop {
@@ -110,7 +124,7 @@ impl Http {
             let limit = if is_own { self.limits.connect } else { SERVICE };
             let mut requests = match kept.take() {
                 Some(requests) => requests,
-                None => connect(&to, &self.tls, limit).await?,
+                None => connect(&to, via, &self.tls, limit).await?,
             };
             let answer = match self.watched(&call, requests.try_send_request(request)).await? {
                 Ok(answer) => answer,
@@ -194,15 +208,20 @@ fn destination(uri: &Uri) -> Result<Endpoint, Problem> {
     Ok(Endpoint { tls: uri.scheme_str() == Some("https"), host: host.to_ascii_lowercase(), port: uri.port_u16() })
 }
 
-/// Writes path and host of a request as HTTP/1.1 wants them.
-fn prepare(request: &mut Request<Outgoing>, to: &Endpoint) -> Result<(), Problem> {
+/// Writes path and host of a request as HTTP/1.1 wants them. A proxy without a tunnel gets the whole address.
+fn prepare(request: &mut Request<Outgoing>, to: &Endpoint, via: Option<&Proxy>) -> Result<(), Problem> {
     let invalid = |_| Problem::Unreachable("the address is not valid in HTTP".into());
     if !request.headers().contains_key(HOST) {
         let host = HeaderValue::from_str(&to.authority()).map_err(|e| invalid(e.to_string()))?;
         request.headers_mut().insert(HOST, host);
     }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    *request.uri_mut() = path.parse().map_err(|e: http::uri::InvalidUri| invalid(e.to_string()))?;
+    let server = via.map(|_| to.url()).unwrap_or_default();
+    let target = format!("{server}{path}");
+    *request.uri_mut() = target.parse().map_err(|e: http::uri::InvalidUri| invalid(e.to_string()))?;
+    if let Some(login) = via.and_then(|proxy| proxy.login.clone()) {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, login);
+    }
     Ok(())
 }
 
@@ -230,7 +249,8 @@ impl HttpConnector for Service {
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let is_own = destination(request.uri()).is_ok_and(|to| to.authority() == self.0.endpoint.authority());
+        let host = destination(request.uri()).map(|to| to.authority()).unwrap_or_default();
+        let is_own = host == self.0.endpoint.authority();
         let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
         let failed = |problem| HttpError::new(HttpErrorKind::Unknown, problem);
         match self.0.exchange(request).await {
@@ -238,8 +258,11 @@ impl HttpService for Service {
                 Err(failed(Problem::Strange("what came is no listing".into())))
             }
             Ok(mut answer) => {
-                if let Some(refusal) = errors::refused(&answer).filter(|_| is_own) {
+                if let Some(refusal) = is_own.then(|| self.0.refusal(&answer)).flatten() {
                     return Err(failed(Problem::Refused(refusal)));
+                }
+                if let Some(refusal) = errors::refused(&answer) {
+                    return Err(failed(Problem::Credentials(format!("{host} answers {refusal}"))));
                 }
                 // rclone answers so when a range is all of the object.
                 if answer.status() == StatusCode::OK && answer.headers().contains_key(CONTENT_RANGE) {

@@ -1,6 +1,6 @@
 //! A repository in a bucket of an S3-compatible object store, by the crate object_store over connections of our own.
 //!
-//! From the wire upwards: [`connect`] (TCP, TLS), [`http`] (requests, answers, limits), [`client`] (operations, each tried
+//! From the wire upwards: [`connect`] (TCP, TLS, a [`proxy`]), [`http`] (requests, answers, limits), [`client`] (operations, each tried
 //! once), [`dial`] (credentials, region). Asynchronous code runs in [`runtime`] alone. An object is put by one request, which
 //! the store obeys wholly or not at all, so there are no torsos.
 
@@ -12,14 +12,17 @@ mod crypto;
 mod dial;
 mod errors;
 mod http;
+mod keys;
+mod process;
 mod profile;
+mod proxy;
 mod runtime;
 mod signed;
 mod versions;
 mod xml;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use body::Traffic;
 use bytes::Bytes;
@@ -67,6 +70,7 @@ impl S3 {
             engine: Arc::new(Engine::start()?),
             exclusive: Arc::clone(&exclusive),
             ctx: ctx.detached(),
+            last: Mutex::default(),
         };
         Ok(S3 {
             connections: Reconnecting::new(ctx, Box::new(dialer), options.retry())?,

@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::keys::{Keys, is_plain};
+use super::process;
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::printable;
 use crate::storage::bucket::S3Options;
 
 /// Settings of a profile that get credentials by other ways.
-const UNSUPPORTED: [&str; 5] = ["credential_process", "sso_session", "sso_start_url", "role_arn", "source_profile"];
+const UNSUPPORTED: [&str; 6] =
+    ["sso_session", "sso_start_url", "login_session", "role_arn", "source_profile", "credential_source"];
+/// Settings of a profile by which a service trades a token in a file for credentials.
+const WEB_IDENTITY: [&str; 3] = ["web_identity_token_file", "role_arn", "role_session_name"];
 
 /// The settings in the environment and in the profile.
 #[derive(Default)]
@@ -19,20 +25,17 @@ pub struct Settings {
     pub region: Option<String>,
     /// The URL of the server.
     pub endpoint: Option<String>,
-}
-
-/// An access key.
-pub struct Keys {
-    pub id: String,
-    pub secret: String,
-    pub token: Option<String>,
+    /// The bucket is part of the name of the host.
+    pub is_bucket_in_host: bool,
+    /// The settings of a web identity in the profile, by the names of their variables.
+    pub web_identity: BTreeMap<String, String>,
 }
 
 type Section = BTreeMap<String, String>;
 
 impl Settings {
-    /// Reads the environment, then the profile.
-    pub fn read(options: &S3Options) -> Result<Self> {
+    /// Reads the environment, then the profile. Runs the program that the profile names, if there are no keys.
+    pub fn read(ctx: &Context, options: &S3Options) -> Result<Self> {
         let variable = |name: &str| options.environment.get(name).cloned();
         let (name, is_chosen) = match variable("AWS_PROFILE").or_else(|| variable("AWS_DEFAULT_PROFILE")) {
             Some(name) => (name, true),
@@ -50,23 +53,43 @@ impl Settings {
         let profile = profile.unwrap_or_default();
         let keys = match keys {
             Some(keys) => Some(keys),
-            None => keys_of(&profile, "aws_access_key_id", "aws_secret_access_key", "aws_session_token")?,
+            None => keys_of_profile(ctx, &name, &profile)?,
         };
+        let is_web = keys.is_none() && WEB_IDENTITY[..2].iter().all(|key| profile.contains_key(*key));
         let other = UNSUPPORTED.iter().find(|key| profile.contains_key(**key));
-        if let Some(key) = other.filter(|_| keys.is_none()) {
+        if let Some(key) = other.filter(|_| keys.is_none() && !is_web) {
             let text = format!("the profile {} gets its credentials by {key}", printable::name(name.as_bytes()));
             return Err(Error::new(Kind::Usage, text)
                 .hint("`eval \"$(aws configure export-credentials --format env)\"` puts them into the environment"));
         }
+        let web = WEB_IDENTITY.iter().filter(|_| is_web);
+        let web = web.filter_map(|key| Some((format!("AWS_{}", key.to_uppercase()), profile.get(*key)?.clone())));
+        let web_identity = web.collect();
         let of_profile = |key: &str| profile.get(key).cloned();
         let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).or_else(|| of_profile("region"));
         let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-        Ok(Settings { keys, region, endpoint: endpoint.or_else(|| of_profile("endpoint_url")) })
+        let is_bucket_in_host = variable("AWS_VIRTUAL_HOSTED_STYLE_REQUEST").is_some_and(|value| value == "true")
+            || of_profile("s3.addressing_style").is_some_and(|style| style == "virtual");
+        let endpoint = endpoint.or_else(|| of_profile("endpoint_url"));
+        Ok(Settings { keys, region, endpoint, is_bucket_in_host, web_identity })
+    }
+}
+
+/// Returns the keys of a profile: its own, or the ones of the program that it names.
+fn keys_of_profile(ctx: &Context, name: &str, profile: &Section) -> Result<Option<Keys>> {
+    let own = keys_of(profile, "aws_access_key_id", "aws_secret_access_key", "aws_session_token")?;
+    match (own, profile.get("credential_process")) {
+        (None, Some(command)) => process::keys(ctx, name, command).map(Some),
+        (own, _) => Ok(own),
     }
 }
 
 fn keys_of(from: &Section, id: &str, secret: &str, token: &str) -> Result<Option<Keys>> {
     let value = |name: &str| from.get(name).cloned();
+    if let Some(name) = [id, secret, token].iter().find(|name| value(name).is_some_and(|text| !is_plain(&text))) {
+        let text = format!("{name} holds a line break or another character that no key has");
+        return Err(Error::new(Kind::Usage, text).hint("set it again, without them"));
+    }
     match (value(id), value(secret)) {
         (Some(id), Some(secret)) => Ok(Some(Keys { id, secret, token: value(token) })),
         (None, None) => Ok(None),
@@ -103,10 +126,10 @@ fn section(file: Option<PathBuf>, name: &str) -> Result<Option<Section>> {
     Ok(parse(&text, name))
 }
 
-/// Returns a section of an INI file. Indented lines belong to nested settings, which are not ours.
+/// Returns a section of an INI file. Indented lines belong to the setting above them: `s3.addressing_style`.
 fn parse(text: &str, name: &str) -> Option<Section> {
-    let (mut found, mut is_here) = (None, false);
-    for line in text.lines().filter(|line| !line.starts_with([' ', '\t', '#', ';'])) {
+    let (mut found, mut is_here, mut above) = (None, false, String::new());
+    for line in text.lines().filter(|line| !line.trim_start().starts_with(['#', ';'])) {
         if let Some(header) = line.trim_end().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             is_here = header.split_whitespace().eq(name.split_whitespace());
             if is_here {
@@ -115,7 +138,12 @@ fn parse(text: &str, name: &str) -> Option<Section> {
         } else if let Some((key, value)) = line.split_once('=').filter(|_| is_here)
             && let Some(section) = &mut found
         {
-            section.insert(key.trim().to_ascii_lowercase(), value.trim().into());
+            let (is_nested, key) = (key.starts_with([' ', '\t']), key.trim().to_ascii_lowercase());
+            let key = if is_nested { format!("{above}.{key}") } else { key };
+            if !is_nested {
+                above = key.clone();
+            }
+            section.insert(key, value.trim().into());
         }
     }
     found
@@ -124,6 +152,7 @@ fn parse(text: &str, name: &str) -> Option<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::background;
 
     fn options(environment: &[(&str, &str)], home: Option<&std::path::Path>) -> S3Options {
         let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -136,7 +165,9 @@ mod tests {
         let credentials = "# mine\n[default]\naws_access_key_id = AK1\naws_secret_access_key=secret1\n\n[nas]\naws_access_key_id=AK2\n\
             aws_secret_access_key = secret2\naws_session_token = token2\n[half]\naws_access_key_id = AK3\n";
         let config = "[default]\nregion = eu-west-1\n[profile nas]\nregion=garage\nendpoint_url = http://nas:3900\ns3 =\n  \
-            region = nested\n[profile sso]\nsso_start_url = https://x\n";
+            region = nested\n  addressing_style = virtual\n[profile process]\ncredential_process = echo '{\"Version\": 1, \
+            \"AccessKeyId\": \"AK4\", \"SecretAccessKey\": \"s\"}'\n[profile web]\nrole_arn = arn:x\n\
+            web_identity_token_file = /token\n[profile sso]\nsso_start_url = https://x\n";
         std::fs::write(home.path().join(".aws/credentials"), credentials).unwrap();
         std::fs::write(home.path().join(".aws/config"), config).unwrap();
         home
@@ -145,16 +176,22 @@ mod tests {
     #[test]
     fn the_environment_wins_over_the_profile() {
         let home = home();
-        let default = Settings::read(&options(&[], Some(home.path()))).unwrap();
+        let default = Settings::read(background(), &options(&[], Some(home.path()))).unwrap();
         assert_eq!((default.keys.unwrap().id, default.region.unwrap()), ("AK1".into(), "eu-west-1".into()));
-        let nas = Settings::read(&options(&[("AWS_PROFILE", "nas")], Some(home.path()))).unwrap();
+        let nas = Settings::read(background(), &options(&[("AWS_PROFILE", "nas")], Some(home.path()))).unwrap();
         let keys = nas.keys.unwrap();
         assert_eq!((keys.id, keys.secret, keys.token), ("AK2".into(), "secret2".into(), Some("token2".into())));
         assert_eq!((nas.region.unwrap(), nas.endpoint.unwrap()), ("garage".into(), "http://nas:3900".into()));
+        assert!(nas.is_bucket_in_host && !default.is_bucket_in_host && nas.web_identity.is_empty());
+        let process = Settings::read(background(), &options(&[("AWS_PROFILE", "process")], Some(home.path()))).unwrap();
+        assert_eq!(process.keys.unwrap().id, "AK4");
+        let web = Settings::read(background(), &options(&[("AWS_PROFILE", "web")], Some(home.path()))).unwrap();
+        assert_eq!((web.keys.is_none(), &*web.web_identity["AWS_ROLE_ARN"]), (true, "arn:x"));
+        assert_eq!(web.web_identity["AWS_WEB_IDENTITY_TOKEN_FILE"], "/token");
         let variables = [("AWS_ACCESS_KEY_ID", "AK9"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "r")];
-        let both = Settings::read(&options(&variables, Some(home.path()))).unwrap();
+        let both = Settings::read(background(), &options(&variables, Some(home.path()))).unwrap();
         assert_eq!((both.keys.unwrap().id, both.region.unwrap()), ("AK9".into(), "r".into()));
-        assert!(Settings::read(&options(&[], None)).unwrap().keys.is_none());
+        assert!(Settings::read(background(), &options(&[], None)).unwrap().keys.is_none());
     }
 
     #[test]
@@ -164,9 +201,13 @@ mod tests {
             (vec![("AWS_PROFILE", "half")], "aws_access_key_id is set, but not aws_secret_access_key"),
             (vec![("AWS_PROFILE", "none")], "there is no profile none"),
             (vec![("AWS_PROFILE", "sso")], "gets its credentials by sso_start_url"),
+            (
+                vec![("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "hidden\n")],
+                "AWS_SECRET_ACCESS_KEY holds a line break",
+            ),
             (vec![("AWS_SECRET_ACCESS_KEY", "hidden")], "AWS_SECRET_ACCESS_KEY is set, but not AWS_ACCESS_KEY_ID"),
         ] {
-            let error = Settings::read(&options(&environment, Some(home.path()))).err().unwrap();
+            let error = Settings::read(background(), &options(&environment, Some(home.path()))).err().unwrap();
             assert!(error.to_string().contains(expected) && error.kind() == Kind::Usage, "{error}");
             let all = format!("{error} {error:?} {:?}", error.hint_text());
             assert!(!all.contains("hidden") && !all.contains("secret1") && !all.contains("AK3"), "{all}");

@@ -53,7 +53,7 @@ impl Signed {
         let authorizer = AwsAuthorizer::new(&credential, "s3", &self.region).with_crypto(&Crypto);
         authorizer.try_authorize(&mut request, Some(&digest)).map_err(|e| unsigned(&e))?;
         let answer = self.http.exchange(request).await?;
-        match errors::refused(&answer) {
+        match self.http.refusal(&answer) {
             Some(refusal) => Err(Problem::Refused(refusal)),
             None => Ok(answer.into_body()),
         }

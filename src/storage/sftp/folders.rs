@@ -226,7 +226,7 @@ impl SftpConnection {
                 Ok(Some(_)) => return Err(errors::unusable(&format!("{path} on the server is not a folder"))),
                 Ok(None) => return Err(self.why_refused(ctx, "make the folder", path, 0, refusal)),
                 Err(Fault::Lost(why)) => return Err(Fault::Lost(why)),
-                Err(Fault::Final(_) | Fault::Busy(_)) => {
+                Err(Fault::Final(_) | Fault::Busy(..)) => {
                     return Err(Fault::Final(refusal.error("make the folder", path)));
                 }
             }

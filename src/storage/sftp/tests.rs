@@ -125,7 +125,7 @@ impl Dial for Breaking {
         // Long enough for a busy disk to sync.
         match session(Wire { stream, left, server, ending: None }, 20 * TIMEOUT) {
             Ok(session) => Ok(SftpConnection::new(session, &self.root)),
-            Err(Fault::Lost(why) | Fault::Busy(why)) => {
+            Err(Fault::Lost(why) | Fault::Busy(why, _)) => {
                 Err(DialError { error: Error::new(Kind::Connection, why), again: true })
             }
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),

@@ -313,7 +313,7 @@ impl Dial for Dialer {
                 Ok(SftpConnection::new(session, &self.root))
             }
             Err(Fault::Final(error)) => Err(DialError { error, again: false }),
-            Err(Fault::Lost(why) | Fault::Busy(why)) => Err(self.not_started(&why)),
+            Err(Fault::Lost(why) | Fault::Busy(why, _)) => Err(self.not_started(&why)),
         }
     }
 
