@@ -1,6 +1,6 @@
 //! Reads packs to their end: every block is verified by its tag, every chunk in the pack's table by its id.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::format::limits;
 use crate::format::pack::{self, Entry};
 use crate::format::reference::PackRef;
 use crate::format::stored;
+use crate::name::Name;
 use crate::repo::{Repository, parallel, random};
 
 /// Small packs that are read at the same time at most.
@@ -41,7 +42,7 @@ pub enum Part {
 /// Reads this part of the packs, and enters their faults.
 pub(super) fn read(
     repo: &Repository,
-    packs: &mut Packs,
+    packs: &Packs,
     part: &Part,
     memory: u64,
     meter: Meter<'_>,
@@ -54,21 +55,45 @@ pub(super) fn read(
         Part::Time(time) => Instant::now().checked_add(*time),
         _ => None,
     };
+    report.read = read_packs(repo, packs, chosen, memory, deadline, meter)?;
+    Ok(())
+}
+
+/// Reads the packs among these objects that the repository needs, and enters their faults.
+pub(super) fn read_suspects(
+    repo: &Repository,
+    packs: &Packs,
+    suspects: &BTreeSet<Name>,
+    meter: Meter<'_>,
+) -> Result<()> {
+    let mut chosen = packs.wanted();
+    chosen.retain(|(pack, _)| suspects.contains(&Name::Pack(pack.id)));
+    read_packs(repo, packs, chosen, FULL_PACKS * held(limits::PACK as u64), None, meter).map(drop)
+}
+
+/// Reads packs until the deadline. Returns the number of the packs and the bytes that were read.
+fn read_packs(
+    repo: &Repository,
+    packs: &Packs,
+    chosen: Vec<(PackRef, ObjectType)>,
+    memory: u64,
+    deadline: Option<Instant>,
+    meter: Meter<'_>,
+) -> Result<(u64, u64)> {
     let allowance = Allowance::new(memory.min(FULL_PACKS * held(limits::PACK as u64)));
     let done = Mutex::new((0, 0));
-    let all = &*packs;
     let results = parallel(THREADS, chosen, |(pack, kind)| {
         let _share = allowance.take(meter.ctx, held(pack.len.into()))?;
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(());
         }
-        all.harmed(&pack.id, read_pack(repo, kind, &pack, meter)?);
+        packs.harmed(&pack.id, read_pack(repo, kind, &pack, meter)?);
         let mut done = done.lock().expect("no holder panics");
         *done = (done.0 + 1, done.1 + pack.file_len());
         Ok(())
     });
-    report.read = *done.lock().expect("no holder panics");
-    results.into_iter().collect()
+    results.into_iter().collect::<Result<()>>()?;
+    Ok(done.into_inner().expect("no holder panics"))
 }
 
 /// Returns the memory that a thread needs for a pack of this length: the pack, a stretch of it as it came, and a chunk.

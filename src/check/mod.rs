@@ -129,6 +129,8 @@ pub struct Report {
     pub missing_records: Vec<ObjectId>,
     /// Objects that were deleted although they are needed, and of which the server keeps a version.
     pub deleted: Vec<Name>,
+    /// Objects that were overwritten, and of which the server keeps the right version.
+    pub overwritten: Vec<Name>,
     /// Records that claim to contain others and do not.
     pub false_records: Vec<ObjectId>,
     /// Records that were complete once and cannot be read.
@@ -159,7 +161,8 @@ impl Report {
 
     /// Returns whether the log shows less than it must.
     pub fn is_rolled_back(&self) -> bool {
-        let hides_records = self.deleted.iter().any(|name| matches!(name, Name::Record { .. }));
+        let mut hidden = self.deleted.iter().chain(&self.overwritten);
+        let hides_records = hidden.any(|name| matches!(name, Name::Record { .. }));
         !self.missing_records.is_empty() || !self.false_records.is_empty() || hides_records
     }
 }
@@ -241,12 +244,12 @@ fn examine<'r>(
     let wanted = packs.wanted();
     report.packs = (wanted.len() as u64, wanted.iter().map(|(pack, _)| pack.file_len()).sum());
     if let Some(part) = &options.read {
-        data::read(repo, &mut packs, part, options.memory, meter, &mut report)?;
+        data::read(repo, &packs, part, options.memory, meter, &mut report)?;
     }
     if let Some(bytes) = options.audit {
         report.audit = Some(audit::run(repo, &mut packs, bytes, meter)?);
     }
-    let deleted = if whole { deleted(meter.ctx, repo, state, &packs, &mut report, found)? } else { Deleted::default() };
+    let deleted = if whole { deleted(repo, state, &packs, meter, &mut report, found)? } else { Deleted::default() };
     report.damaged_packs = packs.report(found);
     suspect |= packs.is_suspect();
     let lookup = Lookup::fixed(state.clone()).with_memory((options.memory / 4) as usize);
@@ -257,19 +260,26 @@ fn examine<'r>(
     Ok(Examined { snapshots, packs, trees, memory: options.memory, suspect, deleted, indexes: indexes_bad, report })
 }
 
-/// Looks for versions of records that nothing explains and of packs that are missing.
+/// Looks for versions of records that nothing explains, and of packs that are missing or damaged. A needed pack that the server
+/// shows as overwritten is read first.
 fn deleted(
-    ctx: &Context,
     repo: &Repository,
     state: &State,
     packs: &Packs,
+    meter: Meter<'_>,
     report: &mut Report,
     found: &mut (dyn FnMut(Finding<'_>) + Send),
 ) -> Result<Deleted> {
-    let deleted = repo.deleted(ctx, state, &packs.bad())?;
-    report.deleted = deleted.names().collect();
-    for name in &report.deleted {
-        let why = "deleted: the store keeps a version of it, which `nfreezer repair` brings back".to_owned();
+    let kept = repo.kept(meter.ctx, &packs.bad())?;
+    let suspects = kept.values().filter(|kept| !kept.is_hidden).map(|kept| kept.name).collect();
+    data::read_suspects(repo, packs, &suspects, meter)?;
+    let mut bad = packs.bad();
+    bad.extend(report.damaged_indexes.iter().chain(&report.damaged_records));
+    let deleted = repo.deleted(meter.ctx, state, kept, &bad)?;
+    (report.deleted, report.overwritten) = (deleted.deleted().collect(), deleted.overwritten().collect());
+    let all = report.deleted.iter().map(|name| (name, "deleted"));
+    for (name, what) in all.chain(report.overwritten.iter().map(|name| (name, "overwritten"))) {
+        let why = format!("{what}: the store keeps a version of it, which `nfreezer repair` brings back");
         found(Finding::Object { name: name.path(), why });
     }
     Ok(deleted)

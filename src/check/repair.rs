@@ -38,7 +38,7 @@ pub struct Consent {
 pub struct Repaired {
     /// The check before the repair.
     pub report: Report,
-    /// Deleted objects that the server had kept and that are back.
+    /// Deleted and overwritten objects of which the server had kept versions and that are back.
     pub brought_back: Vec<Name>,
     /// Packs that nothing new refers to from now on.
     pub condemned: Vec<ObjectId>,
@@ -131,7 +131,8 @@ fn examine_and_bring_back<'r>(
             }
         };
         let mut examined = examine(ctx, repo, state, options, &mut keep).map_err(interrupted)?;
-        if examined.report.deleted.is_empty() || consent.dry_run || rounds == ROUNDS {
+        let is_whole = examined.report.deleted.is_empty() && examined.report.overwritten.is_empty();
+        if is_whole || consent.dry_run || rounds == ROUNDS {
             findings.into_iter().for_each(|(name, why)| found(Finding::Object { name, why }));
             return Ok((examined, back));
         }

@@ -96,7 +96,7 @@ fn limits() -> String {
         - the past: what a thief did before this was set up\n\
         `forget`, `prune` and `key remove` need another key. Deleted objects cost money until their versions expire: add a\n\
         rule of a life cycle for noncurrent versions, and none for current ones.\n\
-        `check` finds objects that were deleted and of which the store keeps a version; `repair` brings them back.\n";
+        `check` finds objects that were deleted or overwritten, of which the store keeps versions; `repair` brings them back.\n";
     text.lines().map(|line| format!("# {}\n", escape::text(line.as_bytes()))).collect()
 }
 

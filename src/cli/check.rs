@@ -154,10 +154,13 @@ fn print_verdict(out: &mut Output, report: &Report) -> Result<()> {
         return out
             .line("hint: `nfreezer repair` replaces them; then change the passphrase and the keys of all clients");
     }
-    if !report.deleted.is_empty() {
-        let objects = human::count(report.deleted.len() as u64, "object");
-        out.line(format_args!("{objects} DELETED although needed: the store keeps versions of them"))?;
-        return out.line("hint: `nfreezer repair` brings them back; then change the access keys that may delete");
+    let lost = [(&report.deleted, "DELETED although needed"), (&report.overwritten, "OVERWRITTEN")];
+    for (names, what) in lost.iter().filter(|(names, _)| !names.is_empty()) {
+        let objects = human::count(names.len() as u64, "object");
+        out.line(format_args!("{objects} {what}: the store keeps versions of them"))?;
+    }
+    if lost.iter().any(|(names, _)| !names.is_empty()) {
+        return out.line("hint: `nfreezer repair` brings them back; then change the access keys that may do this");
     }
     if report.is_rolled_back() {
         let missing = human::count(report.missing_records.len() as u64, "record");

@@ -111,6 +111,7 @@ pub fn fields(r: &Report) -> Map<String, Value> {
         "packs": r.packs.0, "bytes": r.packs.1, "unused_packs": r.unused.0, "unused_bytes": r.unused.1,
         "torsos": r.torsos, "packs_read": r.read.0, "bytes_read": r.read.1, "audit": audit,
         "deleted": r.deleted.iter().map(Name::path).collect::<Vec<_>>(),
+        "overwritten": r.overwritten.iter().map(Name::path).collect::<Vec<_>>(),
         "missing_records": hex_ids(&r.missing_records), "false_records": hex_ids(&r.false_records),
          "damaged_records": hex_ids(&r.damaged_records),
         "damaged_indexes": hex_ids(&r.damaged_indexes), "torn_records": r.torn_records,

@@ -1,5 +1,7 @@
 //! `nfreezer repair`: keeps everything that is readable and marks the rest as lost.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::exit::OK;
@@ -50,6 +52,9 @@ pub fn run(args: &Args) -> Result<u8> {
     let output = args.progress.output;
     let mut out = Output::new(output.json);
     let (repo, mut back) = open(args)?;
+    if !args.dry_run {
+        back.extend(repo.bring_back_empty_log(signals::context())?);
+    }
     let mut state = match read_state_verbosely(&repo, &mut out, args.progress) {
         // This machine has seen records that are not there.
         Err(e) if e.kind() == Kind::Tampering && !args.dry_run => {
@@ -83,7 +88,8 @@ pub fn run(args: &Args) -> Result<u8> {
     out.flush().map(|()| OK)
 }
 
-/// Opens the repository. Before, unless this is a dry run, brings back the objects without which nothing opens.
+/// Opens the repository. Unless this is a dry run, brings back the objects without which nothing opens: deleted ones before,
+/// and overwritten ones if it does not open.
 fn open(args: &Args) -> Result<(Repository, Vec<Name>)> {
     let (open, output) = (args.repository.past_cache(), args.progress.output);
     if args.dry_run {
@@ -91,7 +97,20 @@ fn open(args: &Args) -> Result<(Repository, Vec<Name>)> {
     }
     Given::of(&open.secret).check()?;
     let storage = storage(&open.address, &open.connection, output)?;
-    let back = Repository::bring_back_entrance(signals::context(), &*storage)?;
+    let mut back = Repository::bring_back_entrance(signals::context(), &*storage)?;
+    let error = match to_write_on(Arc::clone(&storage), &open, output) {
+        Ok(repo) => return Ok((repo, back)),
+        Err(e) => e,
+    };
+    let kinds = [Kind::NoRepository, Kind::Passphrase, Kind::Tampering, Kind::Damaged, Kind::Missing];
+    if !kinds.contains(&error.kind()) {
+        return Err(error);
+    }
+    let overwritten = Repository::bring_back_overwritten_entrance(signals::context(), &*storage)?;
+    if overwritten.is_empty() {
+        return Err(error);
+    }
+    back.extend(overwritten);
     Ok((to_write_on(storage, &open, output)?, back))
 }
 
@@ -115,7 +134,7 @@ fn print(out: &mut Output, repaired: &Repaired, consent: Consent) -> Result<()> 
     let Consent { yes, dry_run } = consent;
     if !repaired.brought_back.is_empty() {
         let objects = human::count(repaired.brought_back.len() as u64, "object");
-        out.line(format_args!("{objects} brought back, which had been deleted"))?;
+        out.line(format_args!("{objects} brought back, which had been deleted or overwritten"))?;
         if repaired.brought_back.iter().any(|name| matches!(name, Name::Key(_))) {
             out.line("hint: key files that you had removed are back too: `nfreezer key list` shows all")?;
         }

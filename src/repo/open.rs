@@ -165,7 +165,8 @@ impl Repository {
                 config.map_err(|e| no_repository(ctx, e, &*storage, before.as_ref().map(|(_, seen)| seen)))?
             }
         };
-        let id = keyfile::decode_config(&config)?;
+        let id = keyfile::decode_config(&config)
+            .map_err(|e| Self::config_error(ctx, &*storage).filter(|_| e.kind() == Kind::NoRepository).unwrap_or(e))?;
         guard.check_identity(&id)?;
         if let (Some(cache), true) = (&access.cache, access.lists_packs) {
             expect_packs(ctx, &*storage, &cache.of(&id.0));
@@ -312,9 +313,8 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
         return e;
     }
     let address = storage.address();
-    if Repository::is_config_deleted(ctx, storage) {
-        let text = format!("the repository at {address} was deleted, and the store keeps versions of its objects");
-        return Error::new(Kind::NoRepository, text).hint("`nfreezer repair` brings the objects back");
+    if let Some(error) = Repository::config_error(ctx, storage) {
+        return error;
     }
     if storage.list(ctx, Folder::Log).is_ok_and(|records| !records.is_empty()) {
         let text = format!("the repository at {address} has lost its file config");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Capabilities, Entry, Kept, Space, Storage};
+use super::{Capabilities, Entry, Kept, Space, Storage, Version};
 use crate::context::Context;
 use crate::error::Result;
 use crate::name::{Folder, Name};
@@ -75,6 +75,14 @@ impl Storage for Dry {
 
     fn kept(&self, ctx: &Context, folder: Folder) -> Result<Vec<Kept>> {
         self.inner.kept(ctx, folder)
+    }
+
+    fn keeps_versions(&self) -> bool {
+        self.inner.keeps_versions()
+    }
+
+    fn version(&self, ctx: &Context, name: &Name, version: &Version) -> Result<Vec<u8>> {
+        self.inner.version(ctx, name, version)
     }
 
     fn space(&self, ctx: &Context) -> Result<Option<Space>> {

@@ -120,6 +120,11 @@ fn taken(name: &Name) -> Error {
     Error::new(Kind::Exists, format!("object {name} exists already"))
 }
 
+/// Returns the error for a storage that keeps no versions.
+fn no_versions(name: &Name) -> Error {
+    Error::failed(format!("this kind of storage keeps no versions of {name}"))
+}
+
 /// Removes objects one by one, see [`Storage::remove_all`].
 fn remove_singly<S: Storage + ?Sized>(storage: &S, ctx: &Context, names: &[Name]) -> Result<Vec<(Name, Error)>> {
     let mut refused = Vec::new();
@@ -150,17 +155,42 @@ pub struct Entry {
     pub mtime: i64,
 }
 
-/// A deleted object of which the server keeps a version, as the server claims.
+/// An object that was deleted or overwritten and of which the server keeps earlier versions, as the server claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Its name.
     pub name: Name,
-    /// The size of the version in bytes.
-    pub size: u64,
-    /// The id of the version.
-    pub version: String,
+    /// Whether it was deleted. Otherwise its last version is the visible one, and differs from the first one.
+    pub is_hidden: bool,
+    /// Its versions, the oldest first; the oldest and the newest ones if there are many.
+    pub versions: Vec<Version>,
     /// The ids of the marks that hide it.
     pub markers: Vec<String>,
+}
+
+impl Kept {
+    /// Returns whether its versions differ.
+    pub fn is_overwritten(&self) -> bool {
+        matches!((self.versions.first(), self.versions.last()), (Some(oldest), Some(newest)) if !oldest.is_same(newest))
+    }
+}
+
+/// A version of an object, as the server claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Its id.
+    pub id: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// A text that is the same for the same bytes.
+    pub tag: Option<String>,
+}
+
+impl Version {
+    /// Returns whether both have the same bytes, by their tags.
+    pub fn is_same(&self, other: &Version) -> bool {
+        self.id == other.id || self.size == other.size && self.tag.is_some() && self.tag == other.tag
+    }
 }
 
 /// The size of the file system that holds a repository, as the server claims.
@@ -248,15 +278,30 @@ pub trait Storage: Send + Sync {
         remove_singly(self, ctx, names)
     }
 
-    /// Returns the deleted objects of a folder of which the server keeps a version. None where it keeps no versions, or does not
-    /// show them.
+    /// Returns the objects of a folder that were deleted or overwritten and of which the server keeps versions. None where it
+    /// keeps no versions, or does not show them.
     fn kept(&self, _: &Context, _: Folder) -> Result<Vec<Kept>> {
         Ok(Vec::new())
     }
 
-    /// Brings a deleted object back.
-    fn bring_back(&self, _: &Context, kept: &Kept) -> Result<()> {
-        Err(Error::failed(format!("this kind of storage keeps no versions of {}", kept.name)))
+    /// Returns whether the listings of [`Storage::kept`] so far showed that the server keeps versions.
+    fn keeps_versions(&self) -> bool {
+        false
+    }
+
+    /// Reads a version of an object.
+    fn version(&self, _: &Context, name: &Name, _: &Version) -> Result<Vec<u8>> {
+        Err(no_versions(name))
+    }
+
+    /// Removes the marks that hide a deleted object. Returns whether its newest version is visible then.
+    fn unhide(&self, _: &Context, kept: &Kept) -> Result<bool> {
+        Err(no_versions(&kept.name))
+    }
+
+    /// Puts these bytes in place of an object that was deleted or overwritten.
+    fn put_back(&self, _: &Context, kept: &Kept, _: &[u8]) -> Result<()> {
+        Err(no_versions(&kept.name))
     }
 
     /// Returns the space on the file system of the root folder; `None` if the backend cannot tell: a server without

@@ -1,6 +1,8 @@
 //! moto, an object store that keeps versions: the contract, and recovery after a thief has deleted objects.
 
+use nfreezer::crypto::keys::RepoId;
 use nfreezer::crypto::secret::Passphrase;
+use nfreezer::format::keyfile::encode_config;
 use nfreezer::name::{Folder, Name, ObjectId};
 use nfreezer::push::{Options, push};
 use nfreezer::repo::Repository;
@@ -34,14 +36,19 @@ fn a_store_with_versions() {
     storage.remove(background(), &packs[0]).expect("a second marker");
     storage.put(background(), &packs[1], b"again").expect("the name is free");
     let kept = storage.kept(background(), packs[0].folder()).expect("a listing");
+    let (kept, visible): (Vec<Kept>, Vec<Kept>) = kept.into_iter().partition(|kept| kept.is_hidden);
     assert_eq!(kept.len(), 19, "the second one is there");
-    assert!(kept.iter().all(|kept| kept.size == 5 && packs[..20].contains(&kept.name)));
+    assert!(visible.len() == 1 && visible[0].name == packs[1] && visible[0].is_overwritten());
+    assert!(kept.iter().all(|kept| kept.versions[0].size == 5 && packs[..20].contains(&kept.name)));
     let first = kept.iter().find(|kept| kept.name == packs[0]).expect("it is kept");
-    storage.bring_back(background(), first).expect("back");
+    assert!(storage.unhide(background(), first).expect("back") && first.is_overwritten());
     assert_eq!(storage.read(background(), &packs[0], 0, 5).expect("it is there"), b"again", "the newest version");
+    assert!(storage.keeps_versions());
     // If no delete marker can be removed, the version is read and put again.
     let third = kept.iter().find(|kept| kept.name == packs[2]).expect("it is kept");
-    storage.bring_back(background(), &Kept { markers: Vec::new(), ..third.clone() }).expect("back");
+    assert!(!storage.unhide(background(), &Kept { markers: Vec::new(), ..third.clone() }).expect("an answer"));
+    let bytes = storage.version(background(), &packs[2], &third.versions[0]).expect("it is kept");
+    storage.put_back(background(), third, &bytes).expect("back");
     assert_eq!(storage.read(background(), &packs[2], 0, 5).expect("it is there"), b"bytes");
     thief(&server);
 }
@@ -103,4 +110,72 @@ fn thief(server: &Moto) {
     let source = env.path("src").display().to_string();
     env.nfreezer(["restore", &format!("latest:{source}"), "--target", "out"]).done();
     run("diff", &["-r", &source, &env.path("out").display().to_string()]);
+}
+
+/// Replaces an object by other bytes of the same length.
+fn overwrite(server: &Moto, storage: &dyn Storage, name: &Name) {
+    let size = storage.size(background(), name).expect("it is there");
+    server.put(&format!("/bucket/repo/{}", name.path()), &"x".repeat(size as usize));
+}
+
+#[test]
+fn objects_that_a_thief_overwrites_come_back() {
+    let server = Moto::start();
+    let mut env = Env::new();
+    env.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
+    env.set("NFREEZER_REPOSITORY", &server.address("repo"));
+    env.nfreezer(["init"]).done();
+    for n in 0..2u64 {
+        env.write(&format!("src/{n}"), noise(n, 300_000));
+        env.nfreezer(["push", "src"]).done();
+    }
+    let storage = server.open("repo");
+    let all = names(&*storage);
+    let packs: Vec<Name> = all.iter().filter(|name| matches!(name, Name::Pack(_))).copied().collect();
+    let newest = all.iter().filter(|name| matches!(name, Name::Record { .. })).max_by_key(|name| name.path());
+    let (newest, config) = (*newest.expect("a record"), Name::Config);
+    let key = *all.iter().find(|name| matches!(name, Name::Key(_))).expect("a key file");
+
+    // A pack keeps its size, another one is also deleted.
+    overwrite(&server, &*storage, &packs[0]);
+    overwrite(&server, &*storage, &packs[1]);
+    storage.remove(background(), &packs[1]).expect("deleted");
+    let check = env.nfreezer(["check"]);
+    assert!(check.code == 4 && check.stdout.contains("1 object OVERWRITTEN: the store"), "{check:?}");
+    assert!(check.stdout.contains("1 object DELETED although needed"), "{check:?}");
+    // The newest record, which no other record names, on a machine that has never seen it.
+    overwrite(&server, &*storage, &newest);
+    let mut other = Env::new();
+    other.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
+    other.set("NFREEZER_REPOSITORY", &server.address("repo"));
+    let check = other.nfreezer(["check"]);
+    assert!(check.code == 15 && check.stdout.contains("OVERWRITTEN"), "{check:?}");
+    let back = env.nfreezer(["repair"]).success();
+    assert!(back.stdout.contains("brought back") && !back.stdout.contains("marked as lost"), "{back:?}");
+    env.nfreezer(["check", "--read-data"]).done();
+
+    // Objects without which nothing opens.
+    overwrite(&server, &*storage, &key);
+    overwrite(&server, &*storage, &config);
+    let closed = env.nfreezer(["snapshots"]);
+    assert!(closed.code == 10 && closed.stderr.contains("config of s3+http"), "{closed:?}");
+    let back = env.nfreezer(["repair"]).success();
+    assert!(back.stdout.contains("2 objects brought back"), "{back:?}");
+    let foreign = String::from_utf8(encode_config(&RepoId([b'x'; 32]))).expect("ASCII");
+    server.put("/bucket/repo/config", &foreign);
+    assert_eq!(env.nfreezer(["snapshots"]).code, 15, "another repository");
+    let back = other.nfreezer(["repair"]).success();
+    assert!(back.stdout.contains("1 object brought back"), "{back:?}");
+    env.nfreezer(["check", "--read-data"]).done();
+    let again = env.nfreezer(["repair"]).success();
+    assert!(again.stdout.contains("nothing is to be repaired"), "{again:?}");
+
+    // A new repository in the place of a deleted one keeps its own `config`.
+    storage.remove_all(background(), &names(&*storage)).expect("deleted");
+    let mut third = Env::new();
+    third.set("AWS_ACCESS_KEY_ID", KEY_ID).set("AWS_SECRET_ACCESS_KEY", SECRET);
+    third.set("NFREEZER_REPOSITORY", &server.address("repo"));
+    third.nfreezer(["init"]).done();
+    third.nfreezer(["repair"]).done();
+    third.nfreezer(["snapshots"]).done();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nfreezer::storage::S3Options;
+use nfreezer::storage::{Kept, S3Options};
 
 use crate::harness::cli::Env;
 use crate::harness::object_store::{KEY_ID, Rclone, Reply, SECRET, Store, options};
@@ -60,6 +60,23 @@ fn a_store_without_conditions_is_used_without_them() {
     let storage = store.storage();
     suite(&*storage);
     assert!(!storage.capabilities().exclusive_create);
+}
+
+#[test]
+fn an_object_is_put_back_although_the_policy_refuses_to_replace_it() {
+    let store = Store::start();
+    let storage = store.storage();
+    let name = Name::Pack(fresh());
+    let kept = Kept { name, is_hidden: false, versions: Vec::new(), markers: Vec::new() };
+    for policy in [false, true] {
+        store.insert(&format!("repo/{}", name.path()), b"of a thief");
+        store.script(move |request| {
+            let replaces = request.method == "PUT" && !request.headers.contains_key("if-none-match");
+            (policy && replaces).then(|| Reply::error(403, "AccessDenied"))
+        });
+        storage.put_back(background(), &kept, b"bytes").expect("it is put");
+        assert_eq!(storage.read(background(), &name, 0, 5).expect("it is there"), b"bytes");
+    }
 }
 
 #[test]
@@ -288,12 +305,17 @@ fn doctor_learns_whether_the_policy_lets_a_key_replace_and_delete() {
     env.nfreezer(["init"]).done();
     let open = env.nfreezer(["doctor"]);
     assert!(open.stdout.contains("an object can be overwritten or deleted"), "{open:?}");
+    assert!(open.stdout.contains("does not create an object that exists"), "{open:?}");
     store.script(|request| {
         let replaces = request.method == "PUT" && !request.headers.contains_key("if-none-match");
         (replaces || request.method == "DELETE").then(|| Reply::error(403, "AccessDenied"))
     });
     let closed = env.nfreezer(["doctor"]);
     assert!(closed.stdout.contains("objects can be added, and not changed or deleted"), "{closed:?}");
+    let store = store.replacing();
+    store.script(|_| None);
+    let replacing = env.nfreezer(["doctor"]);
+    assert!(replacing.stdout.contains("the server replaces an object"), "{replacing:?}");
 }
 
 #[test]

@@ -234,9 +234,9 @@ impl Client {
     }
 
     /// Tries to replace an object, without the condition that it does not exist.
-    pub fn replace(&self, ctx: &Context, name: &Name) -> Result<(), Fault> {
+    pub fn replace(&self, ctx: &Context, name: &Name, bytes: &Bytes) -> Result<(), Fault> {
         let path = self.path(name)?;
-        let put = self.engine.wait(ctx, || {}, self.store.put(&path, Bytes::from_static(b"x").into()))?;
+        let put = self.engine.wait(ctx, || {}, self.store.put(&path, bytes.clone().into()))?;
         put.map(drop).map_err(|e| fault(&e, "replace", &name.path()))
     }
 

@@ -36,7 +36,7 @@ use super::bucket::Bucket;
 use super::net::expected::Expected;
 use super::net::gate::Gate;
 use super::net::retry::Reconnecting;
-use super::{Attack, Capabilities, Entry, Kept, MAX_ENTRIES, Options, Storage};
+use super::{Attack, Capabilities, Entry, Kept, MAX_ENTRIES, Options, Storage, Version};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::name::{Folder, Name};
@@ -54,6 +54,8 @@ pub struct S3 {
     expected: Expected,
     /// The store cannot remove many objects by one request.
     removes_singly: AtomicBool,
+    /// A listing showed versions.
+    is_versioned: AtomicBool,
 }
 
 impl S3 {
@@ -80,6 +82,7 @@ impl S3 {
             puts: Gate::new(options.limit_upload),
             expected: Expected::default(),
             removes_singly: AtomicBool::new(false),
+            is_versioned: AtomicBool::new(false),
         })
     }
 
@@ -199,17 +202,34 @@ impl Storage for S3 {
         loop {
             self.connections.run(ctx, |client, _| client.versions(ctx, folder, &mut versions))?;
             if versions.is_complete() {
+                self.is_versioned.fetch_or(versions.is_versioned, Ordering::Relaxed);
                 return Ok(versions.kept());
             }
         }
     }
 
-    fn bring_back(&self, ctx: &Context, kept: &Kept) -> Result<()> {
-        if self.connections.run(ctx, |client, _| client.unhide(ctx, kept))? {
-            return Ok(());
+    fn keeps_versions(&self) -> bool {
+        self.is_versioned.load(Ordering::Relaxed)
+    }
+
+    fn version(&self, ctx: &Context, name: &Name, version: &Version) -> Result<Vec<u8>> {
+        self.connections.run(ctx, |client, _| client.version(ctx, name, version))
+    }
+
+    fn unhide(&self, ctx: &Context, kept: &Kept) -> Result<bool> {
+        self.connections.run(ctx, |client, _| client.unhide(ctx, kept))
+    }
+
+    fn put_back(&self, ctx: &Context, kept: &Kept, bytes: &[u8]) -> Result<()> {
+        if !kept.is_hidden {
+            let sealed = Bytes::copy_from_slice(bytes);
+            match self.connections.run(ctx, |client, _| client.replace(ctx, &kept.name, &sealed)) {
+                // The policy of the bucket refuses to replace objects. A delete marker makes the name free.
+                Err(e) if e.kind() == Kind::Failed => self.remove(ctx, &kept.name)?,
+                done => return done,
+            }
         }
-        let bytes = self.connections.run(ctx, |client, _| client.version(ctx, kept))?;
-        match self.put(ctx, &kept.name, &bytes) {
+        match self.put(ctx, &kept.name, bytes) {
             Err(e) if e.kind() == Kind::Exists => Ok(()),
             put => put,
         }
@@ -220,7 +240,8 @@ impl Storage for S3 {
         if attack != Attack::Overwrite {
             return Ok(());
         }
-        match self.connections.run(ctx, |client, _| client.replace(ctx, name)) {
+        let other = Bytes::from_static(b"x");
+        match self.connections.run(ctx, |client, _| client.replace(ctx, name, &other)) {
             Err(e) if e.kind() == Kind::Connection => Err(e),
             _ => Ok(()),
         }

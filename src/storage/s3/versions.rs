@@ -1,4 +1,5 @@
-//! Deleted objects of a bucket with versions: a delete marker hides them, and the store keeps their versions.
+//! Objects of a bucket with versions that were deleted (a delete marker hides them) or overwritten (a newer version does), while
+//! the store keeps their versions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use crate::context::Context;
 use crate::error::{Error, Kind};
 use crate::name::{Folder, Name};
 use crate::storage::net::Fault;
-use crate::storage::{Kept, MAX_ENTRIES};
+use crate::storage::{Kept, MAX_ENTRIES, Version};
 
 /// Most bytes of an object that is brought back through this machine.
 const MOST: u64 = 256 << 20;
+/// Most versions of an object that are remembered: the newest one, and the oldest ones, which are the right ones.
+const REMEMBERED: usize = 16;
 
 /// The beginning of the next page of a listing of versions: the key and the version.
 type Next = Option<(String, String)>;
@@ -32,6 +35,8 @@ pub struct Versions {
     names: usize,
     /// Pages without names.
     empty: usize,
+    /// A version has an id, which it has only in a bucket that keeps versions.
+    pub is_versioned: bool,
     next: Next,
 }
 
@@ -41,8 +46,23 @@ struct Object {
     is_hidden: bool,
     /// The delete markers.
     markers: Vec<String>,
-    /// The id and the size of the newest version.
-    version: Option<(String, u64)>,
+    /// The versions, the newest first.
+    versions: Vec<Version>,
+}
+
+impl Object {
+    fn add(&mut self, version: Version) {
+        if self.versions.len() == REMEMBERED {
+            self.versions.remove(1);
+        }
+        self.versions.push(version);
+    }
+
+    fn kept(mut self, name: Name) -> Option<Kept> {
+        self.versions.reverse();
+        let kept = Kept { name, is_hidden: self.is_hidden, versions: self.versions, markers: self.markers };
+        (!kept.versions.is_empty() && (kept.is_hidden || kept.is_overwritten())).then_some(kept)
+    }
 }
 
 impl Versions {
@@ -51,14 +71,9 @@ impl Versions {
         self.next.is_none()
     }
 
-    /// Returns the deleted objects of which a version is kept.
+    /// Returns the objects that were deleted or overwritten.
     pub fn kept(self) -> Vec<Kept> {
-        let hidden = self.objects.into_iter().filter(|(_, object)| object.is_hidden);
-        let kept = hidden.filter_map(|(name, Object { markers, version, .. })| {
-            let (version, size) = version?;
-            Some(Kept { name, size, version, markers })
-        });
-        kept.collect()
+        self.objects.into_iter().filter_map(|(name, object)| object.kept(name)).collect()
     }
 
     /// Takes a page of a listing. The newest version of an object comes first. The markers may stand elsewhere.
@@ -74,8 +89,9 @@ impl Versions {
             if kind == "DeleteMarker" {
                 object.is_hidden |= text(part, "IsLatest").as_deref() == Some("true");
                 object.markers.push(id);
-            } else if object.version.is_none() {
-                object.version = text(part, "Size").and_then(|size| Some((id, size.parse().ok()?)));
+            } else if let Some(size) = text(part, "Size").and_then(|size| size.parse().ok()) {
+                self.is_versioned |= id != "null";
+                object.add(Version { id, size, tag: text(part, "ETag") });
             }
         }
         let next = (text(page, "IsTruncated").as_deref() == Some("true")).then(|| {
@@ -116,7 +132,7 @@ impl Client {
         self.ask(ctx, Ask { method, target, body: Bytes::new() }, "look for versions", "of objects")
     }
 
-    /// Removes the delete markers of an object. Returns whether the object is there then.
+    /// Removes the delete markers of an object. Returns whether its newest version is visible then.
     pub fn unhide(&self, ctx: &Context, kept: &Kept) -> Result<bool, Fault> {
         let key = encoded(&self.key(&kept.name.path()));
         for marker in &kept.markers {
@@ -127,17 +143,17 @@ impl Client {
         }
         match self.size(ctx, &kept.name) {
             Err(Fault::Final(e)) if e.kind() == Kind::Missing => Ok(false),
-            size => size.map(|size| size == kept.size),
+            size => size.map(|size| kept.versions.last().is_some_and(|newest| newest.size == size)),
         }
     }
 
-    /// Reads a version.
-    pub fn version(&self, ctx: &Context, kept: &Kept) -> Result<Bytes, Fault> {
-        let Kept { name, size, version, .. } = kept;
+    /// Reads a version of an object.
+    pub fn version(&self, ctx: &Context, name: &Name, version: &Version) -> Result<Vec<u8>, Fault> {
+        let Version { id, size, .. } = version;
         if *size > MOST {
             return Err(Fault::Final(Error::damaged(format!("{name} had {size} bytes, which no object has"))));
         }
-        let mut options = GetOptions { version: Some(version.clone()), ..GetOptions::default() };
+        let mut options = GetOptions { version: Some(id.clone()), ..GetOptions::default() };
         options.extensions.insert(Arc::new(Call::new(*size as usize)));
         let path = self.path(name)?;
         let read = async { self.store.get_opts(&path, options).await?.bytes().await };
@@ -145,6 +161,43 @@ impl Client {
         if bytes.len() as u64 != *size {
             return Err(Fault::Final(Error::damaged(format!("the version of {name} has {} bytes", bytes.len()))));
         }
-        Ok(bytes)
+        Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::ObjectId;
+
+    fn listed(parts: &[(&str, &str, &str)]) -> Vec<Kept> {
+        let key = Name::Key(ObjectId([7; 32])).path();
+        let parts = parts.iter().enumerate().map(|(i, (kind, tag, id))| {
+            format!(
+                "<{kind}><Key>repo/{key}</Key><VersionId>{id}</VersionId><IsLatest>{}</IsLatest><ETag>{tag}</ETag>\
+                 <Size>5</Size></{kind}>",
+                i == 0
+            )
+        });
+        let mut versions = Versions::default();
+        versions.take(Folder::Keys, "repo/keys/", &parts.collect::<String>()).unwrap();
+        versions.kept()
+    }
+
+    #[test]
+    fn deleted_and_overwritten_objects_are_kept_and_equal_versions_are_none() {
+        assert!(listed(&[("Version", "a", "null")]).is_empty());
+        assert!(listed(&[("Version", "a", "2"), ("Version", "a", "null")]).is_empty());
+        assert!(listed(&[("Version", "a", "3"), ("Version", "b", "2"), ("Version", "a", "1")]).is_empty());
+        assert!(listed(&[("DeleteMarker", "", "1")]).is_empty(), "no version is left");
+        let kept = &listed(&[("Version", "b", "2"), ("DeleteMarker", "", "m"), ("Version", "a", "1")])[0];
+        assert!(!kept.is_hidden && kept.is_overwritten() && kept.versions[0].id == "1" && kept.versions[1].id == "2");
+        let kept = &listed(&[("DeleteMarker", "", "m"), ("Version", "a", "1")])[0];
+        assert!(kept.is_hidden && !kept.is_overwritten() && kept.markers == ["m"]);
+        let ids: Vec<String> = (0..40).rev().map(|i| i.to_string()).collect();
+        let many: Vec<_> = ids.iter().map(|id| ("Version", &**id, &**id)).collect();
+        let kept: Vec<_> = listed(&many)[0].versions.iter().map(|version| version.id.clone()).collect();
+        let oldest_and_newest: Vec<String> = (0..15).chain([39]).map(|i| i.to_string()).collect();
+        assert_eq!(kept, oldest_and_newest);
     }
 }
