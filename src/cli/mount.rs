@@ -219,6 +219,7 @@ fn serve_on_folder(args: &Args) -> Result<u8> {
         at,
         shared_inodes: args.shared_inodes,
         cache: args.memory_cache as usize,
+        round_trip: None,
     };
     let options = mount_options(args, view, &state, log);
     out.object("summary", Default::default())?;

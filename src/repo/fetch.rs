@@ -8,8 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use lru::LruCache;
 
 use super::block_cache::BlockCache;
+use super::clock::{Clock, SystemClock};
 use super::disk::{CacheUse, Disk, Found};
 use super::object::{Block, Object, Opened};
+use super::round_trip::RoundTripMeter;
 use crate::context::Context;
 use crate::crypto::keys::Keys;
 use crate::crypto::seal::{self, BLOCK, HEADER, ObjectType};
@@ -59,6 +61,7 @@ pub(super) struct Fetcher {
     inner: Mutex<Inner>,
     arrived: Condvar,
     disk: Option<Disk>,
+    meter: RoundTripMeter,
 }
 
 /// Most verified headers in memory, about 1 KiB each.
@@ -71,7 +74,14 @@ impl Fetcher {
     pub fn new(storage: Arc<dyn Storage>, keys: Arc<Keys>, cache: usize) -> Self {
         let inner =
             Inner { blocks: BlockCache::new(cache), openers: LruCache::new(OPENERS), stats: CacheStats::default() };
-        Fetcher { storage, keys, inner: Mutex::new(inner), arrived: Condvar::new(), disk: None }
+        Fetcher {
+            storage,
+            keys,
+            inner: Mutex::new(inner),
+            arrived: Condvar::new(),
+            disk: None,
+            meter: RoundTripMeter::default(),
+        }
     }
 
     /// Uses a disk cache, if there is one.
@@ -97,6 +107,11 @@ impl Fetcher {
 
     pub fn stats(&self) -> CacheStats {
         self.lock().stats
+    }
+
+    /// Returns the bytes that the storage carries in the time of a round trip, as measured.
+    pub fn round_trip(&self) -> u64 {
+        self.meter.round_trip()
     }
 
     /// Drops all blocks and headers and leaves the disk cache, so that the next read returns the current bytes of the storage.
@@ -311,7 +326,10 @@ impl Fetcher {
     }
 
     fn read_sealed(&self, ctx: &Context, object: &Object, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let bytes = self.storage.read(ctx, &object.name, offset, len)?;
+        self.meter.sent(SystemClock.boot());
+        let bytes = self.storage.read(ctx, &object.name, offset, len);
+        self.meter.ended(SystemClock.boot(), bytes.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        let bytes = bytes?;
         let mut inner = self.lock();
         inner.stats.reads += 1;
         inner.stats.bytes += len as u64;

@@ -9,6 +9,7 @@
 //! | `rollback`, `forks` | compare the log with the heads that this machine has seen |
 //! | `sights` | when this machine saw ids of the log first |
 //! | `object`, `fetch`, `block_cache`, `read` | verified blocks and their cache; chunks, pages and lists |
+//! | `round_trip` | the bytes that the storage carries in the time of a round trip |
 //! | `disk` | when blocks of the disk cache count |
 //! | `index`, `section`, `fingerprints` | look up chunks in bounded memory |
 //! | `commit`, `merge`, `reindex` | put packs and records; keep the log short; rebuild index sections |
@@ -45,6 +46,7 @@ mod presence;
 mod read;
 mod reindex;
 mod rollback;
+mod round_trip;
 mod section;
 mod select;
 mod sights;
@@ -66,7 +68,7 @@ pub use marks::{Forgotten, KEEP_FORGOTTEN};
 pub use open::{Access, Unlock};
 pub use parallel::{Bounds, in_order, parallel};
 pub use presence::{SeenPacks, VERIFIED, is_most};
-pub use read::StoredChunk;
+pub use read::{StoredChunk, probable_frames};
 pub use rollback::Alarm;
 pub use state::{SectionKey, State};
 pub use supersede::{Claim, Contents, lacks};
@@ -150,6 +152,11 @@ impl Repository {
     /// Returns statistics of the block cache.
     pub fn cache_stats(&self) -> CacheStats {
         self.fetcher.stats()
+    }
+
+    /// Returns the bytes that the storage carries in the time of a round trip, as measured by the reads so far.
+    pub fn round_trip(&self) -> u64 {
+        self.fetcher.round_trip()
     }
 }
 

@@ -59,7 +59,7 @@ use attr::Attr as A;
 use cache::Cache;
 use inode_table::{DirInode, Inode, InodeTable};
 use pages::Pages;
-use read::{AccessPatterns, ContentCaches, TreeAhead};
+use read::{AccessPatterns, ContentCaches, RandomReads, TreeAhead};
 use time::history::History;
 use time::merged::MergedListing;
 use view::{Role, View};
@@ -106,6 +106,8 @@ pub struct Options {
     pub shared_inodes: bool,
     /// Capacity of the repository's cache of blocks, in bytes; bounds read-ahead and prefetch.
     pub cache: usize,
+    /// Bytes that the network carries in the time of a round trip, instead of the measured ones.
+    pub round_trip: Option<u64>,
 }
 
 impl Default for Options {
@@ -117,6 +119,7 @@ impl Default for Options {
             at: None,
             shared_inodes: false,
             cache: 96 << 20,
+            round_trip: None,
         }
     }
 }
@@ -130,6 +133,7 @@ pub struct Vfs {
     table: Mutex<InodeTable>,
     contents: ContentCaches,
     patterns: AccessPatterns,
+    random: RandomReads,
     ahead: TreeAhead,
     heads: TreeAhead,
     histories: Cache<(u64, u64), History>,
@@ -172,6 +176,7 @@ impl Vfs {
             pages,
             contents: ContentCaches::new(),
             patterns: AccessPatterns::new(options.cache as u64 / 6),
+            random: RandomReads::new(options.cache as u64),
             ahead: TreeAhead::default(),
             heads: TreeAhead::default(),
             view: RwLock::new(view),

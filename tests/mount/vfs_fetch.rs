@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::harness::faults::{Gone, gone};
+use crate::harness::faults::{Between, Gone, gone};
 use crate::harness::repository;
+use crate::harness::rounds::Rounds;
 use crate::harness::tree::noise;
 use crate::harness::writer::{Body, Item, Segment, Writer};
 use nfreezer::context::background;
@@ -34,9 +35,15 @@ impl Repo {
 
     /// Makes a mount with an empty block cache of `cache` bytes.
     fn vfs(&self, cache: usize) -> Vfs {
+        self.vfs_over(cache, 0)
+    }
+
+    /// The same over a network that carries `round_trip` bytes in the time of a round trip.
+    fn vfs_over(&self, cache: usize, round_trip: u64) -> Vfs {
         let repo = repository::open(self.storage.clone());
         repo.set_cache(cache);
-        Vfs::new(background(), Arc::new(repo), self.state.clone(), Options { cache, ..Options::default() }).unwrap()
+        let options = Options { cache, round_trip: Some(round_trip), ..Options::default() };
+        Vfs::new(background(), Arc::new(repo), self.state.clone(), options).unwrap()
     }
 }
 
@@ -269,4 +276,55 @@ fn a_reader_of_heads_waits_once_in_each_further_folder() {
     // One photo of each folder: there is no pattern to predict.
     let (waits, bytes) = heads_at(&repo, (0..5).map(|d| (format!("{d}/0.jpg"), d * 8)));
     assert!(waits == 5 && bytes <= 5 * 3 * 65_700, "{waits}, {bytes}");
+}
+
+/// Reads 4 KiB at `count` places of a file, and follows the advice. Returns the number of reads that waited, and the fetched
+/// bytes of contents.
+fn random_reads(repo: &Repo, content: &[u8], count: u64, round_trip: u64) -> (u32, u64) {
+    let vfs = repo.vfs_over(96 * MIB, round_trip);
+    let ino = lookup(&vfs, "latest/database", Mode::Fetch(background())).unwrap();
+    let mut waits = 0;
+    for i in 0..count {
+        let at = ((i * 1_234_577 % content.len() as u64) & !4095) as usize;
+        let advice = RefCell::new(Vec::new());
+        let read = |mode| vfs.read(ino, at as u64, 4096, mode, &|ahead| advice.borrow_mut().push(ahead));
+        let bytes = read(Mode::Cached).or_else(|_| {
+            waits += 1;
+            read(Mode::Fetch(background()))
+        });
+        assert!(bytes.unwrap() == content[at..at + 4096]);
+        let ranges = advice.take().into_iter().flat_map(|ahead| vfs.plan(&ahead, Mode::Fetch(background())).unwrap());
+        ranges.for_each(|range| vfs.fetch_ahead(background(), &range));
+    }
+    (waits, vfs.repository().cache_stats().contents)
+}
+
+#[test]
+fn random_reads_of_a_file_soon_wait_seldom_where_a_round_trip_is_long() {
+    let content = noise(5, 8 * MIB);
+    let repo = Repo::of(&Item::dir([("database", Item::file(content.clone()))]));
+    let (waits, bytes) = random_reads(&repo, &content, 300, 0);
+    assert!(waits > 100, "{waits} waits, {bytes} bytes without stretches");
+    let (waits, bytes) = random_reads(&repo, &content, 300, 5 << 20);
+    assert!(waits < 25 && bytes < 9 << 20, "{waits} waits, {bytes} bytes");
+}
+
+#[test]
+fn a_read_of_a_compressed_file_waits_for_one_round_trip() {
+    // Two chunks of four frames, which shrink to about a half.
+    let text: Vec<u8> = noise(3, MIB).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect();
+    let storage = Between::<Rounds, Memory>::with(Memory::default(), Rounds::default());
+    let repo = repository::init(storage.clone());
+    let mut state = State::default();
+    Writer::new(&repo).commit(&mut state, &Item::dir([("text", Item::file(text.clone()))]), |_| {});
+    let repo = Arc::new(repository::open(storage.clone()));
+    let vfs = Vfs::new(background(), repo, state, Options { round_trip: Some(0), ..Options::default() }).unwrap();
+    let ino = lookup(&vfs, "latest/text", Mode::Fetch(background())).unwrap();
+    for at in [100_000, 700_000, 1_500_000] {
+        storage.rule.take();
+        let bytes = vfs.read(ino, at as u64, 4096, Mode::Fetch(background()), &|_| ()).unwrap();
+        assert!(bytes == text[at..at + 4096]);
+        let reads = storage.rule.take();
+        assert_eq!(reads.rounds, 1, "at {at}: {reads:?}");
+    }
 }

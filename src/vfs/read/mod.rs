@@ -4,7 +4,8 @@
 //!
 //! - [`layout`]: from a range of a file to segments, each a hole or a part of a chunk.
 //! - [`chunk`]: from a part of a chunk to its bytes, from memory or from the storage.
-//! - [`pattern`]: recognises sequential readers. [`ahead`]: from its advice to ranges of packs.
+//! - [`pattern`]: recognises sequential readers. [`random`]: how much to fetch around random reads.
+//! - [`ahead`]: from their advice to ranges of packs.
 //! - [`heads`]: recognises readers that take the first bytes of the files of a directory.
 //! - [`tree_ahead`]: the files that a copy reads next, in many packs, or the heads that a reader takes next.
 //!   [`tree_walk`], [`head_walk`]: their order.
@@ -15,12 +16,14 @@ mod head_walk;
 mod heads;
 mod layout;
 mod pattern;
+mod random;
 mod tree_ahead;
 mod tree_walk;
 
 pub use ahead::PackRange;
 pub(super) use pattern::AccessPatterns;
 pub use pattern::Ahead;
+pub(super) use random::RandomReads;
 pub(super) use tree_ahead::TreeAhead;
 
 use std::num::NonZeroUsize;
@@ -31,7 +34,9 @@ use lru::LruCache;
 
 use crate::context::Context;
 use crate::crypto::keys::ChunkId;
+use crate::crypto::seal::BLOCK;
 use crate::error::Result;
+use crate::format::limits::FRAME;
 use crate::format::list::List;
 use crate::format::reference::{Extent, PackRef, Ref};
 use crate::repo::{Span, parallel};
@@ -42,6 +47,7 @@ use crate::vfs::{Mode, Vfs, readme};
 use chunk::ChunkPart;
 use heads::FileRead;
 use layout::{FileLayout, Segment, malformed_list};
+use random::{RandomRead, Traffic};
 use tree_ahead::TreeAdvice;
 
 /// Capacity for decompressed frames, in bytes.
@@ -127,9 +133,7 @@ impl Vfs {
             advise(Ahead::Heads);
         }
         if !pattern.by_pack {
-            if let Some(ahead) = self.patterns.file(ino, range, size, waits) {
-                advise(ahead);
-            }
+            self.advise_by_file(ino, range, size, of, waits, advise);
             return Span::Exact;
         }
         if heads.is_expected {
@@ -145,6 +149,37 @@ impl Vfs {
             advise(Ahead::Tree);
         }
         if tree.is_expected { Span::Exact } else { self.advise_by_pack(of, advise) }
+    }
+
+    /// Advises read-ahead of a sequential reader of this file, or what to fetch around a random read.
+    fn advise_by_file(
+        &self,
+        ino: u64,
+        range: &Range<u64>,
+        size: u64,
+        of: &[Segment],
+        waits: bool,
+        advise: &dyn Fn(Ahead),
+    ) {
+        if let Some(ahead) = self.patterns.file(ino, range, size, waits) {
+            advise(ahead);
+        }
+        let fetched = self.repo.cache_stats().misses * BLOCK as u64;
+        let round_trip = self.options.round_trip.unwrap_or_else(|| self.repo.round_trip());
+        // Compressed blocks in memory cost no round trip.
+        let waits = waits && !of.iter().all(|segment| self.is_near(segment));
+        let read = RandomRead { bytes: range.clone(), needs: needed(range, of), size, waits };
+        let around = self.random.note(ino, &read, Traffic { round_trip, fetched });
+        if !around.is_empty() {
+            advise(Ahead::Around { ino, around, read: range.clone() });
+        }
+    }
+
+    fn is_near(&self, segment: &Segment) -> bool {
+        match segment {
+            Segment::Hole(_) => true,
+            Segment::Chunk(r, part) => self.repo.part_is_near(r, part),
+        }
     }
 
     /// Replaces a reference to a pack that was dropped, if the place of the chunk is known.
@@ -218,6 +253,23 @@ impl Vfs {
         }
         Ok(if what == Seek::Hole { file.size } else { at })
     }
+}
+
+/// Returns the bytes of the file that a read fetches at least: whole frames of compressed chunks.
+fn needed(range: &Range<u64>, segments: &[Segment]) -> Range<u64> {
+    let mut needed = range.clone();
+    if let Some(Segment::Chunk(r, part)) = segments.first()
+        && r.stored < r.len
+    {
+        needed.start = range.start - u64::from(part.start) % FRAME as u64;
+    }
+    if let Some(Segment::Chunk(r, part)) = segments.last()
+        && r.stored < r.len
+    {
+        let end = u64::from(part.end).next_multiple_of(FRAME as u64).min(r.len.into());
+        needed.end = range.end + end - u64::from(part.end);
+    }
+    needed
 }
 
 /// Returns a reference to bytes of a pack, as if they were one uncompressed chunk.

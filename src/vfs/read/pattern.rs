@@ -8,7 +8,7 @@
 //!   stretches of the pack are fetched then, and the next one ahead. The same holds for larger files in a directory in
 //!   which the last files were read to their end.
 //!
-//! Random reads fetch blocks of 64 KiB and nothing ahead.
+//! Random reads fetch blocks of 64 KiB, and nothing ahead of them; [`super::random`] advises what to fetch around them.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -60,6 +60,15 @@ pub enum Ahead {
     File(u64, Range<u64>),
     /// Plaintext bytes of a pack.
     Pack(PackRef, Range<u32>),
+    /// Ranges of the file with this inode number, around a read. The blocks of the read itself are not fetched.
+    Around {
+        /// Inode number.
+        ino: u64,
+        /// Bytes of the file that are fetched.
+        around: Vec<Range<u64>>,
+        /// Bytes of the file that are read.
+        read: Range<u64>,
+    },
     /// The files that come next in the tree; see [`crate::vfs::Vfs::walk_ahead`].
     Tree,
     /// The heads of the files that come next in a directory; see [`crate::vfs::Vfs::walk_ahead`].
