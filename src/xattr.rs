@@ -1,6 +1,6 @@
 //! Lists and values of extended attributes, as the calls of the kernel return them.
 
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -26,11 +26,13 @@ pub fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == 0).filter(|name| !name.is_empty())
 }
 
-/// Returns the extended attributes of a path with their values, ascending by name, as far as they can be read. A symbolic
-/// link is not followed.
-pub fn all(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let list = read(|list| rustix::fs::llistxattr(path, list)).unwrap_or_default();
-    let value = |name: &[u8]| read(|value| rustix::fs::lgetxattr(path, name, value)).ok();
+/// Returns the extended attributes of an inode that is held by a descriptor of any sort, also of a symbolic link, with their
+/// values, ascending by name, as far as they can be read.
+pub fn all(inode: &OwnedFd) -> Vec<(Vec<u8>, Vec<u8>)> {
+    // The calls on descriptors take none of `O_PATH`.
+    let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
+    let list = read(|list| rustix::fs::listxattr(&*path, list)).unwrap_or_default();
+    let value = |name: &[u8]| read(|value| rustix::fs::getxattr(&*path, name, value)).ok();
     let mut all: Vec<_> = names(&list).filter_map(|name| Some((name.to_vec(), value(name)?))).collect();
     all.sort_unstable();
     all

@@ -1,15 +1,14 @@
 //! Compares the tree of a snapshot with a directory on the disk. Both are walked in step, in the order of names.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::iter::Peekable;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 use std::vec;
 
-use rustix::fs::OFlags;
-
+use super::root::Root;
 use super::{Entry, Kind, Modifier, Report, Side};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -18,7 +17,6 @@ use crate::format::node::{Content, Node};
 use crate::format::reference::Ref;
 use crate::time::Time;
 use crate::trees::{Ahead, Below, Entries, Tops, Trees};
-use crate::xattr;
 
 /// Entries among which renamed ones are recognised.
 const WINDOW: usize = 64 << 10;
@@ -61,6 +59,7 @@ struct Walk<'c, 'r> {
     trees: &'c Trees<'c>,
     ahead: Ahead<'c>,
     disk: &'c Disk<'c>,
+    root: Root,
     found: Vec<Found>,
     renamed: Vec<Pair>,
     report: Report<'r>,
@@ -78,10 +77,10 @@ pub fn with_disk(
     disk: &Disk<'_>,
     report: Report<'_>,
 ) -> Result<()> {
-    fs::read_dir(disk.dir).map_err(|e| Error::io(format!("read {}", disk.dir.display()), e))?;
+    let root = Root::open(disk.dir).map_err(|e| Error::io(format!("read {}", disk.dir.display()), e))?;
     let ahead = Ahead::new(ctx, trees);
     let renamed = vec![Pair { top: top.copied(), old: Vec::new(), new: Vec::new() }];
-    let mut walk = Walk { ctx, trees, ahead, disk, found: Vec::new(), renamed, report };
+    let mut walk = Walk { ctx, trees, ahead, disk, root, found: Vec::new(), renamed, report };
     while let Some(pair) = walk.renamed.pop() {
         walk.directories(pair)?;
         walk.flush()?;
@@ -100,9 +99,7 @@ impl<'c> Walk<'c, '_> {
 
     /// Returns the names in a directory of the disk, ascending.
     fn names(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
-        let names = fs::read_dir(self.on_disk(path))
-            .and_then(|dir| dir.map(|entry| Ok(entry?.file_name().into_vec())).collect::<std::io::Result<Vec<_>>>());
-        let mut names = names.unwrap_or_else(|e| {
+        let mut names = self.root.names(path).unwrap_or_else(|e| {
             (self.report.unreadable)(path, &Error::io("read the folder", e));
             Vec::new()
         });
@@ -110,12 +107,9 @@ impl<'c> Walk<'c, '_> {
         names
     }
 
-    fn on_disk(&self, path: &[u8]) -> PathBuf {
-        self.disk.dir.join(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
-    }
-
     fn is_excluded(&self, path: &[u8], is_directory: bool) -> bool {
-        (self.disk.excludes)(self.on_disk(path).as_os_str().as_bytes(), is_directory)
+        let above = self.disk.dir.as_os_str().as_bytes();
+        (self.disk.excludes)(&[above.strip_suffix(b"/").unwrap_or(above), path].concat(), is_directory)
     }
 
     fn directories(&mut self, pair: Pair) -> Result<()> {
@@ -153,7 +147,7 @@ impl<'c> Walk<'c, '_> {
     }
 
     fn stat(&mut self, path: &[u8]) -> Option<Metadata> {
-        match fs::symlink_metadata(self.on_disk(path)) {
+        match self.root.stat(path) {
             Ok(found) => Some(found),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None, // removed meanwhile
             Err(e) => {
@@ -213,8 +207,7 @@ impl<'c> Walk<'c, '_> {
             Content::File(_) | Content::Large { .. } if self.disk.contents => self.is_equal_file(node, path)?,
             Content::File(_) | Content::Large { .. } => node.mtime == mtime(disk),
             Content::Symlink(target) => {
-                let found = fs::read_link(self.on_disk(path)).map_err(|e| Error::io("read the link", e))?;
-                found.as_os_str().as_bytes() == target.as_slice()
+                self.root.link_target(path).map_err(|e| Error::io("read the link", e))? == *target
             }
             Content::Block(major, minor) | Content::Char(major, minor) => {
                 (rustix::fs::major(disk.rdev()), rustix::fs::minor(disk.rdev())) == (*major, *minor)
@@ -229,9 +222,7 @@ impl<'c> Walk<'c, '_> {
     }
 
     fn is_equal_file(&self, node: &Node, path: &[u8]) -> Result<bool> {
-        // NONBLOCK: should it have become a named pipe meanwhile.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-        let file = fs::OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(self.on_disk(path));
+        let file = self.root.file(path);
         self.trees.equals_file(self.ctx, &node.content, file.map_err(|e| Error::io("open the file", e))?)
     }
 
@@ -240,7 +231,7 @@ impl<'c> Walk<'c, '_> {
         let is_equal = node.mtime == mtime(disk)
             && (attrs.uid, attrs.gid) == (disk.uid(), disk.gid())
             && (node.content == Content::Socket || u32::from(attrs.mode) == disk.mode() & 0o7777);
-        Ok(is_equal && self.trees.xattrs_of_file(self.ctx, node)? == xattr::all(&self.on_disk(path)))
+        Ok(is_equal && self.trees.xattrs_of_file(self.ctx, node)? == self.root.xattrs(path))
     }
 
     /// Recognises renamed entries among those found so far. Reports all, and everything below added and removed directories.

@@ -4,6 +4,7 @@
 
 mod disk;
 mod folders;
+mod root;
 mod summary;
 
 use crate::context::Context;

@@ -338,3 +338,31 @@ fn snapshots_lists_those_that_are_named() {
     let wrong = env.nfreezer(["snapshots", "0000"]).exits(1).stderr;
     assert!(wrong.contains("0000"), "{wrong}");
 }
+
+#[test]
+fn a_folder_below_the_longest_path_is_compared_with_its_snapshot() {
+    let env = Env::with_repository();
+    env.write("src/file", "x");
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let mut folder = rustix::fs::open(env.path("src"), flags, rustix::fs::Mode::empty()).unwrap();
+    let name = "n".repeat(250);
+    for _ in 0..20 {
+        rustix::fs::mkdirat(&folder, &name, rustix::fs::Mode::RWXU).unwrap();
+        folder = rustix::fs::openat(&folder, &name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    let write = |name: &str, text: &[u8]| {
+        let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+        let file = rustix::fs::openat(&folder, name, flags, rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(rustix::io::write(&file, text), Ok(text.len()));
+    };
+    write("kept", b"1");
+    env.nfreezer(["push", "src"]).done();
+    let same = env.nfreezer(["diff", "--with", "src", "--metadata", "--content", "-q"]).success();
+    assert_eq!((same.stdout.as_str(), same.stderr.as_str()), ("", ""));
+    write("new", b"2");
+    let found = env.nfreezer(["diff", "--with", "src"]).success();
+    let [added] = found.stdout.lines().filter(|line| line.starts_with("+ ")).collect::<Vec<_>>()[..] else {
+        panic!("{found:?}")
+    };
+    assert!(added.ends_with("/new") && added.len() > 5000 && found.stderr.is_empty(), "{found:?}");
+}

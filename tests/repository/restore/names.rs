@@ -155,7 +155,12 @@ fn many_users(count: u32) -> Vec<u8> {
 
 #[test]
 fn an_acl_of_thousands_of_users_is_restored_or_reported_and_grants_no_more() {
-    let acl = |path: &Path| nfreezer::xattr::all(path).into_iter().find(|(name, _)| name == ACCESS).map(|(_, acl)| acl);
+    let acl = |path: &Path| {
+        nfreezer::xattr::all(&fs::File::open(path).unwrap().into())
+            .into_iter()
+            .find(|(name, _)| name == ACCESS)
+            .map(|(_, acl)| acl)
+    };
     let memory = |name| tempfile::Builder::new().prefix(name).tempdir_in("/dev/shm").unwrap();
     let (source, out) = (memory("source"), memory("out"));
     // Of 4 KiB; of more, which is stored in a chunk of its own; the largest one, of 64 KiB.
