@@ -10,6 +10,7 @@ use super::filter::FilterArgs;
 use super::open::{read_state, to_read};
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
+use super::profile::quoted;
 use super::values::{rules, size, time};
 use super::{escape, human, node, signals};
 use crate::error::{Error, Kind, Result};
@@ -119,10 +120,25 @@ pub fn run(args: &Args) -> Result<u8> {
                 .map(|(n, noun)| human::count(n, noun));
         out.line(format_args!("{paths}, {versions} in {searched}"))?;
     }
+    if paths == 0 && !args.output.quiet {
+        hint(&args.patterns);
+    }
     let fields = json!({ "paths": paths, "versions": versions, "snapshots": snapshots.len(), "damaged": damaged });
     out.object("summary", output::object(fields))?;
     out.flush()?;
     Ok(if damaged > 0 { DAMAGED } else { OK })
+}
+
+/// Explains why a pattern without wildcards may have found nothing.
+fn hint(patterns: &[OsString]) {
+    let is_plain = |pattern: &&OsString| !pattern.as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte));
+    if let Some(pattern) = patterns.iter().find(is_plain) {
+        let name = pattern.as_encoded_bytes().rsplit(|byte| *byte == b'/').find(|part| !part.is_empty());
+        let part = quoted(&format!("*{}*", String::from_utf8_lossy(name.unwrap_or_default())));
+        output::notice(format_args!(
+            "hint: a pattern matches whole names; `nfreezer find {part}` finds parts of names"
+        ));
+    }
 }
 
 fn matches_path(patterns: &Rules, path: &[u8], is_directory: bool) -> bool {

@@ -340,6 +340,19 @@ fn snapshots_lists_those_that_are_named() {
 }
 
 #[test]
+fn a_search_without_a_match_says_what_patterns_match() {
+    let env = Env::with_repository();
+    env.write("src/gone with the wind.txt", "x");
+    env.nfreezer(["push", "src"]).done();
+    let nothing = env.nfreezer(["find", "gone"]).success();
+    assert!(nothing.stderr.contains("hint: a pattern matches whole names; `nfreezer find '*gone*'`"), "{nothing:?}");
+    assert!(env.nfreezer(["find", "*gone*"]).success().stderr.is_empty());
+    for arguments in [&["find", "*none*"][..], &["find", "none", "-q"]] {
+        assert!(env.nfreezer(arguments).success().stderr.is_empty());
+    }
+}
+
+#[test]
 fn a_folder_below_the_longest_path_is_compared_with_its_snapshot() {
     let env = Env::with_repository();
     env.write("src/file", "x");
