@@ -108,6 +108,27 @@ fn a_dry_run_prints_the_units_of_the_system() {
 }
 
 #[test]
+fn a_dry_run_prints_what_another_machine_would_get() {
+    let env = env(1);
+    fs::remove_file(env.path("bin/crontab")).unwrap();
+    for (more, words) in [
+        (&["--cron"][..], "crontab:\n5 3 * * * "),
+        (&[], "crontab:\n5 3 * * * "),
+        (&["--on-ac-power"], "nfreezer-home.timer:\n"),
+    ] {
+        let install = [&["schedule", "install", "home", "--daily", "03:05"], more].concat();
+        // A machine that runs the tests may have a crontab of its own.
+        let planned = env.nfreezer([&install[..], &["-n"]].concat()).exits(0);
+        assert!(planned.stdout.contains(words), "{more:?}: {}", planned.stdout);
+        if std::path::Path::new("/usr/bin/crontab").exists() {
+            continue;
+        }
+        assert!(planned.stderr.contains("without --dry-run this command fails"), "{}", planned.stderr);
+        env.nfreezer(install).fails(1);
+    }
+}
+
+#[test]
 fn without_systemd_a_line_of_the_crontab_is_kept() {
     let env = env(1);
     let tab = env.path("crontab");

@@ -131,11 +131,8 @@ fn install(args: &InstallArgs, cli: &Command) -> Result<u8> {
     let when = args.daily.or(args.weekly).unwrap_or(When::Hourly);
     let job = Job { name: &loaded.name, profile: &loaded.path, program: &program, when, on_ac_power: args.on_ac_power };
     let manager = if args.user { Manager::User } else { own_manager() };
-    let by_systemd = !args.cron && manager.is_there();
     let mut out = Output::new(args.output.json);
-    if !by_systemd {
-        refuse_without_cron(args)?;
-    }
+    let by_systemd = uses_systemd(args, manager, &mut out)?;
     if args.dry_run {
         show(&mut out, &job, by_systemd.then_some(manager))?;
     } else if by_systemd {
@@ -154,16 +151,32 @@ fn install(args: &InstallArgs, cli: &Command) -> Result<u8> {
     out.flush().map(|()| OK)
 }
 
-fn refuse_without_cron(args: &InstallArgs) -> Result<()> {
+/// Decides between systemd and cron. A dry run prints what it would write although neither can be used here.
+fn uses_systemd(args: &InstallArgs, manager: Manager, out: &mut Output) -> Result<bool> {
+    if !args.cron && manager.is_there() {
+        return Ok(true);
+    }
+    match refusal(args) {
+        Some(e) if args.dry_run => {
+            output::warning(out, &format!("{e}: without --dry-run this command fails"))?;
+            Ok(args.on_ac_power || args.user)
+        }
+        Some(e) => Err(e),
+        None => Ok(false),
+    }
+}
+
+/// Returns why no line of the crontab can be written.
+fn refusal(args: &InstallArgs) -> Option<Error> {
     if args.on_ac_power || args.user {
         let text = "systemd does not run here or does not answer, and cron knows neither --on-ac-power nor --user";
-        return Err(Error::new(Kind::Failed, text).hint("leave these options out"));
+        return Some(Error::new(Kind::Failed, text).hint("leave these options out"));
     }
     if cron::is_there() {
-        return Ok(());
+        return None;
     }
     let text = "neither systemd answers `systemctl` nor is there a program `crontab`";
-    Err(Error::failed(text).hint(format!("let another scheduler run `nfreezer run {}`", args.profile)))
+    Some(Error::failed(text).hint(format!("let another scheduler run `nfreezer run {}`", args.profile)))
 }
 
 /// Prints what would be written.
