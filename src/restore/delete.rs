@@ -73,7 +73,6 @@ fn remove(run: &Run<'_>, parent: &OwnedFd, name: &[u8], path: &[u8], above: Chos
         rustix::fs::unlinkat(parent, name, flags).map_err(error)?;
     }
     add(&run.tally.deleted, 1);
-    // The entry is in the target only, so its path in the snapshot would be misleading.
     let path = &run.paths.in_target(path);
     run.ctx().event(Event::Changed { path, change: Change::Delete, dry_run: run.options.dry_run });
     Ok(true)

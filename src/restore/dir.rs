@@ -188,6 +188,13 @@ pub(super) fn identity(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
+/// Returns whether an existing file has as many links as the saved one.
+pub(super) fn has_links(stat: &Stat, node: &Node) -> bool {
+    #[allow(clippy::unnecessary_cast)] // types differ between architectures
+    let links = stat.st_nlink as u64;
+    links == u64::from(node.nlink.max(1))
+}
+
 /// Opens the target, or makes it. `saved` is the directory whose contents it gets: it gets its attributes too, if it was
 /// made now or holds nothing yet.
 pub(super) fn open_target(path: &Path, name: &[u8], saved: Option<&Node>, dry_run: bool) -> Result<Held> {
@@ -275,12 +282,11 @@ pub(super) fn make(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
     } else if own && stat.st_mode & 0o700 != 0o700 && !inode_flags::is_locked(&fd, b"") {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(stat.st_mode | 0o700)).map_err(failed)?;
     }
-    let node = Node { content: Content::Directory(None), ..node.clone() };
-    let name = node.name.clone();
+    let saved = Node { content: Content::Directory(None), ..node.clone() };
     let opened = Opened { fd, stat, is_new: made };
-    let held = Held::new(Some(Arc::clone(&parent.dir)), &name, Some(node), opened);
+    let held = Held::new(Some(Arc::clone(&parent.dir)), &node.name, Some(saved), opened);
     if !made {
-        name_torsos(run, &held);
+        name_torsos(run, &held, &node.content);
     }
     Ok(held)
 }
@@ -302,7 +308,7 @@ fn suppose(run: &Run<'_>, parent: &Held, node: &Node) -> Result<Held> {
         }
     }
     let change = if there.is_some() { Change::Overwrite } else { Change::Write };
-    let path = [&parent.path(&node.name)[..], b"/"].concat();
+    let path = [&run.paths.in_target(&parent.path(&node.name))[..], b"/"].concat();
     run.ctx().event(Event::Changed { path: &path, change, dry_run: true });
     Ok(Held::supposed(above, &node.name, Some(saved), Arc::clone(&parent.fd)))
 }
@@ -357,14 +363,17 @@ pub(super) fn is_temporary(name: &[u8]) -> bool {
 }
 
 /// Names what a restore that was killed has left in a directory that was there before. It is not removed: another restore
-/// may be at it.
-pub(super) fn name_torsos(run: &Run<'_>, held: &Held) {
+/// may be at it. Entries of such a name that the snapshot holds in this directory, which is `saved` there, do not count.
+pub(super) fn name_torsos(run: &Run<'_>, held: &Held, saved: &Content) {
+    let page = if let Content::Directory(page) = saved { page.as_ref() } else { None };
     let Ok(entries) = rustix::fs::Dir::read_from(&held.fd) else { return };
-    let count = entries.flatten().filter(|entry| is_temporary(entry.file_name().to_bytes())).count();
+    let is_saved = |name: &[u8]| run.trees.entry(run.ctx(), page, name).is_ok_and(|node| node.is_some());
+    let is_torso = |name: &[u8]| is_temporary(name) && !is_saved(name);
+    let count = entries.flatten().filter(|entry| is_torso(entry.file_name().to_bytes())).count();
     if count > 0 {
-        let path = held.dir.path();
+        let path = run.paths.in_target(&held.dir.path());
         let text = format!(
-            "{count} file(s) .nfreezer-partial-* in the target's {} are what a killed restore has left: remove them",
+            "{count} file(s) .nfreezer-partial-* in {} are what a killed restore has left: remove them",
             String::from_utf8_lossy(&path)
         );
         run.ctx().event(Event::Warning { text: &text });

@@ -1,24 +1,51 @@
 //! A dry run: reports and counts the entries that a restore would write, and writes nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Mutex;
 
-use super::dir::Held;
+use super::dir::{self, Held, Identity};
 use super::file::File;
-use super::{Run, add, reuse};
+use super::{Run, add, attributes, local, reuse};
 use crate::error::Result;
 use crate::format::node::{Content, Node};
 use crate::progress::{Change, Event};
 use crate::trees::LinkKey;
 
-/// The files of several names that were counted.
+/// The files of several names that were counted, with the identity of what is under their first names.
 #[derive(Default)]
-pub(super) struct Links(Mutex<HashSet<LinkKey>>);
+pub(super) struct Links(Mutex<HashMap<LinkKey, Option<Identity>>>);
+
+impl Links {
+    /// Returns what is under the first name of a file; `None` if this is the first one.
+    fn meet(&self, key: LinkKey, here: Option<Identity>) -> Option<Option<Identity>> {
+        let mut met = self.0.lock().expect("no holder panics");
+        let first = met.get(&key).copied();
+        met.entry(key).or_insert(here);
+        first
+    }
+}
+
+/// Meets a name of a file that is compared with the existing one. Returns whether it is the first one; counts others.
+pub(super) fn is_compared(run: &Run<'_>, held: &Held, node: &Node, key: LinkKey) -> Result<bool> {
+    let here = held.stat(&node.name).ok().flatten().map(|stat| dir::identity(&stat));
+    let Some(first) = run.dry_links.meet(key, here) else { return Ok(true) };
+    if first == here
+        && let Some(fd) = local::compare(run, held, node)?
+        && attributes::are_set(run, &fd, node, &|| held.path(&node.name))
+    {
+        add(&run.tally.existing, 1);
+        run.ctx().event(Event::Unchanged { files: 1, bytes: node.content.size() });
+        return Ok(false);
+    }
+    add(&run.tally.links, 1);
+    report(run, &held.path(&node.name), true);
+    Ok(false)
+}
 
 /// Counts an entry that would be made. `replace`: something is in its place.
 pub(super) fn entry(run: &Run<'_>, held: &Held, node: Node, replace: bool) -> Result<()> {
     if let Some(key) = LinkKey::of(&node)
-        && !run.dry_links.0.lock().expect("no holder panics").insert(key)
+        && run.dry_links.meet(key, None).is_some()
     {
         add(&run.tally.links, 1);
         report(run, &held.path(&node.name), replace);
@@ -46,8 +73,9 @@ pub(super) fn contents(run: &Run<'_>, file: &File, reuse: bool) -> Result<()> {
     Ok(())
 }
 
-/// Reports an entry that would be written.
+/// Reports an entry that would be written, by its path in the target.
 pub(super) fn report(run: &Run<'_>, path: &[u8], replace: bool) {
+    let path = &run.paths.in_target(path);
     let change = if replace { Change::Overwrite } else { Change::Write };
     run.ctx().event(Event::Changed { path, change, dry_run: true });
 }

@@ -76,7 +76,7 @@ impl File {
         if let Some((fd, _)) = &state.open {
             return Ok(Arc::clone(fd));
         }
-        run.ctx().event(Event::File { path: &self.path() });
+        run.ctx().event(Event::File { path: &run.paths.in_target(&self.path()) });
         let name = dir::temporary()?;
         let fd = rustix::fs::openat(&self.held.fd, &name, NEW, Mode::RUSR | Mode::WUSR);
         let fd = Arc::new(fd.map_err(|e| Error::io("make the file", e.into()))?);

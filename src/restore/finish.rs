@@ -7,7 +7,7 @@ use super::dir;
 use super::file::{self, File};
 use super::{Overwrite, Run, add, attributes, flags};
 use super::{dry, links, local, reuse};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inode_flags;
 use crate::progress::Event;
 
@@ -30,37 +30,54 @@ fn finish(run: &Run<'_>, file: File) {
 /// Handles a file that exists already: compares its contents, then follows the options.
 pub(super) fn existing(run: &Run<'_>, file: File) {
     match local::compare(run, &file.held, &file.node) {
-        Ok(Some(fd)) => {
-            if run.options.overwrite.compares()
-                && !run.options.dry_run
-                && let Err(e) = dress(run, &fd, &file)
-            {
-                run.skip(&file.path(), e);
-                return dir::release(run, file.held);
-            }
-            add(&run.tally.existing, 1);
-            run.ctx().event(Event::Same { path: &file.path(), renamed: false });
-            add(&run.tally.verified, run.options.verify.into());
-            run.ctx().event(Event::Unchanged { files: 1, bytes: file.node.content.size() });
-            dir::release(run, file.held);
-        }
-        Ok(None) if run.options.overwrite == Overwrite::Never => {
-            run.skip(&file.path(), file::in_the_way());
-            dir::release(run, file.held);
-        }
+        Ok(Some(fd)) => keep(run, file, &fd),
+        Ok(None) if run.options.overwrite == Overwrite::Never => fail(run, file, file::in_the_way()),
         Ok(None) => replace(run, file),
-        Err(e) => {
-            run.skip(&file.path(), e);
-            dir::release(run, file.held);
-        }
+        Err(e) => fail(run, file, e),
     }
+}
+
+/// Keeps an existing file with equal contents. One with several names is replaced if it has other attributes, because a name
+/// outside of the target would get them too.
+fn keep(run: &Run<'_>, file: File, fd: &OwnedFd) {
+    let stat = match rustix::fs::fstat(fd) {
+        Ok(stat) => stat,
+        Err(e) => return fail(run, file, Error::io("compare what is there", e.into())),
+    };
+    if run.options.overwrite.compares() && stat.st_nlink > 1 {
+        if !attributes::are_set(run, fd, &file.node, &|| file.path()) {
+            return replace(run, file);
+        }
+    } else if run.options.overwrite.compares()
+        && !run.options.dry_run
+        && let Err(e) = dress(run, fd, &file)
+    {
+        return fail(run, file, e);
+    }
+    add(&run.tally.existing, 1);
+    run.ctx().event(Event::Same { path: &run.paths.in_target(&file.path()), renamed: false });
+    add(&run.tally.verified, run.options.verify.into());
+    run.ctx().event(Event::Unchanged { files: 1, bytes: file.node.content.size() });
+    if let Some(key) = &file.key {
+        links::keep(run, key, &file.held, &file.node, dir::identity(&stat));
+    }
+    dir::release(run, file.held);
+}
+
+/// Reports a file that is left as it is, and the further names that wait for it.
+fn fail(run: &Run<'_>, file: File, why: Error) {
+    let same = file::copy(&why);
+    run.skip(&file.path(), why);
+    if let Some(key) = &file.key {
+        links::complete(run, key, &file.held, &file.node, Err(same));
+    }
+    dir::release(run, file.held);
 }
 
 /// Replaces an existing file by one with the saved contents.
 fn replace(run: &Run<'_>, file: File) {
     if let Err(e) = file.held.check_locks(&file.node.name) {
-        run.skip(&file.path(), e);
-        return dir::release(run, file.held);
+        return fail(run, file, e);
     }
     if run.options.dry_run {
         dry::contents(run, &file, true).unwrap_or_else(|e| run.skip(&file.path(), e));

@@ -1,4 +1,5 @@
-//! Hard links: further names of an inode that this run has made, never of one that was there before.
+//! Hard links: further names of an inode that this run has made, never of one that was there before. An existing file that is
+//! as saved is kept, with those of its names that are in place already.
 //!
 //! Two saved names are one file if they agree in file system, inode, ctime and contents. The first one is restored; the
 //! others wait for it or, if it is complete, are linked at once. It is found again by its path, step by step without
@@ -28,6 +29,8 @@ const WAITING: usize = 1024;
 pub(super) struct First {
     path: Arc<[u8]>,
     id: (u64, u64),
+    /// Whether it was there before.
+    is_kept: bool,
 }
 
 /// A further name.
@@ -112,12 +115,21 @@ impl Links {
 
 /// The first name is complete, or will never be: sees to those that wait for it.
 pub(super) fn complete(run: &Run<'_>, key: &LinkKey, held: &Held, node: &Node, result: Result<(u64, u64)>) {
-    let first = result.map(|id| {
-        let mut path = held.dir.below_target();
-        path.push(b'/');
-        path.extend_from_slice(&node.name);
-        First { path: path.into(), id }
-    });
+    conclude(run, key, node, result.map(|id| First::new(held, node, id, false)));
+}
+
+/// The first name was there already, as saved: sees to those that wait for it.
+pub(super) fn keep(run: &Run<'_>, key: &LinkKey, held: &Held, node: &Node, id: (u64, u64)) {
+    conclude(run, key, node, Ok(First::new(held, node, id, true)));
+}
+
+impl First {
+    fn new(held: &Held, node: &Node, id: (u64, u64), is_kept: bool) -> Self {
+        First { path: held.below_target(&node.name).into(), id, is_kept }
+    }
+}
+
+fn conclude(run: &Run<'_>, key: &LinkKey, node: &Node, first: Result<First>) {
     let names = {
         let mut inner = run.links.inner.lock().expect("no holder panics");
         let Some((entry, seen)) = inner.known.remove(key) else { return };
@@ -146,6 +158,16 @@ pub(super) fn complete(run: &Run<'_>, key: &LinkKey, held: &Held, node: &Node, r
 pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
     let Name { held, node, replace } = name;
     let path = held.path(&node.name);
+    if first.is_kept && is_name_of(first, &held, &node.name) {
+        add(&run.tally.existing, 1);
+        run.ctx().event(Event::Same { path: &run.paths.in_target(&path), renamed: false });
+        run.ctx().event(Event::Unchanged { files: node.content.is_file().into(), bytes: node.content.size() });
+        return dir::release(run, held);
+    }
+    if replace && let Err(e) = held.check_locks(&node.name) {
+        run.skip(&path, e);
+        return dir::release(run, held);
+    }
     match try_link(run, first, &held, &node, replace) {
         Ok(()) => {
             add(&run.tally.links, 1);
@@ -174,6 +196,11 @@ pub(super) fn link(run: &Run<'_>, first: &First, name: Name) {
     }
 }
 
+/// Returns whether an existing entry is a name of this file.
+fn is_name_of(first: &First, held: &Held, name: &[u8]) -> bool {
+    held.stat(name).is_ok_and(|stat| stat.is_some_and(|stat| dir::identity(&stat) == first.id))
+}
+
 /// Opens the directory of a path below the target, step by step without following links. Returns it, unless it is the
 /// target itself, and the name in it.
 pub(super) fn parent<'p>(run: &Run<'_>, path: &'p [u8]) -> Result<(Option<OwnedFd>, &'p [u8]), Errno> {
@@ -189,6 +216,10 @@ pub(super) fn parent<'p>(run: &Run<'_>, path: &'p [u8]) -> Result<(Option<OwnedF
 }
 
 fn try_link(run: &Run<'_>, first: &First, held: &Held, node: &Node, replace: bool) -> Result<(), Errno> {
+    if first.is_kept {
+        // It may be a link to a file outside of the target.
+        return Err(Errno::STALE);
+    }
     let (directory, name) = parent(run, &first.path)?;
     let from = directory.as_ref().unwrap_or(&run.links.target);
     let is_first = |fd: &OwnedFd, name: &[u8]| {

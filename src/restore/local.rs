@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Run;
-use super::dir::Held;
+use super::dir::{self, Held};
 use crate::error::{Error, Kind, Result};
 use crate::format::node::Node;
 use crate::format::reference::Ref;
@@ -27,9 +27,10 @@ pub(super) fn compare(run: &Run<'_>, held: &Held, node: &Node) -> Result<Option<
     };
     let stat = rustix::fs::fstat(&fd).map_err(failed)?;
     let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-    // A further link may lie outside of the target, where nothing may change: the file is replaced instead.
-    let shared = stat.st_nlink > 1 && run.options.overwrite.compares();
-    if !regular || shared || stat.st_size as u64 != node.content.size() {
+    // A further link may lie outside of the target, where nothing may change: the file is replaced instead. One with as many
+    // links as saved is kept if nothing of it is to be changed.
+    let is_other = run.options.overwrite.compares() && !dir::has_links(&stat, node);
+    if !regular || is_other || stat.st_size as u64 != node.content.size() {
         return Ok(None);
     }
     has_contents(run, &fd, node).map(|equal| equal.then_some(fd))

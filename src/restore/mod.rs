@@ -209,7 +209,7 @@ pub fn restore(
         repository: repository.and_then(target::identity_of),
         paths,
     };
-    dir::name_torsos(&run, &target);
+    dir::name_torsos(&run, &target, &top.content);
     queue::work(&run, |queue| walk::walk(&run, queue, top, target));
     locks::finish(&run);
     run.group.result().map_err(interrupted)?;

@@ -70,7 +70,7 @@ pub(super) fn is_unchanged(run: &Run<'_>, held: &Held, node: &Node, stat: &Stat)
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let symlink = matches!(node.content, Content::Symlink(_));
     is_equal(held, node, stat)
-        && stat.st_nlink == 1
+        && dir::has_links(stat, node)
         && rustix::fs::openat(&held.fd, &node.name, flags, Mode::empty())
             .is_ok_and(|fd| attributes::are_set_of_path(run, &fd, node, symlink, &|| held.path(&node.name)))
 }

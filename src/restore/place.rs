@@ -53,6 +53,8 @@ enum Next {
     Make { replace: bool },
     /// Compare the file with the existing one first.
     Compare,
+    /// The existing entry is as saved. It has this identity, since the file has several names.
+    Keep(dir::Identity),
     /// Nothing is to be done.
     Leave,
 }
@@ -76,9 +78,8 @@ fn next(run: &Run<'_>, held: &Held, node: &Node, is_file: bool) -> Result<Next> 
         }
         Overwrite::Always | Overwrite::IfNewer | Overwrite::IfChanged => {}
     }
-    if run.options.overwrite.compares() && !is_file && node.nlink < 2 && node::is_unchanged(run, held, node, &stat) {
-        add(&run.tally.existing, 1);
-        return Ok(Next::Leave);
+    if run.options.overwrite.compares() && !is_file && node::is_unchanged(run, held, node, &stat) {
+        return Ok(Next::Keep(dir::identity(&stat)));
     }
     if FileType::from_raw_mode(stat.st_mode).is_dir() {
         if !run.options.delete {
@@ -87,9 +88,9 @@ fn next(run: &Run<'_>, held: &Held, node: &Node, is_file: bool) -> Result<Next> 
         delete::tree(run, held, &node.name)?;
         return Ok(Next::Make { replace: true });
     }
-    // A file with further links, here or when it was saved, is created anew: then its links end as saved.
-    let is_same_file = comparable && stat.st_nlink == 1;
-    let is_compared = run.options.overwrite.compares() && is_file && node.nlink < 2;
+    // A file with another number of links than when it was saved is created anew: then its links end as saved.
+    let is_same_file = comparable && dir::has_links(&stat, node);
+    let is_compared = run.options.overwrite.compares() && is_file;
     if is_compared && (is_same_file || is_regular(&stat) && is_of_use(&stat, node)) {
         return Ok(Next::Compare);
     }
@@ -105,21 +106,34 @@ fn is_newer(node: &Node, stat: &Stat) -> bool {
 fn place(run: &Run<'_>, queue: &Queue<'_>, held: &Held, node: Node) -> Result<()> {
     folded::note(run, held, &node.name)?;
     let is_file = node.content.is_file();
-    let replace = match next(run, held, &node, is_file)? {
-        Next::Make { replace } => replace,
-        Next::Compare => {
-            queue.existing(run, held.clone(), node);
+    let next = next(run, held, &node, is_file)?;
+    let key = LinkKey::of(&node).filter(|_| !matches!(next, Next::Compare) || run.options.overwrite.compares());
+    match (&next, key) {
+        (Next::Leave, _) => return Ok(()),
+        (Next::Compare, None) => {
+            queue.existing(run, held.clone(), node, None);
             return Ok(());
         }
-        Next::Leave => return Ok(()),
-    };
-    if replace || held.dir.is_locked {
+        (Next::Compare, Some(key)) if run.options.dry_run => {
+            if dry::is_compared(run, held, &node, key)? {
+                queue.existing(run, held.clone(), node, Some(key));
+            }
+            return Ok(());
+        }
+        (Next::Keep(_), key) if run.options.dry_run || key.is_none() => {
+            add(&run.tally.existing, 1);
+            return Ok(());
+        }
+        _ => {}
+    }
+    let replace = !matches!(next, Next::Make { replace: false });
+    // An existing file that is compared may turn out to be as saved.
+    if matches!(next, Next::Make { .. }) && (replace || held.dir.is_locked) {
         held.check_locks(&node.name)?;
     }
     if run.options.dry_run {
         return dry::entry(run, held, node, replace);
     }
-    let key = LinkKey::of(&node);
     let (held, node) = match key {
         None => (held.clone(), node),
         Some(key) => match run.links.meet(key, held.clone(), node, replace) {
@@ -131,15 +145,32 @@ fn place(run: &Run<'_>, queue: &Queue<'_>, held: &Held, node: Node) -> Result<()
             }
         },
     };
-    if is_file {
-        queue.file(run, held, node, replace, key);
-        return Ok(());
+    match (next, key) {
+        (Next::Keep(id), Some(key)) => {
+            add(&run.tally.existing, 1);
+            links::keep(run, &key, &held, &node, id);
+            dir::release(run, held);
+            Ok(())
+        }
+        (Next::Compare, _) => {
+            queue.existing(run, held, node, key);
+            Ok(())
+        }
+        _ if is_file => {
+            queue.file(run, held, node, replace, key);
+            Ok(())
+        }
+        _ => special(run, held, &node, replace, key),
     }
-    let made = node::make(run, &held, &node, replace);
+}
+
+/// Makes a symbolic link, named pipe, socket or device.
+fn special(run: &Run<'_>, held: Held, node: &Node, replace: bool, key: Option<LinkKey>) -> Result<()> {
+    let made = node::make(run, &held, node, replace);
     let result = made.as_ref().map(drop).map_err(super::file::copy);
     if let Some(key) = &key {
         let left_out = || Error::failed("its first name could not be made");
-        links::complete(run, key, &held, &node, made.and_then(|id| id.ok_or_else(left_out)));
+        links::complete(run, key, &held, node, made.and_then(|id| id.ok_or_else(left_out)));
     }
     dir::release(run, held);
     result

@@ -113,10 +113,10 @@ impl<'q> Queue<'q> {
         send(file, start, refs);
     }
 
-    /// Compares a file with the existing one.
-    pub fn existing(&self, run: &Run<'_>, held: Held, node: Node) {
+    /// Compares a file with the existing one. `key`: further names of it may wait.
+    pub fn existing(&self, run: &Run<'_>, held: Held, node: Node, key: Option<LinkKey>) {
         let Some((held, _share)) = self.share(run, held) else { return };
-        let task = Task::Existing(Box::new(File::new(held, node, true, None)));
+        let task = Task::Existing(Box::new(File::new(held, node, true, key)));
         self.jobs.send(Job { task, _share }).expect("the threads wait for jobs");
     }
 

@@ -60,7 +60,11 @@ pub(super) fn write(run: &Run<'_>, file: &File) -> Result<()> {
         }
         if missing.len() >= TOGETHER { fetch(run, file, &std::mem::take(missing), is_large) } else { Ok(()) }
     })?;
-    run.ctx().event(Event::Reused { path: &file.path(), bytes: reused, of: file.node.content.size() });
+    run.ctx().event(Event::Reused {
+        path: &run.paths.in_target(&file.path()),
+        bytes: reused,
+        of: file.node.content.size(),
+    });
     fetch(run, file, &missing, is_large)
 }
 

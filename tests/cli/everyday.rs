@@ -340,6 +340,33 @@ fn snapshots_lists_those_that_are_named() {
 }
 
 #[test]
+fn a_restore_names_what_it_changes_by_its_path_on_the_disk() {
+    let env = Env::with_repository();
+    env.write("src/a", "saved");
+    env.write("src/d/b", "saved");
+    env.nfreezer(["push", "src"]).done();
+    env.write("out/a", "other");
+    env.write("out/extra", "x");
+    let what = in_latest(&env, "src");
+    let restore = |more: &[&str]| {
+        let common = ["--target", "out", "--delete", "--overwrite", "always"].into_iter().chain(more.iter().copied());
+        let command = [OsString::from("restore"), what.clone()].into_iter();
+        env.nfreezer(command.chain(common.map(OsString::from))).success()
+    };
+    let planned = restore(&["-n"]).stdout;
+    for line in ["would overwrite out/a", "would write out/d/", "would write out/d/b", "would delete out/extra"] {
+        assert!(planned.lines().any(|planned| planned == line), "{line}: {planned}");
+    }
+    let objects = restore(&["-n", "--json"]).objects();
+    let paths: Vec<_> = objects.iter().filter(|o| o["type"] == "change").map(|o| o["path"].as_str().unwrap()).collect();
+    assert!(paths.len() == 4 && paths.iter().all(|path| path.starts_with("out/")), "{paths:?}");
+    let done = restore(&["-v"]).stderr;
+    for line in ["restored out/a", "restored out/d/b", "deleted out/extra"] {
+        assert!(done.lines().any(|done| done == line), "{line}: {done}");
+    }
+}
+
+#[test]
 fn a_search_without_a_match_says_what_patterns_match() {
     let env = Env::with_repository();
     env.write("src/gone with the wind.txt", "x");

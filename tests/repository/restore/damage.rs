@@ -183,3 +183,20 @@ fn what_a_killed_restore_has_left_is_named_and_stays() {
     assert!(warnings.iter().all(|text| text.contains("1 file(s) .nfreezer-partial-*")), "{warnings:?}");
     assert!(torsos.iter().all(|torso| torso.exists()), "another restore may be at them");
 }
+
+#[test]
+fn a_saved_file_with_the_name_of_a_torso_is_none() {
+    let Repo { repo, .. } = repo();
+    let own = file(&repo, ".nfreezer-partial-0123456789abcdef", b"x");
+    let s = snapshot(&repo, vec![own.clone(), node("d", 0o755, directory(&repo, vec![own]))]);
+    let (_keep, out) = target();
+    let warnings = || {
+        let seen = Seen::default();
+        restore(&background().with_progress(&seen), &repo, &s, b"/", &out, &Options::default()).unwrap();
+        seen.warnings.into_inner().unwrap()
+    };
+    assert_eq!([warnings(), warnings()], [Vec::<String>::new(), Vec::new()]);
+    fs::write(out.join("d/.nfreezer-partial-00000000000000ff"), "y").unwrap();
+    let text = format!("1 file(s) .nfreezer-partial-* in {}/d are what a killed restore has left", out.display());
+    assert!(matches!(&warnings()[..], [warning] if warning.starts_with(&text)));
+}

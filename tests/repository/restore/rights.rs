@@ -224,3 +224,52 @@ fn a_file_whose_owner_cannot_be_set_does_not_run_with_the_rights_of_another_one(
     assert_eq!([owned("user"), owned("group")], [(0, 0, 0o755); 2], "root's now, without the setuid and setgid bits");
     assert_eq!(owned("ours"), (0, 0, 0o4755), "its owner is the saved one");
 }
+
+/// The inode and the change time of an entry.
+fn state(path: &Path) -> (u64, i64, i64) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    (meta.ino(), meta.ctime(), meta.ctime_nsec())
+}
+
+#[test]
+fn hard_links_that_are_as_saved_are_not_written_again() {
+    let Repo { repo, .. } = repo();
+    let a = link(file(&repo, "a", b"AA"), 42, 2);
+    let e = link(node("e", 0o777, Content::Symlink(b"to".to_vec())), 43, 2);
+    let [b, f] = [("b", &a), ("f", &e)].map(|(name, node)| Node { name: name.into(), ..node.clone() });
+    let s = snapshot(&repo, vec![a, b, e, f]);
+    let (keep, out) = target();
+    plain(&repo, &s, &out);
+    let names = ["a", "b", "e", "f"].map(|name| out.join(name));
+    let before = names.each_ref().map(|path| state(path));
+    for dry_run in [true, false] {
+        let options = Options { overwrite: Overwrite::IfChanged, dry_run, ..Options::default() };
+        let (summary, seen) = run(&repo, &s, &out, &options);
+        assert_eq!((summary.files, summary.links, summary.others, summary.existing), (0, 0, 0, 4), "{dry_run}");
+        assert!(seen.skipped().is_empty() && seen.warnings.lock().unwrap().is_empty());
+        assert_eq!(names.each_ref().map(|path| state(path)), before, "{dry_run}");
+    }
+    let again = || run(&repo, &s, &out, &Options { overwrite: Overwrite::IfChanged, ..Options::default() });
+    let is_linked = || fs::metadata(&names[0]).unwrap().ino() == fs::metadata(&names[1]).unwrap().ino();
+    // Other contents, other attributes, and other links.
+    for change in ["contents", "mode", "copy"] {
+        match change {
+            "contents" => fs::write(&names[0], "BB").unwrap(),
+            "mode" => fs::set_permissions(&names[0], fs::Permissions::from_mode(0o666)).unwrap(),
+            _ => {
+                fs::remove_file(&names[1]).unwrap();
+                fs::copy(&names[0], &names[1]).map(drop).unwrap();
+            }
+        }
+        let (summary, _) = again();
+        assert_eq!((summary.files, summary.links, summary.existing), (1, 1, 2), "{change}");
+        assert!(is_linked() && fs::read(&names[1]).unwrap() == b"AA" && mode(&names[0]) == 0o644, "{change}");
+    }
+    // As many links as saved, but one of them lies outside: no further link to it is made.
+    let outside = keep.path().join("outside");
+    fs::rename(&names[1], &outside).unwrap();
+    let before = state(&outside);
+    let (_, seen) = again();
+    assert!(seen.warnings.lock().unwrap()[0].contains("b becomes a copy"), "{:?}", seen.warnings);
+    assert_eq!((state(&outside), fs::read(&names[1]).unwrap()), (before, b"AA".to_vec()));
+}
