@@ -428,3 +428,27 @@ fn without_a_terminal_the_reason_is_the_refused_key() {
     assert!(text.contains("publickey,password") && text.contains("it also accepts a password, but"), "{text}");
     assert!(refused.hint_text().is_some_and(|hint| hint.contains("authorized_keys")));
 }
+
+#[test]
+fn a_key_that_other_users_may_read_is_not_used() {
+    let sshd = Sshd::start();
+    let location = sshd.location(&local_repo(&sshd));
+    let mode = |mode| fs::set_permissions(sshd.identity(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let config = sshd.scratch().join("config");
+    fs::write(&config, format!("IdentityFile {}\n", sshd.identity().display())).expect("written");
+    let configured = with_ssh(sshd.options(), |ssh| {
+        ssh.identity = Vec::new();
+        ssh.ssh_config = Some(config);
+    });
+    let remedy = format!("`chmod 600 {}`", sshd.identity().display());
+    for exposed in [0o644, 0o640, 0o601] {
+        mode(exposed);
+        let named = open_error(&location, sshd.options());
+        assert!(named.kind() == Kind::Usage && named.hint_text().is_some_and(|hint| hint.contains(&remedy)), "{named}");
+        let refused = open_error(&location, configured.clone()).to_string();
+        assert!(refused.contains("since other users may read it") && refused.contains(&remedy), "{refused}");
+    }
+    mode(0o400);
+    open(background(), &location, sshd.options()).expect("a private key");
+    open(background(), &location, configured).expect("a private key");
+}

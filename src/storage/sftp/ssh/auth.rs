@@ -88,7 +88,7 @@ impl<'a> Login<'a> {
     }
 
     fn try_all(&mut self) -> Result<()> {
-        let keys = self.keys()?;
+        let keys = self.keys();
         let agent = self.agent();
         // The first request for the methods is free, but costs a round trip: one key alone does without.
         let others = agent.iter().flat_map(|agent| &agent.keys).filter(|held| {
@@ -115,14 +115,19 @@ impl<'a> Login<'a> {
         Err(self.refusal(&methods))
     }
 
-    /// Returns all configured keys, the explicit ones first.
-    fn keys(&self) -> Result<Vec<Key>> {
-        let keys: Vec<Key> = self.config.identity_files.iter().map(|file| Key::read(file)).collect();
-        let named = keys.iter().take(self.options.identity.len());
-        match named.into_iter().find(|key| key.public.is_none() && !key.file.exists()) {
-            Some(key) => Err(Error::new(Kind::Usage, format!("there is no key file {}", key.file.display()))),
-            None => Ok(keys),
+    /// Returns all configured keys, the explicit ones first. One that cannot be used is noted.
+    fn keys(&mut self) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.config.identity_files.iter().map(|file| Key::read(file)).collect();
+        for (i, key) in keys.iter_mut().enumerate() {
+            let name = key.file.display();
+            if key.is_exposed() {
+                self.note(format!("the key {name} is not used, since other users may read it: `chmod 600 {name}`"));
+                key.lock = None;
+            } else if let Some(why) = keys::fault(&key.file).filter(|_| i < self.config.explicit_keys) {
+                self.note(format!("the key {name} is not used: {why}"));
+            }
         }
+        keys
     }
 
     fn methods(&self) -> String {

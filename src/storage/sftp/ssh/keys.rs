@@ -1,13 +1,15 @@
 //! Looks at key files without reading their secrets: is one encrypted, which public key belongs to it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64Unpadded, Encoding};
 use zeroize::Zeroizing;
 
 use super::known_hosts::{decode_base64, kind};
+use crate::error::{Error, Kind, Result};
 use crate::storage::sftp::packet::Cursor;
 
 /// Larger files are no keys.
@@ -44,6 +46,51 @@ impl Key {
         let lock = text(&file).and_then(|text| lock(&text));
         Key { file, public, lock }
     }
+
+    /// Returns whether other users may read the private half. As for OpenSSH, only the mode of an own file counts.
+    pub fn is_exposed(&self) -> bool {
+        let own = rustix::process::getuid().as_raw();
+        let is_open = |meta: std::fs::Metadata| meta.uid() == own && meta.mode() & 0o077 != 0;
+        self.lock.is_some() && self.file.metadata().is_ok_and(is_open)
+    }
+}
+
+/// Fails if a key file that the user names cannot be used: it would be passed over without a word.
+pub fn check_named(files: &[PathBuf]) -> Result<()> {
+    for file in files {
+        if let Some(why) = fault(file) {
+            return Err(Error::new(Kind::Usage, format!("the SSH key {} cannot be used: {why}", file.display()))
+                .hint("-i takes the file of a private key, such as ~/.ssh/id_ed25519, or its public half if an agent holds the key"));
+        }
+        let key = Key::read(file);
+        if key.is_exposed() {
+            let name = key.file.display();
+            let text = format!("other users of this machine may read the SSH key {name}, so it is not used");
+            return Err(Error::new(Kind::Usage, text)
+                .hint(format!("`chmod 600 {name}` makes it private; OpenSSH refuses such a key too")));
+        }
+    }
+    Ok(())
+}
+
+/// Returns why a file holds no key. A file that does not exist is none if its public half lies beside it: an agent may have
+/// the private one.
+pub fn fault(file: &Path) -> Option<String> {
+    let size = match file.metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return public_half(file).is_none().then(|| "it does not exist".into());
+        }
+        Err(e) => return Some(e.to_string()),
+        Ok(meta) if meta.is_dir() => return Some("it is a folder".into()),
+        Ok(meta) => meta.len(),
+    };
+    if let Err(e) = File::open(file) {
+        return Some(format!("it cannot be read: {e}"));
+    }
+    let key = Key::read(file);
+    let is_key = key.lock.is_some() || size > 0 && key.public.is_some();
+    let why = if size == 0 { "it is empty" } else { "it is not a key in a format of OpenSSH or PEM" };
+    (!is_key).then(|| why.into())
 }
 
 /// Returns whether a private key is encrypted; `None` if it is no private key.
@@ -124,6 +171,36 @@ mod tests {
         let bytes = [b"openssh-key-v1\0", parts.concat().as_slice()].concat();
         let body = Base64::encode_string(&bytes);
         format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n-----END OPENSSH PRIVATE KEY-----\n")
+    }
+
+    #[test]
+    fn a_named_file_that_is_no_usable_key_is_refused_with_its_reason() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str, mode| {
+            std::fs::write(at(name), text).expect("written");
+            std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).expect("changed");
+        };
+        let key = openssh_key(b"none", &[string(b"ssh-ed25519"), string(&[7; 32])].concat());
+        write("empty", "", 0o600);
+        write("letter", "dear me", 0o600);
+        write("exposed", &key, 0o644);
+        write("key", &key, 0o600);
+        std::fs::create_dir(at("folder")).expect("made");
+        for (name, reason) in [
+            ("none", "it does not exist"),
+            ("folder", "it is a folder"),
+            ("empty", "it is empty"),
+            ("letter", "it is not a key"),
+            ("exposed", "other users of this machine may read"),
+        ] {
+            let error = check_named(&[at("key"), at(name)]).expect_err(name);
+            assert!(error.to_string().contains(reason) && error.to_string().contains(name), "{error}");
+            assert_eq!(error.kind(), Kind::Usage);
+        }
+        write("gone.pub", &public_line(&[string(b"ssh-ed25519"), string(&[7; 32])].concat()), 0o644);
+        check_named(&[at("key"), at("gone"), at("gone.pub")]).expect("an agent may hold the private half");
     }
 
     #[test]

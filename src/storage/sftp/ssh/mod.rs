@@ -103,6 +103,7 @@ impl Dialer {
             let bulk = Arc::default();
             return Ok(Dialer { way, options, secrets, root, server, traffic, notice, ctx, keepalive, dialed, bulk });
         }
+        keys::check_named(&options.identity)?;
         let config = HostConfig::read(command::configuration(remote, &options), remote, &options)?;
         let server = format!("{} port {}", config.hostname, config.port);
         let keepalive = config.keepalive.unwrap_or(KEEPALIVE);
