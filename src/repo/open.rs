@@ -104,8 +104,8 @@ impl Repository {
                 let text = format!("there is a repository at {address} already");
                 return Err(Error::new(Kind::Exists, text).hint("`nfreezer push` uses it; nothing was changed"));
             }
-            Err(e) if e.kind() == Kind::NoRepository => return Ok(()),
-            Err(e) if e.kind().is_damage() => return Err(no_folder(&address, &e)),
+            Err(e) if e.kind() == Kind::NoRepository && !is_file(storage) => return Ok(()),
+            Err(e) if e.kind() == Kind::NoRepository || e.kind().is_damage() => return Err(no_folder(&address, &e)),
             other => other.map(drop)?,
         }
         if storage.foreign(ctx, Folder::Root)? > 0 {
@@ -299,6 +299,12 @@ fn put_config(ctx: &Context, storage: &dyn Storage, id: &RepoId) -> Result<()> {
     }
     let text = format!("another client made a repository at {} at the same moment", storage.address());
     Err(Error::new(Kind::Exists, text).hint("use that one with its passphrase; yours does not open it"))
+}
+
+/// Returns whether a repository on this machine would be in the place of a file, or below one.
+fn is_file(storage: &dyn Storage) -> bool {
+    let Some(root) = storage.local_path() else { return false };
+    root.ancestors().find(|path| path.symlink_metadata().is_ok()).is_some_and(|path| !path.is_dir())
 }
 
 /// Returns the error for a place where no folder can be, such as a file.

@@ -42,6 +42,18 @@ fn help_and_version_fail_if_they_cannot_be_written() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_repository_is_no_repository() {
+    let env = Env::with_repository();
+    let file = env.write("file", "x");
+    for address in ["file".to_owned(), format!("{}/below", file.display())] {
+        env.nfreezer(["snapshots", "-r", &address]).fails(10);
+        env.nfreezer(["push", "-r", &address, "repo/config"]).fails(10);
+        let made = env.nfreezer(["init", "-r", &address]).exits(1);
+        assert!(!made.stderr.contains("no passphrase"), "{}", made.stderr);
+    }
+}
+
+#[test]
 fn an_unusual_passphrase_of_a_file_or_a_command_is_named() {
     let mut env = Env::with_repository();
     env.unset("NFREEZER_PASSWORD");

@@ -39,8 +39,12 @@ impl Local {
     /// Returns the error for a failed call: `NoRepository` if the root is missing, `missing` if only the object is.
     fn failed(&self, doing: &str, path: &Path, missing: Kind, e: io::Error) -> Error {
         match e.kind() {
-            ErrorKind::NotFound if !self.root.is_dir() => {
-                Error::new(Kind::NoRepository, format!("there is no folder {}", self.root.display()))
+            ErrorKind::NotFound | ErrorKind::NotADirectory if !self.root.is_dir() => {
+                let root = self.root.display();
+                let is_there = self.root.symlink_metadata().is_ok();
+                let text =
+                    if is_there { format!("{root} is not a folder") } else { format!("there is no folder {root}") };
+                Error::new(Kind::NoRepository, text)
             }
             ErrorKind::NotFound => Error::new(missing, format!("cannot {doing} {}: it does not exist", path.display())),
             _ => Error::io(format!("{doing} {}", path.display()), e),
