@@ -8,8 +8,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::escape;
 use super::private_files::read_private;
+use super::{escape, standard};
 use crate::crypto::keys::LocalKey;
 use crate::error::{Error, Kind, Result};
 use crate::name::{ObjectId, hex};
@@ -21,6 +21,9 @@ const MAGIC: &str = "nfreezer-local-key-1";
 /// Reads a local key.
 pub fn read(path: &Path) -> Result<LocalKey> {
     let name = escape::path(path);
+    if standard::is_input_path(path) {
+        standard::claim_input_again(&standard::named("--local-key", path))?;
+    }
     let text = read_private(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::new(Kind::Usage, format!("the local key {name} does not exist"))
             .hint("look for a copy of it: without it no passphrase opens the repository"),

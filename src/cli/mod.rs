@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use exit::{OK, exit_code};
 use options::JsonArgs;
 use output::Output;
+pub use standard::note_closed_streams;
 
 mod absent;
 mod accept;
@@ -45,6 +46,7 @@ mod import_v0;
 mod init;
 mod journal;
 mod key;
+mod lists;
 mod local_key;
 mod ls;
 mod mount;
@@ -75,6 +77,7 @@ pub mod server_setup;
 mod signals;
 mod snapshot;
 mod snapshots;
+mod standard;
 mod stats;
 mod status;
 mod systemd;
@@ -296,10 +299,9 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
         }
         Err(e) if e.exit_code() == 0 || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let code = u8::try_from(e.exit_code()).unwrap_or(exit_code(Kind::Usage));
-            e.print().or_else(output::unless_closed).map(|()| code).unwrap_or_else(|e| {
-                let error = Error::io("write to standard output", e);
-                output::error(false, &error, exit_code(error.kind()));
-                exit_code(error.kind())
+            output::print_help(&e).map(|()| code).unwrap_or_else(|e| {
+                output::error(false, &e, exit_code(e.kind()));
+                exit_code(e.kind())
             })
         }
         Err(e) => {

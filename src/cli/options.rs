@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use super::environment::{self, variable};
 use super::values::{duration, limit, size};
-use super::{escape, warnings};
+use super::{escape, lists, warnings};
 use crate::error::{Error, Kind, Result};
 use crate::seen::SeenStore;
 use crate::storage::{CacheFolder, LEAST_DISK_CACHE, Limit};
@@ -273,8 +273,11 @@ fn both_given(a: &str, b: &str) -> Error {
 
 fn first_line(file: &Path) -> Result<String> {
     let name = escape::path(file);
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(format!("read the repository file {name}"), e))?;
-    let line = text.lines().next().unwrap_or_default().trim();
+    let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read the repository file {name}"), e))?;
+    lists::refuse_wide(&bytes, file)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::new(Kind::Usage, format!("the repository file {name} is not UTF-8")))?;
+    let line = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default().trim();
     if line.is_empty() {
         return Err(Error::new(Kind::Usage, format!("the repository file {name} is empty"))
             .hint("write the address of the repository into its first line"));

@@ -6,8 +6,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::base32::{canonical, decode, encode};
-use super::escape;
 use super::private_files::read_bounded;
+use super::{escape, standard};
 use crate::error::{Error, Kind, Result};
 use crate::format::keyfile::KEY_FILE;
 
@@ -105,6 +105,9 @@ pub fn text(heading: &Heading, file: &[u8]) -> Result<String> {
 /// Reads a key file from a file: a copy of the one on the server, a page with its lines, or the text of its QR code.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let name = escape::text(path.as_os_str().as_encoded_bytes());
+    if standard::is_input_path(path) {
+        standard::claim_input_again(&standard::named("the key file", path))?;
+    }
     let bytes = read_bounded(path, LARGEST).map_err(|e| Error::io(format!("read the key file {name}"), e))?;
     parse(&bytes).map_err(|why| {
         Error::new(Kind::Usage, format!("{name} is no key file: {why}"))

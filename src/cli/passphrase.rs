@@ -12,13 +12,14 @@ use super::environment::variable;
 use super::options::{Role, SecretArgs};
 use super::private_files::{read_private, read_secret};
 use super::terminal::Terminal;
-use super::{escape, generated, output};
+use super::{escape, generated, output, standard};
 use crate::crypto::secret::Passphrase;
 use crate::error::{Error, Kind, Result};
 use crate::storage::Prompt;
 
 enum Source {
-    File(PathBuf),
+    /// A file, and the option or variable that names it.
+    File(PathBuf, String),
     Command(String),
     Text(&'static str, Zeroizing<String>),
 }
@@ -86,11 +87,18 @@ impl<'g> Given<'g> {
             let text = format!("the passphrase has more than one source: {}", names.join(", "));
             return Err(Error::new(Kind::Usage, text).hint("give one of them"));
         }
-        Ok(found.pop().map(|(_, source)| source))
+        let source = found.pop().map(|(_, source)| source);
+        if let Some(Source::File(path, name)) = &source
+            && standard::is_input_path(path)
+        {
+            standard::check_claim(&standard::named(name, path))?;
+        }
+        Ok(source)
     }
 
     fn given_options(&self) -> Vec<(String, Source)> {
-        let file = self.file.map(|path| (format!("--{}-file", self.option), Source::File(path.into())));
+        let option = format!("--{}-file", self.option);
+        let file = self.file.map(|path| (option.clone(), Source::File(path.into(), option)));
         let command = |command: &str| (format!("--{}-command", self.option), Source::Command(command.into()));
         file.into_iter().chain(self.command.map(command)).collect()
     }
@@ -102,7 +110,7 @@ impl<'g> Given<'g> {
         }
         let name = format!("{}_FILE", self.variable);
         if let Some(value) = variable(&name) {
-            found.push((name, Source::File(value.into())));
+            found.push((name.clone(), Source::File(value.into(), name)));
         }
         let name = format!("{}_COMMAND", self.variable);
         if let Some(value) = variable(&name) {
@@ -144,12 +152,16 @@ pub fn respelled(passphrase: &Passphrase) -> Option<Passphrase> {
 fn read(source: Source) -> Result<Passphrase> {
     match source {
         Source::Text(name, text) => checked(Zeroizing::new(text.as_bytes().to_vec()), name),
-        Source::File(path) => read_file(&path),
+        Source::File(path, name) => read_file(&path, &name),
         Source::Command(command) => stored(run(&command)?, "the output of the passphrase command"),
     }
 }
 
-fn read_file(path: &Path) -> Result<Passphrase> {
+/// `source`: the option or variable that names the file.
+fn read_file(path: &Path, source: &str) -> Result<Passphrase> {
+    if standard::is_input_path(path) {
+        standard::claim_input_again(&standard::named(source, path))?;
+    }
     let name = format!("the passphrase file {}", escape::path(path));
     let bytes = read_private(path).map_err(|e| {
         Error::new(Kind::Usage, format!("cannot read {name}: {e}"))
@@ -189,7 +201,13 @@ fn oddity(passphrase: &[u8]) -> Option<&'static str> {
 
 fn run(command: &str) -> Result<Zeroizing<Vec<u8>>> {
     let failed = |e| Error::io("run the passphrase command", e);
-    let mut child = Command::new("/bin/sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command).stdout(Stdio::piped());
+    if standard::is_claimed() {
+        // It would take what another option reads.
+        shell.stdin(Stdio::null());
+    }
+    let mut child = shell.spawn().map_err(failed)?;
     let output = child.stdout.take().map(read_secret).transpose();
     let status = child.wait().map_err(failed)?;
     if !status.success() {

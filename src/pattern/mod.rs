@@ -189,6 +189,17 @@ pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
+/// Returns the name of an encoding of Windows with units of more than one byte, if a byte order mark shows that a list has it.
+/// Its line ends have a zero byte, which no line of a list in UTF-8 has.
+pub fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        _ if bytes.len() > 2 && !bytes.contains(&0) => None,
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        _ => None,
+    }
+}
+
 /// Returns bytes as characters. A byte that is not part of valid UTF-8 becomes a character of the last private plane.
 fn characters(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {

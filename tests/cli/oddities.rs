@@ -42,6 +42,115 @@ fn help_and_version_fail_if_they_cannot_be_written() {
 }
 
 #[test]
+fn results_that_cannot_be_printed_are_a_failure() {
+    let env = Env::with_repository();
+    env.write("tree/a", "contents");
+    env.nfreezer(["push", "tree"]).done();
+    let file = format!("latest:{}", env.path("tree/a").display());
+    for arguments in [
+        &["ls", "latest"][..],
+        &["ls", "latest", "--json"],
+        &["snapshots"],
+        &["dump", &file],
+        &["find", "a"],
+        &["diff", "latest", "latest"],
+        &["stats"],
+        &["check"],
+        &["key", "list"],
+        &["push", "tree"],
+        &["version"],
+        &["--help"],
+        &["ls", "--help"],
+    ] {
+        let closed = redirected(&env, ">&-", arguments).exits(1);
+        assert!(closed.stderr.contains("standard output: it is closed"), "{arguments:?}: {}", closed.stderr);
+        // Other programs open their own `/dev/null`, some of them to read and to write. A pipe may be closed early.
+        for redirection in [">/dev/null", "1<>/dev/null", "| true"] {
+            redirected(&env, redirection, arguments).done();
+        }
+    }
+    redirected(&env, ">&-", &["push", "tree", "-q"]).done();
+}
+
+/// Pushes with a redirection of standard input.
+fn push_from(env: &Env, redirection: &str, arguments: &[&str]) -> Output {
+    redirected(env, redirection, &[&["push"], arguments].concat())
+}
+
+#[test]
+fn an_empty_standard_input_is_a_warning_and_a_closed_one_is_refused() {
+    let env = Env::with_repository();
+    env.write("one", "1");
+    for arguments in [&["--stdin"][..], &["-"]] {
+        let empty = push_from(&env, "</dev/null", arguments).success();
+        let words = "warning: /stdin is an empty file: standard input is empty";
+        assert_eq!(empty.stderr.matches(words).count(), 1, "{}", empty.stderr);
+        assert!(!push_from(&env, "<one", arguments).success().stderr.contains("empty file"));
+    }
+    let json = push_from(&env, "</dev/null", &["--stdin", "--json"]).success().objects();
+    assert!(json.iter().any(|o| o["type"] == "warning"), "{json:?}");
+    let command = env.nfreezer(["push", "--stdin-from-command", "--", "true"]).success();
+    assert!(command.stderr.contains("/stdin is an empty file: the command wrote nothing"), "{}", command.stderr);
+    let before = std::fs::read_dir(env.path("repo/log")).unwrap().count();
+    for arguments in [&["--stdin"][..], &["-"], &["--files-from", "-"], &["one", "--exclude-file", "-"]] {
+        let closed = push_from(&env, "<&-", arguments).exits(1);
+        assert!(closed.stderr.contains("standard input is closed"), "{arguments:?}: {}", closed.stderr);
+    }
+    assert_eq!(std::fs::read_dir(env.path("repo/log")).unwrap().count(), before);
+}
+
+#[test]
+fn standard_input_is_read_by_one_option_only() {
+    let mut env = Env::with_repository();
+    env.write("one", "1");
+    env.write("list", "one\n");
+    push_from(&env, "<list", &["one", "--exclude-file", "-"]).done();
+    for (arguments, a, b) in [
+        (&["--files-from", "-", "--files-from-raw", "-"][..], "--files-from -", "--files-from-raw -"),
+        (&["--files-from", "-", "--files-from", "/dev/stdin"], "--files-from -", "--files-from /dev/stdin"),
+        (&["--stdin", "--exclude-file", "-"], "--exclude-file -", "--stdin"),
+        (&["one", "--exclude-file", "-", "--iexclude-file", "-"], "--exclude-file -", "--iexclude-file -"),
+        (&["--stdin", "-p", "/dev/stdin"], "--stdin", "--password-file /dev/stdin"),
+        (&["--stdin", "--local-key", "/dev/stdin"], "--stdin", "--local-key /dev/stdin"),
+        (&["--stdin", "--key-file", "/dev/fd/0"], "--stdin", "the key file /dev/fd/0"),
+    ] {
+        let refused = push_from(&env, "<list", arguments).exits(2);
+        let words = format!("{a} and {b} both read standard input");
+        assert!(refused.stderr.contains(&words), "{arguments:?}: {}", refused.stderr);
+    }
+    // A command for the passphrase does not take the contents that are saved.
+    env.unset("NFREEZER_PASSWORD");
+    let command = format!("cat > taken; echo '{PASSPHRASE}'");
+    push_from(&env, "<list", &["--stdin", "--password-command", &command]).done();
+    assert_eq!(std::fs::read(env.path("taken")).unwrap(), b"");
+    let dump = env.nfreezer(["dump", "latest:/stdin", "--password-command", &format!("echo '{PASSPHRASE}'")]);
+    assert_eq!(dump.success().stdout, "one\n");
+}
+
+#[test]
+fn lists_in_an_encoding_of_windows_are_refused_with_the_remedy() {
+    let env = Env::with_repository();
+    env.write("tree/a.tmp", "1");
+    env.nfreezer(["push", "tree"]).done();
+    let text: Vec<u8> = "\u{feff}*.tmp\r\n".encode_utf16().flat_map(|unit| [unit as u8, (unit >> 8) as u8]).collect();
+    env.write("little", &text);
+    env.write("big", text.chunks(2).flat_map(|unit| [unit[1], unit[0]]).collect::<Vec<_>>());
+    for list in ["little", "big"] {
+        for option in ["--exclude-file", "--iexclude-file", "--files-from", "--files-from-verbatim"] {
+            let refused = env.nfreezer(["push", "tree", option, list]).exits(2);
+            let words = format!("{option}: {list} is encoded in UTF-16");
+            assert!(refused.stderr.contains(&words), "{}", refused.stderr);
+            assert!(refused.stderr.contains("iconv -f UTF-16 -t UTF-8"), "{}", refused.stderr);
+        }
+        env.nfreezer(["restore", "latest", "--target", "out", "--include-file", list]).fails(2);
+        env.nfreezer(["snapshots", "--repository-file", list]).fails(2);
+    }
+    env.write("tree/.nfreezerignore", text);
+    let pushed = env.nfreezer(["push", "tree"]).exits(3);
+    assert!(pushed.stderr.contains("it is encoded in UTF-16"), "{}", pushed.stderr);
+}
+
+#[test]
 fn a_file_in_the_place_of_a_repository_is_no_repository() {
     let env = Env::with_repository();
     let file = env.write("file", "x");

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::environment::config_folder;
-use crate::cli::escape;
+use crate::cli::{escape, lists};
 use crate::error::{Error, Kind, Result};
 
 const SYSTEM: &str = "/etc/nfreezer";
@@ -95,9 +95,11 @@ impl Found {
             return Err(Error::new(Kind::Usage, text)
                 .hint(format!("make it yours: `chown {own} {name}` and `chmod go-w {name}`")));
         }
-        let mut text = String::new();
-        file.take(LARGEST).read_to_string(&mut text).map_err(failed)?;
-        Ok(text)
+        let mut bytes = Vec::new();
+        file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+        lists::refuse_wide(&bytes, &self.path)?;
+        String::from_utf8(bytes)
+            .map_err(|_| Error::new(Kind::Usage, format!("the profile {name} is not UTF-8")).hint("save it as UTF-8"))
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::Args;
-use crate::cli::escape;
+use crate::cli::{escape, standard, warnings};
 use crate::error::{Error, Kind, Result};
 use crate::push::{Failure, Opener, Stream, StreamKind};
 
@@ -31,24 +31,70 @@ pub fn stream(args: &Args) -> Result<Option<Stream>> {
             return usage("--stdin-from-command needs a command: write it behind `--`");
         }
         (true, _) => {
-            let command = args.sources.clone();
-            Box::new(move || Ok(Box::new(Output::start(&command)?)))
+            let (command, noted) = (args.sources.clone(), Noted::of(args));
+            Box::new(move || Ok(Box::new(noted.reading(Output::start(&command)?, "the command wrote nothing"))))
         }
         (false, true) if args.sources.len() > dash || lists.iter().any(|lists| !lists.is_empty()) => {
             return usage("standard input is saved by itself: push other sources in another run");
         }
-        (false, true) => Box::new(|| Ok(Box::new(Patient(io::stdin())))),
+        (false, true) => {
+            standard::claim_input(if args.stdin { "--stdin" } else { "the source -" })?;
+            let noted = Noted::of(args);
+            Box::new(move || Ok(Box::new(noted.reading(Patient(io::stdin()), "standard input is empty"))))
+        }
         (false, false) => return Ok(None),
     };
-    let name = args.stdin_filename.as_bytes();
     Ok(Some(Stream {
-        path: if name.starts_with(b"/") { name.to_vec() } else { [b"/", name].concat() },
+        path: path(args),
         mode: 0o644,
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
         mtime: args.time.unwrap_or_else(crate::repo::now),
         kind: StreamKind::File { size: None, failure: Failure::Fatal, open },
     }))
+}
+
+/// Returns the path of the stream in the snapshot.
+fn path(args: &Args) -> Vec<u8> {
+    let name = args.stdin_filename.as_bytes();
+    if name.starts_with(b"/") { name.to_vec() } else { [b"/", name].concat() }
+}
+
+/// Names a stream in a warning.
+struct Noted {
+    path: String,
+    json: bool,
+}
+
+impl Noted {
+    fn of(args: &Args) -> Self {
+        Noted { path: escape::text(&path(args)), json: args.progress.output.json }
+    }
+
+    /// Returns a reader that warns if the stream ends before its first byte, because a program before it may have failed.
+    fn reading<R>(self, inner: R, why: &'static str) -> NotEmpty<R> {
+        NotEmpty { inner, noted: Some(self), why }
+    }
+}
+
+/// A stream that should not be empty.
+struct NotEmpty<R> {
+    inner: R,
+    /// `None` once a byte was read or the warning was printed.
+    noted: Option<Noted>,
+    why: &'static str,
+}
+
+impl<R: Read> Read for NotEmpty<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        if let Some(Noted { path, json }) = self.noted.take_if(|_| !buffer.is_empty())
+            && n == 0
+        {
+            warnings::warn(json, &format!("{path} is an empty file: {}", self.why));
+        }
+        Ok(n)
+    }
 }
 
 /// Reads the available bytes; [`io::ErrorKind::WouldBlock`] if there are none for a while.

@@ -1,19 +1,21 @@
 //! Turns the arguments into absolute paths that exist. Refuses the repository itself and mounted backups.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::args::Args;
-use crate::cli::escape;
 use crate::cli::options::AddressArgs;
 use crate::cli::values::looks_remote;
+use crate::cli::{escape, lists};
 use crate::error::{Error, Kind, Result};
 use crate::mounts;
 use crate::pattern::{self, NamePattern};
 use crate::storage::Location;
+
+/// The name of the entries of a list.
+const SOURCES: &str = "sources";
 
 /// Returns the sources of a push.
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ fn absolute(source: &OsStr) -> Result<PathBuf> {
 fn listed(args: &Args) -> Result<Vec<OsString>> {
     let mut all = Vec::new();
     for file in &args.files_from {
-        for (i, line) in pattern::lines(&read(file)?).enumerate() {
+        for (i, line) in pattern::lines(&lists::read("--files-from", file, SOURCES)?).enumerate() {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
                 let place = || format!("{}, line {}", escape::text(file.as_os_str().as_bytes()), i + 1);
@@ -70,10 +72,11 @@ fn listed(args: &Args) -> Result<Vec<OsString>> {
     }
     let whole = |part: &[u8]| OsString::from_vec(part.to_vec());
     for file in &args.files_from_verbatim {
-        all.extend(pattern::lines(&read(file)?).filter(|line| !line.is_empty()).map(whole));
+        let list = lists::read("--files-from-verbatim", file, SOURCES)?;
+        all.extend(pattern::lines(&list).filter(|line| !line.is_empty()).map(whole));
     }
     for file in &args.files_from_raw {
-        let bytes = read(file)?;
+        let bytes = lists::read_bytes("--files-from-raw", file, SOURCES)?;
         let wrong = |what| {
             let name = escape::text(file.as_os_str().as_bytes());
             Error::new(Kind::Usage, format!("{name} is no list of names that end with a zero byte: {what}"))
@@ -92,16 +95,6 @@ fn listed(args: &Args) -> Result<Vec<OsString>> {
         }
     }
     Ok(all)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = match file.as_os_str().as_bytes() {
-        b"-" => std::io::stdin().lock().read_to_end(&mut bytes),
-        _ => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
-    };
-    let name = escape::text(file.as_os_str().as_bytes());
-    read.map(|_| bytes).map_err(|e| Error::io(format!("read the list of sources {name}"), e))
 }
 
 /// Returns the existing paths that match a path with wildcards. A path without wildcards, or without a match, stands for itself.

@@ -144,6 +144,9 @@ impl<'w> Picker<'w> {
             }
             Err(Errno::NOENT) => return Ok(()),
             Err(Errno::INVAL | Errno::LOOP) => Error::failed("nothing is left out by it: it is no regular file"),
+            Err(Errno::ILSEQ) => Error::failed(
+                "nothing is left out by it: it is encoded in UTF-16 or UTF-32, not in UTF-8; `iconv -t UTF-8` converts it",
+            ),
             Err(Errno::FBIG) => Error::failed("nothing is left out by it: it is larger than 1 MiB"),
             Err(errno) => error("read what to leave out", errno),
         };
@@ -159,6 +162,9 @@ impl<'w> Picker<'w> {
         let bytes = read(dir, IGNORE_FILE.as_bytes(), IGNORE_FILE_MOST + 1)?;
         if bytes.len() as u64 > IGNORE_FILE_MOST {
             return Err(Errno::FBIG);
+        }
+        if pattern::wide_encoding(&bytes).is_some() {
+            return Err(Errno::ILSEQ);
         }
         let mut rules = Vec::new();
         for (i, line) in pattern::lines(&bytes).enumerate() {
