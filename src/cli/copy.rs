@@ -65,9 +65,8 @@ pub fn run(args: &Args) -> Result<u8> {
     let targets = args.target.open(std::slice::from_ref(&args.to), &args.repository.open)?;
     let target = targets.first().ok_or_else(|| Error::failed("a copy without a target"))?;
     Given::of(&target.secret).check()?;
-    if args.repository.open.address.get()? == args.to {
-        return Err(same_repository());
-    }
+    args.repository.open.address.get()?;
+    check_values(args)?;
     let ctx = signals::catch_and_commit();
     let from = to_read(&args.repository, output)?;
     let to = to_push(target, output, args.dry_run).map_err(|e| e.while_doing(&args.to))?;
@@ -90,6 +89,13 @@ pub fn run(args: &Args) -> Result<u8> {
     summary(&mut out, args, &totals, &wanted, fetched)?;
     out.flush()?;
     Ok(if totals.damaged.is_empty() { OK } else { DAMAGED })
+}
+
+/// Checks values that the parser has accepted.
+pub fn check_values(args: &Args) -> Result<()> {
+    args.target.open(std::slice::from_ref(&args.to), &args.repository.open)?;
+    let from = &args.repository.open.address;
+    if from.get().is_ok_and(|from| from == args.to) { Err(same_repository()) } else { Ok(()) }
 }
 
 fn same_repository() -> Error {

@@ -312,6 +312,15 @@ fn parse_and_run(arguments: &[OsString]) -> u8 {
     }
 }
 
+/// Checks values that the parser has accepted: ones that are wrong in themselves or contradict each other. No file is read.
+fn check_values(matches: &clap::ArgMatches) -> Result<()> {
+    match Cli::from_arg_matches(matches).map(|cli| cli.command) {
+        Ok(Command::Push(args)) => push::check_values(&args),
+        Ok(Command::Copy(args)) => copy::check_values(&args),
+        _ => Ok(()),
+    }
+}
+
 /// `arguments` are the arguments of this process, from which `mount` starts its background process.
 fn dispatch(command: Command, arguments: &[OsString]) -> Result<u8> {
     match command {

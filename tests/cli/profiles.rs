@@ -113,6 +113,23 @@ fn errors_of_a_profile_name_file_line_and_key() {
         ("[hooks]\nbefore = 1", 2, "before: write a string", ""),
         ("push = 1", 1, "push: it is a table", ""),
         ("repository = \"/x\"", 1, "the profile does nothing", "[push]"),
+        ("[[push]]\nsources = [\"/a\"]\n[[push]]\ntag = \"x\"", 3, "push: sources: no source is given", "sources ="),
+        ("[push]\nsources = []", 2, "sources: the list is empty", "sources ="),
+        ("[push]\nstdin-from-command = []", 2, "stdin-from-command: the list is empty", ""),
+        (
+            "[push]\nsources = [\"/a\"]\nstdin-from-command = \"x\"",
+            3,
+            "stdin-from-command: `sources` is given too",
+            "[[push]]",
+        ),
+        ("[push]\nsources = [\"/a\"]\nexclude = [\"[\"]", 3, "exclude: --exclude: the pattern `[` is wrong", ""),
+        ("[push]\nsources = [\"/a\"]\nexclude-if-present = \"a/b\"", 3, "exclude-if-present: ", ""),
+        ("repository = \"/r\"\n[push]\nsources = [\"/a\"]\nto = \"/r\"", 4, "to: /r and /r are the same", ""),
+        ("repository = \"/r\"\n[copy]\nto = \"/r\"", 3, "to: --to names the repository", ""),
+        ("[copy]\ntag = \"x\"", 1, "copy: the following required arguments were not provided: --to", ""),
+        ("[forget]\nkeep-tag = []", 1, "forget: no policy is given", ""),
+        ("password-file = \"/a\"\npassword-command = \"b\"\n[prune]", 2, "password-command: the passphrase has", ""),
+        ("password-file = \"/a\"\n[prune]\npassword-command = \"b\"", 3, "password-command: the passphrase has", ""),
         ("[push]\nsources = [\"/a\",\n", 2, "unclosed array", ""),
         ("[push]\nforce = true\nforce = true", 3, "duplicate key", ""),
     ] {
@@ -123,6 +140,9 @@ fn errors_of_a_profile_name_file_line_and_key() {
         assert!(!stderr.contains("secret"), "{stderr}");
     }
     assert!(env.nfreezer(["profile", "list"]).exits(0).stdout.contains("has errors"));
+    std::fs::write(&file, b"\xff\xfe[\0p\0").unwrap();
+    let stderr = env.nfreezer(["profile", "check", "bad"]).exits(2).stderr;
+    assert!(stderr.contains("bad.toml is encoded in UTF-16"), "{stderr}");
 }
 
 #[test]

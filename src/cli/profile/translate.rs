@@ -13,7 +13,7 @@ use super::find::{in_home, is_absolute};
 use super::text::{Entry, Table, Text};
 use super::{Hooks, Profile, Step};
 use crate::cli::environment::{host, variable};
-use crate::cli::{arguments, values};
+use crate::cli::{self, arguments, values};
 use crate::error::{Error, Result};
 use crate::storage::Location;
 
@@ -155,6 +155,10 @@ impl<'t> Translator<'t, '_> {
             }
         }
         if name == "forget" {
+            if !step.arguments.iter().any(|word| word.starts_with("--keep-")) {
+                let error = self.text.error(table.at, "forget: no policy is given");
+                return Err(error.hint("add for example `keep-daily = 30`"));
+            }
             step.arguments.extend(self.own_host(table)?);
         }
         if !behind.is_empty() {
@@ -162,17 +166,49 @@ impl<'t> Translator<'t, '_> {
             step.arguments.extend(behind);
         }
         self.check(table, &step)?;
+        self.check_passphrase(table, &step)?;
+        if name == "push" {
+            self.check_sources(table, &step)?;
+        }
         Ok(step)
+    }
+
+    /// Refuses a push that could never save anything.
+    fn check_sources(&self, table: &Table<'t>, step: &Step) -> Result<()> {
+        let (sources, command) = (table.get("sources"), table.get("stdin-from-command"));
+        if let (Some(_), Some(command)) = (sources, command) {
+            return Err(self
+                .text
+                .key_error(command, "`sources` is given too")
+                .hint("write two tables [[push]]: one saves files, the other the output of a command"));
+        }
+        if step.arguments.iter().any(|word| word == "--" || word.starts_with("--files-from")) {
+            return Ok(());
+        }
+        let hint = "add for example `sources = [\"/home\"]`";
+        Err(match sources.or(command) {
+            Some(empty) => self.text.key_error(empty, "the list is empty").hint(hint),
+            None => self.text.error(table.at, "push: sources: no source is given").hint(hint),
+        })
+    }
+
+    fn check_passphrase(&self, table: &Table<'t>, step: &Step) -> Result<()> {
+        let is_given = |option: &str| step.arguments.iter().any(|word| word.starts_with(option));
+        if !is_given("--password-file=") || !is_given("--password-command=") {
+            return Ok(());
+        }
+        let both = ["password-command", "password-file"];
+        match both.iter().find_map(|key| table.get(key)).or_else(|| self.top.get(both[0])) {
+            Some(entry) => Err(self
+                .text
+                .key_error(entry, "the passphrase has another source too")
+                .hint("give either password-file or password-command")),
+            None => Ok(()),
+        }
     }
 
     /// Restricts `forget` to snapshots of the host that `push` would record, unless the profile says otherwise.
     fn own_host(&self, table: &Table<'t>) -> Result<Option<String>> {
-        if !table.entries.iter().any(|entry| entry.key.starts_with("keep-")) {
-            return Err(self
-                .text
-                .error(table.at, "forget: no policy is given")
-                .hint("add for example `keep-daily = 30`"));
-        }
         let filters = ["host", "path", "tag"];
         let Some(push) = self.top.get("push").filter(|_| filters.iter().all(|key| table.get(key).is_none())) else {
             return Ok(None);
@@ -260,18 +296,26 @@ impl<'t> Translator<'t, '_> {
     /// Lets the parser of the command line judge the values.
     fn check(&self, table: &Table<'t>, step: &Step) -> Result<()> {
         let line = ["nfreezer".to_owned(), step.command.to_owned()].into_iter().chain(step.arguments.iter().cloned());
-        let Err(refused) = self.cli.clone().try_get_matches_from(line.map(OsString::from)) else { return Ok(()) };
-        let error = arguments::explain(&refused, self.cli);
+        let refused = match self.cli.clone().try_get_matches_from(line.map(OsString::from)) {
+            Ok(matches) => {
+                return cli::check_values(&matches).map_err(|e| self.placed(table, step, &named_option(&e), &e));
+            }
+            Err(refused) => refused,
+        };
         let named = match refused.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(option)) => Some(option.clone()),
             Some(ContextValue::Strings(options)) => options.first().cloned(),
             _ => None,
         };
-        let named = named.unwrap_or_default();
-        let key = named.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
+        Err(self.placed(table, step, &named.unwrap_or_default(), &arguments::explain(&refused, self.cli)))
+    }
+
+    /// Places an error at the key of an option, or at the table.
+    fn placed(&self, table: &Table<'t>, step: &Step, option: &str, error: &Error) -> Error {
+        let key = option.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
         match table.get(key).or_else(|| self.top.get(key)) {
-            Some(entry) => Err(self.at_key(entry, &error)),
-            None => Err(self.text.error(table.at, format_args!("{}: {error}", step.command))),
+            Some(entry) => self.at_key(entry, error),
+            None => self.text.error(table.at, format_args!("{}: {error}", step.command)),
         }
     }
 
@@ -282,4 +326,11 @@ impl<'t> Translator<'t, '_> {
             None => placed,
         }
     }
+}
+
+/// Returns the option that an error names first.
+fn named_option(error: &Error) -> String {
+    let text = format!("{error} {}", error.hint_text().unwrap_or_default());
+    let word = text.split_whitespace().find(|word| word.starts_with("--")).unwrap_or_default();
+    word.trim_end_matches([':', ',', '.']).to_owned()
 }

@@ -22,10 +22,18 @@ use super::environment::{host, state_folder, user};
 use super::figures::Work;
 use super::options::OpenArgs;
 use super::progress::Reporter;
-use super::{priority, signals};
+use super::{open, priority, signals};
 use crate::error::{Error, Result};
 use crate::push;
 use sources::{Own, Sources};
+
+/// Checks values that the parser has accepted.
+pub fn check_values(args: &Args) -> Result<()> {
+    select::check_values(args)?;
+    args.repository.expected_head()?;
+    open::ssh_options(&args.repository.connection.ssh)?;
+    if args.repository.address.is_given() { places::places(args).map(drop) } else { Ok(()) }
+}
 
 /// Exit code 3 if the snapshot was saved but some sources could not be read, or not as they were at one moment, or if one of
 /// several repositories failed.

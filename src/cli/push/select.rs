@@ -23,14 +23,27 @@ pub fn select(args: &Args) -> Result<Select> {
     if args.exclude_caches {
         select.exclude_if_present(b"CACHEDIR.TAG", CACHEDIR)?;
     }
-    for mark in &args.exclude_if_present {
-        let mut parts = mark.as_bytes().splitn(2, |byte| *byte == b':');
-        let (name, header) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        select.exclude_if_present(name, header).map_err(|e| e.while_doing("--exclude-if-present"))?;
-    }
+    marks(args, &mut select)?;
     select.larger_than = args.exclude_larger_than;
     select.nodump = args.exclude_nodump;
     select.ignore_files = !args.no_ignore_files;
     select.one_file_system = args.one_file_system;
     Ok(select)
+}
+
+/// Checks the patterns of the command line. Lists are not read.
+pub fn check_values(args: &Args) -> Result<()> {
+    let mut all = Vec::new();
+    patterns::collect(&args.exclude, &[], "--exclude", false, &mut all)?;
+    patterns::collect(&args.iexclude, &[], "--iexclude", true, &mut all)?;
+    marks(args, &mut Select::new(&all)?)
+}
+
+fn marks(args: &Args, select: &mut Select) -> Result<()> {
+    for mark in &args.exclude_if_present {
+        let mut parts = mark.as_bytes().splitn(2, |byte| *byte == b':');
+        let (name, header) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        select.exclude_if_present(name, header).map_err(|e| e.while_doing("--exclude-if-present"))?;
+    }
+    Ok(())
 }
