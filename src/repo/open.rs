@@ -318,6 +318,9 @@ fn no_repository(ctx: &Context, e: Error, storage: &dyn Storage, before: Option<
     if !matches!(e.kind(), Kind::Missing | Kind::NoRepository | Kind::Damaged) {
         return e;
     }
+    if e.kind() == Kind::NoRepository && e.hint_text().is_some() {
+        return e; // an object store that has no such bucket
+    }
     let address = storage.address();
     if let Some(error) = Repository::config_error(ctx, storage) {
         return error;

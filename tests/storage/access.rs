@@ -98,6 +98,9 @@ fn a_program_of_a_profile_hands_out_credentials() {
     env.write("src/file", b"contents");
     let push = env.nfreezer(["push", "-v", "--json", "src"]).success();
     assert!(!format!("{push:?}").contains(SECRET));
+    let nowhere = format!("s3+http://127.0.0.1:{}/nowhere/repo", store.port);
+    let missing = env.nfreezer(["snapshots", "-r", &nowhere]);
+    assert!(missing.code == 10 && missing.stderr.contains("NoSuchBucket"), "{missing:?}");
     env.write("program", format!("echo {SECRET}; exit 1"));
     let failed = env.nfreezer(["snapshots", "--json"]);
     assert!(failed.code == 13 && failed.stderr.contains("credential_process of the profile nas failed"), "{failed:?}");
