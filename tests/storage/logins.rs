@@ -452,3 +452,38 @@ fn a_key_that_other_users_may_read_is_not_used() {
     open(background(), &location, sshd.options()).expect("a private key");
     open(background(), &location, configured).expect("a private key");
 }
+#[test]
+fn a_jump_host_of_the_configuration_is_used() {
+    let sshd = Sshd::start();
+    let root = local_repo(&sshd);
+    let config = sshd.scratch().join("config");
+    let lines = |hosts: &Path| {
+        format!(
+            "Host *\n HostName 127.0.0.1\n Port {}\n User {}\n IdentityFile {}\n IdentitiesOnly yes\n UserKnownHostsFile {}\n\
+             Host nas\n ProxyJump jump\n",
+            sshd.port,
+            sshd.user,
+            sshd.identity().display(),
+            hosts.display()
+        )
+    };
+    fs::write(&config, lines(&sshd.known_hosts())).expect("written");
+    let location = Location::parse(&format!("nas:{}", root.display())).expect("an address");
+    let options = with_ssh(sshd.options(), |ssh| {
+        ssh.identity = Vec::new();
+        ssh.known_hosts = None;
+        ssh.ssh_config = Some(config.clone());
+        ssh.transport = Transport::Auto;
+    });
+    open(background(), &location, options.clone())
+        .unwrap_or_else(|e| panic!("{e} {:?}\n{}", e.hint_text(), sshd.log()));
+    assert_eq!(sshd.logins(), 2, "one at each host");
+    // The host key of the jump host is unknown.
+    let unknown = sshd.scratch().join("unknown");
+    fs::write(&config, lines(&unknown)).expect("written");
+    for accept in [false, true] {
+        let refused = open_error(&location, with_ssh(options.clone(), |ssh| ssh.accept_new_host_key = accept));
+        assert_eq!(refused.kind(), Kind::Connection);
+        assert!(refused.hint_text().is_some_and(|hint| hint.contains("does not hold for a jump host")), "{refused}");
+    }
+}

@@ -194,6 +194,12 @@ impl Dialer {
         })
     }
 
+    /// Returns whether the connection goes by way of another host, whose key `ssh` checks by itself.
+    fn has_jump_host(&self) -> bool {
+        let Way::Program(_, Some(config)) = &self.way else { return false };
+        config.needs_openssh.as_deref().is_some_and(|why| why.ends_with("proxyjump") || why.ends_with("proxycommand"))
+    }
+
     /// Returns the error for a link on which no SFTP began.
     fn not_started(&self, why: &str) -> DialError {
         let error = Error::new(Kind::Connection, format!("cannot connect to {}: {why}", self.server));
@@ -216,6 +222,11 @@ impl Dialer {
         if matches!(self.way, Way::Program(_, None)) {
             let hint = "run the command of `-o sftp.command=` by hand: it must speak SFTP on its standard streams";
             return DialError { error: error.hint(hint), again: true };
+        }
+        if self.has_jump_host() {
+            let hint =
+                "`ssh HOST` by hand shows which host refuses; --accept-new-host-key does not hold for a jump host";
+            return DialError { error: error.hint(hint), again: !text.contains("permission denied (") };
         }
         if why.contains(CLOSED) {
             let hint = "the log of the server's sshd has the reason: the SFTP program of `Subsystem sftp` or of a forced \
