@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::names::Names;
 use super::report::{Report, Version};
 use super::set::Set;
 use crate::crypto::keys::ChunkId;
@@ -84,7 +85,7 @@ pub struct Reading {
     open: Vec<OpenPage>,
     /// The places of the pages in `open`.
     places: HashMap<ChunkId, usize>,
-    names: HashMap<Vec<u8>, Name>,
+    names: Names<Name>,
     unreadable: Vec<Error>,
 }
 
@@ -146,10 +147,7 @@ impl Reading {
     }
 
     fn node(&mut self, report: &Report<'_>, node: Node, snapshots: &Arc<Set>) {
-        if !self.names.contains_key(&node.name) {
-            self.names.insert(node.name.clone(), Name::default());
-        }
-        let Some(name) = self.names.get_mut(&node.name) else { return };
+        let name = self.names.get(&node.name);
         if let Content::Directory(Some(top)) = node.content {
             name.tops.add(top, snapshots);
         }
@@ -167,10 +165,8 @@ impl Reading {
 
     /// Returns the matches, and the directories below this one.
     pub fn end(self, directory: &Directory) -> (Outcome, Vec<Directory>) {
-        let mut names: Vec<_> = self.names.into_iter().collect();
-        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let (mut found, mut below, mut weight) = (Vec::new(), Vec::new(), 0);
-        for (name, Name { versions, tops, .. }) in names {
+        for (name, Name { versions, tops, .. }) in self.names.into_sorted() {
             if !versions.is_empty() {
                 weight += versions.iter().map(|known| known.node.weight()).sum::<usize>();
                 found.push(Found { path: join(&self.path, &name), versions: by_first(versions) });

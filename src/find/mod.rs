@@ -5,6 +5,7 @@
 //! the pages of many directories are read at the same time.
 
 mod directory;
+mod names;
 mod report;
 mod set;
 
@@ -20,7 +21,7 @@ use set::Set;
 
 pub use report::{Report, TakeVersions, Version};
 
-/// Bytes of pages that are decoded at the same time. A decoded page takes about five times as much memory.
+/// Bytes of the top pages of the directories that are read together.
 const DECODED: u64 = 8 << 20;
 /// Pages that are requested together, so that no round trip is spent on a few of them.
 const PAGES: usize = 2048;
@@ -130,13 +131,11 @@ impl Search<'_, '_> {
                 return Ok(());
             }
             let stretches = Stretches::of(wanted.iter().map(|request| &request.branch.page));
-            for part in parts(wanted) {
-                self.ctx.check()?;
-                for Answer { request, page } in stretches.read(self.ctx, self.trees, part) {
-                    let Owner { reading, snapshots } = request.owner;
-                    readings[reading].add(&self.report, &request.branch, snapshots, page)?;
-                }
-            }
+            let report = &self.report;
+            stretches.read(self.ctx, self.trees, wanted, |Answer { request, page }| {
+                let Owner { reading, snapshots } = request.owner;
+                readings[reading].add(report, &request.branch, snapshots, page)
+            })?;
         }
     }
 
@@ -154,20 +153,4 @@ impl Step {
             Step::Report(_) => None,
         }
     }
-}
-
-/// Divides requests into parts of about [`DECODED`] bytes.
-fn parts<T>(requests: Vec<Request<T>>) -> Vec<Vec<Request<T>>> {
-    let (mut parts, mut bytes) = (Vec::new(), DECODED);
-    for request in requests {
-        if bytes >= DECODED {
-            parts.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += u64::from(request.branch.page.len);
-        if let Some(part) = parts.last_mut() {
-            part.push(request);
-        }
-    }
-    parts
 }

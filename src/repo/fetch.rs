@@ -225,6 +225,12 @@ impl Fetcher {
         Ok(block)
     }
 
+    /// Returns whether some of these blocks are neither in the cache nor claimed by a thread.
+    pub fn lacks(&self, object: &Object, run: &Range<u32>) -> bool {
+        let inner = self.lock();
+        run.clone().any(|i| inner.blocks.is_free(object, i))
+    }
+
     /// Fetches the blocks that are neither in the cache nor claimed by another thread. Damaged blocks are left out.
     pub fn warm(&self, ctx: &Context, object: &Object, run: Range<u32>) -> Result<()> {
         let mut inner = self.lock();

@@ -65,6 +65,16 @@ impl Repository {
         self.fetcher.warm(ctx, &object(ChunkKind::Data, pack), blocks)
     }
 
+    /// Reads blocks of a pack of pages into the cache like [`Repository::fetch`].
+    pub fn fetch_pages(&self, ctx: &Context, pack: &PackRef, blocks: Range<u32>) -> Result<()> {
+        self.fetcher.warm(ctx, &object(ChunkKind::Page, pack), blocks)
+    }
+
+    /// Returns whether some of these blocks of a pack of pages are neither in memory nor being fetched.
+    pub fn lacks_pages(&self, pack: &PackRef, blocks: &Range<u32>) -> bool {
+        self.fetcher.lacks(&object(ChunkKind::Page, pack), blocks)
+    }
+
     /// Returns the plaintext bytes `range` of a chunk of file contents, verified by commitment and tags. Fetches only the
     /// blocks and frames that hold them.
     pub fn part(&self, ctx: &Context, r: &Ref, range: Range<u32>, span: Span) -> Result<Vec<u8>> {

@@ -119,13 +119,14 @@ impl<'t> Ahead<'t> {
             }
             let stretches = Stretches::of(wanted.iter().map(|request| &request.branch.page));
             blocks += stretches.blocks();
-            for Answer { request, page } in stretches.read(self.ctx, self.trees, wanted) {
+            stretches.read(self.ctx, self.trees, wanted, |Answer { request, page }| {
                 match page {
                     Ok(page) => jobs[request.owner.job].add(request.owner.side, &request.branch, page),
                     Err(e) if e.kind().is_damage() => {}
                     Err(e) => return Err(e),
                 }
-            }
+                Ok(())
+            })?;
         }
         self.open.extend(jobs.into_iter().flat_map(|job| job.below().into_iter().rev()));
         Ok(blocks)
