@@ -10,7 +10,7 @@ use super::filter::FilterArgs;
 use super::open::to_read_at;
 use super::options::{OutputArgs, ReadArgs};
 use super::output::{self, Output};
-use super::{escape, human, signals, standard, warnings};
+use super::{escape, human, signals, warnings};
 use crate::dump::{self, Format, Summary};
 use crate::error::{Error, Kind, Result};
 use crate::format::node::{Content, Node, PARTIAL};
@@ -62,7 +62,6 @@ impl Progress for Warnings {
 
 /// Writes the contents. The exit code is 141 if the reader closes standard output before the end.
 pub fn run(args: &Args) -> Result<u8> {
-    standard::check_output()?;
     let output = OutputArgs { json: false, quiet: args.quiet };
     let (repo, snapshot, path) =
         to_read_at(&args.what, &args.filter, &args.repository, output, &mut Output::new(false))?;

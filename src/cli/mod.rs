@@ -12,7 +12,6 @@ use crate::error::{Kind, Result};
 use exit::{OK, exit_code};
 use options::JsonArgs;
 use output::Output;
-pub use standard::note_closed_streams;
 
 mod absent;
 mod accept;

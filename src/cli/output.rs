@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::escape::{self, is_harmful};
-use super::standard;
 use crate::error::{Error, Result};
 use crate::name::hex;
 
@@ -102,7 +101,6 @@ impl Output {
         if self.closed {
             return Ok(());
         }
-        standard::check_output()?;
         // One call, so that no output of another thread gets into a line.
         let written = self.out.write_all(format!("{line}\n").as_bytes());
         self.checked(written)
@@ -128,9 +126,6 @@ pub fn leads_nowhere() -> bool {
 
 /// Prints a help text or the version. A closed pipe is not a failure.
 pub fn print_help(help: &clap::Error) -> Result<()> {
-    if !help.use_stderr() {
-        standard::check_output()?;
-    }
     match help.print() {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write to standard output", e)),
         _ => Ok(()),

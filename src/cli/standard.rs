@@ -1,34 +1,15 @@
-//! Standard input and output: whether they were open when the program started, and which option reads standard input.
+//! Which option reads standard input.
 //!
 //! Standard input can be read once. Each option that reads it claims it first, so that two of them are refused.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::escape;
 use crate::error::{Error, Kind, Result};
 
-static INPUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
-static OUTPUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
 /// The option that reads standard input.
 static READER: Mutex<Option<String>> = Mutex::new(None);
-
-/// Notes which of the standard streams are closed. The binary calls it before the runtime of Rust opens `/dev/null` in their
-/// places.
-pub fn note_closed_streams() {
-    INPUT_IS_CLOSED.store(rustix::io::fcntl_getfd(rustix::stdio::stdin()).is_err(), Ordering::Relaxed);
-    OUTPUT_IS_CLOSED.store(rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err(), Ordering::Relaxed);
-}
-
-/// Fails if standard output was closed when the program started.
-pub fn check_output() -> Result<()> {
-    if !OUTPUT_IS_CLOSED.load(Ordering::Relaxed) {
-        return Ok(());
-    }
-    Err(Error::failed("cannot write to standard output: it is closed")
-        .hint("redirect it to a file, or to /dev/null if the output is not needed"))
-}
 
 /// Returns whether the file of an option is standard input, for an option that knows `-`.
 pub fn is_input(file: &Path) -> bool {
@@ -45,7 +26,7 @@ pub fn named(option: &str, file: &Path) -> String {
     format!("{option} {}", escape::path(file))
 }
 
-/// Claims standard input for an option. Fails if another option reads it, or if it is closed.
+/// Claims standard input for an option. Fails if another option reads it.
 pub fn claim_input(reader: &str) -> Result<()> {
     claim(reader, |_| false)
 }
@@ -72,10 +53,6 @@ fn claim(reader: &str, is_same: impl Fn(&str) -> bool) -> Result<()> {
     let mut claimed = reader_of_input();
     if let Some(other) = claimed.as_deref().filter(|other| !is_same(other)) {
         return Err(read_twice(other, reader));
-    }
-    if INPUT_IS_CLOSED.load(Ordering::Relaxed) {
-        return Err(Error::failed(format!("{reader}: standard input is closed"))
-            .hint("nothing was done; redirect a file or a pipe to it"));
     }
     *claimed = Some(reader.to_owned());
     Ok(())
