@@ -219,7 +219,8 @@ fn a_snapshot_that_arrives_with_the_drop_record_keeps_its_chunks() {
 fn an_interrupted_push_and_a_prune_leave_a_repository_that_the_next_push_completes() {
     let (world, _, _) = World::forgotten();
     let repo = world.client("a");
-    world.saved.write("large", 77, 3 << 20);
+    // More than two of the largest chunks: a push that has read everything would be completed.
+    world.saved.write("large", 77, 20 << 20);
     // The push ends after some chunks are stored. Its last commit looks nothing up.
     let signal = Arc::new(std::sync::atomic::AtomicI32::new(0));
     let stopping = Stop(Arc::clone(&signal));
