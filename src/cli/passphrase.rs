@@ -204,7 +204,7 @@ fn run(command: &str) -> Result<Zeroizing<Vec<u8>>> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command).stdout(Stdio::piped());
     if standard::is_claimed() {
-        // It would take what another option reads.
+        // The command would take the bytes that another option reads.
         shell.stdin(Stdio::null());
     }
     let mut child = shell.spawn().map_err(failed)?;

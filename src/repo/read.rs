@@ -119,7 +119,7 @@ impl Repository {
         let is_near = of_frames.start <= of_table.end;
         let of_table = if is_near { of_table.start..of_frames.end.max(of_table.end) } else { of_table };
         let runs = if is_near { [of_table, 0..0] } else { [of_table, of_frames] };
-        // Errors are those of the reads that follow.
+        // If this fails, the reads below fail and report it.
         let runs = runs.into_iter().filter(|run| !run.is_empty()).collect();
         parallel(2, runs, |run| drop(self.fetcher.warm(ctx, &object, run)));
         self.fetcher.read(ctx, &object, place, span)

@@ -11,12 +11,12 @@ use crate::format::node::{Content, Node};
 use crate::progress::{Change, Event};
 use crate::trees::LinkKey;
 
-/// The files of several names that were counted, with the identity of what is under their first names.
+/// The files of several names that were counted, with the identity of the entry that has their first name.
 #[derive(Default)]
 pub(super) struct Links(Mutex<HashMap<LinkKey, Option<Identity>>>);
 
 impl Links {
-    /// Returns what is under the first name of a file; `None` if this is the first one.
+    /// Returns the identity of the entry that has the first name of a file; `None` if this is the first name.
     fn meet(&self, key: LinkKey, here: Option<Identity>) -> Option<Option<Identity>> {
         let mut met = self.0.lock().expect("no holder panics");
         let first = met.get(&key).copied();

@@ -1,5 +1,5 @@
 //! Hard links: further names of an inode that this run has made, never of one that was there before. An existing file that is
-//! as saved is kept, with those of its names that are in place already.
+//! as saved is kept, and so are its further names that exist already.
 //!
 //! Two saved names are one file if they agree in file system, inode, ctime and contents. The first one is restored; the
 //! others wait for it or, if it is complete, are linked at once. It is found again by its path, step by step without

@@ -86,7 +86,7 @@ impl Stretches {
     }
 
     /// Reads pages that are in these stretches, and passes them to `take`, in the order of the requests. Many threads fetch
-    /// what is not in the cache; then a few threads decode, since each of them needs memory of its own for that.
+    /// the blocks that are not in the cache; then a few threads decode, since each decoder needs its own memory.
     ///
     /// # Errors
     ///

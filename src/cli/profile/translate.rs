@@ -207,7 +207,7 @@ impl<'t> Translator<'t, '_> {
         }
     }
 
-    /// Restricts `forget` to snapshots of the host that `push` would record, unless the profile says otherwise.
+    /// Restricts `forget` to snapshots of the host that `push` would record, unless the profile names a host, path or tag.
     fn own_host(&self, table: &Table<'t>) -> Result<Option<String>> {
         let filters = ["host", "path", "tag"];
         let Some(push) = self.top.get("push").filter(|_| filters.iter().all(|key| table.get(key).is_none())) else {

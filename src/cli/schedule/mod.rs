@@ -151,7 +151,7 @@ fn install(args: &InstallArgs, cli: &Command) -> Result<u8> {
     out.flush().map(|()| OK)
 }
 
-/// Decides between systemd and cron. A dry run prints what it would write although neither can be used here.
+/// Decides between systemd and cron. A dry run also works where neither can be used.
 fn uses_systemd(args: &InstallArgs, manager: Manager, out: &mut Output) -> Result<bool> {
     if !args.cron && manager.is_there() {
         return Ok(true);

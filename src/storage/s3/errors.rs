@@ -125,7 +125,7 @@ impl Refusal {
         codes.contains(&&*self.code) || matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504) && !self.is_full()
     }
 
-    /// Returns whether the store refuses the credentials because they have expired. HEAD tells no code.
+    /// Returns whether the store refuses the credentials because they have expired. The answer to HEAD has no code.
     pub fn has_expired(&self) -> bool {
         let is_unnamed = self.status == 400 && self.code.is_empty() && self.region.is_none();
         is_unnamed || matches!(&*self.code, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired")

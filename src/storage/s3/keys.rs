@@ -10,7 +10,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Returns a digest of the public parts, by which two keys are told apart.
+    /// Returns a digest of the public parts, which distinguishes two keys.
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(format!("{}\n{}", self.id, self.token.as_deref().unwrap_or_default())).into()
     }

@@ -1,4 +1,4 @@
-//! What it costs to read the newest snapshot of a repository after many pushes and a prune, beside a fresh repository.
+//! The cost of reading the newest snapshot of a repository after many pushes and a prune, beside a fresh repository.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A run that repacks reads packs ahead of what it writes, and several stretches of a pack at the same time. The storage
+//! A run that repacks reads packs ahead of its writes, and several stretches of a pack at the same time. The storage
 //! makes requests wait for each other, so that nothing depends on time.
 
 use std::collections::HashSet;
