@@ -106,8 +106,8 @@ fn same_repository() -> Error {
 /// Returns the snapshots to copy, oldest first, each once.
 fn selected(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
     if args.snapshots.is_empty() {
-        let all = state.snapshots().into_iter();
-        return Ok(all.filter(|s| !s.partial && args.filter.passes(s)).collect());
+        let all = args.filter.passing(state).into_iter();
+        return Ok(all.filter(|s| !s.partial).collect());
     }
     let named = args.filter.named(state, &args.snapshots)?;
     if let Some(partial) = named.iter().find(|snapshot| snapshot.partial) {

@@ -109,12 +109,16 @@ impl FilterArgs {
 
     /// Returns all snapshots that pass the filters. Fails if there are snapshots, and none passes.
     pub fn all(&self, state: &State) -> Result<Vec<Snapshot>> {
-        let snapshots = state.snapshots();
-        let passing: Vec<_> = snapshots.iter().filter(|snapshot| self.passes(snapshot)).cloned().collect();
-        if passing.is_empty() && !snapshots.is_empty() {
+        let passing = self.passing(state);
+        if passing.is_empty() && !state.snapshots().is_empty() {
             return Err(Error::failed("no snapshot passes the filters").hint(existing(state)));
         }
         Ok(passing)
+    }
+
+    /// Returns the snapshots that pass the filters, the oldest first.
+    pub fn passing(&self, state: &State) -> Vec<Snapshot> {
+        state.snapshots().into_iter().filter(|snapshot| self.passes(snapshot)).collect()
     }
 
     /// Returns whether a snapshot is of the host and has all sources and tags.

@@ -124,7 +124,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut out = Output::new(args.output.json);
     let mut state = read_state(&repo, &mut out)?;
     let policy = args.policy.policy(&state)?;
-    let considered: Vec<Snapshot> = state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect();
+    let considered = args.filter.passing(&state);
     let mut chosen = Vec::new();
     let ids: Vec<SnapshotId> = if args.snapshots.is_empty() {
         refuse_empty(&policy)?;

@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<u8> {
 fn shown(args: &Args, state: &State) -> Result<Vec<Snapshot>> {
     let filter = args.filter();
     if args.snapshots.is_empty() {
-        return Ok(state.snapshots().into_iter().filter(|s| filter.passes(s)).collect());
+        return Ok(filter.passing(state));
     }
     filter.named(state, &args.snapshots)
 }

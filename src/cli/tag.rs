@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<u8> {
 
 fn selected(args: &Args, named: &[String], state: &State) -> Result<Vec<Snapshot>> {
     if named.is_empty() {
-        return Ok(state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect());
+        return Ok(args.filter.passing(state));
     }
     each_once(named.iter().map(|text| state.select(text)))
 }

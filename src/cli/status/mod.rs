@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let repo = to_read(&args.repository, args.output)?;
     let mut out = Output::new(args.output.json);
     let state = read_state(&repo, &mut out)?;
-    let wanted: Vec<_> = state.snapshots().into_iter().filter(|s| args.filter.passes(s)).collect();
+    let wanted = args.filter.passing(&state);
     let candidates = forget::candidates(&repo, &state, wanted)?;
     let status = Status {
         repository: repo.storage().address(),
